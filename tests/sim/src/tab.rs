@@ -62,6 +62,8 @@ pub(crate) struct Tab {
     /// Mutations that wait for their verdict only, with the journal that they are durable in.
     pub(crate) confirming: BTreeMap<Call, JournalId>,
     names: BTreeMap<Call, String>,
+    /// By which handle each mutation was issued.
+    issued_by: BTreeMap<Call, Handle>,
     /// Calls about documents that were closed: what is still said of them is not listened to.
     let_go: BTreeSet<Call>,
     watches: BTreeMap<Call, (Doc, Live)>,
@@ -82,8 +84,9 @@ pub(crate) struct Tab {
     away: BTreeMap<Doc, u64>,
     /// When another tab has last called a document back to its server.
     called_back: BTreeMap<Doc, u64>,
-    /// Mutations of whose rejection the listener that is there was told, by the handle.
-    told_rejections: BTreeMap<Handle, BTreeSet<String>>,
+    /// Mutations of whose rejection the listener that is there was told, by the handle, and whether
+    /// one has dealt with it.
+    told_rejections: BTreeMap<Handle, BTreeMap<String, bool>>,
     /// Since when there is no listener that has not thrown, and since when the one after that
     /// listens.
     threw: BTreeMap<Handle, u64>,
@@ -153,6 +156,7 @@ impl Tab {
             unsettled: BTreeMap::new(),
             confirming: BTreeMap::new(),
             names: BTreeMap::new(),
+            issued_by: BTreeMap::new(),
             let_go: BTreeSet::new(),
             watches: BTreeMap::new(),
             shown_by: BTreeMap::new(),
@@ -268,6 +272,7 @@ impl Tab {
     ) -> ToCore {
         let call = self.next_call();
         self.names.insert(call, name.to_owned());
+        self.issued_by.insert(call, self.held[&doc]);
         let mutate = Mutate {
             id: self.call_id(self.held[&doc], call),
             name: wish.mutation.to_owned(),

@@ -42,6 +42,8 @@ use history::DeviceCopy;
 use lives::TabOf;
 use sockets::{Breaks, Conn, Expired, Muted};
 
+/// Milliseconds in which a page server that was lent lets its core in.
+const READY_MS: u64 = 1_000;
 /// Simulated milliseconds in which all has to settle once nothing goes wrong any more.
 const SETTLE_MS: u64 = 300_000;
 /// Events at one time before it is said that they have no end.
@@ -494,7 +496,7 @@ impl World {
             // A damaged store keeps nothing of what comes: what a core shows of it may go again.
             let damaged_ms = if here.has_damaged_log { self.now_ms } else { 0 };
             let shown_ms = trouble_ms.max(damaged_ms);
-            let unserved_ms = if here.is_lent() { shown_ms } else { self.now_ms };
+            let unserved_ms = if here.is_lent() { shown_ms + READY_MS } else { self.now_ms };
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
             let is_noted = self.told > Told::Nothing;
             let text = is_noted.then(|| format!("{device}.{} hears {}", tab.0, said(&message)));

@@ -161,7 +161,8 @@ impl Tab {
                 if threw && self.holds(handle) {
                     // It is told again of what came before those that it has dealt with.
                     self.threw.remove(&handle);
-                    self.told_rejections.remove(&handle);
+                    let told = self.told_rejections.entry(handle).or_default();
+                    told.retain(|_, is_handled| *is_handled);
                     self.listens_anew.insert(handle, now_ms);
                     heard.answers.push(ToCore::ListenRejections { handle });
                 }
@@ -170,12 +171,14 @@ impl Tab {
                 let Some((_, Value::Text(name))) = args.first() else {
                     return Err(format!("news of a rejection without a name: {args:?}"));
                 };
-                self.told_rejections.entry(handle).or_default().insert(name.clone());
                 heard.news.push(News::Rejected(name.clone(), reason));
                 heard.news.push(News::Kept(name.clone()));
                 let is_held = self.holds(handle);
                 let is_anew = self.listens_anew.contains_key(&handle);
-                if is_held && (lsn % 3 == 0 || lsn % 3 == 1 && is_anew) {
+                let is_handled = is_held && (lsn % 3 == 0 || lsn % 3 == 1 && is_anew);
+                let told = self.told_rejections.entry(handle).or_default();
+                told.insert(name.clone(), is_handled);
+                if is_handled {
                     heard.answers.push(ToCore::RejectionHandled { handle, id });
                     heard.news.push(News::Handled(name.clone()));
                 } else if is_held && lsn % 3 == 1 {
@@ -357,7 +360,8 @@ impl Tab {
         };
         if let Some(code) = asked.mistake {
             let is_told = failure.code == code && failure.outcome == Outcome::None;
-            return match is_told || full || closed {
+            let has_given_way = failure.code == ErrorCode::DoctypeMismatch && self.forks;
+            return match is_told || full || closed || has_given_way {
                 true => Ok(()),
                 false => Err(format!("a mistake is answered by {failure:?}")),
             };

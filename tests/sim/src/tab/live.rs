@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tidelog_client::{Call, Handle, Request, ToCore};
 use tidelog_types::{Rows, Value};
 
-use super::{Heard, News, Tab, query};
+use super::{Heard, News, Tab, handle_of, query};
 use crate::app::{
     ALL_CELLS, BADGED, CLAIMS, ENDS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS,
 };
@@ -136,7 +136,11 @@ impl Tab {
                 }
                 // A core that comes later finds what was recorded, and is asked the query again.
                 let is_first = !asked.is_again && asked.at_ms > trouble_ms;
-                let mut later = self.names.range(call..).filter(|_| is_first);
+                // And one that waits until its handle is open is overtaken by what another has.
+                let handle = handle_of(&asked.message);
+                let is_its = |later: &Call| self.issued_by.get(later).copied() == handle;
+                let mut later =
+                    self.names.range(call..).filter(|(later, _)| is_first && is_its(later));
                 if let Some((_, name)) = later.find(|(_, name)| names.contains(name)) {
                     return Err(format!("a query shows {name}, which was issued after it"));
                 }

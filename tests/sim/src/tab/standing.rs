@@ -1,6 +1,6 @@
 //! How the documents of a tab stand, as far as it was told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{CallFailure, Connection, Handle, Status, Storage};
 use tidelog_types::{ErrorCode, Remedy};
@@ -19,8 +19,8 @@ impl Tab {
     pub(crate) fn told_rejections(&self, doc: Doc, now_ms: u64) -> Option<BTreeSet<String>> {
         let handle = self.held.get(&doc)?;
         let is_new = |at_ms: &u64| at_ms + HEARD_MS > now_ms;
-        let told = self.told_rejections.get(handle).cloned().unwrap_or_default();
-        (!self.listens_anew.get(handle).is_some_and(is_new)).then_some(told)
+        let told = self.told_rejections.get(handle).into_iter().flat_map(BTreeMap::keys);
+        (!self.listens_anew.get(handle).is_some_and(is_new)).then(|| told.cloned().collect())
     }
 
     /// Whether its core said last that a document was damaged: what is whole of it is shown.

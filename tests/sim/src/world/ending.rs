@@ -14,7 +14,7 @@ use crate::tab::{Asked, Live, Tab};
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
 /// How often a local document is handed over before that is said not to work.
-const HAND_OVERS_MAX: u32 = 5;
+const HAND_OVERS_MAX: u32 = 12;
 /// Simulated milliseconds between that: a device whose page server says nothing needs a minute.
 const HAND_OVER_MS: u64 = 15_000;
 /// Mutations that are issued while one device is cut off still.
