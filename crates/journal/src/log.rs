@@ -39,7 +39,7 @@ pub struct BatchNumber(pub u64);
 ///
 /// ```
 /// use tidelog_disk::CrashDevice;
-/// use tidelog_journal::{Found, FrameHead, Log, Seed, Witness};
+/// use tidelog_journal::{DocumentNumber, Found, FrameHead, Log, Seed, Witness};
 /// use tidelog_types::Epoch;
 ///
 /// let device = CrashDevice::new();
@@ -47,7 +47,7 @@ pub struct BatchNumber(pub u64);
 /// let (mut log, report) = Log::recover(files, Witness::None, Seed(1), &mut |_| Ok(()))?;
 /// assert!(report.is_new);
 ///
-/// let head = FrameHead::new(1, 7, Epoch(1));
+/// let head = FrameHead::new(1, DocumentNumber(7), Epoch(1));
 /// log.push(&head, &[b"milk"]);
 /// log.push(&head, &[b"bread"]);
 /// let batch = log.commit();

@@ -33,8 +33,9 @@ use crate::{AppendError, OpenError, RecoveryReport, StoreReply, StoreRequest, Ti
 ///
 /// Each poll serves at most [`Limits::read_chunk_pages`], or where reads hold something else up as
 /// many as fit into one [slice](Limits::slice), so that it takes a bounded time; and an append that
-/// costs more than a slice is recorded in several. Owners take turns; see [`Urgency`] for who goes
-/// first, and [`StoreReply::Busy`] for what one may have outstanding.
+/// costs more than a slice is recorded in several. Owners take turns; see
+/// [`Urgency`](crate::Urgency) for who goes first, and [`StoreReply::Busy`] for what one may have
+/// outstanding.
 ///
 /// Requests take effect in the order in which they are served. A read sees what was appended
 /// before it, durable or not, and nothing that was appended later, however many turns it takes.
