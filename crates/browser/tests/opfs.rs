@@ -9,7 +9,7 @@ use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
 use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened};
 use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
-use tidelog_pages::{Append, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_pages::{Append, RequestId, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::codec;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -262,7 +262,7 @@ async fn who_asks_amid_a_large_read_makes_its_slices_shorter() {
     heard.take();
 
     let read = |pgids| {
-        let (request, urgency, document) = (1, Urgency::User, document.clone());
+        let (request, urgency, document) = (RequestId(1), Urgency::User, document.clone());
         let request = StoreRequest::Read { request, urgency, document, pgids };
         codec::encode(&(vec![request], Notices::new()))
     };

@@ -6,7 +6,9 @@ use std::io::Read as _;
 use flate2::read::GzDecoder;
 use js_sys::{Array, Uint8Array};
 use tidelog_disk::Disk as _;
-use tidelog_pages::{OpenError, OwnerId, PageServer, Seed, StoreReply, StoreRequest, Urgency};
+use tidelog_pages::{
+    OpenError, OwnerId, PageServer, RequestId, Seed, StoreReply, StoreRequest, Urgency,
+};
 use tidelog_types::{DocumentKey, Pgid};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_test::*;
@@ -73,8 +75,9 @@ async fn the_golden_blocks_hold_what_was_put_into_them() {
     let (document, urgency) =
         (DocumentKey::new("groceries", "ada").expect("a name"), Urgency::User);
     let pgids = vec![Pgid(2), Pgid(3)];
-    server.serve(OwnerId(1), StoreRequest::List { request: 1 });
-    server.serve(OwnerId(1), StoreRequest::Read { request: 2, urgency, document, pgids });
+    server.serve(OwnerId(1), StoreRequest::List { request: RequestId(1) });
+    server
+        .serve(OwnerId(1), StoreRequest::Read { request: RequestId(2), urgency, document, pgids });
     let mut found = Vec::new();
     let mut names = Vec::new();
     while server.wants_poll() {

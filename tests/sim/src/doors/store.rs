@@ -13,7 +13,7 @@ use crate::swarm::Swarm;
 /// Of what becomes durable, one in so many is looked for on the disk.
 const LOOKS_ONE_IN: u32 = 16;
 /// Slices of work that a store has left at most since it was asked for something.
-const SLICES_MAX: u32 = 2_000;
+const SLICES_MAX: u32 = 20_000;
 
 pub(crate) struct StoreDoor {
     door: Door,
