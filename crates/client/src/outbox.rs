@@ -98,7 +98,9 @@ impl Outbox {
                 requests,
                 notices: Vec::new(),
             }));
-            if let Some(Effect::ToPageServer { notices, .. }) = effects.last_mut() {
+            // Before the host can hear what became of an append: a notice that comes behind its
+            // failure would be given with whatever is durable next.
+            if let Some(Effect::ToPageServer { notices, .. }) = effects.first_mut() {
                 *notices = self.notices;
             }
         }

@@ -4,17 +4,39 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_client::{
     Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerId, Params, Query,
-    Request, Storage,
+    Request, Storage, ToCore,
 };
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{
-    Core, again, answer_reads, is_durable, key, last_read, pages_of, pages_up_to, read_anew,
-    stored, stored_up_to,
+    Core, LENT, adding, again, answer_reads, is_durable, key, last_read, pages_of, pages_up_to,
+    read_anew, stored, stored_up_to,
 };
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, Epoch, ErrorCode, Life, Outcome};
+
+/// Goal: nothing is told to be durable that is not. Method: two appends, of which pages are sent
+/// ahead, leave at once. The page server tells tabs of both by itself, and drops what it is to tell
+/// of one that fails: so it has to know of that before it is asked for the append.
+#[test]
+fn a_page_server_knows_whom_to_tell_of_an_append_before_that_can_fail() {
+    const OTHER: Handle = Handle(2);
+    let limits = Limits { append_part_pages_max: 1, ..Limits::DEFAULT };
+    let mut core = Core::with_limits(limits);
+    core.open_new(Call(1), HANDLE, "list", None);
+    core.open_new(Call(2), OTHER, "other", None);
+    core.step(Input::TabReached { tab: TAB, server: LENT });
+    let ask = |call, handle| ToCore::Ask { call, handle, request: adding(call, "milk") };
+    let messages = vec![ask(Call(3), HANDLE), ask(Call(4), OTHER)];
+    core.step(Input::FromTab { tab: TAB, messages });
+    assert_eq!(core.noticed.len(), 2);
+    for (noticed, asked) in &core.noticed {
+        let is_it = |it: &StoreRequest| matches!(it, StoreRequest::Append { ticket, .. } if ticket == noticed);
+        let append = core.asked.iter().position(is_it).expect("an append");
+        assert!(*asked <= append, "{noticed:?}: {append} requests came before its notice");
+    }
+}
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that

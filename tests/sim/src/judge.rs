@@ -620,9 +620,9 @@ impl Judge {
             }
             _ => false,
         };
-        // It deletes as many rows as there are.
-        let deletes_much =
-            *mutation == "prune" && is_it(format!("{mutation_pages_max} changed pages"));
+        // They delete as many rows as there are.
+        let deletes_much = matches!(*mutation, "prune" | "clear")
+            && is_it(format!("{mutation_pages_max} changed pages"));
         let is_full = self.fills && is_it(format!("{document_pages_max} pages in a document"));
         is_full || deletes_much || args.iter().any(takes)
     }

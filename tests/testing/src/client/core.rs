@@ -14,12 +14,15 @@ use tidelog_types::{DocumentKey, Epoch, Life, Page, Pgid, UnservedKind};
 
 use super::{HANDLE, TAB, call_id, text, todos};
 
-const LENT: PageServerId = PageServerId(1);
+pub const LENT: PageServerId = PageServerId(1);
 
 /// A core, and what it has asked and said so far.
 pub struct Core {
     client: Client,
     pub asked: Vec<StoreRequest>,
+    /// The appends that the page server tells tabs of by itself, and how much it had been asked when
+    /// it was told so.
+    pub noticed: Vec<(Ticket, usize)>,
     pub told: Vec<FromCore>,
     /// What was sent, and where to.
     pub sent: Vec<(String, ToServer)>,
@@ -58,6 +61,7 @@ impl Core {
         let mut core = Self {
             client: Client::with_settings([1; 32], settings),
             asked: Vec::new(),
+            noticed: Vec::new(),
             told: Vec::new(),
             sent: Vec::new(),
             sockets: BTreeMap::new(),
@@ -102,7 +106,11 @@ impl Core {
     pub fn step(&mut self, input: Input) {
         for effect in self.client.step(self.now_ms, input) {
             match effect {
-                Effect::ToPageServer { requests, .. } => self.asked.extend(requests),
+                Effect::ToPageServer { requests, notices, .. } => {
+                    let asked = self.asked.len();
+                    self.noticed.extend(notices.iter().map(|notice| (notice.ticket, asked)));
+                    self.asked.extend(requests);
+                }
                 Effect::ToTab { tab, messages } => {
                     let wants = |it: &FromCore| matches!(it, FromCore::TokenWanted { .. });
                     self.tokens_wanted.extend(messages.iter().filter(|it| wants(it)).map(|_| tab));
@@ -202,18 +210,7 @@ impl Core {
     }
 
     pub fn add_to(&mut self, handle: Handle, call: Call, id: &str) -> Ticket {
-        let args = vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))];
-        self.ask(
-            call,
-            handle,
-            Request::Mutate(Mutate {
-                id: call_id(call),
-                name: "add".to_owned(),
-                args,
-                now_ms: 1_000,
-                again: None,
-            }),
-        );
+        self.ask(call, handle, adding(call, id));
         self.last_ticket()
     }
 
@@ -284,6 +281,17 @@ impl Core {
     pub fn has_failed(&self, call: Call) -> bool {
         self.failure_of(call).is_some()
     }
+}
+
+/// What adds a todo.
+pub fn adding(call: Call, id: &str) -> Request {
+    Request::Mutate(Mutate {
+        id: call_id(call),
+        name: "add".to_owned(),
+        args: vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))],
+        now_ms: 1_000,
+        again: None,
+    })
 }
 
 pub fn key(document: &str) -> DocumentKey {
