@@ -63,6 +63,8 @@ pub(crate) struct CoreDoor {
     opens: BTreeMap<(TabId, Call), (Handle, u64)>,
     /// The last word of which each tab was told.
     words: BTreeMap<(TabId, Handle), u64>,
+    /// What the page server was given to tell tabs in this step, with the first message of it.
+    notices: Vec<Notice>,
     /// How often page servers were asked to delete a document.
     pub(crate) deletions_count: u64,
 }
@@ -111,6 +113,7 @@ impl CoreDoor {
             entries: Entries::default(),
             opens: BTreeMap::new(),
             words: BTreeMap::new(),
+            notices: Vec::new(),
             deletions_count: 0,
         }
     }
@@ -129,6 +132,7 @@ impl CoreDoor {
         self.mutations.clear();
         self.opens.clear();
         self.words.clear();
+        self.notices.clear();
         self.refused.clear();
         self.owed.clear();
         self.to_hand_over.clear();
@@ -145,6 +149,8 @@ impl CoreDoor {
     ///
     /// The core has not told what it had to tell before.
     pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
+        let notices = mem::take(&mut self.notices);
+        notices.iter().try_for_each(|notice| self.may_be_told(notice))?;
         let asked = &self.asked;
         let is_served = self.is_let_in && self.page_server.is_some();
         if is_served {
@@ -348,7 +354,8 @@ impl CoreDoor {
                         }
                     }
                 }
-                notices.iter().try_for_each(|notice| self.may_be_told(notice))
+                self.notices.extend(notices.iter().cloned());
+                Ok(())
             }
             _ => Ok(()),
         }
