@@ -622,7 +622,8 @@ impl Judge {
         };
         // They delete as many rows as there are.
         let deletes_much = matches!(*mutation, "prune" | "clear")
-            && is_it(format!("{mutation_pages_max} changed pages"));
+            && (is_it(format!("{mutation_pages_max} changed pages"))
+                || is_it(format!("{statement_steps_max} steps")));
         let is_full = self.fills && is_it(format!("{document_pages_max} pages in a document"));
         is_full || deletes_much || args.iter().any(takes)
     }
