@@ -135,8 +135,8 @@ pub enum Effect {
         server: PageServerId,
         /// What, in this order.
         requests: Vec<StoreRequest>,
-        /// What its host is to tell tabs by itself: all of one step, with its first message, so that
-        /// no append of theirs can fail before.
+        /// What its host is to tell tabs by itself: all of one step, with its first message, so
+        /// that no append of theirs can fail before.
         notices: Vec<Notice>,
     },
     /// Connect a socket to this address, its `/v1/sync` already in place.

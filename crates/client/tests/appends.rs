@@ -32,7 +32,11 @@ fn a_page_server_knows_whom_to_tell_of_an_append_before_that_can_fail() {
     core.step(Input::FromTab { tab: TAB, messages });
     assert_eq!(core.noticed.len(), 2);
     for (noticed, asked) in &core.noticed {
-        let is_it = |it: &StoreRequest| matches!(it, StoreRequest::Append { ticket, .. } if ticket == noticed);
+        let ticket_of = |it: &StoreRequest| match it {
+            StoreRequest::Append { ticket, .. } => Some(*ticket),
+            _ => None,
+        };
+        let is_it = |it: &StoreRequest| ticket_of(it) == Some(*noticed);
         let append = core.asked.iter().position(is_it).expect("an append");
         assert!(*asked <= append, "{noticed:?}: {append} requests came before its notice");
     }

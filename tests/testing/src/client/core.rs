@@ -20,8 +20,8 @@ pub const LENT: PageServerId = PageServerId(1);
 pub struct Core {
     client: Client,
     pub asked: Vec<StoreRequest>,
-    /// The appends that the page server tells tabs of by itself, and how much it had been asked when
-    /// it was told so.
+    /// The appends that the page server tells tabs of by itself, and how much it had been asked
+    /// when it was told so.
     pub noticed: Vec<(Ticket, usize)>,
     pub told: Vec<FromCore>,
     /// What was sent, and where to.
