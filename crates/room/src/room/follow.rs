@@ -190,12 +190,12 @@ impl Room {
         }
         catch_up.reserved = size;
         self.requests_ever += 1;
-        let request = self.requests_ever;
-        catch_up.step = Step::Read(RequestId(request), None);
+        let request = RequestId(self.requests_ever);
+        catch_up.step = Step::Read(request, None);
         // What was appended must be there before it is read.
         self.commit();
-        self.reads.insert(RequestId(request), id);
-        self.ask_for_chunk(RequestId(request));
+        self.reads.insert(request, id);
+        self.ask_for_chunk(request);
     }
 
     /// False if nobody wants it any more.

@@ -12,8 +12,9 @@ use crate::swarm::Swarm;
 
 /// Of what becomes durable, one in so many is looked for on the disk.
 const LOOKS_ONE_IN: u32 = 16;
-/// Slices of work that a store has left at most since it was asked for something.
-const SLICES_MAX: u32 = 20_000;
+/// Slices of work that a store has left at most since it was asked for something: three followers
+/// that lack all of a large document took 2,500 of the smallest.
+const SLICES_MAX: u32 = 4_000;
 
 pub(crate) struct StoreDoor {
     door: Door,

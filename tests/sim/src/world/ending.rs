@@ -13,8 +13,9 @@ use crate::tab::{Asked, Live, Tab};
 
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
-/// How often a local document is handed over before that is said not to work.
-const HAND_OVERS_MAX: u32 = 12;
+/// How often a local document is handed over before that is said not to work: on a line that gave
+/// up several connections a dead one is known for that only after three minutes.
+const HAND_OVERS_MAX: u32 = 10;
 /// Simulated milliseconds between that: a device whose page server says nothing needs a minute.
 const HAND_OVER_MS: u64 = 15_000;
 /// Mutations that are issued while one device is cut off still.
