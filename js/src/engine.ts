@@ -249,6 +249,7 @@ export class Engine {
     this.#endTurn = ended;
     const { signal } = ended;
     const turn = async (): Promise<void> => {
+      if (signal.aborted) return;
       const end = new Promise((resolve) => signal.addEventListener('abort', resolve));
       this.#hear({ type: 'turn' });
       await end;

@@ -110,7 +110,8 @@ export class Lending {
         this.#isWanted = false;
         break;
       case 'turn':
-        this.#spawn();
+        // One that we no longer wait for, or have taken already, is none.
+        if (this.#state === 'queued') this.#spawn();
         break;
       case 'noTurn':
         if (this.#state === 'queued') this.#cannotLend(input.reason);

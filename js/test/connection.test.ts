@@ -286,6 +286,28 @@ test('a turn to lend that was refused is told, and asked for again', async () =>
   expect(spawned).toHaveBeenCalledTimes(1);
 });
 
+test('a turn to lend that comes once it was given up is given back', async () => {
+  const page = pageThatIs('hidden');
+  let grant = (_?: unknown): void => {};
+  const granted = new Promise((resolve) => {
+    grant = resolve;
+  });
+  const request = async (name: string, ...rest: unknown[]) => {
+    if (name === 'tidelog-lend-next') await granted;
+    await locks.request(name, ...rest);
+  };
+  const spawned = vi.fn();
+  vi.stubGlobal('Worker', spawned);
+  vi.stubGlobal('navigator', { locks: { ...locks, request }, storage, userAgentData: {} });
+  ask(new Connection(NOWHERE));
+  await settled();
+  page.tell('pagehide', { persisted: true });
+  grant();
+  await settled();
+  expect(taken).toEqual([]);
+  expect(spawned).not.toHaveBeenCalled();
+});
+
 test('a core whose end cannot be waited for is left, and another one asked', async () => {
   vi.useFakeTimers();
   const how = refuse(LOCK);

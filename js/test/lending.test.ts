@@ -257,6 +257,17 @@ test('a core is told that what it was lent has ended, and lent what serves once 
   expect(types({ type: 'wanted' })).toEqual([]);
 });
 
+test('two turns bring one worker, and one that nobody waits for brings none', () => {
+  const lending = new Lending();
+  const types = (input: LendingInput): string[] => lending.step(0, input).map(({ type }) => type);
+  expect(types({ type: 'wanted' })).toEqual(['queue']);
+  expect(types({ type: 'stop' })).toEqual(['endTurn']);
+  expect(types({ type: 'turn' })).toEqual([]);
+  expect(types({ type: 'wanted' })).toEqual(['queue']);
+  expect(types({ type: 'turn' })).toEqual(['spawn']);
+  expect(types({ type: 'turn' })).toEqual([]);
+});
+
 test('a core is told with that why a page server failed', () => {
   const lending = new Lending();
   const step = (input: LendingInput) => lending.step(0, input);
