@@ -309,10 +309,7 @@ impl Judge {
         let Origin { doc, device, tab } = origin;
         self.names(|fate| {
             let of = fate.origin;
-            // What the server has not decided may look rejected by now, if others were first.
-            let may_fail = ["claim", "contest", "take", "large", "heavy"];
-            let may_fail = self.fills || may_fail.contains(&fate.issued.wish.mutation);
-            let is_sure = of.tab == tab && !may_fail;
+            let is_sure = of.tab == tab && !self.may_be_rejected(fate);
             let is_here = of.doc == doc && of.device == device && !fate.deleted;
             is_here && (is_sure || fate.confirmed)
         })
@@ -322,11 +319,22 @@ impl Judge {
     /// show whatever becomes of its tabs.
     pub(crate) fn kept(&self, device: usize, doc: Doc) -> BTreeSet<String> {
         self.names(|fate| {
-            let may_fail = ["claim", "contest", "take", "large", "heavy"];
             let is_here = fate.origin.device == device && fate.origin.doc == doc;
-            let is_sure = !may_fail.contains(&fate.issued.wish.mutation);
-            is_here && is_sure && fate.durable && !fate.deleted
+            is_here && !self.may_be_rejected(fate) && fate.durable && !fate.deleted
         })
+    }
+
+    /// Whether what the server has not decided may look rejected by now: others were first, or it
+    /// finds more to do than it may.
+    fn may_be_rejected(&self, fate: &Fate) -> bool {
+        let (limits, whole) = (&self.limits, &Limits::DEFAULT);
+        let is_tight = limits.mutation_pages_max < whole.mutation_pages_max
+            || limits.statement_steps_max < whole.statement_steps_max;
+        match fate.issued.wish.mutation {
+            "claim" | "contest" | "take" | "large" | "heavy" => true,
+            "prune" | "clear" => self.fills || is_tight,
+            _ => self.fills,
+        }
     }
 
     /// How many of one device were, of those that were issued after so many.
