@@ -386,11 +386,12 @@ export class Tab {
   /** Ten seconds have passed. */
   #expire(number: number, call: Call): void {
     const document = this.#documentOf(call);
+    // What could not be opened again, or is not opened for now, is closed as well.
+    const isClosed = document?.closing || document?.tries || document?.state === 'shut';
     if (call.kind === 'mutate') {
       call.until = NEVER;
       this.#settle(number, { type: 'failed', error: late(call) }, false);
-    } else if (call.kind === 'close' && (document?.closing || document?.tries)) {
-      // What could not be opened again is closed as well.
+    } else if (call.kind === 'close' && isClosed) {
       this.#letGo(call);
       this.#endClose(number, (call.message as ToCore['close']).handle);
     } else {

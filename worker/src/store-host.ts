@@ -55,8 +55,13 @@ export function warmUp(): void {
 
 /** One page server: opens the store and serves those who have a port to it. */
 export class StoreHost {
-  /** The ways to the cores that were served, by number; the last is the living one's. */
+  /** The ways to cores, by number. */
   readonly #owners: MessagePort[] = [];
+  /**
+   * The number of the living core's way: the newest of those that a core has said that it uses. One
+   * that was lent later may be on its way to a core, or to one that never is at work.
+   */
+  #living = -1;
   /** Ways to the tabs of the living core. */
   readonly #tabs = new Map<number, MessagePort>();
   readonly #tellAgain: (why?: Unserved) => void;
@@ -92,7 +97,7 @@ export class StoreHost {
     };
   }
 
-  /** Serves another core in place of the last one, which may be the same with another way. */
+  /** Serves another core, which may be the same with another way, once it uses that. */
   serve(port: MessagePort): void {
     if (this.#isLost) {
       // What is here is the last copy. The core that knows it has its way to it; any other one
@@ -101,15 +106,22 @@ export class StoreHost {
       port.onmessageerror = () => this.#again();
       return;
     }
-    for (const tab of [...this.#tabs.keys()]) this.#reach(tab, undefined);
     const owner = this.#owners.push(port) - 1;
     // What was asked is lost, and nobody asks it again but of another page server.
     port.onmessageerror = () => this.#break();
     port.onmessage = ({ data }: MessageEvent<TabPort | Use | Bytes>) => {
       if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
-      else if (data.type === 'tab' && this.#isLiving(owner)) this.#reach(data.tab, data.port);
+      else if (data.type === 'use') this.#isUsed(owner);
+      else if (owner === this.#living) this.#reach(data.tab, data.port);
     };
     if (this.#state) port.postMessage(this.#state);
+  }
+
+  /** The core at this way takes the place of the last one, and counts its tabs anew. */
+  #isUsed(owner: number): void {
+    if (owner < this.#living) return;
+    for (const tab of [...this.#tabs.keys()]) this.#reach(tab, undefined);
+    this.#living = owner;
   }
 
   /** There is this way to a tab from now on, or none: one end alone would keep the one before. */
@@ -141,14 +153,9 @@ export class StoreHost {
       flushed: () => this.#work(store.proceed),
       reply: (owner, replies) => this.#owners[owner].postMessage(replies, transferOf(replies)),
       tell: (owner, tab, messages) => {
-        if (this.#isLiving(owner)) this.#tabs.get(tab)?.postMessage(messages);
+        if (owner === this.#living) this.#tabs.get(tab)?.postMessage(messages);
       },
     };
-  }
-
-  /** Whether this is the core of the tabs at hand: another one counts its tabs anew. */
-  #isLiving(owner: number): boolean {
-    return owner === this.#owners.length - 1;
   }
 
   /** The data were cleared. What is still there can be read by the core that knows it. */

@@ -120,12 +120,28 @@ test('what an earlier core says late of its tabs is not said of others', async (
   const { serve, replies } = await opened();
   const [before, present] = [serve(), serve()];
   const [theirs, ours] = [newPort(), newPort()];
+  present.onmessage({ data: { type: 'use' } });
+  before.onmessage({ data: { type: 'use' } });
   present.onmessage({ data: { type: 'tab', tab: 1, port: ours } });
   before.onmessage({ data: { type: 'tab', tab: 1, port: theirs } });
   before.onmessage({ data: { type: 'tab', tab: 1 } });
   replies.tell(1, 1, new Uint8Array(1));
   expect(theirs.postMessage).not.toHaveBeenCalled();
   expect(ours.postMessage).toHaveBeenCalledTimes(1);
+});
+
+test('a core tells its tabs on their ways until another way to the store is used', async () => {
+  const { serve, replies } = await opened();
+  const [before, next] = [serve(), newPort()];
+  before.onmessage({ data: { type: 'use' } });
+  before.onmessage({ data: { type: 'tab', tab: 1, port: next } });
+  const other = serve();
+  // It counts on them for what it hands over before it hears of the other way.
+  replies.tell(0, 1, new Uint8Array(1));
+  expect([next.postMessage, next.close].map(({ mock }) => mock.calls.length)).toEqual([1, 0]);
+  other.onmessage({ data: { type: 'use' } });
+  replies.tell(0, 1, new Uint8Array(1));
+  expect([next.postMessage, next.close].map(({ mock }) => mock.calls.length)).toEqual([1, 1]);
 });
 
 test('no way to a tab is left open that nobody uses any more', async () => {
@@ -140,7 +156,7 @@ test('no way to a tab is left open that nobody uses any more', async () => {
   expect(closed()).toEqual([1, 0, 0]);
   owner.onmessage({ data: { type: 'tab', tab: 1 } });
   expect(closed()).toEqual([1, 1, 0]);
-  serve();
+  serve().onmessage({ data: { type: 'use' } });
   expect(closed()).toEqual([1, 1, 1]);
 });
 
@@ -148,6 +164,7 @@ test('a store that was let go of leaves no way open', async () => {
   const { host, serve } = await opened();
   const { port1, port2 } = Channel.last;
   const ways = [serve(), serve(), newPort()];
+  ways[1]!.onmessage({ data: { type: 'use' } });
   ways[1]!.onmessage({ data: { type: 'tab', tab: 1, port: ways[2] } });
   host.close();
   const closed = [...ways, port1, port2].map(({ close }) => close.mock.calls.length);

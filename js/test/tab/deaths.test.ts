@@ -40,6 +40,17 @@ test('W6: a document that kills three cores as it is opened again is left shut f
   expect(askedToOpen(stage)).toEqual([other, handle]);
 });
 
+test('W6: one that is left shut is closed in time, however long more is wanted of it', () => {
+  const { stage, handle, other } = deadly();
+  stage.reopens(other);
+  const call = stage.call('mutate', { handle, name: 'm' });
+  stage.pass(1_000);
+  const close = stage.call('close', { handle });
+  stage.pass(9_500);
+  expect(endOf(stage, close)).toBe('done');
+  expect(stage.errors(call)).toMatchObject([{ last: false }, { outcome: 'unknown', last: true }]);
+});
+
 test('W6: one that is left shut is tried again by who looks at its tab, and then by itself', () => {
   const { stage, handle, other, innocent } = deadly();
   stage.reopens(other);
