@@ -1,19 +1,18 @@
 //! The document's way to its server.
 
-use tidelog_document::{ArrivingEntry, DoctypeHash, PutOff, ServerEntry};
-use tidelog_sync::{
-    Channel, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
-    UndecidedReason, WireFrame, codec,
-};
+mod hearing;
+mod syncs;
+
+use tidelog_document::{ArrivingEntry, DoctypeHash, PutOff};
+use tidelog_sync::{Channel, Intent, ToRoom, ToServer, WireFrame, codec};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Position, SortedMap};
+use tidelog_types::{ErrorCode, JournalId, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
 use super::open::{Open, Synced};
-use super::{Context, Document, HandleState, Role, State, SyncWait};
-use crate::outbox::Outbox;
-use crate::protocol::{CallFailure, FromCore};
+use super::{Context, Document, HandleState, Role, State};
+use crate::protocol::CallFailure;
 use crate::record::HashedDoctype;
 use crate::server_link::TokenHolder;
 use crate::store_link::StoreLink;
@@ -29,9 +28,6 @@ const CHANNEL_MS: u64 = 10_000;
 /// How often that becomes twice as long, each time in a row that it was too short: the question, or
 /// the answer, may take its time on a line that carries little, and each one adds to what is on it.
 const CHANNEL_DOUBLINGS_MAX: u32 = 5;
-
-/// Milliseconds in which the tabs of a core that has ended are back at the next one.
-const TABS_BACK_MS: u64 = 5_000;
 
 /// What a document knows of its server.
 #[derive(Default)]
@@ -496,218 +492,6 @@ impl Document {
         }
     }
 
-    /// What the server says of this document.
-    #[inline(never)]
-    pub(crate) fn on_server(
-        &mut self,
-        server: &str,
-        channel: Channel,
-        message: FromRoom,
-        ctx: &mut Context<'_>,
-    ) {
-        if !self.is_channel_at(server) || self.channel() != Some(channel) {
-            return;
-        }
-        match message {
-            FromRoom::Opened { storage, from, wanted, lives } => {
-                self.on_opened(storage, from, (wanted, &lives), ctx);
-            }
-            FromRoom::SeedWanted => self.seed_wanted(ctx),
-            FromRoom::SeedTaken { pages_count } => self.seed_taken(pages_count, ctx),
-            FromRoom::Seeded { position } => self.on_seeded(position, ctx),
-            FromRoom::Entry(part) => self.on_entry(part, ctx),
-            FromRoom::Acked { next } => {
-                let synced = self.open_mut().and_then(|open| open.synced_mut());
-                let acked = synced.map(|synced| synced.sender.on_acked(next, synced.durable));
-                // Another copy of this device's data has gone on in the timeline.
-                if let Some(Err(PeerAhead { .. })) = acked {
-                    self.on_refused(&Refusal::Parted, ctx);
-                }
-            }
-            FromRoom::Probed { probe, next } => {
-                for sync in &mut self.syncs {
-                    if sync.probe == Some(probe) {
-                        sync.storage = Some(next);
-                    }
-                }
-            }
-            FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
-            FromRoom::Undecided { why, .. } => {
-                // What this device brings along itself changes when it does.
-                let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
-                let failure = CallFailure::of_undecided(&self.key.document, &why);
-                if let Some(channel) = self.following.channel.as_mut().filter(|_| is_theirs) {
-                    channel.ask_again_at_ms.get_or_insert(ctx.now_ms + RETRY_FINAL_MS);
-                    let before = self.following.no_verdict.take();
-                    self.following.no_verdict = Some(NoVerdict {
-                        failure: failure.clone(),
-                        said_at_ms: ctx.now_ms,
-                        is_doubted: before.is_some_and(|before| before.is_doubted),
-                    });
-                }
-                self.error = Some(failure);
-            }
-        }
-    }
-
-    /// The server stands at `storage`, sends what follows on `from`, and has applied of our
-    /// timeline what came before the LSN, written by these lives.
-    fn on_opened(
-        &mut self,
-        storage: Position,
-        from: Lsn,
-        (wanted, lives): (Lsn, &Lineage),
-        ctx: &mut Context<'_>,
-    ) {
-        let State::Open(open) = &mut self.state else { return };
-        let Role::Synced(synced) = &mut open.role else { return };
-        let Some(channel) = &mut self.following.channel else { return };
-        if channel.lacks_doctypes {
-            // The server takes the newest by now, and is told all of them.
-            self.following.refused_doctype = None;
-            return self.leave_server(ctx);
-        }
-        let replica = &mut synced.replica;
-        let other = replica.base().is_some_and(|base| base.journal != storage.journal);
-        if other && self.following.moved.is_some() {
-            reached(Probe::NamesakeMet);
-            let failure = CallFailure::exists(&self.key.document);
-            return self.refuse(failure, ctx);
-        }
-        let moved = self.following.moved.take();
-        // It was told the newest doctype first, and has taken all of them.
-        if moved.is_some() || open.record.taken != Some(open.record.newest) {
-            open.record.server = moved.or(open.record.server.take());
-            open.record.taken = Some(open.record.newest);
-            open.record_due = open.record_due.max(Some(self.write_again.note_due()));
-        }
-        channel.is_open = true;
-        self.following.no_verdict = None;
-        self.following.refused = false;
-        self.following.refused_doctype = None;
-        self.following.silences = 0;
-        // What was under way when this was asked for begins anew.
-        channel.arriving = ArrivingEntry::default();
-        let held = channel.have.map_or(Lsn::FIRST, |have| have.next);
-        let is_lost = from != held;
-        self.error = if is_lost {
-            Some(CallFailure::replaced(&self.key.document))
-        } else {
-            open.is_incomplete.then(CallFailure::damaged_copy)
-        };
-        if is_lost {
-            reached(Probe::RestoreFound);
-        } else if from == storage.next {
-            self.write_again.has_entries();
-        }
-        replica.follow(is_lost);
-        let (first, head) = (replica.undecided().start(), replica.head());
-        let common = replica.public_lives().common_prefix(head, lives, wanted);
-        if common == Some(wanted) && first <= wanted {
-            if let Err(error) = synced.sender.connected(wanted, synced.durable) {
-                return self.break_off(&error.to_string(), ctx);
-            }
-        } else if from == storage.next && replica.is_rebased() {
-            // Pages that are visible already cannot tell of a timeline that parted later.
-            return self.break_off("the server has no pages that go with its timelines", ctx);
-        } else {
-            reached(Probe::TimelinesParted);
-        }
-        // Otherwise its pages tell what became of our frames, and the others then go on in a
-        // timeline of their own. What the server said here may be older than some of those who wait
-        // for all that it has: it is asked for each.
-        let mut syncs = std::mem::take(&mut self.syncs);
-        for sync in &mut syncs {
-            self.probe(sync, ctx);
-        }
-        self.syncs = syncs;
-    }
-
-    fn on_entry(&mut self, part: EntryPart, ctx: &mut Context<'_>) {
-        let Some(channel) = &mut self.following.channel else { return };
-        let arrived = channel.arriving.take(part);
-        let State::Open(open) = &mut self.state else { return };
-        let Role::Synced(synced) = &mut open.role else { return };
-        let replica = &mut synced.replica;
-        let arrived = match arrived {
-            Ok(None) => return reached(Probe::EntryInParts),
-            Ok(Some(entry)) => Ok(entry),
-            Err(error) => Err(error),
-        };
-        let base = replica.base();
-        let is_held = |entry: &ServerEntry| {
-            base.is_some_and(|base| {
-                base.journal == entry.position.journal && entry.range.end() <= base.next
-            })
-        };
-        let is_repeat = arrived.as_ref().is_ok_and(is_held);
-        match arrived.and_then(|entry| replica.sync_receive(entry)) {
-            Ok(None) => {
-                self.following.restarted = false;
-                // It was sent anew to a channel that was opened anew, and counts until we say so.
-                if is_repeat {
-                    reached(Probe::RepeatedEntryAcked);
-                    self.say_received(ctx);
-                }
-            }
-            Ok(Some(advance)) => {
-                self.following.restarted = false;
-                self.advance(advance, ctx);
-            }
-            Err(error) => {
-                reached(Probe::EntriesAskedAnew);
-                replica.forget_staged();
-                let message = error.to_string();
-                if std::mem::replace(&mut self.following.restarted, true) {
-                    self.break_off(&message, ctx);
-                } else {
-                    self.leave_server(ctx);
-                }
-            }
-        }
-    }
-
-    fn on_refused(&mut self, refusal: &Refusal, ctx: &mut Context<'_>) {
-        reached(Probe::DocumentRefused);
-        let failure = CallFailure::of_refusal(&self.key.document, refusal);
-        let is_of_doctype = matches!(failure.code, ErrorCode::DoctypeMismatch | ErrorCode::Doctype);
-        // Once it has said where the document stands, it has taken the newest.
-        let is_of_newest = is_of_doctype && !self.is_online();
-        self.refuse(failure, ctx);
-        if is_of_newest && self.following.refused {
-            if let State::Open(open) = &mut self.state {
-                let newest = open.record.newest;
-                self.following.refused_doctype = Some(newest);
-                // It may have been restored from a backup since it said that it has it.
-                if open.record.taken.take_if(|taken| *taken == newest).is_some() {
-                    open.record_due = open.record_due.max(Some(self.write_again.note_due()));
-                }
-            }
-            self.forget_refused_doctype();
-        }
-    }
-
-    fn break_off(&mut self, reason: &str, ctx: &mut Context<'_>) {
-        let failure = match self.open().is_some_and(|open| open.is_incomplete) {
-            // It forgot what the server knows of it.
-            true => CallFailure::damaged_copy(),
-            false => CallFailure::protocol(reason),
-        };
-        self.refuse(failure, ctx);
-    }
-
-    pub(super) fn refuse(&mut self, failure: CallFailure, ctx: &mut Context<'_>) {
-        self.leave_server(ctx);
-        if self.following.offer.is_some() {
-            self.fail_offer(failure);
-            return;
-        }
-        self.follow_later(&failure, ctx);
-        self.following.no_verdict = None;
-        self.following.refused = true;
-        self.error = Some(failure);
-    }
-
     // --- what is sent ---------------------------------------------------------------------------
 
     /// Sends the timeline frames that are durable and that the server lacks.
@@ -802,70 +586,6 @@ impl Document {
         }
         ctx.out.wake_at(until_ms);
         true
-    }
-
-    pub(super) fn probe(&mut self, sync: &mut SyncWait, ctx: &mut Context<'_>) {
-        if self.is_online() {
-            self.following.next_probe += 1;
-            let probe = ProbeId(self.following.next_probe);
-            sync.probe = Some(probe);
-            self.say(ToRoom::Probe { probe }, ctx);
-        }
-    }
-
-    /// Tells those who wait until all is in step, if it is.
-    pub(super) fn settle_syncs(&mut self, ctx: &mut Context<'_>) {
-        let State::Open(open) = &self.state else { return };
-        let Role::Synced(synced) = &open.role else { return };
-        let replica = &synced.replica;
-        let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
-        let is_outdated = replica.is_outdated();
-        let is_certain = |it: &&CallFailure| it.is_final() && !self.following.is_doubted(it);
-        let failure = self.why_wrong().filter(is_certain).cloned();
-        let is_lost = ctx.store.is_lost();
-        // Nobody connects to the server of a document that no tab has opened with one, or will.
-        let is_nobodys = !self.handles.values().any(|handle| handle.server.is_some());
-        if is_nobodys {
-            self.syncs.iter().for_each(|sync| ctx.out.wake_at(sync.asked_at_ms + TABS_BACK_MS));
-        }
-        let now_ms = ctx.now_ms;
-        self.syncs.retain(|sync| {
-            // The head goes back when mutations are taken back.
-            let needed = sync.timeline.1.min(head);
-            let decided = first >= needed;
-            let is_seen = !is_outdated && sync.storage.is_some_and(|storage| visible >= storage);
-            if decided && is_seen {
-                ctx.out.tell(sync.tab, FromCore::Done { call: sync.call });
-                return false;
-            }
-            // What the disk can never have is never sent.
-            let is_stuck = is_lost && synced.durable < needed;
-            let cleared = || is_stuck.then(CallFailure::data_cleared);
-            let is_alone = is_nobodys && now_ms >= sync.asked_at_ms + TABS_BACK_MS;
-            let nobody = || is_alone.then(CallFailure::no_server_named);
-            if let Some(failure) = failure.clone().or_else(cleared).or_else(nobody) {
-                ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
-                return false;
-            }
-            true
-        });
-    }
-
-    /// The way to the server is barred: who waits for it is told.
-    pub(crate) fn server_barred(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {
-        if self.fail_offer(failure.clone()) {
-            // Whoever makes it is told by the next run.
-            ctx.out.wake_at(ctx.now_ms);
-        }
-        self.fail_syncs(failure, ctx.out);
-    }
-
-    /// Tells those who wait until all is in step that it does not get there.
-    pub(super) fn fail_syncs(&mut self, failure: &CallFailure, out: &mut Outbox) {
-        for sync in std::mem::take(&mut self.syncs) {
-            let failure = failure.clone();
-            out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
-        }
     }
 
     /// Says something on the channel, if there is one.
