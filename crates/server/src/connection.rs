@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
 
 /// What a message that is no entry counts for in bytes, without the reason in it.
-const SMALL_MESSAGE_SIZE: usize = 256;
+pub(crate) const SMALL_MESSAGE_SIZE: usize = 256;
 
 /// How a connection ends, from our side.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,6 +36,9 @@ pub(crate) const SILENCE_ENDS: Duration = Duration::from_secs(20);
 /// Within which time all of a request's head has to be said, counted from the answer before it.
 const HEAD_TAKES: Duration = Duration::from_secs(10);
 
+/// All that visitors say at once. In the buffers of their connections it takes a third more.
+const _: () = assert!(VISITORS_MAX * REQUEST_HEAD_SIZE_MAX <= 32 * 1024 * 1024);
+
 /// Listens, and watches over who has come in.
 pub(crate) struct Door {
     listener: TcpListener,

@@ -30,6 +30,9 @@ use crate::{export, loopback, socket};
 /// Why somebody gets no document, and no list of them.
 const TOO_MANY_EXPORTS: &str = "too many documents are being exported";
 
+/// Bytes of a file that are read at once: each visitor who takes one has some of these in memory.
+const FILE_PIECE_SIZE: usize = 8 * 1024;
+
 type Ours = State<Arc<Shared>>;
 
 /// All that the server answers.
@@ -227,6 +230,7 @@ fn with_examples(mut router: Router, folder: &Path) -> Router {
     let mut links = String::new();
     for name in examples_in(folder) {
         let files = ServeDir::new(folder.join(&name).join("dist"));
+        let files = files.with_buf_chunk_size(FILE_PIECE_SIZE);
         let below = format!("/{name}/");
         links.push_str(&format!("<li><a href=\"{below}\">{name}</a></li>\n"));
         let to = below.clone();

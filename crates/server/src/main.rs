@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidelog_server::{Serve, Server};
+use tokio::runtime::Handle;
 use tokio::signal;
+use tokio::task::spawn_blocking;
 use tracing_subscriber::EnvFilter;
 
 /// Tidelog: a SQLite database in the browser that works offline and syncs through this server.
@@ -43,8 +45,10 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         // From here on: whoever stops a server that has just begun means the same.
         let mut stop = pin!(stop_signal());
-        // It waits for the disk, which may hang.
-        let starting = tokio::spawn(async move { Server::start(&settings).await });
+        // It waits for the disk, which may hang: on a thread of its own, since where there is one
+        // core it would hold the only one that hears of signals.
+        let runtime = Handle::current();
+        let starting = spawn_blocking(move || runtime.block_on(Server::start(&settings)));
         let started = tokio::select! {
             biased;
             started = starting => started.expect("BUG: it panicked as it started"),

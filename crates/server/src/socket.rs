@@ -18,7 +18,7 @@ use tidelog_sync::{
 };
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
-use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, SMALL_MESSAGE_SIZE_MAX};
+use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
 use tokio::io::AsyncReadExt;
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -31,7 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::{debug, info};
 
-use crate::connection::{Connection, ConnectionEnd, Ending};
+use crate::connection::{Connection, ConnectionEnd, Ending, SMALL_MESSAGE_SIZE};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
 use crate::large_messages::{PERMIT_SIZE, Space};
@@ -54,6 +54,9 @@ const READ_BUFFER_SIZE: usize = 2 * 1024;
 /// Bytes of messages that are written together, and of a frame: the write buffer has as many of
 /// each at most, also for as long as its connection lives.
 const WRITE_BUFFER_SIZE: usize = 8 * 1024;
+/// Bytes that a message counts for at least until its room has worked it off: what its client is
+/// told of it may be longer than the message, and takes its place.
+const ANSWER_SIZE_MAX: usize = SMALL_MESSAGE_SIZE + REASON_SIZE_MAX;
 /// A message from this size on leaves a buffer behind that is not worth keeping.
 const LARGE_MESSAGE_SIZE: usize = 16 * PAGE_SIZE;
 
@@ -234,7 +237,9 @@ impl Reader {
             }
         };
         tokio::select! {
-            own = permit(&self.permits, size, &self.connection) => Flow::Continue(own),
+            own = permit(&self.permits, size.max(ANSWER_SIZE_MAX), &self.connection) => {
+                Flow::Continue(own)
+            }
             () = overdue => Flow::Break(Ending::Bye(ByeReason::Slow)),
         }
     }
@@ -580,6 +585,7 @@ mod tests {
     use tidelog_types::limits::SMALL_WAITING_SIZE_MAX;
     use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
+    use tokio::task::unconstrained;
 
     use super::*;
     use crate::cpu_time::CpuTime;
@@ -745,6 +751,32 @@ mod tests {
         let _others = space.try_acquire_many(all).expect("there is space");
         let let_go = timeout(Duration::from_secs(2), own).await.expect("soon");
         assert!(matches!(let_go, Flow::Break(Ending::Bye(ByeReason::Slow))));
+    }
+
+    /// Goal: one that reads nothing is told no more than it may say, however short that is. Method:
+    /// as many messages as are heard while no room works any off; then each gets a long answer.
+    #[tokio::test]
+    async fn short_messages_that_wait_have_no_more_answers_than_may_wait() {
+        let scene = Scene::new(RoomSettings::default());
+        let (connection, mut end) = Connection::new(ConnId(7));
+        let reader = Reader {
+            connection: connection.clone(),
+            shared: Arc::new(Shared::of(&scene)),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
+            early: None,
+        };
+        let hear = || unconstrained(reader.own(1, None)).now_or_never();
+        let waiting: Vec<_> = std::iter::from_fn(hear).collect();
+        assert!(waiting.len() > 500, "{}", waiting.len());
+        for _ in waiting {
+            let reason = "x".repeat(REASON_SIZE_MAX);
+            let body = FromRoom::Refused(Refusal::Storage { reason });
+            connection.send(FromServer::About { channel: Channel(1), body });
+        }
+        let told = std::iter::from_fn(|| end.queue.try_recv().ok());
+        let size: usize = told.map(|message| encode_message(&*message).len()).sum();
+        assert!(size <= CONNECTION_IN_SIZE_MAX, "{size}");
     }
 
     /// Goal: what waits for rooms is bounded over all connections, and each is heard all the same.

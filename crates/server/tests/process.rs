@@ -118,16 +118,24 @@ async fn a_server_that_is_told_to_stop_does_within_ten_seconds() {
     drop((clients, seeder, silent));
 }
 
-/// V11. Goal: so does one whose disk hangs as it starts. Method: a file that it reads then is a
-/// pipe into which nobody writes.
+/// V11. Goal: so does one whose disk hangs as it starts, also where there is one core. Method: a
+/// file that it reads then is a pipe into which nobody writes.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_that_is_told_to_stop_as_it_starts_does_within_ten_seconds() {
+    for threads_count in ["1", "2"] {
+        stop_as_it_starts(threads_count);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn stop_as_it_starts(threads_count: &str) {
     let data = tempfile::tempdir().expect("a folder");
     let pipe = data.path().join("marks");
     let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
     assert!(made.success());
     let started = command(TIDELOG)
+        .env("TOKIO_WORKER_THREADS", threads_count)
         .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(data.path())
         .spawn();

@@ -124,7 +124,7 @@ pub const CONNECTION_CHANNELS_MAX: usize = 1024;
 pub const CONNECTIONS_MAX: usize = 100_000;
 
 /// Connections to one server that are no WebSocket, or not yet: others wait for their turn.
-pub const VISITORS_MAX: usize = 4096;
+pub const VISITORS_MAX: usize = 1024;
 
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;

@@ -11,6 +11,8 @@ pub fn shortened(mut reason: String) -> String {
         reason.truncate(end.unwrap_or(0));
         reason.push_str(" ...");
     }
+    // It may be kept for long, and would keep the memory of all that was in it.
+    reason.shrink_to_fit();
     reason
 }
 
@@ -23,5 +25,15 @@ mod tests {
         let reason = shortened("\u{e9}".repeat(REASON_SIZE_MAX));
         assert_eq!(reason, "\u{e9}".repeat(REASON_SIZE_MAX / 2) + " ...");
         assert_eq!(shortened("short".to_owned()), "short");
+    }
+
+    #[test]
+    fn a_reason_takes_no_more_memory_than_it_has_bytes() {
+        for size in [100, 100 * REASON_SIZE_MAX] {
+            let mut reason = String::with_capacity(200 * REASON_SIZE_MAX);
+            reason.extend(std::iter::repeat_n('x', size));
+            let reason = shortened(reason);
+            assert!(reason.capacity() <= REASON_SIZE_MAX + 4, "{}", reason.capacity());
+        }
     }
 }
