@@ -46,6 +46,8 @@ const LISTENED_MS: u64 = 1_000;
 const REST_MS: u64 = 60_000;
 /// Messages over the net that this may take, other than signs of life.
 const REST_MESSAGES_MAX: u64 = 60;
+/// Milliseconds in which what was to be flushed is, and its core knows it.
+const FLUSHED_MS: u64 = 650;
 
 impl World {
     pub(super) fn end(&mut self) -> Result<(), String> {
@@ -471,6 +473,11 @@ impl World {
 
     /// When all is well again, work goes on: what tabs issue is confirmed, or there is no room.
     fn go_on(&mut self) -> Result<(), String> {
+        // What a store refused while it lacked room is told once that is on the disk, and what is
+        // issued before is refused with it.
+        if self.devices.iter().any(|it| it.disk.has_held_flushes()) {
+            self.pass(FLUSHED_MS)?;
+        }
         self.note("work goes on");
         let mut names = Vec::new();
         for device in 0..self.devices.len() {
