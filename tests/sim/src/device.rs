@@ -8,7 +8,7 @@ use tidelog_client::{
 use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, DiskFault, StoreFiles};
 use tidelog_pages::{
     AppendError, OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest,
-    Urgency,
+    Ticket, Urgency,
 };
 use tidelog_testing::store::door::Stand;
 use tidelog_types::limits::PAGE_SIZE;
@@ -87,6 +87,8 @@ pub(crate) struct Lent {
     pub(crate) worker: Worker,
     /// What it is to tell tabs once it is durable, and on whose word.
     pub(crate) notices: Vec<(OwnerId, Notice)>,
+    /// Appends that it has refused.
+    refused: BTreeSet<(OwnerId, Ticket)>,
     /// Whether a slice of its work is due.
     pub(crate) is_due: bool,
     /// The life of the core that has it, and its port there: each way that is lent is a new one.
@@ -136,9 +138,17 @@ impl Lent {
                 StoreReply::Durable { ticket } => {
                     let is_due =
                         |(from, it): &(OwnerId, Notice)| *from == owner && it.ticket <= *ticket;
-                    told.extend(self.notices.extract_if(.., |it| is_due(it)).map(|it| it.1));
+                    for (_, notice) in self.notices.extract_if(.., |it| is_due(it)) {
+                        if self.refused.contains(&(owner, notice.ticket)) {
+                            let what =
+                                format!("a tab is told of {:?}, which failed", notice.ticket);
+                            self.wrong.get_or_insert(what);
+                        }
+                        told.push(notice);
+                    }
                 }
                 StoreReply::AppendFailed { ticket, .. } => {
+                    self.refused.insert((owner, *ticket));
                     self.notices.retain(|(from, it)| *from != owner || it.ticket != *ticket);
                 }
                 // Who is fenced off is told so; the store itself is well.
@@ -265,6 +275,7 @@ impl Device {
             wrong: None,
             worker,
             notices: Vec::new(),
+            refused: BTreeSet::new(),
             is_due: false,
             life: 0,
             owner: OwnerId(0),

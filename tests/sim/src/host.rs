@@ -159,6 +159,7 @@ impl Host {
         let mut swarm = swarm.clone();
         // What a room writes comes at once, and would be refused each time.
         swarm.limits.owner_waiting_size_max = Limits::DEFAULT.owner_waiting_size_max;
+        swarm.limits.owner_appends_max = Limits::DEFAULT.owner_appends_max;
         Self {
             disk,
             life: 0,

@@ -102,6 +102,8 @@ pub(crate) struct Swarm {
     pub(crate) long_cells: bool,
     /// How often the power goes as soon as something was called durable, confirmed or handed over.
     pub(crate) cuts_at_word: u32,
+    /// Tabs write to all documents that they hold at once, and stores keep few appends.
+    pub(crate) side_by_side: bool,
 }
 
 /// Something that happens to a whole store.
@@ -351,6 +353,7 @@ impl Swarm {
             last_words: false,
             long_cells: false,
             cuts_at_word: 0,
+            side_by_side: false,
             logs_rot: false,
         };
         let mut askew = Rng::new(seed.rotate_left(8) ^ !seed);
@@ -379,6 +382,16 @@ impl Swarm {
             swarm.limits.slice = BudgetLimits::SMALLEST;
             (swarm.large, swarm.late_stores) = (true, true);
             swarm.log_size_max = 48 << 10;
+        }
+        let mut abreast = Rng::new(seed.rotate_left(6) ^ !seed);
+        if abreast.once_in(8) {
+            swarm.side_by_side = true;
+            swarm.limits.owner_appends_max = 1 + abreast.index(3);
+            // What there is no room for fails, also when all is well.
+            (swarm.goes_on, swarm.heals_late, swarm.is_left_last) = (false, false, false);
+            // What is local has pages, which are sent ahead of it, behind what another one writes.
+            swarm.limits.append_part_pages_max = 1;
+            (swarm.diaries, swarm.drafts, swarm.late_stores) = (true, true, true);
         }
         // A tab would hold a local document that its server has taken over and nobody knows of.
         if aside.once_in(8) && !swarm.drafts {

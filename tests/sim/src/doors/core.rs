@@ -65,6 +65,8 @@ pub(crate) struct CoreDoor {
     words: BTreeMap<(TabId, Handle), u64>,
     /// What the page server was given to tell tabs in this step, with the first message of it.
     notices: Vec<Notice>,
+    /// Tabs that the page server has a way to.
+    reached: BTreeSet<TabId>,
     /// How often page servers were asked to delete a document.
     pub(crate) deletions_count: u64,
 }
@@ -114,6 +116,7 @@ impl CoreDoor {
             opens: BTreeMap::new(),
             words: BTreeMap::new(),
             notices: Vec::new(),
+            reached: BTreeSet::new(),
             deletions_count: 0,
         }
     }
@@ -133,6 +136,7 @@ impl CoreDoor {
         self.opens.clear();
         self.words.clear();
         self.notices.clear();
+        self.reached.clear();
         self.refused.clear();
         self.owed.clear();
         self.to_hand_over.clear();
@@ -187,6 +191,10 @@ impl CoreDoor {
             Input::PageServerLent { server, .. } => {
                 self.page_server = Some(*server);
                 self.is_let_in = false;
+                self.reached.clear();
+            }
+            Input::TabReached { tab, server } if self.page_server == Some(*server) => {
+                self.reached.insert(*tab);
             }
             Input::FromPageServer { server, replies } => {
                 for reply in replies {
@@ -328,10 +336,18 @@ impl CoreDoor {
                     if let FromCore::Done { call } = message {
                         self.deletions.may_be_done(*tab, *call)?;
                     }
+                    if let FromCore::Failed { call, failure } = message {
+                        self.deletions.may_have_failed(*tab, *call, failure)?;
+                    }
                 }
                 self.must_be_durable(*tab, messages, |call| self.durable.contains(call))
             }
             Effect::ToPageServer { requests, notices, .. } => {
+                // It may have failed by then, and would be told of with what is durable next.
+                let is_late = |notice: &&Notice| self.asked.contains_key(&notice.ticket);
+                if let Some(Notice { ticket, .. }) = notices.iter().find(is_late) {
+                    return Err(format!("whom to tell of {ticket:?} comes behind that"));
+                }
                 for request in requests {
                     if let StoreRequest::Destroy { ticket, document } = request {
                         self.deletions_count += 1;
@@ -414,6 +430,12 @@ impl CoreDoor {
 
     /// What a page server tells a tab itself is so once the append is durable.
     fn may_be_told(&self, notice: &Notice) -> Result<(), String> {
+        if !self.reached.contains(&notice.tab) {
+            return Err(format!(
+                "a page server has no way to tab {}, and is to tell it",
+                notice.tab.0
+            ));
+        }
         let with_it = || self.asked.range(..=notice.ticket).flat_map(|(_, (_, calls))| calls);
         self.must_be_durable(notice.tab, &notice.messages, |call| {
             self.durable.contains(call) || with_it().any(|asked| asked == call)

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_client::{Call, TabId};
+use tidelog_client::{Call, CallFailure, TabId};
 use tidelog_pages::Ticket;
-use tidelog_types::DocumentKey;
+use tidelog_types::{DocumentKey, Outcome};
 
 /// What one core was asked to delete, and has asked its page servers.
 #[derive(Default)]
@@ -54,6 +54,28 @@ impl Deletions {
             false => {
                 Err(format!("{document} is said to be deleted, and its store has not said so"))
             }
+        }
+    }
+
+    /// A call is said to have failed.
+    ///
+    /// # Errors
+    ///
+    /// It is said that nothing was done, and a page server was asked to and has not answered.
+    pub(super) fn may_have_failed(
+        &mut self,
+        tab: TabId,
+        call: Call,
+        failure: &CallFailure,
+    ) -> Result<(), String> {
+        let Some((document, before)) = self.asked.remove(&(tab, call)) else { return Ok(()) };
+        // Of several calls only one was what the page server was asked for.
+        let is_alone = !self.asked.values().any(|(other, _)| *other == document);
+        let mut since = self.on_their_way.iter().filter(|(ticket, _)| Some(**ticket) > before);
+        let is_asked = since.any(|(_, asked)| *asked == document);
+        match is_alone && is_asked && failure.outcome == Outcome::None {
+            true => Err(format!("{document} is said not to be deleted, and may be at any time")),
+            false => Ok(()),
         }
     }
 }

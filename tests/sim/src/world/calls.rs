@@ -23,6 +23,8 @@ const CONTENDERS: u64 = 8;
 const SHOWN_MS: u64 = 2_000;
 /// Milliseconds that a call has where no core has ever served its tab: it may be downloaded still.
 const LOADS_MS: u64 = 60_000;
+/// Milliseconds in which what is written side by side finds a disk that is full, at most.
+const FULL_MS: u64 = 40;
 /// How often calls are looked at.
 const LOOK_EVERY_MS: u64 = 1_000;
 
@@ -34,6 +36,9 @@ impl World {
         }
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
         if let Some(tab) = self.rng.pick(&tabs) {
+            if self.swarm.side_by_side && self.rng.once_in(2) {
+                return self.write_side_by_side(device, tab);
+            }
             if self.rng.once_in(6) {
                 self.rearrange(device, tab);
             } else {
@@ -75,6 +80,29 @@ impl World {
             }
         }
         self.send_to_core(device, tab, messages);
+    }
+
+    /// A tab writes to all documents that it holds, a few times in a row: to a disk that may be
+    /// full for the first of that.
+    fn write_side_by_side(&mut self, device: usize, tab: TabId) -> Result<(), String> {
+        let is_full = self.rng.once_in(2) && self.devices[device].page_server.is_some();
+        if is_full {
+            self.fill_disk(device);
+        }
+        for _ in 0..=self.rng.below(3) {
+            let mut held: Vec<Doc> = self.devices[device].tabs[&tab].held.keys().copied().collect();
+            held.retain(|doc| !self.is_elsewhere(device, *doc));
+            let turn = self.rng.index(held.len().max(1));
+            held.rotate_left(turn);
+            let messages = held.into_iter().map(|doc| self.mutate(device, tab, doc)).collect();
+            self.send_to_core(device, tab, messages);
+        }
+        if is_full {
+            let ms = self.rng.below(FULL_MS);
+            self.pass(ms)?;
+            self.devices[device].disk.set_full(false);
+        }
+        Ok(())
     }
 
     /// A tab of another device asks for all that was confirmed by now, whatever it still waits for.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidelog_client::TabId;
 use tidelog_disk::CrashDevice;
 use tidelog_room::{Answer, ConnId};
 use tidelog_sync::{Channel, Intent, ToRoom, ToServer, codec};
@@ -12,6 +13,7 @@ use tidelog_types::{ClientId, DocumentKey, JournalId};
 
 use super::World;
 use super::event::Event;
+use super::meeting::GLANCE_MS;
 use super::sockets::Muted;
 use crate::app::{Release, doctype};
 use crate::device::{Device, crash, damage_log, file_in, kill, rot};
@@ -565,11 +567,10 @@ impl World {
     /// and another one begins anew.
     fn clear_device(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
-        let is_frozen = self.devices[device].frozen_until_ms > self.now_ms;
-        let here = &self.devices[device];
-        // A core that was lent its page server just now may hold nothing that could be missing.
-        let is_new = here.trouble_ms + 1_000 > self.now_ms;
-        if here.core.is_none() || !here.is_open() || is_frozen || is_new {
+        if self.seed % 3 < 2 && self.rng.once_in(2) && self.may_be_cleared(device) {
+            self.ask_to_delete_one(device)?;
+        }
+        if !self.may_be_cleared(device) {
             return Ok(());
         }
         self.note(&format!("device {device}: its data are cleared under it"));
@@ -587,6 +588,27 @@ impl World {
         let life = here.life;
         here.cleared_in_life = Some(life);
         self.schedule(CLEARED_KNOWN_MS, Event::LooksCleared { device, life });
+        Ok(())
+    }
+
+    fn may_be_cleared(&self, device: usize) -> bool {
+        let here = &self.devices[device];
+        let is_frozen = here.frozen_until_ms > self.now_ms;
+        // A core that was lent its page server just now may hold nothing that could be missing.
+        let is_new = here.trouble_ms + 1_000 > self.now_ms;
+        here.core.is_some() && here.is_open() && !is_frozen && !is_new
+    }
+
+    /// A tab asks for a copy to be deleted, which may be on its way to the disk by now.
+    fn ask_to_delete_one(&mut self, device: usize) -> Result<(), String> {
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        let all = self.docs.of(device).into_iter();
+        let docs: Vec<Doc> = all.filter(|doc| self.docs.spec(*doc).moves_to.is_none()).collect();
+        if let (Some(tab), Some(doc)) = (self.rng.pick(&tabs), self.rng.pick(&docs)) {
+            self.destroy(device, tab, doc, true);
+            let ms = self.rng.below(GLANCE_MS);
+            self.pass(ms)?;
+        }
         Ok(())
     }
 

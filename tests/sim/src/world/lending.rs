@@ -235,7 +235,10 @@ impl World {
         let port = &self.tab(device, tab).port;
         let core = port.core;
         if tab.0.is_multiple_of(2) && port.is_heard {
-            let delay = self.rng.below(40);
+            // Another page server may be lent before.
+            let is_slow = self.swarm.side_by_side && self.rng.once_in(3);
+            let ms = if is_slow { 2_000 } else { 40 };
+            let delay = self.rng.below(ms);
             self.schedule(delay, Event::TabReached { device, life, tab, core, server });
         }
     }

@@ -19,7 +19,7 @@ const DONE_MS: u64 = 1_000;
 const BACK_MS: u64 = 8_000;
 /// Milliseconds in which a document is handed over, and after which the server is looked at again.
 const HANDED_OVER_MS: u64 = 1_000;
-const GLANCE_MS: u64 = 10;
+pub(super) const GLANCE_MS: u64 = 10;
 /// Milliseconds in which a document is handed over, or nobody waits for that any more: a minute
 /// behind what came last, and connections that are sought meanwhile.
 const UNTAKEN_MS: u64 = 90_000;

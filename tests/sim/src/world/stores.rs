@@ -29,6 +29,8 @@ impl World {
             let delay_max = match self.swarm.hasty {
                 true if self.devices[device].ends_once_lent => LAST_WORDS_MS_MAX,
                 true => 20,
+                // Something fails while more is under way.
+                false if self.swarm.side_by_side => 20,
                 false => 3,
             };
             self.carry(Wire::ToPageServer(device, owner), delay_max, event);
