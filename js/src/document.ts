@@ -19,6 +19,8 @@ export interface Document {
   askedAt: number;
   /** Until when nothing else is asked of that core. */
   aloneUntil: number;
+  /** Whether that core has begun to hand it over to its server as it opens it. */
+  isHandingOver: boolean;
   /** Cores that died soon after they were asked that, one after another. */
   deaths: number;
   /** When the last of them died. */
@@ -63,6 +65,7 @@ export function newDocument(
     call: 0,
     askedAt,
     aloneUntil: 0,
+    isHandingOver: false,
     deaths: 0,
     diedAt: 0,
     named: 0,

@@ -212,15 +212,20 @@ export class Tab {
   /** Whether the present core knows the document that this is about. */
   #canAsk(call: Call): boolean {
     if (!this.#link.isConnected || this.#isAlone()) return false;
-    if (call.kind === 'destroy') return !this.#isReopened(call.message as ToCore['destroy']);
+    // What was asked of a document that is being opened again, closing it too, comes first. One that
+    // is handed over meanwhile, which takes long, is opened beside that.
+    if (call.kind === 'destroy') return this.#reopened(call.message as DocumentName).length === 0;
+    if (call.kind === 'open') {
+      return this.#reopened(call.message as DocumentName).every((it) => it.isHandingOver);
+    }
     return (this.#documentOf(call)?.state ?? 'open') === 'open';
   }
 
-  /** Whether a document is being opened again: what is asked of it, closing it too, comes first. */
-  #isReopened({ document, user }: ToCore['destroy']): boolean {
+  /** The handles of a document that are being opened again. */
+  #reopened({ document, user }: DocumentName): Document[] {
     const documents = [...this.#documents.values()];
     const isIt = ({ open }: Document) => open.document === document && open.user === user;
-    return documents.some((it) => it.state === 'opening' && isIt(it));
+    return documents.filter((it) => it.state === 'opening' && isIt(it));
   }
 
   #documentOf({ message }: Call): Document | undefined {
@@ -305,11 +310,12 @@ export class Tab {
     return document === this.#culprit.document && user === this.#culprit.user;
   }
 
-  /** In the order in which they were made, once their documents are open. */
-  #askHeldBack(): void {
+  /** In the order in which they were made, once their documents are open; or those of one kind. */
+  #askHeldBack(kind?: keyof ToCore): void {
     if (this.#link.isConnected) this.#reopenWaiting();
     for (const [number, call] of this.#calls) {
-      if (!call.sent && this.#canAsk(call)) this.#ask(number, call);
+      const isMeant = !call.sent && (kind ?? call.kind) === call.kind;
+      if (isMeant && this.#canAsk(call)) this.#ask(number, call);
     }
   }
 
@@ -443,6 +449,7 @@ export class Tab {
 
   #reopen(document: Document, aloneUntil: number): void {
     document.state = 'opening';
+    document.isHandingOver = false;
     document.askedAt = this.#now;
     document.aloneUntil = aloneUntil;
     if (aloneUntil > 0) this.#wakeAt(aloneUntil);
@@ -458,6 +465,7 @@ export class Tab {
       document.deaths = document.named;
       const wasAlone = document.aloneUntil > 0;
       document.aloneUntil = 0;
+      document.isHandingOver = answer.type === 'handingOver';
       if (answer.type === 'failed') {
         this.#shut(document, answer.error, pause(document.tries++));
       } else if (answer.type === 'opened') {
@@ -470,7 +478,8 @@ export class Tab {
         if (document.listens) this.#post('listenRejections', { handle });
       }
       // Also as it begins to be handed over, which takes long: nothing asked later comes before.
-      if (wasAlone || answer.type !== 'handingOver') this.#askHeldBack();
+      if (wasAlone || !document.isHandingOver) this.#askHeldBack();
+      else this.#askHeldBack('open');
     }
   }
 

@@ -21,7 +21,7 @@ const deadly = () => {
 test('W6: a document that kills three cores as it is opened again is left shut for a while', () => {
   const { stage, handle, other, innocent } = deadly();
   const others = [other, stage.tab.newHandle()];
-  stage.call('open', { handle: others[1] });
+  stage.call('open', { handle: others[1], document: 'another' });
   expect(askedToOpen(stage)).toEqual(others);
   expect(stage.of('lost')).toMatchObject([{ handle, error: { code: 'engine' } }]);
   stage.reopens(other);

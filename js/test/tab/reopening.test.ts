@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { QueryError, StorageError } from '../../src/errors.js';
 import type { Answer } from '../../src/messages.js';
-import { opened } from './stage.js';
+import { opened, openedToDelete } from './stage.js';
 
 test('W3: a live query outlives an engine that cannot start, and starts it again', () => {
   const { stage, handle } = opened();
@@ -110,4 +110,31 @@ test('calls wait for their document to be open again, and keep their order', () 
   expect(sent.map(({ message }) => (message as { call: number }).call)).toEqual([first, second]);
   expect(sent[0]!.message).toMatchObject({ again: { durable: undefined } });
   expect(stage.posted('mutate')[0]!.again).toBeUndefined();
+});
+
+test('a document is handed over with what was asked of it before, also by the next core', () => {
+  const { stage, handle } = openedToDelete();
+  stage.die();
+  const mutate = stage.call('mutate', { handle, name: 'm' });
+  const server = 'wss://sync.example';
+  const open = stage.call('open', { handle: handle + 1, document: 'd', user: '', server });
+  stage.log = [];
+  stage.work().reopen();
+  const asked = stage.of('post').map(({ message }) => (message as { call?: number }).call);
+  expect(asked.filter((call) => call === mutate || call === open)).toEqual([mutate, open]);
+});
+
+test('one that is opened beside a handing over does not wait for that to end', () => {
+  const { stage, handle } = openedToDelete();
+  stage.die();
+  const mutate = stage.call('mutate', { handle, name: 'm' });
+  const open = stage.call('open', { handle: handle + 1, document: 'd', user: '' });
+  stage.log = [];
+  stage.work();
+  const [reopened] = stage.posted('open');
+  for (let parts = 0; parts < 3; parts++) {
+    stage.answer(reopened!.call as number, { type: 'handingOver' });
+  }
+  expect(stage.posted('open').filter(({ call }) => call === open)).toHaveLength(1);
+  expect(stage.posted('mutate').filter(({ call }) => call === mutate)).toHaveLength(0);
 });
