@@ -496,7 +496,9 @@ impl World {
             // A damaged store keeps nothing of what comes: what a core shows of it may go again.
             let damaged_ms = if here.has_damaged_log { self.now_ms } else { 0 };
             let shown_ms = trouble_ms.max(damaged_ms);
-            let unserved_ms = if here.is_lent() { shown_ms + READY_MS } else { self.now_ms };
+            // One whose data were cleared keeps and deletes nothing until its page is loaded anew.
+            let is_served = here.is_lent() && !here.core.as_ref().is_some_and(Client::is_lost);
+            let unserved_ms = if is_served { shown_ms + READY_MS } else { self.now_ms };
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
             let is_noted = self.told > Told::Nothing;
             let text = is_noted.then(|| format!("{device}.{} hears {}", tab.0, said(&message)));
