@@ -44,6 +44,8 @@ pub(crate) struct Tab {
     forks: bool,
     /// Whether data of a server, or of a device, may rot.
     may_rot: bool,
+    /// Whether page servers keep but a few appends.
+    may_be_busy: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -146,6 +148,7 @@ impl Tab {
             may_be_barred: swarm.bars(),
             forks: swarm.forks(),
             may_rot: swarm.rots(),
+            may_be_busy: swarm.side_by_side,
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),

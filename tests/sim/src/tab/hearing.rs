@@ -350,7 +350,10 @@ impl Tab {
                     || failure.code == ErrorCode::Pending && !is_forced;
                 // A store that is well deletes whatever it has.
                 let is_unserved = asked.at_ms <= unserved_ms;
-                let may_fail = full && is_unserved || held && !self.is_leaving;
+                // Of one that keeps few appends, too many may be on their way.
+                let is_busy = self.may_be_busy
+                    && failure.message.starts_with("too many appends are not durable yet");
+                let may_fail = full && is_unserved || is_busy || held && !self.is_leaving;
                 let expected = matches!(message, ToCore::Destroy { .. }) && may_fail;
                 if failure.outcome == Outcome::None {
                     heard.stays = deleted_by(message);
