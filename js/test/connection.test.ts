@@ -520,6 +520,30 @@ test('a core that counts each message of a long list is told that all were heard
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('what is asked of a page that is rendered ahead has its time once somebody looks', async () => {
+  vi.useFakeTimers();
+  const page = Object.assign(pageThatIs('hidden'), { prerendering: true });
+  // There a browser answers nothing that is asked of locks.
+  let look = (_?: unknown): void => {};
+  const looked = new Promise((resolve) => {
+    look = resolve;
+  });
+  const query = vi.fn(() => looked.then(locks.query));
+  vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+  const caller = vi.fn();
+  new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, caller);
+  await vi.advanceTimersByTimeAsync(120_000);
+  expect([caller.mock.calls, query.mock.calls.length]).toEqual([[], 0]);
+
+  page.prerendering = false;
+  page.tell('prerenderingchange');
+  look();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(listsTo(Core.started[0])).not.toEqual([]);
+  await vi.advanceTimersByTimeAsync(61_000);
+  expect(caller.mock.calls).toMatchObject([[{ type: 'failed' }, true]]);
+});
+
 test('a page that is frozen holds nothing until it goes on', async () => {
   const page = pageThatIs('hidden');
   ask(new Connection(NOWHERE));
