@@ -670,6 +670,35 @@ test('what an app saves when its page is hidden is said before the page is put a
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('a page whose data were cleared asks no core that has other locks any more', async () => {
+  const connection = new Connection(NOWHERE);
+  const caller = vi.fn();
+  connection.call('query', { handle: 1, sql: '', params: [] }, caller);
+  await settled();
+  Core.started[0]!.port.onmessage({ data: { type: 'elsewhere' } });
+  await settled();
+  Core.started[1]!.port.onmessage({ data: { type: 'apart' } });
+  await settled();
+  const error = expect.objectContaining({ message: expect.stringContaining('were cleared') });
+  expect(caller.mock.calls).toEqual([[{ type: 'failed', error }, true]]);
+  ask(connection);
+  await settled();
+  expect(Core.started).toHaveLength(2);
+});
+
+test('a page that was loaded after the data were cleared leaves a core of before', async () => {
+  ask(new Connection(NOWHERE));
+  await settled();
+  Core.started[0]!.port.onmessage({ data: { type: 'apart' } });
+  await settled();
+  const hellos = Core.started.map(({ place, said }) => [place, said[0]]);
+  const hello = expect.objectContaining({ type: 'hello', isNew: true });
+  expect(hellos).toEqual([
+    ['0', hello],
+    ['1', hello],
+  ]);
+});
+
 test('a lock of a core that has died is not taken for a core, whoever watched it', async () => {
   const name = 'tidelog-core:0.1.1+00000001 module https://app.example/w.js 1';
   const query = async () => ({ held: [{ name, mode: 'shared' }] });
