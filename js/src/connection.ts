@@ -40,6 +40,11 @@ export class Connection {
   /** What is still to be done: what an app does when it is called back comes after that. */
   readonly #due: Effect[] = [];
   #isBusy = false;
+  /**
+   * What is asked while the page is rendered ahead. Browsers answer nothing of locks there, for
+   * minutes perhaps: so it is done, and its time begins, once somebody looks.
+   */
+  #ahead: Input[] | undefined;
   readonly #outbox = new Writer();
   #count = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -56,6 +61,10 @@ export class Connection {
   }
 
   #watchPage(): void {
+    if ('prerendering' in document && document.prerendering) {
+      this.#ahead = [];
+      document.addEventListener('prerenderingchange', () => this.#runAhead(), { once: true });
+    }
     const hide = (): void => this.#run({ type: 'hide' });
     addEventListener('online', () => this.#run({ type: 'online' }));
     let isLeaving = false;
@@ -140,7 +149,17 @@ export class Connection {
     this.#looks = undefined;
   }
 
+  #runAhead(): void {
+    const inputs = this.#ahead ?? [];
+    this.#ahead = undefined;
+    for (const input of inputs) this.#run(input);
+  }
+
   #run(input: Input): void {
+    if (this.#ahead) {
+      this.#ahead.push(input);
+      return;
+    }
     // There may be more than a call can have arguments: one for each mutation without a verdict.
     for (const effect of this.#tab.step(performance.now(), input)) this.#due.push(effect);
     if (this.#isBusy) return;

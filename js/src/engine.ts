@@ -17,6 +17,9 @@ const TURN_LOCK = 'tidelog-lend-next';
 /** Why a tab has no engine once the files of its release are gone from their address. */
 const OTHER_BUILD = 'another release of the app was deployed: load this page anew';
 
+/** Why a tab has no engine whose locks are of before the data of its site were cleared. */
+const CLEARED = 'the data of this site were cleared: load this page anew';
+
 /**
  * Set on the page once a core has welcomed it. An app may have workers at several addresses, and a
  * page this package several times: what one of them has open ends where another one says it is new.
@@ -56,6 +59,8 @@ export class Engine {
   #worker: LendingWorker | undefined;
   /** A core that was replaced by one of another release: its tabs do not ask for the store back. */
   #yields = false;
+  /** Cores have other locks by now than this page, which can do nothing together with others. */
+  #isApart = false;
 
   /** `receive` takes lists of messages, and which core they are from. */
   constructor(
@@ -165,6 +170,7 @@ export class Engine {
   async #connect({ core, unjoinable, place }: Connect): Promise<void> {
     const missing = whatIsMissing();
     if (missing) throw new Error(missing);
+    if (this.#isApart) throw new Error(CLEARED);
     const { found, others } = await coresAtWork();
     // The page was put aside meanwhile, where it may hold no lock.
     if (core !== this.#core) return;
@@ -185,13 +191,19 @@ export class Engine {
     if (isLeft) return;
     if (failure) throw failure;
     this.#port = port;
+    const isNew = !page[WELCOMED];
     this.#listen(port, core, (data: ToTab) => {
       if (port !== this.#port) return;
+      if ('type' in data && data.type === 'apart') {
+        // Of a page that has just been loaded and its core, it is the core that is of before.
+        this.#isApart = !isNew;
+        page[WELCOMED] = !isNew;
+      }
       this.#take(core, data, joined?.url);
       if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
     });
     const [lock, urls] = [this.#lock, this.#places];
-    this.#post({ type: 'hello', lock, core, isNew: !page[WELCOMED], build: BUILD, urls }, []);
+    this.#post({ type: 'hello', lock, core, isNew, build: BUILD, urls }, []);
     this.#hear({ type: 'connected', core, place: joined?.place ?? place });
   }
 
@@ -226,6 +238,8 @@ export class Engine {
       this.#hear({ type: 'gone', core });
     } else if (data.type === 'otherBuild' || (data.type === 'welcome' && !isOurs(data.lock))) {
       this.#hear({ type: 'refused', core, reason: OTHER_BUILD, joining });
+    } else if (data.type === 'apart') {
+      this.#hear({ type: 'elsewhere', core });
     } else if (data.type === 'elsewhere' && joining) {
       // That address leads to another worker than the core that we found, or did for a while.
       this.#hear({ type: 'refused', core, reason: 'the core was not there', joining });

@@ -91,6 +91,8 @@ export type ToTab =
   | { readonly type: 'replaced' }
   /** The script at this address is of another build than the tab, which it takes nothing from. */
   | { readonly type: 'otherBuild' }
+  /** The core was given the lock that the tab has: who hears this lives, with other locks. */
+  | { readonly type: 'apart' }
   /** Another core is at work, to which the tab shall go. */
   | { readonly type: 'elsewhere' }
   /** The core cannot go on. It was at work on this document when it failed, if on any. */

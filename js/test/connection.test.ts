@@ -520,6 +520,30 @@ test('a core that counts each message of a long list is told that all were heard
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('what is asked of a page that is rendered ahead has its time once somebody looks', async () => {
+  vi.useFakeTimers();
+  const page = Object.assign(pageThatIs('hidden'), { prerendering: true });
+  // There a browser answers nothing that is asked of locks.
+  let look = (_?: unknown): void => {};
+  const looked = new Promise((resolve) => {
+    look = resolve;
+  });
+  const query = vi.fn(() => looked.then(locks.query));
+  vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+  const caller = vi.fn();
+  new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, caller);
+  await vi.advanceTimersByTimeAsync(120_000);
+  expect([caller.mock.calls, query.mock.calls.length]).toEqual([[], 0]);
+
+  page.prerendering = false;
+  page.tell('prerenderingchange');
+  look();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(listsTo(Core.started[0])).not.toEqual([]);
+  await vi.advanceTimersByTimeAsync(61_000);
+  expect(caller.mock.calls).toMatchObject([[{ type: 'failed' }, true]]);
+});
+
 test('a page that is frozen holds nothing until it goes on', async () => {
   const page = pageThatIs('hidden');
   ask(new Connection(NOWHERE));
@@ -644,6 +668,35 @@ test('what an app saves when its page is hidden is said before the page is put a
   for (const target of [ofDocument, ofWindow]) tell(target, 'visibilitychange', {});
   await settled();
   expect(listsTo(core)).toHaveLength(before + 1);
+});
+
+test('a page whose data were cleared asks no core that has other locks any more', async () => {
+  const connection = new Connection(NOWHERE);
+  const caller = vi.fn();
+  connection.call('query', { handle: 1, sql: '', params: [] }, caller);
+  await settled();
+  Core.started[0]!.port.onmessage({ data: { type: 'elsewhere' } });
+  await settled();
+  Core.started[1]!.port.onmessage({ data: { type: 'apart' } });
+  await settled();
+  const error = expect.objectContaining({ message: expect.stringContaining('were cleared') });
+  expect(caller.mock.calls).toEqual([[{ type: 'failed', error }, true]]);
+  ask(connection);
+  await settled();
+  expect(Core.started).toHaveLength(2);
+});
+
+test('a page that was loaded after the data were cleared leaves a core of before', async () => {
+  ask(new Connection(NOWHERE));
+  await settled();
+  Core.started[0]!.port.onmessage({ data: { type: 'apart' } });
+  await settled();
+  const hellos = Core.started.map(({ place, said }) => [place, said[0]]);
+  const hello = expect.objectContaining({ type: 'hello', isNew: true });
+  expect(hellos).toEqual([
+    ['0', hello],
+    ['1', hello],
+  ]);
 });
 
 test('a lock of a core that has died is not taken for a core, whoever watched it', async () => {

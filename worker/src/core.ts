@@ -215,12 +215,18 @@ function greet(port: MessagePort, { lock, core, isNew, urls }: Hello): Tab | und
   return tab;
 }
 
-/** A tab whose end nobody notices would keep for ever what it has open. */
+/**
+ * A tab whose end nobody notices would keep for ever what it has open. One that lives nevertheless
+ * has its lock among others than ours: Chromium gives whoever comes after the data of a site were
+ * cleared new locks, and those of before do not know them.
+ */
 function awaitEnd(lock: string): void {
   const ended = (): void => {
     const last = tabsByLock.get(lock);
     tabsByLock.delete(lock);
-    if (last) gone(last);
+    if (!last) return;
+    last.port.postMessage({ type: 'apart' } satisfies ToTab);
+    gone(last);
   };
   navigator.locks.request(lock, ended).catch(() => setTimeout(() => awaitEnd(lock), AGAIN_MS));
 }

@@ -281,6 +281,17 @@ test('of a tab whose lock is refused the end is noticed too, and its port is clo
   expect(port.close).toHaveBeenCalledTimes(1);
 });
 
+test('a tab whose lock is had while it lives hears that it has others than its core', async () => {
+  const request = async (_: string, granted: () => void) => granted();
+  vi.stubGlobal('navigator', { locks: { request, query: async () => ({}) } });
+  (await import('../src/core.js')).runCore();
+  const port = new Port();
+  self.onconnect({ ports: [port] });
+  port.onmessage({ data: { type: 'hello', lock: 'a', isNew: true, build: BUILD, urls: {} } });
+  await vi.waitFor(() => expect(port.close).toHaveBeenCalledTimes(1));
+  expect(port.said).toEqual([{ type: 'apart' }]);
+});
+
 test('a tab that says hello again leaves no port behind', async () => {
   const enter = await atWork();
   const [before, after] = [await enter('a'), await enter('a')];
