@@ -1,6 +1,8 @@
 //! Copies that part: a server that is restored, profiles that are cloned or restored, an offer
 //! whose answer is lost.
 
+use std::collections::BTreeMap;
+
 use tidelog_client::{Call, Connection, FromCore, ToCore};
 use tidelog_document::{Authority, hash_of, public_entry, public_life};
 use tidelog_pages::{StorageEntry, StoreReply};
@@ -10,7 +12,9 @@ use tidelog_testing::client::core::Core;
 use tidelog_testing::client::server::{Server, back_online, connect, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
-use tidelog_types::{EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Position};
+use tidelog_types::{
+    EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Page, Pgid, Position,
+};
 
 fn ids(device: &mut Device) -> String {
     let rows = device.query("select id from todo order by id");
@@ -367,6 +371,15 @@ impl Played {
         self.tell(FromRoom::Entry(part));
     }
 
+    /// The timelines by which the server was asked for the document.
+    fn timelines(&self) -> Vec<JournalId> {
+        let opens = self.core.sent.iter().filter_map(|(_, message)| match message {
+            ToServer::About { body: ToRoom::Open { timeline, .. }, .. } => Some(*timeline),
+            _ => None,
+        });
+        opens.collect()
+    }
+
     /// First LSN and writer of the frames that were sent since somebody looked last.
     fn frames(&mut self) -> Vec<(u64, Life)> {
         let sent = std::mem::take(&mut self.core.sent);
@@ -387,11 +400,7 @@ impl Played {
 #[test]
 fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
     let mut it = Played::new();
-    let timeline = it.core.sent.iter().find_map(|(_, message)| match message {
-        ToServer::About { body: ToRoom::Open { timeline, .. }, .. } => Some(*timeline),
-        _ => None,
-    });
-    let timeline = timeline.expect("it has opened the document");
+    let [timeline] = it.timelines()[..] else { panic!("it has opened the document once") };
     let open = it.core.sent.clone();
     for number in 1..4 {
         let ticket = it.core.add(Call(number + 1), &number.to_string());
@@ -427,14 +436,7 @@ fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
 #[test]
 fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
     let mut it = Played::new();
-    let timelines = |it: &Played| -> Vec<JournalId> {
-        let opens = it.core.sent.iter().filter_map(|(_, message)| match message {
-            ToServer::About { body: ToRoom::Open { timeline, .. }, .. } => Some(*timeline),
-            _ => None,
-        });
-        opens.collect()
-    };
-    let [timeline] = timelines(&it)[..] else { panic!("it has opened the document once") };
+    let [timeline] = it.timelines()[..] else { panic!("it has opened the document once") };
     for number in 2..22 {
         let ticket = it.core.add(Call(number), &number.to_string());
         it.core.reply(StoreReply::Durable { ticket });
@@ -457,7 +459,53 @@ fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
         _ => None,
     });
     assert_eq!(errors.collect::<Vec<_>>(), []);
-    assert_ne!(timelines(&it).last(), Some(&timeline), "it goes on in a timeline of its own");
+    assert_ne!(it.timelines().last(), Some(&timeline), "it goes on in a timeline of its own");
+}
+
+/// Goal: where a server that has lost a timeline gets it back from another copy of the profile, what
+/// this copy issued behind that is sent. Method: the server says that it knows nothing of the
+/// timeline, and the pages that it sends then were made after the other copy had sent what both have.
+#[test]
+fn what_comes_behind_what_another_copy_brought_back_is_sent() {
+    let mut it = Played::new();
+    let [timeline] = it.timelines()[..] else { panic!("it has opened the document once") };
+    let ticket = it.core.add(Call(2), "both");
+    it.core.reply(StoreReply::Durable { ticket });
+    let sent = it.core.sent.clone();
+    let frames = it.frames();
+    let [(1, life)] = frames[..] else { panic!("{frames:?}") };
+    let origin = EntryId { journal: timeline, life, lsn: Lsn::FIRST };
+    let decided = it.authority.reject(origin, None, "not today").unwrap();
+    it.core.sent = sent;
+    it.entry(decided.entry, Some(public_entry(origin)));
+    let ticket = it.core.add(Call(3), "behind it");
+    it.core.reply(StoreReply::Durable { ticket });
+    for word in [1, 2] {
+        it.core.say(ToCore::SetConnected { handle: HANDLE, word });
+    }
+    it.core.welcome(SERVER);
+
+    let start = Position::start_of(JournalId([10; 16]));
+    let view = View::new(usize::MAX, 0);
+    it.authority = Authority::new(view, start, Lineage::default(), Life([78; 16]));
+    let created = it.authority.migrate(&todos()).unwrap().expect("it was empty");
+    it.opened(Lsn::FIRST);
+    let mut entry = it.authority.reject(origin, None, "not today").unwrap().entry;
+    let mut pages: BTreeMap<Pgid, Page> = created.set.pages.into_iter().collect();
+    pages.extend(entry.set.pages);
+    entry.set.pages = pages.into_iter().collect();
+    entry.range = LsnRange::new(Lsn::FIRST, entry.range.end());
+    let before = it.timelines().len();
+    it.entry(entry, None);
+    it.core.pass(50);
+    assert_eq!(it.timelines()[before..], [timeline], "it asks what the server wants by now");
+
+    let (storage, wanted) = (it.authority.position(), Lsn::FIRST.next());
+    let mut lives = Lineage::default();
+    lives.note(public_life(life), Lsn::FIRST);
+    it.tell(FromRoom::Opened { storage, from: storage.next, wanted, lives });
+    it.core.pass(50);
+    assert!(it.frames().contains(&(2, life)));
 }
 
 /// Goal: whoever works offline for many sessions is followed on when the server is back. Method: so

@@ -47,6 +47,12 @@ impl Sender {
         self.acked
     }
 
+    /// Whether the server has said what it wants, on this connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.sent.is_some()
+    }
+
     /// The connection broke: what was in flight may or may not have arrived.
     pub fn disconnected(&mut self) {
         self.sent = None;

@@ -301,6 +301,10 @@ impl Document {
             draft.timeline = frames;
             // The server knows this client by its old timeline: say the new one.
             self.leave_server(ctx);
+        } else if self.is_online() && !self.is_asked_for_frames() {
+            // It knew less of the timeline as it let us in than its pages do, since another copy of
+            // the profile has sent it meanwhile: it is asked what it wants by now.
+            self.leave_server(ctx);
         }
         if self.error.as_ref().is_some_and(|e| e.code == ErrorCode::DocumentReplaced) {
             self.error = None;

@@ -494,6 +494,11 @@ impl Document {
 
     // --- what is sent ---------------------------------------------------------------------------
 
+    /// Whether the server has said which frames it wants.
+    pub(super) fn is_asked_for_frames(&self) -> bool {
+        self.synced().is_some_and(|synced| synced.sender.is_connected())
+    }
+
     /// Sends the timeline frames that are durable and that the server lacks.
     #[inline(never)]
     pub(super) fn send_frames(&mut self, ctx: &mut Context<'_>) {
