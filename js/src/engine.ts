@@ -20,6 +20,9 @@ const OTHER_BUILD = 'another release of the app was deployed: load this page ane
 /** Why a tab has no engine whose locks are of before the data of its site were cleared. */
 const CLEARED = 'the data of this site were cleared: load this page anew';
 
+/** Cores with other locks that a page leaves for another one, before it is the one that is apart. */
+const APART_MAX = 5;
+
 /**
  * Set on the page once a core has welcomed it. An app may have workers at several addresses, and a
  * page this package several times: what one of them has open ends where another one says it is new.
@@ -61,6 +64,8 @@ export class Engine {
   #yields = false;
   /** Cores have other locks by now than this page, which can do nothing together with others. */
   #isApart = false;
+  /** Cores that were left since they have other locks. */
+  #apartCount = 0;
 
   /** `receive` takes lists of messages, and which core they are from. */
   constructor(
@@ -196,7 +201,7 @@ export class Engine {
       if (port !== this.#port) return;
       if ('type' in data && data.type === 'apart') {
         // Of a page that has just been loaded and its core, it is the core that is of before.
-        this.#isApart = !isNew;
+        this.#isApart = !isNew || ++this.#apartCount >= APART_MAX;
         page[WELCOMED] = !isNew;
       }
       this.#take(core, data, joined?.url);

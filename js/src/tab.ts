@@ -216,9 +216,22 @@ export class Tab {
     // is handed over meanwhile, which takes long, is opened beside that.
     if (call.kind === 'destroy') return this.#reopened(call.message as DocumentName).length === 0;
     if (call.kind === 'open') {
-      return this.#reopened(call.message as DocumentName).every((it) => it.isHandingOver);
+      const open = call.message as ToCore['open'];
+      const isBeside = this.#reopened(open).every((it) => it.isHandingOver);
+      return isBeside && !this.#isDeletedBefore(open);
     }
     return (this.#documentOf(call)?.state ?? 'open') === 'open';
+  }
+
+  /** Whether a document is to be deleted before it is opened, of which no core has been asked. */
+  #isDeletedBefore(open: ToCore['open']): boolean {
+    for (const [number, { kind, message, sent }] of this.#calls) {
+      if (number >= open.call) return false;
+      const { document, user } = message as ToCore['destroy'];
+      const isIt = document === open.document && user === open.user;
+      if (kind === 'destroy' && !sent && isIt) return true;
+    }
+    return false;
   }
 
   /** The handles of a document that are being opened again. */
@@ -402,6 +415,7 @@ export class Tab {
       this.#endClose(number, (call.message as ToCore['close']).handle);
     } else {
       this.#fail(number, call, document?.error ?? new EngineError(LATE));
+      if (call.kind === 'destroy') this.#askHeldBack('open');
     }
   }
 

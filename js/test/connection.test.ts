@@ -699,6 +699,19 @@ test('a page that was loaded after the data were cleared leaves a core of before
   ]);
 });
 
+test('a page that knows the locks of no core leaves one after the other, but not for ever', async () => {
+  const caller = vi.fn();
+  new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, caller);
+  for (let cores = 0; cores < 50; cores++) {
+    await settled();
+    Core.started.at(-1)!.port.onmessage({ data: { type: 'apart' } });
+  }
+  await settled();
+  expect(Core.started.length).toBeLessThan(10);
+  const error = expect.objectContaining({ code: 'engine' });
+  expect(caller.mock.calls).toEqual([[{ type: 'failed', error }, true]]);
+});
+
 test('a lock of a core that has died is not taken for a core, whoever watched it', async () => {
   const name = 'tidelog-core:0.1.1+00000001 module https://app.example/w.js 1';
   const query = async () => ({ held: [{ name, mode: 'shared' }] });

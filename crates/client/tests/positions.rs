@@ -462,6 +462,41 @@ fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
     assert_ne!(it.timelines().last(), Some(&timeline), "it goes on in a timeline of its own");
 }
 
+/// Goal: whoever catches up is not sent all of it anew since something else becomes visible
+/// meanwhile. Method: as above, but the pages that are held are of somebody else, and those that
+/// tell where timelines part are on their way when the rebase over the others is complete.
+#[test]
+fn whoever_catches_up_does_not_ask_for_that_anew() {
+    let mut it = Played::new();
+    let [timeline] = it.timelines()[..] else { panic!("it has opened the document once") };
+    for number in 2..22 {
+        let ticket = it.core.add(Call(number), &number.to_string());
+        it.core.reply(StoreReply::Durable { ticket });
+    }
+    let (life, lsn) = (Life([8; 16]), Lsn::FIRST);
+    let other = EntryId { journal: JournalId([8; 16]), life, lsn };
+    let of_other = it.authority.reject(other, None, "of somebody else").unwrap();
+    let from = of_other.entry.range.end();
+    it.entry(of_other.entry, Some(public_entry(other)));
+    for word in [1, 2] {
+        it.core.say(ToCore::SetConnected { handle: HANDLE, word });
+    }
+    it.core.welcome(SERVER);
+    let origin = EntryId { journal: timeline, life, lsn };
+    let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
+    let (storage, wanted) = (it.authority.position(), lsn.next());
+    let mut lives = Lineage::default();
+    lives.note(public_life(life), lsn);
+    it.tell(FromRoom::Opened { storage, from, wanted, lives });
+    let before = it.timelines();
+    it.core.pass(50);
+    assert_eq!(it.timelines(), before, "the rest is on its way");
+    it.entry(theirs.entry, Some(public_entry(origin)));
+    it.core.pass(50);
+    it.core.reply(StoreReply::Durable { ticket: it.core.last_ticket() });
+    assert_ne!(it.timelines().last(), Some(&timeline), "it goes on in a timeline of its own");
+}
+
 /// Goal: where a server that has lost a timeline gets it back from another copy of the profile, what
 /// this copy issued behind that is sent. Method: the server says that it knows nothing of the
 /// timeline, and the pages that it sends then were made after the other copy had sent what both have.

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { QueryError, StorageError } from '../../src/errors.js';
 import type { Answer } from '../../src/messages.js';
-import { opened, openedToDelete } from './stage.js';
+import { opened, openedToDelete, opens } from './stage.js';
 
 test('W3: a live query outlives an engine that cannot start, and starts it again', () => {
   const { stage, handle } = opened();
@@ -137,4 +137,31 @@ test('one that is opened beside a handing over does not wait for that to end', (
   }
   expect(stage.posted('open').filter(({ call }) => call === open)).toHaveLength(1);
   expect(stage.posted('mutate').filter(({ call }) => call === mutate)).toHaveLength(0);
+});
+
+test('nor is it opened before the deletion that was asked for before', () => {
+  const { stage } = openedToDelete();
+  stage.die();
+  const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+  const open = stage.call('open', { handle: 9, document: 'd', user: '' });
+  stage.log = [];
+  stage.work();
+  const [reopened] = stage.posted('open');
+  stage.answer(reopened!.call as number, { type: 'handingOver' });
+  stage.answer(reopened!.call as number, opens());
+  const asked = stage.of('post').map(({ message }) => (message as { call?: number }).call);
+  expect(asked.filter((call) => call === destroy || call === open)).toEqual([destroy, open]);
+});
+
+test('one whose deletion comes to nothing is opened all the same', () => {
+  const { stage } = openedToDelete();
+  stage.die();
+  stage.call('destroy', { document: 'd', user: '', force: true });
+  stage.pass(5_000);
+  const open = stage.call('open', { handle: 9, document: 'd', user: '' });
+  stage.work();
+  const reopened = stage.posted('open').at(-1)!.call as number;
+  stage.answer(reopened, { type: 'handingOver' });
+  stage.pass(5_000);
+  expect(stage.posted('open').filter(({ call }) => call === open)).toHaveLength(1);
 });

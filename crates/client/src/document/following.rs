@@ -76,6 +76,8 @@ pub(super) struct Joined {
     asked_at_ms: u64,
     /// Whether the server has said where it stands.
     is_open: bool,
+    /// What it had then of the document: all before this LSN.
+    stood_at: Lsn,
     /// The newest doctype, by which a server that decides was asked first.
     newest: DoctypeHash,
     /// Whether the server was told the newest doctype and not those that frames may name as well.
@@ -222,6 +224,7 @@ impl Document {
             have,
             asked_at_ms,
             is_open: false,
+            stood_at: Lsn::FIRST,
             newest,
             lacks_doctypes,
             ask_again_at_ms: None,
@@ -379,6 +382,15 @@ impl Document {
     /// Whether the server has said where it stands.
     pub(crate) fn is_online(&self) -> bool {
         self.following.channel.as_ref().is_some_and(|channel| channel.is_open)
+    }
+
+    /// Whether all is visible that the server had of the document as it let us in.
+    pub(super) fn has_caught_up(&self) -> bool {
+        let (Some(channel), Some(replica)) = (&self.following.channel, self.replica()) else {
+            return false;
+        };
+        let is_there = |base: Position| base.next >= channel.stood_at;
+        channel.is_open && !replica.is_outdated() && replica.base().is_some_and(is_there)
     }
 
     /// The app goes away from the server, or back to it: what it said last holds, in whatever

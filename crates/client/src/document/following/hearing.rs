@@ -96,6 +96,7 @@ impl Document {
             open.record_due = open.record_due.max(Some(self.write_again.note_due()));
         }
         channel.is_open = true;
+        channel.stood_at = storage.next;
         self.following.no_verdict = None;
         self.following.refused = false;
         self.following.refused_doctype = None;
