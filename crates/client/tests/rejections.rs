@@ -1,12 +1,12 @@
 //! What the server rejects, and who hears of it.
 
 use tidelog_client::{Call, FromCore, Input, KeptRejections, ToCore};
-use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineState};
+use tidelog_pages::{Append, OpenedDocument, StoreReply, StoreRequest, TimelineState};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, JournalId, Life, Lsn, LsnRange};
+use tidelog_types::{DocumentKey, ErrorCode, JournalId, Life, Lsn, LsnRange};
 
 #[test]
 fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
@@ -378,4 +378,31 @@ fn a_handled_rejection_that_cannot_be_noted_keeps_no_sync_from_the_server() {
     first.opened(call);
     first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
+/// Goal: what a listener has dealt with is not noted as fast as a full disk refuses it. Method:
+/// nothing tells what the server has decided of the timeline, as on a damaged disk, so the document
+/// begins another one whenever it is read.
+#[test]
+fn a_handled_rejection_is_not_noted_with_each_timeline_that_a_full_disk_refuses() {
+    let mut server = Server::default();
+    let (mut first, refused) = about_to_be_rejected(&mut server);
+    back_online(&mut server, &mut first);
+    first.close(TAB);
+    let mut append = Append::to(DocumentKey::new("list", "").expect("a good name"));
+    append.timeline_id = Some(JournalId([9; 16]));
+    append.begin_timeline = Some((JournalId([9; 16]), Lsn::FIRST.plus(2)));
+    first.append_past_the_core(append);
+    first.server_is_up = false;
+    first.kill_core();
+    first.fill_disk();
+
+    first.appends_left = 30;
+    let call = first.start_open(TAB, Some(SERVER), &todos());
+    first.opened(call);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [1]);
+    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) }]);
+    first.pass(9_500);
+    assert!((2..=11).contains(&first.appends()), "{} in ten seconds", first.appends());
 }

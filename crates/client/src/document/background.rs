@@ -257,8 +257,10 @@ impl Document {
     /// Newer pages of the server are visible: to the disk with them, and tell who waits.
     #[inline(never)]
     pub(super) fn advance(&mut self, advance: Advance, ctx: &mut Context<'_>) {
-        if advance.begin_timeline.is_some() || advance.begin_storage.is_some() {
-            // An append begins its journals first: what belongs to the old ones goes before.
+        let begins = advance.begin_timeline.is_some() || advance.begin_storage.is_some();
+        if begins && self.ledger.has_gathered() {
+            // An append begins its journals first: what belongs to the old ones goes before. What
+            // the document notes of itself belongs to none.
             self.flush_gathered(ctx);
         }
         if advance.begin_storage.is_some() {
