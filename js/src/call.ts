@@ -52,11 +52,6 @@ export function newCall(kind: CallKind, message: ToCore[CallKind], until: number
 /** Another core is handed the call, and its document stands like this. */
 export function handOver(call: Call, memo: Memo | undefined): void {
   if (call.cores++ === 0) call.memo = memo;
-  const [first, now] = [call.memo?.head, memo?.head];
-  // What a core counted and did not get to the disk is lost with it: the next one begins before.
-  if (first && now && now.lsn < first.lsn && isSame(now.journal, first.journal)) {
-    call.memo = { ...call.memo!, head: now };
-  }
 }
 
 /** Whether two ids are the same. */

@@ -33,7 +33,7 @@ export interface Memo {
   readonly word: number;
   /** The copy that is on the disk. */
   readonly copy: Uint8Array | undefined;
-  /** The entry that is written next. */
+  /** Where the journal that is written now ends on the disk. */
   readonly head: EntryId | undefined;
 }
 

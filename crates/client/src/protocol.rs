@@ -141,7 +141,9 @@ pub struct Memo {
     /// The copy that is on the disk. What is handed over from now on is recorded in it, or not at
     /// all.
     pub copy: Option<ClientId>,
-    /// The entry that is written next, of no life yet.
+    /// Where the journal that is written now ends on the disk, of no life: what is handed over from
+    /// now on is recorded there or behind it. What was counted and is not on the disk may be taken
+    /// back, and its LSNs given to others.
     pub head: Option<EntryId>,
 }
 

@@ -153,6 +153,23 @@ fn a_copy_has_a_name_once_it_is_on_the_disk() {
     assert!(core.memo().copy.is_some());
 }
 
+/// Goal: a call is looked for from where it can be on, though what was counted before it is taken
+/// back and its LSNs are given to others. Method: a tab is told nothing of what is not on the disk.
+#[test]
+fn what_was_taken_back_is_no_place_behind_which_a_call_is_looked_for() {
+    let mut core = Core::open();
+    let lsn = |core: &Core| core.memo().head.expect("it is on the disk").lsn;
+    let first = lsn(&core);
+    for call in [Call(2), Call(3)] {
+        core.add(call, &call.0.to_string());
+    }
+    core.pass(1_000);
+    assert_eq!(lsn(&core), first, "nothing of that is on the disk");
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    core.pass(1_000);
+    assert_eq!(lsn(&core), first.plus(2));
+}
+
 /// Goal: an LSN that was given to something else says nothing. Method: the disk is put back to
 /// before a mutation, and another one takes its LSN and is applied.
 #[test]

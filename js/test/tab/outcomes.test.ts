@@ -204,23 +204,6 @@ const since = (stage: Stage): (number | undefined)[] => {
   return again!.since.map((it) => it?.lsn);
 };
 
-test('what a core did not get to the disk is lost: the next one may record before it', () => {
-  const { stage, handle } = opened();
-  stage.news({ handle, news: stands({ head: { ...entry, lsn: 9 } }) });
-  stage.call('mutate', { handle, name: 'm' });
-  stage.survive().reopen({ head: { ...entry, lsn: 4 } });
-  stage.survive().reopen({ head: { ...entry, lsn: 5 } });
-  expect(since(stage)).toEqual([4, undefined]);
-});
-
-test('a head of another journal says nothing of where a call can have been recorded', () => {
-  const { stage, handle } = opened();
-  stage.news({ handle, news: stands({ head: { ...entry, lsn: 9 } }) });
-  stage.call('mutate', { handle, name: 'm' });
-  stage.survive().reopen({ head: { ...entry, journal: COPY, lsn: 4 } });
-  expect(since(stage)).toEqual([9, undefined]);
-});
-
 test('late news of a core that died say nothing of the next one', () => {
   const { stage, handle } = opened();
   const dead = stage.core;

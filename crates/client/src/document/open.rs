@@ -250,6 +250,15 @@ impl Open {
         EntryId { journal, life: Life::NONE, lsn }
     }
 
+    /// Where that journal ends on the disk: what is behind it may be taken back, and given to others.
+    pub fn durable_head(&self) -> EntryId {
+        let lsn = match &self.role {
+            Role::Local(_) => self.storage_durable,
+            Role::Synced(synced) => synced.durable,
+        };
+        EntryId { lsn, ..self.head() }
+    }
+
     /// Whether this entry is in the journal that this device writes, and has its verdict.
     pub fn has_decided(&self, entry: EntryId) -> bool {
         let decided = match &self.role {

@@ -79,7 +79,7 @@ impl Document {
         Memo {
             word: self.following.word,
             copy: kept.map(|open| open.record.client),
-            head: kept.map(Open::head),
+            head: kept.map(Open::durable_head),
         }
     }
 
