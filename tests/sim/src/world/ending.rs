@@ -545,10 +545,16 @@ impl World {
             let refused_lately = it.refused_ms + WRITTEN_AGAIN_MS > now_ms;
             it.is_lent() && !it.tabs.values().any(|tab| tab.lacks_room(refused_lately))
         };
-        while self.now_ms < until_ms && !self.devices.iter().all(|it| is_at_rest(it, self.now_ms)) {
+        let mut was_at_rest = false;
+        while self.now_ms < until_ms {
+            // What was on its way may have been refused meanwhile.
+            let all_are = self.devices.iter().all(|it| is_at_rest(it, self.now_ms));
+            if all_are && was_at_rest {
+                break;
+            }
+            was_at_rest = all_are;
             self.pass(TOLD_MS)?;
         }
-        self.pass(TOLD_MS)?;
         for doc in self.docs.all() {
             let is_synced = self.host_of(doc).is_some();
             let mut first = None;
