@@ -20,7 +20,7 @@ const OTHER_BUILD = 'another release of the app was deployed: load this page ane
 /** Why a tab has no engine whose locks are of before the data of its site were cleared. */
 const CLEARED = 'the data of this site were cleared: load this page anew';
 
-/** Cores with other locks that a page leaves for another one, before it is the one that is apart. */
+/** Cores with other locks that a page leaves for another one, before it is itself apart. */
 const APART_MAX = 5;
 
 /**

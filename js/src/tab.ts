@@ -212,8 +212,8 @@ export class Tab {
   /** Whether the present core knows the document that this is about. */
   #canAsk(call: Call): boolean {
     if (!this.#link.isConnected || this.#isAlone()) return false;
-    // What was asked of a document that is being opened again, closing it too, comes first. One that
-    // is handed over meanwhile, which takes long, is opened beside that.
+    // What was asked of a document that is being opened again, closing it too, comes first. One
+    // that is handed over meanwhile, which takes long, is opened beside that.
     if (call.kind === 'destroy') return this.#reopened(call.message as DocumentName).length === 0;
     if (call.kind === 'open') {
       const open = call.message as ToCore['open'];

@@ -520,7 +520,7 @@ test('a core that counts each message of a long list is told that all were heard
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
-test('what is asked of a page that is rendered ahead has its time once somebody looks', async () => {
+test('what a page that is rendered ahead asks has its time once somebody looks', async () => {
   vi.useFakeTimers();
   const page = Object.assign(pageThatIs('hidden'), { prerendering: true });
   // There a browser answers nothing that is asked of locks.
@@ -699,7 +699,7 @@ test('a page that was loaded after the data were cleared leaves a core of before
   ]);
 });
 
-test('a page that knows the locks of no core leaves one after the other, but not for ever', async () => {
+test('a page that knows the locks of no core leaves one after the other, not for ever', async () => {
   const caller = vi.fn();
   new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, caller);
   for (let cores = 0; cores < 50; cores++) {

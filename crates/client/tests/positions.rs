@@ -497,9 +497,10 @@ fn whoever_catches_up_does_not_ask_for_that_anew() {
     assert_ne!(it.timelines().last(), Some(&timeline), "it goes on in a timeline of its own");
 }
 
-/// Goal: where a server that has lost a timeline gets it back from another copy of the profile, what
-/// this copy issued behind that is sent. Method: the server says that it knows nothing of the
-/// timeline, and the pages that it sends then were made after the other copy had sent what both have.
+/// Goal: where a server that has lost a timeline gets it back from another copy of the profile,
+/// what this copy issued behind that is sent. Method: the server says that it knows nothing of the
+/// timeline, and the pages that it sends then were made after the other copy had sent what both
+/// have.
 #[test]
 fn what_comes_behind_what_another_copy_brought_back_is_sent() {
     let mut it = Played::new();

@@ -250,7 +250,7 @@ impl Open {
         EntryId { journal, life: Life::NONE, lsn }
     }
 
-    /// Where that journal ends on the disk: what is behind it may be taken back, and given to others.
+    /// Where that journal ends on the disk: what is behind may be taken back, and given to others.
     pub fn durable_head(&self) -> EntryId {
         let lsn = match &self.role {
             Role::Local(_) => self.storage_durable,
