@@ -699,7 +699,7 @@ test('a page that was loaded after the data were cleared leaves a core of before
   ]);
 });
 
-test('a page that knows the locks of no core leaves one after the other, not for ever', async () => {
+test('a page that knows the locks of no core does not leave cores for ever', async () => {
   const caller = vi.fn();
   new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, caller);
   for (let cores = 0; cores < 50; cores++) {
