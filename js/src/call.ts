@@ -49,11 +49,6 @@ export function newCall(kind: CallKind, message: ToCore[CallKind], until: number
   };
 }
 
-/** Another core is handed the call, and its document stands like this. */
-export function handOver(call: Call, memo: Memo | undefined): void {
-  if (call.cores++ === 0) call.memo = memo;
-}
-
 /** Whether two ids are the same. */
 export const isSame = (a: Uint8Array, b: Uint8Array): boolean =>
   a.every((byte, at) => byte === b[at]);

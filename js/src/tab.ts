@@ -7,7 +7,7 @@
  * `core-link.ts`, and when a page server is lent in `lending.ts`.
  */
 
-import { asTold, type Call, handOver, isOnItsWay, late, newCall, tryLater } from './call.js';
+import { asTold, type Call, isOnItsWay, late, newCall, tryLater } from './call.js';
 import { CoreLink } from './core-link.js';
 import { type Document, isToldNow, newDocument, note, remember } from './document.js';
 import { DocumentClosedError, EngineError, type TidelogError } from './errors.js';
@@ -257,7 +257,7 @@ export class Tab {
       return;
     }
     const document = this.#documentOf(call);
-    handOver(call, document?.memo);
+    if (call.cores++ === 0) call.memo = document?.memo;
     const { durable, memo } = call;
     // Calls of one tab are recorded in their order.
     const earlier = document?.durable;
