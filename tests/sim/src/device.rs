@@ -12,7 +12,7 @@ use tidelog_pages::{
 };
 use tidelog_testing::store::door::Stand;
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{DocumentKey, Life, Page, Pgid};
+use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid};
 
 use crate::app::{self, Release};
 use crate::docs::Doc;
@@ -47,8 +47,6 @@ pub(crate) struct Device {
     pub(crate) parted: BTreeSet<Doc>,
     /// When something went wrong here last.
     pub(crate) trouble_ms: u64,
-    /// When a core was told last that its store had refused what it was to write.
-    pub(crate) refused_ms: u64,
     /// Local documents that somebody wanted to hand to a server, and those that were.
     pub(crate) offered: BTreeSet<Doc>,
     pub(crate) moved: BTreeSet<Doc>,
@@ -182,7 +180,6 @@ impl Device {
             skew_ms: rng.below(swarm.skew_ms_max + 1),
             frozen_until_ms: 0,
             trouble_ms: 0,
-            refused_ms: 0,
             offered: BTreeSet::new(),
             moved: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -379,8 +376,7 @@ fn open_anyhow(
     }
 }
 
-/// A document as it lies in the store on a disk: its file, which is empty if it is not there.
-/// `None` if part of it cannot be read.
+/// A document as it lies in the store on a disk. `None` if part of it cannot be read.
 ///
 /// # Errors
 ///
@@ -389,7 +385,7 @@ pub(crate) fn file_in(
     disk: &CrashDevice,
     document: &DocumentKey,
     swarm: &Swarm,
-) -> Result<Option<Vec<u8>>, String> {
+) -> Result<Option<StoredFile>, String> {
     let disk = disk.kill();
     disk.hold_flushes(false);
     let (mut server, damage) = open_anyhow(&disk, Life::NONE, swarm)?;
@@ -399,12 +395,13 @@ pub(crate) fn file_in(
     let owner = OwnerId(1);
     server.serve(owner, StoreRequest::Open { document: document.clone() });
     let mut pages = BTreeMap::new();
-    let mut is_whole = false;
+    let (mut is_whole, mut journal) = (false, None);
     loop {
         for (_, reply) in server.poll() {
             match reply {
-                StoreReply::Opened { state: None, .. } => return Ok(Some(Vec::new())),
+                StoreReply::Opened { state: None, .. } => return Ok(Some(StoredFile::default())),
                 StoreReply::Opened { state: Some(state), .. } => {
+                    journal = state.storage.map(|position| position.journal);
                     let pgids = (1..=state.db_pages).map(Pgid).collect();
                     let (document, urgency) = (document.clone(), Urgency::User);
                     let read =
@@ -424,7 +421,14 @@ pub(crate) fn file_in(
         }
     }
     let bytes = pages.values().flat_map(|page: &Page| page.bytes().iter().copied());
-    Ok(is_whole.then(|| bytes.collect()))
+    Ok(is_whole.then(|| StoredFile { journal, bytes: bytes.collect() }))
+}
+
+/// The file of a document, which is empty if it is not there, and which journal it has.
+#[derive(Default)]
+pub(crate) struct StoredFile {
+    pub(crate) journal: Option<JournalId>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Where a document stands in the store on a disk. `None` if that cannot be read.

@@ -337,7 +337,7 @@ impl Judge {
         }
     }
 
-    /// How many of one device were, of those that were issued after so many.
+    /// How many of one device were confirmed, of those that were issued after so many.
     pub(crate) fn confirmed_of(&self, doc: Doc, device: usize, issued: u64) -> u64 {
         let is_it = |fate: &Fate| (fate.origin.doc, fate.origin.device) == (doc, device);
         self.names(|fate| is_it(fate) && fate.nth > issued && fate.confirmed).len() as u64

@@ -105,8 +105,8 @@ pub struct World {
     hidden: BTreeSet<TabOf>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
-    /// A document that is to be deleted on a server, until that is known, and its claims.
-    deleting: Option<(Doc, BTreeSet<String>)>,
+    /// A document that is to be deleted on a server, until that is known, and what it was.
+    deleting: Option<(Doc, Applied)>,
     /// A document of which a server has just said that it could not be deleted.
     not_deleted: Option<Doc>,
     found: FoundFiles,

@@ -345,8 +345,8 @@ impl World {
         let Some(doc) = self.rng.pick(&docs) else { return Ok(()) };
         self.pass(DECIDED_MS)?;
         let before = self.names_on(&self.hosts[host].disk, doc)?;
-        let is_there = before.as_ref().is_some_and(|it| it.is_there);
-        if !is_there || !self.hosts[host].is_up() || self.hosts[host].is_broken() {
+        let Some(before) = before.filter(|it| it.is_there) else { return Ok(()) };
+        if !self.hosts[host].is_up() || self.hosts[host].is_broken() {
             return Ok(());
         }
         self.note(&format!("server {host}: {doc:?} is to be deleted"));
@@ -364,7 +364,7 @@ impl World {
                 self.let_append_fail(host, &document)?;
             }
         }
-        self.deleting = Some((doc, before.map(|it| it.claims).unwrap_or_default()));
+        self.deleting = Some((doc, before));
         let done = self.hosts[host].destroy(&document);
         self.host_did(host, done);
         self.pass(DECIDED_MS)?;
@@ -394,15 +394,16 @@ impl World {
         match answer {
             None => {}
             Some(Answer::Destroyed) => {
-                let Some((doc, claims)) = self.deleting.take() else { return };
+                let Some((doc, before)) = self.deleting.take() else { return };
                 let durable = self.hosts[host].disk.crash(&mut |_| 0);
                 match self.names_on(&durable, doc) {
-                    Ok(Some(found)) if found.is_there => {
+                    // Who opened it meanwhile may have made it again.
+                    Ok(Some(found)) if found.is_there && found.journal == before.journal => {
                         let what =
                             format!("server {host}: {doc:?} was deleted, and is on its disk");
                         self.wrong.get_or_insert(what);
                     }
-                    _ => self.is_gone(host, doc, claims),
+                    _ => self.is_gone(host, doc, before.claims),
                 }
             }
             Some(Answer::Unknown { .. }) => self.look_for_deleted(host),
@@ -414,10 +415,10 @@ impl World {
     /// has to tell, before anybody can make it again.
     pub(super) fn look_for_deleted(&mut self, host: usize) {
         let is_its = self.deleting.as_ref().is_some_and(|(doc, _)| self.has_doc(host, *doc));
-        let Some((doc, claims)) = self.deleting.take_if(|_| is_its) else { return };
+        let Some((doc, before)) = self.deleting.take_if(|_| is_its) else { return };
         match self.is_on_server(host, doc) {
             Ok(true) => {}
-            Ok(false) => self.is_gone(host, doc, claims),
+            Ok(false) => self.is_gone(host, doc, before.claims),
             Err(what) => {
                 self.wrong.get_or_insert(what);
             }
@@ -473,13 +474,14 @@ impl World {
     pub(super) fn names_on(&self, disk: &CrashDevice, doc: Doc) -> Result<Option<Applied>, String> {
         let document = &self.docs.spec(doc).key;
         let Some(file) = file_in(disk, document, &self.swarm)? else { return Ok(None) };
-        if file.is_empty() {
+        if file.bytes.is_empty() {
             return Ok(Some(Applied::default()));
         }
-        let found = Found::open(&file)?;
+        let found = Found::open(&file.bytes)?;
         let claims = found.claims.keys().cloned().collect();
         let names = found.names.iter().cloned().collect();
-        Ok(Some(Applied { is_there: true, names, claims, release: Some(found.release) }))
+        let (journal, release) = (file.journal, Some(found.release));
+        Ok(Some(Applied { is_there: true, journal, names, claims, release }))
     }
 
     // --- devices -------------------------------------------------------------------------------
@@ -690,6 +692,7 @@ impl World {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Applied {
     pub(super) is_there: bool,
+    journal: Option<JournalId>,
     pub(crate) names: BTreeSet<String>,
     pub(crate) claims: BTreeSet<String>,
     /// The newest release that the document was brought to.

@@ -356,7 +356,12 @@ impl World {
         self.add_some(device, confirmed - 1);
         self.pass(KEPT_MS)?;
         self.cut_off.remove(&device);
-        self.pass(MET_MS)
+        self.pass(MET_MS)?;
+        if !self.conns.values().any(|conn| conn.device == device) {
+            // It had no store all the while, and would write more before it meets its server.
+            self.put_store_back(device, issued, &disk)?;
+        }
+        Ok(())
     }
 
     /// A server goes back to before what it has acknowledged to a device that reads late: it was
