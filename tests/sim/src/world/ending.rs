@@ -537,8 +537,8 @@ impl World {
     }
 
     /// Everybody is told that all is in step, and by all devices the same, once each device has its
-    /// store and its connection: a page server may just have broken, or say nothing, or have refused
-    /// something that is written again after a pause.
+    /// store and its connection: a page server may just have broken, or say nothing, or have
+    /// refused something that is written again after a pause.
     fn judge_statuses(&mut self) -> Result<(), String> {
         let until_ms = self.now_ms + LENT_MS;
         loop {
