@@ -146,9 +146,7 @@ impl World {
         let is_absent = |tab| self.busy.contains_key(tab) || self.hidden.contains(tab);
         let here = self.devices[device].tabs.get(&tab).filter(|_| !is_absent(&waiting.tab));
         let same = here.filter(|it| it.port.is_heard && it.port.core == waiting.core);
-        // What was to be written before waits for its store, and who waits for it with it.
-        let writes = |it: &&Tab| it.unsettled.range(..waiting.call).any(|(_, it)| it.is_mutate());
-        same.filter(|it| !writes(it)).is_some_and(|it| it.unsettled.contains_key(&waiting.call))
+        same.is_some_and(|it| it.unsettled.contains_key(&waiting.call))
     }
 
     /// A document is handed over, and the line breaks as the server has it; another device opens it
