@@ -23,8 +23,7 @@ export interface Call {
   deaths: number;
   /** As what a mutation is durable. */
   durable: EntryId | undefined;
-  /** How its document stood when the first core was handed it; its head as far back as any of the
-   * cores began. */
+  /** How its document stood when the first core was handed it. */
   memo: Memo | undefined;
   /** When a live query that failed for a passing reason is tried again, and how often it was. */
   againAt: number;

@@ -47,6 +47,8 @@ pub(crate) struct Device {
     pub(crate) parted: BTreeSet<Doc>,
     /// When something went wrong here last.
     pub(crate) trouble_ms: u64,
+    /// When a core was told last that its store had refused what it was to write.
+    pub(crate) refused_ms: u64,
     /// Local documents that somebody wanted to hand to a server, and those that were.
     pub(crate) offered: BTreeSet<Doc>,
     pub(crate) moved: BTreeSet<Doc>,
@@ -180,6 +182,7 @@ impl Device {
             skew_ms: rng.below(swarm.skew_ms_max + 1),
             frozen_until_ms: 0,
             trouble_ms: 0,
+            refused_ms: 0,
             offered: BTreeSet::new(),
             moved: BTreeSet::new(),
             deleted: BTreeSet::new(),

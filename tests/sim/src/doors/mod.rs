@@ -24,6 +24,7 @@ use tidelog_types::DocumentKey;
 
 pub(crate) use self::core::CoreDoor;
 pub(crate) use names::Names;
+pub(crate) use refusals::WRITTEN_AGAIN_MS;
 pub(crate) use room::RoomDoor;
 pub(crate) use room_notes::RoomNotes;
 pub(crate) use store::StoreDoor;

@@ -11,7 +11,7 @@ use tidelog_pages::Ticket;
 use tidelog_types::{DocumentKey, ErrorCode, Remedy};
 
 /// Milliseconds after which a core has written again what its store refused, at most.
-pub(super) const WRITTEN_AGAIN_MS: u64 = 16_000;
+pub(crate) const WRITTEN_AGAIN_MS: u64 = 16_000;
 
 /// What one core knows of refused appends.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use super::{SETTLE_MS, World};
 use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
+use crate::doors::WRITTEN_AGAIN_MS;
 use crate::tab::{Asked, Live, Tab};
 
 /// How often all sides are compared before they are said to differ.
@@ -156,7 +157,7 @@ impl World {
             if !self.devices[device].deleted.contains(&doc) {
                 return Err(format!("device {device}: {doc:?} cannot be deleted"));
             }
-            if self.names_on(&durable, doc)?.is_some_and(|found| found.is_there) {
+            if self.names_on(&durable, doc)?.is_some_and(|found| found.is_there()) {
                 return Err(format!("device {device}: {doc:?} was deleted, and is on its disk"));
             }
         }
@@ -537,19 +538,23 @@ impl World {
     }
 
     /// Everybody is told that all is in step, and by all devices the same, once each device has its
-    /// store and its connection: a page server may just have broken, or say nothing, or have
-    /// refused something that is written again after a pause.
+    /// store: a page server may just have broken, or say nothing.
     fn judge_statuses(&mut self) -> Result<(), String> {
         let until_ms = self.now_ms + LENT_MS;
-        loop {
-            match self.look_at_statuses() {
-                Err(_) if self.now_ms < until_ms => self.pass(TOLD_MS)?,
-                judged => return judged,
+        let is_at_rest = |it: &Device, now_ms| {
+            let refused_lately = it.refused_ms + WRITTEN_AGAIN_MS > now_ms;
+            it.is_lent() && !it.tabs.values().any(|tab| tab.lacks_room(refused_lately))
+        };
+        let mut was_at_rest = false;
+        while self.now_ms < until_ms {
+            // What was on its way may have been refused meanwhile.
+            let all_are = self.devices.iter().all(|it| is_at_rest(it, self.now_ms));
+            if all_are && was_at_rest {
+                break;
             }
+            was_at_rest = all_are;
+            self.pass(TOLD_MS)?;
         }
-    }
-
-    fn look_at_statuses(&self) -> Result<(), String> {
         for doc in self.docs.all() {
             let is_synced = self.host_of(doc).is_some();
             let mut first = None;

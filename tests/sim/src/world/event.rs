@@ -301,6 +301,11 @@ impl World {
             }
             Event::FromPageServer { device, life, server, replies } => {
                 if lives(self, device, life) {
+                    let is_refusal =
+                        |it: &StoreReply| matches!(it, StoreReply::AppendFailed { .. });
+                    if replies.iter().any(is_refusal) {
+                        self.devices[device].refused_ms = self.now_ms;
+                    }
                     self.step_core(device, Input::FromPageServer { server, replies });
                 }
             }

@@ -345,7 +345,7 @@ impl World {
         let Some(doc) = self.rng.pick(&docs) else { return Ok(()) };
         self.pass(DECIDED_MS)?;
         let before = self.names_on(&self.hosts[host].disk, doc)?;
-        let Some(before) = before.filter(|it| it.is_there) else { return Ok(()) };
+        let Some(before) = before.filter(Applied::is_there) else { return Ok(()) };
         if !self.hosts[host].is_up() || self.hosts[host].is_broken() {
             return Ok(());
         }
@@ -398,7 +398,7 @@ impl World {
                 let durable = self.hosts[host].disk.crash(&mut |_| 0);
                 match self.names_on(&durable, doc) {
                     // Who opened it meanwhile may have made it again.
-                    Ok(Some(found)) if found.is_there && found.journal == before.journal => {
+                    Ok(Some(found)) if found.journal == before.journal => {
                         let what =
                             format!("server {host}: {doc:?} was deleted, and is on its disk");
                         self.wrong.get_or_insert(what);
@@ -466,7 +466,7 @@ impl World {
     /// Whether there is such a document in a server's store.
     pub(super) fn is_on_server(&self, host: usize, doc: Doc) -> Result<bool, String> {
         let applied = self.names_on(&self.hosts[host].disk, doc)?;
-        Ok(applied.is_none_or(|applied| applied.is_there))
+        Ok(applied.is_none_or(|applied| applied.is_there()))
     }
 
     /// The mutations that are applied in a document as it lies on a disk, and who has which claim;
@@ -480,8 +480,8 @@ impl World {
         let found = Found::open(&file.bytes)?;
         let claims = found.claims.keys().cloned().collect();
         let names = found.names.iter().cloned().collect();
-        let (journal, release) = (file.journal, Some(found.release));
-        Ok(Some(Applied { is_there: true, journal, names, claims, release }))
+        let journal = Some(file.journal.ok_or("a document that has pages has no journal")?);
+        Ok(Some(Applied { journal, names, claims, release: Some(found.release) }))
     }
 
     // --- devices -------------------------------------------------------------------------------
@@ -691,10 +691,16 @@ impl World {
 /// What is applied in a document.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Applied {
-    pub(super) is_there: bool,
+    /// The journal that it has, if it is there.
     journal: Option<JournalId>,
     pub(crate) names: BTreeSet<String>,
     pub(crate) claims: BTreeSet<String>,
     /// The newest release that the document was brought to.
     pub(crate) release: Option<Release>,
+}
+
+impl Applied {
+    pub(super) fn is_there(&self) -> bool {
+        self.journal.is_some()
+    }
 }
