@@ -81,12 +81,12 @@ impl Tab {
         status.is_none_or(|(_, status)| status.away)
     }
 
-    /// Whether the store had no room for what a server has sent, or a document writes of itself,
-    /// when its core said last how that stands: it is written again by itself, or asked for anew,
-    /// after a pause. That a store has refused something lately is not said any more once it has
-    /// taken something of another document, and the pause goes on all the same. Behind it the
-    /// server is asked anew, which takes as long as a line does.
-    pub(crate) fn lacks_room(&self, refused_lately: bool) -> bool {
+    /// Whether a document was not at rest for what its store had refused of what a server has sent,
+    /// or it writes of itself, when its core said last how that stands: it is written again by
+    /// itself, or asked for anew, after a pause. That a store has refused something lately is not
+    /// said any more once it has taken something of another document, and the pause goes on all
+    /// the same. Behind it the server is asked anew, which takes as long as a line does.
+    pub(crate) fn waits_for_store(&self, refused_lately: bool) -> bool {
         let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
         statuses.any(|(_, it)| {
             let [kept, seen] = it.storage_lsns;

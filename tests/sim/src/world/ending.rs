@@ -543,7 +543,7 @@ impl World {
         let until_ms = self.now_ms + LENT_MS;
         let is_at_rest = |it: &Device, now_ms| {
             let refused_lately = it.refused_ms + WRITTEN_AGAIN_MS > now_ms;
-            it.is_lent() && !it.tabs.values().any(|tab| tab.lacks_room(refused_lately))
+            it.is_lent() && !it.tabs.values().any(|tab| tab.waits_for_store(refused_lately))
         };
         let mut was_at_rest = false;
         while self.now_ms < until_ms {

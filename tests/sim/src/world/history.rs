@@ -397,13 +397,13 @@ impl World {
                 let Some((doc, before)) = self.deleting.take() else { return };
                 let durable = self.hosts[host].disk.crash(&mut |_| 0);
                 match self.names_on(&durable, doc) {
-                    // Who opened it meanwhile may have made it again.
                     Ok(Some(found)) if found.journal == before.journal => {
                         let what =
                             format!("server {host}: {doc:?} was deleted, and is on its disk");
                         self.wrong.get_or_insert(what);
                     }
-                    _ => self.is_gone(host, doc, before.claims),
+                    Ok(Some(found)) => self.is_gone(host, doc, before.claims, found),
+                    _ => self.is_gone(host, doc, before.claims, Applied::default()),
                 }
             }
             Some(Answer::Unknown { .. }) => self.look_for_deleted(host),
@@ -412,22 +412,26 @@ impl World {
     }
 
     /// Nobody is told whether the document that was to be deleted on a server is there, so its disk
-    /// has to tell, before anybody can make it again.
+    /// has to tell.
     pub(super) fn look_for_deleted(&mut self, host: usize) {
         let is_its = self.deleting.as_ref().is_some_and(|(doc, _)| self.has_doc(host, *doc));
         let Some((doc, before)) = self.deleting.take_if(|_| is_its) else { return };
-        match self.is_on_server(host, doc) {
-            Ok(true) => {}
-            Ok(false) => self.is_gone(host, doc, before.claims),
+        match self.names_on(&self.hosts[host].disk, doc) {
+            Ok(Some(found)) if found.journal != before.journal => {
+                self.is_gone(host, doc, before.claims, found);
+            }
+            Ok(_) => {}
             Err(what) => {
                 self.wrong.get_or_insert(what);
             }
         }
     }
 
-    fn is_gone(&mut self, host: usize, doc: Doc, claims: BTreeSet<String>) {
+    /// A document was deleted on a server. Who opened it meanwhile may have made it again, with
+    /// this in it.
+    fn is_gone(&mut self, host: usize, doc: Doc, claims: BTreeSet<String>, anew: Applied) {
         // Anything may have come after the word, and before the deed.
-        self.judge.went_back(doc, None, &Some(Applied::default()));
+        self.judge.went_back(doc, None, &Some(anew));
         self.judge.lost_claims(doc, claims);
         self.went_back.insert(host);
     }

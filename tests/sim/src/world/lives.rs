@@ -357,8 +357,9 @@ impl World {
         self.pass(KEPT_MS)?;
         self.cut_off.remove(&device);
         self.pass(MET_MS)?;
-        if !self.conns.values().any(|conn| conn.device == device) {
-            // It had no store all the while, and would write more before it meets its server.
+        if !self.devices[device].is_lent() {
+            // Without a store it has met nobody, and may write more before it does: it is an
+            // ordinary device that went back, of another life.
             self.put_store_back(device, issued, &disk)?;
         }
         Ok(())
