@@ -223,13 +223,13 @@ export class Tab {
     return (this.#documentOf(call)?.state ?? 'open') === 'open';
   }
 
-  /** Whether a document is to be deleted before it is opened, of which no core has been asked. */
+  /** Whether a document is to be deleted before it is opened: who opens it would keep it. */
   #isDeletedBefore(open: ToCore['open']): boolean {
-    for (const [number, { kind, message, sent }] of this.#calls) {
+    for (const [number, { kind, message }] of this.#calls) {
       if (number >= open.call) return false;
       const { document, user } = message as ToCore['destroy'];
       const isIt = document === open.document && user === open.user;
-      if (kind === 'destroy' && !sent && isIt) return true;
+      if (kind === 'destroy' && isIt) return true;
     }
     return false;
   }
@@ -344,6 +344,7 @@ export class Tab {
       this.#wakeAt(call.againAt);
       this.#settle(number, answer, false);
     }
+    if (call?.kind === 'destroy') this.#askHeldBack('open');
   }
 
   /** It takes as long as the line to the server needs. */
@@ -415,7 +416,6 @@ export class Tab {
       this.#endClose(number, (call.message as ToCore['close']).handle);
     } else {
       this.#fail(number, call, document?.error ?? new EngineError(LATE));
-      if (call.kind === 'destroy') this.#askHeldBack('open');
     }
   }
 
@@ -724,6 +724,8 @@ export class Tab {
         call.until = now + SPARED_MS;
       } else this.#expire(number, call);
     }
+    // What waited for a deletion that is late, and is not late itself.
+    this.#askHeldBack('open');
     this.#wakeAtNext();
   }
 

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { QueryError, StorageError } from '../../src/errors.js';
 import type { Answer } from '../../src/messages.js';
-import { opened, openedToDelete, opens } from './stage.js';
+import { endOf, opened, openedToDelete, opens } from './stage.js';
 
 test('W3: a live query outlives an engine that cannot start, and starts it again', () => {
   const { stage, handle } = opened();
@@ -149,8 +149,41 @@ test('nor is it opened before the deletion that was asked for before', () => {
   const [reopened] = stage.posted('open');
   stage.answer(reopened!.call as number, { type: 'handingOver' });
   stage.answer(reopened!.call as number, opens());
-  const asked = stage.of('post').map(({ message }) => (message as { call?: number }).call);
-  expect(asked.filter((call) => call === destroy || call === open)).toEqual([destroy, open]);
+  const asked = (): unknown[] => {
+    const calls = stage.of('post').map(({ message }) => (message as { call?: number }).call);
+    return calls.filter((call) => call === destroy || call === open);
+  };
+  expect(asked()).toEqual([destroy]);
+  stage.answer(destroy, { type: 'done' });
+  expect(asked()).toEqual([destroy, open]);
+});
+
+test.each<Answer>([{ type: 'done' }, { type: 'failed', error: new StorageError('not done') }])(
+  'what is closed, deleted and opened in one turn is opened once the deletion has ended: %o',
+  (answer) => {
+    const { stage, handle } = openedToDelete();
+    const close = stage.call('close', { handle });
+    const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+    const open = stage.call('open', { handle: handle + 1, document: 'd', user: '' });
+    const other = stage.call('open', { handle: handle + 2, document: 'e', user: '' });
+    const opened = (): unknown[] => stage.posted('open').map(({ call }) => call);
+    stage.answer(close, { type: 'done' });
+    expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
+    expect(opened()).toContain(other);
+    expect(opened()).not.toContain(open);
+    stage.answer(destroy, answer);
+    expect(opened()).toContain(open);
+  },
+);
+
+test('nothing is opened just to be late behind a deletion that is', () => {
+  const { stage, handle } = openedToDelete();
+  stage.call('close', { handle });
+  stage.call('destroy', { document: 'd', user: '', force: true });
+  const open = stage.call('open', { handle: handle + 1, document: 'd', user: '' });
+  stage.pass(10_000);
+  expect(endOf(stage, open)).toBe('failed');
+  expect(stage.posted('open').filter(({ call }) => call === open)).toEqual([]);
 });
 
 test('one whose deletion comes to nothing is opened all the same', () => {
