@@ -66,8 +66,9 @@ pub(crate) struct Device {
     pub(crate) lending: Lending,
     /// Bytes of the lists that were told to each tab, and that it has not said to have heard.
     unheard: BTreeMap<TabId, VecDeque<usize>>,
-    /// How often each call has asked for rows that did not come yet.
-    rows_owed: BTreeMap<(TabId, Call), u32>,
+    /// Calls that have asked for rows, and whether none came yet; those that have asked once more.
+    rows_owed: BTreeMap<(TabId, Call), bool>,
+    asked_again: BTreeSet<(TabId, Call)>,
     /// Whether something is wrong with the log of its store.
     pub(crate) has_damaged_log: bool,
     /// Whether the core is killed as soon as it is lent a page server.
@@ -194,6 +195,7 @@ impl Device {
             lending: Lending::default(),
             unheard: BTreeMap::new(),
             rows_owed: BTreeMap::new(),
+            asked_again: BTreeSet::new(),
             has_damaged_log: false,
             ends_once_lent: false,
             last_tab: 0,
@@ -208,6 +210,7 @@ impl Device {
         self.ends_once_lent = false;
         self.unheard.clear();
         self.rows_owed.clear();
+        self.asked_again.clear();
         self.lending.core_is_new();
         self.core_door.core_is_new();
         self.wake_door = WakeDoor::default();
@@ -232,22 +235,28 @@ impl Device {
         early.map(|(index, _)| index).collect()
     }
 
-    /// A tab asks for rows, some of which it may have asked for before: a live query that is there
-    /// may have its turn, and show other ones, before it is looked at for that.
+    /// A tab asks for rows, some of which it may have asked for before.
     pub(crate) fn asks_for_rows(&mut self, port: TabId, messages: &[ToCore]) {
         for message in messages {
             if let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } =
                 message
+                && self.rows_owed.insert((port, *call), true).is_some()
             {
-                self.rows_owed.entry((port, *call)).and_modify(|owed| *owed += 2).or_insert(1);
+                self.asked_again.insert((port, *call));
             }
         }
     }
 
-    /// Whether rows are the answer to what a tab has asked.
+    /// Whether rows are the first ones that a tab is told of what it has asked.
     pub(crate) fn owes_rows(&mut self, port: TabId, call: Call) -> bool {
-        let owed = self.rows_owed.get_mut(&(port, call)).filter(|owed| **owed > 0);
-        owed.map(|owed| *owed -= 1).is_some()
+        self.rows_owed.get_mut(&(port, call)).is_some_and(std::mem::take)
+    }
+
+    /// Whether rows that a tab had no room for may be the answer to what it has asked once more: a
+    /// live query that is there may have its turns, and show other ones, before it is looked at for
+    /// that.
+    pub(crate) fn owes_rows_again(&mut self, port: TabId, call: Call) -> bool {
+        self.asked_again.remove(&(port, call))
     }
 
     /// A tab has heard so many of the lists.

@@ -484,7 +484,7 @@ impl Asked {
         matches!(self.message, ToCore::Ask { request: Request::Open(_), .. })
     }
 
-    fn is_mutate(&self) -> bool {
+    pub(crate) fn is_mutate(&self) -> bool {
         matches!(self.message, ToCore::Ask { request: Request::Mutate(_), .. })
     }
 

@@ -405,7 +405,7 @@ impl World {
         for message in messages {
             let is_unasked = match message {
                 FromCore::Status { .. } | FromCore::RejectionNews { .. } => true,
-                // The first ones are the answer, each time that it was asked.
+                // The first ones are the answer.
                 FromCore::Rows { call, .. } => !here.owes_rows(port, *call),
                 _ => false,
             };
@@ -418,6 +418,7 @@ impl World {
                 FromCore::RejectionNews { handle, id, .. } => {
                     here.core_door.is_told_too_early(port, *handle, *id);
                 }
+                FromCore::Rows { call, .. } if here.owes_rows_again(port, *call) => {}
                 _ => is_too_much = true,
             }
         }
@@ -430,6 +431,10 @@ impl World {
         let life = here.life;
         if here.core.as_ref().is_some_and(Client::is_lost) && here.lost_in_life != life {
             here.lost_in_life = life;
+            if here.cleared_in_life != Some(life) {
+                let what = format!("device {device}: the core has lost what nobody has cleared");
+                self.wrong.get_or_insert(what);
+            }
             let delay = 50 + self.rng.below(3_000);
             self.note(&format!("device {device}: the core has lost its data"));
             self.schedule(delay, Event::LostCoreEnds { device, life });

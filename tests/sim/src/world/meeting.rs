@@ -146,7 +146,12 @@ impl World {
         let is_absent = |tab| self.busy.contains_key(tab) || self.hidden.contains(tab);
         let here = self.devices[device].tabs.get(&tab).filter(|_| !is_absent(&waiting.tab));
         let same = here.filter(|it| it.port.is_heard && it.port.core == waiting.core);
-        same.is_some_and(|it| it.unsettled.contains_key(&waiting.call))
+        // Without a store what was issued before may not be recorded, and nothing comes before it.
+        let is_behind = |tab: &&Tab| {
+            !self.devices[device].is_lent()
+                && tab.unsettled.range(..waiting.call).any(|(_, it)| it.is_mutate())
+        };
+        same.filter(|it| !is_behind(it)).is_some_and(|it| it.unsettled.contains_key(&waiting.call))
     }
 
     /// A document is handed over, and the line breaks as the server has it; another device opens it

@@ -69,6 +69,14 @@ struct Asked {
 }
 
 impl Asked {
+    /// Whether nothing waits for an answer, nor for the append that it was sent ahead of.
+    fn is_answered(&self) -> bool {
+        let Self { hellos, opens, lists, reads, appends, staged, .. } = self;
+        let has_asked = !(hellos.is_empty() && opens.is_empty() && lists.is_empty());
+        let has_work = !(reads.is_empty() && appends.is_empty() && staged.is_empty());
+        !has_asked && !has_work
+    }
+
     fn note_crowd(&mut self) {
         let of = |read: &Read| read.wanted.as_ref().map(BTreeSet::len);
         // What an opening reads, a long timeline, is not known here.
@@ -82,6 +90,8 @@ struct Appended {
     names: Vec<DocumentKey>,
     turn: u64,
     is_fenced: bool,
+    /// Whether something else was to be answered as it came.
+    is_behind: bool,
     /// Whether it deletes the document.
     destroys: bool,
 }
@@ -174,6 +184,7 @@ impl Door {
             self.documents.clear();
         }
         let is_fenced = self.holder.is_some_and(|holder| holder != owner);
+        let is_behind = !self.owners.values().all(Asked::is_answered);
         let asked = self.owners.entry(owner).or_default();
         match request {
             StoreRequest::Append { ticket, append } => {
@@ -184,8 +195,9 @@ impl Door {
                     }
                 }
                 self.touched.extend(names.iter().map(|name| (name.clone(), turn)));
-                let names_asked = names.clone();
-                let before = Appended { names: names_asked, turn, is_fenced, destroys: false };
+                let is_behind = is_behind || names.iter().any(|name| asked.failed.contains(name));
+                let (names_asked, destroys) = (names.clone(), false);
+                let before = Appended { names: names_asked, turn, is_fenced, is_behind, destroys };
                 asked.appends.insert(*ticket, before);
                 if !is_fenced {
                     self.appended(owner, names, append);
@@ -193,7 +205,8 @@ impl Door {
             }
             StoreRequest::Destroy { ticket, document } => {
                 let names = vec![document.clone()];
-                let before = Appended { names, turn, is_fenced, destroys: true };
+                let is_behind = is_behind || asked.failed.contains(document);
+                let before = Appended { names, turn, is_fenced, is_behind, destroys: true };
                 asked.appends.insert(*ticket, before);
                 self.documents.remove(document);
                 self.touched.insert(document.clone(), turn);
@@ -419,6 +432,7 @@ impl Door {
             AppendError::Fenced { .. } => appended.is_fenced,
             AppendError::Full => self.was_full,
             AppendError::Device { .. } => self.has_failed,
+            AppendError::Busy => appended.is_behind,
             AppendError::Damaged => self.may_be_damaged,
             AppendError::OutOfPlace { .. } | AppendError::EntryTooLarge { .. } => {
                 self.has_failed || self.was_full
