@@ -550,6 +550,10 @@ impl Swarm {
             (swarm.logs_rot, swarm.limits.document_pages_max) =
                 (false, Limits::DEFAULT.document_pages_max);
         }
+        if swarm.long_cells && (swarm.release_at.is_some() || swarm.forks()) {
+            // A release writes to every cell, whatever that takes.
+            swarm.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;
+        }
         swarm
     }
 
