@@ -107,8 +107,8 @@ export class Connection {
     return call;
   }
 
-  /** Ends a live query. */
-  unwatch(call: number): void {
+  /** Ends a live query, or waits no longer for an answer. */
+  letGo(call: number): void {
     this.#callers.delete(call);
     this.#run({ type: 'unwatch', call });
   }

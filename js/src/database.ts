@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** A document as an app sees it. */
 
 import { isPassing, isSame } from './call.js';
@@ -24,7 +25,7 @@ import {
   InvalidOptionError,
   noRoomFor,
   QueryError,
-  type TidelogError,
+  TidelogError,
   UnknownMutationError,
 } from './errors.js';
 import { LiveQuery } from './live-query.js';
@@ -70,6 +71,12 @@ export interface DatabaseEvents {
   rejected: Rejection;
 }
 
+/** What can be given up. */
+export interface Abortable {
+  /** Gives up: a call rejects with its reason, and a listener or a live query is called no more. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => void> };
 
 /** An open document. Calls take effect in the order in which they are made. */
@@ -89,7 +96,8 @@ export class Database<Defined extends Mutations = Mutations> {
   /** The name of the newest mutation: eight random bytes, and a counter that shows their order. */
   readonly #callId = crypto.getRandomValues(new Uint8Array(16)).fill(0, 8);
   readonly #listeners: Listeners = { status: new Set(), error: new Set(), rejected: new Set() };
-  readonly #live = new Set<{ close(): void }>();
+  /** Those that run. */
+  readonly #live = new Set<{ endWith(error: TidelogError): void }>();
   #status: Status;
   /** The journal whose LSNs the status counts; undefined while it is not on the disk. */
   #journal: Uint8Array | undefined;
@@ -130,16 +138,20 @@ export class Database<Defined extends Mutations = Mutations> {
    * if (milk) await db.mutate.remove({ id: milk.id });
    * ```
    */
-  query<R = Row>(sql: string, params?: Params): Promise<R[]> {
+  query<R = Row>(sql: string, params?: Params, { signal }: Abortable = {}): Promise<R[]> {
     return this.#ask(
       'query',
       () => bindQuery(sql, params),
       (answer) => (answer.type === 'rows' ? (decodeRows(answer.rows) as R[]) : undefined),
+      { signal },
     );
   }
 
   /**
-   * Runs a query now, and again whenever something that it read has changed.
+   * A query that runs while somebody listens: then, and again whenever something that it read has
+   * changed. {@link close} ends it, and tells whoever listens.
+   *
+   * @param options a `signal` that closes it.
    *
    * @example
    * ```ts
@@ -149,23 +161,29 @@ export class Database<Defined extends Mutations = Mutations> {
    *   if (rows.length === 0) break;
    * }
    * stop();
-   * live.close();
    * ```
    */
-  live<R = Row>(sql: string, params?: Params): LiveQuery<R> {
+  live<R = Row>(sql: string, params?: Params, { signal }: Abortable = {}): LiveQuery<R> {
+    const bound = bindOrFail(sql, params);
     const query: LiveQuery<R> = new LiveQuery((take) => {
-      const message = this.#try(() => bindQuery(sql, params), take);
-      if (!message) return () => this.#live.delete(query);
+      if (this.#closed) throw closedError();
+      if (bound instanceof TidelogError) {
+        take(bound);
+        return () => {};
+      }
+      const message = { ...bound, handle: this.#handle };
       const call = this.#connection.call('watch', message, (answer, last) => {
         if (answer.type !== 'failed') take(answer);
         else take(answer.error, !last && isPassing(answer.error));
       });
+      this.#live.add(query);
       return () => {
         this.#live.delete(query);
-        this.#connection.unwatch(call);
+        this.#connection.letGo(call);
       };
     });
-    this.#live.add(query);
+    if (signal?.aborted) query.close();
+    signal?.addEventListener('abort', () => query.close(), { once: true });
     return query;
   }
 
@@ -185,11 +203,17 @@ export class Database<Defined extends Mutations = Mutations> {
   on<Name extends keyof DatabaseEvents>(
     event: Name,
     listener: (it: DatabaseEvents[Name]) => void,
+    { signal }: Abortable = {},
   ): () => void {
     const own = (it: DatabaseEvents[Name]): void => listener(it);
     if (!Object.hasOwn(this.#listeners, event)) {
       throw new InvalidOptionError(`there is no event ${event}`);
     }
+    const stop = (): void => {
+      this.#listeners[event].delete(own);
+    };
+    if (signal?.aborted) return stop;
+    signal?.addEventListener('abort', stop, { once: true });
     this.#listeners[event].add(own);
     if (event === 'rejected' && !this.#closed) {
       this.#connection.tell('listenRejections', { handle: this.#handle });
@@ -198,7 +222,7 @@ export class Database<Defined extends Mutations = Mutations> {
     if (event === 'error' && error) {
       queueMicrotask(() => this.#listeners[event].has(own) && callBack(() => own(error as never)));
     }
-    return () => this.#listeners[event].delete(own);
+    return stop;
   }
 
   /**
@@ -206,12 +230,12 @@ export class Database<Defined extends Mutations = Mutations> {
    * visible here. Rejects where trying again cannot help, where there is no engine, and where no
    * tab has opened a synced document with its server.
    */
-  sync(): Promise<void> {
+  sync({ signal }: Abortable = {}): Promise<void> {
     return this.#ask(
       'sync',
       () => ({}),
       () => {},
-      false,
+      { signal, limited: false },
     );
   }
 
@@ -223,11 +247,12 @@ export class Database<Defined extends Mutations = Mutations> {
    * const file = new Blob([await db.export()], { type: 'application/vnd.sqlite3' });
    * ```
    */
-  export(): Promise<Uint8Array<ArrayBuffer>> {
+  export({ signal }: Abortable = {}): Promise<Uint8Array<ArrayBuffer>> {
     return this.#ask(
       'export',
       () => ({}),
       (answer) => (answer.type === 'exported' ? answer.file.slice() : undefined),
+      { signal },
     );
   }
 
@@ -262,8 +287,13 @@ export class Database<Defined extends Mutations = Mutations> {
     return this.#closed;
   }
 
+  /** The same as {@link close}, at the end of an `await using` block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   async #leave(): Promise<void> {
-    for (const query of this.#live) query.close();
+    for (const query of this.#live) query.endWith(closedError());
     try {
       await this.#ask(
         'close',
@@ -334,9 +364,19 @@ export class Database<Defined extends Mutations = Mutations> {
         issued.confirmed({ lsn: answer.lsn });
       } else if (answer.type === 'failed' || answer.type === 'rejected') {
         issued.failed(answer.error, last);
+        if (answer.type === 'rejected' && !issued.isAwaited()) this.#warn(name, args, answer.error);
       }
     });
     return issued.receipt;
+  }
+
+  /** Nobody would hear that a mutation was undone. */
+  #warn(name: string, args: Bound, error: TidelogError): void {
+    if (this.#listeners.rejected.size > 0) return;
+    const { params } = this.#doctype.mutations[name]!;
+    const given = unbindArguments(params, Object.fromEntries(args));
+    const advice = "listen to db.on('rejected'), or to receipt.confirmed";
+    console.error(`${name} was undone (${advice}):`, given, error);
   }
 
   /** The message, or undefined after `fail` was told why there is none. */
@@ -361,12 +401,23 @@ export class Database<Defined extends Mutations = Mutations> {
     kind: Kind,
     message: () => Omit<ToCore[Kind], 'call' | 'handle'>,
     result: (answer: Answer) => T | undefined,
-    limited = true,
+    { signal, limited = true }: Abortable & { limited?: boolean } = {},
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(signal.reason);
+        return;
+      }
       const whole = this.#try(message, reject) as Omit<ToCore[Kind], 'call'> | undefined;
       if (!whole) return;
+      const abort = (): void => {
+        this.#connection.letGo(call);
+        reject(signal!.reason);
+      };
+      let isSettled = false;
       const take = (answer: Answer): void => {
+        isSettled = true;
+        signal?.removeEventListener('abort', abort);
         if (answer.type === 'failed') reject(answer.error);
         else {
           try {
@@ -376,7 +427,8 @@ export class Database<Defined extends Mutations = Mutations> {
           }
         }
       };
-      this.#connection.call(kind, whole, take, limited);
+      const call = this.#connection.call(kind, whole, take, limited);
+      if (!isSettled) signal?.addEventListener('abort', abort, { once: true });
     });
   }
 
@@ -440,7 +492,21 @@ function closedError(): TidelogError {
   return new DocumentClosedError('the document was closed: open it again');
 }
 
-function bindQuery(sql: string, params: Params | undefined): { sql: string; params: QueryParams } {
+/** The message of a query, or why there is none. */
+function bindOrFail(...of: Parameters<typeof bindQuery>): BoundQuery | TidelogError {
+  try {
+    return bindQuery(...of);
+  } catch (error) {
+    return error as TidelogError;
+  }
+}
+
+interface BoundQuery {
+  sql: string;
+  params: QueryParams;
+}
+
+function bindQuery(sql: string, params: Params | undefined): BoundQuery {
   if (typeof sql !== 'string') throw new QueryError('SQL has to be a string');
   let size = 0;
   const count = (part: unknown): void => {

@@ -47,6 +47,8 @@ export interface Receipt extends Promise<Durability> {
 /** A receipt together with what settles it. */
 export interface Issued {
   readonly receipt: Receipt;
+  /** Whether anybody has asked for the verdict. */
+  isAwaited(): boolean;
   durable(durability: Durability): void;
   confirmed(confirmation: Confirmation): void;
   /** It is not durable; with `last` it has no verdict either. */
@@ -58,6 +60,7 @@ export function issue(): Issued {
   const durable = settling<Durability>();
   const confirmed = settling<Confirmation>();
   confirmed.promise.catch(() => {});
+  let isAwaited = false;
   const receipt = durable.promise as Receipt;
   Object.defineProperties(receipt, {
     durable: { value: receipt },
@@ -65,12 +68,14 @@ export function issue(): Issued {
       get() {
         // Who asks for the verdict hears of any failure by it.
         durable.promise.catch(() => {});
+        isAwaited = true;
         return confirmed.promise;
       },
     },
   });
   return {
     receipt,
+    isAwaited: () => isAwaited,
     durable: durable.resolve,
     confirmed: confirmed.resolve,
     failed(error, last) {

@@ -2,8 +2,13 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Caller, Connection, OpenDocument } from '../src/connection.js';
 import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
-import { BudgetExceededError, EngineError, QueryError, RejectedError } from '../src/errors.js';
-import { LiveQuery } from '../src/live-query.js';
+import {
+  BudgetExceededError,
+  DocumentClosedError,
+  EngineError,
+  QueryError,
+  RejectedError,
+} from '../src/errors.js';
 import type { Answer, EntryId, Params, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 
@@ -25,6 +30,9 @@ let asked: ToCore['mutate'][] = [];
 /** What was said that is not answered, in order. */
 let said: string[] = [];
 
+/** The calls that nobody waits for any more. */
+let leftAlone: number[] = [];
+
 /** The document that was opened last, as its core tells it news. */
 let told: OpenDocument;
 
@@ -40,7 +48,7 @@ function answeredBy(answer: Answer, status: Partial<Status> = {}, head?: EntryId
       queueMicrotask(() => callSafely(() => caller(answer, true)));
       return 1;
     },
-    unwatch: () => {},
+    letGo: (call: number) => leftAlone.push(call),
     tell: (kind: string) => said.push(kind),
   };
   const opened = { handle: 1, doctype: KIND };
@@ -77,12 +85,94 @@ test('a live query tells of an answer that this page cannot take', async () => {
   expect(listener.mock.calls).toEqual([[undefined, expect.any(EngineError)]]);
 });
 
-test('a document forgets a live query that was closed, also one that was never asked', async () => {
+test('a document that is closed tells its live queries, and those that begin then', async () => {
   const db = answeredBy({ type: 'done' });
-  const close = vi.spyOn(LiveQuery.prototype, 'close');
-  for (const params of [[], [{}]]) db.live('select ?', params).close();
+  const [runs, idle, closed] = [db.live('select 1'), db.live('select 2'), db.live('select 3')];
+  const heard: unknown[] = [];
+  runs.subscribe((_, error) => heard.push(error));
+  closed.subscribe((_, error) => heard.push(error));
+  closed.close();
   await db.close();
-  expect(close).toHaveBeenCalledTimes(2);
+  expect(heard).toEqual([expect.any(DocumentClosedError)]);
+  for (const query of [runs, idle]) {
+    expect(() => query.subscribe(() => {})).toThrow('the document was closed');
+  }
+});
+
+test('a live query without a statement tells so, and asks for nothing', async () => {
+  asked = [];
+  const heard = vi.fn();
+  answeredBy({ type: 'done' })
+    .live('select ?', [{}] as never)
+    .subscribe((_, error) => heard(error));
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(heard.mock.calls).toEqual([[expect.any(QueryError)]]);
+  expect(asked).toEqual([]);
+});
+
+test.each(['query', 'sync', 'export'] as const)('%s can be given up', async (kind) => {
+  const db = answeredBy({ type: 'done' });
+  const ask = (signal: AbortSignal): Promise<unknown> =>
+    kind === 'query' ? db.query('select 1', [], { signal }) : db[kind]({ signal });
+  [asked, leftAlone] = [[], []];
+  const why = new Error('enough');
+  await expect(ask(AbortSignal.abort(why))).rejects.toBe(why);
+  expect(asked).toEqual([]);
+  const controller = new AbortController();
+  const asks = ask(controller.signal);
+  controller.abort(why);
+  await expect(asks).rejects.toBe(why);
+  expect(leftAlone).toEqual([1]);
+  const late = new AbortController();
+  await ask(late.signal);
+  late.abort();
+  expect(leftAlone).toEqual([1]);
+});
+
+test('listeners and live queries can be given up', async () => {
+  const db = answeredBy({ type: 'done' });
+  const heard = vi.fn();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const live = db.live('select 1', [], { signal });
+  live.subscribe(heard);
+  db.on('status', heard, { signal });
+  controller.abort();
+  expect(() => live.subscribe(heard)).toThrow(DocumentClosedError);
+  expect(() => db.live('select 1', [], { signal }).subscribe(heard)).toThrow(DocumentClosedError);
+  db.on('status', heard, { signal });
+  told.news({
+    type: 'status',
+    status: {} as Status,
+    memo: { word: 0, copy: undefined, head: undefined },
+  });
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(heard).not.toHaveBeenCalled();
+});
+
+test('a document is closed at the end of its block', async () => {
+  const db = answeredBy({ type: 'done' });
+  await db[Symbol.asyncDispose]();
+  await expect(db.query('select 1')).rejects.toThrow(DocumentClosedError);
+});
+
+test('a rejection that nobody would hear of is written to the console', async () => {
+  const written = vi.spyOn(console, 'error').mockImplementation(() => {});
+  const entry = { journal: new Uint8Array(16), life: new Uint8Array(16), lsn: 1 };
+  const error = new RejectedError('add was rejected: no');
+  const rejecting = () => answeredBy({ type: 'rejected', entry, error } as Answer);
+  const args = { b: new Uint8Array([7]) };
+  await rejecting()
+    .mutate.add(args)
+    .confirmed.catch(() => {});
+  const listening = rejecting();
+  listening.on('rejected', () => {});
+  await listening.mutate.add(args).catch(() => {});
+  expect(written).not.toHaveBeenCalled();
+  await rejecting()
+    .mutate.add(args)
+    .catch(() => {});
+  expect(written.mock.calls).toEqual([[expect.stringContaining('add was undone'), args, error]]);
 });
 
 test('W19: nothing but the file is in the buffer of an export', async () => {
@@ -160,6 +250,7 @@ test('the names of mutations count up through each handle, and are those of no o
 });
 
 test('a verdict that comes first says where its mutation is on the disk', async () => {
+  vi.spyOn(console, 'error').mockImplementation(() => {});
   const entry: EntryId = { journal: new Uint8Array(16), life: new Uint8Array(16), lsn: 7 };
   const { mutate } = answeredBy({ type: 'confirmed', entry, lsn: 15 });
   const receipt = mutate.add({ b: new Uint8Array() });
