@@ -202,9 +202,13 @@ export class Tab {
     const call = newCall(kind, message, until);
     this.#calls.set(message.call, call);
     this.#wakeAt(until);
+    // Nothing that was asked before comes behind it.
+    if (kind === 'destroy') {
+      for (const document of this.#named(message as DocumentName)) this.#closeIfShut(document);
+    }
     // Who asks anew shall not wait for a pause to end.
     if (this.#link.stage === 'off') this.#link.start(this.#now);
-    else if (this.#canAsk(call)) this.#ask(message.call, call);
+    else if (!call.sent && this.#canAsk(call)) this.#ask(message.call, call);
     const document = this.#documentOf(call);
     if (document && kind === 'close') this.#closeIfShut(document);
   }
@@ -235,10 +239,14 @@ export class Tab {
   }
 
   /** The handles of a document that are being opened again. */
-  #reopened({ document, user }: DocumentName): Document[] {
+  #reopened(name: DocumentName): Document[] {
+    return this.#named(name).filter(({ state }) => state === 'opening');
+  }
+
+  /** The handles of a document. */
+  #named({ document, user }: DocumentName): Document[] {
     const documents = [...this.#documents.values()];
-    const isIt = ({ open }: Document) => open.document === document && open.user === user;
-    return documents.filter((it) => it.state === 'opening' && isIt(it));
+    return documents.filter(({ open }) => open.document === document && open.user === user);
   }
 
   #documentOf({ message }: Call): Document | undefined {

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { InvalidOptionError, RejectedError, StorageError } from '../../src/errors.js';
 import type { EntryId, ToCore } from '../../src/messages.js';
-import { COPY, entry, opened, openedToDelete, type Stage, saidOf, stands } from './stage.js';
+import { COPY, endOf, entry, opened, openedToDelete, type Stage, saidOf, stands } from './stage.js';
 
 test('W6: `unknown` where a dead core was handed the mutation, `none` where none was', () => {
   const { stage, handle } = opened();
@@ -228,4 +228,24 @@ test('a durable mutation waits for its verdict, whatever becomes of the engine',
   stage.work().reopen();
   expect(stage.errors(call)).toEqual([]);
   expect(stage.posted('mutate').at(-1)).toMatchObject({ call, again: { durable: entry } });
+});
+
+test('what is deleted while it is shut is not made anew for what was asked before', () => {
+  const { stage, handle } = openedToDelete();
+  stage.survive();
+  const [again] = stage.posted('open').slice(-1);
+  const error = new StorageError('for now');
+  stage.answer(again!.call as number, { type: 'failed', error });
+  const mutate = stage.call('mutate', { handle, name: 'm' });
+  const close = stage.call('close', { handle });
+  const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+  expect(endOf(stage, close)).toBe('done');
+  expect(stage.errors(mutate)).toEqual([
+    { code: 'document-closed', outcome: 'unknown', last: true },
+  ]);
+  expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
+  stage.answer(destroy, { type: 'done' });
+  stage.log = [];
+  stage.pass(20_000);
+  expect([...stage.posted('open'), ...stage.posted('mutate')]).toEqual([]);
 });

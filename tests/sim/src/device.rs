@@ -66,9 +66,9 @@ pub(crate) struct Device {
     pub(crate) lending: Lending,
     /// Bytes of the lists that were told to each tab, and that it has not said to have heard.
     unheard: BTreeMap<TabId, VecDeque<usize>>,
-    /// Calls that have asked for rows, and whether none came yet; those that have asked once more.
-    rows_owed: BTreeMap<(TabId, Call), bool>,
-    asked_again: BTreeSet<(TabId, Call)>,
+    /// How often each call has asked for rows that did not come yet, and how often once more.
+    rows_owed: BTreeMap<(TabId, Call), u32>,
+    asked_again: BTreeMap<(TabId, Call), u32>,
     /// Whether something is wrong with the log of its store.
     pub(crate) has_damaged_log: bool,
     /// Whether the core is killed as soon as it is lent a page server.
@@ -195,7 +195,7 @@ impl Device {
             lending: Lending::default(),
             unheard: BTreeMap::new(),
             rows_owed: BTreeMap::new(),
-            asked_again: BTreeSet::new(),
+            asked_again: BTreeMap::new(),
             has_damaged_log: false,
             ends_once_lent: false,
             last_tab: 0,
@@ -238,25 +238,26 @@ impl Device {
     /// A tab asks for rows, some of which it may have asked for before.
     pub(crate) fn asks_for_rows(&mut self, port: TabId, messages: &[ToCore]) {
         for message in messages {
-            if let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } =
-                message
-                && self.rows_owed.insert((port, *call), true).is_some()
-            {
-                self.asked_again.insert((port, *call));
-            }
+            let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } = message
+            else {
+                continue;
+            };
+            let is_again = self.rows_owed.contains_key(&(port, *call));
+            *self.rows_owed.entry((port, *call)).or_default() += 1;
+            *self.asked_again.entry((port, *call)).or_default() += u32::from(is_again);
         }
     }
 
-    /// Whether rows are the first ones that a tab is told of what it has asked.
+    /// Whether rows are the answer to what a tab has asked.
     pub(crate) fn owes_rows(&mut self, port: TabId, call: Call) -> bool {
-        self.rows_owed.get_mut(&(port, call)).is_some_and(std::mem::take)
+        take_one(&mut self.rows_owed, (port, call))
     }
 
     /// Whether rows that a tab had no room for may be the answer to what it has asked once more: a
     /// live query that is there may have its turns, and show other ones, before it is looked at for
     /// that.
     pub(crate) fn owes_rows_again(&mut self, port: TabId, call: Call) -> bool {
-        self.asked_again.remove(&(port, call))
+        take_one(&mut self.asked_again, (port, call))
     }
 
     /// A tab has heard so many of the lists.
@@ -484,6 +485,11 @@ pub(crate) fn rot(disk: &CrashDevice, rng: &mut Rng) -> bool {
     let is_changed = places.try_for_each(&mut flip).and_then(|()| file.request_flush());
     disk.complete_flushes();
     is_changed.is_ok()
+}
+
+/// Whether there is one of it, which is taken.
+fn take_one(of: &mut BTreeMap<(TabId, Call), u32>, at: (TabId, Call)) -> bool {
+    of.get_mut(&at).filter(|left| **left > 0).map(|left| *left -= 1).is_some()
 }
 
 /// Some bytes of a log are others, so that whoever opens the store sees that something is missing.

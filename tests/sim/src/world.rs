@@ -405,7 +405,7 @@ impl World {
         for message in messages {
             let is_unasked = match message {
                 FromCore::Status { .. } | FromCore::RejectionNews { .. } => true,
-                // The first ones are the answer.
+                // The first ones are the answer, each time that it was asked.
                 FromCore::Rows { call, .. } => !here.owes_rows(port, *call),
                 _ => false,
             };
