@@ -4,6 +4,7 @@ use tidelog_disk::{Disk, DiskError};
 
 use crate::frame::{self, BatchPart, FRAME_HEADER_SIZE};
 use crate::header::{Header, Salt};
+use crate::scan::WINDOW_SIZE;
 use crate::window::{FoundFrame, Window};
 use crate::writer::Writer;
 use crate::{FrameHead, Log, LogFile, ReadError};
@@ -105,7 +106,9 @@ impl<D: Disk> Log<D> {
         visit: &mut dyn FnMut(FoundFrame<'_>, BatchPart),
     ) -> Result<u64, ReadError> {
         let limit = limit.min(self.written_size());
-        let mut window = Window::new(&self.files[self.active.index()], self.header, size);
+        // What is in memory at once is bounded, however much is to be read.
+        let piece = size.min(WINDOW_SIZE);
+        let mut window = Window::new(&self.files[self.active.index()], self.header, piece);
         let mut at = offset;
         while at < limit && at - offset < size as u64 {
             let behind = window.frame_behind(at, |_| true)?;

@@ -27,6 +27,8 @@ use tidelog_types::{BudgetLimits, CallId, Lsn, Pgid};
 struct Counts {
     calls: u64,
     read: u64,
+    /// Bytes that were read at once.
+    read_max: u64,
     written: u64,
     /// Blocks that a device writes as one.
     blocks: u64,
@@ -44,6 +46,7 @@ impl Counted {
         let mut counts = self.counts.get();
         counts.calls += 1;
         counts.read += read as u64;
+        counts.read_max = counts.read_max.max(read as u64);
         counts.written += written as u64;
         self.counts.set(counts);
     }
@@ -106,13 +109,14 @@ impl Store {
 
     /// What something costs.
     fn cost<A>(&mut self, work: impl FnOnce(&mut PageServer<Counted>) -> A) -> (A, Counts) {
-        let before = self.counts.get();
+        let before = Counts { read_max: 0, ..self.counts.get() };
+        self.counts.set(before);
         let answer = work(&mut self.server);
         let after = self.counts.get();
         let (calls, read) = (after.calls - before.calls, after.read - before.read);
         let (written, blocks) = (after.written - before.written, after.blocks - before.blocks);
         let flushes = after.flushes - before.flushes;
-        (answer, Counts { calls, read, written, blocks, flushes })
+        (answer, Counts { calls, read, read_max: after.read_max, written, blocks, flushes })
     }
 
     fn settle(&mut self) -> Vec<StoreReply> {
@@ -175,6 +179,38 @@ fn no_poll_of_a_change_over_does_more_for_a_larger_store() {
         // The other log is written in chunks.
         assert!(most.written <= 280 * 1024, "of {documents} documents: {most:?}");
     }
+}
+
+/// Goal: a burst of appends amid a change-over takes no memory of its size. Method: as a log is
+/// read, more is appended to it than anybody has in memory at once, before it is read on.
+#[test]
+fn what_is_appended_amid_a_change_over_is_not_read_at_once() {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 2 << 20, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    let pages: Vec<_> = (1..=250).map(|pgid| (pgid, 7)).collect();
+    let mut ticket = 0;
+    let mut append = |store: &mut Store, count: u64| {
+        for _ in 0..count {
+            ticket += 1;
+            let large = storage(&format!("large-{ticket}"), [entry(1, 2, 250, &pages)]);
+            store.server.serve(OWNER, request(ticket, large));
+        }
+    };
+    append(&mut store, 4);
+    store.server.flush();
+    store.server.poll();
+    let before = store.shown("generation ");
+    append(&mut store, 16);
+    store.server.flush();
+    let mut most = 0;
+    while store.shown("generation ") == before {
+        assert!(store.server.wants_poll(), "it changes over");
+        let ((), cost) = store.cost(|server| drop(server.poll()));
+        most = most.max(cost.read_max);
+    }
+    assert!(most > 256 * 1024, "much is read for what was appended: {most}");
+    assert!(most <= 1024 * 1024, "{most} bytes at once");
 }
 
 /// Goal: no poll of a change-over does more for a larger document. Method: one of pages in the log,
