@@ -137,6 +137,15 @@ impl Channels {
         self.open.insert(channel, OpenChannel { document, room: room.downgrade() });
     }
 
+    /// Whether there may be no further one. Of those that were refused, and that their client has
+    /// not closed, some have no room any more: they are forgotten first.
+    fn is_full(&mut self) -> bool {
+        if self.open.len() >= CONNECTION_CHANNELS_MAX {
+            self.open.retain(|_, channel| channel.room.strong_count() > 0);
+        }
+        self.open.len() >= CONNECTION_CHANNELS_MAX
+    }
+
     /// Forgets a channel, and tells its room if it was the last one there.
     fn close(&mut self, channel: Channel) {
         let Some(OpenChannel { document, room }) = self.open.remove(&channel) else { return };
@@ -327,7 +336,12 @@ impl Reader {
             _ => self.channels.open.get(&channel).and_then(|known| known.room.upgrade()),
         };
         // A channel that was refused or closed may still have had some messages on the way.
-        let Some(room) = room else { return Flow::Continue(()) };
+        let Some(room) = room else {
+            if is_last {
+                self.channels.close(channel);
+            }
+            return Flow::Continue(());
+        };
         let connection = self.connection.clone();
         let message = Box::new(message);
         let mail = RoomMail::Message { connection, channel, message, permit };
@@ -356,7 +370,7 @@ impl Reader {
             let reason = "no document can have that name".to_owned();
             return refuse(Refusal::Protocol { reason });
         };
-        if known.is_none() && self.channels.open.len() >= CONNECTION_CHANNELS_MAX {
+        if known.is_none() && self.channels.is_full() {
             let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
             return refuse(Refusal::Protocol { reason });
         }
@@ -694,6 +708,34 @@ mod tests {
         channels.enter(Channel(1), document, &later);
         drop(channels);
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
+    }
+
+    /// Goal: a number is free again once its channel is closed, and whoever is refused again and
+    /// again, and closes nothing, is heard. Method: channels of a room that is gone.
+    #[tokio::test]
+    async fn a_channel_whose_room_is_gone_keeps_no_number() {
+        let scene = Scene::new(RoomSettings::default());
+        let (connection, _end) = Connection::new(ConnId(7));
+        let mut reader = Reader {
+            connection,
+            shared: Arc::new(Shared::of(&scene)),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(1)),
+            early: None,
+        };
+        let (gone, _) = unbounded_channel();
+        let gone_name = DocumentKey::new("gone", "").expect("a name");
+        for number in (0..).take(CONNECTION_CHANNELS_MAX) {
+            reader.channels.enter(Channel(number), gone_name.clone(), &gone);
+        }
+        drop(gone);
+        let own = Arc::clone(&reader.permits).try_acquire_owned().expect("there is room");
+        let permit = MessagePermit::new(own, None, &Arc::default());
+        let close = ToServer::About { channel: Channel(1), body: ToRoom::Close };
+        assert_eq!(reader.take(close, permit), Flow::Continue(()));
+        assert!(matches!(reader.open(Channel(1), "list"), Flow::Continue(Some(_))));
+        let next = u32::try_from(CONNECTION_CHANNELS_MAX).expect("few");
+        assert!(matches!(reader.open(Channel(next), "list"), Flow::Continue(Some(_))));
     }
 
     /// Goal: what a large message takes is given back with it, and not before. Method: a room that
