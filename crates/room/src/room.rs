@@ -710,6 +710,7 @@ impl Room {
                     self.broadcast = Some(Broadcast::of_planted(position));
                 }
             }
+            After::Recorded(_) => {}
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_bytes::ByteBuf;
 use tidelog_pages::{Append, AppendLedger, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::FromRoom;
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, EntryId, JournalId, Lsn, Position};
 
 use super::Answer;
@@ -25,6 +26,8 @@ pub(super) enum After {
     Planted(Position),
     /// Answer the shell.
     Answer(u64, Answer),
+    /// So many pages of memory are free again, which the record has taken.
+    Recorded(usize),
 }
 
 /// What the room hands to the store, with what waits for it.
@@ -75,7 +78,9 @@ impl Outbox {
     }
 
     pub(super) fn record(&mut self, record: Vec<u8>) {
+        let pages_count = record.len().div_ceil(PAGE_SIZE);
         self.ledger.draft().record = Some(ByteBuf::from(record));
+        self.after(After::Recorded(pages_count));
     }
 
     /// Begins another storage journal; what was appended before must be on its way.
@@ -212,7 +217,8 @@ impl Outbox {
         self.ledger.has_ready()
     }
 
-    /// How much is held until it may leave: pages of entries, and one for each thing to be said.
+    /// How much is held until it may leave: pages of entries and of records, and one for each thing
+    /// to be said.
     pub(super) fn held(&self) -> usize {
         self.held
     }
@@ -253,7 +259,11 @@ impl Outbox {
                 After::Answer(request, _) => lost.questions.push(request),
                 After::TellChannel(channel_id, _) => lost.channel_ids.push(channel_id),
                 // It is for subscribers.
-                After::Tell(..) | After::Follow { .. } | After::Entry(..) | After::Planted(_) => {}
+                After::Tell(..)
+                | After::Follow { .. }
+                | After::Entry(..)
+                | After::Planted(_)
+                | After::Recorded(_) => {}
             }
         }
         lost
@@ -275,6 +285,7 @@ impl Outbox {
 fn held_of(after: &After) -> usize {
     match after {
         After::Entry(entry, _) => 1 + entry.set.pages.len(),
+        After::Recorded(pages_count) => *pages_count,
         _ => 1,
     }
 }

@@ -177,6 +177,34 @@ fn the_doctypes_of_a_document_are_bounded_in_bytes() {
     assert!(said[4..].iter().all(|said| said == "refused DoctypeMismatch"), "{said:?}");
 }
 
+/// Goal: what is on its way to the disk is bounded, records as well. Method: a document of large
+/// doctypes, which is written down whole with each small one that comes while the disk is slow.
+#[test]
+fn records_on_their_way_to_the_disk_take_a_bounded_amount_of_memory() {
+    let mut scene = Scene::new();
+    let version = |name: String| {
+        let mut doctype = notes();
+        doctype.mutations.truncate(1);
+        doctype.mutations[0].name = name;
+        doctype
+    };
+    for large in ["a", "b", "c", "d"] {
+        let doctype = version(large.repeat(7 << 19));
+        let said = brief(&scene.open_as(ANN, &doctype, None, Intent::Follow));
+        assert!(said[0].starts_with("opened"), "{said:?}");
+    }
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    for number in 0..10 {
+        scene.open_as(ANN, &version(format!("add{number}")), None, Intent::Follow);
+    }
+    assert!(scene.room.outbox.in_flight_count() <= 2);
+    assert!(!scene.room.takes_messages(), "so its clients are listened to no longer");
+    scene.release();
+    let heard = brief(&scene.heard(ANN));
+    let opened = heard.iter().filter(|said| said.starts_with("opened"));
+    assert_eq!(opened.count(), 10, "{heard:?}");
+}
+
 /// V13. Goal: nobody fills a document with doctypes until nobody gets in. Method: as many versions
 /// as there may be, each of which succeeds the one before, and one more.
 #[test]
