@@ -103,6 +103,8 @@ pub struct Room {
     overdue_count: u32,
     /// Whether it has as little time for that as while others wait.
     is_pressed: bool,
+    /// Whether all rooms together have too much on its way to the store.
+    is_store_pressed: bool,
     /// Those who would like to, once it is known what became of that, in the order in which they
     /// came.
     offers: VecDeque<(ChannelId, OpenRequest)>,
@@ -246,6 +248,7 @@ impl Room {
             seed_progress: None,
             overdue_count: 0,
             is_pressed: false,
+            is_store_pressed: false,
             offers: VecDeque::new(),
             has_abandoned: false,
             broadcast: None,
@@ -331,6 +334,18 @@ impl Room {
     #[must_use]
     pub fn is_amid_run(&self) -> bool {
         self.fetch.is_some() || self.faults_count > 0
+    }
+
+    /// About how many bytes of it are on their way to the store and not durable yet.
+    #[must_use]
+    pub fn in_flight_size(&self) -> usize {
+        self.outbox.held() * PAGE_SIZE
+    }
+
+    /// Whether so much is on its way to the store from all rooms that this one runs nothing before
+    /// all of its own is durable.
+    pub fn press_store(&mut self, is_pressed: bool) {
+        self.is_store_pressed = is_pressed;
     }
 
     /// How many bytes of pages were fetched for that run.
@@ -493,7 +508,11 @@ impl Room {
 
     /// Whether so much is not durable yet that nothing more is run before some of it is.
     fn is_full(&self) -> bool {
-        self.outbox.held() >= self.settings.limits.room_pages_in_flight_max
+        let pages_max = match self.is_store_pressed {
+            true => 1,
+            false => self.settings.limits.room_pages_in_flight_max,
+        };
+        self.outbox.held() >= pages_max
     }
 
     /// Works off the queue until it is empty, waits for the store, or has cost enough.

@@ -12,6 +12,8 @@ pub(crate) struct Counters {
     pub(crate) rooms: AtomicU64,
     /// Bytes that rooms keep for their next messages, about.
     pub(crate) rooms_kept_size: AtomicU64,
+    /// Bytes that rooms have on their way to the disk, about.
+    pub(crate) rooms_in_flight_size: AtomicU64,
     /// Bytes that rooms keep of documents that are handed over, about.
     pub(crate) seeds_kept_size: AtomicU64,
     /// Bytes of small messages that no room has worked off yet, about.
@@ -55,6 +57,7 @@ impl Counters {
             ("connections", "gauge", "Connections that are open.", &self.connections),
             ("rooms", "gauge", "Documents that have a room now.", &self.rooms),
             ("rooms_kept_bytes", "gauge", "Kept for next messages, about.", &self.rooms_kept_size),
+            ("in_flight_bytes", "gauge", "On their way to the disk.", &self.rooms_in_flight_size),
             ("seeds_kept_bytes", "gauge", "Kept of documents handed over.", &self.seeds_kept_size),
             ("small_waiting_bytes", "gauge", "Small messages that wait.", &self.small_waiting_size),
             ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),

@@ -212,6 +212,9 @@ pub struct Limits {
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
+    /// Bytes that all rooms of a server together have on their way to the disk: beyond it a room
+    /// runs no more until all of its own have got there.
+    pub rooms_in_flight_size_max: u64,
     /// Bytes that all rooms of a server together keep in memory for their next messages, and for
     /// runs. Beyond that a room gives back after each step what it keeps, but not what a run has
     /// read that goes on; and of the runs that have read [much](Self::turnless_run_size_max) one
@@ -292,6 +295,7 @@ impl Limits {
         handled_rejections_kept_max: 64,
         tab_unheard_size_max: 1024 * 1024,
         room_pages_in_flight_max: 1024,
+        rooms_in_flight_size_max: 256 * 1024 * 1024,
         rooms_kept_size_max: 256 * 1024 * 1024,
         turnless_run_size_max: 1024 * 1024,
         seeds_kept_size_max: 64 * 1024 * 1024,

@@ -95,6 +95,8 @@ pub(super) struct RoomTask {
     kept_size: u64,
     /// And of what all rooms keep of documents that are handed over.
     seed_size: u64,
+    /// And of what all rooms have on its way to the disk.
+    in_flight_size: u64,
     /// When those that wait here were last looked through.
     swept_at: Option<Instant>,
     run_turn: RunTurn,
@@ -134,6 +136,7 @@ impl RoomTask {
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
+            in_flight_size: 0,
             swept_at: None,
             run_turn: RunTurn::NotNeeded,
         }
@@ -144,7 +147,11 @@ impl RoomTask {
         debug!(document = %self.document, "room opened");
         while let Some(input) = self.next_input().await {
             self.is_resting = false;
+            let in_flight_size_max = self.rooms.settings.limits.rooms_in_flight_size_max;
+            let is_too_much = self.keep_in_flight() > in_flight_size_max;
+            self.room.press_store(is_too_much);
             self.step(input);
+            self.keep_in_flight();
             if self.keep() > self.kept_size_max() {
                 self.room.rest_deeply();
                 self.keep();
@@ -298,6 +305,12 @@ impl RoomTask {
         move_to(&self.rooms.counters.rooms_kept_size, &mut self.kept_size, now)
     }
 
+    /// The same of what is on its way to the disk.
+    fn keep_in_flight(&mut self) -> u64 {
+        let now = self.room.in_flight_size() as u64;
+        move_to(&self.rooms.counters.rooms_in_flight_size, &mut self.in_flight_size, now)
+    }
+
     /// The same of a document that is handed over.
     fn keep_seed(&mut self) -> u64 {
         let now = self.room.seed_size() as u64;
@@ -449,6 +462,7 @@ impl Drop for RoomTask {
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
         self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
+        self.rooms.counters.rooms_in_flight_size.fetch_sub(self.in_flight_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
     }
 }

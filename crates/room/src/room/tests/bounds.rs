@@ -205,6 +205,25 @@ fn records_on_their_way_to_the_disk_take_a_bounded_amount_of_memory() {
     assert_eq!(opened.count(), 10, "{heard:?}");
 }
 
+/// Goal: what all rooms of a server together have on its way to the disk is bounded. Method: they
+/// have too much, and one of them is told of three mutations at once.
+#[test]
+fn where_all_rooms_have_much_on_its_way_each_has_one_entry_at_a_time() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    assert_eq!(scene.room.in_flight_size(), 0);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.room.press_store(true);
+    scene.frames(ANN, 1, vec![add("a"), add("b"), add("c")]);
+    for applied in 1..=3 {
+        assert_eq!(scene.room.counts().applied, applied);
+        assert!(scene.room.in_flight_size() > 0);
+        let reply = scene.held.pop_front().expect("it waits for the disk");
+        scene.step(RoomInput::Store(reply));
+    }
+    assert_eq!(scene.room.in_flight_size(), 0);
+}
+
 /// V13. Goal: nobody fills a document with doctypes until nobody gets in. Method: as many versions
 /// as there may be, each of which succeeds the one before, and one more.
 #[test]

@@ -682,3 +682,29 @@ async fn a_room_keeps_nothing_where_all_rooms_keep_as_much_as_they_may() {
         assert_eq!(scene.rooms.ask(&list(), Ask::Destroy).await, Answer::Destroyed);
     }
 }
+
+/// Goal: what all rooms together have on its way to the disk is bounded. Method: others have as
+/// much as they may, or not, and a room is told of many mutations at once.
+#[tokio::test]
+async fn a_room_waits_for_the_disk_where_all_rooms_have_much_on_its_way() {
+    let mut appends = Vec::new();
+    for others in [0, Limits::DEFAULT.rooms_in_flight_size_max + 1] {
+        let scene = Scene::new(settings());
+        let counters = &scene.rooms.counters;
+        counters.rooms_in_flight_size.fetch_add(others, Ordering::Relaxed);
+        let room = scene.rooms.room(&list()).expect("there is room");
+        let (connection, _end) = Connection::new(ConnId(1));
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message(&connection, frames())).expect("it is there");
+        let all = async {
+            while counters.rejected.load(Ordering::Relaxed) < 100 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(ANSWER_TAKES, all).await.expect("it gets on");
+        assert_eq!(scene.rooms.ask(&list(), Ask::Destroy).await, Answer::Destroyed);
+        appends.push(counters.appends.load(Ordering::Relaxed));
+        assert_eq!(counters.rooms_in_flight_size.load(Ordering::Relaxed), others);
+    }
+    assert!(appends[1] >= 100 && appends[0] < 50, "{appends:?}");
+}
