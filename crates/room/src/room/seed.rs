@@ -149,8 +149,11 @@ impl Room {
         // It may have changed since the seed was asked for.
         let compared = match &mut self.state {
             State::Open(document) => {
-                // Its client is welcomed without a further look at the pages.
-                document.served(timeline)?;
+                // Its client is welcomed without a further look at the pages. Where there is a
+                // candidate, that was done: pages that are read from then on are staged ones.
+                if seed.candidate.is_none() {
+                    document.served(timeline)?;
+                }
                 document.compare_offer(&position, &seed.lives)
             }
             _ => Offered::Beyond,

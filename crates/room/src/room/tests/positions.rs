@@ -291,6 +291,39 @@ fn pages_of_an_offer_that_found_no_room_are_waited_for_by_nobody() {
     assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
 }
 
+/// Goal: an offer ends though the document of before is not in memory any more. Method: what is
+/// handed over is looked at once all of it has come, and reads its staged pages; meanwhile the room
+/// forgets the others.
+#[test]
+fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_staged() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+    scene.restart();
+    local.write(2, "b");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+    for seed in local.seeds() {
+        scene.say(ANN, seed);
+    }
+    let mut reads = 0;
+    while let Some(reply) = scene.held.pop_front() {
+        let fetch = scene.room.fetch.as_ref();
+        if fetch.is_some_and(|fetch| fetch.document == scene.room.staging_key()) {
+            let State::Open(document) = &mut scene.room.state else { panic!("it is open") };
+            document.timelines.clear();
+            document.rest_deeply();
+            reads += 1;
+        }
+        assert!(reads < 100, "it reads the same again and again");
+        scene.step(RoomInput::Store(reply));
+    }
+    assert!(reads > 0, "it reads what is staged");
+    let heard = brief(&scene.heard(ANN));
+    assert!(heard.iter().any(|said| said.starts_with("seeded")), "{heard:?}");
+}
+
 /// Goal: of a damaged page is told whoever needs it. Method: somebody waits for pages; then what
 /// another one hands over fails, and whoever waited to hand over has its turn.
 #[test]
