@@ -84,7 +84,7 @@ export class QueryError extends TidelogError {
   }
 }
 
-/** A statement took more steps, pages or bytes than it may. */
+/** A statement took more steps, pages or bytes than it may, or too much waits for the server. */
 export class BudgetExceededError extends TidelogError {
   override get code(): 'budget-exceeded' {
     return 'budget-exceeded';

@@ -383,6 +383,16 @@ impl CallFailure {
         }
     }
 
+    pub(crate) fn much_is_undecided(mutation: &str) -> Self {
+        Self::new(
+            ErrorCode::BudgetExceeded,
+            format!(
+                "so much waits for the server that {mutation} was not recorded: issue it again \
+                 once the server has decided some of it"
+            ),
+        )
+    }
+
     pub(crate) fn of_undecided(document: &str, why: &UndecidedReason) -> Self {
         match why {
             UndecidedReason::UnknownDoctype { reason } => {

@@ -170,6 +170,33 @@ fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
     assert!(device.image() == server.image(), "the two sides differ");
 }
 
+/// Goal: no more waits for a server than whoever opens the document has memory for. Method: what is
+/// issued without a server passes the bound, before and after the core has ended.
+#[test]
+fn only_so_much_is_issued_that_has_no_verdict() {
+    let mut server = Server::default();
+    let limits = Limits { undecided_size_max: 3_000, ..Limits::DEFAULT };
+    let mut device = online_with(1, limits, &mut server);
+    offline(&mut device);
+    let long = "x".repeat(2_000);
+    let [first, second] = ["a", "b"].map(|id| titled(&mut device, id, &format!("{id}{long}")));
+    assert_eq!([first, second].map(|call| device.fate(call)), ["durable 1", "durable 2"]);
+    let third = titled(&mut device, "c", "short");
+    assert_eq!(device.fate(third), "failed: BudgetExceeded");
+    device.cut_power();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    assert_eq!(device.status().pending, 2);
+    let fourth = titled(&mut device, "d", "short");
+    assert_eq!(device.fate(fourth), "failed: BudgetExceeded");
+    back_online(&mut server, &mut device);
+    assert_eq!(device.status().pending, 0);
+    let fifth = titled(&mut device, "e", "short");
+    talk(&mut server, &mut [&mut device]);
+    assert!(device.fate(fifth).starts_with("durable"), "{}", device.fate(fifth));
+    assert_eq!(count(&mut device), [[integer(3)]]);
+}
+
 #[test]
 fn a_document_made_offline_is_the_servers_once_it_is_there() {
     let mut server = Server::default();

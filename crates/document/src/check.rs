@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_sqlite::{Failure, Reader, Run, Transaction, View, Writer};
-use tidelog_types::limits::{Limits, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
+use tidelog_sync::codec;
+use tidelog_types::limits::{
+    DOCTYPE_SIZE_MAX, Limits, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX,
+};
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
 use crate::program;
@@ -63,6 +66,17 @@ pub enum DoctypeError {
         doctype: String,
         /// What the host was short of.
         failure: Failure,
+    },
+    /// More than any server takes, whether one is to have the document yet or not.
+    #[error(
+        "doctype {doctype} has {size} bytes, and {DOCTYPE_SIZE_MAX} are allowed: bring data in by \
+         mutations"
+    )]
+    TooLarge {
+        /// The doctype's name.
+        doctype: String,
+        /// Its bytes, encoded.
+        size: usize,
     },
     /// A migration that does not run on an empty document.
     #[error("migration {number} of doctype {doctype} does not run: {reason}")]
@@ -139,6 +153,10 @@ pub fn check(doctype: &Doctype, view: &View, found_right: &FoundRight) -> Result
 }
 
 fn check_anew(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {
+    let size = codec::encode(doctype).len();
+    if size > DOCTYPE_SIZE_MAX {
+        return Err(DoctypeError::TooLarge { doctype: doctype.name.clone(), size });
+    }
     let mut failed = None;
     let mut writer = Writer::new(view);
     let run = writer.write(&mut |transaction| {

@@ -8,6 +8,9 @@ use tidelog_types::CallId;
 pub(crate) trait Called {
     /// The call that issued it.
     fn call(&self) -> CallId;
+
+    /// Its bytes.
+    fn size(&self) -> usize;
 }
 
 /// Mutations without a verdict, oldest first.
@@ -17,22 +20,26 @@ pub(crate) struct Pending<T> {
     left_count: u64,
     /// How many had come before each that is in the queue.
     by_call: BTreeMap<CallId, u64>,
+    /// Bytes of all of them.
+    size: usize,
 }
 
 impl<T> Default for Pending<T> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), left_count: 0, by_call: BTreeMap::new() }
+        Self { queue: VecDeque::new(), left_count: 0, by_call: BTreeMap::new(), size: 0 }
     }
 }
 
 impl<T: Called> Pending<T> {
     pub fn push(&mut self, issued: T) {
+        self.size += issued.size();
         self.by_call.insert(issued.call(), self.left_count + self.queue.len() as u64);
         self.queue.push_back(issued);
     }
 
     pub fn pop_oldest(&mut self) -> Option<T> {
         let oldest = self.queue.pop_front()?;
+        self.size -= oldest.size();
         let call = oldest.call();
         if self.by_call.get(&call) == Some(&self.left_count) {
             self.by_call.remove(&call);
@@ -48,8 +55,17 @@ impl<T: Called> Pending<T> {
         for (nth, issued) in self.queue.iter().enumerate() {
             places.insert(issued.call(), self.left_count + nth as u64);
         }
-        let by_call = &self.by_call;
-        (places != *by_call).then(|| format!("calls are at {places:?}, and found at {by_call:?}"))
+        let (by_call, size) = (&self.by_call, self.queue.iter().map(T::size).sum::<usize>());
+        if places != *by_call {
+            return Some(format!("calls are at {places:?}, and found at {by_call:?}"));
+        }
+        (size != self.size)
+            .then(|| format!("they have {size} bytes, and {} by the count", self.size))
+    }
+
+    /// Bytes of all of them.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     pub fn len(&self) -> usize {
@@ -74,6 +90,11 @@ impl<T: Called> Pending<T> {
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.queue.iter_mut()
+    }
+
+    /// The sizes of some have changed.
+    pub fn count_anew(&mut self) {
+        self.size = self.queue.iter().map(T::size).sum();
     }
 
     /// The place of a call in the queue, from 0.
@@ -106,6 +127,10 @@ mod tests {
         fn call(&self) -> CallId {
             self.times.set(self.times.get() + 1);
             self.call
+        }
+
+        fn size(&self) -> usize {
+            1
         }
     }
 

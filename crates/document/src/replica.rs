@@ -316,6 +316,12 @@ impl Replica {
         Some(self.first().plus(self.undecided.index_of(call)?))
     }
 
+    /// Bytes of the undecided mutations.
+    #[must_use]
+    pub fn undecided_size(&self) -> usize {
+        self.undecided.size()
+    }
+
     /// The doctypes that are still needed: the newest, and those that undecided frames name.
     #[must_use]
     pub fn doctypes_in_use(&self) -> Vec<DoctypeHash> {
@@ -785,6 +791,10 @@ impl Replica {
 impl Called for Undecided {
     fn call(&self) -> CallId {
         self.call
+    }
+
+    fn size(&self) -> usize {
+        self.body.len()
     }
 }
 

@@ -4,7 +4,7 @@ use tidelog_document::{
     Doctype, DoctypeError, FoundRight, MutationDefinition, Param, ParamKind, check,
 };
 use tidelog_sqlite::{View, be_short_beyond};
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{DOCTYPE_SIZE_MAX, Limits};
 
 fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
     Doctype {
@@ -39,6 +39,19 @@ fn assert_refused(sql: &str, expected: &str) {
 fn a_doctype_that_works_is_let_through() {
     let sql = "insert into note values (:id, :now); select reject('no') where :client = ''";
     assert_eq!(checked(&doctype(&[NOTE], &[sql])), Ok(()));
+}
+
+/// Goal: nothing is written by a doctype that no server would ever take. Method: statements that
+/// may be so long each, and are longer together.
+#[test]
+fn a_doctype_that_is_too_large_for_any_server_is_refused() {
+    let of = |size: usize| {
+        let long = format!("{NOTE}; -- {}", "x".repeat(size / 2));
+        doctype(&[&long, &format!("-- {}", "x".repeat(size / 2))], &[])
+    };
+    assert_eq!(checked(&of(DOCTYPE_SIZE_MAX - 1024)), Ok(()));
+    let refused = checked(&of(DOCTYPE_SIZE_MAX));
+    assert!(matches!(refused, Err(DoctypeError::TooLarge { .. })), "{refused:?}");
 }
 
 /// Method: SQLite gets no memory, so that nothing is found out by running it.

@@ -185,6 +185,10 @@ pub struct Limits {
     pub verdict_pages_max: usize,
     /// Bytes of the encoded rows that one query may answer with.
     pub rows_size_max: usize,
+    /// Bytes of the undecided mutations of a document, not counting the one that passes the bound:
+    /// with more of them nothing more is issued. Whoever opens a document has them all in memory,
+    /// three times over for a while.
+    pub undecided_size_max: usize,
     /// Undecided mutations that have a layer of their own; all others share one.
     pub layers_max: usize,
     /// Pages in the layers that undecided mutations have of their own, of what is shown and of a
@@ -284,6 +288,7 @@ impl Limits {
         document_pages_max: ENTRY_PAGES_MAX - VERDICT_PAGES,
         verdict_pages_max: VERDICT_PAGES,
         rows_size_max: 256 * 1024 * 1024,
+        undecided_size_max: 64 * 1024 * 1024,
         layers_max: 1024,
         layer_pages_max: 8192,
         runs_per_lsn: 4,

@@ -351,6 +351,11 @@ impl Document {
                 format!("the arguments of {name} are over {MUTATION_SIZE_MAX} bytes"),
             ));
         }
+        if let Role::Synced(synced) = &open.role
+            && synced.replica.undecided_size() >= open.view().limits().undecided_size_max
+        {
+            return Ran::Failed(CallFailure::much_is_undecided(name));
+        }
         let run = match &mut open.role {
             Role::Local(authority) => authority
                 .apply_local(*id, &mutation, &handle.doctype)

@@ -369,5 +369,6 @@ fn begin_timeline(
         frames.push(undecided.frame(lsn));
         lsn = lsn.next();
     }
+    replica.undecided.count_anew();
     (timeline, frames)
 }
