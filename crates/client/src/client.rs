@@ -543,13 +543,25 @@ impl Client {
         }
     }
 
-    /// Tells who waits for a server that trying again cannot help.
+    /// Tells who waits for a server that trying again cannot help. Where a token was refused it may
+    /// help whoever has another one, which is asked for at once.
     fn tell_barred(&mut self, url: &str, failure: &CallFailure, out: &mut Outbox) {
+        let is_of_token = failure.code == ErrorCode::Access;
+        let mut has_another = false;
         self.with_each(out, |document, ctx| {
-            if document.wanted_server() == Some(url) {
+            if document.wanted_server() != Some(url) || !document.waits_for_server() {
+                return;
+            }
+            let holders = document.token_holders(url);
+            if is_of_token && ctx.servers.get(url).is_some_and(|link| link.is_news(&holders)) {
+                has_another = true;
+            } else {
                 document.server_barred(failure, ctx);
             }
         });
+        if has_another && let Some(link) = self.servers.get_mut(url) {
+            link.try_soon();
+        }
     }
 
     #[inline(never)]

@@ -302,6 +302,8 @@ impl ServerLink {
         let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
+        // What barred those before it says nothing of the next one's token.
+        self.barred &= turn(&(tab, handle)) > 0;
         self.asked_for_token = Some((tab, handle));
         let last_turn = self.asked.values().map(|asked| asked.turn).max().unwrap_or(0);
         let asked = self.asked.get_or_insert_with((tab, handle), Asked::default);
@@ -437,6 +439,16 @@ impl ServerLink {
 
     pub(crate) fn close_channel(&mut self, channel: Channel) {
         self.channels.remove(&channel);
+    }
+
+    /// Whether one of those was not asked for a token since the server let us in last.
+    pub(crate) fn is_news(&self, holders: &[TokenHolder]) -> bool {
+        holders.iter().any(|holder| self.asked.get(holder).is_none())
+    }
+
+    /// Try at once, and who is barred stays so until then.
+    pub(crate) fn try_soon(&mut self) {
+        self.pause_ms = 0;
     }
 
     /// Forget what barred it, and try at once: somebody asks for it anew.
