@@ -305,11 +305,17 @@ impl ServerLink {
         // What barred those before it says nothing of the next one's token.
         self.barred &= turn(&(tab, handle)) > 0;
         self.asked_for_token = Some((tab, handle));
-        let last_turn = self.asked.values().map(|asked| asked.turn).max().unwrap_or(0);
-        let asked = self.asked.get_or_insert_with((tab, handle), Asked::default);
-        (asked.turn, asked.owed) = (last_turn + 1, asked.owed + 1);
+        self.had_its_turn((tab, handle)).owed += 1;
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
+    }
+
+    /// Others have their turn to be asked for a token before it.
+    fn had_its_turn(&mut self, holder: TokenHolder) -> &mut Asked {
+        let last_turn = self.asked.values().map(|asked| asked.turn).max().unwrap_or(0);
+        let asked = self.asked.get_or_insert_with(holder, Asked::default);
+        asked.turn = last_turn + 1;
+        asked
     }
 
     /// Whether this tab was asked for a token, of this document of it, and has not answered.
@@ -384,6 +390,12 @@ impl ServerLink {
             FromServer::Bye { reason } => {
                 self.failure = CallFailure::of_bye(&self.url, &reason);
                 self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
+                // The token that had let us in may be the one that is refused by now.
+                if reason == ByeReason::Unauthenticated
+                    && let Some(holder) = self.asked_for_token
+                {
+                    self.had_its_turn(holder);
+                }
                 Heard::Broken
             }
             FromServer::About { channel, body } => match self.channels.get(&channel) {
