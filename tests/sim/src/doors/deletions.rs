@@ -4,7 +4,7 @@
 //! Whoever is told too early finds the copy again only if the store refuses that, or the power
 //! goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{Call, CallFailure, TabId};
 use tidelog_pages::Ticket;
@@ -16,6 +16,8 @@ pub(super) struct Deletions {
     /// What tabs want deleted, and the newest request that there was by then.
     asked: BTreeMap<(TabId, Call), (DocumentKey, Option<Ticket>)>,
     on_their_way: BTreeMap<Ticket, DocumentKey>,
+    /// Those whose calls were told that nobody knows.
+    unknown: BTreeSet<Ticket>,
     newest: Option<Ticket>,
     /// The newest one of each document that is durable.
     durable: BTreeMap<DocumentKey, Ticket>,
@@ -71,11 +73,14 @@ impl Deletions {
         let Some((document, before)) = self.asked.remove(&(tab, call)) else { return Ok(()) };
         // Of several calls only one was what the page server was asked for.
         let is_alone = !self.asked.values().any(|(other, _)| *other == document);
-        let mut since = self.on_their_way.iter().filter(|(ticket, _)| Some(**ticket) > before);
-        let is_asked = since.any(|(_, asked)| *asked == document);
-        match is_alone && is_asked && failure.outcome == Outcome::None {
-            true => Err(format!("{document} is said not to be deleted, and may be at any time")),
-            false => Ok(()),
+        let since = self.on_their_way.iter().filter(|(ticket, _)| Some(**ticket) > before);
+        let of_it = since.filter(|(_, asked)| **asked == document).map(|(ticket, _)| *ticket);
+        let asked = of_it.filter(|ticket| !self.unknown.contains(ticket)).min();
+        if failure.outcome == Outcome::Unknown {
+            self.unknown.extend(asked);
+        } else if is_alone && asked.is_some() {
+            return Err(format!("{document} is said not to be deleted, and may be at any time"));
         }
+        Ok(())
     }
 }
