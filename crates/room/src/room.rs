@@ -103,8 +103,8 @@ pub struct Room {
     overdue_count: u32,
     /// Whether it has as little time for that as while others wait.
     is_pressed: bool,
-    /// Whether all rooms together have too much on its way to the store.
-    is_store_pressed: bool,
+    /// Pages on their way to the disk beyond which it runs no more.
+    pages_in_flight_max: usize,
     /// Those who would like to, once it is known what became of that, in the order in which they
     /// came.
     offers: VecDeque<(ChannelId, OpenRequest)>,
@@ -225,6 +225,7 @@ impl Room {
         seed: [u8; 32],
         outlets: Arc<dyn Outlets>,
     ) -> Self {
+        let pages_in_flight_max = settings.limits.room_pages_in_flight_max;
         Self {
             outbox: Outbox::new(document.clone()),
             document,
@@ -248,7 +249,7 @@ impl Room {
             seed_progress: None,
             overdue_count: 0,
             is_pressed: false,
-            is_store_pressed: false,
+            pages_in_flight_max,
             offers: VecDeque::new(),
             has_abandoned: false,
             broadcast: None,
@@ -336,16 +337,24 @@ impl Room {
         self.fetch.is_some() || self.faults_count > 0
     }
 
-    /// About how many bytes of it are on their way to the store and not durable yet.
+    /// About how many bytes it keeps that are on their way to the disk, or to be told once they are
+    /// there.
     #[must_use]
     pub fn in_flight_size(&self) -> usize {
         self.outbox.held() * PAGE_SIZE
     }
 
-    /// Whether so much is on its way to the store from all rooms that this one runs nothing before
-    /// all of its own is durable.
-    pub fn press_store(&mut self, is_pressed: bool) {
-        self.is_store_pressed = is_pressed;
+    /// Beyond how many pages on their way to the disk it runs no more; one for each entry beside
+    /// those that it has. With 1 it has one entry at a time, with 0 none at all.
+    pub fn limit_in_flight(&mut self, pages_max: usize) {
+        self.pages_in_flight_max = pages_max;
+    }
+
+    /// Whether it would run something if it might have anything on its way to the disk.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        let is_free = self.queue.front().is_some_and(|work| self.is_free_for(work));
+        self.pages_in_flight_max == 0 && self.outbox.held() == 0 && is_free
     }
 
     /// How many bytes of pages were fetched for that run.
@@ -482,6 +491,11 @@ impl Room {
     /// Whether the work at the front of the queue could be gone on with now.
     fn can_work(&self) -> bool {
         let Some(work) = self.queue.front() else { return false };
+        self.is_free_for(work) && (!work.needs_document() || !self.is_full())
+    }
+
+    /// Whether it could but for how much is on its way to the disk.
+    fn is_free_for(&self, work: &Work) -> bool {
         let is_waiting = self.fetch.is_some() || self.broadcast.is_some();
         if is_waiting || matches!(self.state, State::Opening) {
             return false;
@@ -503,16 +517,12 @@ impl Room {
         // What the store still has in hand could be read before it is durable.
         let is_closed = matches!(self.state, State::Closed);
         let is_drained = self.outbox.is_drained() && !self.has_to_tell();
-        (is_drained || !is_closed) && !self.is_full()
+        is_drained || !is_closed
     }
 
     /// Whether so much is not durable yet that nothing more is run before some of it is.
     fn is_full(&self) -> bool {
-        let pages_max = match self.is_store_pressed {
-            true => 1,
-            false => self.settings.limits.room_pages_in_flight_max,
-        };
-        self.outbox.held() >= pages_max
+        self.outbox.held() >= self.pages_in_flight_max
     }
 
     /// Works off the queue until it is empty, waits for the store, or has cost enough.

@@ -1,10 +1,10 @@
 //! All rooms: each has one task that owns it, and a fixed number of threads runs them in turn.
 
 mod mail;
-mod run_turn;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turn;
 mod waiting;
 
 use std::collections::HashMap;
@@ -25,6 +25,9 @@ use task::RoomTask;
 
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
+
+/// Rooms that have an entry on its way to the disk at once, where all together have too much.
+const WRITE_TURNS: usize = 2;
 
 /// Why somebody who asks is not answered.
 pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
@@ -66,8 +69,10 @@ pub(crate) struct Rooms {
     caution: Arc<dyn Caution>,
     counters: Arc<Counters>,
     threads: Handle,
-    /// Of runs that keep much: see [`RunTurn`](run_turn::RunTurn).
+    /// Of runs that keep much: see [`RunTurn`](turn::RunTurn).
     run_turns: Arc<Semaphore>,
+    /// Of entries where much is on its way: see [`WriteTurn`](turn::WriteTurn).
+    write_turns: Arc<Semaphore>,
 }
 
 impl Rooms {
@@ -78,8 +83,16 @@ impl Rooms {
         counters: Arc<Counters>,
         threads: Handle,
     ) -> Arc<Self> {
-        let (rooms, run_turns) = (Mutex::default(), Arc::new(Semaphore::new(1)));
-        Arc::new(Self { rooms, store, settings, caution, counters, threads, run_turns })
+        Arc::new(Self {
+            rooms: Mutex::default(),
+            store,
+            settings,
+            caution,
+            counters,
+            threads,
+            run_turns: Arc::new(Semaphore::new(1)),
+            write_turns: Arc::new(Semaphore::new(WRITE_TURNS)),
+        })
     }
 
     /// The room of `document`, made if there is none; `None` if there are as many as may be. It

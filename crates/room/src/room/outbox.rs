@@ -78,9 +78,9 @@ impl Outbox {
     }
 
     pub(super) fn record(&mut self, record: Vec<u8>) {
-        let pages_count = record.len().div_ceil(PAGE_SIZE);
-        self.ledger.draft().record = Some(ByteBuf::from(record));
-        self.after(After::Recorded(pages_count));
+        let record = ByteBuf::from(record);
+        self.after(recorded(&record));
+        self.ledger.draft().record = Some(record);
     }
 
     /// Begins another storage journal; what was appended before must be on its way.
@@ -150,7 +150,8 @@ impl Outbox {
         after: impl IntoIterator<Item = After>,
     ) -> StoreRequest {
         self.last = Ticket(self.last.0 + 1);
-        after.into_iter().for_each(|after| self.after(after));
+        let recorded = append.record.as_ref().map(recorded);
+        after.into_iter().chain(recorded).for_each(|after| self.after(after));
         self.ledger.in_flight_as(self.last);
         self.is_planting = true;
         StoreRequest::Append { ticket: self.last, append }
@@ -280,6 +281,11 @@ impl Outbox {
     pub(super) fn in_flight_count(&self) -> usize {
         self.ledger.in_flight_count() + self.staging.len()
     }
+}
+
+/// What is free again once this is on the disk.
+fn recorded(record: &ByteBuf) -> After {
+    After::Recorded(record.len().div_ceil(PAGE_SIZE))
 }
 
 fn held_of(after: &After) -> usize {

@@ -17,7 +17,7 @@ use tracing::{debug, error, info};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
-use super::run_turn::RunTurn;
+use super::turn::{RunTurn, Turn, WriteTurn};
 use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
 use crate::counters::{add, move_to};
@@ -100,6 +100,7 @@ pub(super) struct RoomTask {
     /// When those that wait here were last looked through.
     swept_at: Option<Instant>,
     run_turn: RunTurn,
+    write_turn: WriteTurn,
 }
 
 impl RoomTask {
@@ -138,7 +139,8 @@ impl RoomTask {
             seed_size: 0,
             in_flight_size: 0,
             swept_at: None,
-            run_turn: RunTurn::NotNeeded,
+            run_turn: Turn::NotNeeded,
+            write_turn: Turn::NotNeeded,
         }
     }
 
@@ -147,11 +149,12 @@ impl RoomTask {
         debug!(document = %self.document, "room opened");
         while let Some(input) = self.next_input().await {
             self.is_resting = false;
-            let in_flight_size_max = self.rooms.settings.limits.rooms_in_flight_size_max;
-            let is_too_much = self.keep_in_flight() > in_flight_size_max;
-            self.room.press_store(is_too_much);
+            self.limit_in_flight();
             self.step(input);
             self.keep_in_flight();
+            if self.in_flight_size == 0 && self.write_turn.is_taken() {
+                self.write_turn = Turn::NotNeeded;
+            }
             if self.keep() > self.kept_size_max() {
                 self.room.rest_deeply();
                 self.keep();
@@ -183,6 +186,9 @@ impl RoomTask {
                     false => return Some(self.input(mail)),
                 }
             }
+            if self.room.is_held_up() && matches!(self.write_turn, Turn::NotNeeded) {
+                self.write_turn = Turn::awaited(&self.rooms.write_turns, ());
+            }
             let is_at_rest = self.room.is_at_rest();
             let has_to_look = self.space().is_some() || !self.waiting.is_empty();
             let overdue_at_ms = self.seed_overdue_at_ms();
@@ -196,6 +202,7 @@ impl RoomTask {
                     mail => self.keep_waiting(mail),
                 },
                 read = self.run_turn.comes() => self.owner.ask(read),
+                () = self.write_turn.comes() => return Some(RoomInput::GoOn),
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(RoomInput::GoOn);
                 }
@@ -292,7 +299,23 @@ impl RoomTask {
         let is_too_much = self.keep() > self.kept_size_max();
         let turnless_size_max = self.rooms.settings.limits.turnless_run_size_max;
         let is_large = self.room.run_size() as u64 > turnless_size_max;
-        is_too_much && is_large && !self.run_turn.is_taken()
+        // Who holds others up waits for none of them.
+        is_too_much && is_large && !self.run_turn.is_taken() && !self.write_turn.is_taken()
+    }
+
+    /// Where all rooms have too much on its way to the disk, it has one entry each time that it is
+    /// its turn.
+    fn limit_in_flight(&mut self) {
+        let limits = &self.rooms.settings.limits;
+        let (all_max, own_max) = (limits.rooms_in_flight_size_max, limits.room_pages_in_flight_max);
+        let has_nothing = self.in_flight_size == 0;
+        let pages_max = if self.keep_in_flight() <= all_max {
+            self.write_turn = Turn::NotNeeded;
+            own_max
+        } else {
+            usize::from(self.write_turn.is_taken() && has_nothing)
+        };
+        self.room.limit_in_flight(pages_max);
     }
 
     fn kept_size_max(&self) -> u64 {
@@ -381,13 +404,13 @@ impl RoomTask {
         add(&counters.rejected, after.rejected - before.rejected);
         if self.room.runs_ended() > runs_ended {
             // The next run may have begun, and faulted: it waits behind those of others.
-            self.run_turn = RunTurn::NotNeeded;
+            self.run_turn = Turn::NotNeeded;
         }
         for effect in effects {
             self.carry_out(effect);
         }
         if !self.room.is_amid_run() {
-            self.run_turn = RunTurn::NotNeeded;
+            self.run_turn = Turn::NotNeeded;
         }
         if let Some(WorkedOn { has_left: true, permit, .. }) = &mut self.worked_on
             && let Some(space) = &mut permit.space
@@ -431,7 +454,7 @@ impl RoomTask {
                 }
             }
             RoomEffect::Store(read @ StoreRequest::Read { .. }) if self.needs_turn() => {
-                self.run_turn = RunTurn::awaited(&self.rooms.run_turns, read);
+                self.run_turn = Turn::awaited(&self.rooms.run_turns, read);
             }
             RoomEffect::Store(request) => self.owner.ask(request),
             RoomEffect::Answer { request, answer } => {

@@ -213,7 +213,7 @@ fn where_all_rooms_have_much_on_its_way_each_has_one_entry_at_a_time() {
     scene.open(ANN, None);
     assert_eq!(scene.room.in_flight_size(), 0);
     scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
-    scene.room.press_store(true);
+    scene.room.limit_in_flight(1);
     scene.frames(ANN, 1, vec![add("a"), add("b"), add("c")]);
     for applied in 1..=3 {
         assert_eq!(scene.room.counts().applied, applied);
@@ -222,6 +222,13 @@ fn where_all_rooms_have_much_on_its_way_each_has_one_entry_at_a_time() {
         scene.step(RoomInput::Store(reply));
     }
     assert_eq!(scene.room.in_flight_size(), 0);
+    scene.room.limit_in_flight(0);
+    scene.frames(ANN, 4, vec![add("d")]);
+    assert!(scene.room.is_held_up() && !scene.room.wants_step());
+    assert_eq!(scene.room.counts().applied, 3);
+    scene.room.limit_in_flight(1);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(scene.room.counts().applied, 4);
 }
 
 /// V13. Goal: nobody fills a document with doctypes until nobody gets in. Method: as many versions

@@ -617,7 +617,7 @@ async fn a_turn_ends_with_its_run_whatever_else_its_message_brings() {
     step_until(&mut first, has_turn).await;
     let before = first.room.counts().rejected;
     let waits = timeout(QUIET_ROOM_RESTS, step_until(&mut second, has_turn)).await;
-    assert!(waits.is_err() && matches!(second.run_turn, RunTurn::Awaited(_)));
+    assert!(waits.is_err() && matches!(second.run_turn, Turn::Awaited(_)));
     tokio::select! {
         () = step_until(&mut first, |task| task.room.counts().rejected == 100) => {}
         () = step_until(&mut second, |task| task.room.counts().rejected == 1) => {}
@@ -648,7 +648,7 @@ async fn no_more_space_is_held_for_those_who_have_gone_than_what_is_begun_takes(
     while let Ok(input) = timeout(2 * QUIET_ROOM_RESTS, task.next_input()).await {
         task.step(input.expect("it is there"));
     }
-    assert!(matches!(task.run_turn, RunTurn::Awaited(_)));
+    assert!(matches!(task.run_turn, Turn::Awaited(_)));
     assert_eq!(space.available_permits(), 0);
     let goes = async {
         tokio::time::sleep(2 * QUIET_ROOM_RESTS).await;
@@ -707,4 +707,37 @@ async fn a_room_waits_for_the_disk_where_all_rooms_have_much_on_its_way() {
         assert_eq!(counters.rooms_in_flight_size.load(Ordering::Relaxed), others);
     }
     assert!(appends[1] >= 100 && appends[0] < 50, "{appends:?}");
+}
+
+/// Goal: nor does it have one entry there beyond that, before it is its turn. Method: others have
+/// the turns, and then give them back.
+#[tokio::test]
+async fn where_all_rooms_have_much_on_its_way_a_room_waits_for_its_turn() {
+    let scene = Scene::new(settings());
+    let counters = &scene.rooms.counters;
+    let much = Limits::DEFAULT.rooms_in_flight_size_max + 1;
+    counters.rooms_in_flight_size.fetch_add(much, Ordering::Relaxed);
+    let turns = Arc::clone(&scene.rooms.write_turns);
+    let count = u32::try_from(turns.available_permits()).expect("few");
+    let others = turns.acquire_many(count).await.expect("they are free");
+    let (connection, _end) = Connection::new(ConnId(1));
+    let rooms = ["a", "b", "c"].map(|name| {
+        let document = DocumentKey::new(name, "").expect("a name");
+        let room = scene.rooms.room(&document).expect("there is room");
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message(&connection, frames())).expect("it is there");
+        room
+    });
+    let rejected = || counters.rejected.load(Ordering::Relaxed);
+    let comes_to = async |count: u64| {
+        while rejected() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(timeout(Duration::from_millis(300), comes_to(1)).await.is_err(), "it is not its turn");
+    drop(others);
+    timeout(ANSWER_TAKES, comes_to(300)).await.expect("they take turns");
+    drop(rooms);
+    let given_back = timeout(ANSWER_TAKES, turns.acquire_many(count)).await;
+    assert!(given_back.is_ok());
 }
