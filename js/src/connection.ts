@@ -108,9 +108,9 @@ export class Connection {
   }
 
   /** Ends a live query, or waits no longer for an answer. */
-  letGo(call: number): void {
+  giveUp(call: number): void {
     this.#callers.delete(call);
-    this.#run({ type: 'unwatch', call });
+    this.#run({ type: 'giveUp', call });
   }
 
   /** Says something that is not answered. */
@@ -220,7 +220,7 @@ export class Connection {
 
   /** Nobody else will answer. What has no answer is said to the core that is gone to then. */
   #unsaid(kind: keyof ToCore, message: ToCore[keyof ToCore], error: TidelogError): void {
-    if (!('call' in message) || kind === 'unwatch') this.#engine.unsaid();
+    if (!('call' in message) || kind === 'giveUp') this.#engine.unsaid();
     else this.#run({ type: 'answer', call: message.call, answer: { type: 'failed', error } });
   }
 

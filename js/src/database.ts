@@ -28,7 +28,7 @@ import {
   TidelogError,
   UnknownMutationError,
 } from './errors.js';
-import { LiveQuery } from './live-query.js';
+import { LiveQuery, type RunQuery } from './live-query.js';
 import type { Answer, EntryId, Params, QueryParams, ToCore } from './messages.js';
 import { issue, type Receipt } from './receipt.js';
 import { decodeRows, type Row } from './rows.js';
@@ -165,7 +165,7 @@ export class Database<Defined extends Mutations = Mutations> {
    */
   live<R = Row>(sql: string, params?: Params, { signal }: Abortable = {}): LiveQuery<R> {
     const bound = bindOrFail(sql, params);
-    const query: LiveQuery<R> = new LiveQuery((take) => {
+    const run: RunQuery = (take) => {
       if (this.#closed) throw closedError();
       if (bound instanceof TidelogError) {
         take(bound);
@@ -179,11 +179,10 @@ export class Database<Defined extends Mutations = Mutations> {
       this.#live.add(query);
       return () => {
         this.#live.delete(query);
-        this.#connection.letGo(call);
+        this.#connection.giveUp(call);
       };
-    });
-    if (signal?.aborted) query.close();
-    signal?.addEventListener('abort', () => query.close(), { once: true });
+    };
+    const query: LiveQuery<R> = new LiveQuery(run, signal);
     return query;
   }
 
@@ -211,6 +210,7 @@ export class Database<Defined extends Mutations = Mutations> {
     }
     const stop = (): void => {
       this.#listeners[event].delete(own);
+      signal?.removeEventListener('abort', stop);
     };
     if (signal?.aborted) return stop;
     signal?.addEventListener('abort', stop, { once: true });
@@ -283,26 +283,22 @@ export class Database<Defined extends Mutations = Mutations> {
    * rejection that comes meanwhile is told to whoever listens next.
    */
   close(): Promise<void> {
-    this.#closed ??= this.#leave();
+    if (!this.#closed) {
+      const left = this.#ask(
+        'close',
+        () => ({}),
+        () => {},
+      );
+      this.#closed = left.finally(() => this.#connection.detach(this.#handle));
+      // Only now: whoever is told may close it too, or want to listen again.
+      for (const query of [...this.#live]) query.endWith(closedError());
+    }
     return this.#closed;
   }
 
   /** The same as {@link close}, at the end of an `await using` block. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-
-  async #leave(): Promise<void> {
-    for (const query of this.#live) query.endWith(closedError());
-    try {
-      await this.#ask(
-        'close',
-        () => ({}),
-        () => {},
-      );
-    } finally {
-      this.#connection.detach(this.#handle);
-    }
   }
 
   #connect(connected: boolean): void {
@@ -364,7 +360,11 @@ export class Database<Defined extends Mutations = Mutations> {
         issued.confirmed({ lsn: answer.lsn });
       } else if (answer.type === 'failed' || answer.type === 'rejected') {
         issued.failed(answer.error, last);
-        if (answer.type === 'rejected' && !issued.isAwaited()) this.#warn(name, args, answer.error);
+        const { error } = answer;
+        // Once whoever has waited for the receipt may have asked for the verdict.
+        if (answer.type === 'rejected') {
+          setTimeout(() => issued.isAwaited() || this.#warn(name, args, error));
+        }
       }
     });
     return issued.receipt;
@@ -411,7 +411,7 @@ export class Database<Defined extends Mutations = Mutations> {
       const whole = this.#try(message, reject) as Omit<ToCore[Kind], 'call'> | undefined;
       if (!whole) return;
       const abort = (): void => {
-        this.#connection.letGo(call);
+        this.#connection.giveUp(call);
         reject(signal!.reason);
       };
       let isSettled = false;

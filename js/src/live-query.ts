@@ -23,6 +23,8 @@ export type RunQuery = (
  */
 export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
   readonly #run: RunQuery;
+  readonly #signal: AbortSignal | undefined;
+  readonly #abort = (): void => this.close();
   /** While it runs. */
   #stop: (() => void) | undefined;
   readonly #listeners = new Set<() => void>();
@@ -38,9 +40,15 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
   /** Why it is closed, if not since somebody wanted that. */
   #why: TidelogError | undefined;
 
-  /** @internal */
-  constructor(run: RunQuery) {
+  /**
+   * @internal
+   * @param signal closes it.
+   */
+  constructor(run: RunQuery, signal?: AbortSignal) {
     this.#run = run;
+    this.#signal = signal;
+    if (signal?.aborted) this.close();
+    signal?.addEventListener('abort', this.#abort, { once: true });
   }
 
   /** The newest rows; undefined until the query has run. While nobody listens, the last ones. */
@@ -67,7 +75,8 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     const tell = (): void => {
       due = false;
       if (!this.#listeners.has(tell)) return;
-      if (this.#error && listener.length === 1) console.error('a live query:', this.#error);
+      const isUnheard = this.#error && !this.#closed && listener.length === 1;
+      if (isUnheard) console.error('a live query:', this.#error);
       listener(this.rows, this.#error);
     };
     this.#start();
@@ -126,11 +135,7 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
 
   /** Ends the query for good. Nobody is called any more, and loops over it end. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#listeners.clear();
-    this.#halt();
-    this.#wake();
+    this.#end(false);
   }
 
   /** The same as {@link close}, at the end of a `using` block. */
@@ -146,8 +151,19 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
   endWith(error: TidelogError): void {
     if (this.#closed) return;
     this.#why = error;
-    this.#take(error, false);
-    this.close();
+    this.#error = error;
+    this.#end(true);
+  }
+
+  #end(isTold: boolean): void {
+    if (this.#closed) return;
+    // Before anybody is told, who may close it, or want to listen again.
+    this.#closed = true;
+    this.#signal?.removeEventListener('abort', this.#abort);
+    this.#halt();
+    if (isTold) this.#tell();
+    this.#listeners.clear();
+    this.#wake();
   }
 
   #mustBeOpen(): void {
@@ -195,6 +211,11 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
       }
     }
     this.#wake();
-    for (const tell of this.#listeners) callBack(tell);
+    this.#tell();
+  }
+
+  /** Those who listen by now. */
+  #tell(): void {
+    for (const tell of [...this.#listeners]) callBack(tell);
   }
 }

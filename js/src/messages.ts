@@ -76,7 +76,7 @@ export interface ToCore {
     readonly params: QueryParams;
   };
   watch: ToCore['query'];
-  unwatch: { readonly call: number };
+  giveUp: { readonly call: number };
   sync: { readonly call: number; readonly handle: number };
   export: ToCore['sync'];
   close: ToCore['sync'];
@@ -165,7 +165,7 @@ const REQUESTS: Pick<Encoders, Request> = {
 
 /** What follows the kind; in the order of `ToCore`'s variants, without the first, `Ask`. */
 const OTHERS: Omit<Encoders, Request> = {
-  unwatch: (w, { call }) => w.u32(call),
+  giveUp: (w, { call }) => w.u32(call),
   destroy(w, { call, document, user, force }) {
     w.u32(call);
     w.text(document);

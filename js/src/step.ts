@@ -21,7 +21,7 @@ export type Input =
       readonly limited: boolean;
     }
   /** A live query was closed. */
-  | { readonly type: 'unwatch'; readonly call: number }
+  | { readonly type: 'giveUp'; readonly call: number }
   /** Something that is not answered. */
   | { readonly type: 'tell'; readonly kind: keyof ToCore; readonly message: object }
   /** The core at this place was told hello. */

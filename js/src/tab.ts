@@ -108,10 +108,8 @@ export class Tab {
       case 'call':
         this.#call(input.kind, input.message, input.limited);
         break;
-      case 'unwatch':
-        if (this.#calls.delete(input.call) && link.isConnected) {
-          this.#post('unwatch', { call: input.call });
-        }
+      case 'giveUp':
+        this.#giveUpCall(input.call);
         break;
       case 'tell':
         this.#tell(input.kind, input.message);
@@ -202,7 +200,7 @@ export class Tab {
     const call = newCall(kind, message, until);
     this.#calls.set(message.call, call);
     this.#wakeAt(until);
-    // Nothing that was asked before comes behind it.
+    // What waits to be closed until it is open again is not opened behind its deletion.
     if (kind === 'destroy') {
       for (const document of this.#named(message as DocumentName)) this.#closeIfShut(document);
     }
@@ -211,6 +209,15 @@ export class Tab {
     else if (!call.sent && this.#canAsk(call)) this.#ask(message.call, call);
     const document = this.#documentOf(call);
     if (document && kind === 'close') this.#closeIfShut(document);
+  }
+
+  #giveUpCall(number: number): void {
+    const call = this.#calls.get(number);
+    if (!call) return;
+    const document = this.#documentOf(call);
+    this.#calls.delete(number);
+    if (this.#link.isConnected) this.#post('giveUp', { call: number });
+    if (document) this.#closeIfShut(document);
   }
 
   /** Whether the present core knows the document that this is about. */

@@ -88,7 +88,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ],
     ['query', { call, handle, sql: 'select ?', params: values }],
     ['watch', { call, handle, sql: 'select :a', params: { named: [['a', 1]] } }],
-    ['unwatch', { call }],
+    ['giveUp', { call }],
     ['sync', { call, handle }],
     ['export', { call, handle }],
     ['close', { call, handle }],

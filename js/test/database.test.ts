@@ -48,7 +48,7 @@ function answeredBy(answer: Answer, status: Partial<Status> = {}, head?: EntryId
       queueMicrotask(() => callSafely(() => caller(answer, true)));
       return 1;
     },
-    letGo: (call: number) => leftAlone.push(call),
+    giveUp: (call: number) => leftAlone.push(call),
     tell: (kind: string) => said.push(kind),
   };
   const opened = { handle: 1, doctype: KIND };
@@ -67,6 +67,8 @@ function callSafely(call: () => void): void {
   }
 }
 
+const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
+
 beforeEach(() => vi.stubGlobal('reportError', () => {}));
 afterEach(() => {
   vi.unstubAllGlobals();
@@ -81,7 +83,7 @@ test('an answer that this page cannot take settles the call with an error', asyn
 test('a live query tells of an answer that this page cannot take', async () => {
   const listener = vi.fn();
   answeredBy(CUT_OFF).live('select a from b').subscribe(listener);
-  await new Promise((resolve) => setTimeout(resolve));
+  await turn();
   expect(listener.mock.calls).toEqual([[undefined, expect.any(EngineError)]]);
 });
 
@@ -99,13 +101,32 @@ test('a document that is closed tells its live queries, and those that begin the
   }
 });
 
+test('who is told that a document is closed may close it, and listen anew', async () => {
+  asked = [];
+  const db = answeredBy({ type: 'done' });
+  const live = db.live('select 1');
+  let told = 0;
+  const listen = (): void => {
+    told++;
+    void db.close();
+    callSafely(() => live.subscribe(listen));
+    callSafely(() => db.live('select 2').subscribe(listen));
+  };
+  live.subscribe((_, error) => error && listen());
+  await db.close();
+  await turn();
+  expect(told).toBe(1);
+  // The live query, and one closing.
+  expect(asked).toHaveLength(2);
+});
+
 test('a live query without a statement tells so, and asks for nothing', async () => {
   asked = [];
   const heard = vi.fn();
   answeredBy({ type: 'done' })
     .live('select ?', [{}] as never)
     .subscribe((_, error) => heard(error));
-  await new Promise((resolve) => setTimeout(resolve));
+  await turn();
   expect(heard.mock.calls).toEqual([[expect.any(QueryError)]]);
   expect(asked).toEqual([]);
 });
@@ -146,7 +167,7 @@ test('listeners and live queries can be given up', async () => {
     status: {} as Status,
     memo: { word: 0, copy: undefined, head: undefined },
   });
-  await new Promise((resolve) => setTimeout(resolve));
+  await turn();
   expect(heard).not.toHaveBeenCalled();
 });
 
@@ -165,13 +186,19 @@ test('a rejection that nobody would hear of is written to the console', async ()
   await rejecting()
     .mutate.add(args)
     .confirmed.catch(() => {});
+  // Durable and rejected may come at once.
+  const receipt = rejecting().mutate.add(args);
+  await receipt.catch(() => {});
+  await receipt.confirmed.catch(() => {});
   const listening = rejecting();
   listening.on('rejected', () => {});
   await listening.mutate.add(args).catch(() => {});
+  await turn();
   expect(written).not.toHaveBeenCalled();
   await rejecting()
     .mutate.add(args)
     .catch(() => {});
+  await turn();
   expect(written.mock.calls).toEqual([[expect.stringContaining('add was undone'), args, error]]);
 });
 

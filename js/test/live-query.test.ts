@@ -118,6 +118,8 @@ test('what is wrong is written to the console where a listener would not hear of
   const error = new StorageError('the device is full');
   take(error);
   expect(written.mock.calls).toEqual([[expect.any(String), error]]);
+  query.endWith(new DocumentClosedError('the document was closed'));
+  expect(written).toHaveBeenCalledTimes(1);
 });
 
 test('W13: a loop that is left ends the watch', async () => {

@@ -159,7 +159,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
                 params: Params::Named(named()),
             }),
         },
-        ToCore::Unwatch { call },
+        ToCore::GiveUp { call },
         ToCore::Ask { call, handle, request: Request::Sync },
         ToCore::Ask { call, handle, request: Request::Export },
         ToCore::Ask { call, handle, request: Request::Close },

@@ -244,9 +244,9 @@ impl Client {
             ToCore::Ask { call, handle, request } => {
                 self.take_ask(Ask { tab, call, handle, request }, out);
             }
-            ToCore::Unwatch { call } => {
+            ToCore::GiveUp { call } => {
                 for document in self.documents.values_mut() {
-                    document.unwatch(tab, call);
+                    document.give_up(tab, call);
                 }
             }
             ToCore::Destroy { call, document, user, force } => {
@@ -553,14 +553,14 @@ impl Client {
                 return;
             }
             let holders = document.token_holders(url);
-            if is_of_token && ctx.servers.get(url).is_some_and(|link| link.is_news(&holders)) {
+            if is_of_token && ctx.servers.get(url).is_some_and(|link| link.has_unasked(&holders)) {
                 has_another = true;
             } else {
                 document.server_barred(failure, ctx);
             }
         });
         if has_another && let Some(link) = self.servers.get_mut(url) {
-            link.try_soon();
+            link.try_next_holder();
         }
     }
 

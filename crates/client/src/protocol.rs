@@ -30,8 +30,9 @@ pub enum ToCore {
         /// What is asked.
         request: Request,
     },
-    /// Stop a watch. Not answered.
-    Unwatch {
+    /// Stop a watch, or wait no longer for what a query, a sync or an export answers. Not answered,
+    /// nor need that be.
+    GiveUp {
         /// The call that began it.
         call: Call,
     },
@@ -102,7 +103,7 @@ pub enum Request {
     /// Run a query once. Answered by `Rows` or `Failed`.
     Query(Query),
     /// Run a query now and after every change that can affect it. Answered by `Rows` or `Failed`
-    /// each time, until `Unwatch`.
+    /// each time, until `GiveUp`.
     Watch(Query),
     /// Answered by `Done` when all that was pending has its verdict and all that the server had is
     /// visible; by `Failed` where trying again cannot help.

@@ -91,7 +91,7 @@ pub(crate) struct ServerLink {
     given_up: u32,
     /// Who was asked for a token last, or gave one since.
     asked_for_token: Option<TokenHolder>,
-    /// Who was asked since the server let us in last.
+    /// Who was asked since the server let us in last, and whose token was refused since.
     asked: SortedMap<TokenHolder, Asked>,
     /// A token for the next connection, and since when.
     kept_token: Option<(String, u64)>,
@@ -102,6 +102,8 @@ pub(crate) struct ServerLink {
     /// Whether only a change at one of the ends helps: another version, no access. Nobody waits for
     /// that, but it may come while a page stays open.
     pub(crate) barred: bool,
+    /// Whether a token was refused, and no connection was tried without a pause since.
+    was_refused: bool,
 }
 
 /// When somebody was asked for a token last, as a number that grows with each question, and how
@@ -168,6 +170,7 @@ impl ServerLink {
             channels: SortedMap::new(),
             failure: None,
             barred: false,
+            was_refused: false,
         }
     }
 
@@ -302,16 +305,17 @@ impl ServerLink {
         let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
-        // What barred those before it says nothing of the next one's token.
+        // That another one's token was refused says nothing of this one's. A server of another
+        // version says so again.
         self.barred &= turn(&(tab, handle)) > 0;
         self.asked_for_token = Some((tab, handle));
-        self.had_its_turn((tab, handle)).owed += 1;
+        self.move_behind((tab, handle)).owed += 1;
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
     }
 
-    /// Others have their turn to be asked for a token before it.
-    fn had_its_turn(&mut self, holder: TokenHolder) -> &mut Asked {
+    /// All others have their turn to be asked for a token before this one.
+    fn move_behind(&mut self, holder: TokenHolder) -> &mut Asked {
         let last_turn = self.asked.values().map(|asked| asked.turn).max().unwrap_or(0);
         let asked = self.asked.get_or_insert_with(holder, Asked::default);
         asked.turn = last_turn + 1;
@@ -391,10 +395,11 @@ impl ServerLink {
                 self.failure = CallFailure::of_bye(&self.url, &reason);
                 self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
                 // The token that had let us in may be the one that is refused by now.
-                if reason == ByeReason::Unauthenticated
+                self.was_refused = reason == ByeReason::Unauthenticated;
+                if self.was_refused
                     && let Some(holder) = self.asked_for_token
                 {
-                    self.had_its_turn(holder);
+                    self.move_behind(holder);
                 }
                 Heard::Broken
             }
@@ -453,14 +458,17 @@ impl ServerLink {
         self.channels.remove(&channel);
     }
 
-    /// Whether one of those was not asked for a token since the server let us in last.
-    pub(crate) fn is_news(&self, holders: &[TokenHolder]) -> bool {
+    /// Whether one of those has another token, as far as is known since the server let us in last.
+    pub(crate) fn has_unasked(&self, holders: &[TokenHolder]) -> bool {
         holders.iter().any(|holder| self.asked.get(holder).is_none())
     }
 
-    /// Try at once, and who is barred stays so until then.
-    pub(crate) fn try_soon(&mut self) {
-        self.pause_ms = 0;
+    /// Somebody has another token than the one that was refused: the next connection is tried
+    /// without a pause, once for each refusal.
+    pub(crate) fn try_next_holder(&mut self) {
+        if std::mem::take(&mut self.was_refused) {
+            self.pause_ms = 0;
+        }
     }
 
     /// Forget what barred it, and try at once: somebody asks for it anew.

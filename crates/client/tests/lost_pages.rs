@@ -130,7 +130,7 @@ fn nobody_waits_for_a_page_that_is_not_needed_any_more() {
         if closes_tab {
             core.step(Input::TabClosed { tab: OTHER_TAB });
         } else {
-            core.say(ToCore::Unwatch { call: Call(2) });
+            core.say(ToCore::GiveUp { call: Call(2) });
         }
         assert!(core.is_done(Call(3)));
     }

@@ -131,7 +131,7 @@ fn a_watch_tells_rows_that_are_others_than_before_and_nothing_once_it_is_stopped
     assert_eq!(rows_told(&device, count), 1, "the same rows");
     titled(&mut device, "b", "second");
     assert_eq!(rows_told(&device, count), 2);
-    device.ask(TAB, vec![ToCore::Unwatch { call: count }]);
+    device.ask(TAB, vec![ToCore::GiveUp { call: count }]);
     titled(&mut device, "c", "third");
     assert_eq!(rows_told(&device, count), 2);
 }

@@ -781,6 +781,27 @@ fn a_sync_waits_where_a_refused_token_is_followed_by_none() {
     assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
 }
 
+/// Goal: a server that is away is not asked many times a second, whoever waits for it. Method: a
+/// token was refused, and no connection opens after that; another tab with one has something
+/// pending.
+#[test]
+fn a_refused_token_has_a_server_that_is_away_tried_once_without_a_pause() {
+    let mut core = with_tokens();
+    core.say(ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
+    core.ask(Call(3), HANDLE, Request::Sync);
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    let mut tries = 0;
+    for _ in 0..100 {
+        if core.is_connecting(X) {
+            tries += 1;
+            core.lose(X);
+        }
+        core.pass(100);
+    }
+    assert_eq!(core.failure_of(Call(3)), None, "the other tab was not asked");
+    assert!((2..8).contains(&tries), "{tries} times in ten seconds");
+}
+
 /// Goal: a document is handed over by whoever has a good token, whoever else has none. Method: a
 /// tab whose token was refused stays open, and another one offers a document.
 #[test]

@@ -175,7 +175,7 @@ fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
 #[test]
 fn only_so_much_is_issued_that_has_no_verdict() {
     let mut server = Server::default();
-    let limits = Limits { undecided_size_max: 3_000, ..Limits::DEFAULT };
+    let limits = Limits { undecided_size_max: 4_000, ..Limits::DEFAULT };
     let mut device = online_with(1, limits, &mut server);
     offline(&mut device);
     let long = "x".repeat(2_000);
@@ -273,6 +273,21 @@ fn sync_waits_for_every_verdict_and_for_what_the_server_has() {
     assert!(matches!(second.answer(sync), FromCore::Done { .. }));
     assert_eq!(second.fate(mine), "durable 1, confirmed 3");
     assert_eq!(count(&mut second), [[integer(2)]]);
+}
+
+/// Goal: what nobody waits for is not waited for. Method: a sync is given up before its server is
+/// back, as is a query before the document is there.
+#[test]
+fn what_was_given_up_is_not_answered() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    let sync = device.sync();
+    device.ask(TAB, vec![ToCore::GiveUp { call: sync }]);
+    let kept = device.sync();
+    back_online(&mut server, &mut device);
+    assert!(matches!(device.answer(kept), FromCore::Done { .. }));
+    assert_eq!(device.answers(sync).len(), 0);
 }
 
 #[test]

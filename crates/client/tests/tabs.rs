@@ -124,7 +124,7 @@ fn nothing_is_run_again_since_a_live_query_ended() {
     let call = device.start_open(TAB, Some(SERVER), &newer);
     device.opened(call);
     let reads = device.reads();
-    device.ask(TAB, vec![ToCore::Unwatch { call: Call(1) }]);
+    device.ask(TAB, vec![ToCore::GiveUp { call: Call(1) }]);
     assert_eq!(device.reads(), reads);
 }
 

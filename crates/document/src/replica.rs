@@ -87,6 +87,9 @@ pub struct PutOff {
     pub has_joined: bool,
 }
 
+/// Bytes that an undecided mutation counts for at least: what is kept beside its body.
+const UNDECIDED_SIZE_MIN: usize = 512;
+
 /// A mutation that has no verdict yet.
 #[derive(Clone, Debug)]
 pub struct Undecided {
@@ -316,7 +319,7 @@ impl Replica {
         Some(self.first().plus(self.undecided.index_of(call)?))
     }
 
-    /// Bytes of the undecided mutations.
+    /// Bytes that the undecided mutations take, about.
     #[must_use]
     pub fn undecided_size(&self) -> usize {
         self.undecided.size()
@@ -794,7 +797,7 @@ impl Called for Undecided {
     }
 
     fn size(&self) -> usize {
-        self.body.len()
+        self.body.len().max(UNDECIDED_SIZE_MIN)
     }
 }
 

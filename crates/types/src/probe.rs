@@ -39,6 +39,8 @@ probes! {
     CallNotFound,
     /// A mutation waits until earlier ones are durable, so that all of them can be recognised.
     MutationWaitedForDisk,
+    /// A mutation is not recorded, since too much has no verdict yet.
+    MuchUndecided,
     /// A step of a document stops with work left, since it has cost enough.
     DocumentSliceSpent,
     /// A rejection is forgotten, since too many are kept.

@@ -102,7 +102,7 @@ impl Port {
                 let content = json!({ "call": call.0, "document": document, "user": user });
                 Input::Call { kind: "destroy", message: content, limited: true }
             }
-            ToCore::Unwatch { call } => Input::Unwatch { call: call.0 },
+            ToCore::GiveUp { call } => Input::GiveUp { call: call.0 },
             ToCore::SetConnected { handle, word } => {
                 let message = json!({ "handle": handle.0, "word": word });
                 Input::Tell { kind: "setConnected", message }
@@ -250,7 +250,7 @@ impl Port {
                 handle: Handle(number("handle")),
                 request: Request::Close,
             },
-            "unwatch" => ToCore::Unwatch { call: Call(number("call")) },
+            "giveUp" => ToCore::GiveUp { call: Call(number("call")) },
             "setConnected" => ToCore::SetConnected {
                 handle: Handle(number("handle")),
                 word: message["word"].as_u64().expect("BUG: no word"),
@@ -288,7 +288,7 @@ fn kind_of(message: &ToCore) -> &'static str {
             Request::Export => "export",
             Request::Close => "close",
         },
-        ToCore::Unwatch { .. } => "unwatch",
+        ToCore::GiveUp { .. } => "giveUp",
         ToCore::Destroy { .. } => "destroy",
         ToCore::SetConnected { .. } => "setConnected",
         ToCore::ListenRejections { .. } => "listenRejections",

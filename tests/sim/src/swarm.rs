@@ -550,6 +550,11 @@ impl Swarm {
             (swarm.logs_rot, swarm.limits.document_pages_max) =
                 (false, Limits::DEFAULT.document_pages_max);
         }
+        let mut undecided = Rng::new(seed.rotate_left(52) ^ seed);
+        if undecided.once_in(6) && swarm.is_calm() {
+            swarm.limits.undecided_size_max = [1, 2_000][undecided.index(2)];
+            (swarm.goes_on, swarm.heals_late) = (false, false);
+        }
         if swarm.long_cells && (swarm.release_at.is_some() || swarm.forks()) {
             // A release writes to every cell, whatever that takes.
             swarm.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;

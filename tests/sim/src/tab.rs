@@ -7,6 +7,7 @@ mod standing;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{Call, Handle, Mutate, OpenRequest, Params, Query, Request, Status, ToCore};
+use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, ErrorCode, JournalId, Value};
 
 use crate::app::{MARKED, Release, Wish, doctype};
@@ -46,6 +47,8 @@ pub(crate) struct Tab {
     may_rot: bool,
     /// Whether page servers keep but a few appends.
     may_be_busy: bool,
+    /// Whether few mutations may be without a verdict.
+    few_undecided: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -149,6 +152,7 @@ impl Tab {
             forks: swarm.forks(),
             may_rot: swarm.rots(),
             may_be_busy: swarm.side_by_side,
+            few_undecided: swarm.limits.undecided_size_max < Limits::DEFAULT.undecided_size_max,
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -336,7 +340,7 @@ impl Tab {
         self.away.remove(&doc);
         let watches = self.watches.iter().filter(|(_, (watched, _))| *watched == doc);
         let mut messages: Vec<ToCore> =
-            watches.map(|(call, _)| ToCore::Unwatch { call: *call }).collect();
+            watches.map(|(call, _)| ToCore::GiveUp { call: *call }).collect();
         self.watches.retain(|_, (watched, _)| *watched != doc);
         let call = self.next_call();
         let close = ToCore::Ask { call, handle, request: Request::Close };

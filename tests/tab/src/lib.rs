@@ -47,8 +47,8 @@ const MODULES: [(&str, &str); 9] = [
 pub enum Input {
     /// The app asks something.
     Call { kind: &'static str, message: Value, limited: bool },
-    /// A live query was closed.
-    Unwatch { call: u32 },
+    /// A live query was closed, or an answer is waited for no longer.
+    GiveUp { call: u32 },
     /// Something that is not answered.
     Tell { kind: &'static str, message: Value },
     /// The core at this place was told hello.

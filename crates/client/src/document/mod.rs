@@ -349,9 +349,11 @@ impl Document {
         self.syncs.retain(|sync| sync.tab != tab);
     }
 
-    pub(crate) fn unwatch(&mut self, tab: TabId, call: Call) {
+    /// Nobody waits for what this call reads any more.
+    pub(crate) fn give_up(&mut self, tab: TabId, call: Call) {
         self.watches.remove(tab, call);
-        self.drop_asks(|ask| ask.is_watch(tab, call));
+        self.syncs.retain(|sync| (sync.tab, sync.call) != (tab, call));
+        self.drop_asks(|ask| ask.is_read(tab, call));
     }
 
     /// Nobody waits for these requests any more, nor for the pages that the one in front needs.

@@ -63,8 +63,11 @@ impl Ask {
         }
     }
 
-    pub(super) fn is_watch(&self, tab: TabId, call: Call) -> bool {
-        self.tab == tab && self.call == call && matches!(self.request, Request::Watch(_))
+    /// Whether it is this call, and changes nothing.
+    pub(super) fn is_read(&self, tab: TabId, call: Call) -> bool {
+        use Request::{Export, Query, Sync, Watch};
+        let reads = matches!(self.request, Query(_) | Watch(_) | Sync | Export);
+        self.tab == tab && self.call == call && reads
     }
 }
 
@@ -354,6 +357,7 @@ impl Document {
         if let Role::Synced(synced) = &open.role
             && synced.replica.undecided_size() >= open.view().limits().undecided_size_max
         {
+            reached(Probe::MuchUndecided);
             return Ran::Failed(CallFailure::much_is_undecided(name));
         }
         let run = match &mut open.role {

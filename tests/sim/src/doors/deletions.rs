@@ -4,7 +4,7 @@
 //! Whoever is told too early finds the copy again only if the store refuses that, or the power
 //! goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tidelog_client::{Call, CallFailure, TabId};
 use tidelog_pages::Ticket;
@@ -13,25 +13,44 @@ use tidelog_types::{DocumentKey, Outcome};
 /// What one core was asked to delete, and has asked its page servers.
 #[derive(Default)]
 pub(super) struct Deletions {
-    /// What tabs want deleted, and the newest request that there was by then.
-    asked: BTreeMap<(TabId, Call), (DocumentKey, Option<Ticket>)>,
+    /// What tabs want deleted, in the order in which they asked.
+    asked: Vec<Asked>,
     on_their_way: BTreeMap<Ticket, DocumentKey>,
-    /// Those whose calls were told that nobody knows.
-    unknown: BTreeSet<Ticket>,
     newest: Option<Ticket>,
     /// The newest one of each document that is durable.
     durable: BTreeMap<DocumentKey, Ticket>,
 }
 
+/// A copy that a tab wants deleted.
+struct Asked {
+    by: (TabId, Call),
+    document: DocumentKey,
+    /// The newest request that there was by then.
+    before: Option<Ticket>,
+    /// What the page server was asked for it, if it was.
+    ticket: Option<Ticket>,
+}
+
 impl Deletions {
     pub(super) fn is_asked(&mut self, tab: TabId, call: Call, document: DocumentKey) {
-        self.asked.insert((tab, call), (document, self.newest));
+        let before = self.newest;
+        self.asked.push(Asked { by: (tab, call), document, before, ticket: None });
     }
 
     /// The page server is asked, or the next one is once more.
     pub(super) fn leaves(&mut self, ticket: Ticket, document: &DocumentKey) {
         self.newest = self.newest.max(Some(ticket));
-        self.on_their_way.insert(ticket, document.clone());
+        if self.on_their_way.insert(ticket, document.clone()).is_none() {
+            self.belongs_to_next(ticket, document);
+        }
+    }
+
+    /// Of several calls only one is what the page server is asked for, in their order. Whether there
+    /// is one.
+    fn belongs_to_next(&mut self, ticket: Ticket, document: &DocumentKey) -> bool {
+        let waits = |it: &&mut Asked| it.document == *document && it.ticket.is_none();
+        let next = self.asked.iter_mut().find(waits);
+        next.map(|asked| asked.ticket = Some(ticket)).is_some()
     }
 
     pub(super) fn are_durable(&mut self, ticket: Ticket) {
@@ -44,13 +63,18 @@ impl Deletions {
         self.on_their_way.remove(&ticket);
     }
 
+    fn take(&mut self, tab: TabId, call: Call) -> Option<Asked> {
+        let place = self.asked.iter().position(|asked| asked.by == (tab, call))?;
+        Some(self.asked.remove(place))
+    }
+
     /// A call is said to be done.
     ///
     /// # Errors
     ///
     /// It wants a copy deleted that is there, as far as the page server has said.
     pub(super) fn may_be_done(&mut self, tab: TabId, call: Call) -> Result<(), String> {
-        let Some((document, before)) = self.asked.remove(&(tab, call)) else { return Ok(()) };
+        let Some(Asked { document, before, .. }) = self.take(tab, call) else { return Ok(()) };
         match self.durable.get(&document).copied() > before {
             true => Ok(()),
             false => {
@@ -70,17 +94,13 @@ impl Deletions {
         call: Call,
         failure: &CallFailure,
     ) -> Result<(), String> {
-        let Some((document, before)) = self.asked.remove(&(tab, call)) else { return Ok(()) };
-        // Of several calls only one was what the page server was asked for.
-        let is_alone = !self.asked.values().any(|(other, _)| *other == document);
-        let since = self.on_their_way.iter().filter(|(ticket, _)| Some(**ticket) > before);
-        let of_it = since.filter(|(_, asked)| **asked == document).map(|(ticket, _)| *ticket);
-        let asked = of_it.filter(|ticket| !self.unknown.contains(ticket)).min();
-        if failure.outcome == Outcome::Unknown {
-            self.unknown.extend(asked);
-        } else if is_alone && asked.is_some() {
-            return Err(format!("{document} is said not to be deleted, and may be at any time"));
+        let Some(Asked { document, ticket, .. }) = self.take(tab, call) else { return Ok(()) };
+        let is_on_its_way = |ticket: &Ticket| self.on_their_way.contains_key(ticket);
+        let Some(ticket) = ticket.filter(is_on_its_way) else { return Ok(()) };
+        // It may have been refused in the step in which the next one was let through.
+        match failure.outcome == Outcome::Unknown || self.belongs_to_next(ticket, &document) {
+            true => Ok(()),
+            false => Err(format!("{document} is said not to be deleted, and may be at any time")),
         }
-        Ok(())
     }
 }

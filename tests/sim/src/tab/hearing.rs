@@ -379,7 +379,9 @@ impl Tab {
         match request {
             Request::Mutate(_) => {
                 let name = self.name(call)?;
-                if !full && !closed && failure.code != ErrorCode::Rejected {
+                let is_too_much = self.few_undecided && failure.code == ErrorCode::BudgetExceeded;
+                let is_just = failure.code == ErrorCode::Rejected || is_too_much;
+                if !full && !closed && !is_just {
                     return Err(format!("{name} failed: {failure:?}"));
                 }
                 heard.news.extend(closed.then(|| News::Left(name.clone())));

@@ -94,7 +94,7 @@ impl Tab {
         self.live.clear();
         self.outdated.clear();
         let watches = std::mem::take(&mut self.watches).into_keys();
-        watches.map(|call| ToCore::Unwatch { call }).collect()
+        watches.map(|call| ToCore::GiveUp { call }).collect()
     }
 
     pub(super) fn rows(

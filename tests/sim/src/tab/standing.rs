@@ -85,15 +85,16 @@ impl Tab {
     /// or it writes of itself, when its core said last how that stands: it is written again by
     /// itself, or asked for anew, after a pause. That a store has refused something lately is not
     /// said any more once it has taken something of another document, and the pause goes on all
-    /// the same. Behind it the server is asked anew, which takes as long as a line does.
+    /// the same. Behind it the server is asked anew, which takes as long as a line does, and a token.
     pub(crate) fn waits_for_store(&self, refused_lately: bool) -> bool {
         let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
         statuses.any(|(_, it)| {
             let [kept, seen] = it.storage_lsns;
+            let is_apart = matches!(it.connection, Connection::Connecting | Connection::Offline);
             match it.error.as_ref().map(|failure| (failure.code, failure.remedy)) {
                 Some((ErrorCode::StorageFull, _)) => kept < seen,
                 Some((ErrorCode::Storage, remedy)) => remedy == Remedy::Retry,
-                _ => refused_lately && (kept < seen || it.connection == Connection::Connecting),
+                _ => refused_lately && (kept < seen || is_apart),
             }
         })
     }
