@@ -45,8 +45,8 @@ impl Deletions {
         }
     }
 
-    /// Of several calls only one is what the page server is asked for, in their order. Whether there
-    /// is one.
+    /// Of several calls only one is what the page server is asked for, in their order. Says whether
+    /// there is one.
     fn belongs_to_next(&mut self, ticket: Ticket, document: &DocumentKey) -> bool {
         let waits = |it: &&mut Asked| it.document == *document && it.ticket.is_none();
         let next = self.asked.iter_mut().find(waits);

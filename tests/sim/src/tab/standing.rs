@@ -85,7 +85,8 @@ impl Tab {
     /// or it writes of itself, when its core said last how that stands: it is written again by
     /// itself, or asked for anew, after a pause. That a store has refused something lately is not
     /// said any more once it has taken something of another document, and the pause goes on all
-    /// the same. Behind it the server is asked anew, which takes as long as a line does, and a token.
+    /// the same. Behind it the server is asked anew, which takes as long as a line does, and as a
+    /// token.
     pub(crate) fn waits_for_store(&self, refused_lately: bool) -> bool {
         let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
         statuses.any(|(_, it)| {
