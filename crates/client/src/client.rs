@@ -559,8 +559,8 @@ impl Client {
                 document.server_barred(failure, ctx);
             }
         });
-        if has_another && let Some(link) = self.servers.get_mut(url) {
-            link.try_next_holder();
+        if has_another && self.servers.get_mut(url).is_some_and(ServerLink::try_next_holder) {
+            out.wake_at(self.now_ms);
         }
     }
 

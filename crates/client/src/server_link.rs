@@ -464,11 +464,13 @@ impl ServerLink {
     }
 
     /// Somebody has another token than the one that was refused: the next connection is tried
-    /// without a pause, once for each refusal.
-    pub(crate) fn try_next_holder(&mut self) {
-        if std::mem::take(&mut self.was_refused) {
+    /// without a pause, once for each refusal. Says whether that is now.
+    pub(crate) fn try_next_holder(&mut self) -> bool {
+        let is_first = std::mem::take(&mut self.was_refused);
+        if is_first {
             self.pause_ms = 0;
         }
+        is_first
     }
 
     /// Forget what barred it, and try at once: somebody asks for it anew.

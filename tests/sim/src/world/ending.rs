@@ -66,6 +66,9 @@ impl World {
         }
         if self.swarm.heals_late {
             self.heal_all_but_one()?;
+            if self.swarm.fills {
+                self.make_room()?;
+            }
         }
         self.settle("after the faults")?;
         // A document that was opened anew meanwhile is away if it was when it was left.
