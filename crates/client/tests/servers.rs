@@ -814,6 +814,7 @@ fn a_refused_token_bars_no_offer_of_a_tab_with_another_one() {
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     core.open_new(Call(2), HANDLE, "list", None);
     core.ask_to_open(OTHER_TAB, Call(3), HANDLE, "list", Some(X));
+    assert!(core.wakes_now(), "nothing else may happen for long");
     core.pass(0);
     core.socket_opens(X);
     assert_eq!(core.tokens_wanted.last(), Some(&OTHER_TAB));
