@@ -20,7 +20,7 @@ export type Input =
       readonly message: ToCore[CallKind];
       readonly limited: boolean;
     }
-  /** A live query was closed. */
+  /** A live query was closed, or an answer is waited for no longer. */
   | { readonly type: 'giveUp'; readonly call: number }
   /** Something that is not answered. */
   | { readonly type: 'tell'; readonly kind: keyof ToCore; readonly message: object }

@@ -728,6 +728,7 @@ export class Tab {
     }
     if (this.#link.isConnected) this.#reopenWaiting();
     if (isAloneOver) this.#askHeldBack();
+    let isDeletionLate = false;
     for (const [number, call] of this.#calls) {
       if (call.againAt <= now) {
         call.againAt = NEVER;
@@ -737,10 +738,13 @@ export class Tab {
       else if (wasSuspended && !call.spared) {
         call.spared = true;
         call.until = now + SPARED_MS;
-      } else this.#expire(number, call);
+      } else {
+        isDeletionLate ||= call.kind === 'destroy';
+        this.#expire(number, call);
+      }
     }
-    // What waited for a deletion that is late, and is not late itself.
-    this.#askHeldBack('open');
+    // What waited for it, and is not late itself.
+    if (isDeletionLate) this.#askHeldBack('open');
     this.#wakeAtNext();
   }
 

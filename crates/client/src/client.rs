@@ -552,8 +552,8 @@ impl Client {
             if document.wanted_server() != Some(url) || !document.waits_for_server() {
                 return;
             }
-            let holders = document.token_holders(url);
-            if is_of_token && ctx.servers.get(url).is_some_and(|link| link.has_unasked(&holders)) {
+            let has_unasked = |link: &ServerLink| link.has_unasked(&document.token_holders(url));
+            if is_of_token && ctx.servers.get(url).is_some_and(has_unasked) {
                 has_another = true;
             } else {
                 document.server_barred(failure, ctx);

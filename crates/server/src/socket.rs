@@ -710,19 +710,24 @@ mod tests {
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
     }
 
+    /// What listens to this connection, which may have so much waiting.
+    fn reader_of(scene: &Scene, connection: Connection, permits_count: usize) -> Reader {
+        Reader {
+            connection,
+            shared: Arc::new(Shared::of(scene)),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(permits_count)),
+            early: None,
+        }
+    }
+
     /// Goal: a number is free again once its channel is closed, and whoever is refused again and
     /// again, and closes nothing, is heard. Method: channels of a room that is gone.
     #[tokio::test]
     async fn a_channel_whose_room_is_gone_keeps_no_number() {
         let scene = Scene::new(RoomSettings::default());
         let (connection, _end) = Connection::new(ConnId(7));
-        let mut reader = Reader {
-            connection,
-            shared: Arc::new(Shared::of(&scene)),
-            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
-            permits: Arc::new(Semaphore::new(1)),
-            early: None,
-        };
+        let mut reader = reader_of(&scene, connection, 1);
         let (gone, _) = unbounded_channel();
         let gone_name = DocumentKey::new("gone", "").expect("a name");
         for number in (0..).take(CONNECTION_CHANNELS_MAX) {
@@ -745,13 +750,7 @@ mod tests {
         let scene = Scene::new(RoomSettings::default());
         let space = Arc::new(Semaphore::new(1));
         let (connection, _end) = Connection::new(ConnId(7));
-        let mut reader = Reader {
-            connection,
-            shared: Arc::new(Shared::of(&scene)),
-            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
-            permits: Arc::new(Semaphore::new(1)),
-            early: None,
-        };
+        let mut reader = reader_of(&scene, connection, 1);
         let (room, mut mail) = unbounded_channel();
         let document = DocumentKey::new("list", "").expect("a name");
         reader.channels.enter(Channel(1), document, &room);
@@ -777,13 +776,7 @@ mod tests {
     async fn a_large_message_waits_behind_small_ones_for_as_long_as_nobody_wants_its_space() {
         let scene = Scene::new(RoomSettings::default());
         let (connection, _end) = Connection::new(ConnId(7));
-        let reader = Reader {
-            connection,
-            shared: Arc::new(Shared::of(&scene)),
-            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
-            permits: Arc::new(Semaphore::new(0)),
-            early: None,
-        };
+        let reader = reader_of(&scene, connection, 0);
         let space = Arc::new(Semaphore::new(MESSAGE_SIZE_MAX));
         let large = Space::new(Arc::clone(&space).try_acquire_owned().expect("there is space"));
         let mut own = std::pin::pin!(reader.own(1, Some(&large)));
@@ -801,13 +794,7 @@ mod tests {
     async fn short_messages_that_wait_have_no_more_answers_than_may_wait() {
         let scene = Scene::new(RoomSettings::default());
         let (connection, mut end) = Connection::new(ConnId(7));
-        let reader = Reader {
-            connection: connection.clone(),
-            shared: Arc::new(Shared::of(&scene)),
-            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
-            permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
-            early: None,
-        };
+        let reader = reader_of(&scene, connection.clone(), CONNECTION_IN_SIZE_MAX / PERMIT_SIZE);
         let hear = || unconstrained(reader.own(1, None)).now_or_never();
         let waiting: Vec<_> = std::iter::from_fn(hear).collect();
         assert!(waiting.len() > 500, "{}", waiting.len());

@@ -291,11 +291,9 @@ fn pages_of_an_offer_that_found_no_room_are_waited_for_by_nobody() {
     assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
 }
 
-/// Goal: an offer ends though the document of before is not in memory any more. Method: what is
-/// handed over is looked at once all of it has come, and reads its staged pages; meanwhile the room
-/// forgets the others.
-#[test]
-fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_staged() {
+/// A document that was handed over, and is offered again with more, in a room that has just been
+/// opened.
+fn offered_anew() -> (Scene, Local) {
     let (mut scene, mut local) = (Scene::new(), Local::new(50));
     local.write(1, "a");
     local.offer(&mut scene, ANN);
@@ -303,6 +301,15 @@ fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_stage
     scene.restart();
     local.write(2, "b");
     assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    (scene, local)
+}
+
+/// Goal: an offer ends though the document of before is not in memory any more. Method: what is
+/// handed over is looked at once all of it has come, and reads its staged pages; meanwhile the room
+/// forgets the others.
+#[test]
+fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_staged() {
+    let (mut scene, mut local) = offered_anew();
     scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
     for seed in local.seeds() {
         scene.say(ANN, seed);
@@ -328,13 +335,7 @@ fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_stage
 /// another one hands over fails, and whoever waited to hand over has its turn.
 #[test]
 fn pages_are_those_of_the_run_that_waits_for_them() {
-    let (mut scene, mut local) = (Scene::new(), Local::new(50));
-    local.write(1, "a");
-    local.offer(&mut scene, ANN);
-    local.seed(&mut scene, ANN);
-    scene.restart();
-    local.write(2, "b");
-    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    let (mut scene, mut local) = offered_anew();
     scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
     let [first, _] = local.seeds();
     scene.say(ANN, first);
