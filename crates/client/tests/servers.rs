@@ -12,7 +12,7 @@ use tidelog_testing::client::server::Server;
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    BudgetLimits, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    BudgetLimits, ErrorCode, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
 const X: &str = "ws://x";
@@ -27,21 +27,14 @@ fn following_two() -> Core {
     let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
-    opened(&mut core, X, 1);
+    core.server_opens(X, 1);
     core.open_new(Call(2), OTHER, "other", Some(Y));
     core.welcome(Y);
-    opened(&mut core, Y, 1);
+    core.server_opens(Y, 1);
     core.open_new(Call(3), Handle(3), "third", Some(X));
-    opened(&mut core, X, 2);
+    core.server_opens(X, 2);
     core.sent.clear();
     core
-}
-
-fn opened(core: &mut Core, server: &str, channel: u32) {
-    let storage = Position::start_of(JournalId([9; 16]));
-    let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
-    let body = FromRoom::Opened { storage, from, wanted, lives };
-    core.hear(server, &FromServer::About { channel: Channel(channel), body });
 }
 
 fn close(channel: u32) -> ToServer {
@@ -82,7 +75,7 @@ fn a_document_that_moves_to_another_server_takes_no_channel_along() {
     let ticket = core.add(Call(5), "milk");
     core.reply(StoreReply::Durable { ticket });
     assert_eq!(frames_sent(&core), [], "its channel at Y is not open yet");
-    opened(&mut core, Y, 2);
+    core.server_opens(Y, 2);
     assert_eq!(frames_sent(&core), [(Y, 2, 1)]);
 }
 
@@ -115,17 +108,17 @@ fn a_document_follows_the_tab_that_is_left_to_its_server() {
     core.socket_opens(X);
     core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
     core.hear(X, &FromServer::Welcome);
-    opened(&mut core, X, 1);
+    core.server_opens(X, 1);
     core.has_token = false;
     core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(Y));
     core.welcome(Y);
-    opened(&mut core, Y, 1);
+    core.server_opens(Y, 1);
     core.sent.clear();
     core.step(Input::TabClosed { tab: OTHER_TAB });
     core.socket_opens(X);
     core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
-    assert_eq!(tokens_sent(&core, X), [Some("for x".to_owned())]);
-    assert_eq!(tokens_sent(&core, Y), []);
+    assert_eq!(core.tokens_sent(X), [Some("for x".to_owned())]);
+    assert_eq!(core.tokens_sent(Y), []);
 }
 
 #[test]
@@ -211,7 +204,7 @@ fn what_becomes_durable_while_nobody_holds_the_document_is_sent_later() {
         }
         _ => None,
     });
-    opened(&mut core, X, channel.expect("a channel of its own"));
+    core.server_opens(X, channel.expect("a channel of its own"));
     core.reply(StoreReply::Durable { ticket: second });
     let firsts: Vec<u64> = frames_sent(&core).into_iter().map(|(.., first)| first).collect();
     assert_eq!(firsts, [1, 2]);
@@ -280,7 +273,7 @@ fn what_failed_the_opening_of_a_tab_that_is_gone_fails_no_later_one() {
     go_on(&mut core);
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     core.welcome(X);
-    opened(&mut core, X, 1);
+    core.server_opens(X, 1);
     go_on(&mut core);
 
     let ask = |call, request| ToCore::Ask { call, handle: HANDLE, request };
@@ -366,7 +359,7 @@ fn a_sync_asks_what_there_is_after_it_was_called() {
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
     core.ask(Call(2), HANDLE, Request::Sync);
-    opened(&mut core, X, 1);
+    core.server_opens(X, 1);
     assert!(!core.is_done(Call(2)), "it is at what there was before");
     let request = core.sent.iter().find_map(|(_, message)| match message {
         ToServer::About { body: ToRoom::Probe { probe }, .. } => Some(*probe),
@@ -382,7 +375,7 @@ fn a_sync_asks_what_there_is_after_it_was_called() {
 fn is_in_step(core: &mut Core) -> bool {
     core.pass(1_000);
     core.sent.clear();
-    opened(core, X, 2);
+    core.server_opens(X, 2);
     let request = core.sent.iter().rev().find_map(|(_, message)| match message {
         ToServer::About { body: ToRoom::Probe { probe }, .. } => Some(*probe),
         _ => None,
@@ -432,10 +425,10 @@ fn a_move_to_another_server_outlives_a_disk_that_had_no_room_to_note_it() {
             core.reply(StoreReply::Durable { ticket });
         }
         core.welcome(X);
-        opened(&mut core, X, 1);
+        core.server_opens(X, 1);
         core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", Some(Y));
         core.welcome(Y);
-        opened(&mut core, Y, 1);
+        core.server_opens(Y, 1);
         core.sent.clear();
         if is_kept {
             core.fail(core.last_ticket());
@@ -500,7 +493,7 @@ fn a_failed_append_costs_no_connection() {
     let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
-    opened(&mut core, X, 1);
+    core.server_opens(X, 1);
     let ticket = core.add(Call(2), "milk");
     core.sent.clear();
     core.fail(ticket);
@@ -521,7 +514,7 @@ fn a_sync_waits_for_what_is_issued_anew() {
     let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
-    opened(&mut core, X, 1);
+    core.server_opens(X, 1);
     let tickets = [core.add(Call(2), "milk"), core.add(Call(3), "bread")];
     let args = ["id", "title"].map(|name| (name.to_owned(), text("milk"))).to_vec();
     let again = Some(Again { durable: None, copy: None, since: [None; 2] });
@@ -540,7 +533,7 @@ fn a_sync_does_not_wait_for_what_is_issued_after_it() {
     let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
-    opened(&mut core, X, 1);
+    core.server_opens(X, 1);
     core.ask(Call(10), HANDLE, Request::Sync);
     let milk = core.add(Call(2), "milk");
     core.reply(StoreReply::Durable { ticket: milk });
@@ -627,204 +620,6 @@ fn what_cannot_be_taken_in_fails_no_opening_that_does_not_need_it() {
     assert!(core.told.iter().any(|it| matches!(it, FromCore::Opened { call: Call(5), .. })));
 }
 
-/// Goal: whoever hands a local document over is told what is wrong, and not that the server is.
-/// Method: the server answers at once, and the tab's token function gives none, or nothing at all.
-#[test]
-fn an_offer_without_a_token_says_that_the_server_wants_one() {
-    for answers in [true, false] {
-        let mut core = Core::open();
-        core.add(Call(2), "milk");
-        core.ask(Call(3), HANDLE, Request::Close);
-        core.has_token = true;
-        core.ask_to_open(TAB, Call(4), HANDLE, "list", Some(X));
-        core.socket_opens(X);
-        assert_eq!(core.tokens_wanted, [TAB]);
-        if answers {
-            core.say(ToCore::Token { handle: HANDLE, token: None });
-        }
-        core.pass(10_000);
-        let failure = core.failure_of(Call(4)).expect("it is not handed over");
-        assert_eq!(failure.code, ErrorCode::ServerUnreachable);
-        assert!(failure.message.contains("wants a token"), "{answers}: {failure:?}");
-    }
-}
-
-/// A core at which two tabs hold a document of a server, and can both be asked for a token.
-fn with_tokens() -> Core {
-    let mut core = Core::default();
-    core.has_token = true;
-    core.open_new(Call(1), HANDLE, "list", Some(X));
-    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(X));
-    core.socket_opens(X);
-    core
-}
-
-/// The connection is lost, and opened again after a while.
-fn connect_again(core: &mut Core) {
-    core.pass(8_000);
-    core.pass(2_000);
-    core.socket_opens(X);
-}
-
-#[test]
-fn a_tab_that_gives_no_token_bars_no_other_one() {
-    let mut core = with_tokens();
-    core.say(ToCore::Token { handle: HANDLE, token: None });
-    connect_again(&mut core);
-    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-}
-
-#[test]
-fn a_tab_that_is_silent_when_it_is_asked_for_a_token_bars_no_other_one() {
-    let mut core = with_tokens();
-    for asked in [vec![TAB, OTHER_TAB], vec![TAB, OTHER_TAB, TAB]] {
-        connect_again(&mut core);
-        assert_eq!(core.tokens_wanted, asked);
-    }
-}
-
-/// Goal: whoever opens a document is not told that there is no token while its own function was not
-/// called. Method: two tabs that were asked are silent; a third one comes.
-#[test]
-fn a_tab_that_was_never_asked_for_a_token_comes_before_those_that_are_silent() {
-    let mut core = with_tokens();
-    for asked in [vec![TAB, OTHER_TAB], vec![TAB, OTHER_TAB, TAB]] {
-        connect_again(&mut core);
-        assert_eq!(core.tokens_wanted, asked);
-    }
-    let newcomer = TabId(0);
-    core.ask_to_open(newcomer, Call(1), HANDLE, "list", Some(X));
-    core.pass(8_000);
-    connect_again(&mut core);
-    assert_eq!(core.tokens_wanted.last(), Some(&newcomer));
-}
-
-/// A tab that was asked for a token is silent, until the next connection.
-fn no_token_comes(core: &mut Core) {
-    core.pass(8_000);
-    while !core.is_connecting(X) {
-        core.pass(1_000);
-    }
-    core.socket_opens(X);
-}
-
-/// Goal: whoever comes late bars nobody, however long the others had none. Method: two tabs are
-/// asked for a while, then a third one comes.
-#[test]
-fn a_tab_that_comes_late_to_be_asked_for_a_token_bars_no_other_one() {
-    let mut core = with_tokens();
-    (0..10).for_each(|_| no_token_comes(&mut core));
-    let newcomer = TabId(0);
-    core.ask_to_open(newcomer, Call(1), HANDLE, "list", Some(X));
-    (0..4).for_each(|_| no_token_comes(&mut core));
-    let asked = &core.tokens_wanted[11..];
-    assert_eq!(asked, [newcomer, OTHER_TAB, TAB, newcomer]);
-}
-
-#[test]
-fn a_tab_that_gave_a_token_is_asked_again() {
-    let mut core = with_tokens();
-    connect_again(&mut core);
-    for _ in 0..2 {
-        core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
-        core.hear(X, &FromServer::Welcome);
-        core.lose(X);
-        connect_again(&mut core);
-    }
-    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB, OTHER_TAB, OTHER_TAB]);
-}
-
-/// Goal: what was fetched already is not waited for again. Method: who was asked for a token closes
-/// the document before it comes; somebody else still holds it.
-#[test]
-fn a_token_that_comes_once_its_document_is_closed_is_taken() {
-    let mut core = with_tokens();
-    core.ask(Call(2), HANDLE, Request::Close);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
-    let hello = |(_, message): &(String, ToServer)| matches!(message, ToServer::Hello { .. });
-    assert!(core.sent.iter().any(hello), "{:?}", core.sent);
-}
-
-#[test]
-fn a_tab_whose_token_is_refused_bars_no_other_one() {
-    let mut core = with_tokens();
-    core.say(ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
-    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
-    core.say_from(OTHER_TAB, ToCore::SetConnected { handle: HANDLE, word: 0 });
-    core.socket_opens(X);
-    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-}
-
-/// Goal: whoever waits until all is in step is not told what passes by itself. Method: a token is
-/// refused, and the tab that is asked next has none.
-#[test]
-fn a_sync_waits_where_a_refused_token_is_followed_by_none() {
-    let mut core = with_tokens();
-    core.welcome(X);
-    opened(&mut core, X, 1);
-    core.lose(X);
-    core.ask(Call(3), HANDLE, Request::Sync);
-    connect_again(&mut core);
-    let asked = *core.tokens_wanted.last().expect("a tab was asked");
-    core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
-    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
-    assert_eq!(core.failure_of(Call(3)), None, "the other tab was not asked yet");
-    core.socket_opens(X);
-    let other = *core.tokens_wanted.last().expect("a tab was asked");
-    assert_ne!(other, asked);
-    core.say_from(other, ToCore::Token { handle: HANDLE, token: None });
-    assert_eq!(core.failure_of(Call(3)), None);
-    connect_again(&mut core);
-    assert_eq!(core.tokens_wanted.last(), Some(&asked));
-    core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
-    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
-    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
-}
-
-/// Goal: a server that is away is not asked many times a second, whoever waits for it. Method: a
-/// token was refused, and no connection opens after that; another tab with one has something
-/// pending.
-#[test]
-fn a_refused_token_has_a_server_that_is_away_tried_once_without_a_pause() {
-    let mut core = with_tokens();
-    core.say(ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
-    core.ask(Call(3), HANDLE, Request::Sync);
-    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
-    let mut tries = 0;
-    for _ in 0..100 {
-        if core.is_connecting(X) {
-            tries += 1;
-            core.lose(X);
-        }
-        core.pass(100);
-    }
-    assert_eq!(core.failure_of(Call(3)), None, "the other tab was not asked");
-    assert!((2..8).contains(&tries), "{tries} times in ten seconds");
-}
-
-/// Goal: a document is handed over by whoever has a good token, whoever else has none. Method: a
-/// tab whose token was refused stays open, and another one offers a document.
-#[test]
-fn a_refused_token_bars_no_offer_of_a_tab_with_another_one() {
-    let mut core = Core::default();
-    core.has_token = true;
-    core.open_new(Call(1), OTHER, "other", Some(X));
-    core.socket_opens(X);
-    core.say(ToCore::Token { handle: OTHER, token: Some("too old".to_owned()) });
-    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
-    core.open_new(Call(2), HANDLE, "list", None);
-    core.ask_to_open(OTHER_TAB, Call(3), HANDLE, "list", Some(X));
-    assert!(core.wakes_now(), "nothing else may happen for long");
-    core.pass(0);
-    core.socket_opens(X);
-    assert_eq!(core.tokens_wanted.last(), Some(&OTHER_TAB));
-    assert_eq!(core.failure_of(Call(3)), None);
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
-    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
-    core.pass(0);
-    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
-}
-
 #[test]
 fn a_server_that_does_not_say_where_a_document_stands_is_asked_anew_in_time() {
     let mut core = Core::default();
@@ -834,63 +629,6 @@ fn a_server_that_does_not_say_where_a_document_stands_is_asked_anew_in_time() {
     assert!(silent_ms <= 10_000, "it asks to be woken in {silent_ms} ms only");
     core.pass(silent_ms);
     assert!(core.sent.contains(&(X.to_owned(), close(1))), "{:?}", core.sent);
-}
-
-/// The tokens that were sent to a server.
-fn tokens_sent(core: &Core, to: &str) -> Vec<Option<String>> {
-    let tokens = core.sent.iter().filter_map(|(server, message)| match message {
-        ToServer::Hello { token, .. } if server == to => Some(token.clone()),
-        _ => None,
-    });
-    tokens.collect()
-}
-
-/// Goal: a token is for the server that its tab has named. Method: a tab whose token function is
-/// for one server holds a document, and another tab without one opens it at another server. The
-/// token that was asked for before comes late.
-#[test]
-fn a_token_for_one_server_is_never_sent_to_another() {
-    let mut core = Core::default();
-    core.has_token = true;
-    core.open_new(Call(1), HANDLE, "list", Some(X));
-    core.open_new(Call(2), OTHER, "other", Some(X));
-    core.socket_opens(X);
-    core.has_token = false;
-    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(Y));
-    core.socket_opens(Y);
-    assert_eq!(core.tokens_wanted, [TAB], "at Y nobody has a token");
-    assert_eq!(tokens_sent(&core, Y), [None]);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
-    assert_eq!(tokens_sent(&core, Y), [None]);
-    assert_eq!(tokens_sent(&core, X), [Some("for x".to_owned())]);
-}
-
-/// Goal: the word of a tab that was asked before ends no connection for which another one is asked
-/// now. Method: the first one is silent for so long that the other one is asked; then it says that
-/// it has no token.
-#[test]
-fn a_tab_that_says_too_late_that_it_has_no_token_bars_no_other_one() {
-    let mut core = with_tokens();
-    connect_again(&mut core);
-    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-    core.say(ToCore::Token { handle: HANDLE, token: None });
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
-    assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
-}
-
-/// The same of a tab that is asked anew itself.
-#[test]
-fn a_tab_that_says_too_late_that_it_has_no_token_is_heard_once_it_has_one() {
-    let mut core = Core::default();
-    core.has_token = true;
-    core.open_new(Call(1), HANDLE, "list", Some(X));
-    core.socket_opens(X);
-    connect_again(&mut core);
-    assert_eq!(core.tokens_wanted, [TAB, TAB]);
-    for token in [None, Some("it".to_owned())] {
-        core.say(ToCore::Token { handle: HANDLE, token });
-    }
-    assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
 }
 
 /// Goal: what a tab was told is synced does not become local under it. Method: the first append of
@@ -930,75 +668,4 @@ fn a_document_that_is_made_again_is_made_for_the_tab_that_holds_it() {
     core.say_from(OTHER_TAB, ToCore::Ask { call: Call(2), handle: HANDLE, request });
     let failure = core.failure_of(Call(2)).map(|failure| failure.code);
     assert_eq!(failure, Some(ErrorCode::DoctypeMismatch));
-}
-
-/// Goal: a token function that takes long gets in all the same, before its server's patience with a
-/// connection that says nothing is over. Method: each of two tabs takes ten seconds, by which the
-/// connection that it was asked for is given up.
-#[test]
-fn a_token_that_takes_longer_than_a_connection_is_said_on_the_next_one() {
-    let mut core = with_tokens();
-    core.pass(8_000);
-    core.pass(2_000);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
-    core.socket_opens(X);
-    assert_eq!(tokens_sent(&core, X), [Some("slow".to_owned())]);
-    assert_eq!(core.tokens_wanted, [TAB], "nobody else is asked");
-
-    let mut core = with_tokens();
-    connect_again(&mut core);
-    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
-    assert_eq!(tokens_sent(&core, X), [Some("slow".to_owned())]);
-    core.pass(7_000);
-    core.hear(X, &FromServer::Welcome);
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("late".to_owned()) });
-    assert_eq!(tokens_sent(&core, X).len(), 1, "it is in");
-}
-
-/// The same of the server's part of it: its welcome has a time of its own.
-#[test]
-fn a_server_has_its_time_for_a_welcome_after_a_token_that_took_long() {
-    let mut core = with_tokens();
-    core.pass(7_000);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
-    core.pass(7_000);
-    core.hear(X, &FromServer::Welcome);
-    core.pass(7_000);
-    assert_eq!(core.tokens_wanted, [TAB], "the connection was kept");
-}
-
-/// Goal: no token is said that may have run out meanwhile. Method: one comes too late for its
-/// connection, and the next one is there long after that.
-#[test]
-fn a_token_that_came_long_before_a_connection_is_asked_for_anew() {
-    let mut core = with_tokens();
-    core.pass(8_000);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
-    for _ in 0..5 {
-        core.pass(8_000);
-    }
-    core.socket_opens(X);
-    assert_eq!(tokens_sent(&core, X), []);
-    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-}
-
-/// Goal: whoever owes a token is asked again, though others answer each time that they have none.
-#[test]
-fn a_tab_that_owes_a_token_is_asked_again_though_another_one_gives_none() {
-    let mut core = with_tokens();
-    for _ in 0..20 {
-        match core.tokens_wanted.last() {
-            Some(&OTHER_TAB) => {
-                core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: None });
-            }
-            _ => core.pass(8_000),
-        }
-        while !core.is_connecting(X) {
-            core.pass(1_000);
-        }
-        core.socket_opens(X);
-    }
-    let asked = core.tokens_wanted.iter().filter(|tab| **tab == TAB).count();
-    assert!(asked > 1, "{:?}", core.tokens_wanted);
 }

@@ -8,9 +8,11 @@ use tidelog_client::{
     Storage, TabId, ToCore,
 };
 use tidelog_pages::{AppendError, OpenedDocument, RequestId, StoreReply, StoreRequest, Ticket};
-use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
+use tidelog_sync::{Channel, FromRoom, FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
-use tidelog_types::{DocumentKey, Epoch, Life, Page, Pgid, UnservedKind};
+use tidelog_types::{
+    DocumentKey, Epoch, JournalId, Life, Lineage, Lsn, Page, Pgid, Position, UnservedKind,
+};
 
 use super::{HANDLE, TAB, call_id, text, todos};
 
@@ -178,6 +180,23 @@ impl Core {
     pub fn hear(&mut self, server: &str, message: &FromServer) {
         let (socket, bytes) = (self.socket_of(server), encode_message(message));
         self.step(Input::FromServer { socket, bytes });
+    }
+
+    /// The server has opened a document that nobody has written to.
+    pub fn server_opens(&mut self, server: &str, channel: u32) {
+        let storage = Position::start_of(JournalId([9; 16]));
+        let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
+        let body = FromRoom::Opened { storage, from, wanted, lives };
+        self.hear(server, &FromServer::About { channel: Channel(channel), body });
+    }
+
+    /// The tokens that were sent to a server.
+    pub fn tokens_sent(&self, to: &str) -> Vec<Option<String>> {
+        let tokens = self.sent.iter().filter_map(|(server, message)| match message {
+            ToServer::Hello { token, .. } if server == to => Some(token.clone()),
+            _ => None,
+        });
+        tokens.collect()
     }
 
     /// Whether a connection to this server was asked for, or is there.
