@@ -309,7 +309,7 @@ fn offered_anew() -> (Scene, Local) {
 /// forgets the others.
 #[test]
 fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_staged() {
-    let (mut scene, mut local) = offered_anew();
+    let (mut scene, local) = offered_anew();
     scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
     for seed in local.seeds() {
         scene.say(ANN, seed);
@@ -335,7 +335,7 @@ fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_stage
 /// another one hands over fails, and whoever waited to hand over has its turn.
 #[test]
 fn pages_are_those_of_the_run_that_waits_for_them() {
-    let (mut scene, mut local) = offered_anew();
+    let (mut scene, local) = offered_anew();
     scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
     let [first, _] = local.seeds();
     scene.say(ANN, first);
