@@ -226,12 +226,13 @@ impl LineDoor {
                 || opens.chain(closes).any(|key| of(&key, it))
         };
         let held = |it: &String| self.held.iter().any(|key| of(key, it));
-        let is_over = |it: &String| {
-            self.loaded.contains(it) && !held(it) && !is_wanted(it) && !is_on_its_way(it)
-        };
-        let words = self.words.iter().filter(|(_, word)| word.most > 0);
-        let over: Vec<String> = words.map(|(it, _)| it).filter(|it| is_over(it)).cloned().collect();
-        self.words.retain(|it, _| !over.contains(it));
+        let is_over = |it: &&String| !held(it) && !is_wanted(it) && !is_on_its_way(it);
+        // What is not read yet is forgotten only once it is; and what is forgotten is read anew.
+        let over: Vec<String> = self.loaded.iter().filter(is_over).cloned().collect();
+        for it in over {
+            self.words.remove(&it);
+            self.loaded.remove(&it);
+        }
     }
 
     /// A document is read anew.
