@@ -89,12 +89,13 @@ pub(crate) struct ServerLink {
     /// A line that takes longer for one message than an answer may take would never get it through:
     /// so from the second one on, each doubles the time.
     given_up: u32,
-    /// Who was asked for a token last, or gave one since.
+    /// Who was asked for a token last, or whose was said since.
     asked_for_token: Option<TokenHolder>,
-    /// Who was asked since the server let us in last, and whose token was refused since.
+    /// Who was asked, and whose token was refused, since the server let us in for a while: one that
+    /// refuses what it has just let in is not asked by each in turn without an end.
     asked: SortedMap<TokenHolder, Asked>,
-    /// A token for the next connection, and since when.
-    kept_token: Option<(String, u64)>,
+    /// A token for the next connection.
+    kept_token: Option<KeptToken>,
     next_channel: u32,
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
@@ -104,6 +105,14 @@ pub(crate) struct ServerLink {
     pub(crate) barred: bool,
     /// Whether a token was refused, and no connection was tried without a pause since.
     was_refused: bool,
+}
+
+/// A token that came when nobody could be told it.
+#[derive(Debug)]
+struct KeptToken {
+    token: String,
+    of: TokenHolder,
+    came_at_ms: u64,
 }
 
 /// When somebody was asked for a token last, as a number that grows with each question, and how
@@ -293,8 +302,9 @@ impl ServerLink {
     /// were asked since. Whose token let us in comes first.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
-        let is_good = |(_, since_ms): &(String, u64)| now_ms < since_ms + TOKEN_KEPT_MS;
-        if let Some((token, _)) = self.kept_token.take().filter(is_good) {
+        let is_good = |kept: &KeptToken| now_ms < kept.came_at_ms + TOKEN_KEPT_MS;
+        if let Some(KeptToken { token, of, .. }) = self.kept_token.take().filter(is_good) {
+            self.asked_for_token = Some(of);
             return self.hello(now_ms, Some(token), out);
         }
         let turn = |holder: &TokenHolder| self.asked.get(holder).map_or(0, |asked| asked.turn);
@@ -345,11 +355,11 @@ impl ServerLink {
         let Some(token) = token else {
             return is_wanted && self.asked_for_token == Some(holder) && owed == 0;
         };
-        self.asked_for_token = Some(holder);
         if is_wanted {
+            self.asked_for_token = Some(holder);
             self.hello(now_ms, Some(token), out);
         } else {
-            self.kept_token = Some((token, now_ms));
+            self.kept_token = Some(KeptToken { token, of: holder, came_at_ms: now_ms });
         }
         false
     }
@@ -381,7 +391,7 @@ impl ServerLink {
             FromServer::Welcome => {
                 self.stage = Stage::Welcomed;
                 self.welcomed_at_ms = Some(now_ms);
-                self.asked.clear();
+                self.is_let_in();
                 self.kept_token = None;
                 self.failure = None;
                 self.barred = false;
@@ -396,10 +406,9 @@ impl ServerLink {
                 self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
                 // The token that had let us in may be the one that is refused by now.
                 self.was_refused = reason == ByeReason::Unauthenticated;
-                if self.was_refused
-                    && let Some(holder) = self.asked_for_token
-                {
-                    self.move_behind(holder);
+                if self.was_refused {
+                    self.was_let_in(now_ms);
+                    self.asked_for_token.map(|holder| self.move_behind(holder));
                 }
                 Heard::Broken
             }
@@ -408,6 +417,25 @@ impl ServerLink {
                 // Of a channel that was closed meanwhile.
                 None => Heard::Nothing,
             },
+        }
+    }
+
+    /// The server has let us in: whose token that was is asked first again, and nobody else's is
+    /// waited for.
+    fn is_let_in(&mut self) {
+        if let Some(holder) = self.asked_for_token {
+            self.asked.remove(&holder);
+        }
+        self.asked.values_mut().for_each(|asked| asked.owed = 0);
+        self.kept_token = None;
+        self.was_refused = false;
+    }
+
+    /// The connection ends. Where the server had let us in for a while, all begins anew.
+    fn was_let_in(&mut self, now_ms: u64) {
+        if self.welcomed_at_ms.take().is_some_and(|at_ms| now_ms >= at_ms + RETRY_LONGEST_MS) {
+            self.tries = 0;
+            self.asked.clear();
         }
     }
 
@@ -428,9 +456,7 @@ impl ServerLink {
         self.failure = self.trouble();
         self.drop_socket(out);
         // What breaks it each time it is there is not to be sent many times a second.
-        if self.welcomed_at_ms.take().is_some_and(|at_ms| now_ms >= at_ms + RETRY_LONGEST_MS) {
-            self.tries = 0;
-        }
+        self.was_let_in(now_ms);
         self.stage = Stage::Idle;
         // What only a change at one of the ends helps against comes again with the next welcome.
         let longest = match self.failure.as_ref().is_some_and(CallFailure::is_final) {
@@ -458,9 +484,11 @@ impl ServerLink {
         self.channels.remove(&channel);
     }
 
-    /// Whether one of those has another token, as far as is known since the server let us in last.
+    /// Whether one of those has another token, as far as is known: it was not asked, or what it has
+    /// given was not said yet.
     pub(crate) fn has_unasked(&self, holders: &[TokenHolder]) -> bool {
-        holders.iter().any(|holder| self.asked.get(holder).is_none())
+        let is_kept = |it: &TokenHolder| self.kept_token.as_ref().is_some_and(|kept| kept.of == *it);
+        holders.iter().any(|holder| self.asked.get(holder).is_none() || is_kept(holder))
     }
 
     /// Somebody has another token than the one that was refused: the next connection is tried

@@ -185,6 +185,48 @@ fn a_refused_token_has_a_server_that_is_away_tried_once_without_a_pause() {
     assert!((2..8).contains(&tries), "{tries} times in ten seconds");
 }
 
+/// Goal: a server that lets in and then refuses is not tried many times a second, and who waits is
+/// told. Method: so it does with the token of each of two tabs, again and again.
+#[test]
+fn a_server_that_refuses_behind_its_welcome_is_not_tried_without_pauses() {
+    let mut core = with_tokens();
+    core.ask(Call(3), HANDLE, Request::Sync);
+    let mut tries = 0;
+    for _ in 0..20 {
+        if core.is_connecting(X) {
+            tries += 1;
+            core.socket_opens(X);
+        }
+        let asked = *core.tokens_wanted.last().expect("a tab was asked");
+        core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+        core.hear(X, &FromServer::Welcome);
+        core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+        core.pass(0);
+    }
+    assert!(tries < 3, "{tries} times in no time");
+    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
+}
+
+/// Goal: nobody is told that there is no access while a token is at hand that was never said.
+/// Method: a slow token comes while the server looks at that of another tab, which it refuses.
+#[test]
+fn a_token_that_comes_while_another_one_is_refused_is_said_at_once() {
+    let mut core = with_tokens();
+    core.ask(Call(3), HANDLE, Request::Sync);
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
+    core.say(ToCore::Token { handle: HANDLE, token: Some("good".to_owned()) });
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    assert_eq!(core.failure_of(Call(3)), None);
+    core.pass(0);
+    core.socket_opens(X);
+    assert_eq!(core.tokens_sent(X).last(), Some(&Some("good".to_owned())));
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB], "nobody is asked again");
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
+}
+
 /// Goal: a document is handed over by whoever has a good token, whoever else has none. Method: a
 /// tab whose token was refused stays open, and another one offers a document.
 #[test]
