@@ -106,11 +106,15 @@ impl Client {
         }
     }
 
-    /// The next message about the document, of which alone messages come.
+    /// The next message about the document, of which alone messages come; a busy server says in
+    /// between that it is there.
     pub async fn hear_of(&mut self) -> Option<FromRoom> {
-        match self.hear().await? {
-            FromServer::About { body, .. } => Some(body),
-            other => panic!("unexpected: {other:?}"),
+        loop {
+            match self.hear().await? {
+                FromServer::About { body, .. } => return Some(body),
+                FromServer::Pong => {}
+                other => panic!("unexpected: {other:?}"),
+            }
         }
     }
 
