@@ -487,8 +487,8 @@ impl ServerLink {
     /// Whether one of those has another token, as far as is known: it was not asked, or what it has
     /// given was not said yet.
     pub(crate) fn has_unasked(&self, holders: &[TokenHolder]) -> bool {
-        let is_kept = |it: &TokenHolder| self.kept_token.as_ref().is_some_and(|kept| kept.of == *it);
-        holders.iter().any(|holder| self.asked.get(holder).is_none() || is_kept(holder))
+        let kept = self.kept_token.as_ref().map(|kept| kept.of);
+        holders.iter().any(|holder| self.asked.get(holder).is_none() || kept == Some(*holder))
     }
 
     /// Somebody has another token than the one that was refused: the next connection is tried

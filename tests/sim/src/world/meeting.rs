@@ -71,16 +71,17 @@ impl World {
             let reads = here.frozen_until_ms <= self.now_ms;
             reads && tab.is_some_and(|tab| tab.is_sending(doc)) && conns().any(hears)
         });
-        self.bar_server(host);
+        let is_of_tokens = self.bar_server(host);
         // Tabs whose tokens were not refused are asked for theirs first.
         let token_ms = (0..self.devices.len()).map(|device| self.token_ms(device, doc)).max();
         let token_ms = token_ms.unwrap_or(0);
-        self.pass(BARRED_KNOWN_MS + token_ms)?;
+        self.pass(BARRED_KNOWN_MS + if is_of_tokens { token_ms } else { 0 })?;
         if self.barred.contains_key(&host)
             && let Some(it) = waiting.into_iter().find(|it| self.still_waits(it))
         {
             return Err(format!("{:?} waits for a server that bars it: {:?}", it.tab, it.call));
         }
+        self.server_lets_in(host);
         self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS + token_ms)?;
         (0..self.devices.len()).try_for_each(|device| self.must_be_there(device, host, doc))
     }

@@ -115,7 +115,10 @@ impl World {
                 }
             }
             Trouble::WorkerBreaks => self.break_worker(device),
-            Trouble::ServerBars => self.bar_server(host),
+            Trouble::ServerBars => {
+                self.bar_server(host);
+                self.server_lets_in(host);
+            }
             Trouble::ServerStops if self.hosts[host].is_up() => self.stop_server(host),
             Trouble::Nudge => {
                 self.note(&format!("device {device}: comes online, it seems"));
@@ -216,13 +219,15 @@ impl World {
         self.schedule(delay, Event::StartHost { host });
     }
 
-    /// A server knows nobody for a while, or is of another version.
-    pub(super) fn bar_server(&mut self, host: usize) {
+    /// A server knows nobody from now on, or is of another version. Says whether another token
+    /// might help, as far as clients know.
+    pub(super) fn bar_server(&mut self, host: usize) -> bool {
         let reason = [ByeReason::Version, ByeReason::Unauthenticated][self.rng.index(2)].clone();
+        let is_of_tokens = reason == ByeReason::Unauthenticated;
         self.note(&format!("server {host}: lets nobody in: {reason:?}"));
         let mut bye = encode_message(&FromServer::Bye { reason });
-        if self.rng.once_in(3) {
-            // What it says cannot be read.
+        let is_unread = self.rng.once_in(3);
+        if is_unread {
             bye[..2].copy_from_slice(&(PROTOCOL_VERSION + 1).to_le_bytes());
         }
         for conn in self.conns_of(host) {
@@ -230,6 +235,11 @@ impl World {
             self.cut(conn);
         }
         self.barred.insert(host, bye);
+        is_of_tokens && !is_unread
+    }
+
+    /// A server that was barred lets in again, some time from now.
+    pub(super) fn server_lets_in(&mut self, host: usize) {
         let delay = self.rng.below(BARRED_MS_MAX);
         self.schedule(delay, Event::HostLetsIn { host });
     }
