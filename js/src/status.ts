@@ -36,6 +36,17 @@ export interface Status {
   };
   /** The storage journal's LSNs: on disk before `durable`, read by queries before `visible`. */
   readonly journal: { readonly durable: number; readonly visible: number };
+  /**
+   * Whether this copy has ever had all that its server had: before that, what is missing may only
+   * not be here yet. Always of a local document.
+   */
+  readonly synced: boolean;
+  /**
+   * `newer-elsewhere` once a newer release of the app has migrated the document, in another tab or
+   * on another device: what this one issues still counts, and to load the page anew gets the newer
+   * one.
+   */
+  readonly release: 'current' | 'newer-elsewhere';
 }
 
 /** In the order of `Connection` in crate `client`. */
@@ -59,5 +70,7 @@ export function readStatus(r: Reader): Status {
     engine: 'shared-worker',
     timeline: { start: r.u64(), acked: r.u64(), durable: r.u64(), head: r.u64() },
     journal: { durable: r.u64(), visible: r.u64() },
+    synced: r.flag(),
+    release: r.flag() ? 'newer-elsewhere' : 'current',
   };
 }

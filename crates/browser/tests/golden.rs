@@ -97,6 +97,8 @@ fn status(error: Option<CallFailure>) -> Status {
         quota: 6,
         timeline: [1, 2, 3, 4],
         storage_lsns: [7, 8],
+        synced: true,
+        newer_elsewhere: true,
     }
 }
 

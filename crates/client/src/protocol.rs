@@ -340,6 +340,10 @@ pub struct Status {
     pub timeline: [u64; 4],
     /// The storage journal's: everything before these is durable here, visible here.
     pub storage_lsns: [u64; 2],
+    /// Whether this copy has ever had all that its server had; always of a local document.
+    pub synced: bool,
+    /// Whether a newer release than that of who is told this has migrated the document.
+    pub newer_elsewhere: bool,
 }
 
 /// The way to the server.

@@ -27,6 +27,8 @@ pub(crate) struct Record {
     /// Where the server's storage journal stood when the server took this document over. The chain
     /// there is of one entry for all; that in the store is of the entries that were written here.
     pub(crate) seeded: Option<Position>,
+    /// Whether this copy has ever had all that its server had.
+    pub(crate) synced: bool,
     /// Rejections, oldest first: those for which no listener has returned, and the latest others;
     /// of both the oldest are forgotten beyond what may be kept.
     pub(crate) rejections: Vec<KeptRejection>,
@@ -258,6 +260,7 @@ mod tests {
                 next: Lsn::FIRST.plus(3),
                 chain: Chain([7; 32]),
             }),
+            synced: true,
             rejections: vec![rejection],
             forgotten: Some(entry(TIMELINE, 3)),
         }

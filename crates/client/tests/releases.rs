@@ -73,6 +73,36 @@ fn marked() -> Doctype {
     newer
 }
 
+/// Goal: a tab learns that a newer release has migrated the document, whoever did that. Method: the
+/// newer release opens it on another device, and in another tab of a local one.
+#[test]
+fn who_has_an_older_release_is_told_that_a_newer_one_has_migrated_the_document() {
+    let mut server = Server::default();
+    let (mut older, mut newer) = (online(1, &mut server), online(2, &mut server));
+    talk(&mut server, &mut [&mut older, &mut newer]);
+    assert!(!older.status().newer_elsewhere);
+    bring(&longer(todos()), &mut newer, &mut server);
+    talk(&mut server, &mut [&mut newer, &mut older]);
+    assert!(older.status().newer_elsewhere && newer.status().newer_elsewhere);
+    let of_tab = |device: &Device, tab: TabId| {
+        let told = device.told.iter().rev().find_map(|(told, message)| match message {
+            FromCore::Status { status, .. } | FromCore::Opened { status, .. } if *told == tab => {
+                Some(status.newer_elsewhere)
+            }
+            _ => None,
+        });
+        told.expect("a status")
+    };
+    assert!(!of_tab(&newer, OTHER_TAB), "it has that release");
+
+    let mut local = Device::new(3);
+    local.lend();
+    assert!(!local.open(&todos()).newer_elsewhere);
+    let call = local.start_open(OTHER_TAB, None, &longer(todos()));
+    assert!(!local.opened(call).newer_elsewhere);
+    assert!(of_tab(&local, TAB));
+}
+
 /// Goal: a document of which something is lost that its release needs sends all the same what
 /// waits in it, and shows nothing. Method: it was opened by that while its server was away.
 #[test]

@@ -480,3 +480,39 @@ fn an_entry_that_comes_again_is_acknowledged_again() {
     let sent = device.take_sent();
     assert!(sent.iter().any(is_received), "the server would wait for ever: {sent:?}");
 }
+
+/// Goal: an app can tell what is empty from what is not here yet. Method: a device opens a list of
+/// another one, of which the server says where it stands before it sends any of it; then its core
+/// dies, and the next one has no server.
+#[test]
+fn a_copy_says_from_when_on_it_has_had_all_that_its_server_has() {
+    let mut server = Server::default();
+    let mut first = online(1, &mut server);
+    add(&mut first, "milk");
+    talk(&mut server, &mut [&mut first]);
+    assert!(first.status().synced);
+
+    let mut device = Device::new(2);
+    device.lend();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert!(!device.opened(call).synced);
+    device.server_is_up = true;
+    device.pass(1_000);
+    while !device.sent.is_empty() {
+        for message in device.take_sent() {
+            let answers = server.hear(device.number, message);
+            answers.iter().for_each(|answer| device.hear_server(answer));
+        }
+    }
+    assert_eq!((device.status().connection, device.status().synced), (Connection::Online, false));
+    let entries = server.news(device.number);
+    assert!(!entries.is_empty());
+    entries.iter().for_each(|entry| device.hear_server(entry));
+    assert!(device.status().synced);
+
+    device.flushed();
+    offline(&mut device);
+    device.kill_core();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert!(device.opened(call).synced, "it is on the disk");
+}

@@ -72,6 +72,8 @@ pub struct Replica {
     retries: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     built: bool,
+    /// How many migrations readers see, as far as is known.
+    version: usize,
     /// Whether building the layers was given up before it had ended once: mutations that were never
     /// run are not shown.
     unrun: bool,
@@ -240,6 +242,7 @@ impl Replica {
             short: false,
             retries: false,
             built: false,
+            version: 0,
             unrun: false,
             runs_again: 0,
         }
@@ -341,6 +344,12 @@ impl Replica {
     #[must_use]
     pub fn has_undecided_of(&self, doctype: DoctypeHash) -> bool {
         self.undecided.iter().any(|undecided| undecided.mutation.doctype == doctype)
+    }
+
+    /// How many migrations readers see; 0 before the layers were built once.
+    #[must_use]
+    pub fn version(&self) -> usize {
+        self.version
     }
 
     /// Whether a doctype has migrations that the newest one lacks: more than that, or others.

@@ -393,6 +393,16 @@ impl Document {
         channel.is_open && !replica.is_outdated() && replica.base().is_some_and(is_there)
     }
 
+    /// Notes that this copy has had all that its server had, once.
+    pub(super) fn note_synced(&mut self) {
+        let is_new = self.has_caught_up() && self.open().is_some_and(|open| !open.record.synced);
+        let due = self.write_again.note_due();
+        if let Some(open) = self.open_mut().filter(|_| is_new) {
+            open.record.synced = true;
+            open.record_due = open.record_due.max(Some(due));
+        }
+    }
+
     /// The app goes away from the server, or back to it: what it said last holds, in whatever
     /// order it comes.
     pub(crate) fn set_connected(&mut self, word: u64) {

@@ -317,6 +317,7 @@ impl Document {
         let timeline = ctx.rng.journal();
         open.record.server = Some(offer.url);
         open.record.seeded = Some(position);
+        open.record.synced = true;
         let mut synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);
         // An app that was told before could find a local document again.
         synced.is_recorded = false;

@@ -196,6 +196,8 @@ impl Document {
         }
         self.build_again_what_was_short(ctx.now_ms);
         self.run_slice(ctx);
+        // With the pages that make it so.
+        self.note_synced();
         // Somebody waits for a mutation, for the document, or to hand it over as it is on the disk.
         let is_awaited = self.settling + self.local_syncs > 0
             || self.following.offer.is_some()

@@ -217,6 +217,17 @@ impl Open {
         is_migrated_to(self.reader(), doctype)
     }
 
+    /// How many migrations it has seen, as far as is known.
+    pub fn version(&self) -> usize {
+        match &self.role {
+            // It was brought to the newest before that was noted.
+            Role::Local(_) => {
+                self.record.doctype(self.record.newest).map_or(0, |it| it.migrations.len())
+            }
+            Role::Synced(synced) => synced.replica.version(),
+        }
+    }
+
     /// What mutations and queries have cost since this was last called, in steps.
     pub fn take_steps(&mut self) -> u64 {
         match &mut self.role {

@@ -96,7 +96,7 @@ impl Document {
         if let (Some(server), Some(_)) = (&request.server, self.replica()) {
             self.note_server(server);
         }
-        let (status, memo) = (self.status(ctx), self.memo());
+        let (status, memo) = (self.status(doctype, ctx), self.memo());
         if let Some(handle) = self.handles.get_mut(&(ask.tab, ask.handle)) {
             handle.told = Some((status.clone(), memo));
         }
@@ -230,6 +230,7 @@ impl Document {
             doctypes: vec![HashedDoctype::new(doctype.clone())],
             lives: Lineage::default(),
             seeded: None,
+            synced: false,
             rejections: Vec::new(),
             forgotten: None,
         };

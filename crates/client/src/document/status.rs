@@ -1,5 +1,6 @@
 //! How a document stands, for those who look.
 
+use tidelog_document::Doctype;
 use tidelog_types::{ErrorCode, Lsn};
 
 use super::open::{Open, Role};
@@ -23,8 +24,8 @@ pub(crate) struct Surroundings<'s> {
 }
 
 impl Document {
-    /// How it stands, as far as it knows itself.
-    pub(super) fn status(&self, ctx: &Context<'_>) -> Status {
+    /// How it stands for who opens it by this doctype, as far as it knows itself.
+    pub(super) fn status(&self, doctype: &Doctype, ctx: &Context<'_>) -> Status {
         let quiet = Surroundings {
             now_ms: ctx.now_ms,
             link: None,
@@ -33,7 +34,7 @@ impl Document {
             usage: 0,
             quota: 0,
         };
-        self.status_in(&quiet)
+        self.status_in(&quiet).seen_by(doctype, self.version())
     }
 
     fn status_in(&self, around: &Surroundings<'_>) -> Status {
@@ -55,6 +56,7 @@ impl Document {
             Some(open) => [open.storage_durable, open.visible()],
             None => [Lsn::FIRST; 2],
         };
+        let is_synced = |open: &Open| matches!(open.role, Role::Local(_)) || open.record.synced;
         let (connection, failure) = self.connection(around.link);
         let device = around.store.failure.as_ref().map(CallFailure::of_page_server);
         Status {
@@ -70,7 +72,14 @@ impl Document {
             quota: around.quota,
             timeline,
             storage_lsns: storage.map(Lsn::get),
+            synced: self.open().is_some_and(is_synced),
+            newer_elsewhere: false,
         }
+    }
+
+    /// How many migrations the document has seen, as far as is known.
+    fn version(&self) -> usize {
+        self.open().map_or(0, Open::version)
     }
 
     /// What tabs keep for the next core.
@@ -120,6 +129,7 @@ impl Document {
             return;
         }
         let now = (self.status_in(around), self.memo());
+        let version = self.version();
         // All of one that is not there was taken back.
         let is_unread = matches!(self.state, State::Asking { .. } | State::Broken(_));
         if around.now_ms < around.store.settled_at_ms {
@@ -128,7 +138,7 @@ impl Document {
         for ((tab, handle), state) in self.handles.iter_mut() {
             let told = match &state.told {
                 Some(before) if is_unread => unread(before, &now),
-                _ => now.clone(),
+                _ => (now.0.clone().seen_by(&state.doctype, version), now.1),
             };
             if state.told.as_ref() == Some(&told) || out.flow.is_behind(*tab) {
                 continue;
@@ -179,12 +189,19 @@ fn unread(before: &(Status, Memo), now: &(Status, Memo)) -> (Status, Memo) {
         confirmed_lsn: before.confirmed_lsn,
         timeline: before.timeline,
         storage_lsns: before.storage_lsns,
+        synced: before.synced,
+        newer_elsewhere: before.newer_elsewhere,
         ..now.clone()
     };
     (status, Memo { word: memo.word, ..*known })
 }
 
 impl Status {
+    /// The same for who has it open by this doctype, where it has seen so many migrations.
+    fn seen_by(self, doctype: &Doctype, version: usize) -> Self {
+        Self { newer_elsewhere: version > doctype.migrations.len(), ..self }
+    }
+
     /// Whether the two differ in nothing but positions and sizes.
     fn differs_in_numbers(&self, other: &Self) -> bool {
         let numbers = Self {

@@ -32,6 +32,8 @@ pub(super) struct Rebase {
     verdicts: Option<Verdicts>,
     /// Whether the migration, if one is needed, has run.
     migrated: bool,
+    /// How many migrations it shows then.
+    version: usize,
     migration: Option<PageSet>,
     migration_failure: Option<Failure>,
     /// Whether something was left out for want of memory.
@@ -116,6 +118,7 @@ impl Rebase {
             were_open,
             verdicts: None,
             migrated: false,
+            version: 0,
             migration: None,
             migration_failure: None,
             short: false,
@@ -231,12 +234,14 @@ impl Rebase {
     fn migrate(&mut self, replica: &Replica) -> Run<()> {
         let newest = &replica.doctypes[&replica.newest];
         let version = done!(program::version(&mut self.reader));
+        self.version = version.unwrap_or(0);
         if program::is_behind(version, newest) {
             match program::migrate(&mut self.writer, newest, version) {
                 Run::Done(set) => {
                     reached(Probe::MigratedAhead);
                     self.push(&set);
                     self.migration = Some(set);
+                    self.version = newest.migrations.len();
                 }
                 Run::Fault(pgid) => return Run::Fault(pgid),
                 // The document stays at its version, and nobody else is held up by it.
@@ -296,6 +301,7 @@ impl Rebase {
         replica.view.set_overlay(&self.overlay);
         replica.own_layers = self.own_layers;
         (replica.built, replica.built_for) = (true, replica.newest);
+        replica.version = self.version;
         (replica.short, replica.retries, replica.unrun) = (self.short, false, false);
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;

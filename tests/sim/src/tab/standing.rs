@@ -127,7 +127,8 @@ impl Tab {
             && (status.pending == 0 && !status.away || !is_synced)
             && is_well
             && is_whole
-            && is_kept;
+            && is_kept
+            && status.synced;
         if is_at_rest {
             Ok(status.storage_lsns)
         } else {
