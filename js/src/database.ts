@@ -10,6 +10,8 @@ import {
   argumentBinder,
   type Bound,
   type DoctypeDefinition,
+  describe,
+  type IssuedArguments,
   isText,
   type Mutation,
   type Mutations,
@@ -39,8 +41,8 @@ import type { CallKind } from './step.js';
 export type Mutate<Defined extends Mutations> = {
   readonly [Name in keyof Defined]: Defined[Name] extends Mutation<infer Types>
     ? Record<never, never> extends Arguments<Types>
-      ? (args?: Arguments<Types>) => Receipt
-      : (args: Arguments<Types>) => Receipt
+      ? (args?: Arguments<Types>) => Receipt<IssuedArguments<Types>>
+      : (args: Arguments<Types>) => Receipt<IssuedArguments<Types>>
     : never;
 };
 
@@ -69,6 +71,8 @@ export interface DatabaseEvents {
    * to which nobody listens the oldest are forgotten.
    */
   rejected: Rejection;
+  /** A newer release of the app has migrated the document, or has not after all: see `status`. */
+  release: Status['release'];
 }
 
 /** What can be given up. */
@@ -86,7 +90,7 @@ export class Database<Defined extends Mutations = Mutations> {
    *
    * @example
    * ```ts
-   * const { lsn } = await db.mutate.add({ id: crypto.randomUUID(), title: 'milk' });
+   * const { lsn } = await db.mutate.add({ title: 'milk' });
    * ```
    */
   readonly mutate: Mutate<Defined>;
@@ -95,7 +99,12 @@ export class Database<Defined extends Mutations = Mutations> {
   readonly #handle: number;
   /** The name of the newest mutation: eight random bytes, and a counter that shows their order. */
   readonly #callId = crypto.getRandomValues(new Uint8Array(16)).fill(0, 8);
-  readonly #listeners: Listeners = { status: new Set(), error: new Set(), rejected: new Set() };
+  readonly #listeners: Listeners = {
+    status: new Set(),
+    error: new Set(),
+    rejected: new Set(),
+    release: new Set(),
+  };
   /** Those that run. */
   readonly #live = new Set<{ endWith(error: TidelogError): void }>();
   #status: Status;
@@ -188,7 +197,7 @@ export class Database<Defined extends Mutations = Mutations> {
 
   /**
    * Listens to what belongs to no call. Who listens to errors is soon told of the present one, if
-   * there is one.
+   * there is one, and who listens to releases that there is a newer one, if there is.
    *
    * @returns stops it. Safe to call more than once.
    *
@@ -218,9 +227,11 @@ export class Database<Defined extends Mutations = Mutations> {
     if (event === 'rejected' && !this.#closed) {
       this.#connection.tell('listenRejections', { handle: this.#handle });
     }
-    const { error } = this.#status;
-    if (event === 'error' && error) {
-      queueMicrotask(() => this.#listeners[event].has(own) && callBack(() => own(error as never)));
+    const { error, release } = this.#status;
+    const present = { error, release: release === 'current' ? null : release };
+    const news = Object.hasOwn(present, event) && present[event as 'error' | 'release'];
+    if (news) {
+      queueMicrotask(() => this.#listeners[event].has(own) && callBack(() => own(news as never)));
     }
     return stop;
   }
@@ -262,7 +273,7 @@ export class Database<Defined extends Mutations = Mutations> {
    * @example
    * ```ts
    * db.disconnect();
-   * await db.mutate.add({ id: crypto.randomUUID(), title: 'milk' }); // on this disk, and not sent
+   * await db.mutate.add({ title: 'milk' }); // on this disk, and not sent
    * db.connect();
    * ```
    */
@@ -338,7 +349,8 @@ export class Database<Defined extends Mutations = Mutations> {
   }
 
   #mutate(name: string, args: Bound): Receipt {
-    const issued = issue();
+    const { params } = this.#doctype.mutations[name]!;
+    const issued = issue(() => unbindArguments(params, Object.fromEntries(args)));
     if (this.#closed) {
       issued.failed(closedError(), true);
       return issued.receipt;
@@ -363,7 +375,7 @@ export class Database<Defined extends Mutations = Mutations> {
         const { error } = answer;
         // Once whoever has waited for the receipt may have asked for the verdict.
         if (answer.type === 'rejected') {
-          setTimeout(() => issued.isAwaited() || this.#warn(name, args, error));
+          setTimeout(() => issued.isAwaited() || this.#warn(name, issued.receipt.args, error));
         }
       }
     });
@@ -371,12 +383,10 @@ export class Database<Defined extends Mutations = Mutations> {
   }
 
   /** Nobody would hear that a mutation was undone. */
-  #warn(name: string, args: Bound, error: TidelogError): void {
+  #warn(name: string, args: object, error: TidelogError): void {
     if (this.#listeners.rejected.size > 0) return;
-    const { params } = this.#doctype.mutations[name]!;
-    const given = unbindArguments(params, Object.fromEntries(args));
     const advice = "listen to db.on('rejected'), or to receipt.confirmed";
-    console.error(`${name} was undone (${advice}):`, given, error);
+    console.error(`${name} was undone (${advice}):`, args, error);
   }
 
   /** The message, or undefined after `fail` was told why there is none. */
@@ -465,13 +475,14 @@ export class Database<Defined extends Mutations = Mutations> {
   }
 
   #setStatus(status: Status): void {
-    const before = this.#status.error;
+    const before = this.#status;
     this.#status = status;
     this.#emit('status', status);
-    const { error } = status;
-    if (error && (error.code !== before?.code || error.message !== before.message)) {
+    const { error, release } = status;
+    if (error && (error.code !== before.error?.code || error.message !== before.error.message)) {
       this.#emit('error', error);
     }
+    if (release !== before.release) this.#emit('release', release);
   }
 
   /** Whether there was a listener, and none of them threw. */
@@ -520,16 +531,25 @@ function bindQuery(sql: string, params: Params | undefined): BoundQuery {
     if (!isText(it)) throw new QueryError('SQL and its parameters have to be of whole characters');
     return it;
   };
-  const bind = (value: unknown): Value => {
+  const bind = (name: string, value: unknown): Value => {
     if (typeof value === 'string') return text(value);
     count(value);
-    const bound = toValue(value);
-    if (bound === undefined) throw new QueryError(`SQL has no value for a ${typeof value}`);
-    return bound;
+    const bound = value === undefined ? undefined : toValue(value);
+    if (bound !== undefined) return bound;
+    const advice = value === undefined ? ': give null where there is none' : '';
+    const where = sql.trim().slice(0, 80);
+    throw new QueryError(`parameter ${name} of ${where} is ${describe(value)}${advice}`);
   };
   text(sql);
   const given = params ?? [];
-  if (Array.isArray(given)) return { sql, params: given.map(bind) };
-  const named = Object.entries(given).map(([name, value]) => [text(name), bind(value)] as const);
+  if (Array.isArray(given)) {
+    return { sql, params: given.map((value, index) => bind(`${index + 1}`, value)) };
+  }
+  if (typeof given !== 'object') {
+    throw new QueryError('the parameters of a query are an array, or an object by their names');
+  }
+  const named = Object.entries(given).map(
+    ([name, value]) => [text(name), bind(`:${name}`, value)] as const,
+  );
   return { sql, params: { named } };
 }

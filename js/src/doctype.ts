@@ -4,12 +4,15 @@ import type { Value, Writer } from './codec.js';
 import { DoctypeError, MutationArgumentError } from './errors.js';
 
 /** Types of arguments in the order of `ParamKind` in crate `document`. */
-const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json'] as const;
+const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json', 'uuid'] as const;
 
 /** A type that an argument may have. */
 export type ArgumentKind = (typeof KINDS)[number];
 
-/** A type of argument; with a trailing `?` the argument may be left out, which is null. */
+/**
+ * A type of argument; with a trailing `?` the argument may be left out, which is null. One of type
+ * `uuid` may always be left out: without a `?` the tab draws one.
+ */
 export type ArgumentType = ArgumentKind | `${ArgumentKind}?`;
 
 /** The parameters of a mutation by name. */
@@ -29,11 +32,15 @@ export interface ArgumentValues {
   boolean: boolean;
   /** Anything that `JSON.stringify` takes; its text in SQL. */
   json: NonNullable<unknown> | null;
+  /** A UUID; in lower case in SQL. */
+  uuid: string;
 }
 
-type Optional<Types extends ParamTypes> = {
-  [Name in keyof Types]: Types[Name] extends `${string}?` ? Name : never;
+type Named<Types extends ParamTypes, Type extends ArgumentType> = {
+  [Name in keyof Types]: Types[Name] extends Type ? Name : never;
 }[keyof Types];
+
+type Optional<Types extends ParamTypes> = Named<Types, `${ArgumentKind}?`>;
 
 type KindOf<Type> = Type extends `${infer Kind extends ArgumentKind}?` ? Kind : Type;
 
@@ -41,9 +48,20 @@ type ValueOf<Type> = ArgumentValues[KindOf<Type> & ArgumentKind];
 
 /** The arguments of a mutation with these parameters. */
 export type Arguments<Types extends ParamTypes> = {
-  readonly [Name in Exclude<keyof Types, Optional<Types>>]: ValueOf<Types[Name]>;
+  readonly [Name in Exclude<keyof Types, Optional<Types> | Named<Types, 'uuid'>>]: ValueOf<
+    Types[Name]
+  >;
 } & {
   readonly [Name in Optional<Types>]?: ValueOf<Types[Name]> | null | undefined;
+} & {
+  readonly [Name in Named<Types, 'uuid'>]?: string | undefined;
+};
+
+/** The same as a mutation was issued with them: with what was left out. */
+export type IssuedArguments<Types extends ParamTypes> = {
+  readonly [Name in Exclude<keyof Types, Optional<Types>>]: ValueOf<Types[Name]>;
+} & {
+  readonly [Name in Optional<Types>]: ValueOf<Types[Name]> | null;
 };
 
 /** A named, deterministic change: see {@link mutation}. */
@@ -99,7 +117,10 @@ export function mutation<const Types extends ParamTypes>(
  *   name: 'todos',
  *   migrations: ['create table todo (id text primary key, title text not null) strict'],
  *   mutations: {
- *     add: mutation({ id: 'text', title: 'text' }, 'insert into todo values (:id, :title)'),
+ *     add: mutation(
+ *       { id: 'uuid', title: 'text' },
+ *       'insert into todo (id, title) values (:id, :title)',
+ *     ),
  *     remove: mutation({ id: 'text' }, 'delete from todo where id = :id'),
  *   },
  * });
@@ -190,7 +211,46 @@ const FITS: { readonly [Kind in ArgumentKind]: (value: unknown) => boolean } = {
   blob: (it) => it instanceof ArrayBuffer || it instanceof Uint8Array,
   boolean: (it) => typeof it === 'boolean',
   json: (it) => typeof it === 'string',
+  uuid: (it) => typeof it === 'string' && UUID.test(it),
 };
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** What is said of a value that fits no argument of its kind. */
+const WANTED: { readonly [Kind in ArgumentKind]: string } = {
+  text: 'a string of whole characters',
+  integer: 'a whole number up to 2^53, or a bigint of 64 bits',
+  real: 'a finite number',
+  blob: 'a Uint8Array or an ArrayBuffer',
+  boolean: 'true or false',
+  json: 'something that JSON.stringify takes',
+  uuid: 'a UUID, or nothing, and one is drawn',
+};
+
+function isGivenAway(value: object): boolean {
+  const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
+  try {
+    return buffer instanceof ArrayBuffer && !new Uint8Array(buffer);
+  } catch {
+    return true;
+  }
+}
+
+/** What a value is, for whoever gave it in the wrong place. */
+export function describe(value: unknown): string {
+  if (value === null) return 'null';
+  if (value instanceof Date) {
+    return 'a Date: give date.getTime() for milliseconds, or date.toISOString() for text';
+  }
+  if (typeof value === 'number') return `the number ${value}`;
+  if (typeof value === 'bigint') return `the bigint ${value}`;
+  if (typeof value === 'string') return 'a string';
+  if (typeof value !== 'object') return value === undefined ? 'undefined' : `a ${typeof value}`;
+  if (isGivenAway(value)) return 'bytes that were given away to a worker';
+  if (Array.isArray(value)) return 'an array';
+  const of = Object.getPrototypeOf(value)?.constructor?.name;
+  return of && of !== 'Object' ? `an object of ${of}` : 'an object';
+}
 
 /** Arguments as they travel: names and values. */
 export type Bound = readonly (readonly [string, Value])[];
@@ -205,25 +265,40 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
   const params = Object.entries(types).map(([name, type]) => {
     return { name, kind: kindOf(type), optional: isOptional(type) };
   });
+  const names = Object.keys(types).join(', ') || 'it takes none';
   return (args) => {
+    if (args !== undefined && (args === null || typeof args !== 'object' || Array.isArray(args))) {
+      const example = params.map(({ name }) => `${name}: ...`).join(', ');
+      fail(
+        mutation,
+        `its arguments are given by name, as { ${example} }, not as ${describe(args)}`,
+      );
+    }
     const given = Object(args) as Readonly<Record<string, unknown>>;
     for (const name in given) {
-      if (!Object.hasOwn(types, name)) fail(mutation, `there is no parameter ${name}`);
+      if (!Object.hasOwn(types, name)) fail(mutation, `there is no parameter ${name}: ${names}`);
     }
     let size = 0;
     return params.map(({ name, kind, optional }) => {
       let value = isGiven(given, name) ? given[name] : undefined;
       if (value === undefined || (value === null && (optional || kind !== 'json'))) {
-        if (!optional) fail(mutation, `argument ${name} is missing`);
+        if (kind === 'uuid' && !optional && value === undefined) {
+          return [name, crypto.randomUUID()];
+        }
+        if (!optional) fail(mutation, `argument ${name} is missing: give ${WANTED[kind]}`);
         return [name, null];
       }
+      if (kind === 'uuid' && typeof value === 'string') value = value.toLowerCase();
+      const was = value;
       if (kind === 'json') value = toJson(value);
       size += sizeOf(value);
       if (size > VALUES_SIZE_MAX) {
         fail(mutation, `its arguments are over ${VALUES_SIZE_MAX} bytes`);
       }
       const bound = FITS[kind](value) ? toValue(value) : undefined;
-      if (bound === undefined) fail(mutation, `argument ${name} is not of type ${kind}`);
+      if (bound === undefined) {
+        fail(mutation, `argument ${name} has to be ${WANTED[kind]}, and is ${describe(was)}`);
+      }
       return [name, bound];
     });
   };

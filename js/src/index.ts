@@ -14,6 +14,7 @@ export {
   type ArgumentValues,
   type Doctype,
   doctype,
+  type IssuedArguments,
   type Mutation,
   type Mutations,
   mutation,
@@ -48,7 +49,7 @@ export {
   UnknownMutationError,
 } from './errors.js';
 export { LiveQuery, type RowsListener } from './live-query.js';
-export type { Params } from './messages.js';
+export type { Param, Params } from './messages.js';
 export { type DestroyOptions, destroy, type OpenOptions, open } from './open.js';
 export type { WorkerUrls } from './ports.js';
 export type { Confirmation, Durability, Receipt } from './receipt.js';

@@ -11,7 +11,10 @@ import { type RowBytes, readRowBytes } from './rows.js';
 import { readStatus, type Status } from './status.js';
 
 /** Parameters of a query: by position or by name. */
-export type Params = readonly unknown[] | Readonly<Record<string, unknown>>;
+export type Params = readonly Param[] | Readonly<Record<string, Param>>;
+
+/** What SQL may be given; a boolean is 1 or 0 there. */
+export type Param = Value | boolean | ArrayBuffer;
 
 /** Parameters as they travel. */
 export type QueryParams =

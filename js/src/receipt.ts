@@ -22,21 +22,23 @@ export interface Confirmation {
  *
  * @example
  * ```ts
- * const receipt = db.mutate.add({ id: crypto.randomUUID(), title: 'milk' });
- * await receipt; // on this device's disk
+ * const receipt = db.mutate.add({ title: 'milk' });
+ * await receipt; // on this device's disk, under receipt.args.id
  * receipt.confirmed.then(
  *   () => console.log('everybody has it'),
  *   (error) => error instanceof RejectedError && console.warn(error.message),
  * );
  * ```
  */
-export interface Receipt extends Promise<Durability> {
+export interface Receipt<Args = Readonly<Record<string, unknown>>> extends Promise<Durability> {
+  /** The arguments that it was issued with, those among them that the tab filled in. */
+  readonly args: Args;
   /**
    * The receipt itself: resolves when the mutation is on this device's disk. Rejects with
    * `RejectedError` if it was rejected here: then nothing was recorded. Like any promise, it is an
    * unhandled rejection if nobody listens, neither to it nor to `confirmed`.
    */
-  readonly durable: Receipt;
+  readonly durable: this;
   /**
    * The server's verdict, however long that takes. Rejects with `RejectedError`. Nobody has to
    * listen to it.
@@ -55,14 +57,15 @@ export interface Issued {
   failed(error: TidelogError, last: boolean): void;
 }
 
-/** A receipt of a mutation that is being issued. */
-export function issue(): Issued {
+/** A receipt of a mutation that is being issued with these arguments. */
+export function issue(args: () => Readonly<Record<string, unknown>>): Issued {
   const durable = settling<Durability>();
   const confirmed = settling<Confirmation>();
   confirmed.promise.catch(() => {});
   let isAwaited = false;
   const receipt = durable.promise as Receipt;
   Object.defineProperties(receipt, {
+    args: { get: args },
     durable: { value: receipt },
     confirmed: {
       get() {

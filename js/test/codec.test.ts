@@ -18,10 +18,10 @@ const kinds = doctype({
   migrations: ['create table a (b)'],
   mutations: {
     none: mutation({}, 'delete from a'),
-    all: mutation({ t: 'text', i: 'integer', r: 'real?', b: 'blob', o: 'boolean', j: 'json' }, [
-      'select :t',
-      'select :i',
-    ]),
+    all: mutation(
+      { t: 'text', i: 'integer', r: 'real?', b: 'blob', o: 'boolean', j: 'json', u: 'uuid' },
+      ['select :t', 'select :i'],
+    ),
   },
 });
 
@@ -137,6 +137,8 @@ test('what the core tells is read as Rust wrote it', () => {
     engine: 'shared-worker',
     timeline: { start: 1, acked: 2, durable: 3, head: 4 },
     journal: { durable: 7, visible: 8 },
+    synced: true,
+    release: 'newer-elsewhere',
   };
   const error = new RejectedError('no', { outcome: 'unknown', mutation: 'add', reason: 'no' });
   expect(answers.map((answer) => answer.type)).toEqual([

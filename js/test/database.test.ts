@@ -241,9 +241,48 @@ test('bytes that were given away are refused like any other wrong argument', asy
   const db = answeredBy({ type: 'done' });
   for (const bytes of [new Uint8Array(8), new ArrayBuffer(8)]) {
     structuredClone(bytes, { transfer: [bytes instanceof ArrayBuffer ? bytes : bytes.buffer] });
-    expect(() => db.mutate.add({ b: bytes })).toThrow(/add: argument b is not of type blob/);
+    expect(() => db.mutate.add({ b: bytes })).toThrow(
+      'add: argument b has to be a Uint8Array or an ArrayBuffer, and is bytes that were given away',
+    );
     await expect(db.query('select ?', [bytes])).rejects.toThrow(QueryError);
   }
+});
+
+test('a parameter that SQL has no value for is named, with what to give', async () => {
+  const db = answeredBy({ type: 'done' });
+  const told = async (params: unknown): Promise<string> => {
+    const error = await db.query('select ?', params as Params).catch((it) => it);
+    expect(error).toBeInstanceOf(QueryError);
+    return error.message;
+  };
+  expect(await told([1, undefined])).toContain('parameter 2 of select ? is undefined: give null');
+  expect(await told({ at: new Date() })).toContain(
+    'parameter :at of select ? is a Date: give date.getTime()',
+  );
+  expect(await told([[1]])).toContain('is an array');
+  expect(await told([2n ** 63n])).toContain('is the bigint 9223372036854775808');
+  expect(await told('x')).toContain('an array, or an object by their names');
+  // @ts-expect-error
+  void db.query('select ?', [undefined]).catch(() => {});
+  // @ts-expect-error
+  void db.query('select ?', [new Date()]).catch(() => {});
+});
+
+test('who listens to releases is told of a newer one, now and later', async () => {
+  const db = answeredBy({ type: 'done' }, { release: 'current' });
+  const heard: string[] = [];
+  db.on('release', (release) => heard.push(release));
+  await turn();
+  expect(heard).toEqual([]);
+  const memo = { word: 0, copy: undefined, head: undefined };
+  const tell = (release: Status['release']): void =>
+    told.news({ type: 'status', status: { ...db.status, release }, memo });
+  tell('newer-elsewhere');
+  tell('newer-elsewhere');
+  expect(heard).toEqual(['newer-elsewhere']);
+  db.on('release', (release) => heard.push(`late ${release}`));
+  await turn();
+  expect(heard).toEqual(['newer-elsewhere', 'late newer-elsewhere']);
 });
 
 test('a rejection that comes behind close() is left to the next open', async () => {

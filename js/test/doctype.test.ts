@@ -4,6 +4,7 @@ import {
   type Arguments,
   argumentBinder,
   doctype,
+  type IssuedArguments,
   isDoctype,
   mutation,
   type ParamTypes,
@@ -94,6 +95,54 @@ test('what was rejected comes back as it was given', () => {
   expect(unbindArguments(undefined, args)).toEqual(args);
 });
 
+test('a UUID that is left out is drawn, and one that is given is in lower case', () => {
+  const bind = argumentBinder('add', { id: 'uuid', of: 'uuid?' });
+  const drawn = bind({});
+  expect(drawn).toEqual([
+    ['id', expect.stringMatching(/^[0-9a-f-]{36}$/)],
+    ['of', null],
+  ]);
+  expect(bind({})).not.toEqual(drawn);
+  const id = crypto.randomUUID();
+  expect(bind({ id: id.toUpperCase(), of: id })).toEqual([
+    ['id', id],
+    ['of', id],
+  ]);
+  expect(() => bind({ id: 'x' })).toThrow('argument id has to be a UUID, or nothing');
+  expect(() => bind({ id: null })).toThrow('argument id is missing');
+  expectTypeOf<Arguments<{ id: 'uuid'; of: 'uuid?' }>>().toExtend<{ id?: string | undefined }>();
+  expectTypeOf<Record<never, never>>().toExtend<Arguments<{ id: 'uuid' }>>();
+  expectTypeOf<IssuedArguments<{ id: 'uuid' }>>().toExtend<{ id: string }>();
+});
+
+test('arguments that do not fit say what came, and what is wanted', () => {
+  const told = (args: unknown): string => {
+    try {
+      bind(args);
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return 'taken';
+  };
+  expect(told({ t: 'x', i: '1' })).toBe(
+    'all: argument i has to be a whole number up to 2^53, or a bigint of 64 bits, and is a string',
+  );
+  expect(told({ t: new Date(), i: 1 })).toContain('is a Date: give date.getTime()');
+  expect(told({ t: 'x', i: 1, o: 1 })).toContain('has to be true or false, and is the number 1');
+  expect(told({ t: 'x', i: 1, j: () => {} })).toContain('and is a function');
+  expect(told({ t: 'x', i: 1, b: new Map() })).toContain('and is an object of Map');
+  expect(told({ i: 1 })).toBe('all: argument t is missing: give a string of whole characters');
+  expect(told({ t: 'x', i: 1, nope: 1 })).toBe('all: there is no parameter nope: t, i, r, b, o, j');
+  for (const [args, what] of [
+    ['x', 'a string'],
+    [[1], 'an array'],
+    [null, 'null'],
+  ] as const) {
+    expect(told(args)).toContain(`given by name, as { t: ..., i: ..., `);
+    expect(told(args)).toContain(`not as ${what}`);
+  }
+});
+
 test('W11: a kept rejection of another release, whose argument is no JSON, keeps its text', () => {
   expect(unbindArguments({ j: 'json' }, { j: 'not {json' })).toEqual({ j: 'not {json' });
 });
@@ -127,5 +176,11 @@ test('the types of arguments follow from the definition', () => {
   expectTypeOf<{ id: number }>().not.toExtend<Add[0]>();
   expectTypeOf<{ at: number }>().not.toExtend<Add[0]>();
   expectTypeOf<Mutate<typeof todos.mutations>['clear']>().toBeCallableWith();
-  expectTypeOf<ReturnType<Mutate<typeof todos.mutations>['add']>>().toEqualTypeOf<Receipt>();
+  type Issued = IssuedArguments<{ id: 'text'; at: 'integer?' }>;
+  expectTypeOf<ReturnType<Mutate<typeof todos.mutations>['add']>>().toEqualTypeOf<
+    Receipt<Issued>
+  >();
+  expectTypeOf<Issued>().toEqualTypeOf<
+    { readonly id: string } & { readonly at: number | bigint | null }
+  >();
 });

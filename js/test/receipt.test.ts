@@ -18,7 +18,7 @@ async function unhandledIn(work: () => void): Promise<unknown[]> {
 }
 
 test('W12: a receipt is a promise of its LSN', async () => {
-  const { receipt, durable, confirmed } = issue();
+  const { receipt, durable, confirmed } = issue(() => ({}));
   expect(receipt).toBeInstanceOf(Promise);
   expect(receipt.durable).toBe(receipt);
   durable({ lsn: 7 });
@@ -27,10 +27,14 @@ test('W12: a receipt is a promise of its LSN', async () => {
   expect(await receipt.confirmed).toEqual({ lsn: 9 });
 });
 
+test('a receipt has the arguments that its mutation was issued with', () => {
+  expect(issue(() => ({ id: 'drawn' })).receipt.args).toEqual({ id: 'drawn' });
+});
+
 test('W12: a mutation that failed and that nobody awaits is an unhandled rejection', async () => {
-  expect(await unhandledIn(() => issue().failed(refused, true))).toEqual([refused]);
+  expect(await unhandledIn(() => issue(() => ({})).failed(refused, true))).toEqual([refused]);
   const caught = (): void => {
-    const { receipt, failed } = issue();
+    const { receipt, failed } = issue(() => ({}));
     receipt.catch(() => {});
     failed(refused, true);
   };
@@ -39,7 +43,7 @@ test('W12: a mutation that failed and that nobody awaits is an unhandled rejecti
 
 test('a verdict that nobody awaits is no unhandled rejection', async () => {
   const rejectedLater = (): void => {
-    const { durable, failed } = issue();
+    const { durable, failed } = issue(() => ({}));
     durable({ lsn: 1 });
     failed(refused, true);
   };
@@ -49,7 +53,7 @@ test('a verdict that nobody awaits is no unhandled rejection', async () => {
 test('who listens to the verdict need not listen to the receipt as well', async () => {
   const heard: unknown[] = [];
   const awaited = (): void => {
-    const { receipt, failed } = issue();
+    const { receipt, failed } = issue(() => ({}));
     receipt.confirmed.catch((error) => heard.push(error));
     failed(refused, true);
   };

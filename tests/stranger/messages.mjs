@@ -142,7 +142,7 @@ const refusal = (r) =>
 
 // --- doctypes and mutations -----------------------------------------------------------------
 
-const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json'];
+const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json', 'uuid'];
 
 /** A doctype's bytes. A kind that ends in `?` may be left out. */
 export function doctype({ name, migrations, mutations }) {

@@ -51,6 +51,7 @@ fn doctype() -> Doctype {
         ("b", ParamKind::Blob),
         ("o", ParamKind::Boolean),
         ("j", ParamKind::Json),
+        ("u", ParamKind::Uuid),
     ];
     let param = |(name, kind): (&str, ParamKind)| Param {
         name: name.to_owned(),
