@@ -235,8 +235,13 @@ impl CoreDoor {
                 self.refusals.are_stored(&stored, is_on_its_way, now_ms);
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
-                    let asked_count = self.lines.tried_count(&document.to_string());
-                    self.refused.entry(document).or_default().asked_count = asked_count;
+                    let name = document.to_string();
+                    let refused = self.refused.entry(document).or_default();
+                    // What tabs had asked for until now has had its turn to be refused.
+                    let asked_count = self.lines.asked_count(&name) - refused.asked_count;
+                    let asked_count = (asked_count as usize).min(refused.times.len());
+                    refused.times.drain(..asked_count);
+                    refused.asked_count = self.lines.tried_count(&name);
                     self.durable.extend(calls);
                 }
             }
