@@ -85,6 +85,8 @@ type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => v
 
 /** An open document. Calls take effect in the order in which they are made. */
 export class Database<Defined extends Mutations = Mutations> {
+  /** @internal Vue leaves what has this as it is: a proxy around it has none of its state. */
+  readonly __v_skip: true = true;
   /**
    * The mutations of its doctype, as functions.
    *
@@ -325,8 +327,8 @@ export class Database<Defined extends Mutations = Mutations> {
       {},
       {
         get: (_, name) => {
-          // Promises and JSON look for these to find out what a thing is.
-          if (typeof name === 'symbol' || name === 'then' || name === 'toJSON') return undefined;
+          // Promises, JSON and frameworks look for these to find out what a thing is.
+          if (typeof name === 'symbol' || /^(then|toJSON|\$\$typeof|__.*)$/.test(name)) return;
           return () => {
             throw new UnknownMutationError(`${this.#doctype.name} has no mutation ${name}`);
           };

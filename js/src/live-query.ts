@@ -22,6 +22,8 @@ export type RunQuery = (
  * asynchronously gives the newest rows whenever they have changed.
  */
 export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
+  /** @internal Vue leaves what has this as it is: a proxy around it has none of its state. */
+  readonly __v_skip: true = true;
   readonly #run: RunQuery;
   readonly #signal: AbortSignal | undefined;
   readonly #abort = (): void => this.close();

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { ref } from 'vue';
 import type { Caller, Connection, OpenDocument } from '../src/connection.js';
 import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
@@ -85,6 +86,16 @@ test('a live query tells of an answer that this page cannot take', async () => {
   answeredBy(CUT_OFF).live('select a from b').subscribe(listener);
   await turn();
   expect(listener.mock.calls).toEqual([[undefined, expect.any(EngineError)]]);
+});
+
+test('Vue leaves a document and its queries as they are, and mutations can be called', async () => {
+  const entry: EntryId = { journal: new Uint8Array(16), life: new Uint8Array(16), lsn: 7 };
+  const db = answeredBy({ type: 'durable', entry }, { connection: 'local' });
+  const held = ref(db);
+  expect(held.value).toBe(db);
+  expect(await ref(db.mutate).value.add({ b: new Uint8Array() })).toEqual({ lsn: 7 });
+  const live = db.live('select 1');
+  expect(ref(live).value).toBe(live);
 });
 
 test('a document that is closed tells its live queries, and those that begin then', async () => {

@@ -25,7 +25,11 @@ test('bundlers find the workers in the literal form that they look for', () => {
 });
 
 test('it depends on nothing, and its workers wait for nothing while they load', () => {
-  expect(Object.keys(manifest).filter((key) => /dependencies/i.test(key))).toEqual([]);
+  const needs = Object.keys(manifest).filter((key) => /dependencies/i.test(key));
+  expect(needs).toEqual(['peerDependencies', 'peerDependenciesMeta']);
+  for (const peer of Object.keys(manifest.peerDependencies)) {
+    expect(manifest.peerDependenciesMeta[peer]).toEqual({ optional: true });
+  }
   const folder = new URL('../../worker/src/', import.meta.url);
   for (const file of readdirSync(folder)) {
     // A worker that awaits at its top misses the messages that come meanwhile.
@@ -36,6 +40,10 @@ test('it depends on nothing, and its workers wait for nothing while they load', 
 test('every file that a page loads can be named from outside', () => {
   expect(Object.keys(exports)).toEqual([
     '.',
+    './react',
+    './vue',
+    './svelte',
+    './solid',
     './worker/worker.js',
     './wasm/core.js',
     './wasm/core_bg.wasm',

@@ -148,3 +148,50 @@ export async function nextJs(onEnd) {
   await eventually(() => fetch(origin).catch(() => null), { what: 'the server of Next.js' });
   return origin;
 }
+
+/** An app with the hooks of a framework, on Vite's development server with its plugin. */
+function framework(name, file, plugin) {
+  return async (onEnd) => {
+    let title = 'Notes';
+    const edited = inProject('hooks', name, file);
+    const edit = (code) => code.replace('>Notes<', `>${title}<`);
+    const edits = {
+      name: 'edits',
+      enforce: 'pre',
+      transform: (code, id) => (id === edited ? edit(code) : undefined),
+      // Vue's plugin looks at the file itself to see what has changed.
+      handleHotUpdate(context) {
+        const { read } = context;
+        context.read = async () => edit(await read());
+      },
+    };
+    const server = await vite.createServer({
+      root: inProject('hooks', name),
+      configFile: false,
+      cacheDir: inTarget('vite', name),
+      logLevel: 'error',
+      plugins: [edits, await plugin()],
+      server: { host: '127.0.0.1', port: await freePort() },
+    });
+    onEnd(() => server.close());
+    await server.listen();
+    const setTitle = (text) => {
+      title = text;
+      server.watcher.emit('change', edited);
+    };
+    return { origin: server.resolvedUrls.local[0], setTitle };
+  };
+}
+
+/** One app for each framework that has hooks. */
+export const frameworks = {
+  React: framework('react', 'list.jsx', async () =>
+    (await import('@vitejs/plugin-react')).default(),
+  ),
+  Vue: framework('vue', 'list.vue', async () => (await import('@vitejs/plugin-vue')).default()),
+  Svelte: framework('svelte', 'list.svelte', async () => {
+    const { svelte } = await import('@sveltejs/vite-plugin-svelte');
+    return svelte({ configFile: false });
+  }),
+  Solid: framework('solid', 'list.jsx', async () => (await import('vite-plugin-solid')).default()),
+};

@@ -1,0 +1,171 @@
+/**
+ * Hooks for React 18 and later.
+ *
+ * They open nothing while a server renders, where queries show that they are loading.
+ */
+
+import {
+  createContext,
+  createElement,
+  type ReactElement,
+  type ReactNode,
+  useContext,
+  useEffect,
+  useMemo,
+  useRef,
+  useSyncExternalStore,
+} from 'react';
+import type { Database, Mutate, Rejection } from './database.js';
+import type { Doctype, Mutations } from './doctype.js';
+import {
+  keyOfWanted,
+  type Live,
+  LOADING,
+  notOpen,
+  type Opening,
+  Openings,
+  type Wanted,
+} from './hooks.js';
+import type { Params } from './messages.js';
+import type { Row } from './rows.js';
+import type { Status } from './status.js';
+
+export type { Live } from './hooks.js';
+
+/** The hooks for documents of one doctype. */
+export interface Hooks<Defined extends Mutations> {
+  /**
+   * Opens a document for what is in it, as `open` does, or takes one that is open as `db`. It is
+   * closed some seconds after the last component that has it is gone.
+   */
+  readonly Provider: (props: Wanted<Defined> & { readonly children?: ReactNode }) => ReactElement;
+  /** What a query shows, kept up to date. Components that show the same share it. */
+  readonly useLive: <R = Row>(sql: string, params?: Params) => Live<R>;
+  /** The rows of a query: suspends until there are some, and throws what is wrong before that. */
+  readonly useSuspenseLive: <R = Row>(sql: string, params?: Params) => readonly R[];
+  /** How the document stands; undefined until it is open. */
+  readonly useStatus: () => Status | undefined;
+  /**
+   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   *
+   * @param options `onRejected` is told what the server has undone.
+   */
+  readonly useMutate: (options?: {
+    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
+  }) => Mutate<Defined>;
+  /** The document, once it is open. */
+  readonly useDocument: () => Database<Defined> | undefined;
+}
+
+/** Where a server renders, its answer has what is shown meanwhile, and the page goes on itself. */
+class NotOnServers extends Error {
+  /** Next.js calls what has this no error. */
+  readonly digest = 'BAILOUT_TO_CLIENT_SIDE_RENDERING';
+}
+
+/**
+ * The hooks for documents of this doctype.
+ *
+ * @example
+ * ```tsx
+ * const { Provider, useLive, useMutate } = createHooks(todos);
+ *
+ * function List() {
+ *   const { rows, state } = useLive<{ id: string; title: string }>('select id, title from todo');
+ *   const { add } = useMutate({ onRejected: ({ reason }) => alert(reason) });
+ *   if (state === 'loading') return <p>Loading</p>;
+ *   return (
+ *     <>
+ *       <ul>{rows.map(({ id, title }) => <li key={id}>{title}</li>)}</ul>
+ *       <button onClick={() => add({ title: 'milk' })}>Milk</button>
+ *     </>
+ *   );
+ * }
+ *
+ * const app = <Provider document="groceries"><List /></Provider>;
+ * ```
+ */
+export function createHooks<const Defined extends Mutations>(
+  doctype: Doctype<Defined>,
+): Hooks<Defined> {
+  const openings = new Openings<Defined>(doctype);
+  const Context = createContext<Opening<Defined> | undefined>(undefined);
+
+  function useOpening(): Opening<Defined> {
+    const opening = useContext(Context);
+    if (!opening) throw new Error(`no Provider of ${doctype.name} is around this component`);
+    return opening;
+  }
+
+  function Provider({
+    children,
+    ...wanted
+  }: Wanted<Defined> & { readonly children?: ReactNode }): ReactElement {
+    const token = useRef<(() => unknown) | undefined>(undefined);
+    const { db } = wanted as { db?: Database<Defined> };
+    const key = db ? '' : keyOfWanted(wanted as never);
+    const opening = useMemo(() => openings.of(withLatest(wanted, token)), [key, db]);
+    useEffect(() => {
+      token.current = (wanted as { token?: () => unknown }).token;
+    });
+    useEffect(() => opening.subscribe(() => {}), [opening]);
+    return createElement(Context.Provider, { value: opening }, children);
+  }
+
+  function useLive<R = Row>(sql: string, params?: Params): Live<R> {
+    const watched = useOpening().watch<R>(sql, params);
+    return useSyncExternalStore(watched.subscribe, watched.shown, () => LOADING);
+  }
+
+  function useSuspenseLive<R = Row>(sql: string, params?: Params): readonly R[] {
+    const opening = useOpening();
+    const watched = opening.watch<R>(sql, params);
+    const { rows, error, state } = useSyncExternalStore(
+      watched.subscribe,
+      watched.shown,
+      () => LOADING,
+    );
+    if (state === 'loading' && typeof document === 'undefined') throw new NotOnServers();
+    if (state === 'loading') throw watched.loaded();
+    if (error && rows === LOADING.rows) throw error;
+    return rows;
+  }
+
+  const nothing = (): undefined => undefined;
+
+  function useStatus(): Status | undefined {
+    const { subscribe, status } = useOpening();
+    return useSyncExternalStore(subscribe, status, nothing);
+  }
+
+  function useDocument(): Database<Defined> | undefined {
+    const opening = useOpening();
+    return useSyncExternalStore(opening.subscribe, () => opening.db, nothing);
+  }
+
+  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
+    const db = useDocument();
+    const latest = useRef(onRejected);
+    useEffect(() => {
+      latest.current = onRejected;
+    });
+    const isListening = onRejected !== undefined;
+    useEffect(() => {
+      if (!db || !isListening) return undefined;
+      return db.on('rejected', (rejection) => latest.current?.(rejection));
+    }, [db, isListening]);
+    return db?.mutate ?? notOpen();
+  };
+
+  return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument };
+}
+
+/** The same with the token function that was given last. */
+function withLatest<Defined extends Mutations>(
+  wanted: Wanted<Defined>,
+  token: { current: (() => unknown) | undefined },
+): Wanted<Defined> {
+  if (!('token' in wanted) || !wanted.token) return wanted;
+  token.current = wanted.token;
+  return { ...wanted, token: () => token.current?.() as string };
+}

@@ -1,0 +1,131 @@
+/** Hooks for Solid. While a server renders they open nothing, and queries are loading. */
+
+import {
+  type Accessor,
+  createComponent,
+  createContext,
+  createEffect,
+  createMemo,
+  createSignal,
+  type JSX,
+  onCleanup,
+  useContext,
+} from 'solid-js';
+import type { Database, Mutate, Rejection } from './database.js';
+import type { Doctype, Mutations } from './doctype.js';
+import { type Live, notOpen, type Opening, Openings, type Wanted } from './hooks.js';
+import type { Params } from './messages.js';
+import type { Row } from './rows.js';
+import type { Status } from './status.js';
+
+export type { Live } from './hooks.js';
+
+/** The hooks for documents of one doctype. */
+export interface Hooks<Defined extends Mutations> {
+  /**
+   * Opens a document for what is in it: `of` is what `open` takes, or `{ db }` with one that is
+   * open. It is closed some seconds after the last component that has it is gone.
+   */
+  readonly Provider: (props: {
+    readonly of: Wanted<Defined>;
+    readonly children?: JSX.Element;
+  }) => JSX.Element;
+  /** What a query shows, kept up to date. Components that show the same share it. */
+  readonly useLive: <R = Row>(
+    sql: string | Accessor<string>,
+    params?: Params | Accessor<Params | undefined>,
+  ) => Accessor<Live<R>>;
+  /** How the document stands; undefined until it is open. */
+  readonly useStatus: () => Accessor<Status | undefined>;
+  /**
+   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   *
+   * @param options `onRejected` is told what the server has undone.
+   */
+  readonly useMutate: (options?: {
+    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
+  }) => Mutate<Defined>;
+  /** The document, once it is open. */
+  readonly useDocument: () => Accessor<Database<Defined> | undefined>;
+}
+
+/**
+ * The hooks for documents of this doctype.
+ *
+ * @example
+ * ```ts
+ * const { Provider, useLive, useMutate } = createHooks(todos);
+ * // In a component within <Provider of={{ document: 'groceries' }}>:
+ * const items = useLive<{ title: string }>('select title from todo');
+ * const titles = () => items().rows.map(({ title }) => title);
+ * const { add } = useMutate({ onRejected: ({ reason }) => alert(reason) });
+ * ```
+ */
+export function createHooks<const Defined extends Mutations>(
+  doctype: Doctype<Defined>,
+): Hooks<Defined> {
+  const openings = new Openings<Defined>(doctype);
+  const Context = createContext<Accessor<Opening<Defined>>>();
+
+  function useOpening(): Accessor<Opening<Defined>> {
+    const opening = useContext(Context);
+    if (!opening) throw new Error(`no Provider of ${doctype.name} is around this component`);
+    return opening;
+  }
+
+  const Provider: Hooks<Defined>['Provider'] = (props) => {
+    const opening = createMemo(() => openings.of(props.of));
+    useShared(opening, () => undefined);
+    return createComponent(Context.Provider, {
+      value: opening,
+      get children() {
+        return props.children;
+      },
+    });
+  };
+
+  const useLive: Hooks<Defined>['useLive'] = <R = Row>(
+    sql: string | Accessor<string>,
+    params?: Params | Accessor<Params | undefined>,
+  ) => {
+    const opening = useOpening();
+    const watched = createMemo(() => opening().watch<R>(now(sql), now(params)));
+    return useShared(watched, (it) => it.shown());
+  };
+
+  const useStatus: Hooks<Defined>['useStatus'] = () => useShared(useOpening(), (it) => it.status());
+  const useDocument: Hooks<Defined>['useDocument'] = () => useShared(useOpening(), (it) => it.db);
+
+  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
+    const db = useDocument();
+    createEffect(() => {
+      const stop = onRejected && db()?.on('rejected', onRejected);
+      if (stop) onCleanup(stop);
+    });
+    // Its functions are those of the document that is open when they are asked for.
+    return new Proxy({} as Mutate<Defined>, {
+      get: (_, name) => Reflect.get(db()?.mutate ?? notOpen(), name),
+    });
+  };
+
+  return { Provider, useLive, useStatus, useMutate, useDocument };
+}
+
+const now = <T>(it: T | Accessor<T>): T => (typeof it === 'function' ? (it as Accessor<T>)() : it);
+
+/** What `look` sees of something, whenever that has changed. */
+function useShared<S extends { readonly subscribe: (listener: () => void) => () => void }, T>(
+  shared: Accessor<S>,
+  look: (shared: S) => T,
+): Accessor<T> {
+  const [changes, setChanges] = createSignal(0);
+  // Effects run in pages alone.
+  createEffect(() => {
+    onCleanup(shared().subscribe(() => setChanges((count) => count + 1)));
+    setChanges((count) => count + 1);
+  });
+  return createMemo(() => {
+    changes();
+    return look(shared());
+  });
+}

@@ -1,0 +1,118 @@
+/** Stores for Svelte 4 and 5. While a server renders they open nothing, and queries are loading. */
+
+import { getContext, onDestroy, setContext } from 'svelte';
+import type { Database, Mutate, Rejection } from './database.js';
+import type { Doctype, Mutations } from './doctype.js';
+import { type Live, notOpen, type Opening, Openings, type Wanted } from './hooks.js';
+import type { Params } from './messages.js';
+import type { Row } from './rows.js';
+import type { Status } from './status.js';
+
+export type { Live } from './hooks.js';
+
+/** A store as Svelte reads it: `$name` is its value. */
+export interface Readable<T> {
+  /** Calls `run` with the value, and with each that follows, until what it returns is called. */
+  subscribe(run: (value: T) => void): () => void;
+}
+
+/** The stores for documents of one doctype. All of these are for the script of a component. */
+export interface Hooks<Defined extends Mutations> {
+  /**
+   * Opens a document for a component and what is in it, as `open` does, or takes one that is open
+   * as `db`. It is closed some seconds after the last component that has it is gone.
+   */
+  readonly provide: (wanted: Wanted<Defined>) => void;
+  /** What a query shows, kept up to date. Components that show the same share it. */
+  readonly useLive: <R = Row>(sql: string, params?: Params) => Readable<Live<R>>;
+  /** How the document stands; undefined until it is open. */
+  readonly useStatus: () => Readable<Status | undefined>;
+  /**
+   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   *
+   * @param options `onRejected` is told what the server has undone.
+   */
+  readonly useMutate: (options?: {
+    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
+  }) => Mutate<Defined>;
+  /** The document, once it is open. */
+  readonly useDocument: () => Readable<Database<Defined> | undefined>;
+}
+
+/**
+ * The stores for documents of this doctype.
+ *
+ * @example
+ * ```ts
+ * const { provide, useLive, useMutate } = createHooks(todos);
+ * // In the script of a component: provide({ document: 'groceries' });
+ * // and in that of one within it, where the markup reads {#each $items.rows as { title }}:
+ * const items = useLive<{ title: string }>('select title from todo');
+ * const { add } = useMutate({ onRejected: ({ reason }) => alert(reason) });
+ * ```
+ */
+export function createHooks<const Defined extends Mutations>(
+  doctype: Doctype<Defined>,
+): Hooks<Defined> {
+  const openings = new Openings<Defined>(doctype);
+  const KEY = Symbol(doctype.name);
+
+  function useOpening(): Opening<Defined> {
+    const opening = getContext<Opening<Defined> | undefined>(KEY);
+    if (!opening) throw new Error(`no component around this one provides ${doctype.name}`);
+    return opening;
+  }
+
+  function provide(wanted: Wanted<Defined>): void {
+    const opening = openings.of(wanted);
+    setContext(KEY, opening);
+    if (typeof document !== 'undefined') onDestroy(opening.subscribe(() => {}));
+  }
+
+  function useLive<R = Row>(sql: string, params?: Params): Readable<Live<R>> {
+    const { subscribe, shown } = useOpening().watch<R>(sql, params);
+    return readable(subscribe, shown);
+  }
+
+  function useStatus(): Readable<Status | undefined> {
+    const { subscribe, status } = useOpening();
+    return readable(subscribe, status);
+  }
+
+  function useDocument(): Readable<Database<Defined> | undefined> {
+    const opening = useOpening();
+    return readable(opening.subscribe, () => opening.db);
+  }
+
+  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
+    const opening = useOpening();
+    let stop: (() => void) | undefined;
+    const listen = (): void => {
+      if (onRejected) stop ??= opening.db?.on('rejected', onRejected);
+    };
+    if (typeof document !== 'undefined') {
+      const leave = opening.subscribe(listen);
+      listen();
+      onDestroy(() => {
+        leave();
+        stop?.();
+      });
+    }
+    // Its functions are those of the document that is open when they are asked for.
+    return new Proxy({} as Mutate<Defined>, {
+      get: (_, name) => Reflect.get(opening.db?.mutate ?? notOpen(), name),
+    });
+  };
+
+  return { provide, useLive, useStatus, useMutate, useDocument };
+}
+
+/** A store of what `look` sees. */
+function readable<T>(subscribe: (listener: () => void) => () => void, look: () => T): Readable<T> {
+  return {
+    subscribe(run) {
+      run(look());
+      return typeof document === 'undefined' ? () => {} : subscribe(() => run(look()));
+    },
+  };
+}

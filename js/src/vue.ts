@@ -1,0 +1,156 @@
+/** Composables for Vue 3. While a server renders they open nothing, and queries are loading. */
+
+import {
+  type Component,
+  type ComputedRef,
+  computed,
+  defineComponent,
+  type InjectionKey,
+  inject,
+  type MaybeRefOrGetter,
+  onScopeDispose,
+  type PropType,
+  provide,
+  type ShallowRef,
+  shallowRef,
+  toValue,
+  watchEffect,
+} from 'vue';
+import type { Database, Mutate, Rejection } from './database.js';
+import type { Doctype, Mutations } from './doctype.js';
+import { type Live, notOpen, type Opening, Openings, type Wanted } from './hooks.js';
+import type { Params } from './messages.js';
+import type { Row } from './rows.js';
+import type { Status } from './status.js';
+
+export type { Live } from './hooks.js';
+
+/** The composables for documents of one doctype. */
+export interface Hooks<Defined extends Mutations> {
+  /**
+   * Opens a document for what is in it: `of` is what `open` takes, or `{ db }` with one that is
+   * open. It is closed some seconds after the last component that has it is gone.
+   */
+  readonly Provider: Component<{ readonly of: Wanted<Defined> }>;
+  /** What a query shows, kept up to date. Components that show the same share it. */
+  readonly useLive: <R = Row>(
+    sql: MaybeRefOrGetter<string>,
+    params?: MaybeRefOrGetter<Params | undefined>,
+  ) => { readonly [Name in keyof Live<R>]: ComputedRef<Live<R>[Name]> };
+  /** How the document stands; undefined until it is open. */
+  readonly useStatus: () => Readonly<ShallowRef<Status | undefined>>;
+  /**
+   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   *
+   * @param options `onRejected` is told what the server has undone.
+   */
+  readonly useMutate: (options?: {
+    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
+  }) => Mutate<Defined>;
+  /** The document, once it is open. */
+  readonly useDocument: () => Readonly<ShallowRef<Database<Defined> | undefined>>;
+}
+
+/**
+ * The composables for documents of this doctype.
+ *
+ * @example
+ * ```ts
+ * const { Provider, useLive, useMutate } = createHooks(todos);
+ * // In the setup of a component within <Provider :of="{ document: 'groceries' }">:
+ * const { rows, state } = useLive<{ id: string }>('select id from todo where title = ?', ['milk']);
+ * const { remove } = useMutate();
+ * const clear = () => state.value === 'ready' && rows.value.forEach(({ id }) => remove({ id }));
+ * ```
+ */
+export function createHooks<const Defined extends Mutations>(
+  doctype: Doctype<Defined>,
+): Hooks<Defined> {
+  const openings = new Openings<Defined>(doctype);
+  const KEY: InjectionKey<ComputedRef<Opening<Defined>>> = Symbol(doctype.name);
+
+  function useOpening(): ComputedRef<Opening<Defined>> {
+    const opening = inject(KEY);
+    if (!opening) throw new Error(`no Provider of ${doctype.name} is around this component`);
+    return opening;
+  }
+
+  /** What `look` sees of an opening or of something in it, whenever that has changed. */
+  function useShared<T>(
+    shared: () => { readonly subscribe: (listener: () => void) => () => void },
+    look: () => T,
+  ): Readonly<ShallowRef<T>> {
+    const seen = shallowRef(look()) as ShallowRef<T>;
+    let stop = (): void => {};
+    watchEffect(() => {
+      stop();
+      const show = (): void => {
+        seen.value = look();
+      };
+      stop = typeof document === 'undefined' ? () => {} : shared().subscribe(show);
+      show();
+    });
+    onScopeDispose(() => stop());
+    return seen;
+  }
+
+  const Provider = defineComponent({
+    name: `Provider of ${doctype.name}`,
+    props: { of: { type: Object as PropType<Wanted<Defined>>, required: true } },
+    setup(props, { slots }) {
+      const opening = computed(() => openings.of(props.of));
+      useShared(
+        () => opening.value,
+        () => undefined,
+      );
+      provide(KEY, opening);
+      return () => slots.default?.();
+    },
+  }) as unknown as Hooks<Defined>['Provider'];
+
+  const useLive: Hooks<Defined>['useLive'] = <R = Row>(
+    sql: MaybeRefOrGetter<string>,
+    params?: MaybeRefOrGetter<Params | undefined>,
+  ) => {
+    const opening = useOpening();
+    const watched = computed(() => opening.value.watch<R>(toValue(sql), toValue(params)));
+    const seen = useShared(
+      () => watched.value,
+      () => watched.value.shown(),
+    );
+    return {
+      rows: computed(() => seen.value.rows),
+      error: computed(() => seen.value.error),
+      state: computed(() => seen.value.state),
+    };
+  };
+
+  function useStatus(): Readonly<ShallowRef<Status | undefined>> {
+    const opening = useOpening();
+    return useShared(
+      () => opening.value,
+      () => opening.value.status(),
+    );
+  }
+
+  function useDocument(): Readonly<ShallowRef<Database<Defined> | undefined>> {
+    const opening = useOpening();
+    return useShared(
+      () => opening.value,
+      () => opening.value.db,
+    );
+  }
+
+  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
+    const db = useDocument();
+    watchEffect((onCleanup) => {
+      if (db.value && onRejected) onCleanup(db.value.on('rejected', onRejected));
+    });
+    // Its functions are those of the document that is open when they are asked for.
+    return new Proxy({} as Mutate<Defined>, {
+      get: (_, name) => Reflect.get(db.value?.mutate ?? notOpen(), name),
+    });
+  };
+
+  return { Provider, useLive, useStatus, useMutate, useDocument };
+}

@@ -1,0 +1,226 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import type { Database } from '../src/database.js';
+import { doctype, mutation } from '../src/doctype.js';
+import { DocumentClosedError, QueryError } from '../src/errors.js';
+import { LiveQuery, type RunQuery } from '../src/live-query.js';
+import type { Answer } from '../src/messages.js';
+import type { Status } from '../src/status.js';
+
+const KIND = doctype({
+  name: 'notes',
+  migrations: [],
+  mutations: { add: mutation({ id: 'uuid' }, '') },
+});
+type Mutations = typeof KIND.mutations;
+
+const open = vi.hoisted(() => vi.fn());
+vi.mock('../src/open.js', () => ({ open }));
+
+/** The module as a page has it, or a server that renders. */
+async function hooks(isPage = true): Promise<typeof import('../src/hooks.js')> {
+  vi.resetModules();
+  if (isPage) vi.stubGlobal('document', {});
+  return import('../src/hooks.js');
+}
+
+/** An open document whose only query is answered here. */
+function notes(synced = false) {
+  const listeners = new Set<() => void>();
+  const running = new Set<Parameters<RunQuery>[0]>();
+  let begun = 0;
+  const db = {
+    status: { synced } as Status,
+    closed: 0,
+    live: () =>
+      new LiveQuery((take) => {
+        begun++;
+        running.add(take);
+        return () => running.delete(take);
+      }),
+    on: (_: string, listener: () => void) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close: async () => {
+      db.closed++;
+    },
+  };
+  return {
+    db: db as unknown as Database<Mutations> & { closed: number },
+    begun: () => begun,
+    running: () => running.size,
+    answer(answer: Answer | QueryError) {
+      for (const take of running) take(answer);
+    },
+    isSynced() {
+      db.status = { synced: true } as Status;
+      for (const listener of listeners) listener();
+    },
+    listeners,
+  };
+}
+
+/** An answer of so many rows, each a number. */
+function rows(...numbers: number[]): Answer {
+  const cells = new Uint8Array(13 * numbers.length);
+  const view = new DataView(cells.buffer);
+  numbers.forEach((number, index) => {
+    view.setUint32(13 * index, 9, true);
+    cells[13 * index + 4] = 1;
+    view.setBigInt64(13 * index + 5, BigInt(number), true);
+  });
+  return { type: 'rows', rows: { columns: ['n'], count: numbers.length, cells } };
+}
+
+const turn = async (): Promise<void> => {
+  for (let turns = 0; turns < 10; turns++) await Promise.resolve();
+};
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  open.mockReset();
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+test('a query is loading, then syncing, then ready', async () => {
+  const { Openings } = await hooks();
+  const { db, answer, isSynced } = notes();
+  const watched = new Openings(KIND).of({ db }).watch('select n from note');
+  const seen = [watched.shown()];
+  const stop = watched.subscribe(() => seen.push(watched.shown()));
+  answer(rows(1));
+  answer(rows(1));
+  isSynced();
+  isSynced();
+  const error = new QueryError('no such table');
+  answer(error);
+  answer(rows(1, 2));
+  stop();
+  answer(rows());
+  expect(seen.map(({ state, rows }) => [state, rows.length])).toEqual([
+    ['loading', 0],
+    ['syncing', 1],
+    ['ready', 1],
+    ['error', 1],
+    ['ready', 2],
+  ]);
+  expect(seen[3]!.error).toBe(error);
+  expect(seen[4]!.rows[0]).toBe(seen[1]!.rows[0]);
+  expect(watched.shown()).toBe(seen[4]);
+});
+
+test('who shows the same shares one query, which runs while anybody looks', async () => {
+  const { Openings } = await hooks();
+  const { db, begun, running } = notes(true);
+  const opening = new Openings(KIND).of({ db });
+  const of = (n: number | bigint) => opening.watch('select n from note where n > ?', [n]);
+  expect(of(1)).toBe(of(1));
+  expect(of(1n)).not.toBe(of(1));
+  expect(begun()).toBe(0);
+  const stops = [of(1).subscribe(() => {}), of(1).subscribe(() => {})];
+  expect([begun(), running()]).toEqual([1, 1]);
+  for (const stop of stops) stop();
+  // As React does in its strict mode.
+  const again = of(1).subscribe(() => {});
+  await turn();
+  expect([begun(), running()]).toEqual([1, 1]);
+  again();
+  await turn();
+  expect(running()).toBe(0);
+  const before = of(1);
+  vi.advanceTimersByTime(60_000);
+  expect(of(1)).not.toBe(before);
+});
+
+test('a document is open while anybody uses it, and a little longer', async () => {
+  const { Openings } = await hooks();
+  const { db, listeners } = notes();
+  open.mockImplementation(async () => db);
+  const openings = new Openings(KIND);
+  const wanted = { document: 'a', server: 'ws://x', token: () => 'one' };
+  const opening = openings.of(wanted);
+  expect(openings.of({ ...wanted, token: () => 'two' })).toBe(opening);
+  expect(openings.of({ document: 'b' })).not.toBe(opening);
+  expect(open).toHaveBeenCalledTimes(2);
+  const told = vi.fn();
+  const stop = opening.subscribe(told);
+  await turn();
+  expect(told).toHaveBeenCalledTimes(1);
+  expect(opening.db).toBe(db);
+  stop();
+  expect(listeners.size).toBe(0);
+  vi.advanceTimersByTime(4_000);
+  const again = opening.subscribe(told);
+  vi.advanceTimersByTime(60_000);
+  await turn();
+  expect(db.closed).toBe(1);
+  again();
+  vi.advanceTimersByTime(60_000);
+  await turn();
+  expect(db.closed).toBe(2);
+  expect(openings.of(wanted)).not.toBe(opening);
+});
+
+test('what could not be opened is what every query of it says', async () => {
+  const { Openings } = await hooks();
+  const error = new QueryError('no');
+  open.mockImplementation(() => Promise.reject(error));
+  const watched = new Openings(KIND).of({ document: 'a' }).watch('select 1');
+  watched.subscribe(() => {});
+  await turn();
+  expect(watched.shown()).toEqual({ rows: [], error, state: 'error' });
+});
+
+test('a document that was closed under it says so', async () => {
+  const { Openings } = await hooks();
+  const { db } = notes();
+  const error = new DocumentClosedError('closed');
+  Object.assign(db, {
+    live: () => ({
+      rows: undefined,
+      error: null,
+      subscribe() {
+        throw error;
+      },
+    }),
+  });
+  const watched = new Openings(KIND).of({ db }).watch('select 1');
+  watched.subscribe(() => {});
+  expect(watched.shown()).toEqual({ rows: [], error, state: 'error' });
+});
+
+test('who waits for rows has them kept until it is there to show them', async () => {
+  const { Openings } = await hooks();
+  const { db, answer, running } = notes(true);
+  const watched = new Openings(KIND).of({ db }).watch('select n from note');
+  const loaded = vi.fn();
+  void watched.loaded().then(loaded);
+  await turn();
+  expect(loaded).not.toHaveBeenCalled();
+  answer(rows(1));
+  await turn();
+  expect(loaded).toHaveBeenCalled();
+  expect([watched.shown().state, running()]).toEqual(['ready', 1]);
+  vi.advanceTimersByTime(60_000);
+  await turn();
+  expect(running()).toBe(0);
+});
+
+test('a server that renders opens nothing, and shows that it is loading', async () => {
+  const { LOADING, Openings } = await hooks(false);
+  const openings = new Openings(KIND);
+  const watched = openings.of({ document: 'a' }).watch('select 1');
+  expect(watched.shown()).toBe(LOADING);
+  expect(open).not.toHaveBeenCalled();
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test('the mutations of what is not open yet throw, and are no promise', async () => {
+  const { notOpen } = await hooks();
+  const mutate = notOpen() as { add(): void; then: unknown };
+  expect(() => mutate.add()).toThrow('the document is not open yet');
+  expect(mutate.then).toBeUndefined();
+});
