@@ -13,7 +13,7 @@ function examples(): [string, string][] {
   const found: [string, string][] = [];
   for (const file of readdirSync(inJs('src'))) {
     const source = readFileSync(inJs(`src/${file}`), 'utf8');
-    for (const [, block] of source.matchAll(/@example\n *\* ```ts\n([\s\S]*?)\* ```/g)) {
+    for (const [, block] of source.matchAll(/@example\n *\* ```tsx?\n([\s\S]*?)\* ```/g)) {
       const name = `${path.basename(file, '.ts')}-${found.length}`;
       found.push([name, block!.replaceAll(/^ *\* ?/gm, '')]);
     }
@@ -21,9 +21,14 @@ function examples(): [string, string][] {
   return found;
 }
 
+/** Those with hooks of their own. */
+const FRAMEWORKS = ['react', 'vue', 'svelte', 'solid'];
+
 /** What an example may take as given: the package, the doctype of the first one, and a document. */
 function whole([name, code]: [string, string], doctype: string): string {
-  const exported = `import { ${Object.keys(tidelog)} } from 'tidelog';\n`;
+  const framework = FRAMEWORKS.find((it) => name.startsWith(it));
+  const hooks = framework ? `import { createHooks } from 'tidelog/${framework}';\n` : '';
+  const exported = `import { ${Object.keys(tidelog)} } from 'tidelog';\n${hooks}`;
   if (code === doctype) return exported + code;
   const given = `${doctype}declare const db: import('tidelog').Database<typeof todos.mutations>;\n`;
   return `${exported}${given}// ${name}\n{\n${code}}\n`;
@@ -34,7 +39,9 @@ test('every example in a comment has right types', () => {
   const doctype = found.find(([name]) => name.startsWith('doctype'))![1];
   const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-examples-'));
   try {
-    for (const it of found) writeFileSync(path.join(folder, `${it[0]}.mts`), whole(it, doctype));
+    for (const it of found) writeFileSync(path.join(folder, `${it[0]}.tsx`), whole(it, doctype));
+    writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }');
+    const types = inJs('../node_modules/@types/react');
     const compilerOptions = {
       rootDir: path.parse(folder).root,
       noEmit: true,
@@ -42,9 +49,14 @@ test('every example in a comment has right types', () => {
       declarationMap: false,
       isolatedDeclarations: false,
       noUnusedLocals: false,
-      paths: { tidelog: [inJs('src/index.ts')] },
+      jsx: 'react-jsx',
+      paths: {
+        tidelog: [inJs('src/index.ts')],
+        'tidelog/*': [inJs('src/*.ts')],
+        'react/*': [path.join(types, '*.d.ts')],
+      },
     };
-    const config = { extends: inJs('tsconfig.json'), compilerOptions, include: ['*.mts'] };
+    const config = { extends: inJs('tsconfig.json'), compilerOptions, include: ['*.tsx'] };
     writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify(config));
     const tsc = inJs('../node_modules/typescript/bin/tsc');
     const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', folder], {
