@@ -35,9 +35,19 @@ type Connect = Extract<Effect, { type: 'connect' }>;
 
 /** Why this window cannot have an engine, or undefined if it can. */
 function whatIsMissing(): string | undefined {
-  if (typeof navigator === 'undefined' || !navigator.locks) {
-    return 'the engine needs Web Locks: a browser, and https or localhost';
+  if (typeof location === 'undefined') {
+    return (
+      'the engine needs a page, and there is none here: ' +
+      'open documents where a server that renders does not run, and test in a browser'
+    );
   }
+  if (globalThis.isSecureContext === false) {
+    return (
+      `the engine needs a secure origin, and ${location.origin} is none: ` +
+      'serve the page over https, or open it on localhost'
+    );
+  }
+  if (!navigator.locks) return 'this browser has no Web Locks, which the engine needs';
   if (typeof SharedWorker === 'undefined') {
     return 'this browser has no SharedWorker, which the engine needs';
   }

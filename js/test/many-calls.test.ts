@@ -22,6 +22,7 @@ test('a core is asked for all that is open, however much that is', async () => {
     await (rest.at(-1) as () => unknown)();
   };
   vi.stubGlobal('navigator', { locks: { query: async () => ({}), request } });
+  vi.stubGlobal('location', { href: 'https://app.example/' });
   vi.stubGlobal(
     'SharedWorker',
     class {

@@ -318,10 +318,10 @@ both('an address that is no secure context is said to be the reason', async (sta
   assertError(
     await tryOpen(tab, 'list', { document: 'fine' }),
     'EngineError',
-    /https or localhost/,
+    /over https, or open it on localhost/,
   );
   const { error } = await tab.evaluate(() => outcome(() => tidelog.destroy('fine')));
-  assertError(error, 'EngineError', /https or localhost/);
+  assertError(error, 'EngineError', /over https, or open it on localhost/);
 });
 
 both('calls of a wrong shape are refused, and harm no call beside them', async (stage) => {

@@ -75,9 +75,11 @@ fn a_doctype_that_was_found_right_is_not_run_again_within_the_same_limits() {
 
 #[test]
 fn what_two_runs_would_answer_otherwise_is_refused() {
-    assert_refused("insert into note values (:id, random())", "not deterministic: random");
-    assert_refused("insert into note values (:id, datetime('now'))", "not deterministic");
-    assert_refused("insert into note values (:id, current_timestamp)", "not deterministic");
+    assert_refused("insert into note values (:id, random())", "not deterministic: random(): give");
+    for sql in ["datetime('now')", "datetime()", "current_timestamp", "unixepoch('now', 'utc')"] {
+        let sql = format!("insert into note values (:id, {sql})");
+        assert_refused(&sql, "use :now, the milliseconds since 1970");
+    }
     assert_refused("insert into note select :id, total_changes()", "total_changes");
 }
 

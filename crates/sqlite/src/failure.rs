@@ -77,7 +77,7 @@ pub enum Failure {
         pages: usize,
     },
     /// The SQL asked for something that another run would answer differently.
-    #[error("not deterministic: {what}")]
+    #[error("not deterministic: {what}{}", instead_of(what))]
     Nondeterministic {
         /// The function or literal at fault.
         what: String,
@@ -92,6 +92,17 @@ pub enum Failure {
     /// [`Reader`](crate::Reader) turn it into [`Run::Fault`].
     #[error("a page is not in memory")]
     Faulted,
+}
+
+/// What to write in place of what another run would answer differently.
+fn instead_of(what: &str) -> &'static str {
+    if what.starts_with("random") {
+        return ": give what is drawn as an argument; one of type uuid is drawn where it is left out";
+    }
+    if ["now", "current_"].iter().any(|of_time| what.contains(of_time)) {
+        return ": use :now, the milliseconds since 1970 when the mutation was issued";
+    }
+    ""
 }
 
 impl Failure {
