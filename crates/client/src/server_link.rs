@@ -91,11 +91,12 @@ pub(crate) struct ServerLink {
     given_up: u32,
     /// Who was asked for a token last, or whose was said since.
     asked_for_token: Option<TokenHolder>,
-    /// Who was asked, and whose token was refused, since the server let us in for a while: one that
-    /// refuses what it has just let in is not asked by each in turn without an end.
+    /// Who was asked since the server let us in last, and whose token was refused since it let us
+    /// in for a while: one that refuses what it has just let in is not asked by each in turn
+    /// without an end.
     asked: SortedMap<TokenHolder, Asked>,
-    /// A token for the next connection.
-    kept_token: Option<KeptToken>,
+    /// Tokens for the next connections: they came when nobody could be told them.
+    kept_tokens: SortedMap<TokenHolder, KeptToken>,
     next_channel: u32,
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
@@ -107,11 +108,10 @@ pub(crate) struct ServerLink {
     was_refused: bool,
 }
 
-/// A token that came when nobody could be told it.
+/// A token, and when it came.
 #[derive(Debug)]
 struct KeptToken {
     token: String,
-    of: TokenHolder,
     came_at_ms: u64,
 }
 
@@ -121,6 +121,8 @@ struct KeptToken {
 struct Asked {
     turn: u64,
     owed: u32,
+    /// Whether what it gave was refused.
+    is_refused: bool,
 }
 
 /// A question that the server has not answered yet. It says other things before it comes to that.
@@ -174,7 +176,7 @@ impl ServerLink {
             given_up: 0,
             asked_for_token: None,
             asked: SortedMap::new(),
-            kept_token: None,
+            kept_tokens: SortedMap::new(),
             next_channel: 1,
             channels: SortedMap::new(),
             failure: None,
@@ -217,7 +219,7 @@ impl ServerLink {
             self.pause_ms = 0;
             self.given_up = 0;
             self.asked.clear();
-            self.kept_token = None;
+            self.kept_tokens.clear();
             return was_open;
         }
         let is_soon = need == Need::Soon;
@@ -302,10 +304,14 @@ impl ServerLink {
     /// were asked since. Whose token let us in comes first.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
-        let is_good = |kept: &KeptToken| now_ms < kept.came_at_ms + TOKEN_KEPT_MS;
-        if let Some(KeptToken { token, of, .. }) = self.kept_token.take().filter(is_good) {
-            self.asked_for_token = Some(of);
-            return self.hello(now_ms, Some(token), out);
+        self.kept_tokens.retain(|_, kept| now_ms < kept.came_at_ms + TOKEN_KEPT_MS);
+        let oldest = self.kept_tokens.iter().min_by_key(|(_, kept)| kept.came_at_ms);
+        if let Some(holder) = oldest.map(|(holder, _)| *holder) {
+            let kept = self.kept_tokens.remove(&holder);
+            // As where somebody else is asked.
+            self.barred = false;
+            self.asked_for_token = Some(holder);
+            return self.hello(now_ms, kept.map(|kept| kept.token), out);
         }
         let turn = |holder: &TokenHolder| self.asked.get(holder).map_or(0, |asked| asked.turn);
         let rank = |holder: &&TokenHolder| match turn(holder) {
@@ -359,7 +365,7 @@ impl ServerLink {
             self.asked_for_token = Some(holder);
             self.hello(now_ms, Some(token), out);
         } else {
-            self.kept_token = Some(KeptToken { token, of: holder, came_at_ms: now_ms });
+            self.kept_tokens.insert(holder, KeptToken { token, came_at_ms: now_ms });
         }
         false
     }
@@ -392,7 +398,6 @@ impl ServerLink {
                 self.stage = Stage::Welcomed;
                 self.welcomed_at_ms = Some(now_ms);
                 self.is_let_in();
-                self.kept_token = None;
                 self.failure = None;
                 self.barred = false;
                 Heard::Welcome
@@ -408,7 +413,9 @@ impl ServerLink {
                 self.was_refused = reason == ByeReason::Unauthenticated;
                 if self.was_refused {
                     self.was_let_in(now_ms);
-                    self.asked_for_token.map(|holder| self.move_behind(holder));
+                    if let Some(holder) = self.asked_for_token {
+                        self.move_behind(holder).is_refused = true;
+                    }
                 }
                 Heard::Broken
             }
@@ -420,14 +427,13 @@ impl ServerLink {
         }
     }
 
-    /// The server has let us in: whose token that was is asked first again, and nobody else's is
-    /// waited for.
+    /// The server has let us in: nobody else's token is waited for, and whose this was is asked
+    /// first again.
     fn is_let_in(&mut self) {
-        if let Some(holder) = self.asked_for_token {
-            self.asked.remove(&holder);
-        }
+        let let_in = self.asked_for_token;
+        self.asked.retain(|holder, asked| asked.is_refused && Some(*holder) != let_in);
         self.asked.values_mut().for_each(|asked| asked.owed = 0);
-        self.kept_token = None;
+        self.kept_tokens.clear();
         self.was_refused = false;
     }
 
@@ -487,8 +493,8 @@ impl ServerLink {
     /// Whether one of those has another token, as far as is known: it was not asked, or what it has
     /// given was not said yet.
     pub(crate) fn has_unasked(&self, holders: &[TokenHolder]) -> bool {
-        let kept = self.kept_token.as_ref().map(|kept| kept.of);
-        holders.iter().any(|holder| self.asked.get(holder).is_none() || kept == Some(*holder))
+        let is_asked = |it: &TokenHolder| self.asked.contains_key(it);
+        holders.iter().any(|it| !is_asked(it) || self.kept_tokens.contains_key(it))
     }
 
     /// Somebody has another token than the one that was refused: the next connection is tried

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_client::{
-    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerId, Params, Query,
-    Request, Storage, ToCore,
+    Again, Call, Connection, FromCore, Handle, Input, Mutate, OpenRequest, PageServerId, Params,
+    Query, Request, Storage, ToCore,
 };
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
@@ -379,5 +379,26 @@ fn what_an_earlier_page_server_was_handed_may_be_recorded_when_the_next_one_refu
         assert_eq!(failure.outcome, outcome, "{error}, handed before: {is_handed_before}");
         let says_nothing = failure.message.contains("nothing was recorded");
         assert_eq!(says_nothing, outcome == Outcome::None, "{}", failure.message);
+    }
+}
+
+/// Goal: a local document never looks as if something of it were missing. Method: the disk refuses
+/// the first append, and nothing of the document is there when it is read anew.
+#[test]
+fn a_local_document_that_could_not_be_made_lacks_nothing_that_a_server_has() {
+    let mut core = Core::open();
+    core.fail(core.last_ticket());
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    let statuses: Vec<_> = core
+        .told
+        .iter()
+        .filter_map(|message| match message {
+            FromCore::Opened { status, .. } | FromCore::Status { status, .. } => Some(status),
+            _ => None,
+        })
+        .collect();
+    assert!(statuses.len() > 1);
+    for status in statuses {
+        assert_eq!((status.connection, status.synced), (Connection::Local, true));
     }
 }

@@ -103,6 +103,34 @@ fn who_has_an_older_release_is_told_that_a_newer_one_has_migrated_the_document()
     assert!(of_tab(&local, TAB));
 }
 
+/// Goal: what was told of releases stays true while a document is read anew. Method: the disk
+/// refuses what an older release issues, in a document that a newer one has migrated.
+#[test]
+fn who_was_told_of_a_newer_release_is_not_told_otherwise_while_the_disk_refuses() {
+    let mut server = Server::default();
+    let (mut older, mut newer) = (online(1, &mut server), online(2, &mut server));
+    for n in 0..100 {
+        titled(&mut older, &n.to_string(), &format!("title of {n}"));
+    }
+    bring(&longer(todos()), &mut newer, &mut server);
+    talk(&mut server, &mut [&mut newer, &mut older]);
+    older.kill_core();
+    older.start_open(TAB, Some(SERVER), &todos());
+    older.pass(1_000);
+    assert!(older.status().newer_elsewhere);
+    older.told.clear();
+    older.fill_disk();
+    let milk = add(&mut older, "milk");
+    older.pass(5_000);
+    assert_eq!(older.code(milk), ErrorCode::StorageFull);
+    let told = older.told.iter().filter_map(|(_, message)| match message {
+        FromCore::Status { status, .. } => Some(status),
+        _ => None,
+    });
+    let told: Vec<_> = told.collect();
+    assert!(!told.is_empty() && told.iter().all(|status| status.newer_elsewhere), "{told:#?}");
+}
+
 /// Goal: a document of which something is lost that its release needs sends all the same what
 /// waits in it, and shows nothing. Method: it was opened by that while its server was away.
 #[test]

@@ -192,11 +192,11 @@ fn a_server_that_refuses_behind_its_welcome_is_not_tried_without_pauses() {
     let mut core = with_tokens();
     core.ask(Call(3), HANDLE, Request::Sync);
     let mut tries = 0;
-    for _ in 0..20 {
-        if core.is_connecting(X) {
-            tries += 1;
+    while core.is_connecting(X) && tries < 20 {
+        if tries > 0 {
             core.socket_opens(X);
         }
+        tries += 1;
         let asked = *core.tokens_wanted.last().expect("a tab was asked");
         core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
         core.hear(X, &FromServer::Welcome);
@@ -223,7 +223,35 @@ fn a_token_that_comes_while_another_one_is_refused_is_said_at_once() {
     core.socket_opens(X);
     assert_eq!(core.tokens_sent(X).last(), Some(&Some("good".to_owned())));
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB], "nobody is asked again");
+    assert_eq!(core.failure_of(Call(3)), None);
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
+}
+
+/// The same of two that are slow.
+#[test]
+fn each_token_that_comes_while_another_one_is_refused_is_said() {
+    let mut core = with_tokens();
+    let third = TabId(9);
+    core.ask_to_open(third, Call(1), HANDLE, "list", Some(X));
+    core.ask(Call(3), HANDLE, Request::Sync);
+    (0..2).for_each(|_| connect_again(&mut core));
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB, third]);
+    let give = |core: &mut Core, tab, token: &str| {
+        core.say_from(tab, ToCore::Token { handle: HANDLE, token: Some(token.to_owned()) });
+    };
+    give(&mut core, third, "bad");
+    give(&mut core, TAB, "good");
+    give(&mut core, OTHER_TAB, "worse");
+    for token in ["bad", "good", "worse"] {
+        assert_eq!(core.tokens_sent(X).last(), Some(&Some(token.to_owned())));
+        assert_eq!(core.failure_of(Call(3)), None, "{token}");
+        core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+        core.pass(0);
+        if token != "worse" {
+            core.socket_opens(X);
+        }
+    }
     assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
 }
 

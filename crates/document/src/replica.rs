@@ -72,8 +72,8 @@ pub struct Replica {
     retries: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     built: bool,
-    /// How many migrations readers see, as far as is known.
-    version: usize,
+    /// How many migrations readers see; `None` before the layers were built once.
+    version: Option<usize>,
     /// Whether building the layers was given up before it had ended once: mutations that were never
     /// run are not shown.
     unrun: bool,
@@ -242,7 +242,7 @@ impl Replica {
             short: false,
             retries: false,
             built: false,
-            version: 0,
+            version: None,
             unrun: false,
             runs_again: 0,
         }
@@ -346,9 +346,9 @@ impl Replica {
         self.undecided.iter().any(|undecided| undecided.mutation.doctype == doctype)
     }
 
-    /// How many migrations readers see; 0 before the layers were built once.
+    /// How many migrations readers see; `None` before the layers were built once.
     #[must_use]
-    pub fn version(&self) -> usize {
+    pub fn version(&self) -> Option<usize> {
         self.version
     }
 

@@ -217,13 +217,11 @@ impl Open {
         is_migrated_to(self.reader(), doctype)
     }
 
-    /// How many migrations it has seen, as far as is known.
-    pub fn version(&self) -> usize {
+    /// How many migrations it has seen, where that is known.
+    pub fn version(&self) -> Option<usize> {
         match &self.role {
             // It was brought to the newest before that was noted.
-            Role::Local(_) => {
-                self.record.doctype(self.record.newest).map_or(0, |it| it.migrations.len())
-            }
+            Role::Local(_) => self.record.doctype(self.record.newest).map(|it| it.migrations.len()),
             Role::Synced(synced) => synced.replica.version(),
         }
     }

@@ -34,7 +34,7 @@ impl Document {
             usage: 0,
             quota: 0,
         };
-        self.status_in(&quiet).seen_by(doctype, self.version())
+        self.status_in(&quiet).seen_by(doctype, self.version(), None)
     }
 
     fn status_in(&self, around: &Surroundings<'_>) -> Status {
@@ -56,8 +56,9 @@ impl Document {
             Some(open) => [open.storage_durable, open.visible()],
             None => [Lsn::FIRST; 2],
         };
-        let is_synced = |open: &Open| matches!(open.role, Role::Local(_)) || open.record.synced;
         let (connection, failure) = self.connection(around.link);
+        let open = self.open();
+        let synced = connection == Connection::Local || open.is_some_and(|it| it.record.synced);
         let device = around.store.failure.as_ref().map(CallFailure::of_page_server);
         Status {
             connection,
@@ -72,14 +73,14 @@ impl Document {
             quota: around.quota,
             timeline,
             storage_lsns: storage.map(Lsn::get),
-            synced: self.open().is_some_and(is_synced),
+            synced,
             newer_elsewhere: false,
         }
     }
 
-    /// How many migrations the document has seen, as far as is known.
-    fn version(&self) -> usize {
-        self.open().map_or(0, Open::version)
+    /// How many migrations the document has seen, where that is known.
+    fn version(&self) -> Option<usize> {
+        self.open().and_then(Open::version)
     }
 
     /// What tabs keep for the next core.
@@ -138,7 +139,10 @@ impl Document {
         for ((tab, handle), state) in self.handles.iter_mut() {
             let told = match &state.told {
                 Some(before) if is_unread => unread(before, &now),
-                _ => (now.0.clone().seen_by(&state.doctype, version), now.1),
+                before => {
+                    let before = before.as_ref().map(|(status, _)| status);
+                    (now.0.clone().seen_by(&state.doctype, version, before), now.1)
+                }
             };
             if state.told.as_ref() == Some(&told) || out.flow.is_behind(*tab) {
                 continue;
@@ -197,9 +201,14 @@ fn unread(before: &(Status, Memo), now: &(Status, Memo)) -> (Status, Memo) {
 }
 
 impl Status {
-    /// The same for who has it open by this doctype, where it has seen so many migrations.
-    fn seen_by(self, doctype: &Doctype, version: usize) -> Self {
-        Self { newer_elsewhere: version > doctype.migrations.len(), ..self }
+    /// The same for who has it open by this doctype, where it has seen so many migrations; where
+    /// that is not known yet, as whoever it is was told `before`.
+    fn seen_by(self, doctype: &Doctype, version: Option<usize>, before: Option<&Self>) -> Self {
+        let newer_elsewhere = match version {
+            Some(version) => version > doctype.migrations.len(),
+            None => before.is_some_and(|before| before.newer_elsewhere),
+        };
+        Self { newer_elsewhere, ..self }
     }
 
     /// Whether the two differ in nothing but positions and sizes.

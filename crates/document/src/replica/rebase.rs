@@ -301,7 +301,7 @@ impl Rebase {
         replica.view.set_overlay(&self.overlay);
         replica.own_layers = self.own_layers;
         (replica.built, replica.built_for) = (true, replica.newest);
-        replica.version = self.version;
+        replica.version = Some(self.version);
         (replica.short, replica.retries, replica.unrun) = (self.short, false, false);
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;

@@ -234,7 +234,12 @@ impl CoreDoor {
                     |it: &DocumentKey| self.owed.values().any(|owed| owed.document == *it);
                 self.refusals.are_stored(&stored, is_on_its_way, now_ms);
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
+                let mut counted = BTreeSet::new();
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
+                    self.durable.extend(calls);
+                    if !counted.insert(document.clone()) {
+                        continue;
+                    }
                     let name = document.to_string();
                     let refused = self.refused.entry(document).or_default();
                     // What tabs had asked for until now has had its turn to be refused.
@@ -242,7 +247,6 @@ impl CoreDoor {
                     let asked_count = (asked_count as usize).min(refused.times.len());
                     refused.times.drain(..asked_count);
                     refused.asked_count = self.lines.tried_count(&name);
-                    self.durable.extend(calls);
                 }
             }
             StoreReply::AppendFailed { ticket, .. } => {

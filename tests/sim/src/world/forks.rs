@@ -124,10 +124,14 @@ impl World {
         }
         self.connect_all();
         self.pass(ASKED_AGAIN_MS)?;
-        let lost = self.lost_copies()?;
-        lost.iter().try_for_each(|lost| self.must_be_told(*lost))?;
-        self.judge_mismatches(&lost)?;
-        self.go_on_beside(&lost)?;
+        let lost = loop {
+            let lost = self.lost_copies()?;
+            lost.iter().try_for_each(|lost| self.must_be_told(*lost))?;
+            self.judge_mismatches(&lost)?;
+            if self.go_on_beside(&lost)? {
+                break lost;
+            }
+        };
         for lost in &lost {
             self.must_be_kept(*lost)?;
         }
@@ -233,8 +237,9 @@ impl World {
         Ok(())
     }
 
-    /// What all others issue is decided, in this document and others.
-    fn go_on_beside(&mut self, lost: &[Lost]) -> Result<(), String> {
+    /// What all others issue is decided, in this document and others. Says whether nobody else has
+    /// lost meanwhile: a device that had no token until then may have brought its release.
+    fn go_on_beside(&mut self, lost: &[Lost]) -> Result<bool, String> {
         let mut names = Vec::new();
         for device in 0..self.devices.len() {
             for doc in self.docs.of(device) {
@@ -249,11 +254,13 @@ impl World {
         let deadline = self.now_ms + SETTLE_MS;
         while let Some(name) = names.iter().find(|name| !self.judge.is_decided(name)) {
             if self.now_ms > deadline || self.queue.is_empty() {
-                return Err(format!("{name} waits for others that have another release"));
+                let is_of_more = self.lost_copies()?.len() > lost.len();
+                let stuck = format!("{name} waits for others that have another release");
+                return if is_of_more { Ok(false) } else { Err(stuck) };
             }
             self.next_event()?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What such a device has issued is there, also after a power cut.
