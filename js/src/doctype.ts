@@ -54,7 +54,7 @@ export type Arguments<Types extends ParamTypes> = {
 } & {
   readonly [Name in Optional<Types>]?: ValueOf<Types[Name]> | null | undefined;
 } & {
-  readonly [Name in Named<Types, 'uuid'>]?: string | undefined;
+  readonly [Name in Named<Types, 'uuid'>]?: string;
 };
 
 /** The same as a mutation was issued with them: with what was left out. */
@@ -282,7 +282,7 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
     return params.map(({ name, kind, optional }) => {
       let value = isGiven(given, name) ? given[name] : undefined;
       if (value === undefined || (value === null && (optional || kind !== 'json'))) {
-        if (kind === 'uuid' && !optional && value === undefined) {
+        if (kind === 'uuid' && !optional && !(name in given)) {
           return [name, crypto.randomUUID()];
         }
         if (!optional) fail(mutation, `argument ${name} is missing: give ${WANTED[kind]}`);
@@ -329,6 +329,7 @@ export function unbindArguments(
     Object.entries(args).map(([key, value]) => {
       const kind = kindOf(params?.[key] ?? '');
       if (value !== null && kind === 'boolean') return [key, value === 1];
+      if (value instanceof Uint8Array) return [key, value.slice()];
       return [key, kind === 'json' && typeof value === 'string' ? fromJson(value) : value];
     }),
   );

@@ -1,6 +1,8 @@
-/** What the hooks of all frameworks share: a document that is being opened, and what is shown. */
+/** What the hooks of all frameworks share: a document while it is used, and what is shown of it. */
 
-import type { Database } from './database.js';
+import { isPassing } from './call.js';
+import { callBack } from './call-back.js';
+import type { Database, Mutate, Rejection } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
 import { DocumentClosedError, type TidelogError } from './errors.js';
 import type { LiveQuery } from './live-query.js';
@@ -28,23 +30,31 @@ export type Wanted<Defined extends Mutations> =
   | OpenOptions
   | { readonly db: Database<Defined>; readonly document?: undefined };
 
+/** Of the hook that gives mutations. */
+export interface MutateOptions {
+  /** Is told what the server has undone. */
+  readonly onRejected?: ((rejection: Rejection) => void) | undefined;
+}
+
 /** What is shown before anything is known, and by a server that renders. */
 export const LOADING: Live<never> = { rows: [], error: null, state: 'loading' };
 
 /** Milliseconds for which what nobody uses is kept: who used it may only be rendered anew. */
 const LINGER_MS = 5_000;
+/** Milliseconds after which a document that could not be opened is tried again. */
+const RETRY_MS = 5_000;
 
 /** Whether there is a page: a server that renders opens nothing. */
 const IS_PAGE: boolean = typeof document !== 'undefined';
 
 type Stop = () => void;
 
-/** Something whose use is counted: it begins with the first listener, and ends after the last. */
+/** Something that is there while somebody listens to it, and a little longer. */
 abstract class Shared {
   readonly #listeners = new Set<Stop>();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  /** Calls `listener` after every change, and has this used until then. */
+  /** Calls `listener` after every change, until what it returns is called. */
   readonly subscribe = (listener: Stop): Stop => {
     const own = (): void => listener();
     clearTimeout(this.#timer);
@@ -60,7 +70,7 @@ abstract class Shared {
   protected abstract begin(): void;
   /** Nobody listens. */
   protected abstract pause(): void;
-  /** Nobody has for a while. */
+  /** Nobody has for a while. It may begin again. */
   protected abstract end(): void;
 
   protected get isUsed(): boolean {
@@ -68,110 +78,142 @@ abstract class Shared {
   }
 
   protected changed(): void {
-    for (const listener of [...this.#listeners]) listener();
+    for (const listener of [...this.#listeners]) {
+      if (this.#listeners.has(listener)) callBack(listener);
+    }
   }
 
-  /** Ends this after a while, unless somebody listens by then. */
   protected linger(): void {
     clearTimeout(this.#timer);
-    if (!IS_PAGE) return;
-    this.#timer = setTimeout(() => this.isUsed || this.end(), LINGER_MS);
+    if (IS_PAGE) this.#timer = setTimeout(() => this.isUsed || this.end(), LINGER_MS);
   }
 }
 
-/** A document from when it is wanted until it is not used any more. */
+/** Tells whoever keeps a list whether this is to stand in it. */
+type List = (it: object, isListed: boolean) => void;
+
+/** A document while it is used. */
 export class Opening<Defined extends Mutations = Mutations> extends Shared {
   /** The document, once it is open. */
   db: Database<Defined> | undefined;
   /** Why it could not be opened. */
   error: TidelogError | null = null;
-  /** Settles when either is known; never on a server that renders. */
-  readonly settled: Promise<void>;
-  readonly #onEnd: Stop;
-  readonly #watched = new Map<string, Watched<never>>();
-  #stop: Stop | undefined;
-
-  /** `onEnd`: it is closed, since nobody used it. */
-  constructor(opened: Promise<Database<Defined>> | Database<Defined> | undefined, onEnd: Stop) {
-    super();
-    this.#onEnd = onEnd;
-    this.settled = new Promise((resolve) => {
-      const settle = (): void => {
-        resolve();
-        if (this.isUsed) this.begin();
-        else this.linger();
-        this.changed();
-      };
-      if (opened instanceof Promise) {
-        opened.then(
-          (db) => {
-            this.db = db;
-            settle();
-          },
-          (error) => {
-            this.error = error;
-            settle();
-          },
-        );
-      } else if (opened) {
-        this.db = opened;
-        resolve();
-      }
-    });
-  }
-
+  /** Gives the token, as the app said last. */
+  token: OpenOptions['token'];
   /** How the document stands, once it is open. */
   readonly status = (): Status | undefined => this.db?.status;
+  /** Its mutations, which throw until it is open. */
+  readonly mutate: Mutate<Defined>;
+  readonly #open: () => Promise<Database<Defined>>;
+  readonly #list: List;
+  readonly #watched = new Map<string, Watched<never>>();
+  #opened: Promise<Database<Defined>> | undefined;
+  #stop: Stop | undefined;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(open: () => Promise<Database<Defined>>, list: List = () => {}) {
+    super();
+    this.#open = open;
+    this.#list = list;
+    this.mutate = mutationsOf(() => this.db);
+  }
 
   /** What a query shows: the same object for all who show the same. */
   watch<R>(sql: string, params?: Params): Watched<R> {
     const key = `${sql}\0${keyOf(params)}`;
-    let watched = this.#watched.get(key) as Watched<R> | undefined;
-    if (!watched) {
-      watched = new Watched<R>(this, sql, params, () => this.#watched.delete(key));
-      if (IS_PAGE) this.#watched.set(key, watched as Watched<never>);
-    }
+    const known = this.#watched.get(key) as Watched<R> | undefined;
+    if (known) return known;
+    const list = listIn(this.#watched, key);
+    const watched = new Watched<R>(this, sql, params, list);
+    list(watched, IS_PAGE);
     return watched;
   }
 
+  /** Tells `onRejected` what the server undoes in the document that is open. */
+  onRejected(listener: (rejection: Rejection) => void): Stop {
+    let heard: Database<Defined> | undefined;
+    let stop: Stop | undefined;
+    const listen = (): void => {
+      if (heard === this.db) return;
+      stop?.();
+      heard = this.db;
+      stop = heard?.on('rejected', listener);
+    };
+    const leave = this.subscribe(listen);
+    listen();
+    return () => {
+      leave();
+      stop?.();
+    };
+  }
+
   protected override begin(): void {
-    this.#stop ??= this.db?.on('status', () => this.changed());
+    this.#list(this, true);
+    if (!this.#opened) this.#try();
+    this.#hear();
   }
 
   protected override pause(): void {
     this.#stop?.();
     this.#stop = undefined;
+    // Whoever comes next tries again at once.
+    if (this.error) this.end();
   }
 
   protected override end(): void {
-    this.#onEnd();
+    this.#list(this, false);
+    clearTimeout(this.#retry);
+    const opened = this.#opened;
+    this.#opened = undefined;
+    this.db = undefined;
+    this.error = null;
+    opened?.then((db) => db.close()).catch(() => {});
   }
-}
 
-/** The part of an opening that its queries need. */
-interface Source {
-  readonly db: Pick<Database, 'live' | 'status'> | undefined;
-  readonly error: TidelogError | null;
-  readonly subscribe: (listener: Stop) => Stop;
+  #try(): void {
+    const opened = this.#open();
+    this.#opened = opened;
+    opened.then(
+      (db) => this.#settle(opened, db, null),
+      (error) => this.#settle(opened, undefined, error),
+    );
+  }
+
+  #settle(opened: unknown, db: Database<Defined> | undefined, error: TidelogError | null): void {
+    if (this.#opened !== opened || (db && this.db === db)) return;
+    this.db = db;
+    this.error = error;
+    if (this.isUsed) this.#hear();
+    const mayPass = error && (isPassing(error) || error.code === 'server-unreachable');
+    if (mayPass) this.#retry = setTimeout(() => this.#try(), RETRY_MS);
+    this.changed();
+  }
+
+  #hear(): void {
+    this.#stop ??= this.db?.on('status', () => this.changed());
+  }
 }
 
 /** What a query shows, for as long as somebody looks. */
 export class Watched<R> extends Shared {
-  readonly #source: Source;
+  readonly #opening: Opening;
   readonly #of: readonly [string, Params | undefined];
-  readonly #onEnd: Stop;
+  readonly #list: List;
+  /** The document of the query, and the query. */
+  #db: Database | undefined;
   #live: LiveQuery<R> | undefined;
   /** Why it cannot be listened to. */
   #refusal: TidelogError | null = null;
-  #isListening = false;
-  #stops: Stop[] = [];
+  #leave: Stop | undefined;
+  #stop: Stop | undefined;
   #shown: Live<R> = LOADING;
+  #loaded: Promise<void> | undefined;
 
-  constructor(source: Source, sql: string, params: Params | undefined, onEnd: Stop) {
+  constructor(opening: object, sql: string, params: Params | undefined, list: List) {
     super();
-    this.#source = source;
+    this.#opening = opening as Opening;
     this.#of = [sql, params];
-    this.#onEnd = onEnd;
+    this.#list = list;
     this.linger();
   }
 
@@ -179,34 +221,53 @@ export class Watched<R> extends Shared {
   readonly shown = (): Live<R> => this.#shown;
 
   /** Resolves once there is something to show, and has it kept up to date for a while. */
-  readonly loaded = (): Promise<void> =>
-    new Promise((resolve) => {
+  readonly loaded = (): Promise<void> => {
+    this.#loaded ??= this.#load().finally(() => {
+      this.#loaded = undefined;
+    });
+    return this.#loaded;
+  };
+
+  async #load(): Promise<void> {
+    let stop: Stop | undefined;
+    await new Promise<void>((resolve) => {
       const look = (): void => {
-        if (this.#shown.state === 'loading') return;
-        resolve();
-        setTimeout(stop, LINGER_MS);
+        if (this.#shown.state !== 'loading') resolve();
       };
-      const stop = this.subscribe(look);
+      stop = this.subscribe(look);
       look();
     });
+    setTimeout(() => stop?.(), LINGER_MS);
+  }
 
   protected override begin(): void {
-    this.#stops = [this.#source.subscribe(() => this.#look())];
+    this.#list(this, true);
+    this.#leave = this.#opening.subscribe(() => this.#look());
     this.#look();
   }
 
   protected override pause(): void {
-    for (const stop of this.#stops.splice(0)) stop();
-    this.#isListening = false;
+    this.#leave?.();
+    this.#stop?.();
+    this.#stop = undefined;
+    // Whoever looks next begins anew where there was nothing but an error.
+    if (this.#shown.rows === LOADING.rows) this.#shown = LOADING;
   }
 
   protected override end(): void {
-    this.#onEnd();
+    this.#list(this, false);
+    this.#live = undefined;
   }
 
   #look(): void {
-    const { db, error: opening } = this.#source;
-    if (db && !this.#isListening) this.#listen(db);
+    const { db, error: opening } = this.#opening;
+    if (db !== this.#db) {
+      this.#stop?.();
+      this.#stop = undefined;
+      this.#live = undefined;
+      this.#db = db;
+    }
+    if (db && !this.#stop) this.#listen(db);
     const before = this.#shown;
     const rows = this.#live?.rows ?? before.rows;
     const error = this.#refusal ?? this.#live?.error ?? opening;
@@ -217,14 +278,14 @@ export class Watched<R> extends Shared {
     this.changed();
   }
 
-  #listen(db: NonNullable<Source['db']>): void {
-    this.#isListening = true;
+  #listen(db: Database): void {
     this.#refusal = null;
     try {
       this.#live ??= db.live<R>(...this.#of);
-      this.#stops.push(this.#live.subscribe((_rows, _error) => this.#look()));
+      this.#stop = this.#live.subscribe((_rows, _error) => this.#look());
     } catch (error) {
       this.#refusal = error as TidelogError;
+      this.#stop = () => {};
     }
   }
 }
@@ -233,61 +294,98 @@ export class Watched<R> extends Shared {
 export class Openings<Defined extends Mutations> {
   readonly #doctype: Doctype<Defined>;
   readonly #open = new Map<string, Opening<Defined>>();
+  /** Of documents that the app has opened itself. */
+  readonly #given = new WeakMap<Database<Defined>, Opening<Defined>>();
 
   constructor(doctype: Doctype<Defined>) {
     this.#doctype = doctype;
   }
 
-  /** The document that is wanted: one for all who want the same. */
+  /** The document that is wanted: one for all who want the same, whoever gives its token. */
   of(wanted: Wanted<Defined>): Opening<Defined> {
-    if (!IS_PAGE) return new Opening<Defined>(undefined, () => {});
-    if ('db' in wanted) return new Opening(wanted.db, () => {});
+    if ('db' in wanted) return this.#ofGiven(wanted.db);
     const key = keyOfWanted(wanted);
     let opening = this.#open.get(key);
     if (!opening) {
-      const opened = open(this.#doctype, wanted);
-      opening = new Opening<Defined>(opened, () => {
-        this.#open.delete(key);
-        opened.then(
-          (db) => db.close(),
-          () => {},
-        );
-      });
-      this.#open.set(key, opening);
+      const list = listIn(this.#open, key);
+      const made: Opening<Defined> = new Opening<Defined>(() => {
+        const token = wanted.token && (() => made.token?.() as string);
+        return open(this.#doctype, { ...wanted, token });
+      }, list);
+      list(made, IS_PAGE);
+      opening = made;
+    }
+    opening.token = wanted.token;
+    return opening;
+  }
+
+  #ofGiven(db: Database<Defined>): Opening<Defined> {
+    let opening = this.#given.get(db);
+    if (!opening) {
+      opening = new Given(db);
+      this.#given.set(db, opening);
     }
     return opening;
   }
 }
 
-/** Whether two want the same document, whoever gives the token. */
-export function keyOfWanted({ token: _, ...options }: OpenOptions): string {
-  return JSON.stringify(Object.entries(options).sort(), (__, it) =>
-    it instanceof URL ? it.href : it,
-  );
+/** A document that the app has opened itself, and closes. */
+class Given<Defined extends Mutations> extends Opening<Defined> {
+  constructor(db: Database<Defined>) {
+    super(async () => db);
+    this.db = db;
+  }
+
+  protected override end(): void {}
 }
 
-/** The same text for the same parameters. */
-export function keyOf(params: Params | undefined): string {
-  return JSON.stringify(params ?? [], (_, it) => {
-    if (typeof it === 'bigint') return { bigint: String(it) };
-    if (typeof it === 'number' && !Number.isFinite(it)) return { number: String(it) };
-    if (ArrayBuffer.isView(it) || it instanceof ArrayBuffer) {
-      const bytes = it instanceof ArrayBuffer ? new Uint8Array(it) : (it as Uint8Array);
-      return { bytes: [...bytes] };
-    }
-    return it;
+/** What puts something at its key of a map, unless there is another one, or takes it out. */
+function listIn(map: Map<string, object>, key: string): List {
+  return (it, isListed) => {
+    if (isListed && !map.has(key)) map.set(key, it);
+    else if (!isListed && map.get(key) === it) map.delete(key);
+  };
+}
+
+/** The mutations of whatever document there is when they are called. */
+export function mutationsOf<Defined extends Mutations>(
+  db: () => Database<Defined> | undefined,
+): Mutate<Defined> {
+  return new Proxy({} as Mutate<Defined>, {
+    get: (_, name) => {
+      // What promises, JSON and frameworks look for to find out what a thing is.
+      if (typeof name === 'symbol' || /^(then|toJSON|\$\$typeof|__.*)$/.test(name))
+        return undefined;
+      return (args: never) => {
+        const mutate = db()?.mutate as Record<string, (args: never) => unknown> | undefined;
+        if (mutate) return mutate[name]!(args);
+        throw new DocumentClosedError(
+          'the document is not open yet: mutate once useDocument() gives it',
+        );
+      };
+    },
   });
 }
 
-/** The mutations of a document that is not open yet: each throws. */
-export function notOpen(): never {
-  const why = 'the document is not open yet: mutate once useDocument() gives it';
-  return new Proxy({} as never, {
-    get: (_, name) => {
-      if (typeof name === 'symbol' || name === 'then' || name.startsWith('__')) return undefined;
-      return () => {
-        throw new DocumentClosedError(why);
-      };
-    },
+/** The same text for the same document, and whether there is a token for it. */
+export function keyOfWanted({ token, ...options }: OpenOptions): string {
+  const named = Object.entries({ ...options, token: token !== undefined }).sort();
+  return JSON.stringify(named, (_, it) => (it instanceof URL ? it.href : it));
+}
+
+/** The same text for the same parameters. */
+function keyOf(params: Params | undefined): string {
+  return JSON.stringify(params ?? [], (_, it) => {
+    if (it === undefined) return { undefined: true };
+    if (typeof it === 'bigint') return { bigint: String(it) };
+    if (typeof it === 'number' && !Number.isFinite(it)) return { number: String(it) };
+    if (!(ArrayBuffer.isView(it) || it instanceof ArrayBuffer)) return it;
+    try {
+      const view = it instanceof ArrayBuffer ? new Uint8Array(it) : it;
+      return { bytes: [...new Uint8Array(view.buffer, view.byteOffset, view.byteLength)] };
+    } catch {
+      // They were given away to a worker, which the query says.
+      return { bytes: null };
+    }
   });
 }

@@ -15,18 +15,19 @@ import {
   useRef,
   useSyncExternalStore,
 } from 'react';
-import type { Database, Mutate, Rejection } from './database.js';
+import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
 import {
   keyOfWanted,
   type Live,
   LOADING,
-  notOpen,
+  type MutateOptions,
   type Opening,
   Openings,
   type Wanted,
 } from './hooks.js';
 import type { Params } from './messages.js';
+import type { OpenOptions } from './open.js';
 import type { Row } from './rows.js';
 import type { Status } from './status.js';
 
@@ -46,13 +47,12 @@ export interface Hooks<Defined extends Mutations> {
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Status | undefined;
   /**
-   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   * The document's mutations, the same functions for as long as the component lives. Until the
+   * document is open each throws `DocumentClosedError`.
    *
    * @param options `onRejected` is told what the server has undone.
    */
-  readonly useMutate: (options?: {
-    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
-  }) => Mutate<Defined>;
+  readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Database<Defined> | undefined;
 }
@@ -101,12 +101,11 @@ export function createHooks<const Defined extends Mutations>(
     children,
     ...wanted
   }: Wanted<Defined> & { readonly children?: ReactNode }): ReactElement {
-    const token = useRef<(() => unknown) | undefined>(undefined);
-    const { db } = wanted as { db?: Database<Defined> };
-    const key = db ? '' : keyOfWanted(wanted as never);
-    const opening = useMemo(() => openings.of(withLatest(wanted, token)), [key, db]);
+    const { db, token } = wanted as { db?: Database<Defined>; token?: OpenOptions['token'] };
+    const key = db ? '' : keyOfWanted(wanted as OpenOptions);
+    const opening = useMemo(() => openings.of(wanted), [key, db]);
     useEffect(() => {
-      token.current = (wanted as { token?: () => unknown }).token;
+      opening.token = token;
     });
     useEffect(() => opening.subscribe(() => {}), [opening]);
     return createElement(Context.Provider, { value: opening }, children);
@@ -143,29 +142,19 @@ export function createHooks<const Defined extends Mutations>(
     return useSyncExternalStore(opening.subscribe, () => opening.db, nothing);
   }
 
-  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
-    const db = useDocument();
+  function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
+    const opening = useOpening();
     const latest = useRef(onRejected);
     useEffect(() => {
       latest.current = onRejected;
     });
     const isListening = onRejected !== undefined;
     useEffect(() => {
-      if (!db || !isListening) return undefined;
-      return db.on('rejected', (rejection) => latest.current?.(rejection));
-    }, [db, isListening]);
-    return db?.mutate ?? notOpen();
-  };
+      if (!isListening) return undefined;
+      return opening.onRejected((rejection) => latest.current?.(rejection));
+    }, [opening, isListening]);
+    return opening.mutate;
+  }
 
   return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument };
-}
-
-/** The same with the token function that was given last. */
-function withLatest<Defined extends Mutations>(
-  wanted: Wanted<Defined>,
-  token: { current: (() => unknown) | undefined },
-): Wanted<Defined> {
-  if (!('token' in wanted) || !wanted.token) return wanted;
-  token.current = wanted.token;
-  return { ...wanted, token: () => token.current?.() as string };
 }

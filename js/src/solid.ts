@@ -11,9 +11,16 @@ import {
   onCleanup,
   useContext,
 } from 'solid-js';
-import type { Database, Mutate, Rejection } from './database.js';
+import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
-import { type Live, notOpen, type Opening, Openings, type Wanted } from './hooks.js';
+import {
+  type Live,
+  type MutateOptions,
+  mutationsOf,
+  type Opening,
+  Openings,
+  type Wanted,
+} from './hooks.js';
 import type { Params } from './messages.js';
 import type { Row } from './rows.js';
 import type { Status } from './status.js';
@@ -38,13 +45,12 @@ export interface Hooks<Defined extends Mutations> {
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Accessor<Status | undefined>;
   /**
-   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   * The document's mutations, the same functions for as long as the component lives. Until the
+   * document is open each throws `DocumentClosedError`.
    *
    * @param options `onRejected` is told what the server has undone.
    */
-  readonly useMutate: (options?: {
-    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
-  }) => Mutate<Defined>;
+  readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Accessor<Database<Defined> | undefined>;
 }
@@ -96,17 +102,13 @@ export function createHooks<const Defined extends Mutations>(
   const useStatus: Hooks<Defined>['useStatus'] = () => useShared(useOpening(), (it) => it.status());
   const useDocument: Hooks<Defined>['useDocument'] = () => useShared(useOpening(), (it) => it.db);
 
-  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
-    const db = useDocument();
+  function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
+    const opening = useOpening();
     createEffect(() => {
-      const stop = onRejected && db()?.on('rejected', onRejected);
-      if (stop) onCleanup(stop);
+      if (onRejected) onCleanup(opening().onRejected(onRejected));
     });
-    // Its functions are those of the document that is open when they are asked for.
-    return new Proxy({} as Mutate<Defined>, {
-      get: (_, name) => Reflect.get(db()?.mutate ?? notOpen(), name),
-    });
-  };
+    return mutationsOf(() => opening().db);
+  }
 
   return { Provider, useLive, useStatus, useMutate, useDocument };
 }

@@ -1,9 +1,9 @@
 /** Stores for Svelte 4 and 5. While a server renders they open nothing, and queries are loading. */
 
 import { getContext, onDestroy, setContext } from 'svelte';
-import type { Database, Mutate, Rejection } from './database.js';
+import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
-import { type Live, notOpen, type Opening, Openings, type Wanted } from './hooks.js';
+import { type Live, type MutateOptions, type Opening, Openings, type Wanted } from './hooks.js';
 import type { Params } from './messages.js';
 import type { Row } from './rows.js';
 import type { Status } from './status.js';
@@ -28,13 +28,12 @@ export interface Hooks<Defined extends Mutations> {
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Readable<Status | undefined>;
   /**
-   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   * The document's mutations, the same functions for as long as the component lives. Until the
+   * document is open each throws `DocumentClosedError`.
    *
    * @param options `onRejected` is told what the server has undone.
    */
-  readonly useMutate: (options?: {
-    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
-  }) => Mutate<Defined>;
+  readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Readable<Database<Defined> | undefined>;
 }
@@ -84,25 +83,11 @@ export function createHooks<const Defined extends Mutations>(
     return readable(opening.subscribe, () => opening.db);
   }
 
-  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
+  function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
-    let stop: (() => void) | undefined;
-    const listen = (): void => {
-      if (onRejected) stop ??= opening.db?.on('rejected', onRejected);
-    };
-    if (typeof document !== 'undefined') {
-      const leave = opening.subscribe(listen);
-      listen();
-      onDestroy(() => {
-        leave();
-        stop?.();
-      });
-    }
-    // Its functions are those of the document that is open when they are asked for.
-    return new Proxy({} as Mutate<Defined>, {
-      get: (_, name) => Reflect.get(opening.db?.mutate ?? notOpen(), name),
-    });
-  };
+    if (onRejected && typeof document !== 'undefined') onDestroy(opening.onRejected(onRejected));
+    return opening.mutate;
+  }
 
   return { provide, useLive, useStatus, useMutate, useDocument };
 }

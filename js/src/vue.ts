@@ -16,9 +16,16 @@ import {
   toValue,
   watchEffect,
 } from 'vue';
-import type { Database, Mutate, Rejection } from './database.js';
+import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
-import { type Live, notOpen, type Opening, Openings, type Wanted } from './hooks.js';
+import {
+  type Live,
+  type MutateOptions,
+  mutationsOf,
+  type Opening,
+  Openings,
+  type Wanted,
+} from './hooks.js';
 import type { Params } from './messages.js';
 import type { Row } from './rows.js';
 import type { Status } from './status.js';
@@ -40,13 +47,12 @@ export interface Hooks<Defined extends Mutations> {
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Readonly<ShallowRef<Status | undefined>>;
   /**
-   * The document's mutations. Until it is open each of them throws `DocumentClosedError`.
+   * The document's mutations, the same functions for as long as the component lives. Until the
+   * document is open each throws `DocumentClosedError`.
    *
    * @param options `onRejected` is told what the server has undone.
    */
-  readonly useMutate: (options?: {
-    readonly onRejected?: ((rejection: Rejection) => void) | undefined;
-  }) => Mutate<Defined>;
+  readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Readonly<ShallowRef<Database<Defined> | undefined>>;
 }
@@ -141,16 +147,13 @@ export function createHooks<const Defined extends Mutations>(
     );
   }
 
-  const useMutate: Hooks<Defined>['useMutate'] = ({ onRejected } = {}) => {
-    const db = useDocument();
-    watchEffect((onCleanup) => {
-      if (db.value && onRejected) onCleanup(db.value.on('rejected', onRejected));
-    });
-    // Its functions are those of the document that is open when they are asked for.
-    return new Proxy({} as Mutate<Defined>, {
-      get: (_, name) => Reflect.get(db.value?.mutate ?? notOpen(), name),
-    });
-  };
+  function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
+    const opening = useOpening();
+    if (onRejected && typeof document !== 'undefined') {
+      watchEffect((onCleanup) => onCleanup(opening.value.onRejected(onRejected)));
+    }
+    return mutationsOf(() => opening.value.db);
+  }
 
   return { Provider, useLive, useStatus, useMutate, useDocument };
 }

@@ -109,8 +109,11 @@ test('a UUID that is left out is drawn, and one that is given is in lower case',
     ['of', id],
   ]);
   expect(() => bind({ id: 'x' })).toThrow('argument id has to be a UUID, or nothing');
-  expect(() => bind({ id: null })).toThrow('argument id is missing');
-  expectTypeOf<Arguments<{ id: 'uuid'; of: 'uuid?' }>>().toExtend<{ id?: string | undefined }>();
+  // An id that was looked for and not found is no new one.
+  for (const id of [null, undefined]) {
+    expect(() => bind({ id })).toThrow('argument id is missing');
+  }
+  expectTypeOf<Arguments<{ id: 'uuid'; of: 'uuid?' }>>().toExtend<{ id?: string }>();
   expectTypeOf<Record<never, never>>().toExtend<Arguments<{ id: 'uuid' }>>();
   expectTypeOf<IssuedArguments<{ id: 'uuid' }>>().toExtend<{ id: string }>();
 });

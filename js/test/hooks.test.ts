@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
-import { DocumentClosedError, QueryError } from '../src/errors.js';
+import { DocumentClosedError, EngineError, QueryError } from '../src/errors.js';
 import { LiveQuery, type RunQuery } from '../src/live-query.js';
 import type { Answer } from '../src/messages.js';
 import type { Status } from '../src/status.js';
@@ -140,11 +140,11 @@ test('a document is open while anybody uses it, and a little longer', async () =
   const { db, listeners } = notes();
   open.mockImplementation(async () => db);
   const openings = new Openings(KIND);
-  const wanted = { document: 'a', server: 'ws://x', token: () => 'one' };
+  const wanted = { document: 'a', server: 'ws://x' };
   const opening = openings.of(wanted);
-  expect(openings.of({ ...wanted, token: () => 'two' })).toBe(opening);
+  expect(openings.of({ ...wanted })).toBe(opening);
   expect(openings.of({ document: 'b' })).not.toBe(opening);
-  expect(open).toHaveBeenCalledTimes(2);
+  expect(open).not.toHaveBeenCalled();
   const told = vi.fn();
   const stop = opening.subscribe(told);
   await turn();
@@ -156,22 +156,133 @@ test('a document is open while anybody uses it, and a little longer', async () =
   const again = opening.subscribe(told);
   vi.advanceTimersByTime(60_000);
   await turn();
-  expect(db.closed).toBe(1);
+  expect([open.mock.calls.length, db.closed]).toEqual([1, 0]);
   again();
   vi.advanceTimersByTime(60_000);
   await turn();
-  expect(db.closed).toBe(2);
-  expect(openings.of(wanted)).not.toBe(opening);
+  expect([db.closed, opening.db]).toEqual([1, undefined]);
+  // Who was hidden meanwhile has it still.
+  opening.subscribe(told);
+  await turn();
+  expect([open.mock.calls.length, opening.db]).toEqual([2, db]);
+  expect(openings.of(wanted)).toBe(opening);
 });
 
-test('what could not be opened is what every query of it says', async () => {
+test('a document that opens only once nobody wants it is closed', async () => {
   const { Openings } = await hooks();
-  const error = new QueryError('no');
-  open.mockImplementation(() => Promise.reject(error));
+  const { db } = notes();
+  let opened = (_: unknown): void => {};
+  open.mockImplementation(
+    () =>
+      new Promise((resolve) => {
+        opened = resolve;
+      }),
+  );
+  const opening = new Openings(KIND).of({ document: 'a' });
+  opening.subscribe(() => {})();
+  vi.advanceTimersByTime(60_000);
+  opened(db);
+  await turn();
+  expect([db.closed, opening.db]).toEqual([1, undefined]);
+});
+
+test('the token is that of the function that was given last', async () => {
+  const { Openings } = await hooks();
+  open.mockImplementation(() => new Promise(() => {}));
+  const openings = new Openings(KIND);
+  const opening = openings.of({ document: 'a', token: () => 'one' });
+  opening.subscribe(() => {});
+  expect(openings.of({ document: 'a', token: () => 'two' })).toBe(opening);
+  const [, { token }] = open.mock.calls[0]!;
+  expect(token()).toBe('two');
+  expect(openings.of({ document: 'a' })).not.toBe(opening);
+});
+
+test('one that the app has opened is one for all, and left open', async () => {
+  const { Openings } = await hooks();
+  const { db } = notes(true);
+  const openings = new Openings(KIND);
+  const opening = openings.of({ db });
+  expect(openings.of({ db })).toBe(opening);
+  opening.subscribe(() => {})();
+  vi.advanceTimersByTime(60_000);
+  await turn();
+  expect([db.closed, opening.db]).toEqual([0, db]);
+});
+
+test('what could not be opened is what every query of it says, until it can be', async () => {
+  const { Openings } = await hooks();
+  const { db, answer } = notes(true);
+  const error = new EngineError('no');
+  open.mockImplementationOnce(() => Promise.reject(error));
+  open.mockImplementation(async () => db);
   const watched = new Openings(KIND).of({ document: 'a' }).watch('select 1');
   watched.subscribe(() => {});
   await turn();
   expect(watched.shown()).toEqual({ rows: [], error, state: 'error' });
+  vi.advanceTimersByTime(5_000);
+  await turn();
+  answer(rows(1));
+  expect(watched.shown().state).toBe('ready');
+});
+
+test('what cannot be opened is tried anew by whoever comes next', async () => {
+  const { Openings } = await hooks();
+  const error = new QueryError('no');
+  open.mockImplementation(() => Promise.reject(error));
+  const openings = new Openings(KIND);
+  const opening = openings.of({ document: 'a' });
+  const stop = opening.subscribe(() => {});
+  await turn();
+  vi.advanceTimersByTime(60_000);
+  expect([open.mock.calls.length, opening.error]).toEqual([1, error]);
+  const watched = opening.watch('select 1');
+  await watched.loaded();
+  expect(watched.shown().error).toBe(error);
+  vi.advanceTimersByTime(60_000);
+  stop();
+  expect([opening.error, watched.shown().state]).toEqual([null, 'loading']);
+  openings.of({ document: 'a' }).subscribe(() => {});
+  expect(open).toHaveBeenCalledTimes(2);
+});
+
+test('mutations that were taken before the document was open are those of the document', async () => {
+  const { Openings } = await hooks();
+  const { db } = notes();
+  const mutate = { add: vi.fn() };
+  Object.assign(db, { mutate });
+  open.mockImplementation(async () => db);
+  const opening = new Openings(KIND).of({ document: 'a' });
+  const { add } = opening.mutate;
+  expect(() => add()).toThrow('the document is not open yet');
+  opening.subscribe(() => {});
+  await turn();
+  add();
+  expect(mutate.add).toHaveBeenCalledTimes(1);
+  expect((opening.mutate as { then?: unknown }).then).toBeUndefined();
+});
+
+test('who goes as another one is told leaves nothing running', async () => {
+  const { Openings } = await hooks();
+  const { db, isSynced, running } = notes();
+  const opening = new Openings(KIND).of({ db });
+  let leave = (): void => {};
+  opening.subscribe(() => leave());
+  leave = opening.watch('select 1').subscribe(() => {});
+  await turn();
+  expect(running()).toBe(1);
+  isSynced();
+  await turn();
+  expect(running()).toBe(0);
+});
+
+test('a query is another one for each of its parameters', async () => {
+  const { Openings } = await hooks();
+  const opening = new Openings(KIND).of({ db: notes().db });
+  const all = [[], [1], [1n], ['1'], [null], [undefined], [Number.NaN], [new Uint8Array([1])]];
+  const watched = all.map((params) => opening.watch('select ?', params as null[]));
+  expect(new Set(watched).size).toBe(all.length);
+  expect(opening.watch('select ?', [new Uint8Array([1])])).toBe(watched.at(-1));
 });
 
 test('a document that was closed under it says so', async () => {
@@ -216,11 +327,4 @@ test('a server that renders opens nothing, and shows that it is loading', async 
   expect(watched.shown()).toBe(LOADING);
   expect(open).not.toHaveBeenCalled();
   expect(vi.getTimerCount()).toBe(0);
-});
-
-test('the mutations of what is not open yet throw, and are no promise', async () => {
-  const { notOpen } = await hooks();
-  const mutate = notOpen() as { add(): void; then: unknown };
-  expect(() => mutate.add()).toThrow('the document is not open yet');
-  expect(mutate.then).toBeUndefined();
 });

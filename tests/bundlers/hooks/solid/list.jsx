@@ -5,7 +5,7 @@ import { useDocument, useLive, useMutate, useStatus } from './hooks.js';
 export function List() {
   const all = useLive(ALL);
   const counts = useLive(() => 'select count(*) as count from note');
-  const mutate = useMutate();
+  const { add } = useMutate();
   const status = useStatus();
   const open = useDocument();
   return (
@@ -19,7 +19,7 @@ export function List() {
       <button
         type="button"
         disabled={!open()}
-        onClick={() => mutate.add({ text: `note ${all().rows.length}` })}
+        onClick={() => add({ text: `note ${all().rows.length}` })}
       >
         Add
       </button>
