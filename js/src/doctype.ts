@@ -267,7 +267,7 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
   });
   const names = Object.keys(types).join(', ') || 'it takes none';
   return (args) => {
-    if (args !== undefined && (args === null || typeof args !== 'object' || Array.isArray(args))) {
+    if (args != null && (typeof args !== 'object' || Array.isArray(args))) {
       const example = params.map(({ name }) => `${name}: ...`).join(', ');
       fail(
         mutation,

@@ -139,7 +139,6 @@ test('arguments that do not fit say what came, and what is wanted', () => {
   for (const [args, what] of [
     ['x', 'a string'],
     [[1], 'an array'],
-    [null, 'null'],
   ] as const) {
     expect(told(args)).toContain(`given by name, as { t: ..., i: ..., `);
     expect(told(args)).toContain(`not as ${what}`);

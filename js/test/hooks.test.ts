@@ -246,7 +246,7 @@ test('what cannot be opened is tried anew by whoever comes next', async () => {
   expect(open).toHaveBeenCalledTimes(2);
 });
 
-test('mutations that were taken before the document was open are those of the document', async () => {
+test('mutations that were taken before a document was open are its own', async () => {
   const { Openings } = await hooks();
   const { db } = notes();
   const mutate = { add: vi.fn() };

@@ -97,7 +97,7 @@ pub enum Failure {
 /// What to write in place of what another run would answer differently.
 fn instead_of(what: &str) -> &'static str {
     if what.starts_with("random") {
-        return ": give what is drawn as an argument; one of type uuid is drawn where it is left out";
+        return ": give it as an argument; one of type uuid is drawn where it is left out";
     }
     if ["now", "current_"].iter().any(|of_time| what.contains(of_time)) {
         return ": use :now, the milliseconds since 1970 when the mutation was issued";
