@@ -327,8 +327,7 @@ export class Database<Defined extends Mutations = Mutations> {
       {},
       {
         get: (_, name) => {
-          // Promises, JSON and frameworks look for these to find out what a thing is.
-          if (typeof name === 'symbol' || /^(then|toJSON|\$\$typeof|__.*)$/.test(name)) return;
+          if (isProbe(name)) return undefined;
           return () => {
             throw new UnknownMutationError(`${this.#doctype.name} has no mutation ${name}`);
           };
@@ -494,6 +493,11 @@ export class Database<Defined extends Mutations = Mutations> {
     );
     return returned.length > 0 && returned.every(Boolean);
   }
+}
+
+/** Whether promises, JSON or frameworks look for this to find out what a thing is. */
+export function isProbe(name: string | symbol): name is symbol {
+  return typeof name === 'symbol' || /^(then|toJSON|\$\$typeof|__.*)$/.test(name);
 }
 
 /** What was known last of a document that no engine has open, which no server hears of. */

@@ -2,7 +2,7 @@
 
 import { isPassing } from './call.js';
 import { callBack } from './call-back.js';
-import type { Database, Mutate, Rejection } from './database.js';
+import { type Database, isProbe, type Mutate, type Rejection } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
 import { DocumentClosedError, type TidelogError } from './errors.js';
 import type { LiveQuery } from './live-query.js';
@@ -265,6 +265,7 @@ export class Watched<R> extends Shared {
       this.#stop?.();
       this.#stop = undefined;
       this.#live = undefined;
+      this.#refusal = null;
       this.#db = db;
     }
     if (db && !this.#stop) this.#listen(db);
@@ -353,9 +354,7 @@ export function mutationsOf<Defined extends Mutations>(
 ): Mutate<Defined> {
   return new Proxy({} as Mutate<Defined>, {
     get: (_, name) => {
-      // What promises, JSON and frameworks look for to find out what a thing is.
-      if (typeof name === 'symbol' || /^(then|toJSON|\$\$typeof|__.*)$/.test(name))
-        return undefined;
+      if (isProbe(name)) return undefined;
       return (args: never) => {
         const mutate = db()?.mutate as Record<string, (args: never) => unknown> | undefined;
         if (mutate) return mutate[name]!(args);

@@ -395,7 +395,7 @@ impl Document {
 
     /// Notes that this copy has had all that its server had, once.
     pub(super) fn note_synced(&mut self) {
-        let is_new = self.has_caught_up() && self.open().is_some_and(|open| !open.record.synced);
+        let is_new = self.open().is_some_and(|open| !open.record.synced) && self.has_caught_up();
         let due = self.write_again.note_due();
         if let Some(open) = self.open_mut().filter(|_| is_new) {
             open.record.synced = true;
