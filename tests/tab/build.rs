@@ -14,10 +14,11 @@ fn main() {
     let root = here.join("../..");
     println!("cargo::rerun-if-changed={}", root.join("js/src").display());
     println!("cargo::rerun-if-changed={}", root.join("js/tsconfig.json").display());
+    println!("cargo::rerun-if-changed={}", here.join("tsconfig.json").display());
     println!("cargo::rerun-if-env-changed=TIDELOG_TSC");
 
     let status = Command::new(compiler(&here))
-        .args(["--project".as_ref(), root.join("js").as_os_str()])
+        .args(["--project".as_ref(), here.as_os_str()])
         .args(["--outDir".as_ref(), out.join("js").as_os_str()])
         .status();
     assert!(

@@ -536,7 +536,8 @@ impl Swarm {
                 (None, false, false, false);
             swarm.limits.document_pages_max = Limits::DEFAULT.document_pages_max;
         }
-        if is_forgetful && swarm.limits.tab_unheard_size_max < Limits::DEFAULT.tab_unheard_size_max
+        if swarm.limits.rejections_kept_max < Limits::DEFAULT.rejections_kept_max
+            && swarm.limits.tab_unheard_size_max < Limits::DEFAULT.tab_unheard_size_max
         {
             // Who has one large rejection to hear misses those that are forgotten meanwhile.
             swarm.large = false;

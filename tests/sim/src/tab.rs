@@ -205,11 +205,13 @@ impl Tab {
         self.held.contains_key(&doc) || opens.any(|open| self.doc_of(open) == Some(doc))
     }
 
-    /// Whether it has asked for a document again since it opened it by this call.
-    fn has_opened_since(&self, call: Call, handle: Handle) -> bool {
-        let doc = self.docs.get(&handle).copied();
-        let mut since = self.unsettled.range(call..).map(|(_, asked)| asked);
-        since.any(|asked| asked.is_open() && self.doc_of(asked) == doc)
+    /// Whether it has a document by what it has asked for since it opened it by this call, or waits
+    /// for that.
+    pub(crate) fn has_opened_since(&self, call: Call, handle: Handle) -> bool {
+        let Some(doc) = self.doc(handle) else { return false };
+        let mut since = self.unsettled.iter().filter(|(later, _)| **later > call);
+        self.held.get(&doc).is_some_and(|held| *held > handle)
+            || since.any(|(_, asked)| asked.is_open() && self.doc_of(asked) == Some(doc))
     }
 
     /// The document that it has or had by this handle.

@@ -81,7 +81,7 @@ impl Tab {
             }
             FromCore::Failed { call, failure } if !last => {
                 heard.news.extend(self.left(call));
-                self.late(call, &failure)?;
+                self.late(call, &failure, now_ms)?;
             }
             FromCore::Failed { call, failure } => {
                 self.failed(call, failure, &mut heard, [now_ms, unserved_ms])?;
@@ -232,12 +232,17 @@ impl Tab {
     }
 
     /// A live query failed for now, or a mutation takes its time.
-    pub(super) fn late(&mut self, call: Call, failure: &CallFailure) -> Result<(), String> {
+    pub(super) fn late(
+        &mut self,
+        call: Call,
+        failure: &CallFailure,
+        now_ms: u64,
+    ) -> Result<(), String> {
         let is_let_go = self.let_go.contains(&call);
         if failure.code == ErrorCode::Query
             && let Some((doc, live @ Live::Fragile)) = self.watches.get(&call).copied()
         {
-            self.shows(call, doc, live, &[MALFORMED.to_owned()]);
+            self.shows(call, doc, live, &[MALFORMED.to_owned()], now_ms);
             return Ok(());
         }
         if self.must_be_there(call, failure.code) {

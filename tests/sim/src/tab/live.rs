@@ -147,7 +147,7 @@ impl Tab {
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
-            self.shows(call, doc, live, &names);
+            self.shows(call, doc, live, &names, now_ms);
             if live != Live::Entries {
                 return Ok(());
             }
@@ -156,11 +156,22 @@ impl Tab {
         Ok(())
     }
 
-    /// A live query shows this.
-    pub(super) fn shows(&mut self, call: Call, doc: Doc, live: Live, names: &[String]) {
+    /// A live query shows this. The document may have gone on before it, and back to what the
+    /// others show: they are looked at anew.
+    pub(super) fn shows(
+        &mut self,
+        call: Call,
+        doc: Doc,
+        live: Live,
+        names: &[String],
+        now_ms: u64,
+    ) {
         self.shown_by.insert(call, self.port.core);
         self.live.insert((doc, live), names.to_vec());
         self.outdated.remove(&(doc, live));
+        let others = self.outdated.iter_mut().filter(|((of, _), _)| *of == doc);
+        let anew = Outdated { since_ms: now_ms, looked: Looked::Once };
+        others.for_each(|(_, outdated)| *outdated = anew);
     }
 
     /// A query has shown this: its document's live query does too, or soon.

@@ -1,6 +1,6 @@
 //! What tabs do, and whether they are answered in time.
 
-use tidelog_client::{TabId, ToCore};
+use tidelog_client::{Request, TabId, ToCore};
 use tidelog_tab::Input as ToTab;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::CALL_SETTLES_MS;
@@ -338,10 +338,17 @@ impl World {
         }
     }
 
-    /// A tab asks once more what failed for the moment.
+    /// A tab asks once more what failed for the moment, unless it has opened that in another way
+    /// since.
     pub(super) fn ask_again(&mut self, device: usize, tab: TabId, message: ToCore) {
         let now_ms = self.now_ms;
         let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return };
+        if let ToCore::Ask { call, handle, request: Request::Open(_) } = &message
+            && here.has_opened_since(*call, *handle)
+        {
+            here.unsettled.remove(call);
+            return;
+        }
         let same = |asked: &&mut crate::tab::Asked| asked.message == message;
         if let Some(asked) = here.unsettled.values_mut().find(same) {
             (asked.at_ms, asked.is_again) = (now_ms, true);
