@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, StoreFiles};
 use tidelog_pages::{
-    OpenedDocument, OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest,
-    Urgency,
+    Append, OpenedDocument, OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply,
+    StoreRequest, Urgency,
 };
-use tidelog_types::{DocumentKey, JournalId, Lsn, PageSet, Pgid, Position};
+use tidelog_types::{DocumentKey, JournalId, Lsn, Page, PageSet, Pgid, Position};
 
+use make::{durable, key, read_of, request};
 pub use model::{Model, ModelDocument, is_same, plain};
 pub use run::{Run, run, run_with, ticket_of};
 pub use workload::{Shape, Workload, with_ticket};
@@ -51,6 +52,13 @@ pub fn open_with(device: &CrashDevice, options: StoreOptions) -> Server {
     opened.expect("the store can always be opened").0
 }
 
+/// An empty store, and the device that it is on.
+pub fn new() -> (CrashDevice, Server) {
+    let device = CrashDevice::new();
+    let server = open(&device);
+    (device, server)
+}
+
 /// Where the log ends, with what is not written yet.
 pub fn log_end(server: &Server) -> u64 {
     let text = server.to_string();
@@ -82,6 +90,51 @@ pub fn poll_all(server: &mut PageServer<impl Disk>) -> Vec<StoreReply> {
 pub fn ask(server: &mut Server, device: &CrashDevice, request: StoreRequest) -> Vec<StoreReply> {
     server.serve(OWNER, request);
     settle(server, device)
+}
+
+/// Appends, flushes, and gives what is answered.
+pub fn append(
+    server: &mut Server,
+    device: &CrashDevice,
+    ticket: u64,
+    append: Append,
+) -> Vec<StoreReply> {
+    server.serve(OWNER, request(ticket, append));
+    server.flush();
+    settle(server, device)
+}
+
+/// Those of these pages that the document has.
+pub fn read(
+    server: &mut Server,
+    device: &CrashDevice,
+    name: &str,
+    pgids: &[u32],
+) -> Vec<(Pgid, Page)> {
+    let request = read_of(9, name, pgids.iter().copied());
+    let mut found = Vec::new();
+    for reply in ask(server, device, request) {
+        let StoreReply::Pages { pages, .. } = reply else { panic!("read answered {reply:?}") };
+        found.extend(pages);
+    }
+    found
+}
+
+/// Fills the log with a document nobody looks at, until it has changed over `times` times.
+pub fn change_over(server: &mut Server, device: &CrashDevice, times: usize) {
+    let generation = |server: &Server| {
+        let text = server.to_string();
+        let after = text.split("generation ").nth(1).expect("it is displayed");
+        after.split(' ').next().and_then(|number| number.parse::<u64>().ok()).expect("a number")
+    };
+    let target = generation(server) + times as u64;
+    let mut ticket = 1_000_000;
+    while generation(server) < target {
+        ticket += 1;
+        let mut filler = Append::to(key("zz-filler"));
+        filler.record = Some(vec![ticket as u8; 9000].into());
+        assert_eq!(append(server, device, ticket, filler), [durable(ticket)]);
+    }
 }
 
 pub fn open_document(

@@ -47,6 +47,13 @@ pub fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> Storag
     StorageEntry { range, position, calls: vec![(CallId([start as u8; 16]), range.start())], set }
 }
 
+/// As [`entry`], but each of a life of its own.
+pub fn entry_of_own_life(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEntry {
+    let mut entry = entry(start, end, db_pages, pages);
+    entry.position.life = Life([end as u8; 16]);
+    entry
+}
+
 pub fn storage(name: &str, entries: impl IntoIterator<Item = StorageEntry>) -> Append {
     let mut append = Append::to(key(name));
     append.begin_storage = Some(STORAGE);

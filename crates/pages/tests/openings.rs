@@ -1,0 +1,121 @@
+//! How a store is opened: what is flushed before the first answer, what is damaged, and on which
+//! disks.
+
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskFault, MemoryDisk, StoreFiles};
+use tidelog_pages::{OpenError, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
+use tidelog_testing::store::make::{
+    durable, entry_of_own_life as entry, key, request, storage, timeline,
+};
+use tidelog_testing::store::{OWNER, append, files, new, open, poll_all, seed, settle};
+use tidelog_types::{Epoch, Life};
+
+/// Goal: a tab that takes the store over waits for one flush. Method: flushes are held while it is
+/// opened, and the calls of the device counted until its first owner is let in.
+#[test]
+fn what_was_found_is_flushed_with_what_is_asked_first() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    drop(server);
+    device.hold_flushes(true);
+    let mut server = open(&device);
+    assert!(!device.has_held_flushes());
+    device.hold_flushes(false);
+    let calls = device.calls();
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+    server.flush();
+    assert!(matches!(server.poll().as_slice(), [(OWNER, StoreReply::Ready { .. })]));
+    assert_eq!(device.calls() - calls, 2, "a write and a flush");
+    drop(server);
+    // Where nobody asks for anything, it is flushed by itself.
+    let mut server = open(&device);
+    device.hold_flushes(true);
+    assert_eq!(poll_all(&mut server), []);
+    assert!(device.has_held_flushes());
+}
+
+/// Goal: nobody goes on with what no disk may have. Method: the first flush after an opening fails,
+/// behind a document that was found and is to be told.
+#[test]
+fn what_was_found_is_told_to_nobody_if_it_cannot_be_flushed() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    drop(server);
+    let mut server = open(&device);
+    server.serve(OWNER, StoreRequest::Open { document: key("a") });
+    device.fail_call(device.calls() + 1, DiskFault::Device);
+    let replies = poll_all(&mut server);
+    assert!(matches!(replies.as_slice(), [StoreReply::Broken { .. }]), "{replies:?}");
+}
+
+/// Of one disk a flush is complete when it was asked for, and nobody looks again later; of another
+/// it is complete later, and then somebody looks.
+#[test]
+fn hello_is_answered_after_a_torn_tail_whenever_flushes_complete() {
+    for holds_flushes in [false, true] {
+        let (device, mut server) = new();
+        append(&mut server, &device, 1, timeline("a", 1..3));
+        device.hold_flushes(true);
+        let mut torn = timeline("a", [3]);
+        torn.timeline[0].body = vec![9; 2000];
+        server.serve(OWNER, request(2, torn));
+        server.flush();
+        let mut sector = 0;
+        let left = device.crash(&mut |versions| {
+            sector += 1;
+            if sector == 3 { 0 } else { versions - 1 }
+        });
+        left.hold_flushes(holds_flushes);
+        let (mut server, report) = PageServer::open(files(&left), seed(&left)).expect("no damage");
+        assert!(report.cut.is_some(), "the tail is torn");
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+        server.flush();
+        let replies = settle(&mut server, &left);
+        assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{replies:?}");
+    }
+}
+
+#[test]
+fn damage_and_newer_formats_are_told_at_opening() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    append(&mut server, &device, 2, timeline("a", [2]));
+    drop(server);
+    let with = |file: &str, changes: &[(u64, u8)]| {
+        let left = device.crash(&mut |versions| versions - 1);
+        for (at, byte) in changes {
+            left.file(file).write_at(*at, &[*byte]).expect("room");
+        }
+        PageServer::open(files(&left), seed(&left)).map(|_| ())
+    };
+    assert_eq!(with("log-a", &[]), Ok(()));
+    let headless = with("log-a", &[(3, 0), (4096 + 3, 0)]);
+    assert!(matches!(headless, Err(OpenError::Log(_))), "{headless:?}");
+}
+
+#[test]
+fn a_store_in_memory_and_one_in_a_folder_work_alike() {
+    fn exercise<D: Disk>(files: StoreFiles<D>) {
+        let options =
+            StoreOptions { log_size_max: 30_000, pool_pages_max: 4, ..StoreOptions::default() };
+        let (mut server, report) =
+            PageServer::open_with(files, Seed(1), options).expect("new files");
+        assert!(report.is_new);
+        for ticket in 1..100 {
+            let set = entry(ticket, ticket + 1, 9, &[(ticket as u32 % 9 + 1, ticket as u8)]);
+            server.serve(OWNER, request(ticket, storage("a", [set])));
+            server.flush();
+            assert!(server.poll().contains(&(OWNER, durable(ticket))), "ticket {ticket}");
+            while server.wants_poll() {
+                server.poll();
+            }
+        }
+    }
+    exercise(StoreFiles::<MemoryDisk>::in_memory());
+    exercise::<CrashDisk>(files(&CrashDevice::new()));
+    let folder = tempfile::tempdir().expect("a folder");
+    exercise(StoreFiles::in_folder(folder.path()).expect("new files"));
+    let (_, report) =
+        PageServer::open(StoreFiles::in_folder(folder.path()).expect("a store"), Seed(2))
+            .expect("the store is whole");
+    assert!(!report.is_new && report.generation > 5);
+}
