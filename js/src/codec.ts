@@ -4,6 +4,12 @@
  * The Rust side is crate `sync`, module `codec`; both check the same golden bytes.
  */
 
+/**
+ * Bytes of a buffer of their own, that can be sent along. Named by a function that makes them: to
+ * TypeScript before 5.7 there is but one type of bytes.
+ */
+export type Bytes = ReturnType<Uint8ArrayConstructor['of']>;
+
 /** A SQL value: what a query takes as a parameter and answers in a cell. */
 export type Value = null | number | bigint | string | Uint8Array;
 
@@ -19,7 +25,7 @@ const TWO_32 = 4294967296;
 
 /** Bytes that grow. */
 export class Writer {
-  #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(1024);
+  #bytes: Bytes = new Uint8Array(1024);
   #view: DataView = new DataView(this.#bytes.buffer);
   #size = 0;
 
@@ -29,7 +35,7 @@ export class Writer {
   }
 
   /** A copy of what was written; begins anew, also where there is no room for one. */
-  take(): Uint8Array<ArrayBuffer> {
+  take(): Bytes {
     const written = this.#bytes.subarray(0, this.#size);
     this.#size = 0;
     if (this.#bytes.length > KEPT_SIZE_MAX) this.#resize(1024);
@@ -152,11 +158,11 @@ export class Writer {
 
 /** Reads what Rust wrote; the core is trusted to write it well. */
 export class Reader {
-  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly #bytes: Bytes;
   readonly #view: DataView;
   #at = 0;
 
-  constructor(bytes: Uint8Array<ArrayBuffer>) {
+  constructor(bytes: Bytes) {
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
@@ -200,12 +206,12 @@ export class Reader {
   }
 
   /** A view of the next `size` bytes. */
-  view(size: number): Uint8Array<ArrayBuffer> {
+  view(size: number): Bytes {
     const at = this.#take(size);
     return this.#bytes.subarray(at, at + size);
   }
 
-  bytes(): Uint8Array<ArrayBuffer> {
+  bytes(): Bytes {
     return this.view(this.u64());
   }
 

@@ -1,11 +1,11 @@
 /** Carries out what {@link Tab} decides: messages, callers, documents and the clock of one tab. */
 
 import { callBack } from './call-back.js';
-import { Reader, Writer } from './codec.js';
+import { type Bytes, Reader, Writer } from './codec.js';
 import { Engine } from './engine.js';
 import { noRoomToSay, type TidelogError } from './errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from './messages.js';
-import type { Bytes, WorkerPlaces } from './ports.js';
+import type { WorkerPlaces } from './ports.js';
 import type { CallKind, Effect, Input } from './step.js';
 import { Tab } from './tab.js';
 

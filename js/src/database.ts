@@ -3,7 +3,7 @@
 
 import { isPassing, isSame } from './call.js';
 import { callBack } from './call-back.js';
-import type { Value } from './codec.js';
+import type { Bytes, Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
 import {
   type Arguments,
@@ -81,6 +81,11 @@ export interface Abortable {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What ends when a document is closed. */
+interface Ending {
+  endWith(error: TidelogError): void;
+}
+
 type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => void> };
 
 /** An open document. Calls take effect in the order in which they are made. */
@@ -107,8 +112,8 @@ export class Database<Defined extends Mutations = Mutations> {
     rejected: new Set(),
     release: new Set(),
   };
-  /** Those that run. */
-  readonly #live = new Set<{ endWith(error: TidelogError): void }>();
+  /** Live queries that run, and what else ends with the document. */
+  readonly #ending = new Set<Ending>();
   #status: Status;
   /** The journal whose LSNs the status counts; undefined while it is not on the disk. */
   #journal: Uint8Array | undefined;
@@ -187,9 +192,9 @@ export class Database<Defined extends Mutations = Mutations> {
         if (answer.type !== 'failed') take(answer);
         else take(answer.error, !last && isPassing(answer.error));
       });
-      this.#live.add(query);
+      this.#ending.add(query);
       return () => {
-        this.#live.delete(query);
+        this.#ending.delete(query);
         this.#connection.giveUp(call);
       };
     };
@@ -260,7 +265,7 @@ export class Database<Defined extends Mutations = Mutations> {
    * const file = new Blob([await db.export()], { type: 'application/vnd.sqlite3' });
    * ```
    */
-  export({ signal }: Abortable = {}): Promise<Uint8Array<ArrayBuffer>> {
+  export({ signal }: Abortable = {}): Promise<Bytes> {
     return this.#ask(
       'export',
       () => ({}),
@@ -304,9 +309,14 @@ export class Database<Defined extends Mutations = Mutations> {
       );
       this.#closed = left.finally(() => this.#connection.detach(this.#handle));
       // Only now: whoever is told may close it too, or want to listen again.
-      for (const query of [...this.#live]) query.endWith(closedError());
+      for (const it of [...this.#ending]) it.endWith(closedError());
     }
     return this.#closed;
+  }
+
+  /** @internal Tells it when the document is closed. */
+  endWithIt(it: Ending): void {
+    this.#ending.add(it);
   }
 
   /** The same as {@link close}, at the end of an `await using` block. */

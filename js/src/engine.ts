@@ -1,9 +1,10 @@
 /** The ports, locks and workers through which a tab reaches the core. It decides nothing. */
 
 import { callBack } from './call-back.js';
+import type { Bytes } from './codec.js';
 import { sizeOf } from './hearing.js';
 import { LendingWorker } from './lending-worker.js';
-import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
+import { type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
 import { BUILD, isNewer, winsOver } from './release.js';
 import type { Effect, Input } from './step.js';
 import { REPLACED } from './tab.js';

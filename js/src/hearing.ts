@@ -1,6 +1,6 @@
 /** How much of what the core said was heard: it holds back what nobody waits for until it knows. */
 
-import type { Bytes } from './ports.js';
+import type { Bytes } from './codec.js';
 
 /** What the core counts for a message beside its values; see `tab_flow.rs` in crate `client`. */
 const MESSAGE_SIZE = 256;

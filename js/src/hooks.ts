@@ -25,10 +25,10 @@ export interface Live<R = Row> {
   readonly state: 'loading' | 'syncing' | 'ready' | 'error';
 }
 
-/** Which document is wanted: one that the app has opened itself, or how to open it. */
+/** Which document is wanted: one that the app has opened, or is opening, itself; or how to open it. */
 export type Wanted<Defined extends Mutations> =
   | OpenOptions
-  | { readonly db: Database<Defined>; readonly document?: undefined };
+  | { readonly db: Database<Defined> | undefined; readonly document?: undefined };
 
 /** Of the hook that gives mutations. */
 export interface MutateOptions {
@@ -181,11 +181,26 @@ export class Opening<Defined extends Mutations = Mutations> extends Shared {
 
   #settle(opened: unknown, db: Database<Defined> | undefined, error: TidelogError | null): void {
     if (this.#opened !== opened || (db && this.db === db)) return;
+    if (error && error.message !== this.error?.message) {
+      console.error('a document could not be opened:', error);
+    }
     this.db = db;
     this.error = error;
+    db?.endWithIt({ endWith: (closed) => this.#isClosed(db, closed) });
     if (this.isUsed) this.#hear();
     const mayPass = error && (isPassing(error) || error.code === 'server-unreachable');
     if (mayPass) this.#retry = setTimeout(() => this.#try(), RETRY_MS);
+    this.changed();
+  }
+
+  /** The app has closed it. It is opened anew for whoever comes once nobody uses it any more. */
+  #isClosed(db: Database<Defined>, closed: TidelogError): void {
+    if (this.db !== db) return;
+    this.#stop?.();
+    this.#stop = undefined;
+    this.db = undefined;
+    this.error = closed;
+    if (!this.isUsed) this.end();
     this.changed();
   }
 
@@ -212,7 +227,8 @@ export class Watched<R> extends Shared {
   constructor(opening: object, sql: string, params: Params | undefined, list: List) {
     super();
     this.#opening = opening as Opening;
-    this.#of = [sql, params];
+    // As they are now: who gave them may change them.
+    this.#of = [sql, params && copyOf(params)];
     this.#list = list;
     this.linger();
   }
@@ -257,6 +273,8 @@ export class Watched<R> extends Shared {
   protected override end(): void {
     this.#list(this, false);
     this.#live = undefined;
+    // What it showed may be old by the time that somebody looks again.
+    this.#shown = LOADING;
   }
 
   #look(): void {
@@ -271,10 +289,13 @@ export class Watched<R> extends Shared {
     if (db && !this.#stop) this.#listen(db);
     const before = this.#shown;
     const rows = this.#live?.rows ?? before.rows;
-    const error = this.#refusal ?? this.#live?.error ?? opening;
+    const own = this.#refusal ?? this.#live?.error;
+    const error = own ?? opening;
     const has = rows === LOADING.rows ? 'loading' : db?.status.synced ? 'ready' : 'syncing';
     const state = error ? 'error' : has;
     if (rows === before.rows && error === before.error && state === before.state) return;
+    // Not every component shows it.
+    if (own && own !== before.error && !isClosed(own)) console.error('a live query:', own);
     this.#shown = { rows, error, state };
     this.changed();
   }
@@ -297,6 +318,8 @@ export class Openings<Defined extends Mutations> {
   readonly #open = new Map<string, Opening<Defined>>();
   /** Of documents that the app has opened itself. */
   readonly #given = new WeakMap<Database<Defined>, Opening<Defined>>();
+  /** The one of an app that has not opened its own yet. */
+  readonly #none: Opening<Defined> = new Opening<Defined>(() => new Promise(() => {}));
 
   constructor(doctype: Doctype<Defined>) {
     this.#doctype = doctype;
@@ -304,19 +327,19 @@ export class Openings<Defined extends Mutations> {
 
   /** The document that is wanted: one for all who want the same, whoever gives its token. */
   of(wanted: Wanted<Defined>): Opening<Defined> {
-    if ('db' in wanted) return this.#ofGiven(wanted.db);
-    const key = keyOfWanted(wanted);
+    if ('db' in wanted) return wanted.db ? this.#ofGiven(wanted.db) : this.#none;
+    const [key, { token, ...options }] = [keyOfWanted(wanted), wanted];
     let opening = this.#open.get(key);
     if (!opening) {
       const list = listIn(this.#open, key);
       const made: Opening<Defined> = new Opening<Defined>(() => {
-        const token = wanted.token && (() => made.token?.() as string);
-        return open(this.#doctype, { ...wanted, token });
+        const latest = token && (() => made.token?.() as string);
+        return open(this.#doctype, { ...options, token: latest });
       }, list);
       list(made, IS_PAGE);
       opening = made;
     }
-    opening.token = wanted.token;
+    opening.token = token;
     return opening;
   }
 
@@ -352,16 +375,19 @@ function listIn(map: Map<string, object>, key: string): List {
 export function mutationsOf<Defined extends Mutations>(
   db: () => Database<Defined> | undefined,
 ): Mutate<Defined> {
-  return new Proxy({} as Mutate<Defined>, {
+  const made: Record<string, (args: never) => unknown> = Object.create(null);
+  return new Proxy(made as Mutate<Defined>, {
     get: (_, name) => {
       if (isProbe(name)) return undefined;
-      return (args: never) => {
-        const mutate = db()?.mutate as Record<string, (args: never) => unknown> | undefined;
+      // The same function each time: effects and callbacks depend on it.
+      made[name] ??= (args) => {
+        const mutate = db()?.mutate as typeof made | undefined;
         if (mutate) return mutate[name]!(args);
         throw new DocumentClosedError(
-          'the document is not open yet: mutate once useDocument() gives it',
+          'the document is not open: mutate once useDocument() gives it',
         );
       };
+      return made[name];
     },
   });
 }
@@ -372,10 +398,24 @@ export function keyOfWanted({ token, ...options }: OpenOptions): string {
   return JSON.stringify(named, (_, it) => (it instanceof URL ? it.href : it));
 }
 
-/** The same text for the same parameters. */
+/** Whether it is told since the document was closed, which whoever did that knows. */
+const isClosed = (error: TidelogError): boolean => error instanceof DocumentClosedError;
+
+/** The parameters as they are now. */
+function copyOf(params: Params): Params {
+  const copy = <V>(it: V): V => (it instanceof Uint8Array ? (it.slice() as V) : it);
+  if (Array.isArray(params)) return params.map(copy);
+  return Object.fromEntries(Object.entries(params).map(([name, it]) => [name, copy(it)]));
+}
+
+/** The same text for the same parameters, also for what is none: the query says what is wrong. */
 function keyOf(params: Params | undefined): string {
-  return JSON.stringify(params ?? [], (_, it) => {
-    if (it === undefined) return { undefined: true };
+  return JSON.stringify(params ?? [], function (this: Record<string, unknown>, name, json) {
+    const it = this[name];
+    if (it instanceof Date) return { date: json };
+    if (it === undefined || typeof it === 'function' || typeof it === 'symbol') {
+      return { [typeof it]: String(it) };
+    }
     if (typeof it === 'bigint') return { bigint: String(it) };
     if (typeof it === 'number' && !Number.isFinite(it)) return { number: String(it) };
     if (!(ArrayBuffer.isView(it) || it instanceof ArrayBuffer)) return it;

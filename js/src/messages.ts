@@ -4,7 +4,7 @@
  * The order of kinds and of fields is what travels.
  */
 
-import type { Reader, Value, Writer } from './codec.js';
+import type { Bytes, Reader, Value, Writer } from './codec.js';
 import { type DoctypeDefinition, writeDoctype } from './doctype.js';
 import { readFailure, type TidelogError } from './errors.js';
 import { type RowBytes, readRowBytes } from './rows.js';
@@ -231,7 +231,7 @@ export type Answer =
   | { readonly type: 'rejected'; readonly entry: EntryId; readonly error: TidelogError }
   | { readonly type: 'rows'; readonly rows: RowBytes }
   /** A view of the message: what can fail for want of memory is the caller's. */
-  | { readonly type: 'exported'; readonly file: Uint8Array<ArrayBuffer> }
+  | { readonly type: 'exported'; readonly file: Bytes }
   | { readonly type: 'done' }
   /** The server takes in the local document that this `open` waits for: no answer yet. */
   | { readonly type: 'handingOver' };

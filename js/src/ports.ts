@@ -1,7 +1,6 @@
 /** What travels on the ports between tabs, core and page server beside lists of messages. */
 
-/** Bytes of a list of messages, in either direction. */
-export type Bytes = Uint8Array<ArrayBuffer>;
+import type { Bytes } from './codec.js';
 
 /** Where the files of the workers are, if not beside this package's own modules. */
 export interface WorkerUrls {

@@ -1,6 +1,6 @@
 /** Rows of an answer, from their bytes; unchanged ones keep their identity. */
 
-import { Reader, type Value } from './codec.js';
+import { type Bytes, Reader, type Value } from './codec.js';
 
 /** One row: its cells by the names of their columns. */
 export type Row = Record<string, Value>;
@@ -10,7 +10,7 @@ export interface RowBytes {
   readonly columns: readonly string[];
   readonly count: number;
   /** Row after row, each with its size (u32) before it. */
-  readonly cells: Uint8Array<ArrayBuffer>;
+  readonly cells: Bytes;
 }
 
 /** Reads a `Rows`. */
@@ -19,7 +19,7 @@ export function readRowBytes(r: Reader): RowBytes {
 }
 
 /** A view that is kept keeps its whole buffer: a copy is less where it is a small part of that. */
-function compact(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+function compact(bytes: Bytes): Bytes {
   return 2 * bytes.length < bytes.buffer.byteLength ? bytes.slice() : bytes;
 }
 
@@ -60,7 +60,7 @@ export class Answered {
   /** Whether these are the rows of the answer before, every one in its place. */
   readonly same: boolean;
   readonly #columns: string;
-  readonly #cells: Uint8Array<ArrayBuffer>;
+  readonly #cells: Bytes;
   /** Where each row begins, and where the last one ends. */
   readonly #starts: Uint32Array;
 
@@ -118,7 +118,7 @@ export class Answered {
   }
 }
 
-function startsOf(cells: Uint8Array<ArrayBuffer>, count: number): Uint32Array {
+function startsOf(cells: Bytes, count: number): Uint32Array {
   const starts = new Uint32Array(count + 1);
   const view = new DataView(cells.buffer, cells.byteOffset);
   for (let index = 0, at = 0; index < count; index++) {

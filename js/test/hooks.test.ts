@@ -26,23 +26,29 @@ async function hooks(isPage = true): Promise<typeof import('../src/hooks.js')> {
 /** An open document whose only query is answered here. */
 function notes(synced = false) {
   const listeners = new Set<() => void>();
+  const ending = new Set<{ endWith(error: DocumentClosedError): void }>();
   const running = new Set<Parameters<RunQuery>[0]>();
   let begun = 0;
   const db = {
     status: { synced } as Status,
     closed: 0,
-    live: () =>
-      new LiveQuery((take) => {
+    live: vi.fn((..._of: unknown[]) => {
+      const query: LiveQuery = new LiveQuery((take) => {
         begun++;
         running.add(take);
+        ending.add(query);
         return () => running.delete(take);
-      }),
+      });
+      return query;
+    }),
+    endWithIt: (it: { endWith(error: DocumentClosedError): void }) => ending.add(it),
     on: (_: string, listener: () => void) => {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
     close: async () => {
       db.closed++;
+      for (const it of ending) it.endWith(new DocumentClosedError('closed'));
     },
   };
   return {
@@ -78,10 +84,12 @@ const turn = async (): Promise<void> => {
 
 beforeEach(() => {
   vi.useFakeTimers();
+  vi.spyOn(console, 'error').mockImplementation(() => {});
   open.mockReset();
 });
 afterEach(() => {
   vi.useRealTimers();
+  vi.restoreAllMocks();
   vi.unstubAllGlobals();
 });
 
@@ -254,11 +262,13 @@ test('mutations that were taken before a document was open are its own', async (
   open.mockImplementation(async () => db);
   const opening = new Openings(KIND).of({ document: 'a' });
   const { add } = opening.mutate;
-  expect(() => add()).toThrow('the document is not open yet');
+  expect(() => add()).toThrow('the document is not open');
   opening.subscribe(() => {});
   await turn();
   add();
   expect(mutate.add).toHaveBeenCalledTimes(1);
+  // Effects that depend on it would run at every render.
+  expect(opening.mutate.add).toBe(add);
   expect((opening.mutate as { then?: unknown }).then).toBeUndefined();
 });
 
@@ -283,6 +293,101 @@ test('a query is another one for each of its parameters', async () => {
   const watched = all.map((params) => opening.watch('select ?', params as null[]));
   expect(new Set(watched).size).toBe(all.length);
   expect(opening.watch('select ?', [new Uint8Array([1])])).toBe(watched.at(-1));
+  const date = new Date();
+  const one = opening.watch('select ?', [date.toISOString()]);
+  for (const none of [date, () => {}, Symbol('s'), null]) {
+    expect(opening.watch('select ?', [none as never])).not.toBe(one);
+  }
+});
+
+test('a query is asked for what it was wanted with, whatever became of that', async () => {
+  const { Openings } = await hooks();
+  const { db } = notes();
+  open.mockImplementation(async () => db);
+  const openings = new Openings(KIND);
+  const wanted = { document: 'a' };
+  const opening = openings.of(wanted);
+  const params = { list: 'a', bytes: new Uint8Array([1]) };
+  opening.watch('select 1', params).subscribe(() => {});
+  wanted.document = params.list = 'b';
+  params.bytes[0] = 2;
+  await turn();
+  expect(open.mock.calls[0]![1]).toEqual({ document: 'a', token: undefined });
+  expect(vi.mocked(db.live).mock.calls[0]![1]).toEqual({ list: 'a', bytes: new Uint8Array([1]) });
+});
+
+test('a document that the app closes stays closed for who uses it, and opens for who comes', async () => {
+  const { Openings } = await hooks();
+  const [first, second] = [notes(true), notes(true)];
+  open.mockResolvedValueOnce(first.db).mockResolvedValueOnce(second.db);
+  const openings = new Openings(KIND);
+  const opening = openings.of({ document: 'a' });
+  const watched = opening.watch('select 1');
+  const stops = [opening.subscribe(() => {}), watched.subscribe(() => {})];
+  await turn();
+  first.answer(rows(1));
+  await first.db.close();
+  expect([opening.db, watched.shown().error?.code]).toEqual([undefined, 'document-closed']);
+  expect(console.error).not.toHaveBeenCalled();
+  vi.advanceTimersByTime(60_000);
+  await turn();
+  expect(open).toHaveBeenCalledTimes(1);
+  for (const stop of stops) stop();
+  const anew = openings.of({ document: 'a' });
+  const again = anew.watch('select 1');
+  again.subscribe(() => {});
+  await turn();
+  second.answer(rows(1));
+  expect([anew.db, again.shown().state]).toEqual([second.db, 'ready']);
+});
+
+test('what was shown before a document was closed is not called new once it is open', async () => {
+  const { Openings } = await hooks();
+  const [first, second] = [notes(true), notes(true)];
+  open.mockResolvedValueOnce(first.db).mockResolvedValueOnce(second.db);
+  const watched = new Openings(KIND).of({ document: 'a' }).watch('select 1');
+  const stop = watched.subscribe(() => {});
+  await turn();
+  first.answer(rows(1));
+  stop();
+  vi.advanceTimersByTime(60_000);
+  await turn();
+  expect(watched.shown().state).toBe('loading');
+  watched.subscribe(() => {});
+  await turn();
+  expect(watched.shown().state).toBe('loading');
+  second.answer(rows(1));
+  expect(watched.shown().state).toBe('ready');
+});
+
+test('what is wrong is said on the console, once', async () => {
+  const { Openings } = await hooks();
+  const { db, answer } = notes(true);
+  const [away, wrong] = [new EngineError('away'), new QueryError('no such table')];
+  open.mockRejectedValueOnce(away).mockRejectedValueOnce(away).mockResolvedValue(db);
+  const watched = new Openings(KIND).of({ document: 'a' }).watch('select 1');
+  watched.subscribe(() => {});
+  for (let tries = 0; tries < 3; tries++) {
+    await turn();
+    vi.advanceTimersByTime(5_000);
+  }
+  answer(wrong);
+  answer(wrong);
+  expect(vi.mocked(console.error).mock.calls).toEqual([
+    ['a document could not be opened:', away],
+    ['a live query:', wrong],
+  ]);
+});
+
+test('an app that opens its document itself may not have it yet', async () => {
+  const { Openings } = await hooks();
+  const openings = new Openings(KIND);
+  const opening = openings.of({ db: undefined });
+  const watched = opening.watch('select 1');
+  watched.subscribe(() => {});
+  await turn();
+  expect([watched.shown().state, opening.db]).toEqual(['loading', undefined]);
+  expect(openings.of({ db: notes().db })).not.toBe(opening);
 });
 
 test('a document that was closed under it says so', async () => {

@@ -1,6 +1,7 @@
 /** Serves a store to cores and tabs, wherever the store is kept. */
 
-import type { Bytes, Ready, TabPort, Unserved, UnservedKind, Use } from '../../js/dist/ports.js';
+import type { Bytes } from '../../js/dist/codec.js';
+import type { Ready, TabPort, Unserved, UnservedKind, Use } from '../../js/dist/ports.js';
 import * as store from '../wasm/page_server.js';
 import { compile, transferOf, UNSERVED_KINDS } from './shared.js';
 

@@ -100,6 +100,7 @@ impl Client {
         let mut out = Outbox::new(std::mem::take(&mut self.flow));
         self.take(input, &mut out);
         self.pump(&mut out);
+        self.rest();
         self.run_destroys(&mut out);
         self.forget_idle();
         self.run_servers(&mut out);
@@ -634,6 +635,24 @@ impl Client {
         self.with_each(out, Document::pump);
         if self.store.is_lost() {
             self.documents.values_mut().for_each(|document| document.fail_settling(out));
+        }
+    }
+
+    /// Those that were asked least lately give back their pages, where all of them have too many.
+    fn rest(&mut self) {
+        let mut pages: usize = self.documents.values().map(Document::pool_pages).sum();
+        let pages_max = self.settings.limits.pools_pages_max;
+        if pages <= pages_max {
+            return;
+        }
+        let mut documents: Vec<&Document> = self.documents.values().collect();
+        documents.sort_by_key(|document| document.asked_at_ms);
+        documents.pop();
+        for document in documents {
+            if pages > pages_max {
+                reached(Probe::DocumentRested);
+                pages -= document.rest();
+            }
         }
     }
 

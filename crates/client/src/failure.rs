@@ -393,6 +393,14 @@ impl CallFailure {
         )
     }
 
+    /// What a local document has written fills the memory there is for it, and this is why no disk
+    /// takes any of it.
+    pub(crate) fn much_is_unstored(mutation: &str, why: &PageServerFailure) -> Self {
+        let Self { code, message, .. } = Self::of_page_server(why);
+        let lead = format!("so much waits for the disk that {mutation} was not recorded");
+        Self::new(code, format!("{lead}: issue it again once some is kept; {message}"))
+    }
+
     pub(crate) fn of_undecided(document: &str, why: &UndecidedReason) -> Self {
         match why {
             UndecidedReason::UnknownDoctype { reason } => {

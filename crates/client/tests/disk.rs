@@ -6,7 +6,8 @@ use tidelog_client::{
 use tidelog_pages::Append;
 use tidelog_testing::client::server::{Server, back_online, online, talk};
 use tidelog_testing::client::*;
-use tidelog_types::{DocumentKey, ErrorCode, JournalId, Lsn, UnservedKind, Value};
+use tidelog_types::limits::Limits;
+use tidelog_types::{DocumentKey, ErrorCode, JournalId, Lsn, Outcome, UnservedKind, Value};
 
 #[test]
 fn a_full_disk_fails_the_call_takes_it_back_and_later_ones_work() {
@@ -533,4 +534,41 @@ fn a_record_of_a_newer_release_is_left_alone() {
     assert_eq!(device.appends(), 0);
     let destroyed = device.destroy(true);
     assert!(matches!(device.answer(destroyed), FromCore::Done { .. }));
+}
+
+/// Goal: what a local document has on its way to the disk takes a bounded amount of memory, and
+/// nothing that was accepted is lost for that. Method: the disk answers nothing for a while, and
+/// then nobody serves it; what is issued meanwhile waits, or is refused once there is too much.
+#[test]
+fn no_more_of_a_local_document_waits_for_the_disk_than_there_is_memory_for() {
+    let limits = Limits { entries_unstored_size_max: 256 * 1024, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let before = device.appends();
+    let issue = |device: &mut Device, ids: std::ops::Range<u32>| -> Vec<Call> {
+        ids.map(|id| titled(device, &id.to_string(), &id.to_string().repeat(400))).collect()
+    };
+    let slow = issue(&mut device, 0..60);
+    assert!(device.appends() - before < 40, "all is on its way to a disk that does not answer");
+    device.disk.hold_flushes(false);
+    device.flushed();
+    assert!(slow.iter().all(|call| device.fate(*call).starts_with("durable")));
+
+    device.lose_page_server();
+    let failure = PageServerFailure::new(UnservedKind::Unavailable, "a private window");
+    device.step(Input::PageServerFailed { server: PageServerId(9), failure });
+    let unserved = issue(&mut device, 60..120);
+    let refused = unserved.iter().position(|call| !device.answers(*call).is_empty());
+    let (accepted, refused) = unserved.split_at(refused.expect("there is only so much memory"));
+    assert!(accepted.len() > 4, "{} are few", accepted.len());
+    for call in refused {
+        let failure = device.failure(*call);
+        assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::None));
+    }
+    device.lend();
+    assert!(accepted.iter().all(|call| device.fate(*call).starts_with("durable")));
+    assert_eq!(count(&mut device), [[integer(60 + i64::try_from(accepted.len()).expect("few"))]]);
+    let later = add(&mut device, "later");
+    assert!(device.fate(later).starts_with("durable"));
 }

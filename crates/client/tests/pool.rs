@@ -1,8 +1,8 @@
 //! Documents that do not fit into memory.
 
-use tidelog_client::Input;
+use tidelog_client::{Call, Handle, Input, Request, ToCore};
 use tidelog_pages::{Append, RequestId, StoreRequest, TimelineFrame, Urgency};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, offline, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Value};
@@ -133,4 +133,73 @@ fn a_cold_scan_of_20_mib_takes_under_200_runs() {
     device.asked.clear();
     device.query("select count(*), sum(length(text)) from book");
     assert_eq!(device.reads(), (0, 0), "it is warm now");
+}
+
+/// Goal: what is read again for a rebase is what its mutations need, and memory does not fill with
+/// the rest. Method: mutations of rows that are far from each other are undecided as the core ends,
+/// and the next one, which has nothing in memory, has to run them again.
+#[test]
+fn a_cold_rebase_reads_little_more_than_its_mutations_need() {
+    const ROWS: usize = 600;
+    const UNDECIDED: usize = 40;
+    let mut server = Server::default();
+    let limits = Limits { pool_pages_max: 16, ..Limits::DEFAULT };
+    let mut device = online_with(1, limits, &mut server);
+    for id in 0..ROWS {
+        titled(&mut device, &id.to_string(), &format!("{id} {}", "long".repeat(PAGE_SIZE / 4)));
+    }
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    for id in (0..ROWS).step_by(ROWS / UNDECIDED) {
+        device.mutate("toggle", &[("id", text(&id.to_string()))]);
+    }
+    device.kill_core();
+    device.asked.clear();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert_eq!(device.opened(call).pending, UNDECIDED as u64);
+    let first = device.query("select done from todo where id = '0'");
+    assert_eq!(first, [[integer(1)]]);
+    let (reads, pages) = device.reads();
+    assert!(pages < 8 * UNDECIDED, "{pages} pages in {reads} reads");
+}
+
+/// Goal: however many documents tabs have open, those that are at rest fill no memory. Method: two
+/// that were read as a whole, with room for the pages of one: the one that was asked last has them.
+#[test]
+fn documents_at_rest_give_back_their_pages_where_all_of_them_have_too_many() {
+    let limits = Limits { pools_pages_max: 60, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    let handles = [Handle(1), Handle(2)];
+    let ask = |device: &mut Device, to: Handle, (call, mut message): (Call, ToCore)| {
+        let ToCore::Ask { handle, request, .. } = &mut message else { unreachable!() };
+        *handle = to;
+        if let Request::Open(open) = request {
+            open.document = format!("list {}", to.0);
+        }
+        device.pass(1);
+        device.ask(TAB, vec![message]);
+        call
+    };
+    for handle in handles {
+        let open = device.open_message(None, &todos());
+        ask(&mut device, handle, open);
+        for id in 0..10 {
+            let title = format!("{id} {}", "long".repeat(PAGE_SIZE));
+            let args = [("id", text(&id.to_string())), ("title", text(&title))];
+            let add = device.mutation("add", &args);
+            ask(&mut device, handle, add);
+        }
+    }
+    let mut pages_read_of = |handle| {
+        device.asked.clear();
+        let query = device.query_message("select count(*), sum(length(title)) from todo");
+        let call = ask(&mut device, handle, query);
+        assert_eq!(device.rows_told(call)[0][0][0], integer(10));
+        device.reads().1
+    };
+    let [first, second] = handles;
+    assert_eq!(pages_read_of(second), 0, "it was used last");
+    assert!(pages_read_of(first) > 40, "it is there though another one was used since");
+    assert_eq!(pages_read_of(first), 0);
+    assert!(pages_read_of(second) > 40, "it is there though another one was used since");
 }

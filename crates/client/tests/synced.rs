@@ -6,7 +6,7 @@ use tidelog_sync::{CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer}
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
-use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, UnservedKind};
+use tidelog_types::{BudgetLimits, EntryHash, ErrorCode, Lineage, Lsn, Pgid, UnservedKind};
 
 fn frames(device: &Device) -> Vec<usize> {
     let count = |message: &ToServer| match message {
@@ -515,4 +515,34 @@ fn a_copy_says_from_when_on_it_has_had_all_that_its_server_has() {
     device.kill_core();
     let call = device.start_open(TAB, Some(SERVER), &todos());
     assert!(device.opened(call).synced, "it is on the disk");
+}
+
+/// Goal: whoever is shown an empty list, and told that the copy has had all, can believe it.
+/// Method: one step is spent with taking in what the server has, so that live queries run in later
+/// ones.
+#[test]
+fn a_copy_is_said_to_have_had_all_once_live_queries_show_it() {
+    let mut server = Server::default();
+    let mut first = online(1, &mut server);
+    add(&mut first, "milk");
+    talk(&mut server, &mut [&mut first]);
+
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(2, limits);
+    device.lend();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert!(!device.opened(call).synced);
+    let live = device.watch("select count(*) from todo");
+    let other = device.watch("select title from todo");
+    device.told.clear();
+    back_online(&mut server, &mut device);
+    let told = device.told.iter().map(|(_, message)| message);
+    let told: Vec<&FromCore> = told.collect();
+    let is_synced = |it: &&FromCore| matches!(it, FromCore::Status { status, .. } if status.synced);
+    let synced = told.iter().position(is_synced).expect("it says so in the end");
+    for watch in [live, other] {
+        let shown = |it: &&FromCore| matches!(it, FromCore::Rows { call, .. } if *call == watch);
+        let last = told.iter().rposition(shown).expect("it shows what has come");
+        assert!(last < synced, "{watch:?} shows at {last} what is said at {synced} to be here");
+    }
 }

@@ -88,16 +88,21 @@ impl BasePool {
     ///
     /// An eighth more than needed goes, so that a full pool is not sorted for each further page.
     pub fn evict(&mut self, stays: impl Fn(Pgid) -> bool) {
-        if self.pages.len() <= self.pages_max {
+        self.shrink(self.pages_max, stays);
+    }
+
+    /// The same with another bound.
+    pub fn shrink(&mut self, pages_max: usize, stays: impl Fn(Pgid) -> bool) {
+        if self.pages.len() <= pages_max {
             return;
         }
         let may_go = self.pages.iter().filter(|(pgid, _)| !stays(**pgid));
         let mut uses: Vec<u64> = may_go.map(|(_, slot)| slot.used).collect();
-        if uses.len() <= self.pages_max {
+        if uses.len() <= pages_max {
             return;
         }
         reached(Probe::BasePagesEvicted);
-        let drop = uses.len() - (self.pages_max - self.pages_max / 8);
+        let drop = uses.len() - (pages_max - pages_max / 8);
         let goes_all = drop == uses.len();
         let oldest_kept = if goes_all { u64::MAX } else { *uses.select_nth_unstable(drop).1 };
         self.pages.retain(|pgid, slot| slot.used >= oldest_kept || stays(*pgid));

@@ -198,6 +198,14 @@ impl View {
         lock(&self.base).pool.evict(stays);
     }
 
+    /// Drops all base pages, but for pages that are to stay. Says how many went.
+    pub fn rest_but(&self, stays: impl Fn(Pgid) -> bool) -> usize {
+        let pool = &mut lock(&self.base).pool;
+        let before = pool.len();
+        pool.shrink(0, stays);
+        before - pool.len()
+    }
+
     /// Drops all base pages. Not while a transaction waits for a fault, as above.
     pub fn rest(&self) {
         lock(&self.base).pool.clear();

@@ -161,6 +161,8 @@ pub const BLOCK_STORE_SIZE_MAX: u64 = 256 * 1024 * 1024;
 pub struct Limits {
     /// Pages that a buffer pool keeps, unless a running transaction needs more.
     pub pool_pages_max: usize,
+    /// The same of all documents of a core together, beside the one that was asked last.
+    pub pools_pages_max: usize,
     /// Pages that one transaction may read before it fails.
     pub read_set_pages_max: usize,
     /// Pages fetched at most for one fault, unless a transaction has many of them.
@@ -281,6 +283,7 @@ impl Limits {
     /// The limits of the product; tests and simulated worlds shrink them.
     pub const DEFAULT: Self = Self {
         pool_pages_max: 8192,
+        pools_pages_max: 32_768,
         read_set_pages_max: 32_768,
         fault_pages_max: 256,
         statement_steps_max: 40_000_000,

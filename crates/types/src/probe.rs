@@ -136,6 +136,8 @@ probes! {
     EntryLeftGap,
     /// Base pages leave the memory.
     BasePagesEvicted,
+    /// A document gives back its pages for others.
+    DocumentRested,
     // --- room ------------------------------------------------------------------------------------
     /// A room stops with work left, since the step has cost enough.
     RoomSliceSpent,

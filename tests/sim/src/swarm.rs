@@ -542,6 +542,10 @@ impl Swarm {
             // Who has one large rejection to hear misses those that are forgotten meanwhile.
             swarm.large = false;
         }
+        let mut beside_each_other = Rng::new(seed.rotate_left(4) ^ seed);
+        if beside_each_other.once_in(4) {
+            swarm.limits.pools_pages_max = beside_each_other.index(12);
+        }
         let mut forked = Rng::new(seed.rotate_left(12) ^ seed);
         if forked.once_in(24) {
             // Nothing of it may look like what a store that goes back does.

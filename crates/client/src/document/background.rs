@@ -1,6 +1,6 @@
 //! What nobody waits for in particular: rebase, the seed of an offer, live queries.
 
-use tidelog_document::{Advance, Decided, Verdict};
+use tidelog_document::{Advance, Decided, Replica, Verdict};
 use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Run;
 use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
@@ -68,6 +68,7 @@ impl Document {
     pub(super) fn run_background(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Attempt {
         let Some(kth) = self.reads.faults_met(For::Background) else { return Attempt::Waits };
         self.reads.forget_fault(For::Background);
+        let runs_again = self.runs_again();
         if self.open().is_none() {
             return Attempt::Idle;
         }
@@ -76,12 +77,18 @@ impl Document {
         budget.spend_steps(self.take_steps());
         match ran {
             Run::Done(attempt) => attempt,
+            // A rebase that has got on is in another mutation: this is the first fault of that.
+            Run::Fault(pgid) if self.runs_again() != runs_again => self.wait_for(pgid, 0, ctx),
             Run::Fault(pgid) => self.wait_for(pgid, kth, ctx),
             Run::Failed(failure) => {
                 self.give_up_rebase(CallFailure::of_rebase(&failure), ctx);
                 Attempt::Done
             }
         }
+    }
+
+    fn runs_again(&self) -> u64 {
+        self.replica().map_or(0, Replica::runs_again)
     }
 
     /// The layers cannot be built: the rest of the document is read without them, and the server is

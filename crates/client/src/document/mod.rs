@@ -96,6 +96,8 @@ pub(crate) struct Document {
     build_again: BuildAgain,
     /// Whether requests took the last slice for themselves.
     is_background_due: bool,
+    /// When somebody last asked something of it.
+    pub(crate) asked_at_ms: u64,
     /// What of the storage journal the disk does not have yet.
     unstored: Unstored,
     error: Option<CallFailure>,
@@ -176,6 +178,7 @@ impl Document {
             following: Following::default(),
             build_again: BuildAgain::default(),
             is_background_due: false,
+            asked_at_ms: 0,
             unstored: Unstored::default(),
             error: None,
         };
@@ -195,6 +198,9 @@ impl Document {
             self.fail_all(&failure, ctx.out);
         }
         self.build_again_what_was_short(ctx.now_ms);
+        if !self.queue.is_empty() {
+            self.asked_at_ms = ctx.now_ms;
+        }
         self.run_slice(ctx);
         // With the pages that make it so.
         self.note_synced();
@@ -208,11 +214,11 @@ impl Document {
         let is_due = is_awaited || !self.write_again.at_ms.is_some_and(may_fail);
         if ctx.store.is_lost() {
             self.flush_append(ctx);
-            if !self.reads.has_faults() && !ctx.store.is_over() {
+            if !self.reads.need_pages() && !ctx.store.is_over() {
                 self.evict();
             }
         } else if is_due && !self.waits_for_a_record() {
-            if !self.reads.has_faults() {
+            if !self.reads.need_pages() {
                 self.evict();
             }
             // With the pages that are not in memory any more.

@@ -194,17 +194,31 @@ impl Document {
 
     /// Whether the mutation in front waits until others of this document are durable: a core that
     /// dies leaves no more calls behind than the store remembers, so the next one recognises each
-    /// of them. Without a page server none can become durable, and all of them are run again.
+    /// of them. Without a page server none can become durable, and all of them are run again. And
+    /// whatever they write is in memory until then.
     fn waits_for_the_disk(&self, ctx: &Context<'_>) -> bool {
         let is_mutation =
             self.queue.front().is_some_and(|ask| matches!(ask.request, Request::Mutate(_)));
-        let waits = is_mutation
-            && self.settling >= ctx.settings.limits.calls_kept_max
-            && ctx.store.is_ready();
+        let are_many = self.settling >= ctx.settings.limits.calls_kept_max && ctx.store.is_ready();
+        let is_much = self.is_own_far_ahead_of_disk(ctx) && ctx.store.why_unserved().is_none();
+        let waits = is_mutation && (are_many || is_much);
         if waits {
             reached(Probe::MutationWaitedForDisk);
         }
         waits
+    }
+
+    /// Why a mutation is not recorded for now: nobody serves the store, and no more of what this
+    /// device decides is to be in memory alone.
+    fn why_not_recorded(&self, name: &str, ctx: &Context<'_>) -> Option<CallFailure> {
+        let why = ctx.store.why_unserved().filter(|_| self.is_own_far_ahead_of_disk(ctx))?;
+        Some(CallFailure::much_is_unstored(name, why))
+    }
+
+    /// Whether no more of what this device decides is to be written before the disk has some of it.
+    fn is_own_far_ahead_of_disk(&self, ctx: &Context<'_>) -> bool {
+        let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
+        is_local && self.is_far_ahead_of_disk(ctx.store, &ctx.settings.limits)
     }
 
     pub(super) fn to_fetch(&self, pgid: Pgid, kth: u32) -> Vec<Pgid> {
@@ -275,7 +289,7 @@ impl Document {
             Request::Mutate(_) if ctx.store.is_lost() => Ran::Failed(CallFailure::data_cleared()),
             // Its statements are meant for another schema.
             Request::Mutate(_) if let Some(damage) = damage => Ran::Failed(damage.clone()),
-            Request::Mutate(mutate) => self.run_mutate(ask, mutate, budget),
+            Request::Mutate(mutate) => self.run_mutate(ask, mutate, budget, ctx),
             Request::Query(query) => self.run_query(ask, query, budget, ctx),
             Request::Watch(query) => self.run_watch(ask, query, ctx),
             Request::Sync => self.run_sync(ask, ctx),
@@ -327,7 +341,16 @@ impl Document {
     // --- mutate --------------------------------------------------------------------------------
 
     #[inline(never)]
-    fn run_mutate(&mut self, ask: &Ask, mutate: &Mutate, budget: &mut Budget) -> Ran {
+    fn run_mutate(
+        &mut self,
+        ask: &Ask,
+        mutate: &Mutate,
+        budget: &mut Budget,
+        ctx: &Context<'_>,
+    ) -> Ran {
+        if let Some(failure) = self.why_not_recorded(&mutate.name, ctx) {
+            return Ran::Failed(failure);
+        }
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let Mutate { id, name, args, now_ms, .. } = mutate;
         let handle = &self.handles[&(ask.tab, ask.handle)];

@@ -141,7 +141,11 @@ impl Document {
                 Some(before) if is_unread => unread(before, &now),
                 before => {
                     let before = before.as_ref().map(|(status, _)| status);
-                    (now.0.clone().seen_by(&state.doctype, version, before), now.1)
+                    let mut status = now.0.clone().seen_by(&state.doctype, version, before);
+                    // What has come is shown first: an empty list may only not be here yet.
+                    status.synced &= before.is_none_or(|before| before.synced)
+                        || self.watches.are_current(*tab, *handle);
+                    (status, now.1)
                 }
             };
             if state.told.as_ref() == Some(&told) || out.flow.is_behind(*tab) {

@@ -554,6 +554,21 @@ impl Document {
         }
     }
 
+    /// How many pages it has in memory that can be read again, about.
+    pub(crate) fn pool_pages(&self) -> usize {
+        self.open().map_or(0, |open| open.view().pool_pages())
+    }
+
+    /// Drops all pages that can be read again, unless somebody waits for more, or some are not on
+    /// their way to the disk yet. Says how many.
+    pub(crate) fn rest(&self) -> usize {
+        if self.reads.has_faults() || self.unstored.gathered_size > 0 {
+            return 0;
+        }
+        let Some(open) = self.open() else { return 0 };
+        open.view().rest_but(|pgid| self.unstored.kept_by_none.contains(&pgid))
+    }
+
     /// Who wrote what is gathered goes to the disk with it.
     pub(super) fn note_lives(&mut self) {
         if let State::Open(open) = &mut self.state

@@ -72,6 +72,14 @@ impl Watches {
         self.watches.remove(&(tab, call));
     }
 
+    /// Whether none of those by which a tab holds the document by this handle has to run again.
+    pub fn are_current(&self, tab: TabId, handle: Handle) -> bool {
+        let its = |((holder, _), watch): &(&(TabId, Call), &Watch)| {
+            *holder == tab && watch.handle == handle
+        };
+        self.watches.iter().filter(its).all(|(_, watch)| watch.dirty_since.is_none())
+    }
+
     /// Whose they are.
     pub fn tabs(&self) -> impl Iterator<Item = TabId> {
         self.watches.keys().map(|(holder, _)| *holder)
