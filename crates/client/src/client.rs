@@ -349,7 +349,7 @@ impl Client {
 
     fn store_failed(&mut self, failure: PageServerFailure, out: &mut Outbox) {
         let was_lost = self.store.is_lost();
-        self.store.failed(failure);
+        self.store.failed(failure, self.now_ms);
         self.fail_opens(out);
         // Said once: what was on its way then may be older by now than what came since.
         if self.store.is_lost() && !was_lost {

@@ -10,6 +10,9 @@ use crate::effect::{PageServerFailure, PageServerId, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::Storage;
 
+/// Milliseconds in which the next window takes over from one that could not go on.
+const TAKEN_OVER_MS: u64 = 5_000;
+
 /// Hands appends over, keeps them until they are durable, and hands them over again to the next
 /// page server.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub(crate) struct StoreLink {
     pending: VecDeque<Pending>,
     /// Why the last page server could not start or go on, until another one has let us in.
     pub(crate) failure: Option<PageServerFailure>,
+    /// Since when that is so.
+    failed_at_ms: u64,
     /// Until when a power cut could still lose the files themselves.
     pub(crate) settled_at_ms: u64,
     /// What the last page server kept the store in.
@@ -89,6 +94,11 @@ impl StoreLink {
         self.failure.as_ref().filter(|_| self.lent.server.is_none())
     }
 
+    /// From when on nobody is expected to serve the store soon, if nobody does and it is known why.
+    pub(crate) fn is_unserved_from_ms(&self) -> Option<u64> {
+        self.why_unserved().map(|_| self.failed_at_ms + TAKEN_OVER_MS)
+    }
+
     /// This page server's host has a port to this tab, and tells it by itself what is durable.
     pub(crate) fn reached(&mut self, tab: TabId, server: PageServerId) {
         if self.lent.server == Some(server) {
@@ -121,7 +131,10 @@ impl StoreLink {
         self.lent = Lent::default();
     }
 
-    pub(crate) fn failed(&mut self, failure: PageServerFailure) {
+    pub(crate) fn failed(&mut self, failure: PageServerFailure, now_ms: u64) {
+        if self.failure.is_none() {
+            self.failed_at_ms = now_ms;
+        }
         // Of data that were cleared a page server that has let us in still reads what there was.
         if failure.kind != UnservedKind::Lost || !self.lent.ready {
             self.gone();

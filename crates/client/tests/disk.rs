@@ -559,6 +559,8 @@ fn no_more_of_a_local_document_waits_for_the_disk_than_there_is_memory_for() {
     let failure = PageServerFailure::new(UnservedKind::Unavailable, "a private window");
     device.step(Input::PageServerFailed { server: PageServerId(9), failure });
     let unserved = issue(&mut device, 60..120);
+    assert!(unserved.iter().all(|call| device.answers(*call).is_empty()), "one may come soon");
+    device.pass(6_000);
     let refused = unserved.iter().position(|call| !device.answers(*call).is_empty());
     let (accepted, refused) = unserved.split_at(refused.expect("there is only so much memory"));
     assert!(accepted.len() > 4, "{} are few", accepted.len());
