@@ -129,14 +129,9 @@ impl CallFailure {
         )
     }
 
-    pub(crate) fn doctype_mismatch(theirs: &str, ours: &str) -> Self {
-        Self::new(
-            ErrorCode::DoctypeMismatch,
-            format!(
-                "the document is of doctype {theirs}, and {ours} neither succeeds it nor is \
-                 succeeded by it: only ever append migrations, or open another document"
-            ),
-        )
+    pub(crate) fn doctype_mismatch(why: &str) -> Self {
+        let message = format!("the document is not for this release of the app: {why}");
+        Self::new(ErrorCode::DoctypeMismatch, message)
     }
 
     /// Some of what was durable has changed under us.

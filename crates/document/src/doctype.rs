@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use tidelog_sync::codec;
 use tidelog_types::Value;
 
+/// Characters that are quoted of a line of a migration.
+const QUOTED_CHARS: usize = 80;
+
 /// An app's definition of a kind of document: migrations and mutations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doctype {
@@ -125,11 +128,55 @@ impl Doctype {
         !self.succeeds(other) && !other.succeeds(self)
     }
 
+    /// How this doctype parts from one that a document was used by, in words for whoever wrote it;
+    /// `None` if one of them succeeds the other.
+    #[must_use]
+    pub fn parting_from(&self, used: &Self) -> Option<String> {
+        if self.name != used.name {
+            return Some(format!("it is of doctype {}, and not of {}", used.name, self.name));
+        }
+        let mut migrations = used.migrations.iter().zip(&self.migrations);
+        let place = migrations.position(|(used, own)| used != own)?;
+        let name = &self.name;
+        let how = differing_lines(&used.migrations[place], &self.migrations[place]);
+        Some(format!(
+            "migration {} of {name} {how}: one that has run stays as it is; put what is new into \
+             another one behind it, or begin anew: destroy the document, and delete it on its \
+             server",
+            place + 1
+        ))
+    }
+
     /// The mutation of that name.
     #[must_use]
     pub fn mutation(&self, name: &str) -> Option<&MutationDefinition> {
         self.mutations.iter().find(|definition| definition.name == name)
     }
+}
+
+/// Says in which lines two texts differ first, and quotes them from about there on.
+fn differing_lines(used: &str, own: &str) -> String {
+    let lines = |text: &'_ str| -> Vec<String> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(str::to_owned).collect()
+    };
+    let (used, own) = (lines(used), lines(own));
+    let same = used.iter().zip(&own).take_while(|(used, own)| used == own).count();
+    let (used, own) = (used.get(same), own.get(same));
+    let (Some(one), other) = (own.or(used), own.and(used)) else {
+        return "differs in white space from the one that has run".to_owned();
+    };
+    let other = other.map_or("", String::as_str);
+    let same = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    let quote = |line: Option<&String>| match line {
+        Some(line) => {
+            let from = same.saturating_sub(QUOTED_CHARS / 2);
+            let quoted: String = line.chars().skip(from).take(QUOTED_CHARS).collect();
+            format!("`{quoted}`")
+        }
+        None => "nothing".to_owned(),
+    };
+    format!("has {} where the one that has run has {}", quote(own), quote(used))
 }
 
 impl MutationDefinition {
@@ -200,6 +247,33 @@ mod tests {
                 sql: vec!["insert into todo values (:id, :weight)".to_owned()],
             }],
         }
+    }
+
+    #[test]
+    fn of_two_doctypes_that_part_the_first_difference_is_told() {
+        let [one, two] = ["create table a (x)", "create table b (\n  y integer\n)"];
+        let used = doctype(&[one, two]);
+        let said = |migrations: &[&str]| doctype(migrations).parting_from(&used);
+        assert_eq!(said(&[one]), None);
+        assert_eq!(said(&[one, two, "create table c (z)"]), None);
+        let start = "migration 2 of todos ";
+        let said_of = |own: &str| {
+            let why = said(&[one, own]).expect("they part");
+            let (how, _) = why.split_once(": one that has run").expect("and what to do");
+            how.strip_prefix(start).expect("which").to_owned()
+        };
+        let has =
+            |own: &str, used: &str| format!("has {own} where the one that has run has {used}");
+        assert_eq!(said_of("create table b (\n  y text\n)"), has("`y text`", "`y integer`"));
+        assert_eq!(said_of("create table b ("), has("nothing", "`y integer`"));
+        assert_eq!(said_of(&format!("{two};\nselect 1")), has("`);`", "`)`"));
+        let spaced = two.replace('\n', "\n\n ");
+        assert_eq!(said_of(&spaced), "differs in white space from the one that has run");
+        let long = format!("{}é", "x".repeat(200));
+        assert_eq!(said_of(&long).chars().filter(|it| *it == 'x').count(), 80);
+        let other = Doctype { name: "notes".to_owned(), ..used.clone() };
+        let why = other.parting_from(&used).expect("another name");
+        assert_eq!(why, "it is of doctype todos, and not of notes");
     }
 
     #[test]

@@ -36,10 +36,9 @@ impl Document {
         }
         match &self.state {
             State::Open(open) => {
-                if let Some(known) = self.needed_that_parts_from(doctype, open) {
-                    let failure =
-                        CallFailure::doctype_mismatch(&describe(known), &describe(doctype));
-                    return Ran::Failed(failure);
+                let known = self.needed_that_parts_from(doctype, open);
+                if let Some(why) = known.and_then(|known| doctype.parting_from(known)) {
+                    return Ran::Failed(CallFailure::doctype_mismatch(&why));
                 }
                 if recorded.is_none() {
                     match self.compare_with_the_servers(doctype, hash) {
@@ -126,8 +125,13 @@ impl Document {
             Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
             Ok(Run::Done(true)) => {
                 reached(Probe::ServersDoctypeOther);
-                let theirs = format!("{} as its server has migrated it", newest.name);
-                Ran::Failed(CallFailure::doctype_mismatch(&theirs, &describe(doctype)))
+                let why = format!(
+                    "its server has migrated it otherwise than the {} migrations of this {} do: \
+                     only ever append migrations, or open another document",
+                    doctype.migrations.len(),
+                    doctype.name
+                );
+                Ran::Failed(CallFailure::doctype_mismatch(&why))
             }
             Err(error) => Ran::Failed(CallFailure::of_doctype(&error)),
         }
@@ -343,8 +347,4 @@ impl Document {
             }
         }
     }
-}
-
-fn describe(doctype: &Doctype) -> String {
-    format!("{} with {} migrations", doctype.name, doctype.migrations.len())
 }

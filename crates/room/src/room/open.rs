@@ -156,13 +156,7 @@ impl Room {
         }
         let newest = document.record.newest();
         let is_newer = newest.as_ref().is_none_or(|newest| doctype.succeeds(newest));
-        let is_older = newest.as_ref().is_some_and(|newest| newest.succeeds(&doctype));
-        if !is_newer && !is_older {
-            let reason = format!(
-                "the document is of doctype {}, and neither that nor doctype {} succeeds the other",
-                newest.map_or_else(String::new, |it| it.name.clone()),
-                doctype.name,
-            );
+        if let Some(reason) = newest.and_then(|newest| doctype.parting_from(&newest)) {
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
         self.check_new(&doctype, &document.record)?;
