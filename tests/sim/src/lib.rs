@@ -69,7 +69,8 @@
 //! were, or waits for a core or a worker without end (`doors/tab.rs`); no core tells of what the
 //! disk has refused once that is over (`doors/refusals.rs`), says of a copy that it is deleted
 //! before its store has (`doors/deletions.rs`), waits on and on for a server that does not let it
-//! in, or for a token (`doors/greetings.rs`), calls a mutation an entry that it never was
+//! in, or for a token (`doors/greetings.rs`), or tries again without pauses (`doors/tries.rs`),
+//! calls a mutation an entry that it never was
 //! (`doors/entries.rs`), or tells a rejection twice, or none before its record has that
 //! no more (`doors/rejections.rs`); no tab is told what it did not ask for on top of what it has
 //! not heard.

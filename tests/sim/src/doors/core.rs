@@ -25,6 +25,7 @@ use super::line::LineDoor;
 use super::refusals::{Refusals, Stored};
 use super::rejections::RejectionsDoor;
 use super::runs::Runs;
+use super::tries::Tries;
 
 /// How often one document is made again within a second, at most, and refused, for which no tab has
 /// asked meanwhile.
@@ -55,6 +56,7 @@ pub(crate) struct CoreDoor {
     refusals: Refusals,
     deletions: Deletions,
     greetings: Greetings,
+    tries: Tries,
     /// Whether the page server has let the core in.
     is_let_in: bool,
     /// Of all cores that the device had.
@@ -111,6 +113,7 @@ impl CoreDoor {
             refusals: Refusals::default(),
             deletions: Deletions::default(),
             greetings: Greetings::default(),
+            tries: Tries::default(),
             is_let_in: false,
             entries: Entries::default(),
             opens: BTreeMap::new(),
@@ -130,6 +133,7 @@ impl CoreDoor {
         self.refusals = Refusals::default();
         self.deletions = Deletions::default();
         self.greetings = Greetings::default();
+        self.tries = Tries::default();
         self.is_let_in = false;
         self.newest = None;
         self.mutations.clear();
@@ -210,6 +214,7 @@ impl CoreDoor {
             _ => {}
         }
         self.greetings.comes(input, now_ms)?;
+        self.tries.comes(input, now_ms);
         self.rejections.comes(input, is_served, now_ms)?;
         self.lines.comes(input)
     }
@@ -335,6 +340,7 @@ impl CoreDoor {
     /// The core may not say so.
     pub(crate) fn leaves(&mut self, effect: &Effect) -> Result<(), String> {
         self.greetings.leaves(effect);
+        self.tries.leaves(effect)?;
         self.lines.leaves(effect, |call| self.durable.contains(call))?;
         match effect {
             Effect::ToTab { tab, messages } => {

@@ -17,6 +17,7 @@ mod runs;
 mod store;
 mod tab;
 mod talk;
+mod tries;
 mod wake;
 
 use tidelog_client::OpenRequest;
