@@ -21,7 +21,7 @@
 //! where the verdicts are, which are bounded there by what that copy has kept.
 
 use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
-use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
+use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, TIMELINE_LIVES_KEPT_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
 
@@ -64,6 +64,12 @@ const FIND_TIMELINE: &str =
 
 const FIND_REJECTION: &str =
     "select reason from _tidelog_rejection where timeline = ?1 and lsn = ?2";
+
+/// The oldest go first: a rejection before the last one that is gone is gone too.
+const TRIM_REJECTIONS: &str = "
+    delete from _tidelog_rejection where timeline = ?1 and lsn in
+    (select lsn from _tidelog_rejection where timeline = ?1 and lsn < ?2 order by lsn limit ?3)
+    returning lsn";
 
 const FIND_MOVED: &str = "select first, last, place, place_first from _tidelog_moved
      where timeline = ?1 and life = ?2 and first <= ?3 order by first desc limit 1";
@@ -384,13 +390,12 @@ fn run_statements(
 fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Result<(), Failure> {
     let AppliedTimeline { lives, mut forgotten, .. } = find_timeline(transaction, origin.journal)?;
     let timeline = timeline_value(origin.journal);
+    let count_max = Value::Integer(FRAME_REJECTIONS_TRIMMED_MAX.cast_signed());
+    let trimmed = [timeline.clone(), lsn_value(kept.min(origin.lsn)), count_max];
     let mut lives = lives.before(origin.lsn);
     lives.note(origin.life, origin.lsn);
     lives.forget(transaction.limits().timeline_lives_kept_max, origin.lsn);
-    let removed = transaction.run_system(
-        "delete from _tidelog_rejection where timeline = ?1 and lsn < ?2 returning lsn",
-        &[timeline.clone(), lsn_value(kept.min(origin.lsn))],
-    )?;
+    let removed = transaction.run_system(TRIM_REJECTIONS, &trimmed)?;
     for lsn in removed.iter().filter_map(|row| lsn_of(row.first()?)) {
         forgotten = forgotten.max(lsn.next());
     }

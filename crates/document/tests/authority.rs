@@ -7,7 +7,7 @@ use tidelog_document::{
     Applied, Authority, Doctype, Mutation, MutationDefinition, Verdict, chain_of,
 };
 use tidelog_sqlite::{Failure, Params, Run, View};
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, Limits};
 use tidelog_types::{
     CallId, Chain, ClientId, EntryId, JournalId, Lineage, Lsn, LsnRange, Position, Value,
 };
@@ -208,6 +208,39 @@ fn what_moves_together_is_noted_in_one_row_and_never_run_again() {
     assert_eq!(ask("select count from total"), [[integer(41)]]);
     let rows = ask("select first, last, place_first from _tidelog_moved");
     assert_eq!(rows, [[integer(701), integer(750), integer(1)]]);
+}
+
+/// Goal: no verdict costs more than its own frame, however many rejections its client has kept.
+/// Method: one frame says so of many, and the frames behind it bring no more.
+#[test]
+fn a_frame_trims_only_so_many_rejections_and_those_behind_it_the_rest() {
+    const REJECTED: u64 = 2 * FRAME_REJECTIONS_TRIMMED_MAX + 10;
+    let doctype = items();
+    let start = Position::start_of(JournalId([1; 16]));
+    let mut authority = open(&Rest::default(), start, usize::MAX);
+    assert!(authority.migrate(&doctype).unwrap().is_some());
+    let entry = |lsn: u64| {
+        let lsn = Lsn::FIRST.plus(lsn);
+        EntryId { journal: JournalId([2; 16]), life: SERVER, lsn }
+    };
+    let bump = |by| mutation("bump", &[("by", integer(by))]);
+    for nth in 0..REJECTED {
+        authority.reject(entry(nth), Some(&bump(1)), "of no use").unwrap();
+    }
+    let kept_rejections = entry(REJECTED).lsn;
+    // The second of these is rejected itself.
+    for (nth, by) in [(0, 1), (1, 99), (2, 1), (3, 1)] {
+        let mutation = Mutation { kept_rejections, ..bump(by) };
+        authority.apply(entry(REJECTED + nth), &mutation, &doctype).unwrap();
+        let mut ask = |query: &str| authority.reader().query_system(query, &[]).unwrap();
+        let trimmed = REJECTED.min((nth + 1) * FRAME_REJECTIONS_TRIMMED_MAX);
+        let left = REJECTED - trimmed + u64::from(nth > 0);
+        let integer = |number: u64| integer(i64::try_from(number).expect("few"));
+        assert_eq!(ask("select count(*) from _tidelog_rejection"), [[integer(left)]], "{nth}");
+        let forgotten = entry(trimmed).lsn.get();
+        let rows = ask("select forgotten from _tidelog_timeline");
+        assert_eq!(rows, [[integer(forgotten)]], "the oldest go first");
+    }
 }
 
 /// Goal: whoever migrated a document plans as all others do from then on. Method: a document that

@@ -17,6 +17,10 @@ pub const SEED_LSN_MAX: u64 = LSN_MAX / 2;
 /// than that are not read.
 pub const TIMELINE_LIVES_KEPT_MAX: usize = 16;
 
+/// Rejections that one frame trims of those which its client has kept, the same on every side: the
+/// frames behind it trim the rest. So none costs much more than what its mutation does.
+pub const FRAME_REJECTIONS_TRIMMED_MAX: u64 = 256;
+
 /// Lives that a local document may name which is offered to a server: as many as one remembers.
 pub const OFFER_LIVES_MAX: usize = 64;
 

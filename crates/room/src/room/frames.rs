@@ -134,7 +134,9 @@ impl Document {
                 };
                 let run = || self.authority.apply(origin, &mutation, &doctype);
                 cautiously(caution, || Suspect::frame(key, public), run).unwrap_or_else(|| {
-                    self.authority.reject(origin, Some(&mutation), ENDED_THE_SERVER)
+                    // What ended it may be the trim.
+                    let bare = Mutation { kept_rejections: Lsn::FIRST, ..mutation };
+                    self.authority.reject(origin, Some(&bare), ENDED_THE_SERVER)
                 })
             }
             // It will never be a mutation: rejected in its place, it holds nobody up.

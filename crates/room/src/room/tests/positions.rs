@@ -605,6 +605,31 @@ fn what_ended_the_server_is_rejected_under_all_its_names() {
     assert_eq!(scene.room.counts(), RoomCounts { applied: 0, rejected: 3 });
 }
 
+/// Goal: nothing but its verdict is run for a frame that ended the server: what ended it may be the
+/// trim. Method: one that ended it says that a rejection was kept, and so does the one behind it.
+#[test]
+fn what_ended_the_server_is_rejected_without_trimming_rejections() {
+    let denies = Arc::new(DeniesAll::default());
+    let mut scene = Scene::new();
+    scene.room = room(1, &scene.ways).with_caution(Arc::clone(&denies) as Arc<dyn Caution>);
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![WireFrame { body: vec![], ..add("none") }]);
+    let keeping = |id: &str| {
+        let call = add(id);
+        let mutation = Mutation::decode(&call.body).expect("a mutation");
+        let body = Mutation { kept_rejections: lsn(2), ..mutation }.encode();
+        WireFrame { body, ..call }
+    };
+    for (number, is_denied, left) in [(2, true, "1, 2"), (3, false, "2")] {
+        denies.0.store(is_denied, Ordering::Relaxed);
+        scene.frames(ANN, number, vec![keeping("a")]);
+        let State::Open(document) = &mut scene.room.state else { panic!("it is open") };
+        let lsns = "select group_concat(lsn, ', ') from _tidelog_rejection";
+        let rows = document.authority.reader().query_system(lsns, &[]).unwrap();
+        assert_eq!(rows, [[Value::Text(left.to_owned())]]);
+    }
+}
+
 /// V9. Goal: a doctype that ended the server is not even looked at. Method: one of which a look
 /// would say something else, to create a document and beside another one.
 #[test]
