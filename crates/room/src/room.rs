@@ -430,6 +430,13 @@ impl Room {
             && !matches!(self.state, State::Opening)
     }
 
+    /// Whether another room, made when somebody comes, would know as much: the document is not
+    /// there, or not open, and nobody has been too slow to hand one over.
+    #[must_use]
+    pub fn knows_nothing(&self) -> bool {
+        !matches!(self.state, State::Open(_)) && self.overdue_count == 0
+    }
+
     /// What it has done since it was made.
     #[must_use]
     pub fn counts(&self) -> RoomCounts {

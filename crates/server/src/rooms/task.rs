@@ -28,6 +28,9 @@ use crate::store::StoreOwner;
 /// After which time a room in which nobody is gives its memory back: a minute after a crowd has
 /// left, the server has what it had before.
 const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(30);
+/// The same of a room that knows nothing: whoever asks for names that there are not has no more
+/// rooms for that.
+const VAIN_ROOM_STAYS: Duration = Duration::from_millis(100);
 /// After which time a room in which nothing happens gives back what it keeps for the next message.
 const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
 /// How often a room looks whether too much is kept of documents that are handed over to all rooms.
@@ -190,6 +193,7 @@ impl RoomTask {
                 self.write_turn = Turn::awaited(&self.rooms.write_turns, ());
             }
             let is_at_rest = self.room.is_at_rest();
+            let stays = if self.room.knows_nothing() { VAIN_ROOM_STAYS } else { EMPTY_ROOM_STAYS };
             let has_to_look = self.space().is_some() || !self.waiting.is_empty();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
@@ -224,7 +228,7 @@ impl RoomTask {
                     self.keep();
                     add(&self.rooms.counters.gone, 1);
                 }
-                () = tokio::time::sleep(EMPTY_ROOM_STAYS), if is_at_rest => {
+                () = tokio::time::sleep(stays), if is_at_rest => {
                     if self.rooms.retire(&self.document, &self.inbox) {
                         self.is_retired = true;
                         return None;
