@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::connection::{Connection, ConnectionEnd, Ending, SMALL_MESSAGE_SIZE};
 use crate::counters::{Counters, add};
@@ -99,7 +99,7 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
     };
     let (ending, ()) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
     if let Ending::Bye(reason) = ending {
-        info!(conn = id.0, ?reason, "said Bye");
+        debug!(conn = id.0, ?reason, "said Bye");
         add(&shared.counters.byes, 1);
         let socket = stream.reunite(sink).expect("BUG: two halves of one socket");
         let _ = timeout(BYE_TAKES, throw_away(socket, &gate)).await;

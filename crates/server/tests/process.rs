@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tidelog_server::{Server, ServerError};
-use tidelog_sync::{ByeReason, FromRoom, FromServer};
+use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal};
 use tidelog_testing::room::{burner, frame, large_seed, offer_of_a_life, open};
 use tidelog_testing::server::{Client, Process, command, settings};
+use tidelog_types::{JournalId, Position};
 
 /// The binary.
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
@@ -75,6 +76,28 @@ async fn a_stop_signal_says_goodbye_and_ends_with_0() {
     assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Shutdown }));
     assert_eq!(code.await.expect("it ended"), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// Goal: no client makes the log as long as it likes, nor waits for it. Method: with the log that a
+/// server has by itself, one asks for what is not there, and one says what cannot be.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_logged_of_clients_that_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let mut talkative = command(TIDELOG);
+    talkative.env_remove("RUST_LOG").stderr(std::fs::File::create(&log).expect("a file"));
+    let process = Process::start_by(talkative, &data);
+    let logged = || std::fs::read_to_string(&log).expect("text");
+    let before = logged();
+    assert!(before.contains("serving"), "{before}");
+    let mut client = Client::connect(process.address).await.expect("up");
+    let had = Some(Position::start_of(JournalId([1; 16])));
+    client.open("list", 1, had).await.expect("up");
+    assert_eq!(client.hear_of().await, Some(FromRoom::Refused(Refusal::Missing)));
+    client.say_bytes(b"nonsense".to_vec()).await.expect("up");
+    assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Version }));
+    assert_eq!(logged(), before);
+    assert_eq!(process.terminate(), Some(0));
 }
 
 /// V11.

@@ -343,7 +343,8 @@ impl Process {
         Self::start_by(shell, data)
     }
 
-    fn start_by(mut command: Command, data: &Path) -> Self {
+    /// By this command.
+    pub fn start_by(mut command: Command, data: &Path) -> Self {
         let mut child = command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)

@@ -13,7 +13,7 @@ use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZ
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
@@ -450,7 +450,8 @@ impl RoomTask {
         match effect {
             RoomEffect::Send { conn, message } => {
                 if let FromServer::About { body: FromRoom::Refused(refusal), .. } = &message {
-                    info!(document = %self.document, conn = conn.0, ?refusal, "refused");
+                    // A client may be refused as often as it likes.
+                    debug!(document = %self.document, conn = conn.0, ?refusal, "refused");
                     add(&self.rooms.counters.refusals, 1);
                 }
                 if let Some(connection) = self.ways.to(conn) {
