@@ -97,9 +97,9 @@ pub struct Room {
     time: Option<Arc<WorkTime>>,
     /// Who is handing a local document over: one at a time.
     seeding: Option<SubscriberId>,
-    /// How far that has come, and since when on the shell's clock.
-    seed_progress: Option<(SeedProgress, u64)>,
-    /// How often in a row nothing came of it for too long.
+    /// How far that has come, as of when the shell last asked.
+    seed_progress: Option<SeedProgress>,
+    /// How often in a row nothing came of it for too long, or too little.
     overdue_count: u32,
     /// Whether it has as little time for that as while others wait.
     is_pressed: bool,

@@ -32,8 +32,8 @@ pub enum RoomInput {
         /// Which.
         conn: ConnId,
     },
-    /// Nothing has come for long of the document that is handed over while others wait with theirs:
-    /// see [`Room::seed_overdue_at_ms`](super::Room::seed_overdue_at_ms).
+    /// Too little has come of the document that is handed over while others wait with theirs: see
+    /// [`Room::seed_overdue_at_ms`](super::Room::seed_overdue_at_ms).
     SeedOverdue {
         /// The time, on the same clock.
         now_ms: u64,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_document::{PageLinks, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{FromRoom, Intent, Refusal};
-use tidelog_types::limits::{ENTRY_PAGES_MAX, SEED_LSN_MAX};
+use tidelog_types::limits::{ENTRY_PAGES_MAX, PAGE_SIZE, SEED_LSN_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
@@ -33,15 +33,46 @@ pub const STAGED: &str = "staged";
 const SEED_SILENT_MS: u64 = 5_000;
 /// The same while nobody does: what is kept of a document is not kept for somebody silent.
 const SEED_IDLE_MS: u64 = 60_000;
-/// How often that becomes twice as long, each time it was too short. Whoever is slow gets through,
-/// then, and whoever is silent is waited for no longer than this.
+/// How long a turn to hand over lasts at least while others wait, as long as something comes.
+const SEED_TURN_MS: u64 = 60_000;
+/// Bytes that have to come in each second of a longer one, on average.
+const SEED_BYTES_PER_S: u64 = 16 * 1024;
+/// How often all of that becomes twice as long, each time it was too short. Whoever is slow gets
+/// through, then, and whoever is silent is waited for no longer than this.
 const SEED_PATIENCE_MAX: u32 = 3;
 
-/// How far a document has come that is handed over.
+/// How far a document has come that is handed over, by the shell's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeedProgress {
     subscriber: SubscriberId,
+    /// Since when it is their turn.
+    began_ms: u64,
     pages_count: u32,
+    /// Since when no more have come.
+    silent_since_ms: u64,
+}
+
+impl SeedProgress {
+    fn begin(subscriber: SubscriberId, pages_count: u32, now_ms: u64) -> Self {
+        Self { subscriber, began_ms: now_ms, pages_count, silent_since_ms: now_ms }
+    }
+
+    fn go_on(self, pages_count: u32, now_ms: u64) -> Self {
+        let is_silent = self.pages_count == pages_count;
+        let silent_since_ms = if is_silent { self.silent_since_ms } else { now_ms };
+        Self { pages_count, silent_since_ms, ..self }
+    }
+
+    /// When it has taken too long, if no more comes. `is_idle`: nobody waits for it to end.
+    fn overdue_at_ms(&self, is_idle: bool, patience: u32) -> u64 {
+        let silent_ms = if is_idle { SEED_IDLE_MS } else { SEED_SILENT_MS };
+        let silent_at_ms = self.silent_since_ms + (silent_ms << patience);
+        if is_idle {
+            return silent_at_ms;
+        }
+        let came_ms = u64::from(self.pages_count) * PAGE_SIZE as u64 * 1_000 / SEED_BYTES_PER_S;
+        silent_at_ms.min(self.began_ms + (came_ms.max(SEED_TURN_MS) << patience))
+    }
 }
 
 impl Room {
@@ -190,22 +221,26 @@ impl Room {
         }
     }
 
-    /// When, on the clock of whoever asks, [`RoomInput::SeedOverdue`](super::RoomInput) is due:
-    /// nothing has come by then of the document that is handed over. `None` if there is none.
+    /// When, on the clock of whoever asks, [`RoomInput::SeedOverdue`](super::RoomInput) is due: by
+    /// then nothing has come of the document that is handed over, or too little. `None` if there is
+    /// none.
     pub fn seed_overdue_at_ms(&mut self, now_ms: u64) -> Option<u64> {
-        let progress = self.seeding.and_then(|id| {
+        let seeding = self.seeding.and_then(|id| {
             let pages_count = self.subscribers.get(&id)?.seed.as_ref()?.pages_count;
-            Some(SeedProgress { subscriber: id, pages_count })
+            Some((id, pages_count))
         });
-        // Since when is known, whoever came or went meanwhile.
-        if self.seed_progress.map(|(before, _)| before) != progress {
-            self.seed_progress = progress.map(|progress| (progress, now_ms));
-        }
-        let (_, since_ms) = self.seed_progress?;
+        let before = self.seed_progress;
+        self.seed_progress = seeding.map(|(id, pages_count)| {
+            // Since when is known, whoever came or went meanwhile.
+            match before.filter(|before| before.subscriber == id) {
+                Some(before) => before.go_on(pages_count, now_ms),
+                None => SeedProgress::begin(id, pages_count, now_ms),
+            }
+        });
         let is_idle = self.offers.is_empty() && !self.is_pressed;
-        let silent_ms = if is_idle { SEED_IDLE_MS } else { SEED_SILENT_MS };
         let patience = self.overdue_count.min(SEED_PATIENCE_MAX);
-        self.takes_messages().then_some(since_ms + (silent_ms << patience))
+        let overdue_at_ms = self.seed_progress?.overdue_at_ms(is_idle, patience);
+        self.takes_messages().then_some(overdue_at_ms)
     }
 
     /// Whether others may soon not be able to hand over, since much is kept of what is handed over
@@ -219,7 +254,7 @@ impl Room {
         if self.seed_overdue_at_ms(now_ms).is_some_and(|at_ms| at_ms <= now_ms) {
             reached(Probe::SeedOverdue);
             self.overdue_count += 1;
-            self.refuse_seeding("nothing came of the document for too long");
+            self.refuse_seeding("too little came of the document for too long");
         }
     }
 
