@@ -4,6 +4,7 @@ mod disk;
 mod file;
 mod image;
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::DiskError;
@@ -161,7 +162,8 @@ impl CrashDevice {
     pub fn may_fail(&self) -> bool {
         let device = self.lock();
         let is_told_to = device.fault.is_some() || device.is_off();
-        is_told_to || device.files.iter().any(|file| file.poisoned)
+        let is_unsound = |file: &FileState| file.poisoned || !file.unreadable.is_empty();
+        is_told_to || device.files.iter().any(is_unsound)
     }
 
     /// Whether there may be no room for what is written now.
@@ -174,6 +176,13 @@ impl CrashDevice {
     /// Makes call number `call` (the first is 1) fail in this way.
     pub fn fail_call(&self, call: u64, fault: DiskFault) {
         self.lock().fault = Some((call, fault));
+    }
+
+    /// Makes every read fail that touches these bytes of a file, for good: for its later owners too,
+    /// and after a power cut. Writes succeed.
+    pub fn make_unreadable(&self, name: &str, bytes: Range<u64>) {
+        let file = self.file(name).file;
+        self.lock().files[file].unreadable.push(bytes);
     }
 
     /// Whether what a file grows by without a write takes room only once it is written, as on most

@@ -26,6 +26,7 @@ mod memory;
 #[cfg(not(target_arch = "wasm32"))]
 mod native;
 mod store_files;
+mod unreadable;
 
 pub use crash::{CrashDevice, CrashDisk, DiskFault, Grown};
 pub use disk::{BLOCK_SIZE, Disk, FlushId, SECTOR_SIZE};
@@ -34,3 +35,4 @@ pub use memory::MemoryDisk;
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::NativeDisk;
 pub use store_files::StoreFiles;
+pub use unreadable::fails_there_alone;

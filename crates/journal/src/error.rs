@@ -43,10 +43,10 @@ pub enum RecoverError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The frame is no longer what was written.
+    /// The frame is no longer what was written, or the device cannot read it.
     #[error("the frame at offset {offset} of the log is damaged")]
     Damaged {
-        /// Where the frame begins.
+        /// Where the frame begins, or what of it cannot be read.
         offset: u64,
     },
     /// The device failed.

@@ -1,6 +1,6 @@
 //! Reading the log back.
 
-use tidelog_disk::{Disk, DiskError};
+use tidelog_disk::{Disk, DiskError, fails_there_alone};
 
 use crate::frame::{self, BatchPart, FRAME_HEADER_SIZE};
 use crate::header::{Header, Salt};
@@ -28,12 +28,16 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     ///
-    /// What the disk says.
-    pub fn read_at(&self, file: LogFile, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        match self.writer_of(file) {
-            Some(writer) if offset >= writer.written => read_buffer(writer, offset, buf),
-            _ => self.files[file.index()].read_at(offset, buf),
+    /// [`ReadError::Damaged`] if the device cannot read these bytes, though it reads others.
+    pub fn read_at(&self, file: LogFile, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        if let Some(writer) = self.writer_of(file).filter(|writer| offset >= writer.written) {
+            return Ok(read_buffer(writer, offset, buf)?);
         }
+        let disk = &self.files[file.index()];
+        disk.read_at(offset, buf).map_err(|error| match fails_there_alone(disk, &error) {
+            true => ReadError::Damaged { offset },
+            false => error.into(),
+        })
     }
 
     /// What of a file may still be in memory.

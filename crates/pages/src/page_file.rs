@@ -3,11 +3,12 @@
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE};
+use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE, fails_there_alone};
 use tidelog_journal::Witness;
 use tidelog_types::limits::PAGE_SIZE;
 
 use crate::OpenError;
+use crate::error::StoreError;
 
 const MAGIC: [u8; 8] = *b"TIDEPAGE";
 const FORMAT_VERSION: u32 = 1;
@@ -229,10 +230,15 @@ impl<D: Disk> PageFile<D> {
         if self.disk.size() > size { self.disk.set_size(size) } else { Ok(()) }
     }
 
-    /// Reads the pages from `first` on into `buf`.
-    pub fn read(&self, first: Slot, buf: &mut [u8]) -> Result<(), DiskError> {
+    /// Reads the pages from `first` on into `buf`; they are damaged if the device cannot read them,
+    /// though it reads others.
+    pub fn read(&self, first: Slot, buf: &mut [u8]) -> Result<(), StoreError> {
         assert!(buf.len().is_multiple_of(PAGE_SIZE), "BUG: part of a page");
-        self.disk.read_at(first.offset(), buf)
+        let read = self.disk.read_at(first.offset(), buf);
+        read.map_err(|error| match fails_there_alone(&self.disk, &error) {
+            true => StoreError::Damaged { what: format!("slot {}", first.number()) },
+            false => error.into(),
+        })
     }
 
     /// Writes these pages from `first` on.

@@ -17,7 +17,8 @@ impl Disk for CrashDisk {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
         let mut device = self.device.lock();
-        if device.enter(self.file)?.is_some() {
+        let has_fault = device.enter(self.file)?.is_some();
+        if has_fault || !device.files[self.file].is_readable(offset, buf.len()) {
             return Err(failed());
         }
         device.files[self.file].now.read(offset, buf)?;

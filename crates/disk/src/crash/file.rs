@@ -37,6 +37,8 @@ pub(super) struct FileState {
     pub poisoned: bool,
     /// Blocks that nobody has written and that take up no room, where a device has such.
     holes: BTreeSet<u64>,
+    /// Bytes that no call can read: the device is worn out there, whoever opens the file.
+    pub unreadable: Vec<Range<u64>>,
 }
 
 impl FileState {
@@ -79,6 +81,12 @@ impl FileState {
                 self.unflushed.entry(sector).or_default().push((clock, block));
             }
         }
+    }
+
+    /// Whether these bytes can be read at all.
+    pub fn is_readable(&self, offset: u64, count: usize) -> bool {
+        let end = offset.saturating_add(count as u64);
+        !self.unreadable.iter().any(|worn| worn.start < end && offset < worn.end)
     }
 
     /// Whether a write would put anything but zeros and what was there.
@@ -232,7 +240,8 @@ impl FileState {
     fn at_rest(&self, image: Image) -> Self {
         let (name, now, mut holes) = (self.name.clone(), image.clone(), self.holes.clone());
         drop(holes.split_off(&(now.len() as u64 / BLOCK)));
-        Self { name, durable: image, now, holes, ..Self::default() }
+        let unreadable = self.unreadable.clone();
+        Self { name, durable: image, now, holes, unreadable, ..Self::default() }
     }
 
     /// The file after its owner was killed, for the next one.
@@ -244,6 +253,7 @@ impl FileState {
             unflushed: self.unflushed.clone(),
             sizes: self.sizes.clone(),
             holes: self.holes.clone(),
+            unreadable: self.unreadable.clone(),
             ..Self::default()
         }
     }

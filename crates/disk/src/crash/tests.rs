@@ -355,3 +355,17 @@ fn holes_take_up_no_room_after_a_crash_either() {
         file.set_size(20 * BLOCK_SIZE as u64).expect("no room is needed");
     }
 }
+
+#[test]
+fn bytes_that_cannot_be_read_cost_no_others_and_stay_so_whoever_comes() {
+    let device = CrashDevice::new();
+    device.file("a").write_at(0, &[1; 4 * SECTOR_SIZE]).expect("room");
+    let sector = SECTOR_SIZE as u64;
+    device.make_unreadable("a", sector..2 * sector);
+    for device in [device.clone(), device.kill(), device.crash(&mut |versions| versions - 1)] {
+        let disk = device.file("a");
+        let can_read = |offset, count| disk.read_at(offset, &mut vec![0; count]).is_ok();
+        assert!(can_read(0, SECTOR_SIZE) && can_read(2 * sector, 2 * SECTOR_SIZE));
+        assert!(!can_read(0, SECTOR_SIZE + 1) && !can_read(2 * sector - 1, 1));
+    }
+}

@@ -46,17 +46,17 @@ impl<D: Disk> Store<D> {
         Ok(self.log.read_frame(at)?)
     }
 
-    /// Fills `bytes` from a place on, whatever is there.
+    /// Fills `bytes` from a place on, whatever is there. They are damaged if the device cannot read
+    /// them, though it reads others.
     fn read_at(&self, at: PageAt, bytes: &mut [u8]) -> Result<(), StoreError> {
         match at {
-            PageAt::Log(file, offset) => self.log.read_at(file, offset, bytes)?,
-            PageAt::Slot(slot) => self.pages.read(slot, bytes)?,
+            PageAt::Log(file, offset) => Ok(self.log.read_at(file, offset, bytes)?),
+            PageAt::Slot(slot) => self.pages.read(slot, bytes),
         }
-        Ok(())
     }
 
-    /// Gives the pages in these places, and the numbers of those that are not what was written.
-    /// Those that lie side by side on the device are read with one call.
+    /// Gives the pages in these places, and the numbers of those that are not what was written, or
+    /// cannot be read. Those that lie side by side on the device are read with one call.
     pub fn fetch_all(&mut self, places: &[PagePlace]) -> Result<Fetched, StoreError> {
         let mut found: Vec<Option<Page>> =
             places.iter().map(|place| self.pool.get(place.key)).collect();
@@ -65,13 +65,19 @@ impl<D: Disk> Store<D> {
         missing.sort_unstable_by_key(|index| places[*index].at);
         for run in missing.chunk_by(|one, next| places[*next].at.follows(places[*one].at)) {
             let mut bytes = vec![0; run.len() * PAGE_SIZE];
-            self.read_at(places[run[0]].at, &mut bytes)?;
-            for (index, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
-                match places[*index].checked(bytes) {
+            let is_read = match self.read_at(places[run[0]].at, &mut bytes) {
+                Err(StoreError::Damaged { .. }) => false,
+                read => read.map(|()| true)?,
+            };
+            for (index, bytes) in run.iter().zip(bytes.chunks_exact_mut(PAGE_SIZE)) {
+                let place = &places[*index];
+                // Beside a page that the device cannot read are others that it can.
+                let read = if is_read { Ok(()) } else { self.read_at(place.at, bytes) };
+                match read.and_then(|()| place.checked(bytes)) {
                     Err(StoreError::Damaged { .. }) => {}
                     page => {
                         let page = page?;
-                        self.pool.insert(places[*index].key, page.clone());
+                        self.pool.insert(place.key, page.clone());
                         found[*index] = Some(page);
                     }
                 }
