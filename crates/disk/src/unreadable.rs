@@ -10,3 +10,43 @@ pub fn fails_there_alone<D: Disk>(disk: &D, error: &DiskError) -> bool {
     let mut block = vec![0; BLOCK_SIZE];
     is_of_a_place && [0, BLOCK_SIZE as u64].iter().any(|at| disk.read_at(*at, &mut block).is_ok())
 }
+
+/// Fills `buf` from `offset` on. In place of blocks that the device cannot read, though it reads
+/// others, are zeros, and `lost` is told where each of them begins.
+///
+/// # Errors
+///
+/// What the disk says if it reads nothing any more.
+pub fn read_around<D: Disk>(
+    disk: &D,
+    offset: u64,
+    buf: &mut [u8],
+    lost: &mut dyn FnMut(u64),
+) -> Result<(), DiskError> {
+    match disk.read_at(offset, buf) {
+        Err(error) if fails_there_alone(disk, &error) => {}
+        read => return read,
+    }
+    let block_size = BLOCK_SIZE as u64;
+    let end = offset + buf.len() as u64;
+    let size = disk.size().max(end);
+    let mut block = vec![0; BLOCK_SIZE];
+    let index = |at: u64| usize::try_from(at).expect("BUG: within a buffer");
+    let mut at = offset - offset % block_size;
+    while at < end {
+        // All of it or nothing, whichever part is wanted.
+        let there = &mut block[..index(block_size.min(size - at))];
+        match disk.read_at(at, there) {
+            Err(error) if fails_there_alone(disk, &error) => {
+                there.fill(0);
+                lost(at);
+            }
+            read => read?,
+        }
+        let (from, to) = (at.max(offset), (at + block_size).min(end));
+        buf[index(from - offset)..index(to - offset)]
+            .copy_from_slice(&there[index(from - at)..index(to - at)]);
+        at += block_size;
+    }
+    Ok(())
+}

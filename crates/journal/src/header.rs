@@ -1,6 +1,6 @@
 //! The header of a log file, which is also its seal.
 
-use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, SECTOR_SIZE};
+use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, SECTOR_SIZE, read_around};
 
 use crate::RecoverError;
 
@@ -143,8 +143,9 @@ impl Header {
     pub fn read<D: Disk>(disk: &D) -> Result<HeaderArea, RecoverError> {
         let count = usize::try_from(disk.size()).unwrap_or(usize::MAX).min(AREA_SIZE);
         let mut area = vec![0; count];
-        disk.read_at(0, &mut area)?;
-        if area.iter().all(|byte| *byte == 0) {
+        let mut is_whole_area = true;
+        read_around(disk, 0, &mut area, &mut |_| is_whole_area = false)?;
+        if is_whole_area && area.iter().all(|byte| *byte == 0) {
             return Ok(HeaderArea::Unused);
         }
         let copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));

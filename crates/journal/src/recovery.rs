@@ -36,7 +36,10 @@ pub(crate) fn recover<D: Disk>(
     let mut scanned = scan(&mut window, header, Scanned::START, u64::MAX, visit)?;
     let leftovers = window.leftovers(scanned.end)?;
     let stated = scanned.durable.max(leftovers.durable);
-    let durable = stated.max(header.durable).max(header.state_end);
+    // Whatever could not be read where something may stand was perhaps durable: it is never taken
+    // for a tail that a power cut tore, nor written over.
+    let unread = window.unreadable_end(scanned.end, block_after(leftovers.end.max(scanned.end)));
+    let durable = stated.max(header.durable).max(header.state_end).max(unread);
     let mut damage = Vec::new();
     if scanned.end < durable {
         let found = salvage::salvage(&mut window, header, scanned, durable, visit)?;

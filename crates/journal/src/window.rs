@@ -1,6 +1,8 @@
 //! Part of a log file in memory, and the frames in it.
 
-use tidelog_disk::{Disk, DiskError};
+use std::collections::BTreeSet;
+
+use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, read_around};
 
 use crate::FramePlace;
 use crate::frame::{self, FRAME_HEADER_SIZE, Frame, FrameHead};
@@ -25,6 +27,8 @@ pub(crate) struct Window<'a, D> {
     pub size: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Blocks that could not be read, and have zeros in their place.
+    unreadable: BTreeSet<u64>,
     /// Bytes read at once; longer frames are read by themselves.
     read_size: usize,
 }
@@ -32,7 +36,8 @@ pub(crate) struct Window<'a, D> {
 impl<'a, D: Disk> Window<'a, D> {
     /// Of a file with this header.
     pub fn new(disk: &'a D, header: Header, read_size: usize) -> Self {
-        Self { disk, header, size: disk.size(), start: 0, bytes: Vec::new(), read_size }
+        let (size, unreadable) = (disk.size(), BTreeSet::new());
+        Self { disk, header, size, start: 0, bytes: Vec::new(), unreadable, read_size }
     }
 
     /// `count` bytes at `offset`, `None` if the file ends before. So nothing larger than the file
@@ -54,6 +59,14 @@ impl<'a, D: Disk> Window<'a, D> {
         from.and_then(|from| self.bytes.get(from..)).unwrap_or_default()
     }
 
+    /// Where the blocks end that could not be read: from the block of `from` on, those that begin
+    /// at `limit` or before, and those right behind them. 0 if there are none.
+    pub fn unreadable_end(&self, from: u64, limit: u64) -> u64 {
+        let block_size = BLOCK_SIZE as u64;
+        let blocks = self.unreadable.range(from - from % block_size..);
+        blocks.fold(0, |end, at| if *at <= limit.max(end) { at + block_size } else { end })
+    }
+
     /// Reads `count` bytes at `offset`. What is in memory of them is not read again.
     fn load(&mut self, offset: u64, count: usize) -> Result<(), DiskError> {
         let held = self.held(offset).len();
@@ -61,7 +74,8 @@ impl<'a, D: Disk> Window<'a, D> {
         self.bytes.copy_within(from.., 0);
         self.start = offset;
         self.bytes.resize(count, 0);
-        let read = self.disk.read_at(offset + held as u64, &mut self.bytes[held..]);
+        let lost = &mut |at| self.unreadable.extend([at]);
+        let read = read_around(self.disk, offset + held as u64, &mut self.bytes[held..], lost);
         if read.is_err() {
             self.bytes.clear();
         }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE, fails_there_alone};
+use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE, fails_there_alone, read_around};
 use tidelog_journal::Witness;
 use tidelog_types::limits::PAGE_SIZE;
 
@@ -69,7 +69,7 @@ impl<D: Disk> PageFile<D> {
     pub fn open(disk: D) -> Result<Self, OpenError> {
         let count = usize::try_from(disk.size()).unwrap_or(usize::MAX).min(AREA_SIZE);
         let mut area = vec![0; count];
-        disk.read_at(0, &mut area)?;
+        read_around(&disk, 0, &mut area, &mut |_| {})?;
         let copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));
         // One of a later version says that a later release has begun to write here.
         let version = copies

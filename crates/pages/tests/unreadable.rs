@@ -1,12 +1,13 @@
 //! A device that cannot read some place of a file for good: that place is damage, and no more.
 
 use tidelog_disk::{CrashDevice, SECTOR_SIZE};
-use tidelog_pages::{Append, OwnerId, RequestId, StoreReply, StoreRequest};
+use tidelog_pages::{Append, OwnerId, PageServer, RequestId, StoreReply, StoreRequest};
 use tidelog_testing::store::make::{
     durable, entry_of_own_life as entry, key, page, read_of, storage, timeline,
 };
 use tidelog_testing::store::{
-    Server, append, ask, change_over, new, open, open_document, read, settle,
+    Server, append, ask, change_over, files, log_end, new, open, open_document, read, seed, settle,
+    small_log,
 };
 use tidelog_types::Pgid;
 use tidelog_types::limits::PAGE_SIZE;
@@ -107,4 +108,49 @@ fn a_device_that_reads_nothing_at_all_breaks_the_server() {
     device.make_unreadable("pages", 0..u64::MAX);
     let replies = ask(&mut server, &device, read_of(1, "a", 1..=3));
     assert!(matches!(replies.as_slice(), [StoreReply::Broken { .. }]), "{replies:?}");
+}
+
+/// Goal: a store is opened whose log cannot be read in one place, and says what is lost. Method: a
+/// sector of the page of one document, and one behind the end of the log.
+#[test]
+fn a_store_whose_log_cannot_be_read_in_one_place_is_opened() {
+    let (device, server) = with_documents(0);
+    let end = log_end(&server);
+    drop(server);
+    let worn = device.kill();
+    wear_out_page(&worn, "log-a", 2);
+    let (mut server, report) =
+        PageServer::open_with(files(&worn), seed(&worn), small_log()).expect("it can be read");
+    assert_eq!(report.damage.expect("a page is lost").nameless, 1, "all of `a` was one batch");
+    assert_eq!(read(&mut server, &worn, "b", &[1]), [(Pgid(1), page(9))]);
+
+    let behind = end.next_multiple_of(4096) + 4096;
+    device.make_unreadable("log-a", behind..behind + SECTOR_SIZE as u64);
+    let (mut server, report) =
+        PageServer::open_with(files(&device), seed(&device), small_log()).expect("it is whole");
+    assert_eq!(report.damage, None);
+    assert_eq!(append(&mut server, &device, 4, timeline("c", [2])), [durable(4)]);
+}
+
+/// A change-over that meets what cannot be read is given up, and the log grows.
+#[test]
+fn a_change_over_that_meets_a_page_that_cannot_be_read_is_given_up() {
+    let (device, mut server) = with_documents(0);
+    wear_out_page(&device, "log-a", 2);
+    for ticket in 4..30 {
+        let mut filler = timeline("c", [ticket - 2]);
+        filler.timeline[0].body = vec![1; 10_000];
+        assert_eq!(append(&mut server, &device, ticket, filler), [durable(ticket)]);
+    }
+    assert!(server.to_string().contains("log log-a generation 1"), "{server}");
+}
+
+#[test]
+fn a_page_file_of_which_one_copy_of_the_header_cannot_be_read_is_opened() {
+    for copy in [0, PAGE_SIZE as u64] {
+        let (device, _) = with_documents(1);
+        device.make_unreadable("pages", copy..copy + SECTOR_SIZE as u64);
+        let pages = read(&mut open(&device), &device, "a", &[3]);
+        assert_eq!(pages, [(Pgid(3), page(3))], "copy at {copy}");
+    }
 }
