@@ -35,4 +35,4 @@ pub use memory::MemoryDisk;
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::NativeDisk;
 pub use store_files::StoreFiles;
-pub use unreadable::{fails_there_alone, read_around};
+pub use unreadable::{read_around, read_or_lose};

@@ -1,6 +1,6 @@
 //! Reading the log back.
 
-use tidelog_disk::{Disk, DiskError, fails_there_alone};
+use tidelog_disk::{Disk, DiskError, read_or_lose};
 
 use crate::frame::{self, BatchPart, FRAME_HEADER_SIZE};
 use crate::header::{Header, Salt};
@@ -33,11 +33,8 @@ impl<D: Disk> Log<D> {
         if let Some(writer) = self.writer_of(file).filter(|writer| offset >= writer.written) {
             return Ok(read_buffer(writer, offset, buf)?);
         }
-        let disk = &self.files[file.index()];
-        disk.read_at(offset, buf).map_err(|error| match fails_there_alone(disk, &error) {
-            true => ReadError::Damaged { offset },
-            false => error.into(),
-        })
+        let is_read = read_or_lose(&self.files[file.index()], offset, buf)?;
+        if is_read { Ok(()) } else { Err(ReadError::Damaged { offset }) }
     }
 
     /// What of a file may still be in memory.

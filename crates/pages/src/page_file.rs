@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE, fails_there_alone, read_around};
+use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE, read_around, read_or_lose};
 use tidelog_journal::Witness;
 use tidelog_types::limits::PAGE_SIZE;
 
@@ -234,11 +234,10 @@ impl<D: Disk> PageFile<D> {
     /// though it reads others.
     pub fn read(&self, first: Slot, buf: &mut [u8]) -> Result<(), StoreError> {
         assert!(buf.len().is_multiple_of(PAGE_SIZE), "BUG: part of a page");
-        let read = self.disk.read_at(first.offset(), buf);
-        read.map_err(|error| match fails_there_alone(&self.disk, &error) {
-            true => StoreError::Damaged { what: format!("slot {}", first.number()) },
-            false => error.into(),
-        })
+        if read_or_lose(&self.disk, first.offset(), buf)? {
+            return Ok(());
+        }
+        Err(StoreError::Damaged { what: format!("slot {}", first.number()) })
     }
 
     /// Writes these pages from `first` on.

@@ -1,6 +1,6 @@
 //! A device that cannot read some place of a file for good: that place is damage, and no more.
 
-use tidelog_disk::{CrashDevice, SECTOR_SIZE};
+use tidelog_disk::{CrashDevice, DiskFault, SECTOR_SIZE};
 use tidelog_pages::{Append, OwnerId, PageServer, RequestId, StoreReply, StoreRequest};
 use tidelog_testing::store::make::{
     durable, entry_of_own_life as entry, key, page, read_of, storage, timeline,
@@ -85,6 +85,18 @@ fn a_document_whose_notes_cannot_be_read_is_damaged_and_others_are_opened() {
             panic!("{replies:?}");
         };
         open_document(&mut server, &device, &key("b")).expect("it is there");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_once_is_read_again() {
+    let (device, mut server) = with_documents(1);
+    for call in 1..9 {
+        server.rest();
+        device.fail_call(device.calls() + call, DiskFault::Device);
+        let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+        assert_eq!(opened.first_page, Some(page(1)), "call {call}");
+        assert_eq!(read(&mut server, &device, "a", &[1, 2, 3]).len(), 3, "call {call}");
     }
 }
 
