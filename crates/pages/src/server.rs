@@ -39,9 +39,10 @@ use crate::{AppendError, OpenError, RecoveryReport, StoreReply, StoreRequest, Ti
 ///
 /// Requests take effect in the order in which they are served. A read sees what was appended
 /// before it, durable or not, and nothing that was appended later, however many turns it takes.
-/// So replies to `Open`, `Read` and `SyncPrepare` may go out before what they tell of is durable:
-/// an owner that acts on them towards others waits for a ticket of its own, or says hello first,
-/// whose `Ready` covers all that was in the log.
+/// So replies to `Read` and `SyncPrepare` may go out before what they tell of is durable; and those
+/// to `Open`, but not before it is written, since what finds no room never was. An owner that acts
+/// on them towards others waits for a ticket of its own, or says hello first, whose `Ready` covers
+/// all that was in the log.
 #[derive(Debug)]
 pub struct PageServer<D> {
     store: Store<D>,
@@ -160,7 +161,16 @@ impl<D: Disk> PageServer<D> {
 
     /// Whether requests have to wait.
     fn is_held_up(&self) -> bool {
-        self.recording.is_some() || self.is_taking_back || self.is_filled()
+        let is_at_work = self.recording.is_some() || self.is_taking_back;
+        let is_opening_held = self.waiting.next_opens().is_some_and(|it| self.is_held_back(it));
+        is_at_work || self.is_filled() || is_opening_held
+    }
+
+    /// Whether something of this document waits until it may be written, and may find no room then.
+    fn is_held_back(&self, document: &DocumentKey) -> bool {
+        let number = self.store.catalog().numbers.get(document);
+        let is_unwritten = number.is_some_and(|number| !self.store.is_written(*number));
+        !self.is_lost && is_unwritten && !self.store.may_write()
     }
 
     /// Whether as much as may be kept in memory waits there until something may be written.

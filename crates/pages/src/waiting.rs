@@ -113,6 +113,13 @@ impl WaitingLine {
         self.line.push_back((owner, Waiting::Left));
     }
 
+    /// The document that is opened next, if that is what comes next.
+    pub fn next_opens(&self) -> Option<&DocumentKey> {
+        let (_, Waiting::Request(request)) = self.line.front()? else { return None };
+        let StoreRequest::Open { document } = &**request else { return None };
+        Some(document)
+    }
+
     /// Puts back what came first.
     pub fn put_back(&mut self, owner: OwnerId, request: StoreRequest) {
         let waiting = Waiting::Request(Box::new(request));

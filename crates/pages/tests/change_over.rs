@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use tidelog_disk::{CrashDevice, DiskFault};
 use tidelog_pages::{
-    AppendError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+    AppendError, Cursor, Direction, OwnerId, PageServer, RequestId, StoreOptions, StoreReply,
+    StoreRequest, Ticket, Urgency,
 };
 use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
-    durable, entry, key, lsn, page, read_of, request, storage, timeline,
+    TIMELINE, durable, entry, frame, key, lsn, page, read_of, request, storage, timeline,
 };
 use tidelog_testing::store::{
     OWNER, Server, files, log_end, observe, open, open_document, open_with, poll_all, seed, settle,
@@ -82,8 +83,15 @@ fn reads_and_appends_are_served_at_each_step_of_a_change_over() {
     assert_eq!(opened.timeline.map(|it| it.range.end().get()), Some(ticket + 47));
 }
 
+/// A read of the entry of the timeline `b` at this LSN, and what follows it.
+fn last_entry_of_b(at: u64) -> StoreRequest {
+    let cursor = Cursor { journal: TIMELINE, at: lsn(at), direction: Direction::Forwards };
+    let (request, urgency) = (RequestId(5), Urgency::User);
+    StoreRequest::Entries { request, urgency, document: key("b"), cursor, count: u32::MAX }
+}
+
 #[test]
-fn what_is_appended_while_batches_are_held_is_seen_at_once_and_durable_in_the_new_log() {
+fn what_is_appended_while_batches_are_held_is_read_at_once_and_durable_in_the_new_log() {
     let (device, mut server) = about_to_change_over(100);
     device.hold_flushes(true);
     let before = generation(&server);
@@ -96,12 +104,12 @@ fn what_is_appended_while_batches_are_held_is_seen_at_once_and_durable_in_the_ne
         server.serve(OWNER, request(ticket, timeline("b", [46 + ticket])));
         server.flush();
         held += u64::from(!server.to_string().contains(&format!("written {}", ticket + 2)));
-        server.serve(READER, StoreRequest::Open { document: key("b") });
-        let opened = server.poll().into_iter().find_map(|(_, reply)| match reply {
-            StoreReply::Opened { state, .. } => state?.timeline,
+        server.serve(READER, last_entry_of_b(46 + ticket));
+        let read = server.poll().into_iter().find_map(|(_, reply)| match reply {
+            StoreReply::Frames { frames, .. } => Some(frames),
             _ => None,
         });
-        assert_eq!(opened.map(|timeline| timeline.range.end().get()), Some(ticket + 47));
+        assert_eq!(read, Some(vec![frame(46 + ticket)]));
         device.complete_flushes();
     }
     assert!((1..4).contains(&held), "held for {held} flushes");

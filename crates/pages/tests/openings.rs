@@ -2,7 +2,7 @@
 //! disks.
 
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskFault, MemoryDisk, StoreFiles};
-use tidelog_pages::{OpenError, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
+use tidelog_pages::{OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_testing::store::make::{
     durable, entry_of_own_life as entry, key, request, storage, timeline,
 };
@@ -71,6 +71,91 @@ fn hello_is_answered_after_a_torn_tail_whenever_flushes_complete() {
         server.flush();
         let replies = settle(&mut server, &left);
         assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{replies:?}");
+    }
+}
+
+/// Goal: nobody is told of an append that may still find no room. Method: a document is opened
+/// while a change-over holds an append to it back, at each step of it in turn, and there is no room
+/// at one of the next calls, or there is.
+#[test]
+fn a_document_is_opened_once_what_was_appended_to_it_is_written() {
+    let (mut held, mut full) = (0, 0);
+    for (nth, fails) in (0..40).flat_map(|nth| (0..12).map(move |call| (nth, call))) {
+        let (device, mut server) = new();
+        let pages: Vec<(u32, u8)> = (1..=40).map(|pgid| (pgid, 1)).collect();
+        server.serve(OWNER, request(1, storage("a", [entry(1, 2, 40, &pages)])));
+        server.serve(OWNER, request(2, timeline("b", 1..50)));
+        server.flush();
+        device.hold_flushes(true);
+        for _ in 0..nth {
+            if !server.wants_poll() {
+                device.complete_flushes();
+            }
+            server.poll();
+        }
+        server.serve(OWNER, request(3, timeline("b", [50])));
+        server.flush();
+        if !server.holds_back() {
+            continue;
+        }
+        held += 1;
+        device.fail_call(device.calls() + fails, DiskFault::Full);
+        server.serve(OwnerId(2), StoreRequest::Open { document: key("b") });
+        server.serve(OwnerId(3), StoreRequest::Open { document: key("a") });
+        let mut replies = poll_all(&mut server);
+        while server.holds_back() {
+            assert!(replies.is_empty(), "step {nth}: what is in memory alone was told");
+            device.complete_flushes();
+            replies = poll_all(&mut server);
+        }
+        replies.extend(settle(&mut server, &device));
+        if server.is_broken() {
+            continue;
+        }
+        let is_full = replies.iter().any(|it| matches!(it, StoreReply::AppendFailed { .. }));
+        full += u32::from(is_full);
+        let opened = replies.iter().find_map(|reply| match reply {
+            StoreReply::Opened { document, state, .. } if *document == key("b") => state.as_ref(),
+            _ => None,
+        });
+        if opened.is_none() {
+            eprintln!(
+                "{nth} {fails} {server} waits {} {:?}",
+                server.wants_poll(),
+                replies
+                    .iter()
+                    .map(|it| format!("{it:?}").chars().take(90).collect::<String>())
+                    .collect::<Vec<_>>()
+            );
+        }
+        let state = opened.and_then(|state| state.timeline.as_ref()).expect("it is there");
+        let end = if is_full { 50 } else { 51 };
+        assert_eq!(state.range.end().get(), end, "step {nth}, call {fails}");
+    }
+    assert!(held > 2 && full > 0, "{held} held, {full} full");
+}
+
+/// What is in memory is all that there is of it then.
+#[test]
+fn a_document_that_waited_to_be_opened_is_opened_once_the_files_are_lost() {
+    for nth in 0..40 {
+        let (device, mut server) = new();
+        let pages: Vec<(u32, u8)> = (1..=40).map(|pgid| (pgid, 1)).collect();
+        server.serve(OWNER, request(1, storage("a", [entry(1, 2, 40, &pages)])));
+        server.flush();
+        device.hold_flushes(true);
+        for _ in 0..nth {
+            if !server.wants_poll() {
+                device.complete_flushes();
+            }
+            server.poll();
+        }
+        server.serve(OWNER, request(3, timeline("b", [1])));
+        server.flush();
+        server.serve(OwnerId(2), StoreRequest::Open { document: key("b") });
+        server.lose();
+        let replies = poll_all(&mut server);
+        assert!(replies.iter().any(|it| matches!(it, StoreReply::Opened { .. })), "{replies:?}");
     }
 }
 

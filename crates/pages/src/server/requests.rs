@@ -125,7 +125,7 @@ impl<D: Disk> PageServer<D> {
     fn open_document(&mut self, owner: OwnerId, document: DocumentKey) -> Result<(), StoreError> {
         // Write first, so a full device is reported before we say where the document stands.
         self.write_log()?;
-        if self.is_taking_back {
+        if self.is_taking_back || self.is_held_back(&document) {
             // Before what its owner did later.
             self.waiting.put_back(owner, StoreRequest::Open { document });
             return Ok(());
