@@ -206,18 +206,16 @@ impl<D: Disk> Store<D> {
     }
 
     /// Makes room in the page file for all pages that are in the log or on their way there. What
-    /// may take the last room there is brings no pages, and is not held up by those of others.
+    /// may take the last room there is brings no pages, and is not held up by those of others: a
+    /// power cut may have taken back what the file had grown by.
     fn reserve_slots(&mut self) -> Result<(), StoreError> {
         let has_more = self.log.written() < self.log.committed() || self.log.is_amid_parts();
-        if !has_more || !self.log.may_write() {
+        if !has_more || !self.log.may_write() || !self.log.needs_reserve() {
             return Ok(());
         }
         let slots = self.catalog.extents.slots();
         let ahead = if self.space.is_plenty() { slots.min(AHEAD_SLOTS_MAX) } else { 0 };
-        match self.pages.reserve(&(slots..=slots.saturating_add(ahead))) {
-            Err(error) if error.is_full() && !self.log.needs_reserve() => Ok(()),
-            reserved => Ok(reserved?),
-        }
+        Ok(self.pages.reserve(&(slots..=slots.saturating_add(ahead)))?)
     }
 
     /// Whether something may be written now.

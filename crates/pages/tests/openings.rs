@@ -6,7 +6,8 @@ use tidelog_pages::{OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreRep
 use tidelog_testing::store::make::{
     durable, entry_of_own_life as entry, key, request, storage, timeline,
 };
-use tidelog_testing::store::{OWNER, append, files, new, open, poll_all, seed, settle};
+use tidelog_testing::store::{OWNER, append, files, new, open, open_with, poll_all, seed, settle};
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{Epoch, Life};
 
 /// Goal: a tab that takes the store over waits for one flush. Method: flushes are held while it is
@@ -157,6 +158,31 @@ fn a_document_that_waited_to_be_opened_is_opened_once_the_files_are_lost() {
         let replies = poll_all(&mut server);
         assert!(replies.iter().any(|it| matches!(it, StoreReply::Opened { .. })), "{replies:?}");
     }
+}
+
+/// Goal: whoever comes first after a power cut does not wait for room that pages of others need.
+/// Method: the page file has grown for the pages of an append, and the power cut takes that back.
+#[test]
+fn what_brings_no_pages_does_not_make_the_page_file_longer() {
+    let device = CrashDevice::new();
+    let open = |device| open_with(device, StoreOptions::default());
+    let mut server = open(&device);
+    let pages: Vec<(u32, u8)> = (1..=100).map(|pgid| (pgid, 1)).collect();
+    // Its header is flushed before.
+    append(&mut server, &device, 1, timeline("b", [1]));
+    append(&mut server, &device, 2, storage("a", [entry(1, 2, 100, &pages)]));
+    let size = |device: &CrashDevice| device.bytes_of("pages").expect("a file").len();
+    let left = device.crash(&mut |_| 0);
+    let short = size(&left);
+    assert!(short < 100 * PAGE_SIZE && size(&device) > 100 * PAGE_SIZE);
+    let mut server = open(&left);
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+    server.flush();
+    let replies = settle(&mut server, &left);
+    assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{replies:?}");
+    assert_eq!(size(&left), short);
+    append(&mut server, &left, 3, storage("a", [entry(2, 3, 100, &[(1, 2)])]));
+    assert!(size(&left) > 100 * PAGE_SIZE, "there is room for what is in the log");
 }
 
 #[test]
