@@ -94,6 +94,8 @@ impl PageLinks {
         let says = |at| number(page, at).unwrap_or(0);
         // Pages of another size, with something behind them, or that are moved to the end.
         self.is_malformed |= page[16..18] != [0x10, 0] || page[20] != 0 || says(52) != 0;
+        // Files that SQLite would not write to, and those with texts in UTF-16.
+        self.is_malformed |= page[18..20] != [1, 1] || says(56) != 1;
         // Else SQLite goes by the file.
         self.size = (says(24) == says(92)).then(|| says(28));
         self.free = (says(32), says(36));
@@ -334,7 +336,8 @@ mod tests {
     /// Those of a file that begins as it must.
     fn links_of_first() -> PageLinks {
         let mut bytes = [0; PAGE_SIZE];
-        bytes[16] = 0x10;
+        bytes[16..20].copy_from_slice(&[0x10, 0, 1, 1]);
+        bytes[59] = 1;
         let mut links = PageLinks::default();
         links.note(&Page::new(&bytes).expect("a page"), 131_072);
         assert!(!links.is_malformed);

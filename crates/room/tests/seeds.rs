@@ -531,12 +531,62 @@ fn each_page_of_a_seed_stands_in_one_place() {
         write(file, page, 0, root_of("_tidelog_timeline"));
     };
     let other_size: Change<'_> = &|file, _| write(file, 1, 28, file.len() / PAGE_SIZE - 1);
-    let changes = [free_leaf, free_trunk, child, long_value, other_size];
+    // SQLite opens it for reading alone, or takes its texts for others.
+    let write_version: Change<'_> = &|file, _| file[18] = 2;
+    let utf_16: Change<'_> = &|file, _| write(file, 1, 56, 2);
+    let changes = [free_leaf, free_trunk, child, long_value, other_size, write_version, utf_16];
     for (index, change) in changes.into_iter().enumerate() {
         let heard = taken_from(seed_with(MANY_PAGES, change));
         let reason = "a seed with pages in the place of others".to_owned();
         assert_eq!(*refusal(&heard), Refusal::Protocol { reason }, "{index}: {heard:?}");
     }
+}
+
+/// Goal: who hands a document over takes no thread of the server for long. Method: a file of a few
+/// pages, each of which names the next one hundreds of times, as the table does that SQLite reads
+/// whenever it opens a file.
+#[test]
+fn a_seed_whose_schema_names_pages_again_and_again_is_not_read() {
+    let interior = |page: &mut [u8], start: usize, next: u8| {
+        let cells = start + 12;
+        let count = (PAGE_SIZE - cells) / 7;
+        page[start..cells].copy_from_slice(&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, next]);
+        page[start + 3..start + 5]
+            .copy_from_slice(&u16::try_from(count).expect("few").to_be_bytes());
+        for index in 0..count {
+            let at = PAGE_SIZE - 5 * (index + 1);
+            page[at..at + 5].copy_from_slice(&[0, 0, 0, next, 1]);
+            let pointer = u16::try_from(at).expect("within").to_be_bytes();
+            page[cells + 2 * index..cells + 2 * index + 2].copy_from_slice(&pointer);
+        }
+    };
+    let seed = seed_with("select 1", |file, _| {
+        for number in 1..6 {
+            let page = &mut file[(number - 1) * PAGE_SIZE..number * PAGE_SIZE];
+            let start = if number == 1 { 100 } else { 0 };
+            interior(page, start, u8::try_from(number + 1).expect("few"));
+        }
+    });
+    let ToRoom::Seed { db_pages, .. } = &seed else { panic!("a seed") };
+    assert!(*db_pages >= 6, "{db_pages} are too few");
+    let heard = taken_from(seed);
+    let reason = "a seed with pages in the place of others".to_owned();
+    assert_eq!(*refusal(&heard), Refusal::Protocol { reason }, "{heard:?}");
+}
+
+/// Goal: what a client may say of a timeline's end is no place behind which nothing can be said.
+/// Method: a document is handed over in which one has come as far as LSNs go, and goes on there.
+#[test]
+fn a_timeline_that_has_come_to_its_end_takes_no_frame() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    let timeline = hex(&[ANN.0 as u8; 16]);
+    let row = format!("insert into _tidelog_timeline values (x'{timeline}', {LSN_MAX}, x'', 1)");
+    scene.say(ANN, seed_after(&row));
+    scene.read_all(ANN, &mut Copy::default());
+    scene.frames(ANN, LSN_MAX, adds(2));
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
 }
 
 /// Goal: nobody brings a journal in which there is no place for whoever writes next. Method: seeds

@@ -120,6 +120,9 @@ impl Connection {
             // SAFETY: the connection is open.
             unsafe { ffi::sqlite3_limit(self.db, limit, value) };
         }
+        // The first of them reads the schema and the statistics: whoever wrote these has not chosen
+        // how long that takes.
+        self.guard.watch();
         for pragma in flags::PRAGMAS {
             self.run(Origin::System, pragma, &no_values, &mut |_| Ok(()))?;
         }
@@ -129,7 +132,6 @@ impl Connection {
             self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
         }
         self.scripts = Scripts::default();
-        self.guard.watch();
         Ok(())
     }
 

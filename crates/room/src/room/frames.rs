@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tidelog_document::{Applied, Mutation, Verdict, public_entry};
 use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
+use tidelog_types::limits::LSN_MAX;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn, shortened};
 
@@ -109,6 +110,11 @@ impl Document {
         let known = self.served(timeline)?;
         if lsn > known.wanted {
             let reason = format!("frame {lsn} came where {} was wanted", known.wanted);
+            return Err(Halt::Refuse(Refusal::Protocol { reason }));
+        }
+        // Whoever handed the document over may have said that all before it was applied.
+        if lsn.get() == LSN_MAX {
+            let reason = format!("no frame comes behind {lsn}");
             return Err(Halt::Refuse(Refusal::Protocol { reason }));
         }
         // A life does not come back once another one has gone on in the timeline, and an LSN is not
