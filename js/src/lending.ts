@@ -138,6 +138,7 @@ export class Lending {
       case 'wake':
         if (this.#dueAt > this.#now) break;
         if (this.#state === 'loading') this.#cannotLend('its files do not arrive');
+        else if (this.#state === 'queued') this.#waits();
         else if (this.#isWanted) this.#queue();
         else this.#stop();
         break;
@@ -150,8 +151,14 @@ export class Lending {
   }
 
   #queue(): void {
-    this.#enter('queued', NEVER);
+    this.#enter('queued', this.#now + LOAD_MS);
     this.#emit({ type: 'queue' });
+  }
+
+  /** Another tab is to serve us, and nothing comes to this one meanwhile. */
+  #waits(): void {
+    this.#hasTried = true;
+    this.#dueAt = NEVER;
   }
 
   #spawn(): void {

@@ -71,7 +71,9 @@ class NotOnServers extends Error {
  * const { Provider, useLive, useMutate } = createHooks(todos);
  *
  * function List() {
- *   const { rows, error, state } = useLive<Todo>('select id, title from todo');
+ *   const { rows, error, state } = useLive<{ id: string; title: string }>(
+ *     'select id, title from todo',
+ *   );
  *   const { add } = useMutate({ onRejected: ({ reason }) => alert(reason) });
  *   if (error) return <p>{error.message}</p>;
  *   if (state === 'loading') return <p>Loading</p>;

@@ -178,6 +178,7 @@ export class Tab {
         break;
       case 'show':
         this.#tryShutSoon();
+        this.#giveTime();
         link.show(this.#now);
         break;
       case 'wake':
@@ -694,6 +695,15 @@ export class Tab {
     }
   }
 
+  /** What was asked before the page was put aside is asked of the next core. */
+  #giveTime(): void {
+    for (const call of this.#calls.values()) {
+      if (call.until === NEVER || call.kind === 'destroy') continue;
+      call.until = Math.max(call.until, this.#now + CALL_MS);
+      this.#wakeAt(call.until);
+    }
+  }
+
   #lend(input: LendingInput): void {
     this.#out.push(...this.#lending.step(this.#now, input));
     this.#wakeAt(this.#lending.dueAt);
@@ -728,6 +738,8 @@ export class Tab {
     }
     if (this.#link.isConnected) this.#reopenWaiting();
     if (isAloneOver) this.#askHeldBack();
+    // A timer may come before the page is told that it is back.
+    const isAside = this.#link.stage === 'hidden';
     let isDeletionLate = false;
     for (const [number, call] of this.#calls) {
       if (call.againAt <= now) {
@@ -735,6 +747,7 @@ export class Tab {
         if (this.#canAsk(call)) this.#ask(number, call);
       }
       if (call.until > now) this.#wakeAt(call.until);
+      else if (isAside && call.kind !== 'destroy') continue;
       else if (wasSuspended && !call.spared) {
         call.spared = true;
         call.until = now + SPARED_MS;
@@ -754,7 +767,10 @@ export class Tab {
       this.#wakeAt(againAt);
       if (aloneUntil > this.#now) this.#wakeAt(aloneUntil);
     }
-    for (const { againAt, until } of this.#calls.values()) this.#wakeAt(Math.min(againAt, until));
+    for (const { againAt, until } of this.#calls.values()) {
+      this.#wakeAt(againAt);
+      if (until > this.#now) this.#wakeAt(until);
+    }
   }
 
   #post(kind: keyof ToCore, message: object): void {

@@ -40,9 +40,13 @@ export async function openBlocks(
     held = undefined;
     throw error;
   }
-  const database = await open(indexedDB.open('tidelog', VERSION), (made) => {
+  const opening = indexedDB.open('tidelog', VERSION);
+  const database = await open(opening, (made) => {
     made.createObjectStore('blocks').put(Date.now(), MADE);
   }).catch((error) => {
+    // Where it was being made, the request says only that this was broken off.
+    const why = [error, opening.transaction?.error];
+    if (why.some((it) => it?.name === 'QuotaExceededError')) throw new Unopened('full', error);
     if (error.name !== 'VersionError') throw error;
     listen(lost);
     throw new Unopened('newer-format', error);

@@ -5,8 +5,8 @@
  * done. Everything that comes before the WebAssembly is there waits in order.
  */
 
+import type { Bytes } from '../../js/dist/codec.js';
 import type {
-  Bytes,
   DocumentName,
   FromTab,
   Hello,

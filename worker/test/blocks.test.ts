@@ -283,6 +283,17 @@ describe('that a database is deleted is heard where its store', () => {
     expect([lost.mock.calls.length, databases.openCount]).toEqual([1, 0]);
   });
 
+  test.each(['QuotaExceededError', 'AbortError'])('finds no room: %s', async (name) => {
+    const { openBlocks } = await import('../src/blocks.js');
+    const transaction = { error: new DOMException('full', 'QuotaExceededError') };
+    const request = { error: new DOMException('full', name), transaction, onerror: () => {} };
+    vi.spyOn(databases, 'open').mockImplementation(() => {
+      setTimeout(() => request.onerror());
+      return request;
+    });
+    await expect(openBlocks(pass, pass, pass)).rejects.toMatchObject({ kind: 'full' });
+  });
+
   test('is damaged, and the database gone before anybody could listen', async () => {
     const { openBlocks } = await import('../src/blocks.js');
     const lost = vi.fn();

@@ -22,6 +22,17 @@ test('W14: a download that never ends fails the call at last', () => {
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 
+test('W14: a tab to which nothing comes, since another one is to serve it, waits no longer', () => {
+  const stage = new Stage();
+  const call = stage.call('open', { handle: stage.tab.newHandle() });
+  stage.connect();
+  stage.step({ type: 'welcome', core: stage.core, lock: 'lock' });
+  stage.pass(18_000);
+  expect(stage.errors(call)).toEqual([]);
+  stage.pass(3_000);
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
 test('a local document takes the time that its server needs, while that takes something in', () => {
   const stage = new Stage();
   stage.work();
@@ -120,6 +131,25 @@ test('W17: who was suspended hears what came meanwhile before anything is given 
   stage.now += 60_000;
   stage.step({ type: 'wake' });
   expect(stage.errors(silent!)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('W22: what was asked before a page was put aside has its time once it is back', () => {
+  for (const isTimerFirst of [true, false]) {
+    const { stage, handle } = opened();
+    const call = stage.call('query', { handle });
+    stage.step({ type: 'hide' });
+    const later = stage.call('query', { handle });
+    stage.now += 60_000;
+    if (isTimerFirst) stage.step({ type: 'wake' });
+    stage.step({ type: 'show' });
+    stage.pass(7_000);
+    expect([stage.errors(call), stage.errors(later)]).toEqual([[], []]);
+    stage.work().reopen();
+    stage.pass(3_000);
+    for (const late of [call, later]) {
+      expect(stage.errors(late)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+    }
+  }
 });
 
 test('a mutation that is not durable in time may still become so', () => {
