@@ -103,6 +103,8 @@ pub struct Room {
     overdue_count: u32,
     /// Whether it has as little time for that as while others wait.
     is_pressed: bool,
+    /// Whether it runs anything for now.
+    may_run: bool,
     /// Pages on their way to the disk beyond which it runs no more.
     pages_in_flight_max: usize,
     /// Those who would like to, once it is known what became of that, in the order in which they
@@ -249,6 +251,7 @@ impl Room {
             seed_progress: None,
             overdue_count: 0,
             is_pressed: false,
+            may_run: true,
             pages_in_flight_max,
             offers: VecDeque::new(),
             has_abandoned: false,
@@ -355,6 +358,19 @@ impl Room {
     pub fn is_held_up(&self) -> bool {
         let is_free = self.queue.front().is_some_and(|work| self.is_free_for(work));
         self.pages_in_flight_max == 0 && self.outbox.held() == 0 && is_free
+    }
+
+    /// Whether it may run anything from now on. If not, it still takes in what it is told, and tells
+    /// what is durable.
+    pub fn let_run(&mut self, may_run: bool) {
+        self.may_run = may_run;
+    }
+
+    /// Whether it would run something if it [might](Self::let_run).
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        let is_free = |work: &Work| work.needs_document() && self.is_free_for(work);
+        !self.may_run && !self.is_full() && self.queue.front().is_some_and(is_free)
     }
 
     /// How many bytes of pages were fetched for that run.
@@ -498,7 +514,7 @@ impl Room {
     /// Whether the work at the front of the queue could be gone on with now.
     fn can_work(&self) -> bool {
         let Some(work) = self.queue.front() else { return false };
-        self.is_free_for(work) && (!work.needs_document() || !self.is_full())
+        self.is_free_for(work) && (!work.needs_document() || (self.may_run && !self.is_full()))
     }
 
     /// Whether it could but for how much is on its way to the disk.

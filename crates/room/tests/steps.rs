@@ -190,6 +190,29 @@ fn what_is_not_durable_holds_up_what_comes_after_it() {
 }
 
 #[test]
+fn a_room_that_may_run_nothing_tells_what_is_durable_and_goes_on_once_it_may() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open(ANN);
+    scene.read_all(ANN, &mut Copy::default());
+    scene.holds_durable = true;
+    scene.frames(ANN, 1, adds(1));
+    scene.holds_durable = false;
+    scene.room.let_run(false);
+    assert!(!scene.room.is_held_back(), "there is nothing to run");
+    scene.frames(ANN, 2, adds(1));
+    for reply in std::mem::take(&mut scene.held) {
+        scene.settle(RoomInput::Store(reply));
+    }
+    let heard: Vec<FromRoom> = std::iter::from_fn(|| scene.read(ANN)).collect();
+    assert!(matches!(heard[..], [FromRoom::Entry(_), FromRoom::Acked { .. }]), "{heard:?}");
+    assert!(scene.room.is_held_back() && !scene.room.wants_step());
+    scene.room.let_run(true);
+    assert!(!scene.room.is_held_back() && scene.room.wants_step());
+    scene.settle(RoomInput::GoOn);
+    assert_eq!(scene.room.counts().applied, 2);
+}
+
+#[test]
 fn who_has_filled_a_document_with_rejections_waits_for_room_and_nobody_else_does() {
     let limits = Limits { document_pages_max: 20, verdict_pages_max: 8, ..Limits::DEFAULT };
     let mut scene = Scene::new(limits, usize::MAX);

@@ -9,7 +9,7 @@ use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
 
-use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
+use crate::rooms::{Pace, RoomMail, RoomSender, WeakRoomSender};
 
 /// What a message that is no entry counts for in bytes, without the reason in it.
 pub(crate) const SMALL_MESSAGE_SIZE: usize = 256;
@@ -37,6 +37,7 @@ struct Shared {
     /// Bytes in the queue that are not of entries.
     waiting: watch::Sender<usize>,
     entries: Mutex<Entries>,
+    pace: Pace,
 }
 
 /// Entries on their way to the client.
@@ -128,12 +129,17 @@ impl Connection {
             ending: tell,
             waiting: watch::Sender::new(0),
             entries: Mutex::default(),
+            pace: Pace::default(),
         }));
         (connection, ConnectionEnd { queue, ending })
     }
 
     pub(crate) fn id(&self) -> ConnId {
         self.0.id
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.0.pace
     }
 
     pub(crate) fn send(&self, message: FromServer) {

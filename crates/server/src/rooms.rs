@@ -1,6 +1,7 @@
 //! All rooms: each has one task that owns it, and a fixed number of threads runs them in turn.
 
 mod mail;
+mod pace;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 use crate::counters::Counters;
 use crate::store::StoreHandle;
 pub(crate) use mail::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
+pub(crate) use pace::Pace;
 use task::RoomTask;
 
 /// Within which time a question is answered, or whoever asked is told that it is not.
@@ -33,12 +35,16 @@ const WRITE_TURNS: usize = 2;
 pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
 
 /// The threads on which rooms are run, and nothing else: however much rooms have to do, the rest of
-/// the server goes on. A room gives its thread back after each step.
+/// the server goes on. A room gives its thread back after each step, and where its steps take long,
+/// there is always a thread left for others.
 pub(crate) struct RoomThreads(Option<Runtime>);
 
 impl RoomThreads {
     pub(crate) fn start() -> std::io::Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(2, |count| count.get());
+        let cores = std::thread::available_parallelism().map_or(2, |count| count.get());
+        // One more than there are turns of slow rooms, which may take all cores where nobody else
+        // has anything to do.
+        let threads = cores + 1;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("rooms")
@@ -73,6 +79,8 @@ pub(crate) struct Rooms {
     run_turns: Arc<Semaphore>,
     /// Of entries where much is on its way: see [`WriteTurn`](turn::WriteTurn).
     write_turns: Arc<Semaphore>,
+    /// Of steps that take long: see [`SlowTurn`](turn::SlowTurn).
+    slow_turns: Arc<Semaphore>,
 }
 
 impl Rooms {
@@ -83,6 +91,7 @@ impl Rooms {
         counters: Arc<Counters>,
         threads: Handle,
     ) -> Arc<Self> {
+        let slow_turns = threads.metrics().num_workers().saturating_sub(1).max(1);
         Arc::new(Self {
             rooms: Mutex::default(),
             store,
@@ -92,6 +101,7 @@ impl Rooms {
             threads,
             run_turns: Arc::new(Semaphore::new(1)),
             write_turns: Arc::new(Semaphore::new(WRITE_TURNS)),
+            slow_turns: Arc::new(Semaphore::new(slow_turns)),
         })
     }
 

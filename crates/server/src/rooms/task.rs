@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidelog_pages::{StoreReply, StoreRequest};
-use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
+use tidelog_room::{
+    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ThreadClock,
+};
 use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX};
@@ -17,7 +19,8 @@ use tracing::{debug, error};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
-use super::turn::{RunTurn, Turn, WriteTurn};
+use super::pace::is_slow_step;
+use super::turn::{RunTurn, SlowTurn, Turn, WriteTurn};
 use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
 use crate::counters::{add, move_to};
@@ -104,6 +107,10 @@ pub(super) struct RoomTask {
     swept_at: Option<Instant>,
     run_turn: RunTurn,
     write_turn: WriteTurn,
+    slow_turn: SlowTurn,
+    /// Whether it took long when it last ran something.
+    is_slow: bool,
+    clock: Arc<dyn ThreadClock>,
 }
 
 impl RoomTask {
@@ -144,6 +151,9 @@ impl RoomTask {
             swept_at: None,
             run_turn: Turn::NotNeeded,
             write_turn: Turn::NotNeeded,
+            slow_turn: Turn::NotNeeded,
+            is_slow: false,
+            clock: Arc::new(CpuTime),
         }
     }
 
@@ -155,7 +165,8 @@ impl RoomTask {
             self.limit_in_flight();
             self.step(input);
             self.keep_in_flight();
-            if self.in_flight_size == 0 && self.write_turn.is_taken() {
+            let is_unused = self.in_flight_size == 0 && !self.room.is_held_back();
+            if is_unused && self.write_turn.is_taken() {
                 self.write_turn = Turn::NotNeeded;
             }
             if self.keep() > self.kept_size_max() {
@@ -192,6 +203,11 @@ impl RoomTask {
             if self.room.is_held_up() && matches!(self.write_turn, Turn::NotNeeded) {
                 self.write_turn = Turn::awaited(&self.rooms.write_turns, ());
             }
+            if self.room.is_held_back() && matches!(self.slow_turn, Turn::NotNeeded) {
+                let own = self.worked_on.as_ref().map(|it| &it.speaker.pace().turns);
+                let turns = own.into_iter().chain([&self.rooms.slow_turns]);
+                self.slow_turn = Turn::awaited_each(turns, ());
+            }
             let is_at_rest = self.room.is_at_rest();
             let stays = if self.room.knows_nothing() { VAIN_ROOM_STAYS } else { EMPTY_ROOM_STAYS };
             let has_to_look = self.space().is_some() || !self.waiting.is_empty();
@@ -207,6 +223,7 @@ impl RoomTask {
                 },
                 read = self.run_turn.comes() => self.owner.ask(read),
                 () = self.write_turn.comes() => return Some(RoomInput::GoOn),
+                () = self.slow_turn.comes() => return Some(RoomInput::GoOn),
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(RoomInput::GoOn);
                 }
@@ -374,7 +391,32 @@ impl RoomTask {
         }
     }
 
+    /// Takes a step, in which nothing is run where that may take long and it is not its turn.
     fn step(&mut self, input: RoomInput) {
+        let speaker = self.worked_on.as_ref().map(|it| it.speaker.clone());
+        let may_run = self.may_run();
+        self.room.let_run(may_run);
+        let before_ns = self.clock.worked_ns();
+        self.take_step(input);
+        if may_run {
+            self.is_slow = is_slow_step(self.clock.worked_ns().saturating_sub(before_ns));
+            if let Some(speaker) = speaker.filter(|_| self.is_slow) {
+                speaker.pace().note_slow_step();
+            }
+            if self.slow_turn.is_taken() {
+                self.slow_turn = Turn::NotNeeded;
+            }
+        }
+        self.room.let_run(self.may_run());
+    }
+
+    fn may_run(&self) -> bool {
+        let is_of_slow = |it: &WorkedOn| it.speaker.pace().is_slow();
+        let is_slow = self.is_slow || self.worked_on.as_ref().is_some_and(is_of_slow);
+        !is_slow || self.slow_turn.is_taken()
+    }
+
+    fn take_step(&mut self, input: RoomInput) {
         let counters = Arc::clone(&self.rooms.counters);
         if let RoomInput::Store(
             StoreReply::AppendFailed { error, .. } | StoreReply::Broken { error },

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use tidelog_pages::StoreRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+type Permits = Vec<OwnedSemaphorePermit>;
+
 /// The turn of a room, until it is given back. They go in the order in which they were asked for.
 pub(super) enum Turn<T> {
     NotNeeded,
     /// Comes with what is to be done then.
-    Awaited(Pin<Box<dyn Future<Output = (OwnedSemaphorePermit, T)> + Send>>),
+    Awaited(Pin<Box<dyn Future<Output = (Permits, T)> + Send>>),
     Taken {
-        _turn: OwnedSemaphorePermit,
+        _turn: Permits,
     },
 }
 
@@ -22,14 +24,32 @@ pub(super) enum Turn<T> {
 /// what is to be read.
 pub(super) type RunTurn = Turn<StoreRequest>;
 
+/// For one step of a room that is [slow](super::pace), or of a client that is: it lasts until that
+/// has ended.
+pub(super) type SlowTurn = Turn<()>;
+
 /// For one entry, which may have 64 MiB: it lasts until that is durable.
 pub(super) type WriteTurn = Turn<()>;
 
 impl<T: Send + 'static> Turn<T> {
     /// Asks for one, to do this then.
     pub(super) fn awaited(turns: &Arc<Semaphore>, what: T) -> Self {
-        let turn = Arc::clone(turns).acquire_owned();
-        Self::Awaited(Box::pin(async { (turn.await.expect("BUG: turns are never closed"), what) }))
+        Self::awaited_each([turns], what)
+    }
+
+    /// Asks for one of each of these, in this order.
+    pub(super) fn awaited_each<'a>(
+        turns: impl IntoIterator<Item = &'a Arc<Semaphore>>,
+        what: T,
+    ) -> Self {
+        let turns: Vec<_> = turns.into_iter().map(|it| Arc::clone(it).acquire_owned()).collect();
+        Self::Awaited(Box::pin(async {
+            let mut permits = Permits::new();
+            for turn in turns {
+                permits.push(turn.await.expect("BUG: turns are never closed"));
+            }
+            (permits, what)
+        }))
     }
 
     pub(super) fn is_taken(&self) -> bool {

@@ -1,3 +1,4 @@
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc as std_mpsc;
 
 use tidelog_document::Doctype;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::large_messages::PERMIT_SIZE;
 use crate::rooms::ANSWER_TAKES;
+use crate::rooms::mail::RoomSender;
 use crate::rooms::tests::{Scene, list};
 
 fn settings() -> RoomSettings {
@@ -676,6 +678,69 @@ async fn a_turn_ends_with_its_run_whatever_else_its_message_brings() {
     }
     let after = first.room.counts().rejected;
     assert!(after <= before + 3, "{after} runs had their turn, {before} before the other waited");
+}
+
+/// To this clock each step takes so long.
+#[derive(Debug)]
+struct Steps {
+    take_ns: u64,
+    now_ns: AtomicU64,
+}
+
+impl ThreadClock for Steps {
+    fn worked_ns(&self) -> u64 {
+        self.now_ns.fetch_add(self.take_ns, Ordering::Relaxed)
+    }
+}
+
+/// The room of a document of this client's, with many frames, each of which takes a step that is as
+/// long as that.
+fn busy(
+    scene: &Scene,
+    name: &str,
+    client: &Connection,
+    step_takes: Duration,
+) -> (RoomSender, RoomTask) {
+    let (room, mut task) = scene.task_of(&DocumentKey::new(name, "").expect("a name"));
+    let take_ns = u64::try_from(step_takes.as_nanos()).expect("few");
+    task.clock = Arc::new(Steps { take_ns, now_ns: AtomicU64::new(0) });
+    room.send(message(client, open())).expect("it is there");
+    room.send(message(client, frames())).expect("it is there");
+    (room, task)
+}
+
+const LONG: Duration = Duration::from_millis(21);
+const SHORT: Duration = Duration::from_millis(19);
+
+/// Goal: however many documents burn, others find a thread. Method: rooms whose steps take long, and
+/// one of the same client whose steps do not, which nobody can know; all turns are another room's.
+/// Somebody else's room gets on meanwhile, and they do once there is a turn.
+#[tokio::test]
+async fn a_room_whose_steps_take_long_waits_for_its_turn_and_so_do_all_of_its_client() {
+    let scene = Scene::new(slow_settings());
+    let turns = Arc::clone(&scene.rooms.slow_turns);
+    let count = u32::try_from(turns.available_permits()).expect("few");
+    let others = turns.acquire_many(count).await.expect("they are free");
+    let (slow, _end) = Connection::new(ConnId(1));
+    let (quick, _other_end) = Connection::new(ConnId(2));
+    let is_done = |task: &RoomTask| task.room.counts().rejected == 100;
+    let waits = |task: &RoomTask| matches!(task.slow_turn, Turn::Awaited(_));
+    let (_room, mut first) = busy(&scene, "first", &slow, LONG);
+    let (_other_room, mut second) = busy(&scene, "second", &slow, SHORT);
+    for task in [&mut first, &mut second] {
+        let gets_on = timeout(QUIET_ROOM_RESTS, step_until(task, is_done)).await;
+        assert!(gets_on.is_err() && waits(task));
+        assert_eq!(task.room.counts().rejected, 0, "not even its document is open");
+    }
+    let (_third_room, mut third) = busy(&scene, "third", &quick, SHORT);
+    step_until(&mut third, |task| {
+        assert!(!waits(task));
+        is_done(task)
+    })
+    .await;
+    drop(others);
+    tokio::join!(step_until(&mut first, is_done), step_until(&mut second, is_done));
+    assert_eq!(turns.available_permits(), count as usize, "each is given back");
 }
 
 /// Goal: whoever has gone keeps no space while a run waits. Method: it waits for its turn, which
