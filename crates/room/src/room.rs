@@ -379,6 +379,21 @@ impl Room {
         self.fetched_pages * PAGE_SIZE
     }
 
+    /// Gives up the run that waits for pages, with all that it has read: it begins anew.
+    pub fn begin_run_anew(&mut self) {
+        let Some(Fetch { request, work, .. }) = self.fetch.take() else { return };
+        self.refused.remove(&request);
+        self.queue.push_front(work);
+        self.faults_count = 0;
+        self.fetched_pages = 0;
+        let seeding = self.seeding.and_then(|id| self.subscribers.get_mut(&id));
+        if let Some(seed) = seeding.and_then(|subscriber| subscriber.seed.as_mut()) {
+            // It is made of what is staged, again.
+            seed.candidate = None;
+        }
+        self.rest_deeply();
+    }
+
     /// How many runs have ended since it was made: what was kept for one is not kept for the next.
     #[must_use]
     pub fn runs_ended(&self) -> u64 {

@@ -277,6 +277,38 @@ fn what_is_fetched_of_a_document_that_has_come_is_counted() {
     assert!(scene.kept.iter().any(is_fetched), "{:?}", scene.kept);
 }
 
+/// Goal: a look at a document that has come can be given up at any time. Method: it is, a few times,
+/// amid reading pages, and what had been asked for comes all the same.
+#[test]
+fn a_document_that_has_come_is_looked_at_anew_and_taken_over() {
+    let (file, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    let (last, others) = parts.split_last().expect("some");
+    others.iter().for_each(|part| scene.say(ANN, part.clone()));
+    let (conn, channel, message) = (ANN, CHANNEL, last.clone());
+    scene.step(RoomInput::Message { conn, channel, message });
+    let mut times = 0;
+    while times < 3 {
+        scene.store.flush();
+        for (_, reply) in scene.store.poll() {
+            scene.step(RoomInput::Store(reply));
+        }
+        if scene.room.run_size() > 0 {
+            scene.room.begin_run_anew();
+            assert_eq!((scene.room.run_size(), scene.room.kept_size()), (0, 0));
+            assert!(!scene.room.is_amid_run() && !scene.room.takes_messages());
+            times += 1;
+        }
+        assert!(scene.room.wants_step() || scene.room.is_amid_run(), "it was not taken over yet");
+        scene.step(RoomInput::GoOn);
+    }
+    scene.settle(RoomInput::GoOn);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard[..], [.., FromRoom::Opened { .. }]), "{heard:?}");
+    assert_eq!(scene.export(), file);
+}
+
 #[test]
 fn one_of_whom_no_more_is_kept_makes_way_and_comes_again() {
     let (_, parts) = large_seed(64);

@@ -228,7 +228,8 @@ pub struct Limits {
     /// Bytes that all rooms of a server together keep in memory for their next messages, and for
     /// runs. Beyond that a room gives back after each step what it keeps, but not what a run has
     /// read that goes on; and of the runs that have read [much](Self::turnless_run_size_max) one
-    /// at a time reads more.
+    /// at a time reads more. Beyond twice that any other run gives back what it has read, and
+    /// begins anew in its turn.
     pub rooms_kept_size_max: u64,
     /// Bytes that were read for a run beyond which it waits for its turn to read more, where all
     /// rooms together keep more than they may.

@@ -106,6 +106,8 @@ pub(super) struct RoomTask {
     /// When those that wait here were last looked through.
     swept_at: Option<Instant>,
     run_turn: RunTurn,
+    /// Whether it begins a run only in that turn, having given it up.
+    begins_anew: bool,
     write_turn: WriteTurn,
     slow_turn: SlowTurn,
     /// Whether it took long when it last ran something.
@@ -150,6 +152,7 @@ impl RoomTask {
             in_flight_size: 0,
             swept_at: None,
             run_turn: Turn::NotNeeded,
+            begins_anew: false,
             write_turn: Turn::NotNeeded,
             slow_turn: Turn::NotNeeded,
             is_slow: false,
@@ -200,10 +203,14 @@ impl RoomTask {
                     false => return Some(self.input(mail)),
                 }
             }
-            if self.room.is_held_up() && matches!(self.write_turn, Turn::NotNeeded) {
+            // Whoever waits for its turn to run has no other turn before.
+            let is_next = self.may_begin();
+            let is_held_up = is_next && self.room.is_held_up();
+            if is_held_up && matches!(self.write_turn, Turn::NotNeeded) {
                 self.write_turn = Turn::awaited(&self.rooms.write_turns, ());
             }
-            if self.room.is_held_back() && matches!(self.slow_turn, Turn::NotNeeded) {
+            let is_held_back = is_next && self.room.is_held_back();
+            if is_held_back && matches!(self.slow_turn, Turn::NotNeeded) {
                 let own = self.worked_on.as_ref().map(|it| &it.speaker.pace().turns);
                 let turns = own.into_iter().chain([&self.rooms.slow_turns]);
                 self.slow_turn = Turn::awaited_each(turns, ());
@@ -221,7 +228,10 @@ impl RoomTask {
                     RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
                     mail => self.keep_waiting(mail),
                 },
-                read = self.run_turn.comes() => self.owner.ask(read),
+                read = self.run_turn.comes() => match read {
+                    Some(read) => self.owner.ask(read),
+                    None => return Some(RoomInput::GoOn),
+                },
                 () = self.write_turn.comes() => return Some(RoomInput::GoOn),
                 () = self.slow_turn.comes() => return Some(RoomInput::GoOn),
                 () = std::future::ready(()), if self.room.wants_step() => {
@@ -324,6 +334,14 @@ impl RoomTask {
         is_too_much && is_large && !self.run_turn.is_taken() && !self.write_turn.is_taken()
     }
 
+    /// Whether its run, which has read something and is to read more, begins anew in its turn: what
+    /// runs keep that are too small to wait for turns adds up too.
+    fn has_to_begin_anew(&mut self) -> bool {
+        let is_far_too_much = self.keep() > 2 * self.kept_size_max();
+        let has_read = self.room.run_size() > 0;
+        is_far_too_much && has_read && !self.run_turn.is_taken() && !self.write_turn.is_taken()
+    }
+
     /// Where all rooms have too much on its way to the disk, it has one entry each time that it is
     /// its turn.
     fn limit_in_flight(&mut self) {
@@ -413,7 +431,11 @@ impl RoomTask {
     fn may_run(&self) -> bool {
         let is_of_slow = |it: &WorkedOn| it.speaker.pace().is_slow();
         let is_slow = self.is_slow || self.worked_on.as_ref().is_some_and(is_of_slow);
-        !is_slow || self.slow_turn.is_taken()
+        (!is_slow || self.slow_turn.is_taken()) && self.may_begin()
+    }
+
+    fn may_begin(&self) -> bool {
+        !self.begins_anew || self.run_turn.is_taken()
     }
 
     fn take_step(&mut self, input: RoomInput) {
@@ -448,14 +470,16 @@ impl RoomTask {
         let after = self.room.counts();
         add(&counters.applied, after.applied - before.applied);
         add(&counters.rejected, after.rejected - before.rejected);
+        self.begins_anew &= !self.room.is_amid_run() && !self.room.takes_messages();
         if self.room.runs_ended() > runs_ended {
             // The next run may have begun, and faulted: it waits behind those of others.
             self.run_turn = Turn::NotNeeded;
+            self.begins_anew = false;
         }
         for effect in effects {
             self.carry_out(effect);
         }
-        if !self.room.is_amid_run() {
+        if !self.room.is_amid_run() && !self.begins_anew {
             self.run_turn = Turn::NotNeeded;
         }
         if let Some(WorkedOn { has_left: true, permit, .. }) = &mut self.worked_on
@@ -500,8 +524,14 @@ impl RoomTask {
                     connection.send(message);
                 }
             }
+            RoomEffect::Store(StoreRequest::Read { .. }) if self.has_to_begin_anew() => {
+                self.room.begin_run_anew();
+                self.keep();
+                self.begins_anew = true;
+                self.run_turn = Turn::awaited(&self.rooms.run_turns, None);
+            }
             RoomEffect::Store(read @ StoreRequest::Read { .. }) if self.needs_turn() => {
-                self.run_turn = Turn::awaited(&self.rooms.run_turns, read);
+                self.run_turn = Turn::awaited(&self.rooms.run_turns, Some(read));
             }
             RoomEffect::Store(request) => self.owner.ask(request),
             RoomEffect::Answer { request, answer } => {

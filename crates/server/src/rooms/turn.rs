@@ -21,8 +21,8 @@ pub(super) enum Turn<T> {
 
 /// For a run that keeps many pages in memory while it waits for more. A run that faults keeps all
 /// that it has read, up to 128 MiB, and begins anew: it lasts until that has ended, and comes with
-/// what is to be read.
-pub(super) type RunTurn = Turn<StoreRequest>;
+/// what is to be read, or with nothing for a run that was given up and is yet to begin.
+pub(super) type RunTurn = Turn<Option<StoreRequest>>;
 
 /// For one step of a room that is [slow](super::pace), or of a client that is: it lasts until that
 /// has ended.

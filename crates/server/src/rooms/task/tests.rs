@@ -632,19 +632,40 @@ async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_
 /// run reads.
 #[tokio::test]
 async fn a_run_that_reads_little_waits_for_no_turn() {
-    let limits = Limits {
-        rooms_kept_size_max: 1,
-        turnless_run_size_max: 64 * 1024,
-        pool_pages_max: 1,
-        ..Limits::DEFAULT
-    };
+    let (turnless_run_size_max, pool_pages_max) = (64 * 1024, 1);
+    let limits = Limits { turnless_run_size_max, pool_pages_max, ..Limits::DEFAULT };
     let scene = Scene::new(settings_with(limits));
+    let too_much = limits.rooms_kept_size_max;
+    scene.rooms.counters.rooms_kept_size.fetch_add(too_much, Ordering::Relaxed);
     let _other_run = Arc::clone(&scene.rooms.run_turns).try_acquire_owned().expect("a turn");
     let (room, mut task) = scene.task();
     let (connection, _end) = Connection::new(ConnId(1));
     room.send(message(&connection, open())).expect("it is there");
     room.send(message(&connection, frames())).expect("it is there");
     step_until(&mut task, |task| task.room.counts().rejected == 100).await;
+}
+
+/// Goal: however many rooms run what is small, what their runs keep is bounded. Method: all rooms
+/// keep far more than they may, another run has the turn, and a room reads a page at a time.
+#[tokio::test]
+async fn a_run_begins_anew_in_its_turn_where_all_rooms_keep_far_more_than_they_may() {
+    let scene = Scene::new(settings_with(Limits { pool_pages_max: 1, ..Limits::DEFAULT }));
+    let counters = Arc::clone(&scene.rooms.counters);
+    let far_too_much = 2 * Limits::DEFAULT.rooms_kept_size_max;
+    counters.rooms_kept_size.fetch_add(far_too_much, Ordering::Relaxed);
+    let other_run = Arc::clone(&scene.rooms.run_turns).try_acquire_owned().expect("a turn");
+    let (room, mut task) = scene.task();
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    room.send(message(&connection, frames())).expect("it is there");
+    let is_done = |task: &RoomTask| task.room.counts().rejected == 100;
+    let waits = timeout(2 * QUIET_ROOM_RESTS, step_until(&mut task, is_done)).await;
+    assert!(waits.is_err() && matches!(task.run_turn, Turn::Awaited(_)));
+    assert_eq!((task.room.run_size(), task.room.kept_size()), (0, 0));
+    drop(other_run);
+    step_until(&mut task, is_done).await;
+    step_until(&mut task, |task| !task.run_turn.is_taken()).await;
+    assert_eq!(scene.rooms.run_turns.available_permits(), 1, "it is given back");
 }
 
 /// Goal: a turn is one run's, and the next run of the same message waits behind those of others.
