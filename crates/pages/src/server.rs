@@ -61,6 +61,8 @@ pub struct PageServer<D> {
     half: Option<Recorded>,
     /// Whether appends that found no room are being taken back: requests wait until that is done.
     is_taking_back: bool,
+    /// Whether they are forgotten by now, and what is [spared](Self::spared) is being carried out.
+    is_discarded: bool,
     /// How far the log was read again for that.
     discarding: Option<Discarding>,
     /// Whether the files were [cleared](Self::lose): they are left alone.
@@ -115,6 +117,7 @@ impl<D: Disk> PageServer<D> {
             recording: None,
             half: None,
             is_taking_back: false,
+            is_discarded: false,
             discarding: None,
             is_lost: false,
             spared: VecDeque::new(),
@@ -217,6 +220,7 @@ impl<D: Disk> PageServer<D> {
     pub fn lose(&mut self) {
         self.is_lost = true;
         self.is_taking_back = false;
+        self.is_discarded = false;
         self.discarding = None;
         self.spared.clear();
         self.acks = Acks::default();

@@ -305,6 +305,49 @@ fn what_finds_no_room_is_taken_back_in_slices() {
     assert_eq!(store.shown("documents "), number - 2, "the last of them is not there");
 }
 
+/// Goal: no poll does more the more is carried out beside something that finds no room. Method: many
+/// documents are destroyed in the same write as one is begun, which fails; the log is read again
+/// once.
+#[test]
+fn what_is_spared_beside_what_finds_no_room_is_carried_out_in_slices() {
+    const GONE: u64 = 240;
+    let device = CrashDevice::new();
+    let slice = BudgetLimits { bytes: BLOCK_SIZE as u64, ..Limits::DEFAULT.slice };
+    let limits = Limits { slice, ..Limits::DEFAULT };
+    let options = StoreOptions { log_size_max: 1 << 30, limits, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    for number in 1..=300 {
+        store.server.serve(OWNER, request(number, document(number)));
+    }
+    store.server.flush();
+    store.settle();
+    let size = store.shown("size ");
+    for gone in 1..=GONE {
+        let (ticket, Append { document, .. }) = (Ticket(300 + gone), document(gone));
+        store.server.serve(OWNER, StoreRequest::Destroy { ticket, document });
+    }
+    let mut notes = Append::to(key("new"));
+    notes.record = Some(b"notes".to_vec().into());
+    store.server.serve(READER, request(1, notes));
+    device.fail_call(device.calls() + 1, DiskFault::Full);
+    store.server.flush();
+    let (mut most, mut all, mut replies) = (Counts::default(), Counts::default(), Vec::new());
+    while store.server.is_behind() {
+        let (polled, cost) = store.cost(PageServer::poll);
+        most.calls = most.calls.max(cost.calls);
+        most.written = most.written.max(cost.written);
+        all.read += cost.read;
+        replies.extend(polled);
+    }
+    replies.extend(store.settle().into_iter().map(|reply| (OWNER, reply)));
+    assert!(most.calls <= 8 && most.written <= 2 * BLOCK_SIZE as u64, "{most:?}");
+    assert!(all.read < 2 * size, "{all:?} of {size}");
+    let (ticket, error) = (Ticket(1), AppendError::Full);
+    assert!(replies.contains(&(READER, StoreReply::AppendFailed { ticket, error })), "{replies:?}");
+    assert!(replies.contains(&(OWNER, durable(300 + GONE))), "{replies:?}");
+    assert_eq!(store.shown("documents "), 300 - GONE);
+}
+
 const PAGES: u32 = 96;
 const READER: OwnerId = OwnerId(2);
 

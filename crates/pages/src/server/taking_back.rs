@@ -39,6 +39,7 @@ impl<D: Disk> PageServer<D> {
     fn take_back(&mut self) {
         reached(Probe::TakenBack);
         self.is_taking_back = true;
+        self.is_discarded = false;
         // It was decided on what is taken back.
         if let Some(recorded) = self.recording.take() {
             self.store.give_up();
@@ -50,6 +51,32 @@ impl<D: Disk> PageServer<D> {
     /// Goes on with that. What had to wait is for the next poll: were it to fail as well, nothing
     /// would ever come to the change-over that makes room.
     pub(super) fn go_on_taking_back(&mut self, budget: &mut Budget) -> Result<(), StoreError> {
+        if !self.is_discarded {
+            self.discard_unwritten(budget)?;
+        }
+        // Before anything joins it that must leave the reserve alone.
+        while self.is_discarded && !self.spared.is_empty() {
+            if budget.is_spent() {
+                return Ok(());
+            }
+            let before = self.store.log_size();
+            self.carry_out_spared();
+            budget.spend_steps(1);
+            budget.spend_bytes(self.store.log_size().saturating_sub(before));
+            let written = self.store.write();
+            self.or_take_back(written)?;
+        }
+        if !self.is_discarded {
+            return Ok(());
+        }
+        self.is_taking_back = false;
+        self.is_discarded = false;
+        self.flush_now()
+    }
+
+    /// Forgets what was appended and not written, and finds out what of it is spared, until that is
+    /// done or the budget is spent.
+    fn discard_unwritten(&mut self, budget: &mut Budget) -> Result<(), StoreError> {
         while !self.reads.is_empty() && !budget.is_spent() {
             budget.spend_pages(self.serve_turn()?);
         }
@@ -85,16 +112,8 @@ impl<D: Disk> PageServer<D> {
         if is_reserve_spent {
             self.refuse_spared(batch);
         }
-        self.is_taking_back = false;
-        // Before anything joins it that must leave the reserve alone.
-        while !self.spared.is_empty() {
-            self.carry_out_spared();
-            self.write_log()?;
-            if self.is_taking_back {
-                return Ok(());
-            }
-        }
-        self.flush_now()
+        self.is_discarded = true;
+        Ok(())
     }
 
     /// Carries out what is written at once of what was spared: one grant, or as many destructions
