@@ -178,8 +178,8 @@ impl CrashDevice {
         self.lock().fault = Some((call, fault));
     }
 
-    /// Makes every read fail that touches these bytes of a file, for good: for its later owners too,
-    /// and after a power cut. Writes succeed.
+    /// Makes every read fail that touches these bytes of a file, for good: for its later owners
+    /// too, and after a power cut. Writes succeed.
     pub fn make_unreadable(&self, name: &str, bytes: Range<u64>) {
         let file = self.file(name).file;
         self.lock().files[file].unreadable.push(bytes);

@@ -305,9 +305,9 @@ fn what_finds_no_room_is_taken_back_in_slices() {
     assert_eq!(store.shown("documents "), number - 2, "the last of them is not there");
 }
 
-/// Goal: no poll does more the more is carried out beside something that finds no room. Method: many
-/// documents are destroyed in the same write as one is begun, which fails; the log is read again
-/// once.
+/// Goal: no poll does more the more is carried out beside something that finds no room. Method:
+/// many documents are destroyed in the same write as one is begun, which fails; the log is read
+/// again once.
 #[test]
 fn what_is_spared_beside_what_finds_no_room_is_carried_out_in_slices() {
     const GONE: u64 = 240;
