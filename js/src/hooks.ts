@@ -25,7 +25,7 @@ export interface Live<R = Row> {
   readonly state: 'loading' | 'syncing' | 'ready' | 'error';
 }
 
-/** Which document is wanted: one that the app has opened, or is opening, itself; or how to open it. */
+/** Which document is wanted: one that the app opens, or has opened, itself; or how to open it. */
 export type Wanted<Defined extends Mutations> =
   | OpenOptions
   | { readonly db: Database<Defined> | undefined; readonly document?: undefined };

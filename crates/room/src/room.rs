@@ -360,8 +360,8 @@ impl Room {
         self.pages_in_flight_max == 0 && self.outbox.held() == 0 && is_free
     }
 
-    /// Whether it may run anything from now on. If not, it still takes in what it is told, and tells
-    /// what is durable.
+    /// Whether it may run anything from now on. If not, it still takes in what it is told, and
+    /// tells what is durable.
     pub fn let_run(&mut self, may_run: bool) {
         self.may_run = may_run;
     }

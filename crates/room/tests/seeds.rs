@@ -277,8 +277,8 @@ fn what_is_fetched_of_a_document_that_has_come_is_counted() {
     assert!(scene.kept.iter().any(is_fetched), "{:?}", scene.kept);
 }
 
-/// Goal: a look at a document that has come can be given up at any time. Method: it is, a few times,
-/// amid reading pages, and what had been asked for comes all the same.
+/// Goal: a look at a document that has come can be given up at any time. Method: it is, a few
+/// times, amid reading pages, and what had been asked for comes all the same.
 #[test]
 fn a_document_that_has_come_is_looked_at_anew_and_taken_over() {
     let (file, parts) = large_seed(64);

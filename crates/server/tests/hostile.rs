@@ -8,8 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidelog_server::{ServeSettings, Server};
-use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
-use tidelog_testing::room::{Copy, burner, frame, large_seed, notes, offer_of_a_life, open};
+use tidelog_sync::codec;
+use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer};
+use tidelog_testing::room::{
+    Copy, LIFE, burner, frame, large_seed, lsn, notes, offer_of_a_life, open,
+};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
 use tidelog_types::limits::{LARGE_MESSAGES_MAX, MESSAGE_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
@@ -76,6 +79,47 @@ async fn a_room_that_is_busy_holds_up_neither_the_server_nor_its_own_connection(
         }
     }
     client.acked(&mut copy, 5).await.expect("acknowledged");
+    server.stop().await;
+}
+
+/// Goal: whoever is quick does not wait until each document of another client has burnt for long.
+/// Method: a client has many that do, and meanwhile another one opens one and writes in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_burn_leave_a_thread_to_those_of_others() {
+    const BURNING: u32 = 60;
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let about = |number, body| ToServer::About { channel: Channel(number), body };
+    let mut client = Client::connect(server.address()).await.expect("up");
+    for number in 0..BURNING {
+        let mut body = open(&number.to_string(), 1, Intent::Follow);
+        if let ToRoom::Open { doctype, .. } = &mut body {
+            *doctype = codec::encode(&burner());
+        }
+        client.say(&about(number, body)).await.expect("up");
+    }
+    for number in 0..BURNING {
+        let frames = vec![frame(&burner(), "burn", "x"); 3];
+        let body = ToRoom::Frames { life: LIFE, first: lsn(1), frames };
+        client.say(&about(number, body)).await.expect("up");
+    }
+    let applied = async || {
+        let (_, metrics) = http(server.address(), "GET", "/metrics", "").await;
+        let metrics = String::from_utf8(metrics).expect("text");
+        let count =
+            metrics.lines().find_map(|it| it.strip_prefix("tidelog_mutations_applied_total "));
+        count.and_then(|it| it.parse::<u32>().ok()).expect("a count")
+    };
+    while applied().await == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut other = Client::connect(server.address()).await.expect("up");
+    other.open("list", 2, None).await.expect("up");
+    assert!(matches!(other.hear_of().await, Some(FromRoom::Opened { .. })));
+    other.frames(1, vec![frame(&notes(), "add", "a")]).await.expect("up");
+    other.acked(&mut Copy::default(), 2).await.expect("acknowledged");
+    let count = applied().await;
+    assert!(count < BURNING / 2, "{count} had burnt");
     server.stop().await;
 }
 

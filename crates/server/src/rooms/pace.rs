@@ -20,8 +20,8 @@ pub(super) fn is_slow_step(worked_ns: u64) -> bool {
 
 /// How fast the rooms of one client are with what it says.
 pub(crate) struct Pace {
-    /// A single one, which each of its rooms has while it waits for one of the turns of all rooms: a
-    /// client with many slow documents has no more of these than one that has one.
+    /// A single one, which each of its rooms has while it waits for one of the turns of all rooms:
+    /// a client with many slow documents has no more of these than one that has one.
     pub(super) turns: Arc<Semaphore>,
     slow_at: Mutex<Option<Instant>>,
 }

@@ -733,8 +733,8 @@ fn busy(
 const LONG: Duration = Duration::from_millis(21);
 const SHORT: Duration = Duration::from_millis(19);
 
-/// Goal: however many documents burn, others find a thread. Method: rooms whose steps take long, and
-/// one of the same client whose steps do not, which nobody can know; all turns are another room's.
+/// Goal: however many documents burn, others find a thread. Method: a room whose steps take long,
+/// and one of the same client whose steps do not, which nobody can know; others have all turns.
 /// Somebody else's room gets on meanwhile, and they do once there is a turn.
 #[tokio::test]
 async fn a_room_whose_steps_take_long_waits_for_its_turn_and_so_do_all_of_its_client() {
