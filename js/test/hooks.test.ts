@@ -316,7 +316,7 @@ test('a query is asked for what it was wanted with, whatever became of that', as
   expect(vi.mocked(db.live).mock.calls[0]![1]).toEqual({ list: 'a', bytes: new Uint8Array([1]) });
 });
 
-test('a document that the app closes stays so for who uses it, and opens for who comes', async () => {
+test('a document that the app closes stays so for its users, and opens anew later', async () => {
   const { Openings } = await hooks();
   const [first, second] = [notes(true), notes(true)];
   open.mockResolvedValueOnce(first.db).mockResolvedValueOnce(second.db);
