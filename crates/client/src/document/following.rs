@@ -589,7 +589,7 @@ impl Document {
 
     /// Whether no more of the server's is to be taken in before the disk has some of it, as while
     /// nobody serves the store. What no disk can have any more is kept for none.
-    pub(super) fn is_far_ahead_of_disk(&self, store: &StoreLink, limits: &Limits) -> bool {
+    fn is_far_ahead_of_disk(&self, store: &StoreLink, limits: &Limits) -> bool {
         self.unstored.size() > limits.entries_unstored_size_max && !store.is_lost()
     }
 

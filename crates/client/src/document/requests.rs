@@ -217,10 +217,12 @@ impl Document {
         Some(CallFailure::much_is_unstored(name, why))
     }
 
-    /// Whether no more of what this device decides is to be written before the disk has some of it.
+    /// Whether no more of what this device decides is to be written before the disk has some of
+    /// it. What is not on its way yet goes there with the next mutation.
     fn is_own_far_ahead_of_disk(&self, ctx: &Context<'_>) -> bool {
         let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
-        is_local && self.is_far_ahead_of_disk(ctx.store, &ctx.settings.limits)
+        let is_much = self.unstored.in_flight_size > ctx.settings.limits.entries_unstored_size_max;
+        is_local && is_much && !ctx.store.is_lost()
     }
 
     pub(super) fn to_fetch(&self, pgid: Pgid, kth: u32) -> Vec<Pgid> {

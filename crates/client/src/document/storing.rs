@@ -28,7 +28,7 @@ const ENTRY_SIZE: usize = 128;
 pub(super) struct Unstored {
     /// Bytes of entries that no append carries yet.
     gathered_size: usize,
-    in_flight_size: usize,
+    pub(super) in_flight_size: usize,
     /// The pages of those that no disk will have, since the data were cleared.
     kept_by_none: BTreeSet<Pgid>,
 }
