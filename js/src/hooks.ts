@@ -401,10 +401,14 @@ export function keyOfWanted({ token, ...options }: OpenOptions): string {
 /** Whether it is told since the document was closed, which whoever did that knows. */
 const isClosed = (error: TidelogError): boolean => error instanceof DocumentClosedError;
 
-/** The parameters as they are now. */
+/** The parameters as they are now; what is none stays what it is, and the query says so. */
 function copyOf(params: Params): Params {
-  const copy = <V>(it: V): V => (it instanceof Uint8Array ? (it.slice() as V) : it);
+  const copy = <V>(it: V): V => {
+    const isBytes = it instanceof Uint8Array || it instanceof ArrayBuffer;
+    return isBytes && it.byteLength > 0 ? (it.slice(0) as V) : it;
+  };
   if (Array.isArray(params)) return params.map(copy);
+  if (String(params) !== '[object Object]') return params;
   return Object.fromEntries(Object.entries(params).map(([name, it]) => [name, copy(it)]));
 }
 

@@ -316,6 +316,18 @@ test('a query is asked for what it was wanted with, whatever became of that', as
   expect(vi.mocked(db.live).mock.calls[0]![1]).toEqual({ list: 'a', bytes: new Uint8Array([1]) });
 });
 
+test('what is no parameter is given to the query as it is, which says so', async () => {
+  const { Openings } = await hooks();
+  const { db } = notes();
+  const opening = new Openings(KIND).of({ db });
+  const gone = new Uint8Array([1]);
+  structuredClone(gone, { transfer: [gone.buffer] });
+  const date = new Date();
+  for (const params of [[gone], date])
+    opening.watch('select 1', params as never).subscribe(() => {});
+  expect(vi.mocked(db.live).mock.calls.map(([, params]) => params)).toEqual([[gone], date]);
+});
+
 test('a document that the app closes stays so for its users, and opens anew later', async () => {
   const { Openings } = await hooks();
   const [first, second] = [notes(true), notes(true)];

@@ -174,7 +174,7 @@ impl Client {
             }
             Input::PageServerGone { server } => {
                 if self.store.server() == Some(server) {
-                    self.store.gone();
+                    self.store.gone(self.now_ms);
                 }
             }
             Input::PageServerFailed { server, failure } => {
@@ -640,6 +640,10 @@ impl Client {
 
     /// Those that were asked least lately give back their pages, where all of them have too many.
     fn rest(&mut self) {
+        // Nothing can be read again then.
+        if self.store.is_over() {
+            return;
+        }
         let mut pages: usize = self.documents.values().map(Document::pool_pages).sum();
         let pages_max = self.settings.limits.pools_pages_max;
         if pages <= pages_max {

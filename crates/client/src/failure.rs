@@ -388,10 +388,11 @@ impl CallFailure {
         )
     }
 
-    /// What a local document has written fills the memory there is for it, and this is why no disk
-    /// takes any of it.
-    pub(crate) fn much_is_unstored(mutation: &str, why: &PageServerFailure) -> Self {
-        let Self { code, message, .. } = Self::of_page_server(why);
+    /// What a local document has written fills the memory there is for it, and no disk takes any of
+    /// it, for this reason if one is known.
+    pub(crate) fn much_is_unstored(mutation: &str, why: Option<&PageServerFailure>) -> Self {
+        let no_window = || Self::new(ErrorCode::Storage, "no window keeps data at the moment");
+        let Self { code, message, .. } = why.map_or_else(no_window, Self::of_page_server);
         let lead = format!("so much waits for the disk that {mutation} was not recorded");
         Self::new(code, format!("{lead}: issue it again once some is kept; {message}"))
     }

@@ -25,8 +25,8 @@ pub(crate) struct StoreLink {
     pending: VecDeque<Pending>,
     /// Why the last page server could not start or go on, until another one has let us in.
     pub(crate) failure: Option<PageServerFailure>,
-    /// Since when that is so.
-    failed_at_ms: u64,
+    /// When one served us last.
+    gone_at_ms: u64,
     /// Until when a power cut could still lose the files themselves.
     pub(crate) settled_at_ms: u64,
     /// What the last page server kept the store in.
@@ -94,9 +94,9 @@ impl StoreLink {
         self.failure.as_ref().filter(|_| self.lent.server.is_none())
     }
 
-    /// From when on nobody is expected to serve the store soon, if nobody does and it is known why.
+    /// From when on nobody is expected to serve the store soon, if nobody does.
     pub(crate) fn is_unserved_from_ms(&self) -> Option<u64> {
-        self.why_unserved().map(|_| self.failed_at_ms + TAKEN_OVER_MS)
+        self.lent.server.is_none().then_some(self.gone_at_ms + TAKEN_OVER_MS)
     }
 
     /// This page server's host has a port to this tab, and tells it by itself what is durable.
@@ -127,17 +127,17 @@ impl StoreLink {
         out.ask_store(StoreRequest::Hello { epoch: self.epoch, life });
     }
 
-    pub(crate) fn gone(&mut self) {
+    pub(crate) fn gone(&mut self, now_ms: u64) {
+        if self.lent.ready {
+            self.gone_at_ms = now_ms;
+        }
         self.lent = Lent::default();
     }
 
     pub(crate) fn failed(&mut self, failure: PageServerFailure, now_ms: u64) {
-        if self.failure.is_none() {
-            self.failed_at_ms = now_ms;
-        }
         // Of data that were cleared a page server that has let us in still reads what there was.
         if failure.kind != UnservedKind::Lost || !self.lent.ready {
-            self.gone();
+            self.gone(now_ms);
         }
         if !self.is_lost() {
             self.failure = Some(failure);
@@ -149,7 +149,7 @@ impl StoreLink {
     /// before it.
     pub(crate) fn granted(&mut self, epoch: Epoch, out: &mut Outbox) -> bool {
         if epoch <= self.epoch {
-            self.gone();
+            self.lent = Lent::default();
             self.failure = Some(PageServerFailure::new(UnservedKind::Lost, "another store"));
             return false;
         }
@@ -298,7 +298,7 @@ mod tests {
         let append = || Append::to(DocumentKey::new("list", "").expect("a good name"));
         store.lent(PageServerId(1), Storage::Opfs, Life::NONE, out);
         assert!(store.granted(Epoch(1), out));
-        store.gone();
+        store.gone(0);
         store.append(append(), out);
         assert_eq!(store.pending.len(), 1, "the next one is handed it");
         store.lent(PageServerId(2), Storage::Opfs, Life::NONE, out);

@@ -556,8 +556,6 @@ fn no_more_of_a_local_document_waits_for_the_disk_than_there_is_memory_for() {
     assert!(slow.iter().all(|call| device.fate(*call).starts_with("durable")));
 
     device.lose_page_server();
-    let failure = PageServerFailure::new(UnservedKind::Unavailable, "a private window");
-    device.step(Input::PageServerFailed { server: PageServerId(9), failure });
     let unserved = issue(&mut device, 60..120);
     assert!(unserved.iter().all(|call| device.answers(*call).is_empty()), "one may come soon");
     device.pass(6_000);

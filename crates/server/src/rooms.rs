@@ -30,6 +30,8 @@ const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
 /// Rooms that have an entry on its way to the disk at once, where all together have too much.
 const WRITE_TURNS: usize = 2;
+/// Rooms that have the one turn to run, or one to write, which wait for no turn of slow rooms.
+const HOLDERS: usize = 1 + WRITE_TURNS;
 
 /// Why somebody who asks is not answered.
 pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
@@ -42,9 +44,9 @@ pub(crate) struct RoomThreads(Option<Runtime>);
 impl RoomThreads {
     pub(crate) fn start() -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, |count| count.get());
-        // One more than there are turns of slow rooms, which may take all cores where nobody else
+        // More than there are turns of slow rooms, which may take all cores where nobody else
         // has anything to do.
-        let threads = cores + 1;
+        let threads = cores + 1 + HOLDERS;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("rooms")
@@ -91,7 +93,7 @@ impl Rooms {
         counters: Arc<Counters>,
         threads: Handle,
     ) -> Arc<Self> {
-        let slow_turns = threads.metrics().num_workers().saturating_sub(1).max(1);
+        let slow_turns = threads.metrics().num_workers().saturating_sub(1 + HOLDERS).max(1);
         Arc::new(Self {
             rooms: Mutex::default(),
             store,

@@ -25,6 +25,9 @@ use crate::counters::{Counters, add};
 
 /// After which time a store that failed is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// How often a store that was whole is opened until it is believed to be damaged: a device that
+/// failed may be back soon, and a damaged store is not written to before somebody has looked.
+const DAMAGE_TRIES: u32 = 10;
 /// Within which time a store that is alive says so: a round of its thread takes less.
 const BEAT_TAKES: Duration = Duration::from_secs(2);
 /// After which time a store that nobody asks anything gives back the pages that it keeps.
@@ -314,9 +317,15 @@ impl StoreThread {
         for owner in self.owners.keys().copied().collect::<Vec<_>>() {
             self.turn_owner_away(owner);
         }
+        let was_whole = self.damage.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let mut tries = 0;
         loop {
+            tries += 1;
             let again_at = Instant::now() + REOPEN_AFTER;
             match open_page_server(&self.folder, self.limits) {
+                Ok((_, Some(damage))) if was_whole && tries < DAMAGE_TRIES => {
+                    warn!(%damage, "the store is damaged, unless it can be read again soon");
+                }
                 Ok((mut server, damage)) => {
                     give_back_staged(&mut server);
                     *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;

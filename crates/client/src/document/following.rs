@@ -294,7 +294,7 @@ impl Document {
             Some(following.retry_at_ms),
             self.write_again.at_ms,
             self.build_again.at_ms,
-            ctx.store.is_unserved_from_ms().filter(|_| !self.queue.is_empty()),
+            ctx.store.is_unserved_from_ms().filter(|_| self.is_own_far_ahead_of_disk(ctx)),
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
             ctx.out.wake_at(at_ms);

@@ -213,13 +213,13 @@ impl Document {
     /// Why a mutation is not recorded for now: nobody serves the store, and no more of what this
     /// device decides is to be in memory alone. It has waited for somebody.
     fn why_not_recorded(&self, name: &str, ctx: &Context<'_>) -> Option<CallFailure> {
-        let why = ctx.store.why_unserved().filter(|_| self.is_own_far_ahead_of_disk(ctx))?;
-        Some(CallFailure::much_is_unstored(name, why))
+        let is_refused = self.is_own_far_ahead_of_disk(ctx) && !ctx.store.server().is_some();
+        is_refused.then(|| CallFailure::much_is_unstored(name, ctx.store.why_unserved()))
     }
 
     /// Whether no more of what this device decides is to be written before the disk has some of
     /// it. What is not on its way yet goes there with the next mutation.
-    fn is_own_far_ahead_of_disk(&self, ctx: &Context<'_>) -> bool {
+    pub(super) fn is_own_far_ahead_of_disk(&self, ctx: &Context<'_>) -> bool {
         let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
         let is_much = self.unstored.in_flight_size > ctx.settings.limits.entries_unstored_size_max;
         is_local && is_much && !ctx.store.is_lost()

@@ -50,17 +50,22 @@ pub(super) struct SeedProgress {
     pages_count: u32,
     /// Since when no more have come.
     silent_since_ms: u64,
+    /// Since when the room takes nothing in, if it does not: that time is not theirs.
+    held_since_ms: Option<u64>,
 }
 
 impl SeedProgress {
     fn begin(subscriber: SubscriberId, pages_count: u32, now_ms: u64) -> Self {
-        Self { subscriber, began_ms: now_ms, pages_count, silent_since_ms: now_ms }
+        let (began_ms, silent_since_ms) = (now_ms, now_ms);
+        Self { subscriber, began_ms, pages_count, silent_since_ms, held_since_ms: None }
     }
 
     fn go_on(self, pages_count: u32, now_ms: u64) -> Self {
         let is_silent = self.pages_count == pages_count;
         let silent_since_ms = if is_silent { self.silent_since_ms } else { now_ms };
-        Self { pages_count, silent_since_ms, ..self }
+        let held_ms = self.held_since_ms.map_or(0, |since_ms| now_ms - since_ms);
+        let began_ms = self.began_ms + held_ms;
+        Self { pages_count, silent_since_ms, began_ms, held_since_ms: None, ..self }
     }
 
     /// When it has taken too long, if no more comes. `is_idle`: nobody waits for it to end.
@@ -239,8 +244,10 @@ impl Room {
         });
         let is_idle = self.offers.is_empty() && !self.is_pressed;
         let patience = self.overdue_count.min(SEED_PATIENCE_MAX);
-        let overdue_at_ms = self.seed_progress?.overdue_at_ms(is_idle, patience);
-        self.takes_messages().then_some(overdue_at_ms)
+        let takes_messages = self.takes_messages();
+        let progress = self.seed_progress.as_mut()?;
+        progress.held_since_ms = (!takes_messages).then_some(now_ms);
+        takes_messages.then(|| progress.overdue_at_ms(is_idle, patience))
     }
 
     /// Whether others may soon not be able to hand over, since much is kept of what is handed over
@@ -462,4 +469,22 @@ fn unreadable(halt: Halt) -> Halt {
 
 fn broken_protocol(reason: &str) -> Halt {
     Halt::Refuse(Refusal::Protocol { reason: reason.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whoever hands a document over is not called slow for what the server takes in late.
+    /// Method: a part comes after a minute in which the room takes nothing in, and little more does.
+    #[test]
+    fn a_turn_to_hand_over_does_not_pass_while_nothing_is_taken_in() {
+        let began = SeedProgress::begin(SubscriberId(1), 0, 1_000);
+        let held = SeedProgress { held_since_ms: Some(2_000), ..began };
+        let gone_on = held.go_on(1, 72_000);
+        assert_eq!(gone_on.overdue_at_ms(false, 0), 72_000 + SEED_SILENT_MS);
+        let trickles = (72_000..=140_000).step_by(1_000);
+        let last = trickles.fold(gone_on, |it, now_ms| it.go_on(it.pages_count + 1, now_ms));
+        assert_eq!(last.overdue_at_ms(false, 0), 1_000 + 70_000 + SEED_TURN_MS);
+    }
 }

@@ -168,8 +168,7 @@ impl RoomTask {
             self.limit_in_flight();
             self.step(input);
             self.keep_in_flight();
-            let is_unused = self.in_flight_size == 0 && !self.room.is_held_back();
-            if is_unused && self.write_turn.is_taken() {
+            if self.in_flight_size == 0 && self.write_turn.is_taken() {
                 self.write_turn = Turn::NotNeeded;
             }
             if self.keep() > self.kept_size_max() {
@@ -330,8 +329,7 @@ impl RoomTask {
         let is_too_much = self.keep() > self.kept_size_max();
         let turnless_size_max = self.rooms.settings.limits.turnless_run_size_max;
         let is_large = self.room.run_size() as u64 > turnless_size_max;
-        // Who holds others up waits for none of them.
-        is_too_much && is_large && !self.run_turn.is_taken() && !self.write_turn.is_taken()
+        is_too_much && is_large && !self.holds_others_up()
     }
 
     /// Whether its run, which has read something and is to read more, begins anew in its turn: what
@@ -339,7 +337,12 @@ impl RoomTask {
     fn has_to_begin_anew(&mut self) -> bool {
         let is_far_too_much = self.keep() > 2 * self.kept_size_max();
         let has_read = self.room.run_size() > 0;
-        is_far_too_much && has_read && !self.run_turn.is_taken() && !self.write_turn.is_taken()
+        is_far_too_much && has_read && !self.holds_others_up()
+    }
+
+    /// Whether it has one of the few turns that others wait for: it waits for none of theirs.
+    fn holds_others_up(&self) -> bool {
+        self.run_turn.is_taken() || self.write_turn.is_taken()
     }
 
     /// Where all rooms have too much on its way to the disk, it has one entry each time that it is
@@ -421,9 +424,9 @@ impl RoomTask {
             if let Some(speaker) = speaker.filter(|_| self.is_slow) {
                 speaker.pace().note_slow_step();
             }
-            if self.slow_turn.is_taken() {
-                self.slow_turn = Turn::NotNeeded;
-            }
+        }
+        if self.slow_turn.is_taken() && (may_run || !self.may_begin()) {
+            self.slow_turn = Turn::NotNeeded;
         }
         self.room.let_run(self.may_run());
     }
@@ -431,7 +434,8 @@ impl RoomTask {
     fn may_run(&self) -> bool {
         let is_of_slow = |it: &WorkedOn| it.speaker.pace().is_slow();
         let is_slow = self.is_slow || self.worked_on.as_ref().is_some_and(is_of_slow);
-        (!is_slow || self.slow_turn.is_taken()) && self.may_begin()
+        let has_turn = self.slow_turn.is_taken() || self.holds_others_up();
+        (!is_slow || has_turn) && self.may_begin()
     }
 
     fn may_begin(&self) -> bool {

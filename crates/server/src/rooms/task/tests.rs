@@ -764,6 +764,22 @@ async fn a_room_whose_steps_take_long_waits_for_its_turn_and_so_do_all_of_its_cl
     assert_eq!(turns.available_permits(), count as usize, "each is given back");
 }
 
+/// Goal: what others wait for is not held while its room waits for something else. Method: a room
+/// whose steps take long has a turn to write, and others have all turns of slow rooms.
+#[tokio::test]
+async fn a_room_that_holds_others_up_waits_for_no_turn_of_slow_rooms() {
+    let scene = Scene::new(slow_settings());
+    let turns = Arc::clone(&scene.rooms.slow_turns);
+    let count = u32::try_from(turns.available_permits()).expect("few");
+    let _others = turns.acquire_many(count).await.expect("they are free");
+    let (client, _end) = Connection::new(ConnId(1));
+    let (_room, mut task) = busy(&scene, "first", &client, LONG);
+    task.write_turn = Turn::Taken { _turn: Vec::new() };
+    let is_done = |task: &RoomTask| task.room.counts().rejected == 100;
+    let gets_on = timeout(QUIET_ROOM_RESTS, step_until(&mut task, is_done)).await;
+    assert!(gets_on.is_ok(), "it waits");
+}
+
 /// Goal: whoever has gone keeps no space while a run waits. Method: it waits for its turn, which
 /// another one has.
 #[tokio::test]
