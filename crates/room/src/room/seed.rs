@@ -476,7 +476,7 @@ mod tests {
     use super::*;
 
     /// Goal: whoever hands a document over is not called slow for what the server takes in late.
-    /// Method: a part comes after a minute in which the room takes nothing in, and little more does.
+    /// Method: a part comes after a minute in which nothing is taken in, and then little more.
     #[test]
     fn a_turn_to_hand_over_does_not_pass_while_nothing_is_taken_in() {
         let began = SeedProgress::begin(SubscriberId(1), 0, 1_000);
