@@ -200,9 +200,9 @@ impl Document {
         let is_mutation =
             self.queue.front().is_some_and(|ask| matches!(ask.request, Request::Mutate(_)));
         let are_many = self.settling >= ctx.settings.limits.calls_kept_max && ctx.store.is_ready();
-        let is_unserved = |from_ms| from_ms <= ctx.now_ms;
+        let may_be_served = |from_ms| ctx.now_ms < from_ms;
         let is_much = self.is_own_far_ahead_of_disk(ctx)
-            && !ctx.store.is_unserved_from_ms().is_some_and(is_unserved);
+            && ctx.store.is_unserved_from_ms().is_none_or(may_be_served);
         let waits = is_mutation && (are_many || is_much);
         if waits {
             reached(Probe::MutationWaitedForDisk);
@@ -213,7 +213,7 @@ impl Document {
     /// Why a mutation is not recorded for now: nobody serves the store, and no more of what this
     /// device decides is to be in memory alone. It has waited for somebody.
     fn why_not_recorded(&self, name: &str, ctx: &Context<'_>) -> Option<CallFailure> {
-        let is_refused = self.is_own_far_ahead_of_disk(ctx) && !ctx.store.server().is_some();
+        let is_refused = self.is_own_far_ahead_of_disk(ctx) && ctx.store.server().is_none();
         is_refused.then(|| CallFailure::much_is_unstored(name, ctx.store.why_unserved()))
     }
 
