@@ -214,11 +214,11 @@ impl Document {
         let is_due = is_awaited || !self.write_again.at_ms.is_some_and(may_fail);
         if ctx.store.is_lost() {
             self.flush_append(ctx);
-            if !self.reads.need_pages() && !ctx.store.is_over() {
+            if !self.reads.has_faults() && !ctx.store.is_over() {
                 self.evict();
             }
         } else if is_due && !self.waits_for_a_record() {
-            if !self.reads.need_pages() {
+            if !self.reads.has_faults() {
                 self.evict();
             }
             // With the pages that are not in memory any more.

@@ -77,12 +77,6 @@ impl Reads {
         self.front.is_some() || self.past_offer.is_some() || self.back.is_some()
     }
 
-    /// Whether a run has met more than one fault: what it has read so far is to stay in memory.
-    pub fn need_pages(&self) -> bool {
-        let mut faults = [&self.front, &self.past_offer, &self.back].into_iter().flatten();
-        faults.any(|fault| fault.kth > 0)
-    }
-
     /// How many faults the run has met so far; `None` while its pages are on their way.
     pub fn faults_met(&mut self, who: For) -> Option<u32> {
         match self.fault(who) {
