@@ -408,7 +408,7 @@ function copyOf(params: Params): Params {
     return isBytes && it.byteLength > 0 ? (it.slice(0) as V) : it;
   };
   if (Array.isArray(params)) return params.map(copy);
-  if (String(params) !== '[object Object]') return params;
+  if (Object.prototype.toString.call(params) !== '[object Object]') return params;
   return Object.fromEntries(Object.entries(params).map(([name, it]) => [name, copy(it)]));
 }
 

@@ -323,10 +323,13 @@ test('what is no parameter is given to the query as it is, which says so', async
   const gone = new Uint8Array([1]);
   structuredClone(gone, { transfer: [gone.buffer] });
   const date = new Date();
-  for (const it of [[gone], date]) opening.watch('select 1', it as never).subscribe(() => {});
+  const named = Object.assign(Object.create(null), { n: 1 });
+  for (const it of [[gone], date, named])
+    opening.watch('select 1', it as never).subscribe(() => {});
   const asked = vi.mocked(db.live).mock.calls.map(([, params]) => params);
   expect((asked[0] as unknown[])[0]).toBe(gone);
   expect(asked[1]).toBe(date);
+  expect(asked[2]).toEqual({ n: 1 });
 });
 
 test('a document that the app closes stays so for its users, and opens anew later', async () => {
