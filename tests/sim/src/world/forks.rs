@@ -106,9 +106,10 @@ impl World {
         let (Some(holder), Some(tab)) = (tabs.get(&holder), tabs.get(&beside)) else {
             return Ok(());
         };
-        let is_same = holder.port.core == core && tab.port.core == core;
+        // Each tab counts its cores for itself. One of a core that is gone has nothing by it.
+        let both_hear = holder.port.is_heard && holder.port.core == core && tab.port.is_heard;
         if let Some(doc) = docs.iter().find(|doc| tab.held.contains_key(doc))
-            && is_same
+            && both_hear
         {
             return Err(format!("device {device} has {doc:?} by two releases that part"));
         }
