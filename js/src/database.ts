@@ -33,7 +33,8 @@ import {
 import { LiveQuery, type RunQuery } from './live-query.js';
 import type { Answer, EntryId, Params, QueryParams, ToCore } from './messages.js';
 import { issue, type Receipt } from './receipt.js';
-import { decodeRows, type Row } from './rows.js';
+import { decodeRows, decodeValues, type Row, type RowBytes } from './rows.js';
+import { type Abortable, type Asking, parted } from './sql.js';
 import type { Status } from './status.js';
 import type { CallKind } from './step.js';
 
@@ -73,12 +74,6 @@ export interface DatabaseEvents {
   rejected: Rejection;
   /** A newer release of the app has migrated the document, or has not after all: see `status`. */
   release: Status['release'];
-}
-
-/** What can be given up. */
-export interface Abortable {
-  /** Gives up: a call rejects with its reason, and a listener or a live query is called no more. */
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** What ends when a document is closed. */
@@ -145,8 +140,9 @@ export class Database<Defined extends Mutations = Mutations> {
   /**
    * The rows of a query as objects.
    *
-   * @param sql one statement that only reads.
-   * @param params by position (an array) or by name (an object).
+   * @param asking one statement that only reads, and its parameters by position (an array) or by
+   *   name (an object); or a {@link Query} that has both, as {@link sql} makes it. Options behind
+   *   that: a `signal`.
    *
    * @example
    * ```ts
@@ -154,12 +150,34 @@ export class Database<Defined extends Mutations = Mutations> {
    * if (milk) await db.mutate.remove({ id: milk.id });
    * ```
    */
-  query<R = Row>(sql: string, params?: Params, { signal }: Abortable = {}): Promise<R[]> {
+  query<R = Row>(...asking: Asking<R>): Promise<R[]> {
+    return this.#query(asking, (rows) => decodeRows(rows) as R[]);
+  }
+
+  /**
+   * The rows of a query as arrays, in the order of its columns, of which two may have one name.
+   *
+   * @param asking as {@link query} takes it.
+   *
+   * @example
+   * ```ts
+   * const [[count]] = await db.values<[number]>('select count(*) from todo');
+   * ```
+   */
+  values<R extends readonly Value[] = Value[]>(...asking: Asking<unknown>): Promise<R[]> {
+    return this.#query(
+      asking,
+      (rows) => decodeValues(rows) as readonly (readonly Value[])[] as R[],
+    );
+  }
+
+  #query<T>(asking: Asking<unknown>, decode: (rows: RowBytes) => T): Promise<T> {
+    const [sql, params, options] = parted(asking);
     return this.#ask(
       'query',
       () => bindQuery(sql, params),
-      (answer) => (answer.type === 'rows' ? (decodeRows(answer.rows) as R[]) : undefined),
-      { signal },
+      (answer) => (answer.type === 'rows' ? decode(answer.rows) : undefined),
+      options,
     );
   }
 
@@ -167,7 +185,7 @@ export class Database<Defined extends Mutations = Mutations> {
    * A query that runs while somebody listens: then, and again whenever something that it read has
    * changed. {@link close} ends it, and tells whoever listens.
    *
-   * @param options a `signal` that closes it.
+   * @param asking as {@link query} takes it; a `signal` closes the live query.
    *
    * @example
    * ```ts
@@ -179,7 +197,8 @@ export class Database<Defined extends Mutations = Mutations> {
    * stop();
    * ```
    */
-  live<R = Row>(sql: string, params?: Params, { signal }: Abortable = {}): LiveQuery<R> {
+  live<R = Row>(...asking: Asking<R>): LiveQuery<R> {
+    const [sql, params, { signal }] = parted(asking);
     const bound = bindOrFail(sql, params);
     const run: RunQuery = (take) => {
       if (this.#closed) throw closedError();

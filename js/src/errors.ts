@@ -215,6 +215,7 @@ export class EngineError extends TidelogError {
 
 /** The answer is here, and could not be made into what the caller wants of it. */
 export function noRoomFor(error: unknown): TidelogError {
+  if (error instanceof TidelogError) return error;
   return new EngineError(`this page cannot take the answer (${error}): ask for less at once`);
 }
 

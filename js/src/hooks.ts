@@ -3,12 +3,13 @@
 import { isPassing } from './call.js';
 import { callBack } from './call-back.js';
 import { type Database, isProbe, type Mutate, type Rejection } from './database.js';
-import type { Doctype, Mutations } from './doctype.js';
+import { type Doctype, type Mutations, toValue } from './doctype.js';
 import { DocumentClosedError, type TidelogError } from './errors.js';
 import type { LiveQuery } from './live-query.js';
-import type { Params } from './messages.js';
+import type { Param, Params } from './messages.js';
 import { type OpenOptions, open } from './open.js';
 import type { Row } from './rows.js';
+import { parted, type Query } from './sql.js';
 import type { Status } from './status.js';
 
 /** What a live query shows. A new object whenever that has changed. */
@@ -119,7 +120,8 @@ export class Opening<Defined extends Mutations = Mutations> extends Shared {
   }
 
   /** What a query shows: the same object for all who show the same. */
-  watch<R>(sql: string, params?: Params): Watched<R> {
+  watch<R>(query: string | Query<R>, given?: Params): Watched<R> {
+    const [sql, params] = parted([query as string, given]);
     const key = `${sql}\0${keyOf(params)}`;
     const known = this.#watched.get(key) as Watched<R> | undefined;
     if (known) return known;
@@ -403,13 +405,10 @@ const isClosed = (error: TidelogError): boolean => error instanceof DocumentClos
 
 /** The parameters as they are now; what is none stays what it is, and the query says so. */
 function copyOf(params: Params): Params {
-  const copy = <V>(it: V): V => {
-    const isBytes = it instanceof Uint8Array || it instanceof ArrayBuffer;
-    return isBytes && it.byteLength > 0 ? (it.slice(0) as V) : it;
-  };
+  const copy = (it: unknown): Param => (Object(it) === it && toValue(it)) || (it as Param);
   if (Array.isArray(params)) return params.map(copy);
-  if (Object.prototype.toString.call(params) !== '[object Object]') return params;
-  return Object.fromEntries(Object.entries(params).map(([name, it]) => [name, copy(it)]));
+  const named = Object.entries(Object(params)).map(([name, it]) => [name, copy(it)] as const);
+  return named.length > 0 ? Object.fromEntries(named) : params;
 }
 
 /** The same text for the same parameters, also for what is none: the query says what is wrong. */

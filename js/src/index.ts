@@ -54,4 +54,5 @@ export { type DestroyOptions, destroy, type OpenOptions, open } from './open.js'
 export type { WorkerUrls } from './ports.js';
 export type { Confirmation, Durability, Receipt } from './receipt.js';
 export type { Row } from './rows.js';
+export { type Abortable, type Asking, type Query, sql } from './sql.js';
 export type { Status } from './status.js';

@@ -29,6 +29,7 @@ import {
 import type { Params } from './messages.js';
 import type { OpenOptions } from './open.js';
 import type { Row } from './rows.js';
+import type { Query } from './sql.js';
 import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
@@ -41,9 +42,9 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly Provider: (props: Wanted<Defined> & { readonly children?: ReactNode }) => ReactElement;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(sql: string, params?: Params) => Live<R>;
+  readonly useLive: <R = Row>(query: string | Query<R>, params?: Params) => Live<R>;
   /** The rows of a query: suspends until there are some, and throws what is wrong before that. */
-  readonly useSuspenseLive: <R = Row>(sql: string, params?: Params) => readonly R[];
+  readonly useSuspenseLive: <R = Row>(query: string | Query<R>, params?: Params) => readonly R[];
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Status | undefined;
   /**
@@ -114,14 +115,14 @@ export function createHooks<const Defined extends Mutations>(
     return createElement(Context.Provider, { value: opening }, children);
   }
 
-  function useLive<R = Row>(sql: string, params?: Params): Live<R> {
-    const watched = useOpening().watch<R>(sql, params);
+  function useLive<R = Row>(query: string | Query<R>, params?: Params): Live<R> {
+    const watched = useOpening().watch<R>(query, params);
     return useSyncExternalStore(watched.subscribe, watched.shown, () => LOADING);
   }
 
-  function useSuspenseLive<R = Row>(sql: string, params?: Params): readonly R[] {
+  function useSuspenseLive<R = Row>(query: string | Query<R>, params?: Params): readonly R[] {
     const opening = useOpening();
-    const watched = opening.watch<R>(sql, params);
+    const watched = opening.watch<R>(query, params);
     const { rows, error, state } = useSyncExternalStore(
       watched.subscribe,
       watched.shown,

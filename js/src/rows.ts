@@ -1,6 +1,7 @@
 /** Rows of an answer, from their bytes; unchanged ones keep their identity. */
 
 import { type Bytes, Reader, type Value } from './codec.js';
+import { QueryError } from './errors.js';
 
 /** One row: its cells by the names of their columns. */
 export type Row = Record<string, Value>;
@@ -24,14 +25,36 @@ function compact(bytes: Bytes): Bytes {
 }
 
 /** The rows as objects. */
-export function decodeRows({ columns, count, cells }: RowBytes): Row[] {
+export function decodeRows(rows: RowBytes): Row[] {
+  mustDiffer(rows.columns);
+  return decode(rows, decodeRow);
+}
+
+/** The rows as arrays. */
+export function decodeValues(rows: RowBytes): Value[][] {
+  return decode(rows, (reader, columns) => columns.map(() => reader.cell()));
+}
+
+function decode<R>(
+  { columns, count, cells }: RowBytes,
+  decodeOne: (reader: Reader, columns: readonly string[]) => R,
+): R[] {
   const reader = new Reader(cells);
-  const rows: Row[] = [];
+  const rows: R[] = [];
   while (rows.length < count) {
     reader.u32();
-    rows.push(decodeRow(reader, columns));
+    rows.push(decodeOne(reader, columns));
   }
   return rows;
+}
+
+/** An object has one value of each name, and the others would be gone without a word. */
+function mustDiffer(columns: readonly string[]): void {
+  const twice = columns.find((name, index) => columns.indexOf(name) < index);
+  if (twice === undefined) return;
+  throw new QueryError(
+    `two columns are named ${twice}: name one "... as another", or ask values()`,
+  );
 }
 
 function decodeRow(reader: Reader, columns: readonly string[]): Row {
@@ -66,6 +89,7 @@ export class Answered {
 
   /** Decodes `bytes`, and takes from `before` the objects of rows that it has already. */
   constructor({ columns, count, cells }: RowBytes, before?: Answered) {
+    mustDiffer(columns);
     this.#columns = columns.join('\0');
     this.#cells = cells;
     this.#starts = startsOf(cells, count);

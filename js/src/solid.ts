@@ -23,6 +23,7 @@ import {
 } from './hooks.js';
 import type { Params } from './messages.js';
 import type { Row } from './rows.js';
+import type { Query } from './sql.js';
 import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
@@ -39,7 +40,7 @@ export interface Hooks<Defined extends Mutations> {
   }) => JSX.Element;
   /** What a query shows, kept up to date. Components that show the same share it. */
   readonly useLive: <R = Row>(
-    sql: string | Accessor<string>,
+    query: string | Query<R> | Accessor<string | Query<R>>,
     params?: Params | Accessor<Params | undefined>,
   ) => Accessor<Live<R>>;
   /** How the document stands; undefined until it is open. */
@@ -91,11 +92,11 @@ export function createHooks<const Defined extends Mutations>(
   };
 
   const useLive: Hooks<Defined>['useLive'] = <R = Row>(
-    sql: string | Accessor<string>,
+    query: string | Query<R> | Accessor<string | Query<R>>,
     params?: Params | Accessor<Params | undefined>,
   ) => {
     const opening = useOpening();
-    const watched = createMemo(() => opening().watch<R>(now(sql), now(params)));
+    const watched = createMemo(() => opening().watch<R>(now(query), now(params)));
     return useShared(watched, (it) => it.shown());
   };
 

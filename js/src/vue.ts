@@ -28,6 +28,7 @@ import {
 } from './hooks.js';
 import type { Params } from './messages.js';
 import type { Row } from './rows.js';
+import type { Query } from './sql.js';
 import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
@@ -41,7 +42,7 @@ export interface Hooks<Defined extends Mutations> {
   readonly Provider: Component<{ readonly of: Wanted<Defined> }>;
   /** What a query shows, kept up to date. Components that show the same share it. */
   readonly useLive: <R = Row>(
-    sql: MaybeRefOrGetter<string>,
+    query: MaybeRefOrGetter<string | Query<R>>,
     params?: MaybeRefOrGetter<Params | undefined>,
   ) => { readonly [Name in keyof Live<R>]: ComputedRef<Live<R>[Name]> };
   /** How the document stands; undefined until it is open. */
@@ -115,11 +116,11 @@ export function createHooks<const Defined extends Mutations>(
   }) as unknown as Hooks<Defined>['Provider'];
 
   const useLive: Hooks<Defined>['useLive'] = <R = Row>(
-    sql: MaybeRefOrGetter<string>,
+    query: MaybeRefOrGetter<string | Query<R>>,
     params?: MaybeRefOrGetter<Params | undefined>,
   ) => {
     const opening = useOpening();
-    const watched = computed(() => opening.value.watch<R>(toValue(sql), toValue(params)));
+    const watched = computed(() => opening.value.watch<R>(toValue(query), toValue(params)));
     const seen = useShared(
       () => watched.value,
       () => watched.value.shown(),

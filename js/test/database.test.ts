@@ -11,6 +11,7 @@ import {
   RejectedError,
 } from '../src/errors.js';
 import type { Answer, EntryId, Params, ToCore } from '../src/messages.js';
+import { sql } from '../src/sql.js';
 import type { Status } from '../src/status.js';
 
 const KIND = doctype({
@@ -24,6 +25,8 @@ const CUT_OFF: Answer = {
   type: 'rows',
   rows: { columns: ['a'], count: 1, cells: new Uint8Array([9, 0, 0, 0, 2]) },
 };
+
+const NONE = new Uint8Array();
 
 /** What was asked, in order. */
 let asked: ToCore['mutate'][] = [];
@@ -180,6 +183,26 @@ test('listeners and live queries can be given up', async () => {
   });
   await turn();
   expect(heard).not.toHaveBeenCalled();
+});
+
+test('a query that has its parameters is asked as one that is given them', async () => {
+  const asks = async (ask: (db: ReturnType<typeof answeredBy>) => unknown): Promise<unknown> => {
+    asked = [];
+    await ask(answeredBy({ type: 'rows', rows: { columns: [], count: 0, cells: NONE } }));
+    return asked[0];
+  };
+  const text = 'select ?, ?';
+  const whole = sql`select ${1}, ${'a'}`;
+  const given = await asks((db) => db.query(text, [1, 'a']));
+  expect(given).toMatchObject({ sql: text, params: [1, 'a'] });
+  expect(await asks((db) => db.query(whole))).toEqual(given);
+  expect(await asks((db) => db.values(whole))).toEqual(given);
+  const live = await asks((db) => db.live(whole).subscribe(() => {}));
+  expect(live).toEqual(given);
+  const signal = AbortSignal.abort(new Error('enough'));
+  expect(await asks((db) => db.query(whole, { signal }).catch(() => {}))).toBeUndefined();
+  const without = { sql: text, parameters: [undefined, new Date()] };
+  await expect(answeredBy({ type: 'done' }).query(without)).rejects.toThrow('parameter 1 of');
 });
 
 test('a document is closed at the end of its block', async () => {

@@ -44,6 +44,8 @@ test('every file that a page loads can be named from outside', () => {
     './vue',
     './svelte',
     './solid',
+    './kysely',
+    './drizzle',
     './worker/worker.js',
     './wasm/core.js',
     './wasm/core_bg.wasm',

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { Reader, Writer } from '../src/codec.js';
-import { Answered, decodeRows, type RowBytes, readRowBytes } from '../src/rows.js';
+import { Answered, decodeRows, decodeValues, type RowBytes, readRowBytes } from '../src/rows.js';
 
 /** Rows of one text column, as `Rows::push` of crate `types` encodes them. */
 function rowsOf(texts: readonly string[], columns: readonly string[] = ['a']): RowBytes {
@@ -84,4 +84,17 @@ test('a row that begins like another one is another one', () => {
   const second = new Answered(rowsOf(['abcd', 'abce']), first);
   expect(second.rows).toEqual([{ a: 'abcd' }, { a: 'abce' }]);
   expect(second.rows[0]).toBe(first.rows[1]);
+});
+
+test('two columns of one name are told of, and both are there in arrays', () => {
+  const { cells } = letters('ab');
+  const writer = new Writer();
+  // Both cells in one row: each of the two had its size before it.
+  writer.u32(cells.length - 8);
+  writer.raw(cells.slice(4, 10));
+  writer.raw(cells.slice(14));
+  const rows: RowBytes = { columns: ['id', 'id'], count: 1, cells: writer.take() };
+  expect(() => decodeRows(rows)).toThrow('two columns are named id');
+  expect(() => new Answered(rows)).toThrow('two columns are named id');
+  expect(decodeValues(rows)).toEqual([['a', 'b']]);
 });

@@ -48,6 +48,55 @@ both('calls of one tab take effect in order, without awaiting them', async (stag
   assert.deepEqual(seen, [0, 1, 2, 3, 2]);
 });
 
+both('what Kysely and Drizzle build is run, live too, and nothing that writes', async (stage) => {
+  const tab = await stage.tab();
+  await openIn(tab, 'list', { document: stage.document });
+  await mutateIn(tab, 'add', { id: 'a', title: 'milk' });
+  const seen = await tab.evaluate(async () => {
+    const { db } = kept;
+    const { Kysely } = await import('kysely');
+    const { TidelogDialect, queryOf } = await import('tidelog/kysely');
+    const kysely = new Kysely({ dialect: new TidelogDialect(db) });
+    const milk = kysely.selectFrom('item').select(['id', 'title']).where('title', '=', 'milk');
+    const [first] = await milk.execute();
+    const live = await new Promise((resolve) => db.live(queryOf(milk)).subscribe(resolve));
+    const { drizzle } = await import('drizzle-orm/sqlite-proxy');
+    const { sqliteTable, text } = await import('drizzle-orm/sqlite-core');
+    const { proxyOf } = await import('tidelog/drizzle');
+    const item = sqliteTable('item', { name: text('title') });
+    const orm = drizzle(proxyOf(db));
+    return {
+      first,
+      live,
+      second: await orm.select().from(item).get(),
+      template: await db.query(tidelog.sql`select title from item where id = ${'a'}`),
+      both: await db.values('select id, id from item').then(([row]) => row),
+      writes: [
+        (await outcome(kysely.deleteFrom('item').execute())).error?.code,
+        (
+          await outcome(
+            orm
+              .delete(item)
+              .run()
+              .catch((it) => {
+                throw it.cause ?? it;
+              }),
+          )
+        ).error?.code,
+      ],
+    };
+  });
+  const milk = { id: 'a', title: 'milk' };
+  assert.deepEqual(seen, {
+    first: milk,
+    live: [milk],
+    second: { name: 'milk' },
+    template: [{ title: 'milk' }],
+    both: ['a', 'a'],
+    writes: ['read-only', 'read-only'],
+  });
+});
+
 both('every type of argument and of value comes back as it went in', async (stage) => {
   const tab = await stage.tab();
   await openIn(tab, 'kinds', { document: stage.document });
@@ -318,4 +367,4 @@ both(
   },
 );
 
-atLeast(10);
+atLeast(11);

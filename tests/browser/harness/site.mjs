@@ -23,9 +23,19 @@ const POLICY =
   `default-src 'none'; connect-src 'self' ws://127.0.0.1:*; worker-src 'self'; ` +
   `script-src 'self' 'wasm-unsafe-eval'`;
 
+/** What may build queries for the package, and its parts for that. */
+const QUERY_BUILDERS = {
+  'tidelog/kysely': '/tidelog/dist/kysely.js',
+  'tidelog/drizzle': '/tidelog/dist/drizzle.js',
+  kysely: '/kysely/dist/esm/index.js',
+  'drizzle-orm/sqlite-core': '/drizzle-orm/sqlite-core/index.js',
+  'drizzle-orm/sqlite-proxy': '/drizzle-orm/sqlite-proxy/index.js',
+};
+
 /** What a page loads when its address is `/NAME.html`: the module `/pages/NAME.mjs`. */
 function fixturePage(name) {
-  const imports = JSON.stringify({ imports: { tidelog: `/tidelog${packageEntry()}` } });
+  const tidelog = `/tidelog${packageEntry()}`;
+  const imports = JSON.stringify({ imports: { tidelog, ...QUERY_BUILDERS } });
   const hash = createHash('sha256').update(imports).digest('base64');
   return {
     policy: `${POLICY} 'sha256-${hash}'; img-src data:`,
@@ -49,7 +59,13 @@ export async function startSite({
   cache = false,
   headers = {},
 } = {}) {
-  const mounts = { '/pages/': inRoot('tests/pages'), '/tidelog/': inRoot('js'), ...folders };
+  const mounts = {
+    '/pages/': inRoot('tests/pages'),
+    '/tidelog/': inRoot('js'),
+    '/kysely/': inRoot('node_modules/kysely'),
+    '/drizzle-orm/': inRoot('node_modules/drizzle-orm'),
+    ...folders,
+  };
   const server = createServer((request, response) => {
     answer(request, response).catch((error) => {
       response.statusCode = error.code === 'ENOENT' ? 404 : 500;

@@ -1,7 +1,10 @@
 // What an app in TypeScript asks of the package's types: this is compiled, and not run.
 
+import { Kysely } from 'kysely';
 import * as React from 'react';
-import { type Database, destroyAll, doctype, mutation, open, TidelogError } from 'tidelog';
+import { type Database, destroyAll, doctype, mutation, open, sql, TidelogError } from 'tidelog';
+import { proxyOf } from 'tidelog/drizzle';
+import { queryOf, TidelogDialect } from 'tidelog/kysely';
 import * as inReact from 'tidelog/react';
 import * as inSolid from 'tidelog/solid';
 import * as inSvelte from 'tidelog/svelte';
@@ -31,6 +34,11 @@ export async function main(): Promise<number> {
     console.log(rows?.map((note) => note.text.length));
   });
   stop();
+  const kysely = new Kysely<{ note: Note }>({ dialect: new TidelogDialect(db) });
+  const [built] = await db.query(queryOf(kysely.selectFrom('note').select('text')));
+  const [{ length }] = await db.query(sql<{ length: number }>`select length(${built.text}) length`);
+  const { rows: counts } = await proxyOf(db)('select count(*) from note', [length], 'all');
+  console.log(counts[0][0]);
   await db.close();
   await destroyAll();
   return rows.length + lsn;

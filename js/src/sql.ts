@@ -1,0 +1,61 @@
+/** Statements with their parameters beside them. */
+
+import type { Param, Params } from './messages.js';
+import type { Row } from './rows.js';
+
+/** A statement with its parameters by position, whose rows are `R`, as the app says. */
+export interface Query<R = Row> {
+  readonly sql: string;
+  readonly parameters: readonly unknown[];
+  /** Never there: only its type matters. */
+  readonly row?: R;
+}
+
+/** What can be given up. */
+export interface Abortable {
+  /** Gives up: a call rejects with its reason, and a listener or a live query is called no more. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What is asked: SQL and its parameters (by position or by name), or a query that has both. */
+export type Asking<R = Row> =
+  | readonly [sql: string, params?: Params | undefined, options?: Abortable]
+  | readonly [query: Query<R>, options?: Abortable];
+
+/**
+ * A query whose values are parameters wherever they stand. One within another is a part of it.
+ *
+ * @example
+ * ```ts
+ * const milk = sql`title = ${'milk'}`;
+ * const rows = await db.query(sql<{ id: string }>`select id from todo where ${milk}`);
+ * ```
+ */
+export function sql<R = Row>(
+  texts: TemplateStringsArray,
+  ...values: readonly (Param | Query<unknown>)[]
+): Query<R> {
+  let text = texts[0]!;
+  const parameters: unknown[] = [];
+  values.forEach((value, index) => {
+    const isPart = isQuery(value);
+    parameters.push(...(isPart ? value.parameters : [value]));
+    text += (isPart ? value.sql : '?') + texts[index + 1]!;
+  });
+  return { sql: text, parameters };
+}
+
+/** Whether this is a query that has its parameters, and not the text of one. */
+export function isQuery(it: unknown): it is Query<unknown> {
+  return typeof it === 'object' && it !== null && 'sql' in it && 'parameters' in it;
+}
+
+/** The statement, its parameters and the options of what is asked. */
+export function parted(
+  asking: Asking<unknown>,
+): readonly [sql: string, params: Params | undefined, options: Abortable] {
+  const [first, second, third] = asking as readonly [unknown, never, never];
+  // What stands in a query is looked at as all parameters are, when it is asked.
+  if (isQuery(first)) return [first.sql, first.parameters as Params, second ?? {}];
+  return [first as string, second, third ?? {}];
+}
