@@ -19,10 +19,13 @@ pub(super) fn is_slow_step(worked_ns: u64) -> bool {
 }
 
 /// How fast the rooms of one client are with what it says.
+///
+/// Of the turns of all rooms it has one of each kind: whichever of its rooms has that, or waits for
+/// it, has this one too. So a client with many documents has no more of them than one that has one.
 pub(crate) struct Pace {
-    /// A single one, which each of its rooms has while it waits for one of the turns of all rooms:
-    /// a client with many slow documents has no more of these than one that has one.
-    pub(super) turns: Arc<Semaphore>,
+    pub(super) slow_turns: Arc<Semaphore>,
+    pub(super) run_turns: Arc<Semaphore>,
+    pub(super) write_turns: Arc<Semaphore>,
     slow_at: Mutex<Option<Instant>>,
 }
 
@@ -35,13 +38,14 @@ impl Pace {
     pub(super) fn is_slow(&self) -> bool {
         let slow_at = *self.slow_at.lock().unwrap_or_else(PoisonError::into_inner);
         let is_late = |at: Instant| at.elapsed() < SLOW_STAYS;
-        self.turns.available_permits() == 0 || slow_at.is_some_and(is_late)
+        self.slow_turns.available_permits() == 0 || slow_at.is_some_and(is_late)
     }
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(1)), slow_at: Mutex::default() }
+        let [slow_turns, run_turns, write_turns] = [(); 3].map(|()| Arc::new(Semaphore::new(1)));
+        Self { slow_turns, run_turns, write_turns, slow_at: Mutex::default() }
     }
 }
 
@@ -59,7 +63,7 @@ mod tests {
         let all = Arc::new(Semaphore::new(1));
         let busy = Arc::clone(&all).try_acquire_owned().expect("a turn");
         let [many, one] = [Pace::default(), Pace::default()];
-        let turn = |pace: &Pace| -> SlowTurn { Turn::awaited_each([&pace.turns, &all], ()) };
+        let turn = |pace: &Pace| -> SlowTurn { Turn::awaited([&pace.slow_turns, &all], ()) };
         let mut waiting: Vec<SlowTurn> = (0..9).map(|_| turn(&many)).collect();
         waiting.push(turn(&one));
         let mut come = || {
@@ -82,7 +86,7 @@ mod tests {
         assert!(pace.is_slow());
         tokio::time::advance(SLOW_STAYS).await;
         assert!(!pace.is_slow());
-        let _about_to = Arc::clone(&pace.turns).try_acquire_owned().expect("its turn");
+        let _about_to = Arc::clone(&pace.slow_turns).try_acquire_owned().expect("its turn");
         assert!(pace.is_slow());
     }
 }

@@ -12,14 +12,14 @@ use tidelog_room::{
 use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
-use super::pace::is_slow_step;
+use super::pace::{Pace, is_slow_step};
 use super::turn::{RunTurn, SlowTurn, Turn, WriteTurn};
 use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
@@ -206,13 +206,11 @@ impl RoomTask {
             let is_next = self.may_begin();
             let is_held_up = is_next && self.room.is_held_up();
             if is_held_up && matches!(self.write_turn, Turn::NotNeeded) {
-                self.write_turn = Turn::awaited(&self.rooms.write_turns, ());
+                self.write_turn = self.turn(|pace| &pace.write_turns, &self.rooms.write_turns, ());
             }
             let is_held_back = is_next && self.room.is_held_back();
             if is_held_back && matches!(self.slow_turn, Turn::NotNeeded) {
-                let own = self.worked_on.as_ref().map(|it| &it.speaker.pace().turns);
-                let turns = own.into_iter().chain([&self.rooms.slow_turns]);
-                self.slow_turn = Turn::awaited_each(turns, ());
+                self.slow_turn = self.turn(|pace| &pace.slow_turns, &self.rooms.slow_turns, ());
             }
             let is_at_rest = self.room.is_at_rest();
             let stays = if self.room.knows_nothing() { VAIN_ROOM_STAYS } else { EMPTY_ROOM_STAYS };
@@ -322,6 +320,17 @@ impl RoomTask {
         let size_max = self.rooms.settings.limits.seeds_kept_size_max;
         self.room.press_seed(kept_size > size_max / 2);
         self.room.seed_overdue_at_ms(self.now_ms())
+    }
+
+    /// Asks for a turn of which there are so many for all rooms, and one for those of a client.
+    fn turn<T: Send + 'static>(
+        &self,
+        own: fn(&Pace) -> &Arc<Semaphore>,
+        all: &Arc<Semaphore>,
+        what: T,
+    ) -> Turn<T> {
+        let speaker = self.worked_on.as_ref().map(|it| own(it.speaker.pace()));
+        Turn::awaited(speaker.into_iter().chain([all]), what)
     }
 
     /// Whether what its run reads next waits until no other one that has read much is amid.
@@ -532,10 +541,11 @@ impl RoomTask {
                 self.room.begin_run_anew();
                 self.keep();
                 self.begins_anew = true;
-                self.run_turn = Turn::awaited(&self.rooms.run_turns, None);
+                self.run_turn = self.turn(|pace| &pace.run_turns, &self.rooms.run_turns, None);
             }
             RoomEffect::Store(read @ StoreRequest::Read { .. }) if self.needs_turn() => {
-                self.run_turn = Turn::awaited(&self.rooms.run_turns, Some(read));
+                self.run_turn =
+                    self.turn(|pace| &pace.run_turns, &self.rooms.run_turns, Some(read));
             }
             RoomEffect::Store(request) => self.owner.ask(request),
             RoomEffect::Answer { request, answer } => {

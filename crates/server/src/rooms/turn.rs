@@ -32,13 +32,8 @@ pub(super) type SlowTurn = Turn<()>;
 pub(super) type WriteTurn = Turn<()>;
 
 impl<T: Send + 'static> Turn<T> {
-    /// Asks for one, to do this then.
-    pub(super) fn awaited(turns: &Arc<Semaphore>, what: T) -> Self {
-        Self::awaited_each([turns], what)
-    }
-
     /// Asks for one of each of these, in this order.
-    pub(super) fn awaited_each<'a>(
+    pub(super) fn awaited<'a>(
         turns: impl IntoIterator<Item = &'a Arc<Semaphore>>,
         what: T,
     ) -> Self {

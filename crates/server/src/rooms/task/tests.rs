@@ -668,6 +668,39 @@ async fn a_run_begins_anew_in_its_turn_where_all_rooms_keep_far_more_than_they_m
     assert_eq!(scene.rooms.run_turns.available_permits(), 1, "it is given back");
 }
 
+/// Goal: a client with many documents holds up nobody more than one that has one. Method: three
+/// rooms of one client and one of another all wait for a turn for each of their runs.
+#[tokio::test]
+async fn a_run_waits_for_no_more_runs_of_a_client_that_has_many_documents() {
+    let scene = Scene::new(settings_with(Limits { pool_pages_max: 1, ..Limits::DEFAULT }));
+    let far_too_much = 2 * Limits::DEFAULT.rooms_kept_size_max;
+    scene.rooms.counters.rooms_kept_size.fetch_add(far_too_much, Ordering::Relaxed);
+    let other_run = Arc::clone(&scene.rooms.run_turns).try_acquire_owned().expect("a turn");
+    let ((many, _end), (one, _other_end)) =
+        (Connection::new(ConnId(1)), Connection::new(ConnId(2)));
+    let [mut first, mut second, mut third, mut last] =
+        [("a", &many), ("b", &many), ("c", &many), ("d", &one)].map(|(name, connection)| {
+            let (room, task) = scene.task_of(&DocumentKey::new(name, "").expect("a name"));
+            room.send(message(connection, open())).expect("it is there");
+            room.send(message(connection, frames())).expect("it is there");
+            (room, task)
+        });
+    for (_, task) in [&mut first, &mut second, &mut third, &mut last] {
+        let never = timeout(QUIET_ROOM_RESTS, step_until(task, |_| false)).await;
+        assert!(never.is_err() && matches!(task.run_turn, Turn::Awaited(_)));
+    }
+    drop(other_run);
+    tokio::select! {
+        () = step_until(&mut first.1, |_| false) => {}
+        () = step_until(&mut second.1, |_| false) => {}
+        () = step_until(&mut third.1, |_| false) => {}
+        () = step_until(&mut last.1, |task| task.room.counts().rejected == 100) => {}
+    }
+    let of_many: u64 =
+        [&first, &second, &third].map(|(_, it)| it.room.counts().rejected).iter().sum();
+    assert!((80..=150).contains(&of_many), "{of_many} runs beside 100");
+}
+
 /// Goal: a turn is one run's, and the next run of the same message waits behind those of others.
 /// Method: one room works on many frames, each of which faults, and has the turn while another one
 /// waits for it.
