@@ -119,16 +119,6 @@ fn a_document_is_opened_once_what_was_appended_to_it_is_written() {
             StoreReply::Opened { document, state, .. } if *document == key("b") => state.as_ref(),
             _ => None,
         });
-        if opened.is_none() {
-            eprintln!(
-                "{nth} {fails} {server} waits {} {:?}",
-                server.wants_poll(),
-                replies
-                    .iter()
-                    .map(|it| format!("{it:?}").chars().take(90).collect::<String>())
-                    .collect::<Vec<_>>()
-            );
-        }
         let state = opened.and_then(|state| state.timeline.as_ref()).expect("it is there");
         let end = if is_full { 50 } else { 51 };
         assert_eq!(state.range.end().get(), end, "step {nth}, call {fails}");

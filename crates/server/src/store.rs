@@ -19,7 +19,7 @@ use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Life};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::counters::{Counters, add};
 
@@ -95,7 +95,7 @@ impl Store {
         counters: Arc<Counters>,
     ) -> Result<Self, OpenStoreError> {
         let (mut server, found) = open_page_server(folder, limits)?;
-        give_back_staged(&mut server);
+        begin(&mut server, found.as_deref());
         let damage = Arc::new(Mutex::new(found));
         let (mail, inbox) = mpsc::channel();
         let thread = StoreThread {
@@ -327,7 +327,7 @@ impl StoreThread {
                     warn!(%damage, "the store is damaged, unless it can be read again soon");
                 }
                 Ok((mut server, damage)) => {
-                    give_back_staged(&mut server);
+                    begin(&mut server, damage.as_deref());
                     *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;
                     return Some(server);
                 }
@@ -370,6 +370,14 @@ impl StoreThread {
             let _ = replies.send(Box::new(reply));
         }
     }
+}
+
+/// Takes a store that is open for what it is, damaged or not.
+fn begin(server: &mut PageServer<NativeDisk>, damage: Option<&str>) {
+    if let Some(damage) = damage {
+        error!(%damage, "the store is damaged");
+    }
+    give_back_staged(server);
 }
 
 /// Has the store forget the local documents that were being handed over when the last server ended,
@@ -425,7 +433,7 @@ fn open_page_server(
         warn!(?cut, "a torn tail of the log was cut: it was never acknowledged");
     }
     if let Some(damage) = &found.damage {
-        error!(?damage, "the log is damaged: the store can be read, and every write is refused");
+        debug!(?damage, "the log is damaged");
     }
     info!(
         documents = found.documents,
