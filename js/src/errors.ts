@@ -38,21 +38,40 @@ export abstract class TidelogError extends Error {
   }
 }
 
-/** An argument of a mutation is missing, unknown or of another type. Nothing was changed. */
+/**
+ * An argument of a mutation is missing, unknown or of another type. Nothing was changed.
+ *
+ * What to do: give what the message names, as the doctype declares it; `null` where an optional
+ * one is left out.
+ *
+ * Outcome: none.
+ */
 export class MutationArgumentError extends TidelogError {
   override get code(): 'mutation-argument' {
     return 'mutation-argument';
   }
 }
 
-/** The doctype has no mutation of that name. */
+/**
+ * The doctype has no mutation of that name.
+ *
+ * What to do: correct the name, or add the mutation to the doctype.
+ *
+ * Outcome: none.
+ */
 export class UnknownMutationError extends TidelogError {
   override get code(): 'unknown-mutation' {
     return 'unknown-mutation';
   }
 }
 
-/** A mutation was rejected, here or by the server: its effect is gone. */
+/**
+ * A mutation was rejected, here or by the server: its effect is gone.
+ *
+ * What to do: tell the user what `reason` says, and let them try something else.
+ *
+ * Outcome: none; unknown where `reason` says that nobody can tell.
+ */
 export class RejectedError extends TidelogError {
   /** The mutation's name. */
   readonly mutation: string;
@@ -70,28 +89,53 @@ export class RejectedError extends TidelogError {
   }
 }
 
-/** A query wanted to write. Writing is what mutations are for. */
+/**
+ * A query wanted to write. Writing is what mutations are for.
+ *
+ * What to do: write a mutation into the doctype, and call it on `db.mutate`.
+ *
+ * Outcome: none.
+ */
 export class ReadOnlyError extends TidelogError {
   override get code(): 'read-only' {
     return 'read-only';
   }
 }
 
-/** SQLite refused a query: look at its message, the SQL and the parameters. */
+/**
+ * SQLite refused a query.
+ *
+ * What to do: look at the message, the SQL and the parameters.
+ *
+ * Outcome: none.
+ */
 export class QueryError extends TidelogError {
   override get code(): 'query' {
     return 'query';
   }
 }
 
-/** A statement took more steps, pages or bytes than it may, or too much waits for the server. */
+/**
+ * A statement took more steps, pages or bytes than it may, or too much waits for the server.
+ *
+ * What to do: do less at once: read by an index, or change fewer rows; or let what waits reach the
+ * server.
+ *
+ * Outcome: none.
+ */
 export class BudgetExceededError extends TidelogError {
   override get code(): 'budget-exceeded' {
     return 'budget-exceeded';
   }
 }
 
-/** A transaction read more pages than can be held at once: read less in one statement. */
+/**
+ * A transaction read more pages than can be held at once.
+ *
+ * What to do: read less in one statement, or by an index.
+ *
+ * Outcome: none.
+ */
 export class ReadSetTooLargeError extends TidelogError {
   override get code(): 'read-set-too-large' {
     return 'read-set-too-large';
@@ -101,6 +145,10 @@ export class ReadSetTooLargeError extends TidelogError {
 /**
  * The doctype cannot work: SQL that does not prepare, or whose result two runs could differ in, or
  * a schema that takes more than 8 MiB of each connection.
+ *
+ * What to do: correct the migration or the mutation that the message names.
+ *
+ * Outcome: none.
  */
 export class DoctypeError extends TidelogError {
   override get code(): 'doctype' {
@@ -108,105 +156,202 @@ export class DoctypeError extends TidelogError {
   }
 }
 
-/** Another doctype of that name is in use, and neither succeeds the other. */
+/**
+ * Another doctype of that name is in use, and neither succeeds the other: their migrations part
+ * where the message says.
+ *
+ * What to do: append migrations, and change none that was released. While developing, begin anew
+ * as the message says.
+ *
+ * Outcome: none.
+ */
 export class DoctypeMismatchError extends TidelogError {
   override get code(): 'doctype-mismatch' {
     return 'doctype-mismatch';
   }
 }
 
-/** The server has a document of that name already; the local one was left as it is. */
+/**
+ * The server has a document of that name already; the local one was left as it is.
+ *
+ * What to do: open the local one without a server, under another name, or `destroy` it to have the
+ * server's.
+ *
+ * Outcome: none.
+ */
 export class DocumentExistsError extends TidelogError {
   override get code(): 'document-exists' {
     return 'document-exists';
   }
 }
 
-/** The server has another document of that name now. */
+/**
+ * The server has another document of that name now.
+ *
+ * What to do: nothing: the copy begins anew from the server by itself, and what the server had not
+ * seen is rejected.
+ *
+ * Outcome: none.
+ */
 export class DocumentReplacedError extends TidelogError {
   override get code(): 'document-replaced' {
     return 'document-replaced';
   }
 }
 
-/** The server no longer has the document; the local copy is kept. */
+/**
+ * The server no longer has the document; the local copy is kept.
+ *
+ * What to do: ask whoever runs the server; `export` what is here, or `destroy` it.
+ *
+ * Outcome: none.
+ */
 export class DocumentMissingError extends TidelogError {
   override get code(): 'document-missing' {
     return 'document-missing';
   }
 }
 
-/** The server did not answer in time. Nothing was changed. */
+/**
+ * The server did not answer in time. Nothing was changed.
+ *
+ * What to do: try again once there is a network; a document that is open is tried by itself.
+ *
+ * Outcome: none.
+ */
 export class ServerUnreachableError extends TidelogError {
   override get code(): 'server-unreachable' {
     return 'server-unreachable';
   }
 }
 
-/** The server speaks another version of the protocol, or broke it. */
+/**
+ * The server speaks another version of the protocol, or broke it.
+ *
+ * What to do: update whichever is older, the app or the server.
+ *
+ * Outcome: none.
+ */
 export class ProtocolError extends TidelogError {
   override get code(): 'protocol' {
     return 'protocol';
   }
 }
 
-/** The server refused access: look at the token and the rights of its user. */
+/**
+ * The server refused access.
+ *
+ * What to do: look at the token and the rights of its user: log in anew.
+ *
+ * Outcome: none.
+ */
 export class AccessError extends TidelogError {
   override get code(): 'access' {
     return 'access';
   }
 }
 
-/** Mutations are still without a verdict: sync first, or use force. */
+/**
+ * Mutations are still without a verdict.
+ *
+ * What to do: wait for `sync()` first, or use `force`, which loses them.
+ *
+ * Outcome: none.
+ */
 export class PendingError extends TidelogError {
   override get code(): 'pending' {
     return 'pending';
   }
 }
 
-/** Not on disk after the time a call may take. It may still become so: do not issue it again. */
+/**
+ * Not on disk after the time that a call may take. It may still become so.
+ *
+ * What to do: do not issue it again: `status.error` says what is wrong, and queries show whether
+ * it is there.
+ *
+ * Outcome: unknown.
+ */
 export class NotDurableYetError extends TidelogError {
   override get code(): 'not-durable-yet' {
     return 'not-durable-yet';
   }
 }
 
-/** The device has no more room. */
+/**
+ * The device has no more room.
+ *
+ * What to do: ask the user to make room; what waits is written by itself then.
+ *
+ * Outcome: none.
+ */
 export class StorageFullError extends TidelogError {
   override get code(): 'storage-full' {
     return 'storage-full';
   }
 }
 
-/** The device failed, its data were cleared, or this window has no storage. */
+/**
+ * The device failed, its data were cleared, or this window has no storage.
+ *
+ * What to do: what the message says: it goes away by itself, or with the page loaded anew, or with
+ * `destroyAll()`.
+ *
+ * Outcome: none or unknown.
+ */
 export class StorageError extends TidelogError {
   override get code(): 'storage' {
     return 'storage';
   }
 }
 
-/** The document was closed. */
+/**
+ * The document was closed.
+ *
+ * What to do: open it again.
+ *
+ * Outcome: none; unknown where it was closed amid the call.
+ */
 export class DocumentClosedError extends TidelogError {
   override get code(): 'document-closed' {
     return 'document-closed';
   }
 }
 
-/** The stored data are of a newer release: load the newer app. They were left untouched. */
+/**
+ * The stored data are of a newer release. They were left untouched.
+ *
+ * What to do: load the newer app.
+ *
+ * Outcome: none.
+ */
 export class NewerFormatError extends TidelogError {
   override get code(): 'newer-format' {
     return 'newer-format';
   }
 }
 
-/** The document's id or an option cannot be used. */
+/**
+ * The document's id or an option cannot be used.
+ *
+ * What to do: correct what the message names.
+ *
+ * Outcome: none.
+ */
 export class InvalidOptionError extends TidelogError {
   override get code(): 'invalid-option' {
     return 'invalid-option';
   }
 }
 
-/** The engine stopped or could not be started. */
+/**
+ * The engine stopped or could not be started.
+ *
+ * What to do: what the message says: a secure origin, a browser that has what is missing, the
+ * workers' files at their address, or to load the page anew.
+ *
+ * Outcome: none or unknown.
+ */
 export class EngineError extends TidelogError {
   override get code(): 'engine' {
     return 'engine';
