@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use js_sys::Uint8Array;
 use tidelog_client::{
     AtWork, Client, ClientSettings, Effect, Input, Notice, PageServerFailure, PageServerId,
-    SocketId, Stopwatch, Storage, TabId,
+    SocketId, Stopwatch, Storage, TabId, TimeLeft,
 };
 use tidelog_sync::codec;
 use tidelog_types::UnservedKind;
@@ -69,9 +69,12 @@ impl Stopwatch for QueryTime {
         self.began_ms.store(running_ms() as u64, Ordering::Relaxed);
     }
 
-    fn is_over(&self) -> bool {
+    fn time_left(&self) -> TimeLeft {
         let began_ms = self.began_ms.load(Ordering::Relaxed);
-        (running_ms() as u64).saturating_sub(began_ms) > QUERY_MS_MAX
+        match (running_ms() as u64).saturating_sub(began_ms) > QUERY_MS_MAX {
+            true => TimeLeft::NoneEver,
+            false => TimeLeft::Enough,
+        }
     }
 }
 

@@ -47,5 +47,5 @@ pub use protocol::{
 pub use record::KeptRejections;
 pub use settings::ClientSettings;
 pub use tidelog_document::warm_up;
-pub use tidelog_sqlite::Stopwatch;
+pub use tidelog_sqlite::{Stopwatch, TimeLeft};
 pub use tidelog_types::Params;

@@ -1,7 +1,7 @@
 //! Queries, budgets and live queries.
 
 use tidelog_client::{
-    Call, ClientSettings, FromCore, Input, Mutate, Query, Request, Stopwatch, ToCore,
+    Call, ClientSettings, FromCore, Input, Mutate, Query, Request, Stopwatch, TimeLeft, ToCore,
 };
 use tidelog_testing::client::core::Core;
 use tidelog_testing::client::server::{Server, online, talk};
@@ -39,8 +39,8 @@ struct Over;
 impl Stopwatch for Over {
     fn start(&self) {}
 
-    fn is_over(&self) -> bool {
-        true
+    fn time_left(&self) -> TimeLeft {
+        TimeLeft::NoneEver
     }
 }
 

@@ -25,6 +25,6 @@
 mod room;
 
 pub use room::{
-    Answer, Ask, Caution, ConnId, ENDED_THE_SERVER, Outlets, Room, RoomCounts, RoomEffect,
+    Answer, Ask, Caution, ConnId, ENDED_THE_SERVER, MayRun, Outlets, Room, RoomCounts, RoomEffect,
     RoomInput, RoomSettings, STAGED, Service, Suspect, ThreadClock, entry_size,
 };

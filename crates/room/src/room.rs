@@ -61,7 +61,9 @@ use caution::NoCaution;
 pub use caution::{Caution, ENDED_THE_SERVER, Suspect};
 use document::Document;
 use follow::{Broadcast, CatchUp};
-pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service};
+pub use io::{
+    Answer, Ask, ConnId, MayRun, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
+};
 use outbox::{After, Outbox};
 pub use outlets::{Outlets, entry_size};
 use refusal::brief;
@@ -103,8 +105,7 @@ pub struct Room {
     overdue_count: u32,
     /// Whether it has as little time for that as while others wait.
     is_pressed: bool,
-    /// Whether it runs anything for now.
-    may_run: bool,
+    may_run: MayRun,
     /// Pages on their way to the disk beyond which it runs no more.
     pages_in_flight_max: usize,
     /// Those who would like to, once it is known what became of that, in the order in which they
@@ -251,7 +252,7 @@ impl Room {
             seed_progress: None,
             overdue_count: 0,
             is_pressed: false,
-            may_run: true,
+            may_run: MayRun::Everything,
             pages_in_flight_max,
             offers: VecDeque::new(),
             has_abandoned: false,
@@ -295,6 +296,7 @@ impl Room {
             RoomInput::SeedUnkept => self.end_unkept_seed(),
             RoomInput::GoOn => {}
         }
+        self.time.iter().for_each(|time| time.begin_step(self.may_run));
         let mut budget = Budget::new(self.settings.limits.slice);
         self.tell_what_is_durable(&mut budget);
         self.work(&mut budget);
@@ -360,9 +362,9 @@ impl Room {
         self.pages_in_flight_max == 0 && self.outbox.held() == 0 && is_free
     }
 
-    /// Whether it may run anything from now on. If not, it still takes in what it is told, and
-    /// tells what is durable.
-    pub fn let_run(&mut self, may_run: bool) {
+    /// What it may run from now on. If nothing, it still takes in what it is told, and tells what is
+    /// durable.
+    pub fn let_run(&mut self, may_run: MayRun) {
         self.may_run = may_run;
     }
 
@@ -370,7 +372,9 @@ impl Room {
     #[must_use]
     pub fn is_held_back(&self) -> bool {
         let is_free = |work: &Work| work.needs_document() && self.is_free_for(work);
-        !self.may_run && !self.is_full() && self.queue.front().is_some_and(is_free)
+        self.may_run == MayRun::Nothing
+            && !self.is_full()
+            && self.queue.front().is_some_and(is_free)
     }
 
     /// How many bytes of pages were fetched for that run.
@@ -529,7 +533,8 @@ impl Room {
     /// Whether the work at the front of the queue could be gone on with now.
     fn can_work(&self) -> bool {
         let Some(work) = self.queue.front() else { return false };
-        self.is_free_for(work) && (!work.needs_document() || (self.may_run && !self.is_full()))
+        let may_run = self.may_run != MayRun::Nothing && !self.is_full();
+        self.is_free_for(work) && (!work.needs_document() || may_run)
     }
 
     /// Whether it could but for how much is on its way to the disk.
@@ -629,6 +634,7 @@ impl Room {
                 self.refuse(&work, refusal);
                 return self.run_ended();
             }
+            Halt::Failed(Failure::CutOff) => return self.on_cut_off(work),
             Halt::Failed(failure) => {
                 return self.give_up(work, &format!("SQLite failed: {failure}"));
             }
@@ -641,12 +647,19 @@ impl Room {
             asked.sort_unstable();
         }
         self.faults_count += 1;
-        self.time.iter().for_each(|time| time.fault());
+        self.time.iter().for_each(|time| time.stop());
         // What was appended must be there before it is read.
         self.commit();
         let request = self.next_request();
         self.fetch = Some(Fetch { request, work, document, pages: Vec::new(), needed, asked });
         self.ask_for_pages();
+    }
+
+    /// A run took longer than it may for now.
+    fn on_cut_off(&mut self, work: Work) {
+        self.time.iter().for_each(|time| time.stop());
+        self.queue.push_front(work);
+        self.may_run = MayRun::Nothing;
     }
 
     /// Which document of the store this work reads, and by which view.

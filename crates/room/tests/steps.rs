@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tidelog_document::Doctype;
-use tidelog_room::{ConnId, RoomInput, ThreadClock};
+use tidelog_room::{ConnId, MayRun, RoomInput, ThreadClock};
 use tidelog_sync::{FromRoom, Intent, ProbeId, Refusal, ToRoom, UndecidedReason, codec};
 use tidelog_testing::room::*;
 use tidelog_types::BudgetLimits;
@@ -84,6 +85,44 @@ fn a_doctype_is_looked_at_for_no_longer_than_its_migrations_may_run() {
         let start = "migration 1 of doctype slow does not run: over the budget of time";
         assert!(reason.starts_with(start), "{reason}");
     }
+}
+
+/// Goal: a run that is cut off has no verdict, and has one once it may take as long as it takes.
+/// Method: a mutation takes seconds and its room has half a second, twice, and then as much
+/// as any; after that a migration the same.
+#[test]
+fn a_run_that_is_cut_off_begins_anew_once_it_may_take_longer() {
+    let slow = |rest: &str| "select 1;".repeat(10) + rest;
+    let mut doctype = notes();
+    let log = doctype.mutations.iter_mut().find(|it| it.name == "log").expect("defined");
+    log.sql = vec![slow(&log.sql.concat())];
+    let mut newer = doctype.clone();
+    newer.migrations.push(slow(""));
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.room = scene.room.with_clock(Arc::new(Looks::default()));
+    scene.say(ANN, open_with(&doctype, 1));
+    let heard =
+        |scene: &mut Scene| -> Vec<FromRoom> { std::iter::from_fn(|| scene.read(ANN)).collect() };
+    heard(&mut scene);
+    let frames = vec![frame(&doctype, "log", "a"), frame(&doctype, "log", "b")];
+    let frames = ToRoom::Frames { life: LIFE, first: lsn(1), frames };
+    for message in [frames, open_with(&newer, 1)] {
+        let before = scene.room.counts();
+        scene.room.let_run(MayRun::Briefly(Duration::from_millis(500)));
+        scene.say(ANN, message);
+        for _ in 0..2 {
+            assert!(scene.room.is_held_back() && !scene.room.wants_step());
+            assert_eq!((scene.room.counts(), heard(&mut scene)), (before, Vec::new()));
+            scene.room.let_run(MayRun::Briefly(Duration::from_millis(500)));
+            scene.settle(RoomInput::GoOn);
+        }
+        scene.room.let_run(MayRun::Everything);
+        scene.settle(RoomInput::GoOn);
+        let is_refused = |it: &FromRoom| matches!(it, FromRoom::Refused(_));
+        let heard = heard(&mut scene);
+        assert!(!heard.is_empty() && !heard.iter().any(is_refused), "{heard:?}");
+    }
+    assert_eq!((scene.room.counts().applied, scene.room.counts().rejected), (2, 0));
 }
 
 /// A room with little time that has a document of 2 MiB and fetches one page for a fault.
@@ -197,7 +236,7 @@ fn a_room_that_may_run_nothing_tells_what_is_durable_and_goes_on_once_it_may() {
     scene.holds_durable = true;
     scene.frames(ANN, 1, adds(1));
     scene.holds_durable = false;
-    scene.room.let_run(false);
+    scene.room.let_run(MayRun::Nothing);
     assert!(!scene.room.is_held_back(), "there is nothing to run");
     scene.frames(ANN, 2, adds(1));
     for reply in std::mem::take(&mut scene.held) {
@@ -206,7 +245,7 @@ fn a_room_that_may_run_nothing_tells_what_is_durable_and_goes_on_once_it_may() {
     let heard: Vec<FromRoom> = std::iter::from_fn(|| scene.read(ANN)).collect();
     assert!(matches!(heard[..], [FromRoom::Entry(_), FromRoom::Acked { .. }]), "{heard:?}");
     assert!(scene.room.is_held_back() && !scene.room.wants_step());
-    scene.room.let_run(true);
+    scene.room.let_run(MayRun::Everything);
     assert!(!scene.room.is_held_back() && scene.room.wants_step());
     scene.settle(RoomInput::GoOn);
     assert_eq!(scene.room.counts().applied, 2);

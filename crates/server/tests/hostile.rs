@@ -82,6 +82,40 @@ async fn a_room_that_is_busy_holds_up_neither_the_server_nor_its_own_connection(
     server.stop().await;
 }
 
+fn about(number: u32, body: ToRoom) -> ToServer {
+    ToServer::About { channel: Channel(number), body }
+}
+
+fn open_burner(document: &str) -> ToRoom {
+    let mut body = open(document, 1, Intent::Follow);
+    if let ToRoom::Open { doctype, .. } = &mut body {
+        *doctype = codec::encode(&burner());
+    }
+    body
+}
+
+fn burn() -> ToRoom {
+    let frames = vec![frame(&burner(), "burn", "x"); 3];
+    ToRoom::Frames { life: LIFE, first: lsn(1), frames }
+}
+
+/// How many mutations the server has applied.
+async fn applied(server: &Server) -> u32 {
+    let (_, metrics) = http(server.address(), "GET", "/metrics", "").await;
+    let metrics = String::from_utf8(metrics).expect("text");
+    let count = metrics.lines().find_map(|it| it.strip_prefix("tidelog_mutations_applied_total "));
+    count.and_then(|it| it.parse().ok()).expect("a count")
+}
+
+/// Another client opens a document of its own, and writes in it.
+async fn write_in_another_one(server: &Server) {
+    let mut other = Client::connect(server.address()).await.expect("up");
+    other.open("list", 2, None).await.expect("up");
+    assert!(matches!(other.hear_of().await, Some(FromRoom::Opened { .. })));
+    other.frames(1, vec![frame(&notes(), "add", "a")]).await.expect("up");
+    other.acked(&mut Copy::default(), 2).await.expect("acknowledged");
+}
+
 /// Goal: whoever is quick does not wait until each document of another client has burnt for long.
 /// Method: a client has many that do, and meanwhile another one opens one and writes in it.
 #[tokio::test(flavor = "multi_thread")]
@@ -89,36 +123,41 @@ async fn documents_that_burn_leave_a_thread_to_those_of_others() {
     const BURNING: u32 = 60;
     let data = tempfile::tempdir().expect("a folder");
     let server = start(data.path()).await;
-    let about = |number, body| ToServer::About { channel: Channel(number), body };
     let mut client = Client::connect(server.address()).await.expect("up");
     for number in 0..BURNING {
-        let mut body = open(&number.to_string(), 1, Intent::Follow);
-        if let ToRoom::Open { doctype, .. } = &mut body {
-            *doctype = codec::encode(&burner());
-        }
-        client.say(&about(number, body)).await.expect("up");
+        client.say(&about(number, open_burner(&number.to_string()))).await.expect("up");
     }
     for number in 0..BURNING {
-        let frames = vec![frame(&burner(), "burn", "x"); 3];
-        let body = ToRoom::Frames { life: LIFE, first: lsn(1), frames };
-        client.say(&about(number, body)).await.expect("up");
+        client.say(&about(number, burn())).await.expect("up");
     }
-    let applied = async || {
-        let (_, metrics) = http(server.address(), "GET", "/metrics", "").await;
-        let metrics = String::from_utf8(metrics).expect("text");
-        let count =
-            metrics.lines().find_map(|it| it.strip_prefix("tidelog_mutations_applied_total "));
-        count.and_then(|it| it.parse::<u32>().ok()).expect("a count")
-    };
-    while applied().await == 0 {
+    while applied(&server).await == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let mut other = Client::connect(server.address()).await.expect("up");
-    other.open("list", 2, None).await.expect("up");
-    assert!(matches!(other.hear_of().await, Some(FromRoom::Opened { .. })));
-    other.frames(1, vec![frame(&notes(), "add", "a")]).await.expect("up");
-    other.acked(&mut Copy::default(), 2).await.expect("acknowledged");
-    let count = applied().await;
+    write_in_another_one(&server).await;
+    let count = applied(&server).await;
+    assert!(count < BURNING / 2, "{count} had burnt");
+    server.stop().await;
+}
+
+/// Goal: nor until the first document of each of many clients has, of none of which anybody knows
+/// that it will. Method: all of them are open, and are made to burn at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_burn_for_the_first_time_leave_a_thread_to_those_of_others() {
+    const BURNING: u32 = 60;
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut clients = Vec::new();
+    for number in 0..BURNING {
+        let mut client = Client::connect(server.address()).await.expect("up");
+        client.tell(open_burner(&number.to_string())).await.expect("up");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        clients.push(client);
+    }
+    for client in &mut clients {
+        client.tell(burn()).await.expect("up");
+    }
+    write_in_another_one(&server).await;
+    let count = applied(&server).await;
     assert!(count < BURNING / 2, "{count} had burnt");
     server.stop().await;
 }

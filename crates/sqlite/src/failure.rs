@@ -70,6 +70,10 @@ pub enum Failure {
         /// What the device is short of.
         what: String,
     },
+    /// The host has its thread do something else for now: another run, which may take longer, can
+    /// succeed. Never a reason to reject a mutation.
+    #[error("cut off before its end")]
+    CutOff,
     /// The transaction read more pages than can be held in memory at once.
     #[error("{pages} pages read, more than one transaction may")]
     ReadSetTooLarge {
@@ -123,7 +127,7 @@ impl Failure {
     /// mutation, and must not become its verdict.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Shortage { .. } | Self::Faulted)
+        matches!(self, Self::Shortage { .. } | Self::CutOff | Self::Faulted)
     }
 
     pub(crate) fn forbidden(what: impl Into<String>) -> Self {

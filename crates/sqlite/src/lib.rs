@@ -59,5 +59,5 @@ pub use read_set::ReadSet;
 pub use reader::Reader;
 pub use tidelog_types::Params;
 pub use transaction::Transaction;
-pub use view::{Stopwatch, View};
+pub use view::{Stopwatch, TimeLeft, View};
 pub use writer::Writer;

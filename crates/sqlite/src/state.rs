@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::memory;
 use crate::read_set::PageBits;
 use crate::scan;
-use crate::view::{Stopwatch, View, schema_cookie};
+use crate::view::{Stopwatch, TimeLeft, View, schema_cookie};
 
 /// Whose statement is prepared and run: what it may do follows from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,12 +153,15 @@ impl State {
         (self.steps, self.prepare_steps) = (0, 0);
     }
 
-    /// Fails once the transaction has taken longer than it may.
+    /// Fails once the transaction has taken longer than it may, for now or at all.
     pub fn check_time(&mut self) {
         let is_query = self.origin == Origin::Query;
         let of_query = self.query_stopwatch().filter(|_| is_query);
-        if self.view.stopwatch().into_iter().chain(of_query).any(Stopwatch::is_over) {
-            self.fail(Failure::budget("time"));
+        let stopwatches = self.view.stopwatch().into_iter().chain(of_query);
+        match stopwatches.map(Stopwatch::time_left).max() {
+            Some(TimeLeft::NoneEver) => self.fail(Failure::budget("time")),
+            Some(TimeLeft::NoneNow) => self.fail(Failure::CutOff),
+            Some(TimeLeft::Enough) | None => {}
         }
     }
 

@@ -49,8 +49,19 @@ pub trait Stopwatch: fmt::Debug + Send + Sync {
     /// A transaction begins, on this thread.
     fn start(&self);
 
-    /// Whether it has taken longer than it may.
-    fn is_over(&self) -> bool;
+    /// What is left of the time that it may take.
+    fn time_left(&self) -> TimeLeft;
+}
+
+/// What is left of the time that a transaction may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimeLeft {
+    /// It goes on.
+    Enough,
+    /// None for now: it ends as [`Failure::CutOff`](crate::Failure::CutOff).
+    NoneNow,
+    /// None at all: it ends as [`Failure::Budget`](crate::Failure::Budget).
+    NoneEver,
 }
 
 #[derive(Debug)]

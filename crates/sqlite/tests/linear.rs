@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Document, Numbers, failure};
-use tidelog_sqlite::{Failure, Stopwatch, View};
+use tidelog_sqlite::{Failure, Stopwatch, TimeLeft, View};
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
@@ -228,9 +228,10 @@ fn what_contains_a_phrase_is_found_in_all_of_many_texts() {
     assert!(matches!(document.query_failure(inner), Failure::Budget { .. }));
 }
 
-/// Over after so many looks.
+/// Says this after so many looks.
 #[derive(Debug)]
 struct Looks {
+    says: TimeLeft,
     max: AtomicUsize,
     left: AtomicUsize,
     starts: AtomicUsize,
@@ -238,8 +239,12 @@ struct Looks {
 
 impl Looks {
     fn new(max: usize) -> Arc<Self> {
+        Self::that_say(TimeLeft::NoneEver, max)
+    }
+
+    fn that_say(says: TimeLeft, max: usize) -> Arc<Self> {
         let [max, left, starts] = [max, 0, 0].map(AtomicUsize::new);
-        Arc::new(Self { max, left, starts })
+        Arc::new(Self { says, max, left, starts })
     }
 }
 
@@ -249,10 +254,10 @@ impl Stopwatch for Looks {
         self.left.store(self.max.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    fn is_over(&self) -> bool {
+    fn time_left(&self) -> TimeLeft {
         let take_one = |left: usize| Some(left.saturating_sub(1));
         let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one);
-        left == Ok(0)
+        if left == Ok(0) { self.says } else { TimeLeft::Enough }
     }
 }
 
@@ -273,6 +278,22 @@ fn a_transaction_that_takes_too_long_ends_though_its_steps_are_few() {
     let starts = looks.starts.load(Ordering::Relaxed);
     document.app(&count(100)).unwrap();
     assert!(looks.starts.load(Ordering::Relaxed) > starts);
+}
+
+#[test]
+fn a_transaction_that_is_cut_off_has_no_verdict_and_leaves_nothing_behind() {
+    let looks = Looks::that_say(TimeLeft::NoneNow, 100);
+    let view = View::new(1000, 0).with_stopwatch(Arc::clone(&looks) as Arc<dyn Stopwatch>);
+    let mut document = Document::on(view);
+    document.migrate("create table got (answer)");
+    let slow = "insert into got values ('before');
+                insert into got with recursive c (x) as
+                (select 1 union all select x + 1 from c where x < 1000000) select max(x) from c";
+    let failure = document.app_failure(slow);
+    assert!(failure == Failure::CutOff && failure.is_passing());
+    looks.max.store(usize::MAX, Ordering::Relaxed);
+    assert_eq!(document.query("select count(*) from got"), [[Value::Integer(0)]]);
+    document.app(slow).unwrap();
 }
 
 #[test]

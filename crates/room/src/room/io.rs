@@ -1,5 +1,7 @@
 //! What happens to a room, and what it wants done.
 
+use std::time::Duration;
+
 use tidelog_document::FoundRight;
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, ToRoom};
@@ -52,6 +54,19 @@ pub enum RoomInput {
         /// The question.
         ask: Ask,
     },
+}
+
+/// What a room may run, as long as it is told nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayRun {
+    /// Nothing.
+    Nothing,
+    /// What its thread does within this time in each step. A run that takes longer is cut off,
+    /// without a verdict: the room runs nothing more then, and begins that run anew once it is told
+    /// again what it may run.
+    Briefly(Duration),
+    /// Everything, for as long as a run may take.
+    Everything,
 }
 
 /// What the shell may ask of a room. Answered by [`RoomEffect::Answer`].

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_sqlite::Stopwatch;
+use tidelog_sqlite::{Stopwatch, TimeLeft};
+
+use super::MayRun;
 
 /// What one run of a transaction may take. Many times what the budget of steps takes where no step
 /// is a long one.
@@ -21,8 +23,8 @@ pub trait ThreadClock: fmt::Debug + Send + Sync {
 
 /// The time of one room's transactions, of which there is one at a time.
 ///
-/// A run that faults is begun anew, maybe on another thread, and all of them together have a time
-/// too. What is behind a transaction that was over has time of its own: it says so.
+/// A run that faults, or is cut off, is begun anew, maybe on another thread, and all of them
+/// together have a time too. What is behind a transaction that was over has time of its own: it says so.
 #[derive(Debug)]
 pub(super) struct WorkTime {
     clock: Arc<dyn ThreadClock>,
@@ -31,8 +33,10 @@ pub(super) struct WorkTime {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// By the runs before, which faulted.
+    /// By the runs before, which faulted or were cut off.
     before_ns: u64,
+    /// When the step has taken so much that its run is cut off, if it is at all.
+    cut_off_at_ns: Option<u64>,
     /// When the run began, and its latest transaction.
     run_began_ns: u64,
     began_ns: u64,
@@ -46,19 +50,33 @@ impl WorkTime {
         Self { clock, taken: Mutex::default() }
     }
 
+    /// A step begins, on this thread.
+    pub(super) fn begin_step(&self, may_run: MayRun) {
+        self.taken().cut_off_at_ns = match may_run {
+            MayRun::Briefly(time) => {
+                let takes_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+                Some(self.clock.worked_ns().saturating_add(takes_ns))
+            }
+            MayRun::Nothing | MayRun::Everything => None,
+        };
+    }
+
     /// A piece of work is run for the first time.
     pub(super) fn begin(&self) {
-        *self.taken() = Taken { run_began_ns: self.clock.worked_ns(), ..Taken::default() };
+        self.taken().before_ns = 0;
+        self.go_on();
     }
 
     /// It is run again.
     pub(super) fn go_on(&self) {
-        let (before_ns, run_began_ns) = (self.taken().before_ns, self.clock.worked_ns());
-        *self.taken() = Taken { before_ns, run_began_ns, ..Taken::default() };
+        let run_began_ns = self.clock.worked_ns();
+        let mut taken = self.taken();
+        let Taken { before_ns, cut_off_at_ns, .. } = *taken;
+        *taken = Taken { before_ns, cut_off_at_ns, run_began_ns, ..Taken::default() };
     }
 
-    /// The run faulted, on this thread.
-    pub(super) fn fault(&self) {
+    /// The run faulted or was cut off, on this thread.
+    pub(super) fn stop(&self) {
         let now_ns = self.clock.worked_ns();
         let mut taken = self.taken();
         taken.before_ns += now_ns.saturating_sub(taken.run_began_ns);
@@ -77,13 +95,16 @@ impl Stopwatch for WorkTime {
         (taken.began_ns, taken.is_over) = (began_ns, false);
     }
 
-    fn is_over(&self) -> bool {
+    fn time_left(&self) -> TimeLeft {
         let now_ns = self.clock.worked_ns();
         let mut taken = self.taken();
         let before_ns = if taken.is_behind_one_over { 0 } else { taken.before_ns };
         let run_ns = now_ns.saturating_sub(taken.began_ns);
+        if taken.cut_off_at_ns.is_some_and(|at_ns| now_ns > at_ns) {
+            return TimeLeft::NoneNow;
+        }
         taken.is_over |= run_ns > RUN_TAKES_NS || before_ns + run_ns > ALL_RUNS_TAKE_NS;
-        taken.is_over
+        if taken.is_over { TimeLeft::NoneEver } else { TimeLeft::Enough }
     }
 }
 
@@ -113,27 +134,27 @@ mod tests {
         for _ in 0..10 {
             time.start();
             work(RUN_TAKES_NS);
-            assert!(!time.is_over());
-            time.fault();
+            assert!(time.time_left() == TimeLeft::Enough);
+            time.stop();
             // The next thread has worked less.
             hand.0.store(0, Ordering::Relaxed);
             time.go_on();
         }
         time.start();
         work(1);
-        assert!(time.is_over(), "in all");
+        assert!(time.time_left() == TimeLeft::NoneEver, "in all");
         time.start();
         work(1);
-        assert!(!time.is_over(), "this one says so");
-        time.fault();
+        assert!(time.time_left() == TimeLeft::Enough, "this one says so");
+        time.stop();
         time.go_on();
         time.start();
-        assert!(time.is_over(), "it is no other work");
+        assert!(time.time_left() == TimeLeft::NoneEver, "it is no other work");
         time.begin();
         time.start();
         work(RUN_TAKES_NS);
-        assert!(!time.is_over());
+        assert!(time.time_left() == TimeLeft::Enough);
         work(1);
-        assert!(time.is_over(), "the next work has as much");
+        assert!(time.time_left() == TimeLeft::NoneEver, "the next work has as much");
     }
 }

@@ -1,5 +1,7 @@
 //! Who is slow: rooms that take their thread for long, and clients whose rooms do. Those wait for
-//! turns of which there are fewer than threads, so that all others always find a thread.
+//! turns of which there are fewer than threads, so that all others always find a thread. Of a run
+//! that nobody knows to be slow yet, it shows while it lasts: it is cut off, and begins anew in its
+//! turn.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// What a step may take of its thread's time. A step that takes more is a slow one.
-const STEP_TAKES: Duration = Duration::from_millis(20);
+/// What a step may take of its thread's time. A step that takes more is a slow one, and without a
+/// turn its run is cut off.
+pub(super) const STEP_TAKES: Duration = Duration::from_millis(20);
 /// For how long a client counts as slow behind its last slow step: before its other rooms take one,
 /// nobody knows that they will.
 const SLOW_STAYS: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ThreadClock,
+    Answer, Ask, ConnId, MayRun, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ThreadClock,
 };
 use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
@@ -19,7 +19,7 @@ use tracing::{debug, error};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
-use super::pace::{Pace, is_slow_step};
+use super::pace::{Pace, STEP_TAKES, is_slow_step};
 use super::turn::{RunTurn, SlowTurn, Turn, WriteTurn};
 use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
@@ -421,13 +421,14 @@ impl RoomTask {
         }
     }
 
-    /// Takes a step, in which nothing is run where that may take long and it is not its turn.
+    /// Takes a step, in which nothing is run for long where it is not its turn.
     fn step(&mut self, input: RoomInput) {
         let speaker = self.worked_on.as_ref().map(|it| it.speaker.clone());
         let may_run = self.may_run();
         self.room.let_run(may_run);
         let before_ns = self.clock.worked_ns();
         self.take_step(input);
+        let may_run = may_run != MayRun::Nothing;
         if may_run {
             self.is_slow = is_slow_step(self.clock.worked_ns().saturating_sub(before_ns));
             if let Some(speaker) = speaker.filter(|_| self.is_slow) {
@@ -440,11 +441,15 @@ impl RoomTask {
         self.room.let_run(self.may_run());
     }
 
-    fn may_run(&self) -> bool {
+    fn may_run(&self) -> MayRun {
         let is_of_slow = |it: &WorkedOn| it.speaker.pace().is_slow();
         let is_slow = self.is_slow || self.worked_on.as_ref().is_some_and(is_of_slow);
         let has_turn = self.slow_turn.is_taken() || self.holds_others_up();
-        (!is_slow || has_turn) && self.may_begin()
+        match self.may_begin() {
+            true if has_turn => MayRun::Everything,
+            true if !is_slow => MayRun::Briefly(STEP_TAKES),
+            _ => MayRun::Nothing,
+        }
     }
 
     fn may_begin(&self) -> bool {

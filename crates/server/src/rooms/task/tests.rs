@@ -758,6 +758,11 @@ fn busy(
     let (room, mut task) = scene.task_of(&DocumentKey::new(name, "").expect("a name"));
     let take_ns = u64::try_from(step_takes.as_nanos()).expect("few");
     task.clock = Arc::new(Steps { take_ns, now_ns: AtomicU64::new(0) });
+    // The room looks as often as it likes: to it no time passes, and nothing is cut off.
+    let outlets = Arc::clone(&task.ways) as Arc<dyn Outlets>;
+    let none = Room::new(task.document.clone(), settings(), [0; 32], outlets);
+    let timed = std::mem::replace(&mut task.room, none);
+    task.room = timed.with_clock(Arc::new(Steps { take_ns: 0, now_ns: AtomicU64::new(0) }));
     room.send(message(client, open())).expect("it is there");
     room.send(message(client, frames())).expect("it is there");
     (room, task)
