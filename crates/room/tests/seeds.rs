@@ -491,6 +491,20 @@ fn a_seed_with_a_schema_that_is_too_large_is_refused_before_it_is_read() {
     assert!(most < 64 << 20, "{most} bytes");
 }
 
+/// Goal: nobody makes a room read a whole file each time that it opens the document. Method: SQLite
+/// reads its own statistics with the schema, and there are 36 MB of them.
+#[test]
+fn a_seed_with_more_statistics_than_there_can_be_is_refused_before_they_are_read() {
+    let seed = seed_after(
+        "analyze;
+         with recursive n (i) as (select 1 union all select i + 1 from n where i < 9000)
+             insert into sqlite_stat1 select 'note', null, hex(zeroblob(1900)) from n",
+    );
+    let heard = taken_from(seed);
+    let Refusal::Protocol { reason } = refusal(&heard) else { panic!("{heard:?}") };
+    assert!(reason.contains("pages for a schema"), "{reason}");
+}
+
 /// Goal: no mutation writes where the verdicts are. Method: files in which a table or an index of
 /// the app begins where something else does, or where nothing can; the schema says the same.
 #[test]

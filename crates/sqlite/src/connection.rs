@@ -88,7 +88,7 @@ impl Connection {
             last_cookie: None,
         };
         connection.check(code)?;
-        within_schema_size(|| connection.set_up())?;
+        within_schema_limits(state, || connection.set_up())?;
         connection.has_read_schema();
         Ok(connection)
     }
@@ -423,7 +423,8 @@ impl Connection {
         // They would be prepared anew as they run.
         self.scripts = Scripts::default();
         self.drop_page_cache();
-        within_schema_size(|| self.read_schema())?;
+        let state = Arc::clone(&self.state);
+        within_schema_limits(&state, || self.read_schema())?;
         lock(&self.state).trust_schema();
         self.has_read_schema();
         Ok(())
@@ -521,9 +522,14 @@ impl Drop for Connection {
 }
 
 /// Runs what reads the schema, which in a file that came from somewhere may be anything.
-fn within_schema_size(read: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    memory::within(OPENED_SIZE_MAX, read)
-        .unwrap_or_else(|| Err(Failure::budget(format!("{SCHEMA_SIZE_MAX} bytes for a schema"))))
+fn within_schema_limits(
+    state: &SharedState,
+    read: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    lock(state).reads_schema = true;
+    let result = memory::within(OPENED_SIZE_MAX, read);
+    lock(state).reads_schema = false;
+    result.unwrap_or_else(|| Err(Failure::budget(format!("{SCHEMA_SIZE_MAX} bytes for a schema"))))
 }
 
 /// For statements without parameters.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::limits::{PAGE_SIZE, SCHEMA_PAGES_MAX};
 use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 
 use crate::failure::Failure;
@@ -58,6 +58,8 @@ pub(crate) struct State {
     fault: Option<Pgid>,
     /// Whether a statement is run rather than prepared.
     pub steps_now: bool,
+    /// Whether SQLite reads a schema now, with what it keeps of its tables.
+    pub reads_schema: bool,
     /// Whether SQLite may have read some of a schema and gone on without the rest: it swallows
     /// faults while it reads one.
     schema_in_doubt: bool,
@@ -100,6 +102,7 @@ impl State {
             reads: PageBits::default(),
             fault: None,
             steps_now: false,
+            reads_schema: false,
             schema_in_doubt: false,
             failure: None,
             steps: 0,
@@ -124,6 +127,7 @@ impl State {
         self.reads.clear();
         self.fault = None;
         self.steps_now = false;
+        self.reads_schema = false;
         self.schema_in_doubt = false;
         self.failure = None;
         (self.steps, self.prepare_steps, self.prepares) = (0, 0, false);
@@ -279,6 +283,10 @@ impl State {
             let pages = self.reads.count();
             if self.is_apps && pages > self.view.limits().read_set_pages_max {
                 self.fail(Failure::ReadSetTooLarge { pages });
+                return Read::Failed;
+            }
+            if self.reads_schema && pages > SCHEMA_PAGES_MAX {
+                self.fail(Failure::budget(format!("{SCHEMA_PAGES_MAX} pages for a schema")));
                 return Read::Failed;
             }
         }

@@ -150,6 +150,10 @@ pub const DOCTYPES_MAX: usize = 256;
 /// connection that is opened takes no more than twice that, whatever the file says.
 pub const SCHEMA_SIZE_MAX: usize = 8 * 1024 * 1024;
 
+/// Pages that a connection reads to learn the schema, and with it what `ANALYZE` has left in
+/// `sqlite_stat1`: a schema of [`SCHEMA_SIZE_MAX`] takes a quarter of them.
+pub const SCHEMA_PAGES_MAX: usize = 4 * SCHEMA_SIZE_MAX / PAGE_SIZE;
+
 /// Bytes of a literal in a schema that a doctype leaves behind, as of a view, a trigger, a default
 /// or a check: long statements count it as often as they may look at it, whether they do or not.
 pub const SCHEMA_LITERAL_SIZE_MAX: usize = 64 * 1024;
