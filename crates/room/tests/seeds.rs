@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tidelog_room::{Caution, ConnId, RoomInput, Suspect};
+use tidelog_room::{Caution, ConnId, MayRun, RoomInput, Suspect};
 use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
 use tidelog_testing::room::*;
 use tidelog_types::limits::{ENTRY_PAGES_MAX, LSN_MAX, Limits, PAGE_SIZE};
@@ -244,6 +244,27 @@ fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(heard[..], [FromRoom::Refused(_)]), "{heard:?}");
     assert_eq!(scene.read(BOB), Some(FromRoom::SeedWanted));
+}
+
+/// Goal: whoever hands over loses no time in which the room takes nothing in. Method: it runs
+/// nothing for longer than a turn lasts, while others wait for that to end.
+#[test]
+fn a_turn_to_hand_over_does_not_pass_while_the_room_takes_nothing_in() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.say(ANN, parts[0].clone());
+    scene.open_on(BOB, CHANNEL, offer());
+    assert_eq!(scene.room.seed_overdue_at_ms(0), Some(5_000), "something has to come");
+    scene.room.let_run(MayRun::Nothing);
+    let (conn, channel, message) = (ANN, CHANNEL, parts[1].clone());
+    scene.step(RoomInput::Message { conn, channel, message });
+    for now_ms in [1_000, 50_000, 100_000] {
+        assert_eq!(scene.room.seed_overdue_at_ms(now_ms), None, "{now_ms}: nothing is taken in");
+    }
+    scene.room.let_run(MayRun::Everything);
+    scene.settle(RoomInput::GoOn);
+    assert_eq!(scene.room.seed_overdue_at_ms(100_000), Some(105_000));
 }
 
 #[test]
