@@ -185,6 +185,12 @@ impl CrashDevice {
         self.lock().files[file].unreadable.push(bytes);
     }
 
+    /// Lets every byte of a file be read again.
+    pub fn make_readable(&self, name: &str) {
+        let file = self.file(name).file;
+        self.lock().files[file].unreadable.clear();
+    }
+
     /// Whether what a file grows by without a write takes room only once it is written, as on most
     /// systems. Before anything is written.
     pub fn let_holes_be(&self, are_holes: bool) {

@@ -1,5 +1,7 @@
 //! A device that cannot read some place of a file for good: that place is damage, and no more.
 
+use std::ops::Range;
+
 use tidelog_disk::{CrashDevice, DiskFault, SECTOR_SIZE};
 use tidelog_pages::{Append, OwnerId, PageServer, RequestId, StoreReply, StoreRequest};
 use tidelog_testing::store::make::{
@@ -144,16 +146,49 @@ fn a_store_whose_log_cannot_be_read_in_one_place_is_opened() {
     assert_eq!(append(&mut server, &device, 4, timeline("c", [2])), [durable(4)]);
 }
 
+/// Appends 10 kB to a document for each ticket. Answers how many calls of the device each took.
+fn fill(server: &mut Server, device: &CrashDevice, tickets: Range<u64>) -> Vec<u64> {
+    let mut calls = Vec::new();
+    for ticket in tickets {
+        let mut filler = timeline("c", [ticket - 2]);
+        filler.timeline[0].body = vec![1; 10_000];
+        let before = device.calls();
+        assert_eq!(append(server, device, ticket, filler), [durable(ticket)]);
+        calls.push(device.calls() - before);
+    }
+    calls
+}
+
 /// A change-over that meets what cannot be read is given up, and the log grows.
 #[test]
 fn a_change_over_that_meets_a_page_that_cannot_be_read_is_given_up() {
     let (device, mut server) = with_documents(0);
     wear_out_page(&device, "log-a", 2);
-    for ticket in 4..30 {
-        let mut filler = timeline("c", [ticket - 2]);
-        filler.timeline[0].body = vec![1; 10_000];
-        assert_eq!(append(&mut server, &device, ticket, filler), [durable(ticket)]);
-    }
+    fill(&mut server, &device, 4..30);
+    assert!(server.to_string().contains("log log-a generation 1"), "{server}");
+}
+
+#[test]
+fn a_change_over_is_tried_again_until_the_place_can_be_read() {
+    let (device, mut server) = with_documents(0);
+    wear_out_page(&device, "log-a", 2);
+    fill(&mut server, &device, 4..30);
+    device.make_readable("log-a");
+    fill(&mut server, &device, 30..40);
+    assert!(server.to_string().contains("log log-b generation 2"), "{server}");
+    let pages = [(Pgid(1), page(1)), (Pgid(2), page(2)), (Pgid(3), page(3))];
+    assert_eq!(read(&mut server, &device, "a", &[1, 2, 3]), pages);
+}
+
+/// Goal: a place that stays unreadable costs a try for each quarter that the log grows by, since
+/// each reads the log from its beginning. Method: a try takes calls beside those of its append.
+#[test]
+fn a_change_over_that_never_can_be_is_tried_seldom() {
+    let (device, mut server) = with_documents(0);
+    wear_out_page(&device, "log-a", 2);
+    let calls = fill(&mut server, &device, 4..204);
+    let tries = calls.iter().filter(|calls| **calls > 20).count();
+    assert!((4..=16).contains(&tries), "{tries} tries while the log grew to {}", log_end(&server));
     assert!(server.to_string().contains("log log-a generation 1"), "{server}");
 }
 

@@ -367,5 +367,7 @@ fn bytes_that_cannot_be_read_cost_no_others_and_stay_so_whoever_comes() {
         let can_read = |offset, count| disk.read_at(offset, &mut vec![0; count]).is_ok();
         assert!(can_read(0, SECTOR_SIZE) && can_read(2 * sector, 2 * SECTOR_SIZE));
         assert!(!can_read(0, SECTOR_SIZE + 1) && !can_read(2 * sector - 1, 1));
+        device.make_readable("a");
+        assert!(can_read(0, 4 * SECTOR_SIZE), "until the device has them again");
     }
 }

@@ -209,12 +209,16 @@ impl ChangeOvers {
             Err(error) if error.is_full() && !change_over.is_sealing() => {
                 reached(Probe::ChangeOverGivenUp);
                 let next_at = store.log.size() + store.options.log_size_max / 4;
+                store.space.given_up();
                 self.give_up(store, next_at);
                 Ok(true)
             }
-            // What is damaged cannot be copied. Everything else goes on, with a log that grows.
+            // What is damaged cannot be copied. Everything else goes on, and the device may read
+            // the place again: each try reads all of a log that grows by its share in between.
             Err(StoreError::Damaged { .. }) if !change_over.is_sealing() => {
-                self.give_up(store, u64::MAX);
+                let size = store.log.size();
+                let next_at = size + size.max(store.options.log_size_max) / 4;
+                self.give_up(store, next_at);
                 Ok(true)
             }
             Err(error) => Err(error),
@@ -242,7 +246,6 @@ impl ChangeOvers {
     /// The current one cannot go on; the next is begun once the log is this large.
     fn give_up<D: Disk>(&mut self, store: &mut Store<D>, next_at: u64) {
         store.log.abort_copy();
-        store.space.given_up();
         self.next_at = next_at;
         self.is_shed = false;
     }
