@@ -132,6 +132,12 @@ impl Client {
         self.flow.doubt().or(of_documents).or_else(of_servers).or_else(misnamed)
     }
 
+    /// How many pages of documents are in memory that can be read again, about.
+    #[must_use]
+    pub fn pool_pages(&self) -> usize {
+        self.documents.values().map(Document::pool_pages).sum()
+    }
+
     /// Whether the data were cleared under this core: it can keep nothing more, and another one
     /// would begin anew.
     #[must_use]
@@ -644,7 +650,7 @@ impl Client {
         if self.store.is_over() {
             return;
         }
-        let mut pages: usize = self.documents.values().map(Document::pool_pages).sum();
+        let mut pages = self.pool_pages();
         let pages_max = self.settings.limits.pools_pages_max;
         if pages <= pages_max {
             return;

@@ -2,6 +2,7 @@
 
 use tidelog_client::{Call, Handle, Input, Request, ToCore};
 use tidelog_pages::{Append, RequestId, StoreRequest, TimelineFrame, Urgency};
+use tidelog_sync::UndecidedReason;
 use tidelog_testing::client::server::{Server, offline, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
@@ -161,6 +162,55 @@ fn a_cold_rebase_reads_little_more_than_its_mutations_need() {
     assert_eq!(first, [[integer(1)]]);
     let (reads, pages) = device.reads();
     assert!(pages < 8 * UNDECIDED, "{pages} pages in {reads} reads");
+}
+
+/// Goal: a rebase of many mutations that read here and there keeps in memory what the one at hand
+/// needs, beside a live query, which is answered though an entry of the server comes each time that
+/// it has met a few faults. Method: no mutation of this device gets a verdict, replies of the page
+/// server are let through one by one, and memory has room for four pages.
+#[test]
+fn a_cold_rebase_beside_a_waiting_live_query_keeps_few_pages_and_answers_it() {
+    const ROWS: usize = 400;
+    const UNDECIDED: usize = 40;
+    let mut server = Server::default();
+    let mut other = online_with(2, Limits::DEFAULT, &mut server);
+    let limits = Limits { pool_pages_max: 4, fault_pages_max: 2, ..Limits::DEFAULT };
+    let mut device = online_with(1, limits, &mut server);
+    for id in 0..ROWS {
+        titled(&mut other, &id.to_string(), &format!("{id} {}", "long".repeat(PAGE_SIZE / 4)));
+    }
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let no_verdict = Some(UndecidedReason::VerdictFailed { reason: "later".to_owned() });
+    server.no_verdict = no_verdict.clone();
+    for id in (0..ROWS).step_by(ROWS / UNDECIDED) {
+        device.mutate("toggle", &[("id", text(&id.to_string()))]);
+    }
+    talk(&mut server, &mut [&mut device]);
+    let looked_at: Vec<String> = (0..8).map(|nth| format!("'{}'", nth * 45 + 7)).collect();
+    let live = device.watch(&format!(
+        "select count(*), sum(done), sum(at > 0) from todo where id in ({})",
+        looked_at.join(", ")
+    ));
+    let told_before = device.rows_told(live).len();
+
+    (device.holds_replies, device.pool_pages_most) = (true, 0);
+    for nth in 0..1_500 {
+        if nth % 4 == 0 {
+            let id = (nth / 4 % 8) * 45 + 7;
+            other.mutate("toggle", &[("id", text(&id.to_string()))]);
+            server.no_verdict = None;
+            talk(&mut server, &mut [&mut other]);
+            server.no_verdict = no_verdict.clone();
+            talk(&mut server, &mut [&mut device]);
+            device.pass(UNDECIDED as u64);
+        }
+        device.let_reply_through();
+    }
+    assert_eq!(device.status().pending, UNDECIDED as u64);
+    let told = device.rows_told(live).len() - told_before;
+    assert!(told >= 5, "told {told} times");
+    let most = device.pool_pages_most;
+    assert!(most < 40, "{most} pages");
 }
 
 /// Goal: however many documents tabs have open, those that are at rest fill no memory. Method: two

@@ -455,19 +455,24 @@ impl Replica {
         self.stale |= self.retries;
     }
 
-    /// Whether all that is left to do is a rebase that can wait for more entries, as there are few
-    /// for the many mutations that it would run again. Those that have come are then held as one.
-    /// How long it waits at most is for the caller to say, who [steps](Self::step) all the same.
-    pub fn put_off(&mut self) -> Option<PutOff> {
-        let front = self.staged.front()?;
+    /// Whether all that is left to do is a rebase that has not begun, and may do so later.
+    #[must_use]
+    pub fn can_wait(&self) -> bool {
         // The first entry of all, and one that takes the place of all before it, are no small part.
-        let can_wait = self.rebase.is_none() && !self.stale && front.range.start() != Lsn::FIRST;
+        let is_part = |entry: &ServerEntry| entry.range.start() != Lsn::FIRST;
+        let is_idle = self.rebase.is_none() && !self.stale;
+        is_idle && self.staged.front().is_some_and(is_part) && !self.can_fold()
+    }
+
+    /// Whether all that is left to do is a rebase that [can wait](Self::can_wait) for more entries,
+    /// as there are few for the many mutations that it would run again. Those that have come are
+    /// then held as one. How long it waits at most is for the caller to say, who
+    /// [steps](Self::step) all the same.
+    pub fn put_off(&mut self) -> Option<PutOff> {
         let lsns = self.staged.iter().map(|entry| entry.range.count()).sum::<u64>();
         let runs = self.undecided.len() as u64;
-        if !can_wait
-            || runs <= lsns.saturating_mul(self.view.limits().runs_per_lsn)
-            || self.can_fold()
-        {
+        let are_few = runs > lsns.saturating_mul(self.view.limits().runs_per_lsn);
+        if !are_few || !self.can_wait() {
             return None;
         }
         let has_joined = self.staged.len() > 1;

@@ -7,9 +7,8 @@ use tidelog_types::{Page, PageSet, Pgid};
 
 /// Base pages in memory, and how many there are in all.
 ///
-/// Nothing is dropped while a transaction runs or waits for a fault: only [`BasePool::evict`]
-/// drops, and the owner calls it in between. So what a transaction has read is pinned without
-/// counting.
+/// Nothing is dropped while a transaction runs: only [`BasePool::evict`] drops, and the owner calls
+/// it in between. What one that waits for a fault was fetched is for the owner to keep.
 #[derive(Debug)]
 pub(crate) struct BasePool {
     pages_max: usize,

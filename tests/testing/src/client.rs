@@ -49,6 +49,11 @@ pub struct Device {
     pub socket: Option<SocketId>,
     /// What was sent and nobody has taken.
     pub sent: Vec<ToServer>,
+    /// Whether replies of the page server wait until they are [let through](Self::let_reply_through).
+    pub holds_replies: bool,
+    held_replies: VecDeque<Input>,
+    /// The most pages that the core had in memory between two steps.
+    pub pool_pages_most: usize,
     /// Appends that the page server still carries out; then it takes nothing more.
     pub appends_left: usize,
     calls: u32,
@@ -91,6 +96,9 @@ impl Device {
             tabs_hear: true,
             socket: None,
             sent: Vec::new(),
+            holds_replies: false,
+            held_replies: VecDeque::new(),
+            pool_pages_most: 0,
             appends_left: usize::MAX,
             calls: 0,
             issued: BTreeMap::new(),
@@ -240,6 +248,7 @@ impl Device {
             for effect in self.client.step(self.now_ms, input) {
                 self.carry_out(effect);
             }
+            self.pool_pages_most = self.pool_pages_most.max(self.client.pool_pages());
         }
     }
 
@@ -300,8 +309,21 @@ impl Device {
             }
         }
         if !replies.is_empty() {
-            self.inputs.push_back(Input::FromPageServer { server: *id, replies });
+            let input = Input::FromPageServer { server: *id, replies };
+            match self.holds_replies {
+                true => self.held_replies.push_back(input),
+                false => self.inputs.push_back(input),
+            }
         }
+    }
+
+    /// Gives the core the oldest replies that are held. Answers whether there were any.
+    pub fn let_reply_through(&mut self) -> bool {
+        let reply = self.held_replies.pop_front();
+        let had_one = reply.is_some();
+        self.inputs.extend(reply);
+        self.run();
+        had_one
     }
 
     /// Writes something that this client never would.

@@ -66,25 +66,39 @@ impl Document {
     /// Runs a piece of what is due.
     #[inline(never)]
     pub(super) fn run_background(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Attempt {
-        let Some(kth) = self.reads.faults_met(For::Background) else { return Attempt::Waits };
-        self.reads.forget_fault(For::Background);
-        let runs_again = self.runs_again();
+        let faults_met = [For::Rebase, For::Background].map(|who| self.reads.faults_met(who));
+        let [Some(of_rebase), Some(of_others)] = faults_met else { return Attempt::Waits };
         if self.open().is_none() {
+            self.forget_background_faults();
             return Attempt::Idle;
         }
         budget.spend_steps(PIECE_STEPS);
-        let ran = self.run_piece(budget, ctx);
+        let runs_again = self.runs_again();
+        let (who, ran) = self.run_piece(budget, ctx);
         budget.spend_steps(self.take_steps());
+        let kth = match who {
+            // One that has got on is in another mutation: this is the first fault of that.
+            For::Rebase if self.runs_again() != runs_again => 0,
+            For::Rebase => of_rebase,
+            _ => of_others,
+        };
         match ran {
-            Run::Done(attempt) => attempt,
-            // A rebase that has got on is in another mutation: this is the first fault of that.
-            Run::Fault(pgid) if self.runs_again() != runs_again => self.wait_for(pgid, 0, ctx),
-            Run::Fault(pgid) => self.wait_for(pgid, kth, ctx),
+            Run::Fault(pgid) => self.wait_for(who, pgid, kth, ctx),
+            Run::Done(attempt) => {
+                self.reads.forget_fault(who);
+                attempt
+            }
             Run::Failed(failure) => {
+                self.reads.forget_fault(who);
                 self.give_up_rebase(CallFailure::of_rebase(&failure), ctx);
                 Attempt::Done
             }
         }
+    }
+
+    fn forget_background_faults(&mut self) {
+        self.reads.forget_fault(For::Rebase);
+        self.reads.forget_fault(For::Background);
     }
 
     fn runs_again(&self) -> u64 {
@@ -112,18 +126,20 @@ impl Document {
         }
     }
 
-    fn wait_for(&mut self, pgid: Pgid, kth: u32, ctx: &mut Context<'_>) -> Attempt {
-        let pgids = match self.replica() {
-            Some(replica) if !replica.is_rebased() => replica.to_fetch(pgid, kth),
-            _ => self.to_fetch(pgid, kth),
+    fn wait_for(&mut self, who: For, pgid: Pgid, kth: u32, ctx: &mut Context<'_>) -> Attempt {
+        let pgids = match self.replica().filter(|_| who == For::Rebase) {
+            Some(replica) => replica.to_fetch(pgid, kth),
+            None => self.to_fetch(pgid, kth),
         };
         let failure = if let Some(failure) = self.reads.why_lost(&[pgid], ctx.store) {
             failure
-        } else if !self.reads.fetch(For::Background, pgids, kth, &self.key, ctx) {
+        } else if !self.reads.fetch(who, pgids, kth, &self.key, ctx) {
             CallFailure::absent_page()
         } else {
             return Attempt::Waits;
         };
+        self.forget_background_faults();
+        self.is_live_query_due = false;
         self.error = Some(failure.clone());
         // Without that page nothing comes of an offer either.
         match self.fail_offer(failure) {
@@ -132,42 +148,60 @@ impl Document {
         }
     }
 
-    fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {
+    /// Runs a piece of what is due first, and says which that is.
+    fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> (For, Run<Attempt>) {
         if self.is_adoption_due(ctx.now_ms) {
             match self.adopt_with_what_is_here(None, ctx) {
-                Ran::Fault(pgid) => return Run::Fault(pgid),
+                Ran::Fault(pgid) => return (For::Background, Run::Fault(pgid)),
                 // It found no memory, or needs a page that cannot be had: the rest need not wait.
                 _ if self.open().is_some_and(|open| open.is_unadopted) => {}
-                _ => return Run::Done(Attempt::Done),
+                _ => return (For::Background, Run::Done(Attempt::Done)),
             }
         }
-        let is_put_off = self.puts_rebase_off(ctx);
-        let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
-        if let Role::Synced(synced) = &mut open.role
-            && !synced.replica.is_rebased()
-            && !is_put_off
+        if !self.puts_rebase_off(ctx)
+            && !self.lets_live_query_run(ctx)
+            && let Some(ran) = self.step_rebase(budget, ctx)
         {
-            let new_timeline = ctx.rng.journal();
-            let may_wait = self.following.put_off_since_ms.is_none();
-            match synced.replica.step(new_timeline, may_wait, budget) {
-                Run::Done(Some(advance)) => self.advance(advance, ctx),
-                Run::Done(None) => {}
-                Run::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                    Some(failure) => {
-                        // Until it is there again, the document may be too old for some.
-                        (open.is_unadopted, open.adoption_lacks) = (true, Some(pgid));
-                        self.give_up_rebase(failure, ctx);
-                    }
-                    None => return Run::Fault(pgid),
-                },
-                Run::Failed(failure) => return Run::Failed(failure),
-            }
-            return Run::Done(Attempt::Done);
+            return (For::Rebase, ran.map(|()| Attempt::Done));
         }
-        if let Some(sent) = self.send_seed(budget, ctx) {
-            return sent.map(|()| Attempt::Done);
+        self.reads.forget_fault(For::Rebase);
+        let ran = match self.send_seed(budget, ctx) {
+            Some(sent) => sent.map(|()| Attempt::Done),
+            None => self.run_dirty_watch(ctx),
+        };
+        self.is_live_query_due &= matches!(ran, Run::Fault(_));
+        (For::Background, ran)
+    }
+
+    /// Whether a rebase waits until a live query has run.
+    fn lets_live_query_run(&mut self, ctx: &Context<'_>) -> bool {
+        let is_dirty = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab)).is_some();
+        self.is_live_query_due && is_dirty && self.replica().is_some_and(Replica::can_wait)
+    }
+
+    /// Goes on with a rebase, if one is due.
+    fn step_rebase(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Option<Run<()>> {
+        let State::Open(open) = &mut self.state else { return None };
+        let Role::Synced(synced) = &mut open.role else { return None };
+        if synced.replica.is_rebased() {
+            return None;
         }
-        self.run_dirty_watch(ctx)
+        let new_timeline = ctx.rng.journal();
+        let may_wait = self.following.put_off_since_ms.is_none();
+        match synced.replica.step(new_timeline, may_wait, budget) {
+            Run::Done(Some(advance)) => self.advance(advance, ctx),
+            Run::Done(None) => {}
+            Run::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
+                Some(failure) => {
+                    // Until it is there again, the document may be too old for some.
+                    (open.is_unadopted, open.adoption_lacks) = (true, Some(pgid));
+                    self.give_up_rebase(failure, ctx);
+                }
+                None => return Some(Run::Fault(pgid)),
+            },
+            Run::Failed(failure) => return Some(Run::Failed(failure)),
+        }
+        Some(Run::Done(()))
     }
 
     /// Knows the doctypes of tabs again, unless a page that it needs for that is lost, or there is
@@ -319,6 +353,7 @@ impl Document {
             self.error = None;
         }
         self.following.rebase_failure = None;
+        self.is_live_query_due = true;
         self.say_received(ctx);
         if let State::Open(open) = &self.state {
             self.watches.mark(&advance.changed, open.view());

@@ -96,6 +96,9 @@ pub(crate) struct Document {
     build_again: BuildAgain,
     /// Whether requests took the last slice for themselves.
     is_background_due: bool,
+    /// Whether newer pages were made visible since a live query has run: the next rebase begins
+    /// after one, since each may take longer than it takes until more entries have come.
+    is_live_query_due: bool,
     /// When somebody last asked something of it.
     pub(crate) asked_at_ms: u64,
     /// What of the storage journal the disk does not have yet.
@@ -178,6 +181,7 @@ impl Document {
             following: Following::default(),
             build_again: BuildAgain::default(),
             is_background_due: false,
+            is_live_query_due: false,
             asked_at_ms: 0,
             unstored: Unstored::default(),
             error: None,
@@ -214,13 +218,11 @@ impl Document {
         let is_due = is_awaited || !self.write_again.at_ms.is_some_and(may_fail);
         if ctx.store.is_lost() {
             self.flush_append(ctx);
-            if !self.reads.has_faults() && !ctx.store.is_over() {
+            if !ctx.store.is_over() {
                 self.evict();
             }
         } else if is_due && !self.waits_for_a_record() {
-            if !self.reads.has_faults() {
-                self.evict();
-            }
+            self.evict();
             // With the pages that are not in memory any more.
             self.flush_append(ctx);
         }

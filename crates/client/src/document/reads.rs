@@ -16,6 +16,7 @@ use crate::store_link::StoreLink;
 pub(super) struct Reads {
     front: Option<PageFault>,
     past_offer: Option<PageFault>,
+    rebase: Option<PageFault>,
     back: Option<PageFault>,
     under_way: SortedMap<RequestId, Read>,
     /// Pages that this device has lost.
@@ -29,7 +30,9 @@ pub(super) enum For {
     Front,
     /// A query that overtakes whoever hands the document over.
     PastOffer,
-    /// What nobody waits for in particular.
+    /// A mutation of a rebase: live queries come after all of them.
+    Rebase,
+    /// What else nobody waits for in particular.
     Background,
 }
 
@@ -38,6 +41,9 @@ struct PageFault {
     request: RequestId,
     /// Which fault of one run it is, from 0.
     kth: u32,
+    /// All pages that were fetched for the run so far. They stay in memory until it has ended: it
+    /// begins anew at each fault, and each adds to them, so that it comes to its end.
+    fetched: BTreeSet<Pgid>,
 }
 
 struct Read {
@@ -68,19 +74,30 @@ impl Reads {
         match who {
             For::Front => &mut self.front,
             For::PastOffer => &mut self.past_offer,
+            For::Rebase => &mut self.rebase,
             For::Background => &mut self.back,
         }
     }
 
+    /// The faults of all runs that are to be run again.
+    fn faults(&self) -> impl Iterator<Item = &PageFault> {
+        [&self.front, &self.past_offer, &self.rebase, &self.back].into_iter().flatten()
+    }
+
     /// Whether anybody's run met a fault and is to be run again.
     pub fn has_faults(&self) -> bool {
-        self.front.is_some() || self.past_offer.is_some() || self.back.is_some()
+        self.faults().next().is_some()
+    }
+
+    /// Whether a run that is to be run again has had this page fetched.
+    pub fn needs(&self, pgid: Pgid) -> bool {
+        self.faults().any(|fault| fault.fetched.contains(&pgid))
     }
 
     /// How many faults the run has met so far; `None` while its pages are on their way.
     pub fn faults_met(&mut self, who: For) -> Option<u32> {
         match self.fault(who) {
-            Some(PageFault { request, kth }) => {
+            Some(PageFault { request, kth, .. }) => {
                 let (request, kth) = (*request, *kth);
                 let has_come = |read: &Read| read.left.is_empty();
                 self.under_way.get(&request).is_none_or(has_come).then_some(kth + 1)
@@ -108,13 +125,16 @@ impl Reads {
         }
         let urgency = match who {
             For::Front | For::PastOffer => Urgency::User,
-            For::Background => Urgency::Background,
+            For::Rebase | For::Background => Urgency::Background,
         };
         let request = ctx.store.next_request();
+        let earlier = self.fault(who).take().filter(|_| kth > 0);
+        let mut fetched = earlier.map(|fault| fault.fetched).unwrap_or_default();
+        fetched.extend(&pgids);
+        *self.fault(who) = Some(PageFault { request, kth, fetched });
         let read = Read::new(urgency, pgids);
         ctx.store.ask(read.ask(request, document), ctx.out);
         self.under_way.insert(request, read);
-        *self.fault(who) = Some(PageFault { request, kth });
         true
     }
 
@@ -221,7 +241,8 @@ mod tests {
         let mut reads = Reads::default();
         reads.under_way.insert(RequestId(3), Read::new(Urgency::User, vec![Pgid(2)]));
         reads.under_way.insert(RequestId(4), Read::new(Urgency::Background, vec![Pgid(2)]));
-        reads.back = Some(PageFault { request: RequestId(4), kth: 0 });
+        let fetched = BTreeSet::from([Pgid(2)]);
+        reads.back = Some(PageFault { request: RequestId(4), kth: 0, fetched });
         assert_eq!(reads.faults_met(For::Background), None);
         let view = View::new(usize::MAX, 2);
         reads.came(RequestId(3), vec![(Pgid(2), Page::zeroed())], true, Some(&view));

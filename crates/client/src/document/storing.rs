@@ -547,10 +547,12 @@ impl Document {
         Some(format!("page {gone:?} is on no disk, and left memory"))
     }
 
-    /// Drops pages that can be read again, beyond those that may be in memory.
+    /// Drops pages that can be read again and that no run waits to read, beyond those that may be
+    /// in memory.
     pub(super) fn evict(&self) {
         if let State::Open(open) = &self.state {
-            open.view().evict_but(|pgid| self.unstored.kept_by_none.contains(&pgid));
+            let is_kept = |pgid| self.unstored.kept_by_none.contains(&pgid);
+            open.view().evict_but(|pgid| is_kept(pgid) || self.reads.needs(pgid));
         }
     }
 
