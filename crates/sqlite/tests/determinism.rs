@@ -95,6 +95,15 @@ fn the_pages_of_a_script_are_the_same_on_every_host() {
     assert_eq!(run_script(7, 300).store.hash(), GOLDEN_HASH);
 }
 
+/// Half a thousandth of a second, but for less than a product is rounded by: where it is multiplied
+/// and added to in one step, which rounds once, this is another thousandth.
+#[test]
+fn a_product_is_rounded_before_something_is_added_to_it() {
+    let mut document = Document::new();
+    let sql = "select strftime('%f', 1000000000.0004843, 'unixepoch')";
+    assert_eq!(document.query(sql), [[common::text("40.001")]]);
+}
+
 #[test]
 fn limits_change_no_page() {
     let narrow = Limits { read_set_pages_max: 2000, ..Limits::default() };

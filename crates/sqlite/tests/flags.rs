@@ -19,6 +19,10 @@ fn the_flags_that_cargo_passes_are_those_of_the_crate() {
         let list: Vec<&str> = list.split_whitespace().filter(|word| *word != "\\").collect();
         assert_eq!(list, flags::FLAGS, "{variable}");
     }
+    for variable in ["HOST_CFLAGS", "TARGET_CFLAGS"] {
+        let line = format!("{variable} = \"{}\"", flags::COMPILER_FLAGS.join(" "));
+        assert!(config.lines().any(|it| it == line), "{line}");
+    }
 }
 
 #[test]
