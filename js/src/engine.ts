@@ -144,8 +144,9 @@ export class Engine {
         this.#worker = undefined;
         break;
       case 'lend': {
-        const port = this.#worker!.lend();
-        this.#post({ type: 'lend', worker: effect.worker, port }, [port]);
+        // One that could not be started is told of right behind.
+        const port = this.#worker?.lend();
+        if (port) this.#post({ type: 'lend', worker: effect.worker, port }, [port]);
         break;
       }
       case 'lendEnded':

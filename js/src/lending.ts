@@ -5,6 +5,9 @@
  * of the store; one more worker waits for it, loaded and warm, and its tab has the *turn*. A
  * script that does not load never holds the store, and gives up the turn.
  *
+ * A worker is lent to the core as it is started. It says there by itself when it has the store: a
+ * tab whose main thread is blocked by then holds nobody up.
+ *
  * ```text
  *          a core wants one        turn         loaded         serves
  *   idle ──────────────────▶ queued ──▶ loading ──▶ waiting ──▶ serving
@@ -55,7 +58,7 @@ export type LendingInput =
 export type LendingEffect =
   /** `turn` when no other tab has a page server waiting; give that up. */
   | { readonly type: 'queue' | 'endTurn' }
-  /** Start a page server's worker; end it; connect it with the core. */
+  /** Start a page server's worker; end it; give the core a way to it. */
   | { readonly type: 'spawn' | 'end' | 'lend'; readonly worker: number }
   /** Tell the core that what it was lent has ended. */
   | { readonly type: 'lendEnded'; readonly why: Unserved | undefined }
@@ -64,6 +67,9 @@ export type LendingEffect =
 
 /** How far a tab is. */
 type State = 'idle' | 'queued' | 'loading' | 'waiting' | 'serving' | 'pausing';
+
+/** The states in which a tab has a worker. */
+const HAS_WORKER = /loading|waiting|serving/;
 
 /** One tab's part in lending. */
 export class Lending {
@@ -103,7 +109,7 @@ export class Lending {
       case 'wanted':
         this.#isWanted = true;
         if (this.#state === 'idle') this.#queue();
-        else if (this.#state === 'serving') this.#lend();
+        else if (HAS_WORKER.test(this.#state)) this.#lend();
         break;
       case 'unwanted':
         // The page server outlives the core, and is lent to the next one.
@@ -124,7 +130,6 @@ export class Lending {
         this.#enter('serving', NEVER);
         this.#servesSince = this.#now;
         this.#emit({ type: 'endTurn' });
-        if (this.#isWanted) this.#lend();
         break;
       case 'unloaded':
         this.#cannotLend(input.reason);
@@ -164,6 +169,7 @@ export class Lending {
   #spawn(): void {
     this.#enter('loading', this.#now + Math.min(LOAD_MS * 2 ** this.#failures, LOAD_MS_MAX));
     this.#emit({ type: 'spawn', worker: ++this.#worker });
+    if (this.#isWanted) this.#lend();
   }
 
   #lend(): void {
@@ -172,8 +178,8 @@ export class Lending {
 
   #cannotLend(reason: string): void {
     this.#hasTried = true;
-    if (this.#isWanted) this.#emit({ type: 'cannotLend', reason });
     this.#pause();
+    if (this.#isWanted) this.#emit({ type: 'cannotLend', reason });
   }
 
   /** Other tabs have their turn, and then we have another one. */
@@ -186,9 +192,10 @@ export class Lending {
   #stop(why?: Unserved): void {
     const had = this.#state;
     this.#enter('idle', NEVER);
-    if (/loading|waiting|serving/.test(had)) this.#emit({ type: 'end', worker: this.#worker++ });
+    const hadWorker = HAS_WORKER.test(had);
+    if (hadWorker) this.#emit({ type: 'end', worker: this.#worker++ });
     if (/queued|loading|waiting/.test(had)) this.#emit({ type: 'endTurn' });
-    if (had === 'serving' && this.#isWanted) this.#emit({ type: 'lendEnded', why });
+    if (hadWorker && this.#isWanted) this.#emit({ type: 'lendEnded', why });
   }
 
   #emit(effect: LendingEffect): void {

@@ -37,7 +37,10 @@ export interface TakeOver {
   readonly locks: readonly string[];
 }
 
-/** A tab lends a page server: the other end of this port is in its worker. */
+/**
+ * A tab lends a page server, which has the store or waits for it: the other end of this port is in
+ * its worker.
+ */
 export interface Lend {
   readonly type: 'lend';
   /** The tab's own number for its worker, which is lent again when the tab says hello again. */
@@ -110,9 +113,7 @@ export interface Prepare {
   readonly wasm: string | undefined;
 }
 
-/**
- * What a page server's worker is told when it has the store, and again when a new core wants it.
- */
+/** What a page server's worker is told as it is started, and again when a new core wants it. */
 export interface Serve {
   readonly type: 'serve';
   /** The way to the core. */
@@ -128,7 +129,7 @@ export type FromPageServer =
   /** It cannot load what it needs. */
   | { readonly type: 'unloaded'; readonly reason: string };
 
-/** What a core first says to a page server that it uses from now on. */
+/** What a core first says to a page server, which it uses for as long as that has the store. */
 export interface Use {
   readonly type: 'use';
 }
@@ -140,7 +141,7 @@ export interface TabPort {
   readonly port?: MessagePort;
 }
 
-/** A page server has the store open. */
+/** A page server has the store open: whatever a core used before has ended. */
 export interface Ready {
   readonly type: 'ready';
   /** Until when a power cut could still lose its files, milliseconds since the epoch. */

@@ -352,7 +352,7 @@ test('a core that is not where its lock says is left for the one at our own addr
   expect(watched).toHaveLength(1);
 });
 
-test('a worker that shall lend a page server is told the build', async () => {
+test('a worker that shall lend a page server is told the build, and given a way', async () => {
   const told: unknown[] = [];
   class Lent {
     postMessage(message: unknown): void {
@@ -362,7 +362,9 @@ test('a worker that shall lend a page server is told the build', async () => {
   vi.stubGlobal('Worker', Lent);
   ask(new Connection(NOWHERE));
   await settled();
-  expect(told).toMatchObject([{ type: 'prepare', build: '0.1.0+00000000' }]);
+  const port = expect.any(MessagePort);
+  const prepare = { type: 'prepare', build: '0.1.0+00000000' };
+  expect(told).toMatchObject([prepare, { type: 'serve', port }]);
 });
 
 describe('of two cores that began at once one gives way', () => {

@@ -21,6 +21,8 @@ type Fate = 'loads' | 'fails' | 'hangs';
 interface Worker {
   readonly number: number;
   state: 'loading' | 'waiting' | 'serving';
+  /** The core that has a way to it. */
+  lentTo?: object | undefined;
 }
 
 /** A tab whose page server, if it has one, is in a worker; with its end of the two locks. */
@@ -37,8 +39,6 @@ class Site {
   #state: number;
   #now = 0;
   #core: object | undefined = {};
-  /** The core that was lent a page server, and whose. */
-  #lent: { readonly core: object; readonly worker: Worker } | undefined;
   /** In the order in which they wait. */
   #queue: Tab[] = [];
   #tabs: Tab[] = [];
@@ -64,10 +64,12 @@ class Site {
     this.#pass(SERVED_MS);
     const serving = this.#tabs.filter(({ worker }) => worker?.state === 'serving');
     expect(serving.length, this.#where('somebody serves')).toBe(1);
-    expect(this.#lent?.worker, this.#where('the core has it')).toBe(serving[0]!.worker);
-    expect(this.#lent?.core, this.#where('this core')).toBe(this.#core);
-    const ready = this.#tabs.filter(({ worker }) => worker?.state === 'waiting').length;
-    expect(ready, this.#where('the next one is loaded')).toBe(Math.min(1, this.#tabs.length - 1));
+    const ready = this.#tabs.filter(({ worker }) => worker?.state === 'waiting');
+    const readyCount = Math.min(1, this.#tabs.length - 1);
+    expect(ready.length, this.#where('the next one is loaded')).toBe(readyCount);
+    for (const { worker } of [...serving, ...ready]) {
+      expect(worker!.lentTo, this.#where('the core has a way to it')).toBe(this.#core);
+    }
   }
 
   #act(): void {
@@ -182,14 +184,11 @@ class Site {
         break;
       case 'lend':
         expect(this.#core, this.#where('lends to a core')).toBeDefined();
-        expect(tab.worker, this.#where('lends its own')).toMatchObject({
-          number: effect.worker,
-          state: 'serving',
-        });
-        this.#lent = { core: this.#core!, worker: tab.worker! };
+        expect(tab.worker?.number, this.#where('lends its own')).toBe(effect.worker);
+        tab.worker!.lentTo = this.#core;
         break;
       case 'lendEnded':
-        expect(tab.worker, this.#where('none of its own serves')).toBeUndefined();
+        expect(tab.worker, this.#where('has none of its own')).toBeUndefined();
         expect(this.#core, this.#where('says that it ended to a core')).toBeDefined();
         break;
       case 'cannotLend':
@@ -248,10 +247,9 @@ test('a core is told that what it was lent has ended, and lent what serves once 
   const lending = new Lending();
   const types = (input: LendingInput): string[] => lending.step(0, input).map(({ type }) => type);
   expect(types({ type: 'wanted' })).toEqual(['queue']);
-  expect(types({ type: 'turn' })).toEqual(['spawn']);
+  expect(types({ type: 'turn' })).toEqual(['spawn', 'lend']);
   expect(types({ type: 'loaded', worker: 1 })).toEqual([]);
-  expect(types({ type: 'wanted' })).toEqual([]);
-  expect(types({ type: 'serves', worker: 1 })).toEqual(['endTurn', 'lend']);
+  expect(types({ type: 'serves', worker: 1 })).toEqual(['endTurn']);
   expect(types({ type: 'wanted' })).toEqual(['lend']);
   expect(types({ type: 'broke', worker: 1 })).toEqual(['end', 'lendEnded']);
   expect(types({ type: 'wanted' })).toEqual([]);
@@ -264,8 +262,22 @@ test('two turns bring one worker, and one that nobody waits for brings none', ()
   expect(types({ type: 'stop' })).toEqual(['endTurn']);
   expect(types({ type: 'turn' })).toEqual([]);
   expect(types({ type: 'wanted' })).toEqual(['queue']);
-  expect(types({ type: 'turn' })).toEqual(['spawn']);
+  expect(types({ type: 'turn' })).toEqual(['spawn', 'lend']);
   expect(types({ type: 'turn' })).toEqual([]);
+});
+
+test('a worker is lent as it is started, once to each core, and its end is told of', () => {
+  const lending = new Lending();
+  const types = (input: LendingInput): string[] => lending.step(0, input).map(({ type }) => type);
+  types({ type: 'wanted' });
+  types({ type: 'unwanted' });
+  expect(types({ type: 'turn' })).toEqual(['spawn']);
+  expect(types({ type: 'wanted' })).toEqual(['lend']);
+  types({ type: 'unwanted' });
+  expect(types({ type: 'loaded', worker: 1 })).toEqual([]);
+  expect(types({ type: 'wanted' })).toEqual(['lend']);
+  const ended = ['end', 'endTurn', 'lendEnded', 'cannotLend'];
+  expect(types({ type: 'unloaded', worker: 1, reason: '404' })).toEqual(ended);
 });
 
 test('a core is told with that why a page server failed', () => {

@@ -186,6 +186,43 @@ both('a page server whose script fails for a while holds nobody up for good', as
   assert.ok(ids.includes('a') && ids.includes('b'), `${ids}`);
 });
 
+both('a tab that is blocked holds nobody up as the store comes to it', async (stage) => {
+  // Goal: no main thread is needed to take over. Method: the tab that is next in line is blocked
+  // while the one that lends is closed, and a third one writes.
+  const BLOCKED_MS = 12_000;
+  const options = { document: stage.document };
+  const [lending, next] = [await stage.tab(), await stage.tab()];
+  for (const tab of [lending, next]) await openIn(tab, 'list', options);
+  await eventually(() => next.evaluate(isNextInLine), { what: 'a worker that waits in line' });
+  const writer = await stage.tab();
+  await openIn(writer, 'list', options);
+  assert.equal((await mutateIn(writer, 'add', { id: 'a', title: 'before' })).error, undefined);
+  await next.evaluate((ms) => {
+    setTimeout(() => {
+      const until = performance.now() + ms;
+      while (performance.now() < until);
+    });
+  }, BLOCKED_MS);
+  const blockedAt = performance.now();
+  await sleep(100);
+  await lending.close();
+  const { error } = await mutateIn(writer, 'add', { id: 'b', title: 'meanwhile' });
+  const tookMs = performance.now() - blockedAt;
+  assert.equal(error, undefined);
+  assert.ok(tookMs < BLOCKED_MS / 2, `durable after ${tookMs} ms`);
+  // It goes on as one that lends.
+  await eventually(async () => (await rowsIn(next, 'select id from item')).length === 2, {
+    what: 'the blocked tab',
+    withinMs: 2 * BLOCKED_MS,
+  });
+});
+
+/** Whether some worker waits for the store. */
+async function isNextInLine() {
+  const { pending } = await navigator.locks.query();
+  return pending.some(({ name }) => name === 'tidelog-lend');
+}
+
 both('a page that is kept for the way back goes on where it was', async (stage) => {
   const tab = await stage.tab();
   await openIn(tab, 'list', { document: stage.document });
@@ -204,4 +241,4 @@ both('a page that is kept for the way back goes on where it was', async (stage) 
   await eventually(async () => (await titlesShown(tab)) === 'before then');
 });
 
-atLeast(5);
+atLeast(6);

@@ -68,20 +68,24 @@ interface Tab {
   /** Its own number for this core. */
   readonly core: number;
   readonly port: MessagePort;
+  /** What it has lent: the page server in use, or one that waits for the store. */
+  lent?: PageServer | undefined;
+  /** Another page server came in place of what it lent, and nobody has said that this ended. */
+  isReplaced?: boolean;
 }
 
 /**
- * The page server in use. Tabs lend it in every browser. Firefox lets a SharedWorker start one by
- * itself, but about once in a hundred times `new Worker` there never returns, and such a core
- * cannot be ended.
+ * A page server, in use or waiting for the store. Tabs lend it in every browser. Firefox lets a
+ * SharedWorker start one by itself, but about once in a hundred times `new Worker` there never
+ * returns, and such a core cannot be ended.
  */
 interface PageServer {
   readonly number: number;
-  /** The tab that lent it; absent if it is here. */
-  tab?: number;
-  /** That tab's number for the worker. */
+  /** Its tab's number for the worker; absent if it is here. */
   readonly worker?: number;
   readonly way: MessagePort;
+  /** What it said last of the store before it was used. */
+  word?: Ready | Unserved;
   /** Whether it has the store open. */
   ready?: boolean;
   /** Whether the data were cleared under it, so that what it has is the last copy. */
@@ -99,9 +103,8 @@ let started = false;
 let renewing: Promise<void> | undefined;
 /** Whether a core of another release was promised the store. */
 let isGivingWay = false;
+/** The page server in use. */
 let pageServer: PageServer | undefined;
-/** Tabs in place of whose page server another one came, and who have not said that it ended. */
-const replaced = new Set<number>();
 /** Whether this worker serves the store itself. */
 let servesHere = false;
 let pauseMs = AGAIN_MS;
@@ -195,10 +198,10 @@ function greet(port: MessagePort, { lock, core, isNew, urls }: Hello): Tab | und
     port.close();
     return undefined;
   }
-  const tab = { number: ++lastNumber, core, port };
+  const tab: Tab = { number: ++lastNumber, core, port };
   if (before) {
     left(before);
-    if (isLastCopyOf(before)) pageServer!.tab = tab.number;
+    if (isLastCopyOf(before)) tab.lent = before.lent;
   }
   tabsByLock.set(lock, tab);
   tabs.set(tab.number, tab);
@@ -248,29 +251,20 @@ function isLost(): boolean {
 }
 
 /** Whether what this tab lent has the last copy of data that were cleared. */
-function isLastCopyOf({ number }: Tab): boolean {
-  return !!pageServer?.hasLastCopy && pageServer.tab === number;
-}
-
-/**
- * Whether the last copy of data that were cleared stays in use whatever this tab lends: only its
- * own tab can say that it has ended, by lending another worker.
- */
-function isKept(tab: Tab, worker: number): boolean {
-  if (!pageServer?.hasLastCopy) return false;
-  return !isLastCopyOf(tab) || pageServer.worker === worker;
+function isLastCopyOf({ lent }: Tab): boolean {
+  return !!pageServer?.hasLastCopy && pageServer === lent;
 }
 
 /** The tab has ended, and with it what it lent. */
 function gone(tab: Tab): void {
   disconnect(tab);
-  lendEnded(tab.number);
+  lendEnded(tab);
 }
 
 /** The tab is to say hello anew, and to lend anew, unless what it lent cannot be replaced. */
 function left(tab: Tab): void {
   disconnect(tab);
-  if (!isLastCopyOf(tab)) lendEnded(tab.number);
+  if (!isLastCopyOf(tab)) lendEnded(tab);
 }
 
 /** The tab has no more use of this port, which one end alone would keep. */
@@ -345,11 +339,9 @@ function receive(tab: Tab, message: FromTab): void {
     if (step(core.tabMessages, tab.number, message) === false) unread(tab);
   } else if (message.type === 'lend') {
     const { worker, port } = message;
-    if (servesHere || isKept(tab, worker)) {
-      port.close();
-      // It lends again once what is in use has ended.
-      if (!isLastCopyOf(tab)) replaced.add(tab.number);
-    } else use({ number: ++lastNumber, tab: tab.number, worker, way: port });
+    const isInUse = isLastCopyOf(tab) && pageServer!.worker === worker;
+    if (servesHere || isInUse) port.close();
+    else lend(tab, { number: ++lastNumber, worker, way: port });
   } else if (message.type === 'reach' && message.server === pageServer?.number) {
     const port = message.port!;
     pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);
@@ -360,56 +352,95 @@ function receive(tab: Tab, message: FromTab): void {
       else takeOver.postMessage(lock);
     }
   } else if (message.type === 'lendEnded') {
-    lendEnded(tab.number, message.why);
-  } else if (message.type === 'lendFailed' && !pageServer) {
+    lendEnded(tab, message.why);
+  } else if (message.type === 'lendFailed' && !pageServer && lent().length === 0) {
     // Whoever waits is told; other tabs are next in line.
     failed({ number: ++lastNumber }, 'unavailable', message.reason);
   }
 }
 
-/**
- * What this tab lent has ended, and perhaps why. It came late, after that of the tab which has the
- * store now, if it came in place of one of which nobody has said that it ended.
- */
-function lendEnded(tab: number, why?: Unserved): void {
-  replaced.delete(tab);
-  if (pageServer?.tab !== tab) return;
-  const server = pageServer;
-  pageServer = undefined;
-  server.way.close();
-  if (why) failed(server, why.kind, why.reason);
-  step(core.pageServerGone, server.number);
-  for (const other of replaced) {
-    tabs.get(other)?.port.postMessage({ type: 'lendAgain' } satisfies ToTab);
-  }
-  replaced.clear();
+/** What tabs have lent. */
+function lent(): PageServer[] {
+  return [...tabs.values()].flatMap(({ lent }) => lent ?? []);
 }
 
-/** Waits for a page server to open the store, and then uses it in place of any other. */
-function use(server: PageServer): void {
+/** What this tab lends from now on comes in place of what it lent before. */
+function lend(tab: Tab, server: PageServer): void {
+  lendEnded(tab);
+  tab.lent = server;
+  meet(server);
+}
+
+/** What this tab lent has ended, and perhaps why. */
+function lendEnded(tab: Tab, why?: Unserved): void {
+  const server = tab.lent;
+  tab.lent = undefined;
+  tab.isReplaced = false;
+  if (!server) return;
+  server.way.close();
+  // It had the store when it failed, though its own word of that may come later.
+  if (why && server !== pageServer) hasStore(server);
+  if (server !== pageServer) return;
+  pageServer = undefined;
+  if (why) failed(server, why.kind, why.reason);
+  step(core.pageServerGone, server.number);
+  const next = lent().find(({ word }) => word);
+  if (next) use(next);
+  // It may have spoken late, and one that it replaced may have the store.
+  for (const other of tabs.values()) {
+    if (other.isReplaced) other.port.postMessage({ type: 'lendAgain' } satisfies ToTab);
+    other.isReplaced = false;
+  }
+}
+
+/** Listens to a page server, which says by itself when it has the store. */
+function meet(server: PageServer): void {
   const { number, way } = server;
-  const before = pageServer;
-  pageServer = server;
-  // It had the store until then: it has ended, or it has it now and told us first.
-  before?.way.close();
-  if (before) step(core.pageServerGone, before.number);
-  if (before?.tab !== undefined && before.tab !== server.tab) replaced.add(before.tab);
-  if (server.tab !== undefined) replaced.delete(server.tab);
   way.onmessageerror = missed;
   way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved>) => {
-    if (server !== pageServer) return;
-    if (data instanceof Uint8Array) step(core.pageServerReplies, number, data);
-    else if (data.type === 'ready') {
-      step(core.pageServerLent, number, data.settledAt, data.inBlocks);
-      server.ready = true;
-      tabs.forEach(reach);
-    } else if (data.kind === 'no-files') serveHere();
-    else {
-      server.hasLastCopy = data.kind === 'lost' && !isLost();
-      failed(server, data.kind, data.reason);
+    const isUsed = server === pageServer;
+    if (data instanceof Uint8Array) {
+      if (isUsed) step(core.pageServerReplies, number, data);
+    } else if (isUsed) hear(server, data);
+    else if (lent().includes(server)) {
+      server.word = data;
+      hasStore(server);
     }
   };
   way.postMessage({ type: 'use' } satisfies Use);
+}
+
+/** It has the store. That the last copy of cleared data has ended only its own tab can say. */
+function hasStore(server: PageServer): void {
+  if (!pageServer?.hasLastCopy) use(server);
+}
+
+/** Goes over to this page server: the one before has ended. */
+function use(server: PageServer): void {
+  const before = pageServer;
+  pageServer = server;
+  if (before) {
+    const lender = [...tabs.values()].find(({ lent }) => lent === before);
+    if (lender) {
+      lender.lent = undefined;
+      lender.isReplaced = true;
+    }
+    before.way.close();
+    step(core.pageServerGone, before.number);
+  }
+  if (server.word) hear(server, server.word);
+}
+
+function hear(server: PageServer, word: Ready | Unserved): void {
+  if (word.type === 'ready') {
+    step(core.pageServerLent, server.number, word.settledAt, word.inBlocks);
+    server.ready = true;
+    tabs.forEach(reach);
+  } else if (word.kind === 'no-files') serveHere();
+  else {
+    server.hasLastCopy = word.kind === 'lost' && !isLost();
+    failed(server, word.kind, word.reason);
+  }
 }
 
 function failed({ number }: Pick<PageServer, 'number'>, kind: UnservedKind, reason: string): void {
@@ -420,6 +451,10 @@ function failed({ number }: Pick<PageServer, 'number'>, kind: UnservedKind, reas
 /** The browser gives no files to this window's workers: keeps the store in IndexedDB, here. */
 function serveHere(): void {
   servesHere = true;
+  for (const tab of tabs.values()) {
+    tab.lent?.way.close();
+    tab.lent = undefined;
+  }
   const since = performance.now();
   const { port1, port2 } = new MessageChannel();
   const host = new StoreHost(() => {
@@ -436,7 +471,9 @@ function serveHere(): void {
       die(`the store failed: ${error}`);
     }
   };
-  use({ number: ++lastNumber, way: port1 });
+  const server = { number: ++lastNumber, way: port1 };
+  use(server);
+  meet(server);
   host.serve(port2);
   const lost = (): void => host.lost();
   const closed = (isThere: Promise<boolean>): void => void host.closed(isThere);

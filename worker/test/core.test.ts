@@ -95,6 +95,9 @@ afterEach(() => {
 
 const BUILD = '0.1.0+00000000';
 
+/** What a page server says that has the store. */
+const READY = { data: { type: 'ready', settledAt: 0, inBlocks: false } };
+
 /** What tabs count as they go to a core. */
 let hellos = 0;
 
@@ -133,21 +136,24 @@ test('whoever lent a page server and cannot lend another is heard by those who w
 test('a page server that was lent late, and has ended, takes no place for good', async () => {
   const enter = await atWork();
   const [late, serving] = [await enter('a'), await enter('b')];
-  const ports = [new Port(), new Port(), new Port()] as unknown as MessagePort[];
+  const ways = [new Port(), new Port(), new Port()];
+  const ports = ways as unknown as MessagePort[];
   serving.say({ type: 'lend', worker: 1, port: ports[0]! });
   late.say({ type: 'lend', worker: 1, port: ports[1]! });
+  for (const way of ways.slice(0, 2)) way.onmessage(READY);
   expect(serving.port.said.at(-1)).not.toEqual({ type: 'lendAgain' });
   late.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(2);
   expect(serving.port.said.at(-1)).toEqual({ type: 'lendAgain' });
 
   serving.say({ type: 'lend', worker: 1, port: ports[2]! });
+  ways[2]!.onmessage(READY);
   serving.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(3);
   expect(late.port.said.at(-1)).not.toEqual({ type: 'lendAgain' });
 });
 
-test('a page server has ended, said or not, where another one is lent', async () => {
+test('a page server has ended, said or not, where another one has the store', async () => {
   const enter = await atWork();
   const [first, second] = [await enter('a'), await enter('b')];
   const [way, next] = [new Port(), new Port()];
@@ -156,9 +162,10 @@ test('a page server has ended, said or not, where another one is lent', async ()
   expect(core.pageServerGone).not.toHaveBeenCalled();
 
   second.say({ type: 'lend', worker: 1, port: next as unknown as MessagePort });
+  expect(core.pageServerGone).not.toHaveBeenCalled();
+  next.onmessage({ data: { type: 'failed', kind: 'unavailable', reason: 'no' } });
   const [, lent] = core.pageServerLent.mock.calls[0]!;
   expect(core.pageServerGone.mock.calls).toEqual([[expect.any(Number), lent]]);
-  next.onmessage({ data: { type: 'failed', kind: 'unavailable', reason: 'no' } });
   expect(core.pageServerFailed).toHaveBeenCalledTimes(1);
 });
 
@@ -321,8 +328,10 @@ test('no way to a page server is left open that has ended or was replaced', asyn
   const lend = (port: unknown) => ({ type: 'lend', worker: 1, port: port as MessagePort }) as const;
   const closed = () => ways.map(({ close }) => close.mock.calls.length);
   first.say(lend(ways[0]));
-  expect(closed()).toEqual([0, 0]);
+  ways[0]!.onmessage(READY);
   second.say(lend(ways[1]));
+  expect(closed()).toEqual([0, 0]);
+  ways[1]!.onmessage(READY);
   expect(closed()).toEqual([1, 0]);
   second.say({ type: 'lendEnded' });
   expect(closed()).toEqual([1, 1]);
@@ -418,6 +427,7 @@ test.each([
   back.say({ type: 'lend', worker: 2, port: next as unknown as MessagePort });
   expect(core.pageServerGone).toHaveBeenCalledTimes(1);
   expect([way.said[0], next.said[0]]).toEqual([{ type: 'use' }, { type: 'use' }]);
+  next.onmessage(READY);
   back.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(2);
 });
@@ -426,17 +436,72 @@ test('what another tab lends late takes no place from the last copy', async () =
   const { lender, other, way } = await atLoss();
   const late = new Port();
   other.say({ type: 'lend', worker: 1, port: late as unknown as MessagePort });
+  late.onmessage(READY);
   expect(core.pageServerGone).not.toHaveBeenCalled();
-  expect([late.said, late.close.mock.calls.length]).toEqual([[], 1]);
+  expect(core.pageServerLent).toHaveBeenCalledTimes(1);
   expect(way.close).not.toHaveBeenCalled();
 
   // It came in time, and what is heard late is that the last copy has ended.
   lender.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(1);
-  expect(other.port.said.at(-1)).toEqual({ type: 'lendAgain' });
-  const again = new Port();
-  other.say({ type: 'lend', worker: 1, port: again as unknown as MessagePort });
-  expect(again.said).toEqual([{ type: 'use' }]);
+  expect(core.pageServerLent).toHaveBeenCalledTimes(2);
+  expect([late.said[0], late.close.mock.calls.length]).toEqual([{ type: 'use' }, 0]);
+});
+
+test('a core goes over to what waited in line, which says by itself that it serves', async () => {
+  const enter = await atWork();
+  const [lender, next] = [await enter('a'), await enter('b')];
+  const ways = [new Port(), new Port()];
+  for (const [nth, { say }] of [lender, next].entries()) {
+    say({ type: 'lend', worker: 1, port: ways[nth] as unknown as MessagePort });
+  }
+  ways[0]!.onmessage(READY);
+  expect(core.pageServerLent).toHaveBeenCalledTimes(1);
+  expect([ways[0]!.said, ways[1]!.said]).toEqual([[{ type: 'use' }], [{ type: 'use' }]]);
+  lender.say({ type: 'lendEnded' });
+  ways[1]!.onmessage(READY);
+  const [[, first], [, second]] = core.pageServerLent.mock.calls as [number, number][];
+  expect(second).not.toBe(first);
+  expect(core.pageServerGone.mock.calls).toEqual([[expect.any(Number), first]]);
+  expect(next.port.said.at(-1)).toEqual({ type: 'reach', server: second });
+});
+
+test('what waited in line and has ended comes in place of nothing', async () => {
+  const enter = await atWork();
+  const [lender, next] = [await enter('a'), await enter('b')];
+  const ways = [new Port(), new Port()];
+  for (const [nth, { say }] of [lender, next].entries()) {
+    say({ type: 'lend', worker: 1, port: ways[nth] as unknown as MessagePort });
+  }
+  ways[0]!.onmessage(READY);
+  next.say({ type: 'lendEnded' });
+  expect(ways[1]!.close).toHaveBeenCalledTimes(1);
+  ways[1]!.onmessage(READY);
+  expect(core.pageServerGone).not.toHaveBeenCalled();
+  lender.say({ type: 'lendEnded' });
+  next.say({ type: 'lendFailed', reason: '404' });
+  expect(core.pageServerFailed).toHaveBeenCalledTimes(1);
+});
+
+test('a core that keeps the store itself goes over to nothing that was lent', async () => {
+  vi.doMock('../src/store-host.js', () => ({
+    loadStore: async () => {},
+    StoreHost: class {
+      serve(): void {}
+      async start(): Promise<void> {}
+    },
+  }));
+  const enter = await atWork();
+  const [lender, next] = [await enter('a'), await enter('b')];
+  const ways = [new Port(), new Port()];
+  for (const [nth, { say }] of [lender, next].entries()) {
+    say({ type: 'lend', worker: 1, port: ways[nth] as unknown as MessagePort });
+  }
+  const noFiles = { type: 'failed', kind: 'no-files', reason: '' };
+  for (const way of ways) way.onmessage({ data: noFiles });
+  expect(ways.map(({ close }) => close.mock.calls.length)).toEqual([2, 1]);
+  expect(core.pageServerGone).toHaveBeenCalledTimes(1);
+  vi.doMock('../src/store-host.js', () => ({}));
 });
 
 test('a core that keeps the store itself tries again while its code does not load', async () => {

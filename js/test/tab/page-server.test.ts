@@ -33,7 +33,18 @@ test('M4: the turn ends when the store is had, so that the next one can wait loa
   expect(types(stage.step({ type: 'turn' }))).toContain('spawn');
   expect(types(stage.step({ type: 'loaded', worker: stage.worker }))).toEqual([]);
   const had = stage.step({ type: 'serves', worker: stage.worker });
-  expect(types(had)).toEqual(['endTurn', 'lend']);
+  expect(types(had)).toEqual(['endTurn']);
+});
+
+test('a tab has nothing left to do for its core as its worker comes to the store', () => {
+  const { stage } = opened();
+  stage.step({ type: 'turn' });
+  expect(stage.of('lend')).toEqual([{ type: 'lend', worker: stage.worker }]);
+  stage.die();
+  stage.step({ type: 'loaded', worker: stage.worker });
+  const lent = stage.connect().filter(({ type }) => type === 'lend');
+  expect(lent).toEqual([{ type: 'lend', worker: stage.worker }]);
+  expect(types(stage.step({ type: 'serves', worker: stage.worker }))).not.toContain('lend');
 });
 
 test('a page server outlives the core, and is lent to the next one', () => {

@@ -299,16 +299,13 @@ impl Device {
         PageServerId(self.last_page_server)
     }
 
-    /// The core is lent a worker's page server, on a port of its own. Says whether that has the
-    /// store.
-    pub(crate) fn lend(&mut self, worker: Worker) -> (PageServerId, bool) {
-        let id = self.next_page_server();
-        let lent = self.page_server.as_mut().filter(|lent| lent.worker == worker);
-        let is_there = lent.is_some();
-        if let Some(lent) = lent {
-            (lent.id, lent.life, lent.owner) = (id, self.life, OwnerId(id.0.into()));
-        }
-        (id, is_there)
+    /// The core goes over to a worker's page server, which may have ended since it said that it
+    /// has the store. Whoever has the store otherwise is asked for nothing more.
+    pub(crate) fn go_over(&mut self, worker: Worker, id: PageServerId) {
+        let Some(lent) = &mut self.page_server else { return };
+        let is_it = lent.worker == worker;
+        (lent.id, lent.life) = if is_it { (id, self.life) } else { (PageServerId(0), 0) };
+        lent.owner = OwnerId(lent.id.0.into());
     }
 
     /// The data are others from now on: a draft that is on its way to its server goes there as it

@@ -177,6 +177,8 @@ pub(crate) enum History {
     TurnAway,
     /// A tab opens a document while that is being deleted.
     OpenBehindDeletion,
+    /// The tab that lends is closed while the one that is next in line is blocked.
+    BlockNext,
     /// Two devices get another release each, of which neither succeeds the other.
     ForkReleases,
 }
@@ -563,6 +565,10 @@ impl Swarm {
         if swarm.long_cells && (swarm.release_at.is_some() || swarm.forks()) {
             // A release writes to every cell, whatever that takes.
             swarm.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;
+        }
+        let mut blocked = Rng::new(seed.rotate_left(60) ^ seed);
+        if blocked.once_in(12) {
+            swarm.history.push((blocked.below(actions), History::BlockNext));
         }
         swarm
     }

@@ -115,6 +115,12 @@ pub(super) enum Event {
         tab: TabId,
         core: u32,
     },
+    /// What the core was lent by this number says there that it has the store.
+    ServerReady {
+        device: usize,
+        life: u64,
+        server: PageServerId,
+    },
     SocketUp {
         conn: u64,
     },
@@ -326,6 +332,11 @@ impl World {
             Event::LendEnded { device, life, tab, core } => {
                 if lives(self, device, life) && self.is_known(device, tab, core) {
                     self.lend_ended(device, tab);
+                }
+            }
+            Event::ServerReady { device, life, server } => {
+                if lives(self, device, life) {
+                    self.server_ready(device, server);
                 }
             }
             Event::SocketUp { conn } => self.socket_up(conn),

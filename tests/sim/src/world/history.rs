@@ -112,6 +112,7 @@ impl World {
             History::RefuseToken => self.refuse_a_token()?,
             History::TurnAway => self.turn_away()?,
             History::OpenBehindDeletion => self.open_behind_deletion()?,
+            History::BlockNext => self.block_next()?,
             History::ForkReleases => self.fork_releases()?,
             History::DeleteOnServer => self.delete_on_server()?,
             History::ClearDevice => self.clear_device()?,

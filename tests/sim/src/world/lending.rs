@@ -2,7 +2,7 @@
 //!
 //! Two locks let the tabs of a device agree, as `js/src/lending.ts` says: that of the turn, which a
 //! tab has while it has a worker at hand, and that of the store, which the worker that serves has
-//! until it ends.
+//! until it ends. A worker goes on while its tab is busy.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -55,8 +55,10 @@ pub(crate) struct Lending {
     loading: BTreeSet<Worker>,
     /// Workers that wait for the store. The first one has it, until it ends.
     line: VecDeque<Worker>,
-    /// What the core was lent last, and by which tab.
-    pub(crate) lent: Option<(PageServerId, TabId)>,
+    /// What the core was lent by each tab: what it uses, or what waits for the store.
+    lent: BTreeMap<TabId, Lent>,
+    /// What it uses of that, by its tab.
+    used: Option<(PageServerId, TabId)>,
     /// Tabs in place of whose page server another one came, and who have not said that it ended.
     replaced: BTreeSet<TabId>,
     /// What the core calls each tab that has said hello.
@@ -65,10 +67,18 @@ pub(crate) struct Lending {
     pub(super) dying_until_ms: u64,
 }
 
+/// A page server, as the core calls it, and its worker.
+#[derive(Clone, Copy)]
+struct Lent {
+    server: PageServerId,
+    worker: Worker,
+}
+
 impl Lending {
     /// There is another core, which knows nobody yet.
     pub(crate) fn core_is_new(&mut self) {
-        self.lent = None;
+        self.lent.clear();
+        self.used = None;
         self.replaced.clear();
         self.known.clear();
     }
@@ -82,6 +92,11 @@ impl Lending {
     /// Whether a tab uses this port to the core at present.
     pub(super) fn is_known(&self, port: TabId) -> bool {
         self.known.get(&tab_at(port).0) == Some(&port)
+    }
+
+    /// The tab whose worker has the store next.
+    pub(super) fn next_in_line(&self) -> Option<TabId> {
+        self.line.get(1).map(|worker| worker.tab)
     }
 
     /// Whether all wait for a worker of which nothing is heard.
@@ -340,7 +355,19 @@ impl World {
         here.open_store(worker)?;
         self.note(&format!("device {device}: tab {} has the store", worker.tab.0));
         self.worker_says(device, worker.tab, ToTab::Serves { worker: worker.number });
+        self.say_ready(device);
         Ok(())
+    }
+
+    /// Who has the store says so to the core, if that was lent it.
+    fn say_ready(&mut self, device: usize) {
+        let here = &self.devices[device];
+        let Some(worker) = here.page_server.as_ref().map(|it| it.worker) else { return };
+        let lent = here.lending.lent.get(&worker.tab).filter(|lent| lent.worker == worker);
+        let (Some(Lent { server, .. }), life) = (lent.copied(), here.life) else { return };
+        // Each has a port of its own: what two of them say has no order.
+        let delay = self.rng.below(HOP_MS);
+        self.schedule(delay, Event::ServerReady { device, life, server });
     }
 
     /// What a worker has said just before its tab ends it is still on its way.
@@ -423,28 +450,24 @@ impl World {
 
     /// A core is lent the page server of a tab, or hears why it is not.
     pub(super) fn tab_lends(&mut self, device: usize, tab: TabId, worker: Result<u32, String>) {
-        let here = &mut self.devices[device];
-        let before = here.lending.lent;
         match worker {
             Ok(number) => {
-                let (server, is_there) = here.lend(Worker { tab, number });
-                here.lending.lent = Some((server, tab));
+                self.lend_ended(device, tab);
+                let here = &mut self.devices[device];
+                let server = here.next_page_server();
+                let worker = Worker { tab, number };
+                here.lending.lent.insert(tab, Lent { server, worker });
+                let has_store = here.page_server.as_ref().is_some_and(|it| it.worker == worker);
                 self.note(&format!(
                     "device {device}: tab {} lends page server {}",
                     tab.0, server.0
                 ));
-                self.trouble(device);
-                if let Some((server, lender)) = before {
-                    self.devices[device].lending.replaced.insert(lender);
-                    self.step_core(device, Input::PageServerGone { server });
-                }
-                self.devices[device].lending.replaced.remove(&tab);
-                if is_there {
-                    self.lent(device, server);
+                if has_store {
+                    self.say_ready(device);
                 }
             }
-            Err(reason) if before.is_none() => {
-                let server = here.next_page_server();
+            Err(reason) if self.devices[device].lending.lent.is_empty() => {
+                let server = self.devices[device].next_page_server();
                 self.note(&format!("device {device}: tab {} cannot lend", tab.0));
                 self.trouble(device);
                 let failure = PageServerFailure::new(UnservedKind::Unavailable, reason);
@@ -454,24 +477,20 @@ impl World {
         }
     }
 
-    /// What a tab has lent has ended. It came late, if it came in place of one of which nobody has
-    /// said so.
-    pub(super) fn lend_ended(&mut self, device: usize, tab: TabId) {
+    /// What the core was lent has the store, or had it: the core goes over to it.
+    pub(super) fn server_ready(&mut self, device: usize, server: PageServerId) {
+        let here = &mut self.devices[device];
+        let mut lent = here.lending.lent.iter().map(|(tab, lent)| (*tab, *lent));
+        let Some((tab, lent)) = lent.find(|(_, lent)| lent.server == server) else { return };
+        here.go_over(lent.worker, server);
+        self.note(&format!("device {device}: page server {} is used", server.0));
+        self.trouble(device);
         let lending = &mut self.devices[device].lending;
-        lending.replaced.remove(&tab);
-        let Some((server, _)) = lending.lent.take_if(|it| it.1 == tab) else { return };
-        let replaced = std::mem::take(&mut lending.replaced);
-        self.step_core(device, Input::PageServerGone { server });
-        for tab in replaced {
-            let Some(port) = self.devices[device].lending.known.get(&tab).copied() else {
-                continue;
-            };
-            let input = ToTab::LendAgain { core: tab_at(port).1 };
-            self.carry(Wire::CoreToTab(device, port), 3, Event::ToTab { device, tab, input });
+        if let Some((server, lender)) = lending.used.replace((server, tab)) {
+            lending.lent.remove(&lender);
+            lending.replaced.insert(lender);
+            self.step_core(device, Input::PageServerGone { server });
         }
-    }
-
-    fn lent(&mut self, device: usize, server: PageServerId) {
         let storage = Storage::Opfs;
         self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0, storage });
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
@@ -480,6 +499,24 @@ impl World {
         let life = here.life;
         if std::mem::take(&mut here.ends_once_lent) && self.faults {
             self.schedule(0, Event::KillCore { device, life });
+        }
+    }
+
+    /// What a tab has lent has ended. It came late, if it came in place of one of which nobody has
+    /// said so.
+    pub(super) fn lend_ended(&mut self, device: usize, tab: TabId) {
+        let lending = &mut self.devices[device].lending;
+        lending.replaced.remove(&tab);
+        lending.lent.remove(&tab);
+        let Some((server, _)) = lending.used.take_if(|it| it.1 == tab) else { return };
+        let replaced = std::mem::take(&mut lending.replaced);
+        self.step_core(device, Input::PageServerGone { server });
+        for tab in replaced {
+            let Some(port) = self.devices[device].lending.known.get(&tab).copied() else {
+                continue;
+            };
+            let input = ToTab::LendAgain { core: tab_at(port).1 };
+            self.carry(Wire::CoreToTab(device, port), 3, Event::ToTab { device, tab, input });
         }
     }
 }

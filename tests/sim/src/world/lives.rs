@@ -39,6 +39,8 @@ const DELETIONS: u32 = 4;
 const DELETED_MS: u64 = 10;
 /// Milliseconds for which a disk does not say that there was no room for a deletion.
 const DELETION_MS: u64 = 40;
+/// Milliseconds in which a core has gone over to the page server that has the store.
+const TAKEN_OVER_MS: u64 = 2_000;
 /// Milliseconds for which a page server does nothing.
 const FROZEN_MS: u64 = 5_000;
 /// Milliseconds for which a tab is suspended, at least: all that it has asked for is late then.
@@ -265,6 +267,36 @@ impl World {
             }
         }
         Err(format!("{device}.{} has documents open, and looks for no core", tab.0))
+    }
+
+    /// The tab that has the store next is blocked as the one that lends is closed: the core goes
+    /// over to its worker all the same.
+    pub(super) fn block_next(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        (0..2).for_each(|_| self.open_tab(device));
+        self.pass(OPEN_MS)?;
+        let here = &self.devices[device];
+        let (life, lender) = (here.life, here.page_server.as_ref().map(|it| it.worker.tab));
+        let (Some(lender), Some(next)) = (lender, here.lending.next_in_line()) else {
+            return Ok(());
+        };
+        let has_core = here
+            .tabs
+            .get(&next)
+            .is_some_and(|tab| tab.port.is_heard && self.is_known(device, next, tab.port.core));
+        if !has_core || !here.tabs.contains_key(&lender) {
+            return Ok(());
+        }
+        self.keep_busy((device, next));
+        self.holders(device, Doc(0)).into_iter().for_each(|tab| self.add_in((device, tab), Doc(0)));
+        self.close_this_tab(device, lender);
+        self.pass(TAKEN_OVER_MS)?;
+        let here = &self.devices[device];
+        let has_store = here.page_server.as_ref().is_some_and(|it| it.worker.tab == next);
+        if here.life == life && has_store && !here.is_lent() {
+            return Err(format!("device {device}: all wait for tab {}, which is blocked", next.0));
+        }
+        self.let_hear((device, next))
     }
 
     /// A tab opens the document that its device keeps for itself while that is being deleted: it
