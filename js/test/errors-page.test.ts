@@ -6,11 +6,11 @@ const source = readFileSync(new URL('../src/errors.ts', import.meta.url), 'utf8'
 
 const ABOVE = `# Errors
 
-Every error is a \`TidelogError\`. Its message says what is wrong and what can be done about it, its
-\`code\` is the same in every release, and its \`outcome\` says whether the call left something behind:
-with \`none\` nothing was recorded or deleted; with \`unknown\` it may have been, or may yet be, so look
-before it is issued again. What is said of outcomes below is the rule: where the engine died amid a
-call, any error may come with \`unknown\`.
+Every error is a \`TidelogError\`. Its message says what is wrong and what can be done about it,
+its \`code\` is the same in every release, and its \`outcome\` says whether the call left something
+behind: with \`none\` nothing was recorded or deleted; with \`unknown\` it may have been, or may yet
+be, so look before it is issued again. What is said of outcomes below is the rule: where the engine
+died amid a call, any error may come with \`unknown\`.
 
 Errors that belong to no call are in \`db.status.error\` while they last, and told to
 \`db.on('error', fn)\`.

@@ -73,7 +73,7 @@ test('Kysely is told what there is not: transactions, rows in parts, introspecti
   expect(asked).toEqual([]);
 });
 
-test('what Drizzle builds is asked of the document, and its rows are what its tables say', async () => {
+test('what Drizzle builds is asked of the document, and rows are what its tables say', async () => {
   const rows: Value[][] = [
     ['a', 1],
     ['b', 0],

@@ -362,8 +362,8 @@ impl Room {
         self.pages_in_flight_max == 0 && self.outbox.held() == 0 && is_free
     }
 
-    /// What it may run from now on. If nothing, it still takes in what it is told, and tells what is
-    /// durable.
+    /// What it may run from now on. If nothing, it still takes in what it is told, and tells what
+    /// is durable.
     pub fn let_run(&mut self, may_run: MayRun) {
         self.may_run = may_run;
     }

@@ -62,8 +62,8 @@ pub const FLAGS: &[&str] = &[
     "-DSQLITE_OMIT_DECLTYPE",
 ];
 
-/// What C compilers are told besides: as `HOST_CFLAGS` where the product runs on the host that it is
-/// built on, else as `TARGET_CFLAGS`. Both come behind the `CFLAGS` of whoever builds.
+/// What C compilers are told besides: as `HOST_CFLAGS` where the product runs on the host that it
+/// is built on, else as `TARGET_CFLAGS`. Both come behind the `CFLAGS` of whoever builds.
 pub const COMPILER_FLAGS: &[&str] = &[
     // No multiplication is fused with an addition, which would round once where two round twice:
     // compilers do that unasked for processors that can, all 64-bit ARMs among them.

@@ -199,8 +199,8 @@ impl View {
 
     /// Drops base pages beyond the pool's bound, the least recently used first.
     ///
-    /// While a transaction waits for a fault, what was fetched for it has to [stay](Self::evict_but),
-    /// or its next run meets the same faults again.
+    /// While a transaction waits for a fault, what was fetched for it has to
+    /// [stay](Self::evict_but), or its next run meets the same faults again.
     pub fn evict(&self) {
         self.evict_but(|_| false);
     }

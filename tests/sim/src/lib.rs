@@ -42,8 +42,9 @@
 //!   never told whether there is one; it opens a document that is being deleted. A tab says a last
 //!   word on connecting and is closed.
 //! - Of a value that takes several pages the last one alone changes.
-//! - A tab hears late of all that is said to it, also while its worker takes over the store; a core is killed as soon as it has taken over, and
-//!   what it has said arrives after what the next one says.
+//! - A tab hears late of all that is said to it, also while its worker takes over the store; a core
+//!   is killed as soon as it has taken over, and what it has said arrives after what the next one
+//!   says.
 //!
 //! Ports within a browser lose nothing while both ends live, and a power cut does not damage
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected

@@ -49,7 +49,8 @@ pub struct Device {
     pub socket: Option<SocketId>,
     /// What was sent and nobody has taken.
     pub sent: Vec<ToServer>,
-    /// Whether replies of the page server wait until they are [let through](Self::let_reply_through).
+    /// Whether replies of the page server wait until they are
+    /// [let through](Self::let_reply_through).
     pub holds_replies: bool,
     held_replies: VecDeque<Input>,
     /// The most pages that the core had in memory between two steps.

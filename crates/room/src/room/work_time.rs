@@ -24,7 +24,8 @@ pub trait ThreadClock: fmt::Debug + Send + Sync {
 /// The time of one room's transactions, of which there is one at a time.
 ///
 /// A run that faults, or is cut off, is begun anew, maybe on another thread, and all of them
-/// together have a time too. What is behind a transaction that was over has time of its own: it says so.
+/// together have a time too. What is behind a transaction that was over has time of its own: it
+/// says so.
 #[derive(Debug)]
 pub(super) struct WorkTime {
     clock: Arc<dyn ThreadClock>,
