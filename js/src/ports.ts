@@ -132,6 +132,8 @@ export type FromPageServer =
 /** What a core first says to a page server, which it uses for as long as that has the store. */
 export interface Use {
   readonly type: 'use';
+  /** The core's own lock. */
+  readonly lock: string;
 }
 
 /** The core tells a page server how to reach a tab; without a port, that the tab is gone. */

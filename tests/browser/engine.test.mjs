@@ -252,6 +252,43 @@ both(
   inProc,
 );
 
+both(
+  'a tab that lends and is blocked holds nobody up as the core is killed',
+  async (stage) => {
+    const BLOCKED_MS = 20_000;
+    const options = { document: stage.document };
+    const device = await stage.ownDevice().launch();
+    const witness = await stage.tabOf(device);
+    const first = await stage.tabOf(device);
+    await openIn(first, 'list', options);
+    const pids = device.processesOf('core');
+    const [lending, writer] = [await stage.tabOf(device), await stage.tabOf(device)];
+    for (const tab of [lending, writer]) await openIn(tab, 'list', options);
+    // The core stays in the process of the tab that began it, alone from now on.
+    const before = await holderIn(witness, 'page server');
+    await first.close();
+    await eventually(
+      async () => ![before, undefined].includes(await holderIn(witness, 'page server')),
+    );
+    assert.equal((await mutateIn(writer, 'add', { id: 'a', title: 'before' })).error, undefined);
+    await lending.evaluate((ms) => {
+      setTimeout(() => {
+        const until = performance.now() + ms;
+        while (performance.now() < until);
+      });
+    }, BLOCKED_MS);
+    const blockedAt = performance.now();
+    await sleep(100);
+    await killProcessOf('core', device, witness, pids);
+    const { error } = await mutateIn(writer, 'add', { id: 'b', title: 'meanwhile' });
+    const tookMs = performance.now() - blockedAt;
+    assert.equal(error, undefined);
+    assert.ok(tookMs < BLOCKED_MS - 5_000, `durable after ${tookMs} ms`);
+    stage.note(`durable after ${Math.round(tookMs)} ms`);
+  },
+  inProc,
+);
+
 /** A site with two apps, each with the files of its workers in a place of its own. */
 async function siteOfTwoApps(stage) {
   const site = await stage.ownSite({ folders: { '/other/': inRoot('js') } });

@@ -45,6 +45,15 @@ const LOCK = `${CORE_LOCK} ${kind()} ${location.href} ${PLACE} ${crypto.randomUU
  */
 const takeOver = new BroadcastChannel('tidelog-take-over');
 
+/**
+ * A core that misses a page server names its own lock here: one that this core has no way to, since
+ * its tab is blocked, lets go of the store. All releases keep to this.
+ */
+const missing = new BroadcastChannel('tidelog-missing');
+
+/** How long a tab may take to lend the core the page server that has the store. */
+const MISSING_MS = 3_000;
+
 /** How long a core that gives way waits: what it has asked the page server is done by then. */
 const LAST_WORDS_MS = 500;
 
@@ -330,6 +339,14 @@ async function start(urls: Hello['urls']): Promise<void> {
   for (const { tab, message } of waiting) receive(tab, message);
   // While the disk is not there yet: what comes then needs what this compiles.
   if (works && !pageServer?.ready) core.warmUp();
+  setTimeout(miss, MISSING_MS);
+}
+
+/** Whatever an earlier core used has the store, and another one waits for that. */
+function miss(): void {
+  if (!works || pageServer) return;
+  if (lent().length > 0) missing.postMessage(LOCK);
+  setTimeout(miss, MISSING_MS);
 }
 
 function receive(tab: Tab, message: FromTab): void {
@@ -407,7 +424,7 @@ function meet(server: PageServer): void {
       hasStore(server);
     }
   };
-  way.postMessage({ type: 'use' } satisfies Use);
+  way.postMessage({ type: 'use', lock: LOCK } satisfies Use);
 }
 
 /** It has the store. That the last copy of cleared data has ended only its own tab can say. */

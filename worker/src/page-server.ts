@@ -64,6 +64,12 @@ async function prepare(host: StoreHost, { build, wasm }: Prepare): Promise<void>
     host.close();
     leave();
   };
+  // The tab of this one is blocked, or would have lent it: another one is to be in its place.
+  new BroadcastChannel('tidelog-missing').onmessage = ({ data }: MessageEvent<string>) => {
+    if (host.isUsedBy(data)) return;
+    host.close();
+    leave();
+  };
   await host.start(openFiles(finding, () => host.lost()));
 }
 

@@ -63,6 +63,8 @@ export class StoreHost {
    * that was lent later may be on its way to a core, or to one that never is at work.
    */
   #living = -1;
+  /** The lock of that core. */
+  #lock: string | undefined;
   /** Ways to the tabs of the living core. */
   readonly #tabs = new Map<number, MessagePort>();
   readonly #tellAgain: (why?: Unserved) => void;
@@ -112,17 +114,23 @@ export class StoreHost {
     port.onmessageerror = () => this.#break();
     port.onmessage = ({ data }: MessageEvent<TabPort | Use | Bytes>) => {
       if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
-      else if (data.type === 'use') this.#isUsed(owner);
+      else if (data.type === 'use') this.#isUsed(owner, data.lock);
       else if (owner === this.#living) this.#reach(data.tab, data.port);
     };
     if (this.#state) port.postMessage(this.#state);
   }
 
   /** The core at this way takes the place of the last one, and counts its tabs anew. */
-  #isUsed(owner: number): void {
+  #isUsed(owner: number, lock: string): void {
     if (owner < this.#living) return;
+    this.#lock = lock;
     for (const tab of [...this.#tabs.keys()]) this.#reach(tab, undefined);
     this.#living = owner;
+  }
+
+  /** Whether the core that has this lock uses it. */
+  isUsedBy(lock: string): boolean {
+    return lock === this.#lock;
   }
 
   /** There is this way to a tab from now on, or none: one end alone would keep the one before. */

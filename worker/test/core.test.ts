@@ -426,7 +426,10 @@ test.each([
   const next = new Port();
   back.say({ type: 'lend', worker: 2, port: next as unknown as MessagePort });
   expect(core.pageServerGone).toHaveBeenCalledTimes(1);
-  expect([way.said[0], next.said[0]]).toEqual([{ type: 'use' }, { type: 'use' }]);
+  expect([way.said[0], next.said[0]]).toEqual([
+    { type: 'use', lock: expect.any(String) },
+    { type: 'use', lock: expect.any(String) },
+  ]);
   next.onmessage(READY);
   back.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(2);
@@ -445,7 +448,10 @@ test('what another tab lends late takes no place from the last copy', async () =
   lender.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(1);
   expect(core.pageServerLent).toHaveBeenCalledTimes(2);
-  expect([late.said[0], late.close.mock.calls.length]).toEqual([{ type: 'use' }, 0]);
+  expect([late.said[0], late.close.mock.calls.length]).toEqual([
+    { type: 'use', lock: expect.any(String) },
+    0,
+  ]);
 });
 
 test('a core goes over to what waited in line, which says by itself that it serves', async () => {
@@ -457,13 +463,32 @@ test('a core goes over to what waited in line, which says by itself that it serv
   }
   ways[0]!.onmessage(READY);
   expect(core.pageServerLent).toHaveBeenCalledTimes(1);
-  expect([ways[0]!.said, ways[1]!.said]).toEqual([[{ type: 'use' }], [{ type: 'use' }]]);
+  expect([ways[0]!.said, ways[1]!.said]).toEqual([
+    [{ type: 'use', lock: expect.any(String) }],
+    [{ type: 'use', lock: expect.any(String) }],
+  ]);
   lender.say({ type: 'lendEnded' });
   ways[1]!.onmessage(READY);
   const [[, first], [, second]] = core.pageServerLent.mock.calls as [number, number][];
   expect(second).not.toBe(first);
   expect(core.pageServerGone.mock.calls).toEqual([[expect.any(Number), first]]);
   expect(next.port.said.at(-1)).toEqual({ type: 'reach', server: second });
+});
+
+test('a core misses a page server while one waits in line and none serves', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  const enter = await atWork();
+  const { port, say } = await enter('a');
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(named).toEqual([]);
+  const way = new Port();
+  say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
+  await vi.advanceTimersByTimeAsync(3_000);
+  expect(port.said[0]).toEqual({ type: 'welcome', lock: named[0] });
+  named = [];
+  way.onmessage(READY);
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(named).toEqual([]);
 });
 
 test('what waited in line and has ended comes in place of nothing', async () => {

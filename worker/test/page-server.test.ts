@@ -13,6 +13,7 @@ vi.mock('../src/store-host.js', () => ({
     start = async () => {};
     lost = () => done.push('lost');
     close = () => done.push('closed');
+    isUsedBy = (lock: string) => lock === 'core 2';
   },
   warmUp: () => {},
 }));
@@ -72,11 +73,12 @@ test('a page server of another build says so once the cache has what is deployed
   expect(self.postMessage.mock.calls).toMatchObject([[{ type: 'unloaded' }]]);
 });
 
-/** A page server that has the store, and the channel on which it hears that it is to go. */
+/** A page server that has the store, and the channels on which it hears that it is to go. */
 async function serving() {
-  const channel = { onmessage: (): void => {} };
-  vi.stubGlobal('BroadcastChannel', function BroadcastChannel() {
-    return channel;
+  const channels: Record<string, { onmessage: (_?: { data: string }) => void }> = {};
+  vi.stubGlobal('BroadcastChannel', function BroadcastChannel(name: string) {
+    channels[name] = { onmessage: () => {} };
+    return channels[name];
   });
   const request = async (_: string, held: () => Promise<void>) => {
     await held();
@@ -87,7 +89,7 @@ async function serving() {
   self.onmessage({ data: { type: 'prepare', build: '0.1.0+00000000', wasm: undefined } });
   await new Promise((resolve) => setTimeout(resolve));
   expect(done.splice(0)).toEqual(['loaded', 'serves']);
-  return channel;
+  return channels;
 }
 
 test('a page server whose store broke says so, and leaves it, whatever its tab does', async () => {
@@ -100,15 +102,24 @@ test('a page server whose store broke says so, and leaves it, whatever its tab d
 });
 
 test('a page server whose files are to be removed closes them before it leaves', async () => {
-  (await serving()).onmessage();
+  (await serving())['tidelog-destroy']!.onmessage();
   await new Promise((resolve) => setTimeout(resolve));
   expect(done.splice(0)).toEqual(['lost', 'closed', 'broke', 'ended', 'free']);
 });
 
+test('a page server leaves that is missed by a core which has no way to it', async () => {
+  const missing = (await serving())['tidelog-missing']!;
+  missing.onmessage({ data: 'core 2' });
+  expect(done).toEqual([]);
+  missing.onmessage({ data: 'core 3' });
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(done.splice(0)).toEqual(['closed', 'broke', 'ended', 'free']);
+});
+
 test('a page server says once that it leaves', async () => {
-  const channel = await serving();
+  const channels = await serving();
   // A store that could not be opened asks for another one as soon as its data are cleared.
   host.again();
-  channel.onmessage();
+  channels['tidelog-destroy']!.onmessage();
   expect(done.splice(0)).toEqual(['broke', 'ended', 'lost', 'closed']);
 });

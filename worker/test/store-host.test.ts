@@ -130,6 +130,15 @@ test('what an earlier core says late of its tabs is not said of others', async (
   expect(ours.postMessage).toHaveBeenCalledTimes(1);
 });
 
+test('a store is used by the core that said so last, and by no other one', async () => {
+  const { host, serve } = await opened();
+  const [before, present] = [serve(), serve()];
+  expect(host.isUsedBy('core 1')).toBe(false);
+  present.onmessage({ data: { type: 'use', lock: 'core 2' } });
+  before.onmessage({ data: { type: 'use', lock: 'core 1' } });
+  expect(['core 1', 'core 2'].map((lock) => host.isUsedBy(lock))).toEqual([false, true]);
+});
+
 test('a core tells its tabs on their ways until another way to the store is used', async () => {
   const { serve, replies } = await opened();
   const [before, next] = [serve(), newPort()];
