@@ -1,6 +1,10 @@
 // What keeps the data: files or IndexedDB, how safe, full, and cleared by somebody.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import {
   atLeast,
   both,
@@ -8,6 +12,7 @@ import {
   eventually,
   exportFrom,
   freePort,
+  inRoot,
   mutateIn,
   openIn,
   Reports,
@@ -314,6 +319,33 @@ both('a database without room takes what waits once there is room', async (stage
   await reload(tab);
   await openIn(tab, 'list', options);
   assert.deepEqual(await idsIn(tab), ids);
+});
+
+test('a load from IndexedDB that is given up keeps nothing of what it has read', async () => {
+  // Method: the product's WebAssembly by itself, and databases that never answer.
+  const LOADS = 10;
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc');
+  globalThis.IDBKeyRange = { bound: () => ({}) };
+  const wasm = inRoot('js', 'dist', 'wasm');
+  const store = await import(`${wasm}/page_server.js`);
+  store.initSync({ module: readFileSync(`${wasm}/page_server_bg.wasm`) });
+  let freed = 0;
+  const hosts = new FinalizationRegistry(() => {
+    freed += 1;
+  });
+  const load = () => {
+    const host = {};
+    hosts.register(host);
+    const objectStore = () => ({ getAll: () => ({}) });
+    store.openBlocks({ transaction: () => ({ objectStore }), close() {} }, host);
+  };
+  for (let nth = 0; nth < LOADS; nth += 1) load();
+  const areFreed = async () => {
+    collect();
+    return freed === LOADS;
+  };
+  await eventually(areFreed, { what: 'the end of what was loaded' });
 });
 
 atLeast(9);

@@ -257,8 +257,10 @@ impl Loading {
         let asked = asked.and_then(|(_, store)| store.get_all(&range, RECORDS_READ));
         match asked {
             Ok(request) => {
-                // Only one of the two is ever called.
-                let ended = Closure::once_into_js(move |event: Event| self.take(&event.target()));
+                // One of the two is called, or neither, where the load is given up. What was read
+                // goes with the request then: `Closure::once_into_js` would keep it for ever.
+                let ended = Closure::once(move |event: Event| self.take(&event.target()));
+                let ended = ended.into_js_value();
                 request.set_onsuccess(&ended);
                 request.set_onerror(&ended);
             }
