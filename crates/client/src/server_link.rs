@@ -44,10 +44,12 @@ const RETRY_SOON_MS: u64 = 3_000;
 pub(crate) enum Stage {
     /// Nobody wants it, or it waits for the next try.
     Idle,
-    /// A socket is being opened, or the server's welcome is awaited.
+    /// A socket is being opened.
     Connecting,
-    /// The socket is open; a tab was asked for a token.
+    /// It is open; a tab was asked for a token.
     WantsToken,
+    /// The server was told who we are, and its welcome is awaited.
+    Greeting,
     /// The server is there.
     Welcomed,
 }
@@ -235,7 +237,7 @@ impl ServerLink {
                 out.wake_at(now_ms + CONNECT_MS);
             }
             Stage::Idle => out.wake_at(self.retry_at_ms(is_soon)),
-            Stage::Connecting | Stage::WantsToken => {
+            Stage::Connecting | Stage::WantsToken | Stage::Greeting => {
                 if now_ms >= self.heard_at_ms + CONNECT_MS {
                     return true;
                 }
@@ -371,7 +373,7 @@ impl ServerLink {
     }
 
     fn hello(&mut self, now_ms: u64, token: Option<String>, out: &mut Outbox) {
-        self.stage = Stage::Connecting;
+        self.stage = Stage::Greeting;
         self.heard_at_ms = now_ms;
         if token.is_some() {
             reached(Probe::TokenSent);
@@ -463,9 +465,11 @@ impl ServerLink {
         self.drop_socket(out);
         // What breaks it each time it is there is not to be sent many times a second.
         self.was_let_in(now_ms);
-        self.stage = Stage::Idle;
-        // What only a change at one of the ends helps against comes again with the next welcome.
-        let longest = match self.failure.as_ref().is_some_and(CallFailure::is_final) {
+        let was_there = std::mem::replace(&mut self.stage, Stage::Idle) != Stage::Connecting;
+        // What only a change at one of the ends helps against comes again with the next welcome, if
+        // it is of this connection.
+        let is_final = was_there && self.failure.as_ref().is_some_and(CallFailure::is_final);
+        let longest = match is_final {
             true => RETRY_LONGEST_MS,
             false => (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS),
         };
@@ -711,6 +715,20 @@ mod tests {
             stage.hear(&FromServer::Welcome);
             assert!(!stage.link.barred);
         }
+    }
+
+    /// Whoever has another token was once asked for it ten seconds later, where the way to the
+    /// server was not there just then.
+    #[test]
+    fn a_way_that_does_not_open_says_nothing_of_why_the_one_before_was_closed() {
+        let mut stage = Stage::welcomed();
+        stage.hear(&FromServer::Bye { reason: ByeReason::Unauthenticated });
+        stage.lose();
+        assert!(stage.link.try_next_holder());
+        assert_eq!(stage.acts_after(Need::Soon), 0);
+        stage.lose();
+        assert!(stage.acts_after(Need::Soon) <= 2 * RETRY_FIRST_MS);
+        assert!(stage.link.barred, "as far as anybody knows");
     }
 
     #[test]

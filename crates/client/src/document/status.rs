@@ -112,10 +112,9 @@ impl Document {
             Stage::Welcomed if self.why_wrong().is_some_and(CallFailure::is_final) => {
                 Connection::Offline
             }
-            Stage::Connecting | Stage::WantsToken if link.failure.is_some() => Connection::Offline,
-            Stage::Welcomed | Stage::Connecting | Stage::WantsToken => Connection::Connecting,
-            Stage::Idle if link.failure.is_some() => Connection::Offline,
-            Stage::Idle => Connection::Connecting,
+            Stage::Welcomed => Connection::Connecting,
+            _ if link.failure.is_some() => Connection::Offline,
+            _ => Connection::Connecting,
         };
         (connection, link.failure.clone())
     }
