@@ -26,7 +26,7 @@ vi.mock('../wasm/page_server.js', () => ({
     throw new TypeError('the store has not loaded');
   },
 }));
-vi.mock('../src/blocks.js', () => ({}));
+vi.mock('../src/blocks.js', () => ({ openBlocks: async () => ({}) }));
 vi.mock('../src/store-host.js', () => ({}));
 const renew = vi.hoisted(() => ({ renewScripts: vi.fn(async () => {}) }));
 vi.mock('../src/renew.js', () => renew);
