@@ -109,7 +109,9 @@ async function atWork() {
     self.onconnect({ ports: [port] });
     const say = (data: FromTab): void => port.onmessage({ data });
     say({ type: 'hello', lock, core: ++hellos, isNew, build: BUILD, urls: {} as never });
-    await vi.waitFor(() => expect(port.said[0]).toMatchObject({ type: 'welcome' }));
+    await vi.waitFor(() => expect(port.said[0]).toMatchObject({ type: 'welcome' }), {
+      timeout: 4_000,
+    });
     return { port, say };
   };
 }
