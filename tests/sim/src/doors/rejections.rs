@@ -37,8 +37,9 @@ pub(super) struct RejectionsDoor {
     untold: BTreeMap<String, BTreeMap<CallId, BTreeSet<Holder>>>,
     /// Those that were told a tab which had enough to hear, since the record forgets them.
     forgotten: BTreeMap<String, BTreeSet<CallId>>,
-    /// What the last records have, which left while the core was telling more.
-    records: Vec<(String, BTreeSet<CallId>)>,
+    /// What the last record of each document has, which left while the core was telling more. One
+    /// before it may lack what was rejected since, and it has nothing that that one has forgotten.
+    records: BTreeMap<String, BTreeSet<CallId>>,
     /// Those that the last record of each document has as not dealt with, and when a listener has
     /// dealt with some of them.
     open: BTreeMap<String, BTreeSet<CallId>>,
@@ -198,7 +199,7 @@ impl RejectionsDoor {
         self.is_given_up(document);
         self.untold.remove(document);
         self.forgotten.remove(document);
-        self.records.retain(|(of, _)| of != document);
+        self.records.remove(document);
     }
 
     /// A record is on its way to the disk.
@@ -216,7 +217,7 @@ impl RejectionsDoor {
         if let Some(call) = forgotten.intersection(&calls).next() {
             return Err(format!("{call:?} is told beyond what a tab can hear, and is kept"));
         }
-        self.records.push((document.to_owned(), calls));
+        self.records.insert(document.to_owned(), calls);
         self.has_open(document, kept);
         let open = kept.calls.iter().zip(&kept.kept).filter(|(_, (.., is_handled))| !is_handled);
         let late = std::mem::take(&mut self.listens_unserved);
