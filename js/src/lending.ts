@@ -49,6 +49,8 @@ export type LendingInput =
   | LendingNews
   /** There is a core that has none, to which one can be lent; there is no core any more. */
   | { readonly type: 'wanted' | 'unwanted' }
+  /** The core has had none for long, and nobody lends it one. */
+  | { readonly type: 'missed' }
   /** Nothing may be held any more. */
   | { readonly type: 'stop' }
   /** Time has passed. */
@@ -117,6 +119,10 @@ export class Lending {
         break;
       case 'turn':
         // One that we no longer wait for, or have taken already, is none.
+        if (this.#state === 'queued') this.#spawn();
+        break;
+      case 'missed':
+        // The tab whose turn it is may be blocked.
         if (this.#state === 'queued') this.#spawn();
         break;
       case 'noTurn':

@@ -87,6 +87,8 @@ export type ToTab =
   | { readonly type: 'welcome'; readonly lock: string }
   /** What came in place of its page server has ended: it lends again, if that still serves. */
   | { readonly type: 'lendAgain' }
+  /** No tab has lent anything, as whose turn that is may be blocked: it waits for none. */
+  | { readonly type: 'lendNow' }
   /** A list of messages could not be read: the tab was left, and asks all of it anew. */
   | { readonly type: 'unread' }
   /** A core of another release takes over the store. */

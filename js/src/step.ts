@@ -50,6 +50,8 @@ export type Input =
   | { readonly type: 'reach'; readonly core: number; readonly server: number }
   /** The core has lost the page server that came in place of ours. */
   | { readonly type: 'lendAgain'; readonly core: number }
+  /** The core misses a page server, which nobody lends. */
+  | { readonly type: 'lendNow'; readonly core: number }
   /** An answer to a call, from the core, or from the page server past it. */
   | { readonly type: 'answer'; readonly call: number; readonly answer: Answer }
   /** News of a document. */

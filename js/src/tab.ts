@@ -151,6 +151,9 @@ export class Tab {
       case 'lendAgain':
         this.#lend({ type: 'wanted' });
         break;
+      case 'lendNow':
+        this.#lend({ type: 'missed' });
+        break;
       case 'answer':
         this.#answer(input.call, input.answer);
         break;

@@ -280,6 +280,18 @@ test('a worker is lent as it is started, once to each core, and its end is told 
   expect(types({ type: 'unloaded', worker: 1, reason: '404' })).toEqual(ended);
 });
 
+test('a tab that waits for its turn lends without it where a core misses a page server', () => {
+  const lending = new Lending();
+  const types = (input: LendingInput): string[] => lending.step(0, input).map(({ type }) => type);
+  expect(types({ type: 'missed' })).toEqual([]);
+  expect(types({ type: 'wanted' })).toEqual(['queue']);
+  expect(types({ type: 'missed' })).toEqual(['spawn', 'lend']);
+  expect(types({ type: 'missed' })).toEqual([]);
+  expect(types({ type: 'turn' })).toEqual([]);
+  expect(types({ type: 'loaded', worker: 1 })).toEqual([]);
+  expect(types({ type: 'serves', worker: 1 })).toEqual(['endTurn']);
+});
+
 test('a core is told with that why a page server failed', () => {
   const lending = new Lending();
   const step = (input: LendingInput) => lending.step(0, input);

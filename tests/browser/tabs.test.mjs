@@ -197,14 +197,7 @@ both('a tab that is blocked holds nobody up as the store comes to it', async (st
   const writer = await stage.tab();
   await openIn(writer, 'list', options);
   assert.equal((await mutateIn(writer, 'add', { id: 'a', title: 'before' })).error, undefined);
-  await next.evaluate((ms) => {
-    setTimeout(() => {
-      const until = performance.now() + ms;
-      while (performance.now() < until);
-    });
-  }, BLOCKED_MS);
-  const blockedAt = performance.now();
-  await sleep(100);
+  const blockedAt = await block(next, BLOCKED_MS);
   await lending.close();
   const { error } = await mutateIn(writer, 'add', { id: 'b', title: 'meanwhile' });
   const tookMs = performance.now() - blockedAt;
@@ -216,6 +209,38 @@ both('a tab that is blocked holds nobody up as the store comes to it', async (st
     withinMs: 2 * BLOCKED_MS,
   });
 });
+
+both('a tab that is blocked holds nobody up as its turn to lend comes', async (stage) => {
+  // Goal: whose turn it is may be blocked. Method: of four tabs, the one that waits for its turn is,
+  // while the two before it are closed.
+  const BLOCKED_MS = 30_000;
+  const options = { document: stage.document };
+  const [lending, next] = [await stage.tab(), await stage.tab()];
+  for (const tab of [lending, next]) await openIn(tab, 'list', options);
+  await eventually(() => next.evaluate(isNextInLine), { what: 'a worker that waits in line' });
+  const [blocked, writer] = [await stage.tab(), await stage.tab()];
+  for (const tab of [blocked, writer]) await openIn(tab, 'list', options);
+  const blockedAt = await block(blocked, BLOCKED_MS);
+  await next.close();
+  await lending.close();
+  const { error } = await mutateIn(writer, 'add', { id: 'a', title: 'meanwhile' });
+  const tookMs = performance.now() - blockedAt;
+  assert.equal(error, undefined);
+  assert.ok(tookMs < BLOCKED_MS / 2, `durable after ${tookMs} ms`);
+});
+
+/** Has the tab hear nothing for so long. Says since when. */
+async function block(tab, ms) {
+  await tab.evaluate((ms) => {
+    setTimeout(() => {
+      const until = performance.now() + ms;
+      while (performance.now() < until);
+    });
+  }, ms);
+  const blockedAt = performance.now();
+  await sleep(100);
+  return blockedAt;
+}
 
 /** Whether some worker waits for the store. */
 async function isNextInLine() {
@@ -241,4 +266,4 @@ both('a page that is kept for the way back goes on where it was', async (stage) 
   await eventually(async () => (await titlesShown(tab)) === 'before then');
 });
 
-atLeast(6);
+atLeast(7);

@@ -49,7 +49,7 @@ const takeOver = new BroadcastChannel('tidelog-take-over');
  * A core that misses a page server names its own lock here: one that this core has no way to, since
  * its tab is blocked, lets go of the store. All releases keep to this.
  */
-const missing = new BroadcastChannel('tidelog-missing');
+const storeHolders = new BroadcastChannel('tidelog-missing');
 
 /** How long a tab may take to lend the core the page server that has the store. */
 const MISSING_MS = 3_000;
@@ -114,6 +114,8 @@ let renewing: Promise<void> | undefined;
 let isGivingWay = false;
 /** The page server in use. */
 let pageServer: PageServer | undefined;
+/** Ends the wait for one. */
+let missing: ReturnType<typeof setTimeout> | undefined;
 /** Whether this worker serves the store itself. */
 let servesHere = false;
 let pauseMs = AGAIN_MS;
@@ -339,14 +341,21 @@ async function start(urls: Hello['urls']): Promise<void> {
   for (const { tab, message } of waiting) receive(tab, message);
   // While the disk is not there yet: what comes then needs what this compiles.
   if (works && !pageServer?.ready) core.warmUp();
-  setTimeout(miss, MISSING_MS);
+  isWithout();
 }
 
-/** Whatever an earlier core used has the store, and another one waits for that. */
-function miss(): void {
-  if (!works || pageServer) return;
-  if (lent().length > 0) missing.postMessage(LOCK);
-  setTimeout(miss, MISSING_MS);
+/** There is no page server to use: one that should be there by now is missed, until there is one. */
+function isWithout(): void {
+  clearTimeout(missing);
+  missing = setTimeout(() => {
+    if (!works || pageServer) return;
+    // Whatever an earlier core used has the store, and another one waits for that.
+    if (lent().length > 0) storeHolders.postMessage(LOCK);
+    // Or nobody waits for it, since the tab whose turn it is to do so is blocked.
+    else
+      for (const { port } of tabs.values()) port.postMessage({ type: 'lendNow' } satisfies ToTab);
+    isWithout();
+  }, MISSING_MS);
 }
 
 function receive(tab: Tab, message: FromTab): void {
@@ -401,6 +410,7 @@ function lendEnded(tab: Tab, why?: Unserved): void {
   pageServer = undefined;
   if (why) failed(server, why.kind, why.reason);
   step(core.pageServerGone, server.number);
+  isWithout();
   const next = lent().find(({ word }) => word);
   if (next) use(next);
   // It may have spoken late, and one that it replaced may have the store.

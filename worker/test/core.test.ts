@@ -481,8 +481,11 @@ test('a core misses a page server while one waits in line and none serves', asyn
   vi.useFakeTimers({ toFake: ['setTimeout'] });
   const enter = await atWork();
   const { port, say } = await enter('a');
+  const lendsNow = (): number =>
+    port.said.filter((it) => (it as ToTab & { type?: string }).type === 'lendNow').length;
   await vi.advanceTimersByTimeAsync(10_000);
   expect(named).toEqual([]);
+  expect(lendsNow()).toBe(3);
   const way = new Port();
   say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
   await vi.advanceTimersByTimeAsync(3_000);
@@ -491,6 +494,10 @@ test('a core misses a page server while one waits in line and none serves', asyn
   way.onmessage(READY);
   await vi.advanceTimersByTimeAsync(10_000);
   expect(named).toEqual([]);
+  expect(lendsNow()).toBe(3);
+  say({ type: 'lendEnded' });
+  await vi.advanceTimersByTimeAsync(3_000);
+  expect(lendsNow()).toBe(4);
 });
 
 test('what waited in line and has ended comes in place of nothing', async () => {
