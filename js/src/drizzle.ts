@@ -15,7 +15,7 @@ export type Proxied = (
 
 /**
  * Has Drizzle read a document: give `drizzle` of `drizzle-orm/sqlite-proxy` what this returns. What
- * writes rejects with `ReadOnlyError`.
+ * went wrong is the `cause` of Drizzle's own error: `ReadOnlyError` where something writes.
  *
  * @example
  * ```ts

@@ -9,7 +9,7 @@ import type { LiveQuery } from './live-query.js';
 import type { Param, Params } from './messages.js';
 import { type OpenOptions, open } from './open.js';
 import type { Row } from './rows.js';
-import { parted, type Query } from './sql.js';
+import { parted, type Watching } from './sql.js';
 import type { Status } from './status.js';
 
 /** What a live query shows. A new object whenever that has changed. */
@@ -120,8 +120,8 @@ export class Opening<Defined extends Mutations = Mutations> extends Shared {
   }
 
   /** What a query shows: the same object for all who show the same. */
-  watch<R>(query: string | Query<R>, given?: Params): Watched<R> {
-    const [sql, params] = parted([query as string, given]);
+  watch<R>(...watching: Watching<R>): Watched<R> {
+    const [sql, params] = parted(watching);
     const key = `${sql}\0${keyOf(params)}`;
     const known = this.#watched.get(key) as Watched<R> | undefined;
     if (known) return known;
@@ -407,7 +407,8 @@ const isClosed = (error: TidelogError): boolean => error instanceof DocumentClos
 function copyOf(params: Params): Params {
   const copy = (it: unknown): Param => (Object(it) === it && toValue(it)) || (it as Param);
   if (Array.isArray(params)) return params.map(copy);
-  const named = Object.entries(Object(params)).map(([name, it]) => [name, copy(it)] as const);
+  const isNone = typeof params !== 'object' || ArrayBuffer.isView(params);
+  const named = Object.entries(isNone ? {} : params).map(([name, it]) => [name, copy(it)] as const);
   return named.length > 0 ? Object.fromEntries(named) : params;
 }
 

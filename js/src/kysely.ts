@@ -57,7 +57,8 @@ export class TidelogDialect implements Dialect {
 }
 
 /**
- * What Kysely builds, for `db.query`, `db.live` and hooks.
+ * What Kysely builds, for `db.query`, `db.live` and hooks. Rows have the names and the values of the
+ * SQL: a plugin that changes results is not asked.
  *
  * @example
  * ```ts
@@ -82,7 +83,7 @@ class ReadingDriver implements Driver {
       }),
       // biome-ignore lint/correctness/useYield: there is nothing to be had in parts.
       streamQuery: async function* () {
-        throw new ReadOnlyError('rows come whole: execute() the query in place of streaming it');
+        throw new QueryError('rows come whole: execute() the query in place of streaming it');
       },
     };
   }

@@ -26,10 +26,9 @@ import {
   Openings,
   type Wanted,
 } from './hooks.js';
-import type { Params } from './messages.js';
 import type { OpenOptions } from './open.js';
 import type { Row } from './rows.js';
-import type { Query } from './sql.js';
+import type { Watching } from './sql.js';
 import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
@@ -42,9 +41,9 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly Provider: (props: Wanted<Defined> & { readonly children?: ReactNode }) => ReactElement;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(query: string | Query<R>, params?: Params) => Live<R>;
+  readonly useLive: <R = Row>(...watching: Watching<R>) => Live<R>;
   /** The rows of a query: suspends until there are some, and throws what is wrong before that. */
-  readonly useSuspenseLive: <R = Row>(query: string | Query<R>, params?: Params) => readonly R[];
+  readonly useSuspenseLive: <R = Row>(...watching: Watching<R>) => readonly R[];
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Status | undefined;
   /**
@@ -115,14 +114,14 @@ export function createHooks<const Defined extends Mutations>(
     return createElement(Context.Provider, { value: opening }, children);
   }
 
-  function useLive<R = Row>(query: string | Query<R>, params?: Params): Live<R> {
-    const watched = useOpening().watch<R>(query, params);
+  function useLive<R = Row>(...watching: Watching<R>): Live<R> {
+    const watched = useOpening().watch<R>(...watching);
     return useSyncExternalStore(watched.subscribe, watched.shown, () => LOADING);
   }
 
-  function useSuspenseLive<R = Row>(query: string | Query<R>, params?: Params): readonly R[] {
+  function useSuspenseLive<R = Row>(...watching: Watching<R>): readonly R[] {
     const opening = useOpening();
-    const watched = opening.watch<R>(query, params);
+    const watched = opening.watch<R>(...watching);
     const { rows, error, state } = useSyncExternalStore(
       watched.subscribe,
       watched.shown,

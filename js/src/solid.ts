@@ -28,6 +28,13 @@ import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
 
+/** SQL and its parameters, or a query that has both; each may be an accessor. */
+type BySql = readonly [
+  sql: string | Accessor<string>,
+  params?: Params | Accessor<Params | undefined>,
+];
+type Watching<R> = BySql | readonly [query: Query<R> | Accessor<Query<R>>];
+
 /** The hooks for documents of one doctype. */
 export interface Hooks<Defined extends Mutations> {
   /**
@@ -39,10 +46,7 @@ export interface Hooks<Defined extends Mutations> {
     readonly children?: JSX.Element;
   }) => JSX.Element;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(
-    query: string | Query<R> | Accessor<string | Query<R>>,
-    params?: Params | Accessor<Params | undefined>,
-  ) => Accessor<Live<R>>;
+  readonly useLive: <R = Row>(...watching: Watching<R>) => Accessor<Live<R>>;
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Accessor<Status | undefined>;
   /**
@@ -91,12 +95,10 @@ export function createHooks<const Defined extends Mutations>(
     });
   };
 
-  const useLive: Hooks<Defined>['useLive'] = <R = Row>(
-    query: string | Query<R> | Accessor<string | Query<R>>,
-    params?: Params | Accessor<Params | undefined>,
-  ) => {
+  const useLive: Hooks<Defined>['useLive'] = <R = Row>(...watching: Watching<R>) => {
+    const [sql, params] = watching as BySql;
     const opening = useOpening();
-    const watched = createMemo(() => opening().watch<R>(now(query), now(params)));
+    const watched = createMemo(() => opening().watch<R>(now(sql), now(params)));
     return useShared(watched, (it) => it.shown());
   };
 

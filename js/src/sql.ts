@@ -22,8 +22,14 @@ export type Asking<R = Row> =
   | readonly [sql: string, params?: Params | undefined, options?: Abortable]
   | readonly [query: Query<R>, options?: Abortable];
 
+/** What a hook shows: SQL and its parameters, or a query that has both. */
+export type Watching<R = Row> =
+  | readonly [sql: string, params?: Params | undefined]
+  | readonly [query: Query<R>];
+
 /**
- * A query whose values are parameters wherever they stand. One within another is a part of it.
+ * A query whose values are parameters wherever they stand. One within another is a part of it. The
+ * SQL is what stands there: a backslash is one.
  *
  * @example
  * ```ts
@@ -32,7 +38,7 @@ export type Asking<R = Row> =
  * ```
  */
 export function sql<R = Row>(
-  texts: TemplateStringsArray,
+  { raw: texts }: TemplateStringsArray,
   ...values: readonly (Param | Query<unknown>)[]
 ): Query<R> {
   let text = texts[0]!;

@@ -4,9 +4,8 @@ import { getContext, onDestroy, setContext } from 'svelte';
 import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
 import { type Live, type MutateOptions, type Opening, Openings, type Wanted } from './hooks.js';
-import type { Params } from './messages.js';
 import type { Row } from './rows.js';
-import type { Query } from './sql.js';
+import type { Watching } from './sql.js';
 import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
@@ -25,7 +24,7 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly provide: (wanted: Wanted<Defined>) => void;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(query: string | Query<R>, params?: Params) => Readable<Live<R>>;
+  readonly useLive: <R = Row>(...watching: Watching<R>) => Readable<Live<R>>;
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Readable<Status | undefined>;
   /**
@@ -69,8 +68,8 @@ export function createHooks<const Defined extends Mutations>(
     if (typeof document !== 'undefined') onDestroy(opening.subscribe(() => {}));
   }
 
-  function useLive<R = Row>(query: string | Query<R>, params?: Params): Readable<Live<R>> {
-    const { subscribe, shown } = useOpening().watch<R>(query, params);
+  function useLive<R = Row>(...watching: Watching<R>): Readable<Live<R>> {
+    const { subscribe, shown } = useOpening().watch<R>(...watching);
     return readable(subscribe, shown);
   }
 

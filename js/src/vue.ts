@@ -33,6 +33,13 @@ import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
 
+/** SQL and its parameters, or a query that has both; each may be a ref or a getter. */
+type BySql = readonly [
+  sql: MaybeRefOrGetter<string>,
+  params?: MaybeRefOrGetter<Params | undefined>,
+];
+type Watching<R> = BySql | readonly [query: MaybeRefOrGetter<Query<R>>];
+
 /** The composables for documents of one doctype. */
 export interface Hooks<Defined extends Mutations> {
   /**
@@ -42,8 +49,7 @@ export interface Hooks<Defined extends Mutations> {
   readonly Provider: Component<{ readonly of: Wanted<Defined> }>;
   /** What a query shows, kept up to date. Components that show the same share it. */
   readonly useLive: <R = Row>(
-    query: MaybeRefOrGetter<string | Query<R>>,
-    params?: MaybeRefOrGetter<Params | undefined>,
+    ...watching: Watching<R>
   ) => { readonly [Name in keyof Live<R>]: ComputedRef<Live<R>[Name]> };
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Readonly<ShallowRef<Status | undefined>>;
@@ -115,12 +121,10 @@ export function createHooks<const Defined extends Mutations>(
     },
   }) as unknown as Hooks<Defined>['Provider'];
 
-  const useLive: Hooks<Defined>['useLive'] = <R = Row>(
-    query: MaybeRefOrGetter<string | Query<R>>,
-    params?: MaybeRefOrGetter<Params | undefined>,
-  ) => {
+  const useLive: Hooks<Defined>['useLive'] = <R = Row>(...watching: Watching<R>) => {
+    const [sql, params] = watching as BySql;
     const opening = useOpening();
-    const watched = computed(() => opening.value.watch<R>(toValue(query), toValue(params)));
+    const watched = computed(() => opening.value.watch<R>(toValue(sql), toValue(params)));
     const seen = useShared(
       () => watched.value,
       () => watched.value.shown(),

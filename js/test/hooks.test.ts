@@ -338,12 +338,14 @@ test('what is no parameter is given to the query as it is, which says so', async
   structuredClone(gone, { transfer: [gone.buffer] });
   const date = new Date();
   const named = Object.assign(Object.create(null), { n: 1 });
-  for (const it of [[gone], date, named])
+  const bytes = new Uint8Array([1]);
+  for (const it of [[gone], date, named, 'milk', bytes])
     opening.watch('select 1', it as never).subscribe(() => {});
   const asked = paramsOf(db);
   expect((asked[0] as unknown[])[0]).toBe(gone);
   expect(asked[1]).toBe(date);
   expect(asked[2]).toEqual({ n: 1 });
+  expect(asked.slice(3)).toEqual(['milk', bytes]);
 });
 
 test('a document that the app closes stays so for its users, and opens anew later', async () => {

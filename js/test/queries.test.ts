@@ -4,6 +4,7 @@ import { Kysely } from 'kysely';
 import { expect, expectTypeOf, test, vi } from 'vitest';
 import type { Value } from '../src/codec.js';
 import { queryOf as ofDrizzle, proxyOf } from '../src/drizzle.js';
+import { ReadOnlyError } from '../src/errors.js';
 import { queryOf as ofKysely, TidelogDialect } from '../src/kysely.js';
 import { type Asking, type Query, sql } from '../src/sql.js';
 
@@ -39,6 +40,7 @@ test('values in a template are parameters, and a query within another a part of 
     parameters: [null, new Uint8Array([1]), true],
   });
   expectTypeOf(query).toExtend<Query<{ id: string }>>();
+  expect(sql`select '\u' || ${'a'} escape '\'`.sql).toBe("select '\\u' || ? escape '\\'");
   // @ts-expect-error: it is no value of SQL.
   expect(sql`select ${new Date()}`.parameters).toHaveLength(1);
 });
@@ -96,4 +98,7 @@ test('what Drizzle builds is asked of the document, and rows are what its tables
       .from(todo)
       .get(),
   ).toBeUndefined();
+  const refusing = { values: () => Promise.reject(new ReadOnlyError('it writes')) };
+  const writes = drizzle(proxyOf(refusing)).delete(todo).run();
+  await expect(writes).rejects.toMatchObject({ cause: expect.any(ReadOnlyError) });
 });
