@@ -322,14 +322,16 @@ impl RoomTask {
         self.room.seed_overdue_at_ms(self.now_ms())
     }
 
-    /// Asks for a turn of which there are so many for all rooms, and one for those of a client.
+    /// Asks for a turn of which there are so many for all rooms, and one for those of a client:
+    /// one that holds others up waits for none of its client's.
     fn turn<T: Send + 'static>(
         &self,
         own: fn(&Pace) -> &Arc<Semaphore>,
         all: &Arc<Semaphore>,
         what: T,
     ) -> Turn<T> {
-        let speaker = self.worked_on.as_ref().map(|it| own(it.speaker.pace()));
+        let worked_on = self.worked_on.as_ref().filter(|_| !self.holds_others_up());
+        let speaker = worked_on.map(|it| own(it.speaker.pace()));
         Turn::awaited(speaker.into_iter().chain([all]), what)
     }
 

@@ -1,5 +1,7 @@
 //! The turns of rooms that take long.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 /// To this clock each step takes so long.
@@ -69,6 +71,24 @@ async fn a_room_whose_steps_take_long_waits_for_its_turn_and_so_do_all_of_its_cl
     drop(others);
     tokio::join!(step_until(&mut first, is_done), step_until(&mut second, is_done));
     assert_eq!(turns.available_permits(), count as usize, "each is given back");
+}
+
+/// Goal: nor while its room waits for others of its client. Method: one of these has the client's
+/// turn to write, and the room has the turn to read much.
+#[tokio::test]
+async fn a_room_that_holds_others_up_waits_for_no_turn_of_its_client() {
+    let scene = Scene::new(settings());
+    let (client, _end) = Connection::new(ConnId(1));
+    let (_room, mut task) = busy(&scene, "first", &client, SHORT);
+    step_until(&mut task, |task| task.worked_on.is_some()).await;
+    let _other = Arc::clone(&client.pace().write_turns).try_acquire_owned().expect("it is free");
+    let comes = |task: &RoomTask| -> bool {
+        let mut turn = task.turn(|pace| &pace.write_turns, &scene.rooms.write_turns, ());
+        turn.comes().now_or_never().is_some()
+    };
+    assert!(!comes(&task));
+    task.run_turn = Turn::Taken { _turn: Vec::new() };
+    assert!(comes(&task));
 }
 
 /// Goal: what others wait for is not held while its room waits for something else. Method: a room
