@@ -57,8 +57,8 @@ export class TidelogDialect implements Dialect {
 }
 
 /**
- * What Kysely builds, for `db.query`, `db.live` and hooks. Rows have the names and the values of the
- * SQL: a plugin that changes results is not asked.
+ * What Kysely builds, for `db.query`, `db.live` and hooks. Rows have the names and the values of
+ * the SQL: a plugin that changes results is not asked.
  *
  * @example
  * ```ts

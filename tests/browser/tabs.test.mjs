@@ -211,8 +211,8 @@ both('a tab that is blocked holds nobody up as the store comes to it', async (st
 });
 
 both('a tab that is blocked holds nobody up as its turn to lend comes', async (stage) => {
-  // Goal: whose turn it is may be blocked. Method: of four tabs, the one that waits for its turn is,
-  // while the two before it are closed.
+  // Goal: whose turn it is may be blocked. Method: of four tabs, the one that waits for its turn
+  // is, while the two before it are closed.
   const BLOCKED_MS = 30_000;
   const options = { document: stage.document };
   const [lending, next] = [await stage.tab(), await stage.tab()];

@@ -344,7 +344,7 @@ async function start(urls: Hello['urls']): Promise<void> {
   isWithout();
 }
 
-/** There is no page server to use: one that should be there by now is missed, until there is one. */
+/** There is no page server to use: one that should be there by now is missed until it is. */
 function isWithout(): void {
   clearTimeout(missing);
   missing = setTimeout(() => {
