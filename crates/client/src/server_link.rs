@@ -44,12 +44,10 @@ const RETRY_SOON_MS: u64 = 3_000;
 pub(crate) enum Stage {
     /// Nobody wants it, or it waits for the next try.
     Idle,
-    /// A socket is being opened.
+    /// A socket is being opened, or the server's welcome is awaited.
     Connecting,
-    /// It is open; a tab was asked for a token.
+    /// The socket is open; a tab was asked for a token.
     WantsToken,
-    /// The server was told who we are, and its welcome is awaited.
-    Greeting,
     /// The server is there.
     Welcomed,
 }
@@ -103,6 +101,8 @@ pub(crate) struct ServerLink {
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
     pub(crate) failure: Option<CallFailure>,
+    /// Whether that was said on the connection that there is, and not on one before it.
+    is_said_here: bool,
     /// Whether only a change at one of the ends helps: another version, no access. Nobody waits for
     /// that, but it may come while a page stays open.
     pub(crate) barred: bool,
@@ -182,6 +182,7 @@ impl ServerLink {
             next_channel: 1,
             channels: SortedMap::new(),
             failure: None,
+            is_said_here: false,
             barred: false,
             was_refused: false,
         }
@@ -231,13 +232,14 @@ impl ServerLink {
                 let socket = SocketId(*next_socket);
                 self.socket = Some(socket);
                 self.stage = Stage::Connecting;
+                self.is_said_here = false;
                 self.heard_at_ms = now_ms;
                 (self.ping, self.is_doubted, self.unproved_size) = (None, false, 0);
                 out.open_socket(socket, format!("{}/v1/sync", self.url.trim_end_matches('/')));
                 out.wake_at(now_ms + CONNECT_MS);
             }
             Stage::Idle => out.wake_at(self.retry_at_ms(is_soon)),
-            Stage::Connecting | Stage::WantsToken | Stage::Greeting => {
+            Stage::Connecting | Stage::WantsToken => {
                 if now_ms >= self.heard_at_ms + CONNECT_MS {
                     return true;
                 }
@@ -373,7 +375,7 @@ impl ServerLink {
     }
 
     fn hello(&mut self, now_ms: u64, token: Option<String>, out: &mut Outbox) {
-        self.stage = Stage::Greeting;
+        self.stage = Stage::Connecting;
         self.heard_at_ms = now_ms;
         if token.is_some() {
             reached(Probe::TokenSent);
@@ -392,6 +394,7 @@ impl ServerLink {
             Err(error) => {
                 self.barred = matches!(error, MessageError::Version { .. });
                 self.failure = Some(CallFailure::protocol(&format!("{}: {error}", self.url)));
+                self.is_said_here = true;
                 return Heard::Broken;
             }
         };
@@ -410,6 +413,7 @@ impl ServerLink {
             }
             FromServer::Bye { reason } => {
                 self.failure = CallFailure::of_bye(&self.url, &reason);
+                self.is_said_here = true;
                 self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
                 // The token that had let us in may be the one that is refused by now.
                 self.was_refused = reason == ByeReason::Unauthenticated;
@@ -451,6 +455,7 @@ impl ServerLink {
     pub(crate) fn lacks_token(&mut self) {
         self.failure = Some(CallFailure::no_token(&self.url));
         self.barred = false;
+        self.is_said_here = true;
     }
 
     /// Why documents cannot follow this server at present, where that is known.
@@ -461,15 +466,15 @@ impl ServerLink {
 
     /// The connection is gone: try again later, a little longer each time.
     pub(crate) fn lost(&mut self, now_ms: u64, rng: &mut Rng, out: &mut Outbox) {
+        let is_of_before = self.failure.is_some() && !self.is_said_here;
         self.failure = self.trouble();
         self.drop_socket(out);
         // What breaks it each time it is there is not to be sent many times a second.
         self.was_let_in(now_ms);
-        let was_there = std::mem::replace(&mut self.stage, Stage::Idle) != Stage::Connecting;
-        // What only a change at one of the ends helps against comes again with the next welcome, if
-        // it is of this connection.
-        let is_final = was_there && self.failure.as_ref().is_some_and(CallFailure::is_final);
-        let longest = match is_final {
+        self.stage = Stage::Idle;
+        // What only a change at one of the ends helps against comes again with the next welcome.
+        let is_final = self.failure.as_ref().is_some_and(CallFailure::is_final);
+        let longest = match is_final && !is_of_before {
             true => RETRY_LONGEST_MS,
             false => (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS),
         };
@@ -720,15 +725,21 @@ mod tests {
     /// Whoever has another token was once asked for it ten seconds later, where the way to the
     /// server was not there just then.
     #[test]
-    fn a_way_that_does_not_open_says_nothing_of_why_the_one_before_was_closed() {
-        let mut stage = Stage::welcomed();
-        stage.hear(&FromServer::Bye { reason: ByeReason::Unauthenticated });
-        stage.lose();
-        assert!(stage.link.try_next_holder());
-        assert_eq!(stage.acts_after(Need::Soon), 0);
-        stage.lose();
-        assert!(stage.acts_after(Need::Soon) <= 2 * RETRY_FIRST_MS);
-        assert!(stage.link.barred, "as far as anybody knows");
+    fn a_way_that_breaks_says_nothing_of_why_the_one_before_was_closed() {
+        for opens in [false, true] {
+            let mut stage = Stage::welcomed();
+            stage.hear(&FromServer::Bye { reason: ByeReason::Unauthenticated });
+            stage.lose();
+            assert!(stage.link.try_next_holder());
+            assert_eq!(stage.acts_after(Need::Soon), 0);
+            if opens {
+                let holders = [(TabId(1), Handle(1))];
+                stage.link.opened(stage.now_ms, &holders, &mut Outbox::default());
+            }
+            stage.lose();
+            assert!(stage.acts_after(Need::Soon) <= 2 * RETRY_FIRST_MS, "{opens}");
+            assert_eq!(stage.link.barred, !opens, "as far as anybody knows");
+        }
     }
 
     #[test]

@@ -85,9 +85,12 @@ impl BasePool {
     /// Drops the least recently used pages if there are more than the bound allows, beside those
     /// that are to stay.
     ///
-    /// An eighth more than needed goes, so that a full pool is not sorted for each further page.
-    pub fn evict(&mut self, stays: impl Fn(Pgid) -> bool) {
-        self.shrink(self.pages_max, stays);
+    /// An eighth more than needed goes, so that a full pool is not sorted for each further page; and
+    /// none is looked at where all that it has too many may be among the `stay_max` that stay.
+    pub fn evict(&mut self, stay_max: usize, stays: impl Fn(Pgid) -> bool) {
+        if self.pages.len() > self.pages_max.saturating_add(stay_max) {
+            self.shrink(self.pages_max, stays);
+        }
     }
 
     /// The same with another bound.
@@ -121,7 +124,7 @@ mod tests {
         let mut pool = BasePool::new(4, 10);
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
         pool.get(Pgid(1));
-        pool.evict(|_| false);
+        pool.evict(0, |_| false);
         assert_eq!(pool.len(), 4);
         assert!(pool.pages.contains_key(&Pgid(1)));
         assert!(!pool.pages.contains_key(&Pgid(2)));
@@ -132,11 +135,12 @@ mod tests {
     fn pages_that_are_to_stay_are_beside_the_bound() {
         let mut pool = BasePool::new(2, 10);
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
-        pool.evict(|pgid| pgid.0 <= 3);
+        pool.evict(4, |_| unreachable!("all that are too many may stay"));
+        pool.evict(3, |pgid| pgid.0 <= 3);
         assert_eq!(pool.pages.keys().map(|pgid| pgid.0).collect::<Vec<_>>(), [1, 2, 3, 5, 6]);
         let mut pool = BasePool::new(0, 10);
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
-        pool.evict(|pgid| pgid.0 == 1);
+        pool.evict(1, |pgid| pgid.0 == 1);
         assert_eq!(pool.pages.keys().map(|pgid| pgid.0).collect::<Vec<_>>(), [1]);
     }
 

@@ -202,12 +202,12 @@ impl View {
     /// While a transaction waits for a fault, what was fetched for it has to
     /// [stay](Self::evict_but), or its next run meets the same faults again.
     pub fn evict(&self) {
-        self.evict_but(|_| false);
+        self.evict_but(0, |_| false);
     }
 
-    /// The same, but for pages that are to stay: they come on top of the bound.
-    pub fn evict_but(&self, stays: impl Fn(Pgid) -> bool) {
-        lock(&self.base).pool.evict(stays);
+    /// The same, but for pages that are to stay, at most so many: they come on top of the bound.
+    pub fn evict_but(&self, stay_max: usize, stays: impl Fn(Pgid) -> bool) {
+        lock(&self.base).pool.evict(stay_max, stays);
     }
 
     /// Drops all base pages, but for pages that are to stay. Says how many went.

@@ -94,6 +94,11 @@ impl Reads {
         self.faults().any(|fault| fault.fetched.contains(&pgid))
     }
 
+    /// How many pages [those](Self::needs) are at most.
+    pub fn needed_max(&self) -> usize {
+        self.faults().map(|fault| fault.fetched.len()).sum()
+    }
+
     /// How many faults the run has met so far; `None` while its pages are on their way.
     pub fn faults_met(&mut self, who: For) -> Option<u32> {
         match self.fault(who) {

@@ -551,8 +551,10 @@ impl Document {
     /// in memory.
     pub(super) fn evict(&self) {
         if let State::Open(open) = &self.state {
-            let is_kept = |pgid| self.unstored.kept_by_none.contains(&pgid);
-            open.view().evict_but(|pgid| is_kept(pgid) || self.reads.needs(pgid));
+            let kept = &self.unstored.kept_by_none;
+            let stay_max = kept.len() + self.reads.needed_max();
+            let stays = |pgid| kept.contains(&pgid) || self.reads.needs(pgid);
+            open.view().evict_but(stay_max, stays);
         }
     }
 
