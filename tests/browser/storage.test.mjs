@@ -329,7 +329,8 @@ test('a load from IndexedDB that is given up keeps nothing of what it has read',
   globalThis.IDBKeyRange = { bound: () => ({}) };
   const wasm = inRoot('js', 'dist', 'wasm');
   const store = await import(`${wasm}/page_server.js`);
-  store.initSync({ module: readFileSync(`${wasm}/page_server_bg.wasm`) });
+  const module = new WebAssembly.Module(readFileSync(`${wasm}/page_server_bg.wasm`));
+  store.initSync({ module });
   let freed = 0;
   const hosts = new FinalizationRegistry(() => {
     freed += 1;
