@@ -85,8 +85,8 @@ impl BasePool {
     /// Drops the least recently used pages if there are more than the bound allows, beside those
     /// that are to stay.
     ///
-    /// An eighth more than needed goes, so that a full pool is not sorted for each further page; and
-    /// none is looked at where all that it has too many may be among the `stay_max` that stay.
+    /// An eighth more than needed goes, so that a full pool is not sorted for each further page;
+    /// and none is looked at where all that it has too many may be among the `stay_max` that stay.
     pub fn evict(&mut self, stay_max: usize, stays: impl Fn(Pgid) -> bool) {
         if self.pages.len() > self.pages_max.saturating_add(stay_max) {
             self.shrink(self.pages_max, stays);
