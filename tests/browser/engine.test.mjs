@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import {
   atLeast,
+  block,
   both,
   contentOf,
   eventually,
@@ -271,14 +272,7 @@ both(
       async () => ![before, undefined].includes(await holderIn(witness, 'page server')),
     );
     assert.equal((await mutateIn(writer, 'add', { id: 'a', title: 'before' })).error, undefined);
-    await lending.evaluate((ms) => {
-      setTimeout(() => {
-        const until = performance.now() + ms;
-        while (performance.now() < until);
-      });
-    }, BLOCKED_MS);
-    const blockedAt = performance.now();
-    await sleep(100);
+    const blockedAt = await block(lending, BLOCKED_MS);
     await killProcessOf('core', device, witness, pids);
     const { error } = await mutateIn(writer, 'add', { id: 'b', title: 'meanwhile' });
     const tookMs = performance.now() - blockedAt;

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import {
   atLeast,
+  block,
   both,
   contentOf,
   eventually,
@@ -228,19 +229,6 @@ both('a tab that is blocked holds nobody up as its turn to lend comes', async (s
   assert.equal(error, undefined);
   assert.ok(tookMs < BLOCKED_MS / 2, `durable after ${tookMs} ms`);
 });
-
-/** Has the tab hear nothing for so long. Says since when. */
-async function block(tab, ms) {
-  await tab.evaluate((ms) => {
-    setTimeout(() => {
-      const until = performance.now() + ms;
-      while (performance.now() < until);
-    });
-  }, ms);
-  const blockedAt = performance.now();
-  await sleep(100);
-  return blockedAt;
-}
 
 /** Whether some worker waits for the store. */
 async function isNextInLine() {

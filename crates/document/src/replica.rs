@@ -469,10 +469,12 @@ impl Replica {
     /// then held as one. How long it waits at most is for the caller to say, who
     /// [steps](Self::step) all the same.
     pub fn put_off(&mut self) -> Option<PutOff> {
+        if !self.can_wait() {
+            return None;
+        }
         let lsns = self.staged.iter().map(|entry| entry.range.count()).sum::<u64>();
         let runs = self.undecided.len() as u64;
-        let are_few = runs > lsns.saturating_mul(self.view.limits().runs_per_lsn);
-        if !are_few || !self.can_wait() {
+        if runs <= lsns.saturating_mul(self.view.limits().runs_per_lsn) {
             return None;
         }
         let has_joined = self.staged.len() > 1;

@@ -1,5 +1,7 @@
 // What most tests ask of the fixture page `app.html`. An open document is kept there under a name.
 
+import { sleep } from './time.mjs';
+
 /** Opens a document, or says how that failed: null, or the error as plain data. */
 export const tryOpen = (page, doctype, options, name = 'db') =>
   page.evaluate(
@@ -68,3 +70,16 @@ export const statusBecomes = (page, wanted, name = 'db') =>
   );
 
 export const closeIn = (page, name = 'db') => page.evaluate((name) => kept[name].close(), name);
+
+/** Has the tab hear nothing for so long. Says since when. */
+export async function block(tab, ms) {
+  await tab.evaluate((ms) => {
+    setTimeout(() => {
+      const until = performance.now() + ms;
+      while (performance.now() < until);
+    });
+  }, ms);
+  const blockedAt = performance.now();
+  await sleep(100);
+  return blockedAt;
+}

@@ -175,8 +175,9 @@ impl Document {
 
     /// Whether a rebase waits until a live query has run.
     fn lets_live_query_run(&mut self, ctx: &Context<'_>) -> bool {
-        let is_dirty = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab)).is_some();
-        self.is_live_query_due && is_dirty && self.replica().is_some_and(Replica::can_wait)
+        self.is_live_query_due
+            && self.replica().is_some_and(Replica::can_wait)
+            && self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab)).is_some()
     }
 
     /// Goes on with a rebase, if one is due.
