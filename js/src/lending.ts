@@ -118,11 +118,9 @@ export class Lending {
         this.#isWanted = false;
         break;
       case 'turn':
-        // One that we no longer wait for, or have taken already, is none.
-        if (this.#state === 'queued') this.#spawn();
-        break;
       case 'missed':
-        // The tab whose turn it is may be blocked.
+        // One that we no longer wait for, or have taken already, is none. Where a core misses one,
+        // the tab whose turn it is may be blocked.
         if (this.#state === 'queued') this.#spawn();
         break;
       case 'noTurn':

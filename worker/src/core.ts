@@ -72,6 +72,9 @@ const AGAIN_MS = 500;
 /** The longest such wait: a full device may have room again at any time. */
 const AGAIN_MS_MAX = 8_000;
 
+/** Tabs that are told at once to lend without their turn: one of them may be blocked as well. */
+const LENT_AT_ONCE = 2;
+
 interface Tab {
   readonly number: number;
   /** Its own number for this core. */
@@ -345,17 +348,27 @@ async function start(urls: Hello['urls']): Promise<void> {
 }
 
 /** There is no page server to use: one that should be there by now is missed until it is. */
-function isWithout(): void {
+function isWithout(misses = 0): void {
   clearTimeout(missing);
   missing = setTimeout(() => {
-    if (!works || pageServer) return;
+    // What was cleared under this core, or another one is to have, is asked of none any more.
+    if (!works || pageServer || isLost() || isGivingWay) return;
+    const isInLine = lent().length > 0;
     // Whatever an earlier core used has the store, and another one waits for that.
-    if (lent().length > 0) storeHolders.postMessage(LOCK);
-    // Or nobody waits for it, since the tab whose turn it is to do so is blocked.
-    else
-      for (const { port } of tabs.values()) port.postMessage({ type: 'lendNow' } satisfies ToTab);
-    isWithout();
+    if (isInLine) storeHolders.postMessage(LOCK);
+    // Or none waits, or its tab is blocked while it loads, or the tab whose turn it is to lend.
+    if (!isInLine || misses > 0) lendNow(misses);
+    isWithout(misses + 1);
   }, MISSING_MS);
+}
+
+/** Has tabs that lend nothing do so without their turn: the next few each time, to load little. */
+function lendNow(misses: number): void {
+  const idle = [...tabs.values()].filter((tab) => !tab.lent).reverse();
+  for (let nth = 0; nth < Math.min(LENT_AT_ONCE, idle.length); nth++) {
+    const tab = idle[(misses * LENT_AT_ONCE + nth) % idle.length]!;
+    tab.port.postMessage({ type: 'lendNow' } satisfies ToTab);
+  }
 }
 
 function receive(tab: Tab, message: FromTab): void {

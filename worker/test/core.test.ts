@@ -477,12 +477,14 @@ test('a core goes over to what waited in line, which says by itself that it serv
   expect(next.port.said.at(-1)).toEqual({ type: 'reach', server: second });
 });
 
+/** Whether a tab is told to lend without its turn. */
+const isLendNow = (said: unknown): boolean => (said as { type?: string }).type === 'lendNow';
+
 test('a core misses a page server while one waits in line and none serves', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout'] });
   const enter = await atWork();
   const { port, say } = await enter('a');
-  const lendsNow = (): number =>
-    port.said.filter((it) => (it as ToTab & { type?: string }).type === 'lendNow').length;
+  const lendsNow = (): number => port.said.filter(isLendNow).length;
   await vi.advanceTimersByTimeAsync(10_000);
   expect(named).toEqual([]);
   expect(lendsNow()).toBe(3);
@@ -498,6 +500,35 @@ test('a core misses a page server while one waits in line and none serves', asyn
   say({ type: 'lendEnded' });
   await vi.advanceTimersByTimeAsync(3_000);
   expect(lendsNow()).toBe(4);
+});
+
+test('a core that is lent one without a word has a few other tabs lend at a time', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  const enter = await atWork();
+  const { say } = await enter('blocked');
+  const others = [];
+  for (let nth = 0; nth < 6; nth++) others.push((await enter(`tab ${nth}`)).port);
+  const told = (): number[] => others.map(({ said }) => said.filter(isLendNow).length);
+  say({ type: 'lend', worker: 1, port: new Port() as unknown as MessagePort });
+  await vi.advanceTimersByTimeAsync(3_000);
+  // Its worker may wait for what an earlier core used.
+  expect([named.length, told()]).toEqual([1, [0, 0, 0, 0, 0, 0]]);
+  for (let nth = 0; nth < 3; nth++) {
+    const before = told();
+    await vi.advanceTimersByTimeAsync(3_000);
+    const more = told().map((times, tab) => times - before[tab]!);
+    expect(more.filter((times) => times === 1)).toHaveLength(2);
+  }
+  expect([named.length, told()]).toEqual([4, [1, 1, 1, 1, 1, 1]]);
+});
+
+test('a core whose data were cleared, which can use none, misses no page server', async () => {
+  const { lender, other } = await atLoss();
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  other.say({ type: 'lend', worker: 1, port: new Port() as unknown as MessagePort });
+  lender.say({ type: 'lendEnded' });
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect([named, other.port.said.filter(isLendNow)]).toEqual([[], []]);
 });
 
 test('what waited in line and has ended comes in place of nothing', async () => {
