@@ -51,11 +51,19 @@ pub fn read_around<D: Disk>(
     Ok(())
 }
 
+/// Places of a file that are read to learn whether the device reads anything.
+const SAMPLES: u64 = 8;
+
 /// Whether this read failed for what lies there, and not because the device reads nothing any more:
-/// it still reads one of the first two blocks of the file, in each of which the files of a store
-/// have a copy of their header.
+/// it still reads half of some places all over the file. A system that has lost the device answers
+/// for those alone that it happens to have in memory, as the headers, which are read often.
 fn fails_there_alone<D: Disk>(disk: &D, error: &DiskError) -> bool {
     let is_of_a_place = matches!(error, DiskError::Device { .. } | DiskError::OutOfRange { .. });
+    let blocks = disk.size() / BLOCK_SIZE as u64;
     let mut block = vec![0; BLOCK_SIZE];
-    is_of_a_place && [0, BLOCK_SIZE as u64].iter().any(|at| disk.read_at(*at, &mut block).is_ok())
+    let mut is_read = |nth: u64| {
+        let at = nth * blocks / SAMPLES * BLOCK_SIZE as u64;
+        disk.read_at(at, &mut block).is_ok()
+    };
+    is_of_a_place && (0..SAMPLES).filter(|nth| is_read(*nth)).count() as u64 >= SAMPLES / 2
 }

@@ -115,13 +115,16 @@ fn pages_behind_the_end_of_a_page_file_that_was_cut_off_are_damaged() {
     assert!(!pgids.is_empty() && !server.is_broken());
 }
 
-/// What a device says that fails at every place is no word about pages.
+/// What a device says that fails at every place is no word about pages, though the system may have
+/// the headers in memory and answer for those.
 #[test]
 fn a_device_that_reads_nothing_at_all_breaks_the_server() {
-    let (device, mut server) = with_documents(1);
-    device.make_unreadable("pages", 0..u64::MAX);
-    let replies = ask(&mut server, &device, read_of(1, "a", 1..=3));
-    assert!(matches!(replies.as_slice(), [StoreReply::Broken { .. }]), "{replies:?}");
+    for from in [0, 2 * PAGE_SIZE as u64] {
+        let (device, mut server) = with_documents(1);
+        device.make_unreadable("pages", from..u64::MAX);
+        let replies = ask(&mut server, &device, read_of(1, "a", 1..=3));
+        assert!(matches!(replies.as_slice(), [StoreReply::Broken { .. }]), "{from}: {replies:?}");
+    }
 }
 
 /// Goal: a store is opened whose log cannot be read in one place, and says what is lost. Method: a
