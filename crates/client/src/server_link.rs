@@ -455,7 +455,6 @@ impl ServerLink {
     pub(crate) fn lacks_token(&mut self) {
         self.failure = Some(CallFailure::no_token(&self.url));
         self.barred = false;
-        self.is_said_here = true;
     }
 
     /// Why documents cannot follow this server at present, where that is known.
@@ -466,15 +465,14 @@ impl ServerLink {
 
     /// The connection is gone: try again later, a little longer each time.
     pub(crate) fn lost(&mut self, now_ms: u64, rng: &mut Rng, out: &mut Outbox) {
-        let is_of_before = self.failure.is_some() && !self.is_said_here;
+        let is_final = self.failure.as_ref().is_some_and(CallFailure::is_final);
         self.failure = self.trouble();
         self.drop_socket(out);
         // What breaks it each time it is there is not to be sent many times a second.
         self.was_let_in(now_ms);
         self.stage = Stage::Idle;
         // What only a change at one of the ends helps against comes again with the next welcome.
-        let is_final = self.failure.as_ref().is_some_and(CallFailure::is_final);
-        let longest = match is_final && !is_of_before {
+        let longest = match is_final && self.is_said_here {
             true => RETRY_LONGEST_MS,
             false => (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS),
         };

@@ -288,7 +288,7 @@ impl Swarm {
     pub(crate) fn draw(rng: &mut Rng, seed: u64) -> Self {
         // Most worlds are small: many short runs find more than a few long ones.
         let mut size = Rng::new(seed.rotate_left(48) ^ seed);
-        let actions = [4, 8, 8, 16, 16, 24][size.index(6)];
+        let actions = [4, 6, 8, 12, 12, 20][size.index(6)];
         let devices = [2, 2, 3][size.index(3)];
         let limits = if rng.once_in(3) { Limits::DEFAULT } else { shrunk(rng) };
         let mut troubles = vec![Trouble::TimePasses];

@@ -217,17 +217,21 @@ impl World {
     /// Where a server has lost a document, and nobody has brought it along since, a device deletes
     /// its copy, so that it can be made again: nothing else does that.
     fn begin_anew(&mut self) -> Result<(), String> {
-        let went_back = self.went_back.clone();
-        if went_back.is_empty() {
+        let mut lost = Vec::new();
+        for host in self.went_back.clone() {
+            for doc in self.docs_of_host(host) {
+                if self.host_of(doc) == Some(host) && !self.is_on_server(host, doc)? {
+                    lost.push((host, doc));
+                }
+            }
+        }
+        if lost.is_empty() {
             return Ok(());
         }
         self.pass(BEGIN_ANEW_MS)?;
         self.connect_all();
-        for host in went_back {
-            for doc in self.docs_of_host(host) {
-                if self.host_of(doc) != Some(host) {
-                    continue;
-                }
+        for (host, doc) in lost {
+            {
                 for nth in 0..DELETIONS_MAX {
                     if self.is_on_server(host, doc)? {
                         break;
@@ -653,7 +657,7 @@ impl World {
         Ok(())
     }
 
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let devices = self.devices.iter().enumerate();
         let connected = devices.filter(|(device, _)| !self.cut_off.contains(device));
         let mut tabs = connected.flat_map(|(_, device)| device.tabs.values());

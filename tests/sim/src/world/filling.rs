@@ -45,7 +45,7 @@ impl World {
         self.pass(TOGETHER_MS)
     }
 
-    /// Whoever can makes room in documents that are full.
+    /// Whoever can makes room in documents that are full, until nobody waits for any.
     pub(super) fn make_room(&mut self) -> Result<(), String> {
         for _ in 0..CLEARED_TIMES {
             for device in 0..self.devices.len() {
@@ -55,6 +55,9 @@ impl World {
             }
             // Those who wait ask again after a while.
             self.pass(ASKED_AGAIN_MS)?;
+            if self.is_settled() {
+                break;
+            }
         }
         Ok(())
     }
