@@ -131,11 +131,14 @@ export type FromPageServer =
   /** It cannot load what it needs. */
   | { readonly type: 'unloaded'; readonly reason: string };
 
-/** What a core first says to a page server, which it uses for as long as that has the store. */
+/**
+ * What a core first says to a page server, which it uses for as long as that has the store; and
+ * last, where it goes over to another one.
+ */
 export interface Use {
   readonly type: 'use';
-  /** The core's own lock. */
-  readonly lock: string;
+  /** The core's own lock; absent where it uses this page server no more. */
+  readonly lock?: string;
 }
 
 /** The core tells a page server how to reach a tab; without a port, that the tab is gone. */

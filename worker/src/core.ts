@@ -465,6 +465,8 @@ function use(server: PageServer): void {
       lender.lent = undefined;
       lender.isReplaced = true;
     }
+    // Should it be there after all, it is to let go as soon as it is missed.
+    before.way.postMessage({ type: 'use' } satisfies Use);
     before.way.close();
     step(core.pageServerGone, before.number);
   }

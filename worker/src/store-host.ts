@@ -121,7 +121,7 @@ export class StoreHost {
   }
 
   /** The core at this way takes the place of the last one, and counts its tabs anew. */
-  #isUsed(owner: number, lock: string): void {
+  #isUsed(owner: number, lock: string | undefined): void {
     if (owner < this.#living) return;
     this.#lock = lock;
     for (const tab of [...this.#tabs.keys()]) this.#reach(tab, undefined);

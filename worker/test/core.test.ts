@@ -144,6 +144,7 @@ test('a page server that was lent late, and has ended, takes no place for good',
   late.say({ type: 'lend', worker: 1, port: ports[1]! });
   for (const way of ways.slice(0, 2)) way.onmessage(READY);
   expect(serving.port.said.at(-1)).not.toEqual({ type: 'lendAgain' });
+  expect(ways[0]!.said.at(-1)).toEqual({ type: 'use' });
   late.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(2);
   expect(serving.port.said.at(-1)).toEqual({ type: 'lendAgain' });

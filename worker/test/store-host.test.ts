@@ -137,6 +137,10 @@ test('a store is used by the core that said so last, and by no other one', async
   present.onmessage({ data: { type: 'use', lock: 'core 2' } });
   before.onmessage({ data: { type: 'use', lock: 'core 1' } });
   expect(['core 1', 'core 2'].map((lock) => host.isUsedBy(lock))).toEqual([false, true]);
+  before.onmessage({ data: { type: 'use' } });
+  expect(host.isUsedBy('core 2')).toBe(true);
+  present.onmessage({ data: { type: 'use' } });
+  expect(host.isUsedBy('core 2')).toBe(false);
 });
 
 test('a core tells its tabs on their ways until another way to the store is used', async () => {
