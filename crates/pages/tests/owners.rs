@@ -1,11 +1,11 @@
 //! Owners that follow each other: what each is granted, and what becomes of those that went away.
 
-use tidelog_pages::{AppendError, OwnerId, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{AppendError, OwnerId, StagedPage, StoreReply, StoreRequest, Ticket};
 use tidelog_testing::store::make::{
-    durable, entry_of_own_life as entry, key, read_of, request, storage, timeline,
+    durable, entry_of_own_life as entry, key, page, read_of, request, storage, timeline,
 };
-use tidelog_testing::store::{OWNER, Server, append, change_over, new, open, settle};
-use tidelog_types::{Epoch, Life};
+use tidelog_testing::store::{OWNER, Server, append, change_over, new, open, poll_all, settle};
+use tidelog_types::{Epoch, Life, Pgid};
 
 #[test]
 fn a_new_epoch_fences_off_the_owners_before_it() {
@@ -102,4 +102,20 @@ fn an_owner_that_went_away_is_told_nothing_of_what_waited_twice() {
 
 fn is_failure(reply: &StoreReply) -> bool {
     matches!(reply, StoreReply::AppendFailed { .. })
+}
+
+#[test]
+fn nothing_of_an_owner_stays_in_memory_once_another_one_has_said_hello() {
+    let (device, mut server) = new();
+    let pages: Vec<(u32, u8)> = (1..=100).map(|pgid| (pgid, 1)).collect();
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, 100, &pages)]));
+    let staged = (1..=50).map(|pgid| StagedPage { entry: 0, pgid: Pgid(pgid), page: page(1) });
+    server.serve(OWNER, StoreRequest::Stage { ticket: Ticket(2), pages: staged.collect() });
+    server.serve(OWNER, read_of(1, "a", 1..=100));
+    assert!(server.to_string().ends_with("reads 1 staged 50 waiting 0"), "{server}");
+    server.serve(OwnerId(2), StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+    assert!(server.to_string().ends_with("reads 0 staged 0 waiting 0"), "{server}");
+    server.flush();
+    let ready = StoreReply::Ready { epoch: Epoch(1) };
+    assert_eq!(poll_all(&mut server), [ready]);
 }

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_disk::Disk;
-use tidelog_pages::{OwnerId, RequestId, StoreReply, StoreRequest, Urgency};
+use tidelog_disk::{CrashDevice, Disk};
+use tidelog_pages::{OwnerId, RequestId, StoreOptions, StoreReply, StoreRequest, Urgency};
 use tidelog_testing::store::make::{
     STORAGE, durable, entry_of_own_life as entry, key, lsn, page, read_of, request, storage,
     timeline,
 };
 use tidelog_testing::store::{
-    OWNER, Server, append, ask, change_over, changes, new, open, open_document, settle,
+    OWNER, Server, append, ask, change_over, changes, new, open, open_document, open_with, settle,
     sync_prepare,
 };
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{JournalId, Pgid};
+use tidelog_types::{BudgetLimits, JournalId, Pgid};
 
 #[test]
 fn a_long_read_is_served_in_turn_with_others_and_sees_one_state() {
@@ -142,4 +142,45 @@ fn what_is_intact_is_read_beside_a_damaged_page_and_a_compaction_is_never_a_part
         pages_max: u32::MAX,
     };
     assert_eq!(ask(&mut server, &device, prepare).pop(), Some(damaged(RequestId(2))));
+}
+
+/// How many pages are in the replies of one poll.
+fn pages_polled(server: &mut Server) -> usize {
+    let pages = server.poll().into_iter().map(|(_, reply)| match reply {
+        StoreReply::Pages { pages, .. } => pages.len(),
+        _ => 0,
+    });
+    pages.sum()
+}
+
+/// Goal: a poll takes a bounded time, whatever it is that waits for reads. Method: a read of two
+/// thousand pages is asked for, and then a change-over has to wait for it, or appends that are
+/// taken back.
+#[test]
+fn a_poll_serves_only_so_many_pages_though_reads_hold_something_up() {
+    let limits =
+        Limits { slice: BudgetLimits { pages: 64, ..Limits::DEFAULT.slice }, ..Limits::DEFAULT };
+    let options = StoreOptions { log_size_max: 96 * 1024, limits, ..StoreOptions::default() };
+    let most = 64 + Limits::DEFAULT.read_chunk_pages * 2;
+    for is_full in [false, true] {
+        let device = CrashDevice::new();
+        let mut server = open_with(&device, options);
+        let pages: Vec<(u32, u8)> = (1..=2000).map(|pgid| (pgid, 1)).collect();
+        append(&mut server, &device, 1, storage("a", [entry(1, 2, 2000, &pages)]));
+        server.serve(OwnerId(2), read_of(1, "a", 1..=2000));
+        if is_full {
+            device.set_capacity(Some(0));
+        }
+        let mut filler = timeline("filler", []);
+        filler.record = Some(vec![1; 20_000_000].into());
+        server.serve(OWNER, request(2, filler));
+        server.flush();
+        let mut polled = Vec::new();
+        while server.wants_poll() {
+            polled.push(pages_polled(&mut server));
+        }
+        assert_eq!(polled.iter().sum::<usize>(), 2000);
+        assert!(polled.iter().all(|count| *count <= most), "{is_full}: {polled:?}");
+        assert!(polled.contains(&64), "{is_full}: it was held up");
+    }
 }
