@@ -67,6 +67,15 @@ impl Tab {
         status.is_none_or(|(_, it)| it.pending == 0)
     }
 
+    /// Whether a server that had lost a document refused it when its core said last how that stands:
+    /// it is asked again after a while.
+    pub(crate) fn lacks_any(&self) -> bool {
+        let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
+        statuses.any(|(_, it)| {
+            it.error.as_ref().is_some_and(|failure| failure.code == ErrorCode::DocumentMissing)
+        })
+    }
+
     /// Whether all of a document was decided, and told to a tab that hears of it, when its core
     /// said last how it stands.
     pub(crate) fn is_in_step(&self, doc: Doc) -> bool {

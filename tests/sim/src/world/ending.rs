@@ -198,7 +198,8 @@ impl World {
     ///
     /// More than once, and not at once: a device may bring in the first round what others see in
     /// the second, or learn only now that its disk had no room a while ago, and fetch again what it
-    /// had shown; live queries take turns with what is asked.
+    /// had shown; live queries take turns with what is asked; a server that had lost a document is
+    /// asked again after a while.
     fn converge(&mut self, when: &str) -> Result<(), String> {
         // Every tab is given its documents before it asks anything of them.
         self.settle(when)?;
@@ -209,7 +210,9 @@ impl World {
             if compared.is_ok() {
                 break;
             }
-            self.pass(LISTENED_MS)?;
+            let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
+            let is_refused = tabs.any(Tab::lacks_any);
+            self.pass(if is_refused { ASKED_AGAIN_MS } else { LISTENED_MS })?;
         }
         compared
     }

@@ -55,11 +55,21 @@ impl World {
             }
             // Those who wait ask again after a while.
             self.pass(ASKED_AGAIN_MS)?;
-            if self.is_settled() {
+            if self.is_settled() && self.all_is_sent() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Whether no core of a device that is connected has said last that something waits.
+    fn all_is_sent(&self) -> bool {
+        let devices = (0..self.devices.len()).filter(|device| !self.cut_off.contains(device));
+        let mut there = devices.flat_map(|device| {
+            let tabs = self.devices[device].tabs.values();
+            tabs.flat_map(move |tab| self.docs.of(device).into_iter().map(move |doc| (tab, doc)))
+        });
+        there.all(|(tab, doc)| tab.has_nothing_to_send(doc))
     }
 
     /// A tab that holds the document, if there is one, issues a mutation.
