@@ -362,11 +362,15 @@ function nameOf(place: number): string {
   return `tidelog-core-${BUILD}-${place}`;
 }
 
-/** The literal form is what bundlers look for; some make a classic worker of it. */
+/**
+ * The literal form is what bundlers look for; some make a classic worker of it. Vite 5 wants to know
+ * the name too, and does without where it is told to.
+ */
 function startCore(url: string | undefined, place: number): SharedWorker {
   return url
     ? joinCore({ url, kind: 'module', place })
     : new SharedWorker(new URL('./worker/worker.js', import.meta.url), {
+        /* @vite-ignore */
         type: 'module',
         name: nameOf(place),
       });

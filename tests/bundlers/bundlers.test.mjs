@@ -30,6 +30,10 @@ const SITES = [
   ],
   ["Vite's development server", sites.viteDev],
   ['a build by Vite', sites.viteBuild],
+  ...[5, 6, 7].flatMap((version) => [
+    [`the development server of Vite ${version}`, sites.viteDev, { version }],
+    [`a build by Vite ${version}`, sites.viteBuild, { version }],
+  ]),
   ['a build by webpack 5', sites.webpack5],
   ['a build by webpack 5, isolated and with Trusted Types', sites.webpack5, { isStrict: true }],
   ['a build by esbuild, with the assets copied', sites.esbuildAndCopiedAssets],

@@ -24,7 +24,7 @@ test('publint finds nothing', async () => {
 });
 
 test('every module that an app imports has the types that it is resolved with', async () => {
-  const typed = ['.', './react', './vue', './svelte', './solid'];
+  const typed = ['.', './react', './vue', './svelte', './solid', './vite'];
   const whole = createPackageFromTarballData(readFileSync(archive));
   const { problems } = await checkPackage(whole, { entrypoints: typed });
   // It is a package of ES modules alone, as its readers are.
@@ -36,7 +36,9 @@ test('every module that an app imports has the types that it is resolved with', 
 for (const compiler of ['typescript', 'typescript-5.5']) {
   test(`an app in TypeScript is compiled by ${compiler}`, () => {
     const tsc = inProject('node_modules', compiler, 'bin/tsc');
-    const flags = ['--noEmit', '-p', inProject('types')];
-    execFileSync('node', [tsc, ...flags], { encoding: 'utf8', stdio: 'pipe' });
+    for (const project of ['types', 'types/vite']) {
+      const flags = ['--noEmit', '-p', inProject(project)];
+      execFileSync('node', [tsc, ...flags], { encoding: 'utf8', stdio: 'pipe' });
+    }
   });
 }

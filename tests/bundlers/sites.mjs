@@ -54,8 +54,18 @@ export async function plainHtml(onEnd, { isStrict = false } = {}) {
   return serve(onEnd, folders, { script: ` 'sha256-${hash}'`, isStrict });
 }
 
-export async function viteDev(onEnd) {
+/** With Tidelog's plugin, which older ones need, where it is one of those. */
+async function viteOf(version) {
+  if (version === undefined) return { vite, config: {} };
+  const plugins = [(await import('tidelog/vite')).tidelog()];
+  const cacheDir = inTarget(`cache-${version}`);
+  return { vite: await import(`vite-${version}`), config: { plugins, cacheDir } };
+}
+
+export async function viteDev(onEnd, { version } = {}) {
+  const { vite, config } = await viteOf(version);
   const server = await vite.createServer({
+    ...config,
     root: inProject('app'),
     configFile: false,
     logLevel: 'error',
@@ -70,10 +80,12 @@ export async function viteDev(onEnd) {
   return server.resolvedUrls.local[0];
 }
 
-export async function viteBuild(onEnd) {
-  const outDir = inTarget('vite');
+export async function viteBuild(onEnd, { version } = {}) {
+  const { vite, config } = await viteOf(version);
+  const outDir = inTarget(`vite-${version ?? 'newest'}`);
   const build = { outDir, emptyOutDir: true };
-  await vite.build({ root: inProject('app'), configFile: false, logLevel: 'error', build });
+  const root = inProject('app');
+  await vite.build({ ...config, root, configFile: false, logLevel: 'error', build });
   return serve(onEnd, { '/': outDir });
 }
 

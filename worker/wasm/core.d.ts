@@ -12,6 +12,14 @@ export interface Host {
 }
 
 /**
+ * What is wrong with a doctype, as a core finds before it opens a document of it; nothing if that
+ * is right.
+ *
+ * `doctype` is encoded as in messages.
+ */
+export function checkDoctype(doctype: Uint8Array | number[]): string | undefined;
+
+/**
  * Whether the data of this site were cleared under this core, which can keep nothing more.
  */
 export function isLost(): boolean;

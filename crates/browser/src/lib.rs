@@ -15,6 +15,7 @@
 //! # Where to start reading
 //!
 //! - [`Core`]: steps of the core, and one function for each thing that can happen to it.
+//!   [`check_doctype()`]: what tools ask before there is any core.
 //! - [`PageServerHost`]: the store; [`OpfsDisk`] and [`IdbDisk`]: what it is kept in;
 //!   [`warm_up()`]: what a page server does while it waits for another one to end.
 //!
@@ -22,6 +23,8 @@
 //!
 //! What is to be done: it decides nothing.
 
+#[cfg(feature = "core")]
+mod check;
 #[cfg(feature = "core")]
 mod core_host;
 #[cfg(feature = "page-server")]
@@ -45,6 +48,8 @@ use tidelog_pages::Ticket;
 /// the append, the tab, and the bytes of the list of messages.
 pub(crate) type EncodedNotice = (Ticket, u32, ByteBuf);
 
+#[cfg(feature = "core")]
+pub use check::check_doctype;
 #[cfg(feature = "core")]
 pub use core_host::{Core, Host};
 #[cfg(feature = "page-server")]

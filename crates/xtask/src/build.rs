@@ -30,9 +30,10 @@ pub fn build(repo: &Repo, report: &mut Report) -> bool {
         && report.step("server", || server(repo))
 }
 
-/// Compiles js/ into js/dist, and the workers' entry points into js/dist/worker.
+/// Compiles js/ into js/dist, the workers' entry points into js/dist/worker, and what runs in Node
+/// into js/dist/node.
 pub fn package(repo: &Repo) -> Result<()> {
-    for project in ["js", "worker"] {
+    for project in ["js", "worker", "js/src/node"] {
         run::succeed(run::program(repo.npm_bin("tsc"), &repo.root).args(["-p", project]))?;
     }
     name_build(&repo.root.join("js/dist"))

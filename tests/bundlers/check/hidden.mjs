@@ -1,0 +1,5 @@
+import { doctype } from 'tidelog';
+
+const notes = doctype({ name: 'notes', migrations: [], mutations: {} });
+
+export const { name } = notes;

@@ -1,0 +1,5 @@
+import { doctype } from 'tidelog';
+
+document.title = 'Notes';
+
+export const notes = doctype({ name: 'notes', migrations: [], mutations: {} });
