@@ -31,9 +31,9 @@ function copyAssets([target, ...more]) {
   }
 }
 
-async function check(files) {
+async function checkFiles(files) {
   if (files.length === 0) fail(2, USAGE);
-  const { doctypesOf, flawOf } = await import('../dist/node/check.js');
+  const { check, doctypesOf } = await import('../dist/node/check.js');
   const { load, close } = await loader(files);
   let flaws = 0;
   for (const file of files) {
@@ -44,7 +44,8 @@ async function check(files) {
     if (exports && doctypes.length === 0) say('it exports no doctype');
     for (const doctype of doctypes) {
       const { name, migrations, mutations } = doctype;
-      const flaw = await flawOf(doctype);
+      const { flaw, hints } = await check(doctype);
+      for (const hint of hints) say(`for later: ${hint}`);
       if (flaw) flaws += 1;
       const count = [migrations, Object.keys(mutations)].map(({ length }) => length);
       if (flaw) say(flaw);
@@ -82,6 +83,6 @@ function fail(code, message) {
 
 const [command, ...rest] = process.argv.slice(2);
 if (command === '--help' || command === '-h') console.log(USAGE);
-else if (command === 'check') await check(rest);
+else if (command === 'check') await checkFiles(rest);
 else if (command === 'copy-assets') copyAssets(rest);
 else fail(2, USAGE);

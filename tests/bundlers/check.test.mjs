@@ -46,6 +46,16 @@ test('the command says what it could not check', () => {
   assert.equal(check().status, 2);
 });
 
+/** What an older release of the app issued is rejected once a table has another column. */
+const BY_PLACE = /mutation add of doctype by_place inserts into note without the names/;
+
+test('the command says where columns are not named', () => {
+  const { status, stdout, stderr } = check('check/by-place.mjs');
+  assert.equal(status, 0);
+  assert.match(stdout, /doctype by_place is right/);
+  assert.match(stderr, BY_PLACE);
+});
+
 const VITES = ['vite', 'vite-5', 'vite-6', 'vite-7'];
 
 /** The plugin, and what it has said, by the Vite of this name. */
@@ -82,6 +92,7 @@ for (const name of VITES) {
     for (const [entry, what] of [
       ['hidden.mjs', /hidden\.mjs exports no doctype, so none was checked/],
       ['page.mjs', /page\.mjs were not checked \(document is not defined\)/],
+      ['by-place.mjs', BY_PLACE],
     ]) {
       const unchecked = await withPlugin(name, entry);
       await unchecked.vite.build(unchecked.config);

@@ -101,6 +101,30 @@ pub(crate) fn made_of_select(statement: &str) -> Option<String> {
     }
 }
 
+/// A table into which `sql` inserts by the places of its columns, and not by their names: once there
+/// is one column more, it does not run any more.
+#[must_use]
+pub fn inserts_by_place(sql: &str) -> Option<&str> {
+    let tokens = tokens(sql);
+    let is = |index: usize, word: &str| match tokens.get(index) {
+        Some(Token::Word(found)) => found.eq_ignore_ascii_case(word),
+        _ => false,
+    };
+    let places = (0..tokens.len()).filter(|index| is(*index, "into")).map(|into| into + 1);
+    for mut at in places {
+        if tokens.get(at + 1) == Some(&Token::Sign('.')) {
+            at += 2;
+        }
+        let behind = if is(at + 1, "as") { at + 3 } else { at + 1 };
+        if let Some(Token::Word(name) | Token::Quoted(name) | Token::Text(name)) = tokens.get(at)
+            && ["values", "select", "with"].iter().any(|word| is(behind, word))
+        {
+            return Some(name);
+        }
+    }
+    None
+}
+
 /// Whether a statement looks at rows for what SQLite plans by.
 pub(crate) fn is_analyze(statement: &str) -> bool {
     let first = each_token(statement).find(|token| *token != Token::Sign(';'));
@@ -238,6 +262,29 @@ fn quoted<'s>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_inserted_by_place_is_seen() {
+        for sql in [
+            "insert into t values (:id, 0)",
+            "INSERT OR REPLACE INTO main . t SELECT id FROM other",
+            "replace into \"t\" as new values (1)",
+            "insert into u (a) values (1); insert into /* here */ t values (2)",
+            "insert into t with one as (select 1) select * from one",
+        ] {
+            assert_eq!(inserts_by_place(sql), Some("t"), "{sql}");
+        }
+        for sql in [
+            "insert into t (id) values (:id)",
+            "insert into t as new (id) select id from other on conflict (id) do nothing",
+            "insert into t default values",
+            "select 'insert into t values (1)' from \"into\"",
+            "insert into",
+            "update t set id = 1",
+        ] {
+            assert_eq!(inserts_by_place(sql), None, "{sql}");
+        }
+    }
 
     fn is_nondeterministic(sql: &str) -> bool {
         matches!(check(sql), Err(Failure::Nondeterministic { .. }))

@@ -8,6 +8,7 @@ import { type DoctypeDefinition, isDoctype, writeDoctype } from '../doctype.js';
 interface Engine {
   initSync(from: { module: WebAssembly.Module }): unknown;
   checkDoctype(doctype: Uint8Array): string | undefined;
+  hintsOn(doctype: Uint8Array): string[];
 }
 
 let engine: Promise<Engine> | undefined;
@@ -19,12 +20,22 @@ async function load(): Promise<Engine> {
   return core;
 }
 
-/** What is wrong with a doctype, as a tab would be told that opens a document of it. */
-export async function flawOf(doctype: DoctypeDefinition): Promise<string | undefined> {
+/** What is found out about a doctype. */
+export interface Finding {
+  /** What is wrong with it, as a tab would be told that opens a document of it. */
+  readonly flaw: string | undefined;
+  /** What will be wrong, once there is another release. */
+  readonly hints: readonly string[];
+}
+
+/** Checks a doctype. */
+export async function check(doctype: DoctypeDefinition): Promise<Finding> {
   engine ??= load();
+  const { checkDoctype, hintsOn } = await engine;
   const w = new Writer();
   writeDoctype(w, doctype);
-  return (await engine).checkDoctype(w.take());
+  const bytes = w.take();
+  return { flaw: checkDoctype(bytes), hints: hintsOn(bytes) };
 }
 
 /** The doctypes among what a module exports, each once, under the name of its export. */

@@ -9,7 +9,7 @@
  * ```
  */
 
-import { doctypesOf, flawOf } from './check.js';
+import { check, doctypesOf } from './check.js';
 import { type Runner, startRunner } from './runner.js';
 
 /** What is used of Vite's configuration; every version from 5 on has it. */
@@ -44,8 +44,8 @@ export interface TidelogPlugin {
 /** What became of a module's doctypes. */
 interface Checked {
   readonly flaws: readonly string[];
-  /** Why none could be looked at. */
-  readonly warning?: string | undefined;
+  /** What will be wrong, or why none could be looked at. */
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -62,8 +62,8 @@ export function tidelog(): TidelogPlugin {
   let server: Server | undefined;
 
   const show = async (id: string): Promise<void> => {
-    const { flaws, warning } = await check(server!, id);
-    if (warning) config.logger.warn(warning);
+    const { flaws, warnings } = await checkModule(server!, id);
+    for (const warning of warnings) config.logger.warn(warning);
     if (flaws.length === 0) return;
     const message = flaws.join('\n');
     config.logger.error(message);
@@ -91,8 +91,8 @@ export function tidelog(): TidelogPlugin {
       const runner = await startRunner('vite', { root, mode, resolve: { alias: resolve.alias } });
       try {
         for (const id of modules) {
-          const { flaws, warning } = await check(runner, id);
-          if (warning) this.warn(warning);
+          const { flaws, warnings } = await checkModule(runner, id);
+          for (const warning of warnings) this.warn(warning);
           if (flaws.length > 0) this.error({ id, message: flaws.join('\n') });
         }
       } finally {
@@ -105,20 +105,21 @@ export function tidelog(): TidelogPlugin {
 const definesDoctype = (code: string): boolean =>
   /['"]tidelog['"]/.test(code) && /\bdoctype\b/.test(code);
 
-async function check(runner: Runner, id: string): Promise<Checked> {
+async function checkModule(runner: Runner, id: string): Promise<Checked> {
   let exports: object;
   try {
     exports = await runner.ssrLoadModule(id);
   } catch (error) {
     const { name, message } = error as Error;
-    if (name === 'DoctypeError') return { flaws: [`${id}: ${message}`] };
+    if (name === 'DoctypeError') return { flaws: [`${id}: ${message}`], warnings: [] };
     const way = 'put doctypes into a module of their own that needs no browser';
-    return { flaws: [], warning: `the doctypes of ${id} were not checked (${message}): ${way}` };
+    return { flaws: [], warnings: [`the doctypes of ${id} were not checked (${message}): ${way}`] };
   }
-  const flaws = [];
-  const found = doctypesOf(exports);
-  for (const doctype of found.values()) flaws.push(await flawOf(doctype));
-  const warning =
-    found.size > 0 ? undefined : `${id} exports no doctype, so none was checked: export it`;
-  return { flaws: flaws.filter((flaw) => flaw !== undefined), warning };
+  const found = [...doctypesOf(exports).values()];
+  if (found.length === 0) {
+    return { flaws: [], warnings: [`${id} exports no doctype, so none was checked: export it`] };
+  }
+  const findings = await Promise.all(found.map(check));
+  const flaws = findings.flatMap(({ flaw }) => flaw ?? []);
+  return { flaws, warnings: findings.flatMap(({ hints }) => hints) };
 }
