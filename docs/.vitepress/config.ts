@@ -1,0 +1,51 @@
+// The site of this folder: `npm run docs` serves it, `npm run docs:build` builds it.
+
+import { defineConfig } from 'vitepress';
+
+const START = [
+  { text: 'From a clone', link: '/start/clone' },
+  { text: 'Plain TypeScript', link: '/start/plain' },
+  { text: 'React', link: '/start/react' },
+  { text: 'Vue', link: '/start/vue' },
+  { text: 'Svelte', link: '/start/svelte' },
+  { text: 'Solid', link: '/start/solid' },
+  { text: 'Next.js', link: '/start/next' },
+];
+
+const USE = [
+  { text: 'Concepts', link: '/concepts' },
+  { text: 'Cookbook', link: '/cookbook' },
+  { text: 'Migrations', link: '/migrations' },
+  { text: 'Testing', link: '/testing' },
+  { text: 'Rendering on a server', link: '/ssr' },
+];
+
+const LOOK_UP = [
+  { text: 'Limits', link: '/limits' },
+  { text: 'Errors', link: '/errors' },
+  { text: 'Operating the server', link: '/operating' },
+];
+
+export default defineConfig({
+  title: 'Tidelog',
+  description: 'A SQL database in the browser: shared by every tab, offline, synced.',
+  cleanUrls: true,
+  srcExclude: ['README.md'],
+  // Addresses of a reader's own machine lead nowhere from here.
+  ignoreDeadLinks: 'localhostLinks',
+  themeConfig: {
+    nav: [
+      { text: 'Start', link: '/start/plain' },
+      { text: 'Concepts', link: '/concepts' },
+      { text: 'Cookbook', link: '/cookbook' },
+      { text: 'Errors', link: '/errors' },
+    ],
+    sidebar: [
+      { text: 'Start', items: START },
+      { text: 'Use', items: USE },
+      { text: 'Look up', items: LOOK_UP },
+    ],
+    outline: [2, 3],
+    search: { provider: 'local' },
+  },
+});
