@@ -1,0 +1,81 @@
+// A doctype in an SQLite that is not ours: of the same release, and with more compiled in.
+
+import sqlite3InitModule from '@sqlite.org/sqlite-wasm';
+import type { ArgumentKind, Doctype } from '../src/index.js';
+
+const sqlite3 = await sqlite3InitModule();
+// What fails is told by an error already.
+sqlite3.config.warn = () => {};
+
+/** A value of each kind, as SQL is given it. */
+const VALUES: { readonly [Kind in ArgumentKind]: string | number | Uint8Array } = {
+  text: 'text',
+  integer: 7,
+  real: 0.5,
+  blob: new Uint8Array([1]),
+  boolean: 1,
+  json: '[]',
+  uuid: '00000000-0000-4000-8000-000000000000',
+};
+
+/** What fails of its own accord in a run on arguments that nobody chose. */
+const REFUSED = /rejected|constraint failed/;
+
+/**
+ * Runs the migrations of a doctype, each of its mutations once, and what is asked. Gives what is
+ * wrong: a mutation may be rejected, and may be given nothing that it does not declare.
+ */
+export function run({ migrations, mutations }: Doctype, asked: readonly string[]): string[] {
+  const db = new sqlite3.oo1.DB(':memory:');
+  const wrong: string[] = [];
+  const attempt = (sql: string, deed: () => void): void => {
+    try {
+      deed();
+    } catch (error) {
+      if (!REFUSED.test(String(error))) wrong.push(`${error}: ${sql}`);
+    }
+  };
+  const rejected = (): never => {
+    throw new Error('rejected');
+  };
+  const refused = (): never => {
+    throw new Error('it asks for chance');
+  };
+  try {
+    db.exec('pragma foreign_keys = on');
+    db.createFunction('reject', rejected, { arity: 1 });
+    for (const name of ['random', 'randomblob']) db.createFunction(name, refused, { arity: -1 });
+    for (const sql of migrations) attempt(sql, () => db.exec(sql));
+    for (const { params, sql } of Object.values(mutations)) {
+      const given = Object.entries(params).map(([name, type]) => [
+        `:${name}`,
+        VALUES[type.replace('?', '') as ArgumentKind],
+      ]);
+      const values = { ...Object.fromEntries(given), ':now': 1, ':client': 'client' };
+      db.exec('savepoint mutation');
+      for (const statement of sql) attempt(statement, () => step(db, statement, values));
+      db.exec('rollback to mutation; release mutation');
+    }
+    for (const sql of asked) attempt(sql, () => db.prepare(sql).finalize());
+  } finally {
+    db.close();
+  }
+  return wrong;
+}
+
+type Db = InstanceType<typeof sqlite3.oo1.DB>;
+
+/** Runs a statement with those of the values that it names. */
+function step(db: Db, sql: string, values: Record<string, unknown>): void {
+  const statement = db.prepare(sql);
+  try {
+    for (let index = 1; index <= statement.parameterCount; index += 1) {
+      const name = String(sqlite3.capi.sqlite3_bind_parameter_name(statement.pointer!, index));
+      if (!(name in values)) throw new Error(`${name} is no parameter`);
+      statement.bind(index, values[name] as string);
+    }
+    while (statement.step());
+  } finally {
+    statement.finalize();
+  }
+}
