@@ -32,7 +32,7 @@ function pageIn(folder, script) {
 }
 
 /** `script`: what else may run. */
-async function serve(onEnd, folders, { script = '', isStrict = false } = {}) {
+export async function serve(onEnd, folders, { script = '', isStrict = false } = {}) {
   const policy = POLICY.replace(';', `${script};`) + (isStrict ? `; ${TRUSTED}` : '');
   const headers = { 'content-security-policy': policy, ...(isStrict && ISOLATED) };
   const site = await startSite({ folders, headers });

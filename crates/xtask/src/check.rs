@@ -76,7 +76,7 @@ fn cargo_test(repo: &Repo, args: &[&str]) -> Result<Tally> {
 }
 
 fn biome(repo: &Repo) -> Result<()> {
-    let folders = ["js", "worker", "examples", "tests"];
+    let folders = ["js", "worker", "create", "docs", "examples", "tests"];
     let present: Vec<_> = folders.iter().filter(|name| repo.root.join(name).is_dir()).collect();
     if present.is_empty() {
         bail!("there is no TypeScript to check");
@@ -88,7 +88,8 @@ fn biome(repo: &Repo) -> Result<()> {
 /// The package first: the others read its declarations.
 fn types(repo: &Repo) -> Result<()> {
     build::package(repo)?;
-    for folder in ["js/test", "examples/todo", "examples/music", "tests/browser", "tests/bench"] {
+    let projects = ["js/test", "create/test", "examples/todo", "examples/music"];
+    for folder in projects.into_iter().chain(["tests/browser", "tests/bench"]) {
         if repo.root.join(folder).join("tsconfig.json").is_file() {
             let mut tsc = run::program(repo.npm_bin("tsc"), &repo.root);
             run::succeed(tsc.args(["--noEmit", "-p", folder]))?;
@@ -113,10 +114,10 @@ fn unit_tests_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn vitest(repo: &Repo) -> Result<Tally> {
-    let folders = ["js", "worker", "examples"].map(|name| repo.root.join(name));
+    let folders = ["js", "worker", "create", "examples"].map(|name| repo.root.join(name));
     let files: Vec<_> = folders.iter().flat_map(|folder| unit_tests_below(folder)).collect();
     if files.is_empty() {
-        bail!("there are no unit tests in js, worker and examples");
+        bail!("there are no unit tests in js, worker, create and examples");
     }
     let result = env::temp_dir().join(format!("tidelog-vitest-{}.json", std::process::id()));
     let mut vitest = run::program(repo.npm_bin("vitest"), &repo.root);

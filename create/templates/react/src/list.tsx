@@ -1,0 +1,48 @@
+import { createHooks } from 'tidelog/react';
+import { ALL, type Todo, todos } from './todos';
+
+export const { Provider, useLive, useMutate, useStatus } = createHooks(todos);
+
+const tell = (error: unknown): void => alert((error as Error).message);
+
+export function List() {
+  const { rows, error, state } = useLive<Todo>(ALL);
+  // Is told what the server has taken back.
+  const { add, check, remove } = useMutate({ onRejected: ({ reason }) => alert(reason) });
+  const status = useStatus();
+  if (error) return <p>{error.message}</p>;
+  if (state === 'loading') return <p>Loading</p>;
+
+  const submit = async (data: FormData) => {
+    await add({ title: String(data.get('title')) }).catch(tell);
+  };
+  return (
+    <main>
+      <h1>Groceries</h1>
+      <form action={submit}>
+        <input name="title" autoComplete="off" placeholder="What is needed?" />
+        <button type="submit">Add</button>
+      </form>
+      <ul>
+        {rows.map(({ id, title, done }) => (
+          <li key={id}>
+            <label>
+              <input
+                type="checkbox"
+                checked={done === 1}
+                onChange={(event) => check({ id, done: event.target.checked }).catch(tell)}
+              />{' '}
+              {title}{' '}
+            </label>
+            <button type="button" onClick={() => remove({ id }).catch(tell)}>
+              Remove
+            </button>
+          </li>
+        ))}
+      </ul>
+      <p className="status">
+        {status?.connection}, {status?.pending} to be confirmed
+      </p>
+    </main>
+  );
+}

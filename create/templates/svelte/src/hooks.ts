@@ -1,0 +1,4 @@
+import { createHooks } from 'tidelog/svelte';
+import { todos } from './todos';
+
+export const { provide, useLive, useMutate, useStatus } = createHooks(todos);
