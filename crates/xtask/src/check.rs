@@ -88,11 +88,12 @@ fn biome(repo: &Repo) -> Result<()> {
 /// The package first: the others read its declarations.
 fn types(repo: &Repo) -> Result<()> {
     build::package(repo)?;
-    let projects = ["js/test", "create/test", "examples/todo", "examples/music"];
-    for folder in projects.into_iter().chain(["tests/browser", "tests/bench"]) {
-        if repo.root.join(folder).join("tsconfig.json").is_file() {
+    let tests = ["js/test", "create/test", "tests/browser", "tests/bench"].map(str::to_owned);
+    let examples = build::EXAMPLES.map(|name| format!("examples/{name}"));
+    for folder in tests.into_iter().chain(examples) {
+        if repo.root.join(&folder).join("tsconfig.json").is_file() {
             let mut tsc = run::program(repo.npm_bin("tsc"), &repo.root);
-            run::succeed(tsc.args(["--noEmit", "-p", folder]))?;
+            run::succeed(tsc.args(["--noEmit", "-p", &folder]))?;
         }
     }
     Ok(())
