@@ -88,11 +88,11 @@ export class StatusIndicator {
 }
 
 /** What somebody has to do something about. A server that is away is not: that is being offline. */
-function alarming({ error }: Status): TidelogError | null {
+export function alarming({ error }: Status): TidelogError | null {
   return error?.code === 'server-unreachable' ? null : error;
 }
 
-function indication(status: Status | null): Indication {
+export function indication(status: Status | null): Indication {
   if (!status) return { tone: 'busy', label: 'Opening…', title: 'The document is being opened' };
   const waiting = count(status.pending, 'change');
   const error = alarming(status);

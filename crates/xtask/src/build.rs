@@ -12,7 +12,7 @@ use crate::setup::{self, Needs};
 use crate::{run, wasm};
 
 /// The apps in `examples/`.
-pub const EXAMPLES: [&str; 3] = ["hello", "todo", "music"];
+pub const EXAMPLES: [&str; 4] = ["hello", "todo", "kanban-react", "music"];
 
 /// `cargo xtask build`.
 pub fn command(repo: &Repo) -> Result<()> {
