@@ -75,6 +75,9 @@ const AGAIN_MS_MAX = 8_000;
 /** Tabs that are told at once to lend without their turn: one of them may be blocked as well. */
 const LENT_AT_ONCE = 2;
 
+/** Workers that are lent at a time, at most, if none of them says a word. */
+const LENT_MAX = 8;
+
 interface Tab {
   readonly number: number;
   /** Its own number for this core. */
@@ -364,6 +367,8 @@ function isWithout(misses = 0): void {
 
 /** Has tabs that lend nothing do so without their turn: the next few each time, to load little. */
 function lendNow(misses: number): void {
+  // So many would not be blocked: whichever has the store takes its time to open it.
+  if (lent().length >= LENT_MAX) return;
   const idle = [...tabs.values()].filter((tab) => !tab.lent).reverse();
   for (let nth = 0; nth < Math.min(LENT_AT_ONCE, idle.length); nth++) {
     const tab = idle[(misses * LENT_AT_ONCE + nth) % idle.length]!;

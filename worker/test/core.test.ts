@@ -523,6 +523,25 @@ test('a core that is lent one without a word has a few other tabs lend at a time
   expect([named.length, told()]).toEqual([4, [1, 1, 1, 1, 1, 1]]);
 });
 
+test('a store that takes long to open has not all tabs load workers', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  const enter = await atWork();
+  const tabs = [];
+  for (let nth = 0; nth < 20; nth++) tabs.push(await enter(`tab ${nth}`));
+  let workers = 0;
+  for (let nth = 0; nth < 20; nth++) {
+    for (const { port, say } of tabs) {
+      if (port.said.splice(0).some(isLendNow)) {
+        workers += 1;
+        say({ type: 'lend', worker: 1, port: new Port() as unknown as MessagePort });
+      }
+    }
+    await vi.advanceTimersByTimeAsync(3_000);
+  }
+  // It is missed as often as before.
+  expect([workers, named.length]).toEqual([8, 19]);
+});
+
 test('a core whose data were cleared, which can use none, misses no page server', async () => {
   const { lender, other } = await atLoss();
   vi.useFakeTimers({ toFake: ['setTimeout'] });

@@ -53,17 +53,57 @@ pub fn read_around<D: Disk>(
 
 /// Places of a file that are read to learn whether the device reads anything.
 const SAMPLES: u64 = 8;
+/// Blocks at the beginning that are read often.
+const HEADERS: u64 = 2;
 
 /// Whether this read failed for what lies there, and not because the device reads nothing any more:
 /// it still reads half of some places all over the file. A system that has lost the device answers
-/// for those alone that it happens to have in memory, as the headers, which are read often.
+/// for those alone that it happens to have in memory, as the first two blocks, in which files of a
+/// store have their headers.
 fn fails_there_alone<D: Disk>(disk: &D, error: &DiskError) -> bool {
     let is_of_a_place = matches!(error, DiskError::Device { .. } | DiskError::OutOfRange { .. });
     let blocks = disk.size() / BLOCK_SIZE as u64;
+    let (first, count) = if blocks > HEADERS { (HEADERS, blocks - HEADERS) } else { (0, blocks) };
     let mut block = vec![0; BLOCK_SIZE];
     let mut is_read = |nth: u64| {
-        let at = nth * blocks / SAMPLES * BLOCK_SIZE as u64;
+        let at = (first + nth * count / SAMPLES) * BLOCK_SIZE as u64;
         disk.read_at(at, &mut block).is_ok()
     };
     is_of_a_place && (0..SAMPLES).filter(|nth| is_read(*nth)).count() as u64 >= SAMPLES / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CrashDevice;
+
+    const BLOCK: u64 = BLOCK_SIZE as u64;
+
+    /// Reads a block of a file of so many of which these cannot be read.
+    fn read(blocks: u64, at: u64, unreadable: std::ops::Range<u64>) -> Result<bool, DiskError> {
+        let device = CrashDevice::new();
+        let mut file = device.file("a");
+        file.set_size(blocks * BLOCK).expect("room");
+        device.make_unreadable("a", unreadable.start * BLOCK..unreadable.end * BLOCK);
+        read_or_lose(&file, at * BLOCK, &mut [0; BLOCK_SIZE])
+    }
+
+    #[test]
+    fn one_block_is_lost_of_any_file() {
+        for blocks in 2..40 {
+            for at in 0..blocks {
+                let lost = read(blocks, at, at..at + 1);
+                // Where one is all that there is besides the headers, nothing tells.
+                assert!(blocks == 3 && at == 2 || lost == Ok(false), "{at} of {blocks}: {lost:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_is_gone_where_only_what_is_read_often_can_be_read() {
+        for blocks in 3..40 {
+            let gone = read(blocks, blocks - 1, 2..blocks);
+            assert!(matches!(gone, Err(DiskError::Device { .. })), "{blocks} blocks: {gone:?}");
+        }
+    }
 }

@@ -234,24 +234,22 @@ impl World {
         self.pass(BEGIN_ANEW_MS)?;
         self.connect_all();
         for (host, doc) in lost {
-            {
-                for nth in 0..DELETIONS_MAX {
-                    if self.is_on_server(host, doc)? {
-                        break;
-                    }
-                    let devices = self.devices_of(doc);
-                    let device = self.rng.pick(&devices).expect("BUG: a document of nobody");
-                    if nth > 0 {
-                        // A tab that closed it may have been heard too late.
-                        self.let_all_close(device, doc)?;
-                    }
-                    let tab = self.any_tab(device)?;
-                    self.note(&format!("device {device}: begins {doc:?} anew"));
-                    self.destroy(device, tab, doc, true);
-                    self.pass(BEGIN_ANEW_MS)?;
-                    self.open_all(device);
-                    self.pass(BEGIN_ANEW_MS)?;
+            for nth in 0..DELETIONS_MAX {
+                if self.is_on_server(host, doc)? {
+                    break;
                 }
+                let devices = self.devices_of(doc);
+                let device = self.rng.pick(&devices).expect("BUG: a document of nobody");
+                if nth > 0 {
+                    // A tab that closed it may have been heard too late.
+                    self.let_all_close(device, doc)?;
+                }
+                let tab = self.any_tab(device)?;
+                self.note(&format!("device {device}: begins {doc:?} anew"));
+                self.destroy(device, tab, doc, true);
+                self.pass(BEGIN_ANEW_MS)?;
+                self.open_all(device);
+                self.pass(BEGIN_ANEW_MS)?;
             }
         }
         // Those who were refused ask again after a while.
