@@ -38,11 +38,7 @@ export async function check(doctype: DoctypeDefinition): Promise<Finding> {
   return { flaw: checkDoctype(bytes), hints: hintsOn(bytes) };
 }
 
-/** The doctypes among what a module exports, each once, under the name of its export. */
-export function doctypesOf(exports: object): ReadonlyMap<string, DoctypeDefinition> {
-  const found = new Map<string, DoctypeDefinition>();
-  for (const [name, value] of Object.entries(exports)) {
-    if (isDoctype(value) && ![...found.values()].includes(value)) found.set(name, value);
-  }
-  return found;
+/** The doctypes among what a module exports, each once. */
+export function doctypesOf(exports: object): readonly DoctypeDefinition[] {
+  return [...new Set(Object.values(exports))].filter(isDoctype);
 }

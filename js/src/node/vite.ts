@@ -9,24 +9,29 @@
  * ```
  */
 
-import { check, doctypesOf } from './check.js';
-import { type Runner, startRunner } from './runner.js';
+import { IS_APART, lookApart } from './apart.js';
+import type { App, Found } from './modules.js';
+
+/** Milliseconds in which files that are saved together are taken for one change. */
+const SAVED_MS = 50;
 
 /** What is used of Vite's configuration; every version from 5 on has it. */
 interface Resolved {
   readonly root: string;
   readonly mode: string;
-  readonly resolve: { readonly alias: unknown };
+  readonly configFile?: string | false | undefined;
+  readonly command: string;
   readonly logger: { error(message: string): void; warn(message: string): void };
 }
 
 /** What is used of its development server. */
-interface Server extends Runner {
+interface Server {
   readonly ws: { send(message: object): void };
 }
 
 /** Where a build reports what is wrong. */
 interface Build {
+  getModuleIds(): Iterable<string>;
   error(message: { readonly id: string; readonly message: string }): never;
   warn(message: string): void;
 }
@@ -38,36 +43,39 @@ export interface TidelogPlugin {
   configResolved(config: Resolved): void;
   configureServer(server: Server): void;
   transform(code: string, id: string, options?: { readonly ssr?: boolean | undefined }): void;
+  handleHotUpdate(): void;
   buildEnd(this: Build, error?: Error): Promise<void>;
-}
-
-/** What became of a module's doctypes. */
-interface Checked {
-  readonly flaws: readonly string[];
-  /** What will be wrong, or why none could be looked at. */
-  readonly warnings: readonly string[];
 }
 
 /**
  * Has Vite leave Tidelog's workers as they are, and checks with the engine itself, at each build and
- * while you develop, every doctype that a module of the app exports: a migration that does not run or
- * a statement that two devices would answer otherwise ends the build, or is shown over the page.
+ * while you develop, every doctype that a module of the app defines and exports: a migration that
+ * does not run or a statement that two devices would answer otherwise ends the build, or is shown
+ * over the page.
  *
- * A doctype is found where its module names `tidelog` and `doctype`. Such a module is run in Node: one
- * that needs a browser when it is loaded cannot be checked, which is warned of.
+ * A module that calls `doctype` is run for that, in a process of its own that has the app's
+ * configuration and no browser: of one that needs a browser when it is loaded it is warned that it
+ * could not be checked.
  */
 export function tidelog(): TidelogPlugin {
   const modules = new Set<string>();
+  let app: App;
   let config: Resolved;
   let server: Server | undefined;
+  let due: ReturnType<typeof setTimeout> | undefined;
 
-  const show = async (id: string): Promise<void> => {
-    const { flaws, warnings } = await checkModule(server!, id);
-    for (const warning of warnings) config.logger.warn(warning);
-    if (flaws.length === 0) return;
-    const message = flaws.join('\n');
-    config.logger.error(message);
-    server!.ws.send({ type: 'error', err: { plugin: 'tidelog', id, message, stack: '' } });
+  /** Checks all again soon: what they import may have changed. */
+  const checkSoon = (): void => {
+    clearTimeout(due);
+    due = setTimeout(async () => {
+      const { flaws, warnings } = sorted(await lookApart(app, [...modules]));
+      for (const warning of warnings) config.logger.warn(warning);
+      if (flaws.length === 0) return;
+      const message = flaws.map((flaw) => flaw.message).join('\n');
+      config.logger.error(message);
+      const err = { plugin: 'tidelog', id: flaws[0]!.id, message, stack: '' };
+      server?.ws.send({ type: 'error', err });
+    }, SAVED_MS);
   };
 
   return {
@@ -75,51 +83,53 @@ export function tidelog(): TidelogPlugin {
     config: () => ({ optimizeDeps: { exclude: ['tidelog'] } }),
     configResolved(resolved) {
       config = resolved;
+      app = { root: resolved.root, mode: resolved.mode, configFile: resolved.configFile ?? false };
+      server = undefined;
     },
     configureServer(started) {
       server = started;
     },
     transform(code, id, { ssr = false } = {}) {
-      if (ssr || id.includes('/node_modules/') || !definesDoctype(code)) return;
       const [file] = id.split('?') as [string];
+      if (ssr || process.env[IS_APART] || file.includes('/node_modules/')) return;
+      if (!definesDoctype(code)) return;
       modules.add(file);
-      if (server) void show(file);
+      if (server) checkSoon();
+    },
+    handleHotUpdate() {
+      if (modules.size > 0) checkSoon();
     },
     async buildEnd(error) {
-      if (error || server || modules.size === 0) return;
-      const { root, mode, resolve } = config;
-      const runner = await startRunner('vite', { root, mode, resolve: { alias: resolve.alias } });
-      try {
-        for (const id of modules) {
-          const { flaws, warnings } = await checkModule(runner, id);
-          for (const warning of warnings) this.warn(warning);
-          if (flaws.length > 0) this.error({ id, message: flaws.join('\n') });
-        }
-      } finally {
-        await runner.close();
-      }
+      const ids = new Set([...this.getModuleIds()].map((id) => id.split('?')[0]!));
+      // One that was built before, and is not any more, may be gone.
+      const files = [...modules].filter((file) => ids.has(file));
+      if (error || config.command !== 'build' || files.length === 0) return;
+      const { flaws, warnings } = sorted(await lookApart(app, files));
+      for (const warning of warnings) this.warn(warning);
+      if (flaws.length === 0) return;
+      this.error({ id: flaws[0]!.id, message: flaws.map(({ message }) => message).join('\n') });
     },
   };
 }
 
 const definesDoctype = (code: string): boolean =>
-  /['"]tidelog['"]/.test(code) && /\bdoctype\b/.test(code);
+  /['"]tidelog['"]/.test(code) && /\bdoctype\s*\(/.test(code);
 
-async function checkModule(runner: Runner, id: string): Promise<Checked> {
-  let exports: object;
-  try {
-    exports = await runner.ssrLoadModule(id);
-  } catch (error) {
-    const { name, message } = error as Error;
-    if (name === 'DoctypeError') return { flaws: [`${id}: ${message}`], warnings: [] };
-    const way = 'put doctypes into a module of their own that needs no browser';
-    return { flaws: [], warnings: [`the doctypes of ${id} were not checked (${message}): ${way}`] };
-  }
-  const found = [...doctypesOf(exports).values()];
-  if (found.length === 0) {
-    return { flaws: [], warnings: [`${id} exports no doctype, so none was checked: export it`] };
-  }
-  const findings = await Promise.all(found.map(check));
-  const flaws = findings.flatMap(({ flaw }) => flaw ?? []);
-  return { flaws, warnings: findings.flatMap(({ hints }) => hints) };
+/** What ends a build, and what does not. */
+interface Sorted {
+  readonly flaws: readonly { readonly id: string; readonly message: string }[];
+  readonly warnings: readonly string[];
+}
+
+function sorted(found: readonly Found[]): Sorted {
+  const flaws = found.flatMap(({ file, doctypes, flaw }) => {
+    const messages = [flaw, ...doctypes.map(({ flaw }) => flaw)];
+    return messages.flatMap((message) => (message ? { id: file, message } : []));
+  });
+  const warnings = found.flatMap(({ file, doctypes, failure }) => {
+    const hints = doctypes.flatMap(({ hints }) => hints);
+    const way = 'export doctypes from a module of their own that needs no browser';
+    return failure ? [`no doctype of ${file} was checked (${failure}): ${way}`] : hints;
+  });
+  return { flaws, warnings };
 }

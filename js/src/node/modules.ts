@@ -1,0 +1,90 @@
+/**
+ * Looks for doctypes in modules of an app, which are run for that: by the app's own Vite where it
+ * has one, with its configuration, and by Node itself where not.
+ */
+
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { check, doctypesOf, type Finding } from './check.js';
+
+/** Where an app is, and how its Vite was configured. */
+export interface App {
+  readonly root: string;
+  readonly mode?: string | undefined;
+  /** False where it has no such file; looked for where nothing is said. */
+  readonly configFile?: string | false | undefined;
+}
+
+/** A doctype that a module exports. */
+export interface FoundDoctype extends Finding {
+  readonly name: string;
+  /** How many it has. */
+  readonly migrations: number;
+  readonly mutations: number;
+}
+
+/** What is found in a module. */
+export interface Found {
+  readonly file: string;
+  readonly doctypes: readonly FoundDoctype[];
+  /** What is wrong with one, which was found out as it was defined. */
+  readonly flaw?: string;
+  /** Why there is none. */
+  readonly failure?: string;
+}
+
+/** What is used of Vite's development server; every version from 5 on has it. */
+interface Runner {
+  ssrLoadModule(id: string): Promise<object>;
+}
+
+/** Looks into these modules, one after the other. */
+export async function look(app: App, files: readonly string[]): Promise<readonly Found[]> {
+  const load = await loader(app);
+  const found: Found[] = [];
+  for (const file of files) found.push(await lookInto(file, load));
+  return found;
+}
+
+type Load = (file: string) => Promise<object>;
+
+async function loader({ root, mode, configFile }: App): Promise<Load> {
+  let vite: string;
+  try {
+    vite = createRequire(path.join(root, 'package.json')).resolve('vite');
+  } catch {
+    return (file) => import(pathToFileURL(file).href);
+  }
+  // That of the older ones which `require` finds has its exports where `import` does not see them.
+  process.env.VITE_CJS_IGNORE_WARNING = 'true';
+  const exports = await import(pathToFileURL(vite).href);
+  const { createServer } = exports.createServer ? exports : exports.default;
+  const runner: Runner = await createServer({
+    root,
+    ...(mode && { mode }),
+    ...(configFile !== undefined && { configFile }),
+    logLevel: 'silent',
+    appType: 'custom',
+    optimizeDeps: { noDiscovery: true, include: [] },
+    server: { middlewareMode: true, hmr: false, ws: false, watch: null },
+  });
+  return (file) => runner.ssrLoadModule(file);
+}
+
+async function lookInto(file: string, load: Load): Promise<Found> {
+  try {
+    const doctypes: FoundDoctype[] = [];
+    for (const doctype of doctypesOf(await load(file))) {
+      const { name, migrations, mutations } = doctype;
+      const counts = { migrations: migrations.length, mutations: Object.keys(mutations).length };
+      doctypes.push({ name, ...counts, ...(await check(doctype)) });
+    }
+    if (doctypes.length > 0) return { file, doctypes };
+    return { file, doctypes, failure: 'it exports no doctype' };
+  } catch (error) {
+    const message = error instanceof Error ? error.message : `${error}`;
+    const isFlaw = error instanceof Error && error.name === 'DoctypeError';
+    return { file, doctypes: [], [isFlaw ? 'flaw' : 'failure']: message };
+  }
+}

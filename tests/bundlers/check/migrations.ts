@@ -1,0 +1,1 @@
+export const migrations = ['create table note (id text primary key) strict'];
