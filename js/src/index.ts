@@ -7,6 +7,7 @@
 export type { Value } from './codec.js';
 export { Database, type DatabaseEvents, type Mutate, type Rejection } from './database.js';
 export { destroyAll } from './destroy-all.js';
+export type { DevOptions } from './dev.js';
 export {
   type ArgumentKind,
   type Arguments,

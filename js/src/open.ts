@@ -2,6 +2,7 @@
 
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
+import { type DevOptions, openAnew } from './dev.js';
 import { type Doctype, isDoctype, isText, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import type { WorkerUrls } from './ports.js';
@@ -19,6 +20,8 @@ export interface OpenOptions extends WorkerUrls {
   readonly token?: GetToken | undefined;
   /** Whose copy this is on a shared device. Absent: the device's. */
   readonly user?: string | undefined;
+  /** What is done while the app is developed; nothing of it is for users. */
+  readonly dev?: DevOptions | undefined;
 }
 
 /** What {@link destroy} wants to know. */
@@ -30,7 +33,7 @@ export interface DestroyOptions extends WorkerUrls {
 }
 
 /** All options, of either call: who destroys what was opened may give the same ones. */
-const OPTIONS = /^(document|server|token|user|force|(worker|coreWasm|pageServerWasm)Url)$/;
+const OPTIONS = /^(document|server|token|user|dev|force|(worker|coreWasm|pageServerWasm)Url)$/;
 
 /** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
@@ -68,9 +71,23 @@ export function open<const Defined extends Mutations>(
   doctype: Doctype<Defined>,
   options: OpenOptions,
 ): Promise<Database<Defined>> {
+  const { dev, document, server, ...rest } = Object(options) as OpenOptions;
+  const once = () => openOnce(doctype, options);
+  if (dev?.onMigrationEdited !== 'reset') return once();
+  const whose = { ...rest, token: undefined, force: true };
+  return openAnew({ document, server, open: once, destroy: () => destroy(document, whose) });
+}
+
+function openOnce<Defined extends Mutations>(
+  doctype: Doctype<Defined>,
+  options: OpenOptions,
+): Promise<Database<Defined>> {
   return new Promise((resolve, reject) => {
     if (!isDoctype(doctype)) wrong('open() wants what doctype() returned');
-    const { document, server, token, user = '', ...urls } = checkOptions(options);
+    const { document, server, token, user = '', dev, ...urls } = checkOptions(options);
+    if (dev && !/^(reset|error)$/.test(dev.onMigrationEdited)) {
+      wrong("dev has to be { onMigrationEdited: 'reset' } or { onMigrationEdited: 'error' }");
+    }
     if (token !== undefined && typeof token !== 'function') wrong('token has to be a function');
     const connection = connectionTo(urls);
     const message = {

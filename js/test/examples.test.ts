@@ -18,7 +18,7 @@ const inJs = (name: string): string => fileURLToPath(new URL(`../${name}`, impor
 /** What the comments of the package show, by where it stands. */
 function examples(): [string, string][] {
   const found: [string, string][] = [];
-  for (const file of readdirSync(inJs('src'))) {
+  for (const file of readdirSync(inJs('src')).filter((name) => name.endsWith('.ts'))) {
     const source = readFileSync(inJs(`src/${file}`), 'utf8');
     for (const [, block] of source.matchAll(/@example\n *\* ```tsx?\n([\s\S]*?)\* ```/g)) {
       const name = `${path.basename(file, '.ts')}-${found.length}`;

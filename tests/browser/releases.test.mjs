@@ -15,6 +15,7 @@ import {
   statusBecomes,
   statusIn,
   syncIn,
+  tryOpen,
 } from './harness.mjs';
 
 /** Syncs until nothing new can come: what one tab brings, those before it have to fetch. */
@@ -299,6 +300,37 @@ both(
     assert.deepEqual(await items(elsewhere, 'id, shape'), [{ id: 'a', shape: 'round' }]);
     await settle(tab);
     assert.deepEqual(await items(tab, 'id, color'), [{ id: 'a', color: 'blue' }]);
+  },
+);
+
+both(
+  'a migration that was edited begins its document anew, where that is wanted',
+  async (stage) => {
+    const { server, options } = await stage.synced();
+    const dev = { ...options, dev: { onMigrationEdited: 'reset' } };
+    const [tab, elsewhere] = await stage.twoDevices();
+    await openIn(tab, 'listWithColor', options);
+    await mutates(tab, 'add', { id: 'a', title: 'before' }, 'confirmed');
+
+    // The migration that added a column adds another one now.
+    await reload(tab);
+    assert.equal((await tryOpen(tab, 'listWithShape', options))?.name, 'DoctypeMismatchError');
+    await openIn(tab, 'listWithShape', dev);
+    assert.deepEqual(await items(tab, 'id, shape'), []);
+    await mutates(tab, 'add', { id: 'b', title: 'behind' }, 'confirmed');
+    assert.deepEqual(
+      contentOf(await server.export(stage.document)).tables.item.map((row) => row.split(', ')[0]),
+      [`'b'`],
+    );
+
+    // And back: a device that knows nothing meets what the server has.
+    await openIn(elsewhere, 'listWithColor', dev);
+    await mutates(elsewhere, 'add', { id: 'c', title: 'elsewhere' }, 'confirmed');
+    assert.deepEqual(await items(elsewhere, 'id, color'), [{ id: 'c', color: 'red' }]);
+
+    // Who had it open keeps what was there, and says so.
+    await statusBecomes(tab, { error: 'DocumentMissingError' });
+    await settle(elsewhere);
   },
 );
 

@@ -18,9 +18,10 @@ const TYPES = {
   '.sql': 'text/plain; charset=utf-8',
 };
 
-/** What the package's README asks for, and nothing more; the servers of tests are on loopback. */
+/** What the package's README asks for, and `dev`, and nothing more; the servers of tests are on
+ * loopback. */
 const POLICY =
-  `default-src 'none'; connect-src 'self' ws://127.0.0.1:*; worker-src 'self'; ` +
+  `default-src 'none'; connect-src 'self' ws://127.0.0.1:* http://127.0.0.1:*; worker-src 'self'; ` +
   `script-src 'self' 'wasm-unsafe-eval'`;
 
 /** What may build queries for the package, and its parts for that. */
