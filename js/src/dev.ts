@@ -8,9 +8,9 @@ import { DoctypeMismatchError } from './errors.js';
 export interface DevOptions {
   /**
    * What to do where a migration was edited that the document has seen, here or on its server:
-   * `reset` begins it anew, **without what was in it**, on this device, and on the server, which has
-   * to be one that was started with `--dev`; `error` fails with `DoctypeMismatchError`, as where
-   * nothing is said.
+   * `reset` begins it anew, **without what was in it**, on this device, and on the server, which
+   * has to be one that was started with `--dev`; `error` fails with `DoctypeMismatchError`, as
+   * where nothing is said.
    */
   readonly onMigrationEdited: 'reset' | 'error';
 }

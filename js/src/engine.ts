@@ -363,8 +363,8 @@ function nameOf(place: number): string {
 }
 
 /**
- * The literal form is what bundlers look for; some make a classic worker of it. Vite 5 wants to know
- * the name too, and does without where it is told to.
+ * The literal form is what bundlers look for; some make a classic worker of it. Vite 5 wants to
+ * know the name too, and does without where it is told to.
  */
 function startCore(url: string | undefined, place: number): SharedWorker {
   return url

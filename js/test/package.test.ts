@@ -17,7 +17,8 @@ test('the release is the same wherever it has to stand literally', () => {
 test('bundlers find the workers in the literal form that they look for', () => {
   const compact = (text: string): string => text.replace(/\s+/g, ' ');
   expect(compact(read('../src/engine.ts'))).toContain(
-    `new SharedWorker(new URL('./worker/worker.js', import.meta.url), { /* @vite-ignore */ type: 'module',`,
+    `new SharedWorker(new URL('./worker/worker.js', import.meta.url), ` +
+      `{ /* @vite-ignore */ type: 'module',`,
   );
   expect(compact(read('../src/lending-worker.ts'))).toContain(
     `new Worker(new URL('./worker/worker.js', import.meta.url), { type: 'module',`,

@@ -101,8 +101,8 @@ pub(crate) fn made_of_select(statement: &str) -> Option<String> {
     }
 }
 
-/// A table into which `sql` inserts by the places of its columns, and not by their names: once there
-/// is one column more, it does not run any more.
+/// A table into which `sql` inserts by the places of its columns, and not by their names: once
+/// there is one column more, it does not run any more.
 #[must_use]
 pub fn inserts_by_place(sql: &str) -> Option<&str> {
     let tokens = tokens(sql);

@@ -48,10 +48,10 @@ export interface TidelogPlugin {
 }
 
 /**
- * Has Vite leave Tidelog's workers as they are, and checks with the engine itself, at each build and
- * while you develop, every doctype that a module of the app defines and exports: a migration that
- * does not run or a statement that two devices would answer otherwise ends the build, or is shown
- * over the page.
+ * Has Vite leave Tidelog's workers as they are, and checks with the engine itself, at each build
+ * and while you develop, every doctype that a module of the app defines and exports: a migration
+ * that does not run or a statement that two devices would answer otherwise ends the build, or is
+ * shown over the page.
  *
  * A module that calls `doctype` is run for that, in a process of its own that has the app's
  * configuration and no browser: of one that needs a browser when it is loaded it is warned that it

@@ -67,8 +67,8 @@ impl Tab {
         status.is_none_or(|(_, it)| it.pending == 0)
     }
 
-    /// Whether a server that had lost a document refused it when its core said last how that stands:
-    /// it is asked again after a while.
+    /// Whether a server that had lost a document refused it, as its core said last: it is asked
+    /// again after a while.
     pub(crate) fn lacks_any(&self) -> bool {
         let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
         statuses.any(|(_, it)| {

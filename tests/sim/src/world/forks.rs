@@ -190,15 +190,15 @@ impl World {
         Ok(lost)
     }
 
-    /// Whoever holds such a copy by that release is told so. Tabs of others are too as long as it
-    /// is the newest that the copy was opened by.
+    /// Whoever holds such a copy by that release is told so, or that it could not be opened again
+    /// at all. Tabs of others are too as long as it is the newest that the copy was opened by.
     fn must_be_told(&mut self, Lost { device, doc, release, .. }: Lost) -> Result<(), String> {
         let until_ms = self.now_ms + TOLD_MS + self.token_ms(device, doc);
         let is_told = |world: &Self| {
             let mut tabs = world.devices[device].tabs.values();
             tabs.all(|tab| {
                 let has_lost = tab.release == release && tab.held.contains_key(&doc);
-                !has_lost || tab.is_mismatched(doc)
+                !has_lost || tab.is_mismatched(doc) || tab.is_shut(doc)
             })
         };
         while !is_told(self) {
