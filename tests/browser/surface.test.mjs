@@ -298,7 +298,7 @@ both('a local document of 50,000 mutations opens as fast as one of 500', async (
 });
 
 both('the example of the README works as it stands there', async (stage) => {
-  const [, code] = readFileSync(inRoot('README.md'), 'utf8').match(/```js\n(import [\s\S]*?)```/);
+  const [, code] = readFileSync(inRoot('README.md'), 'utf8').match(/```ts\n(import [\s\S]*?)```/);
   assert.ok(code.split('\n').filter(Boolean).length <= 10, 'ten lines');
   const server = await stage.server();
   const folder = mkdtempSync(path.join(os.tmpdir(), 'tidelog-readme-'));
