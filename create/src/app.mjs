@@ -64,9 +64,11 @@ function dependency(spec, target, cwd) {
   return `file:${path.relative(target, file).replaceAll(path.sep, '/')}`;
 }
 
-/** The texts of a template, by the names that they get. */
-function filesOf(template) {
-  const folder = inPackage('templates', template);
+/** The texts of a template, and of what all have, by the names that they get. */
+const filesOf = (template) => ({ ...filesIn('shared'), ...filesIn(template) });
+
+function filesIn(part) {
+  const folder = inPackage('templates', part);
   const names = readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((it) => it.isFile())
     .map((it) => path.relative(folder, path.join(it.parentPath ?? it.path, it.name)));

@@ -170,13 +170,6 @@ for (const template of TEMPLATES) {
       expect([name, version]).toEqual([name, tried[name]]);
     }
   });
-
-  test(`the list of the template ${template} is that of all templates`, () => {
-    for (const name of ['src/todos.ts', 'src/style.css', '_gitignore']) {
-      const text = (of: string) => readFileSync(inRoot(`create/templates/${of}/${name}`), 'utf8');
-      expect(text(template)).toBe(text('plain'));
-    }
-  });
 }
 
 test('another tidelog may be named: a version as it is, an archive by its way from the app', () => {
