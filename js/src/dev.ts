@@ -9,7 +9,7 @@ export interface DevOptions {
   /**
    * What to do where a migration was edited that the document has seen, here or on its server:
    * `reset` begins it anew, **without what was in it**, on this device, and on the server, which
-   * has to be one that was started with `--dev`; `error` fails with `DoctypeMismatchError`, as
+   * has to be there, and started with `--dev`; `error` fails with `DoctypeMismatchError`, as
    * where nothing is said.
    */
   readonly onMigrationEdited: 'reset' | 'error';
@@ -36,9 +36,10 @@ export async function openAnew<Defined extends Mutations>(
 ): Promise<Database<Defined>> {
   const db = await steps.open().catch(async (error) => {
     if (!(error instanceof DoctypeMismatchError)) throw error;
+    // First there: where that server is none for development, nothing is lost here.
+    if (!(await deleteThere(steps))) throw error;
     console.warn(`tidelog: ${steps.document} begins anew: ${error.message}`);
     await steps.destroy();
-    await deleteThere(steps);
     return steps.open();
   });
   const openedAt = performance.now();
@@ -46,7 +47,7 @@ export async function openAnew<Defined extends Mutations>(
     if (code !== 'doctype-mismatch' || performance.now() > openedAt + EDITED_MS) return;
     stop();
     console.warn(`tidelog: ${steps.document} begins anew on its server: ${message}`);
-    await deleteThere(steps);
+    if (!(await deleteThere(steps))) return;
     // It asks again by itself, only not at once.
     db.disconnect();
     db.connect();
@@ -54,16 +55,18 @@ export async function openAnew<Defined extends Mutations>(
   return db;
 }
 
-/** Where that is not done, the document says so itself as soon as its server is asked for it. */
-async function deleteThere({ document, server }: Steps<Mutations>): Promise<void> {
-  if (server === undefined) return;
+/** Says whether its server, if there is one, does not have the document. */
+async function deleteThere({ document, server }: Steps<Mutations>): Promise<boolean> {
+  if (server === undefined) return true;
   const address = String(server).replace(/^ws/i, 'http').replace(/\/+$/, '');
   const url = `${address}/v1/documents/${encodeURIComponent(document)}`;
-  const failed = (why: unknown): void => {
+  const failed = (why: unknown): boolean => {
     const way = 'start it with --dev, and let the page connect to it over http too';
     console.warn(`tidelog: ${address} has not deleted ${document} (${why}): ${way}`);
+    return false;
   };
-  await fetch(url, { method: 'DELETE' }).then(({ ok, status }) => {
-    if (!ok && status !== 404) failed(status);
-  }, failed);
+  return fetch(url, { method: 'DELETE' }).then(
+    ({ ok, status }) => ok || status === 404 || failed(status),
+    failed,
+  );
 }
