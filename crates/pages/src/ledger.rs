@@ -47,7 +47,7 @@ impl<T> AppendLedger<T> {
     /// Whether what is gathered says anything.
     #[must_use]
     pub fn has_gathered(&self) -> bool {
-        self.draft != Append::to(self.document.clone())
+        !self.draft.is_empty()
     }
 
     /// Does this once all that has been gathered so far is durable.
@@ -81,7 +81,7 @@ impl<T> AppendLedger<T> {
     ///
     /// If an append was gathered and not committed.
     pub fn in_flight_as(&mut self, ticket: Ticket) {
-        assert!(self.draft == Append::to(self.document.clone()), "BUG: an append is left behind");
+        assert!(self.draft.is_empty(), "BUG: an append is left behind");
         self.in_flight_under(ticket);
     }
 

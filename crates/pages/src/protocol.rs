@@ -240,6 +240,28 @@ impl Append {
         }
     }
 
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            document: _,
+            record: None,
+            begin_timeline: None,
+            timeline_id: None,
+            timeline,
+            trim_timeline: None,
+            begin_storage: None,
+            is_anew: false,
+            storage,
+            is_cut: false,
+            take_name: None,
+        } = self
+        else {
+            return false;
+        };
+        timeline.is_empty() && storage.is_empty()
+    }
+
     /// The names of its document, before and in the end: what comes behind it of either builds on
     /// it.
     pub(crate) fn names(&self) -> Vec<DocumentKey> {

@@ -70,17 +70,9 @@ pub const COMPILER_FLAGS: &[&str] = &[
     "-ffp-contract=off",
 ];
 
-/// Run on every new connection.
-pub(crate) const PRAGMAS: &[&str] = &[
-    "pragma foreign_keys = on",
-    "pragma secure_delete = on",
-    "pragma trusted_schema = off",
-    "pragma journal_mode = memory",
-    "pragma synchronous = off",
-    "pragma temp_store = memory",
-    "pragma cache_spill = off",
-    "pragma cell_size_check = on",
-];
+/// Run on every new connection: what no flag can say. Each of them takes as long as a query.
+pub(crate) const PRAGMAS: &[&str] =
+    &["pragma journal_mode = memory", "pragma cache_spill = off", "pragma cell_size_check = on"];
 
 /// Compile options that say how SQLite runs on its host, not what it does: they may differ.
 const HOST_OPTIONS: &[&str] = &[

@@ -232,7 +232,8 @@ pub(crate) fn literal_sizes(sql: &str) -> impl Iterator<Item = usize> {
 
 /// The most of them; 0 if none stands there.
 pub(crate) fn largest_literal(sql: &str) -> usize {
-    literal_sizes(sql).max().unwrap_or(0)
+    // Most schemas have none, and each connection that opens looks at all of its schema.
+    if sql.contains('\'') { literal_sizes(sql).max().unwrap_or(0) } else { 0 }
 }
 
 fn is_word(c: char) -> bool {

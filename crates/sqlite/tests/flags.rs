@@ -39,7 +39,6 @@ fn a_connection_is_set_up_alike_whether_compiled_so_or_told_so() {
         ("secure_delete", 1),
         ("trusted_schema", 0),
         ("synchronous", 0),
-        ("temp_store", 2),
         ("cache_spill", 0),
         ("cell_size_check", 1),
         ("page_size", 4096),
