@@ -288,7 +288,7 @@ impl Swarm {
     pub(crate) fn draw(rng: &mut Rng, seed: u64) -> Self {
         // Most worlds are small: many short runs find more than a few long ones.
         let mut size = Rng::new(seed.rotate_left(48) ^ seed);
-        let actions = [4, 6, 8, 12, 12, 20][size.index(6)];
+        let actions = [4, 6, 8, 10, 12, 16][size.index(6)];
         let devices = [2, 2, 3][size.index(3)];
         let limits = if rng.once_in(3) { Limits::DEFAULT } else { shrunk(rng) };
         let mut troubles = vec![Trouble::TimePasses];
@@ -320,8 +320,8 @@ impl Swarm {
             store_pool_pages: [8, 1024][rng.index(2)],
             way_size_max: [1 << 30, 24 * 1024][rng.index(2)],
             net_ms_max: [3, 80, 400][rng.index(3)],
-            second_document: rng.once_in(5),
-            second_server: rng.once_in(8),
+            second_document: rng.once_in(7),
+            second_server: rng.once_in(10),
             drafts: rng.once_in(2),
             closing: rng.once_in(3),
             destroying: rng.once_in(3),
@@ -450,7 +450,7 @@ impl Swarm {
         }
         if !swarm.history.is_empty() {
             // So that there is something to lose, and to do with what is left.
-            swarm.actions = swarm.actions.max(16);
+            swarm.actions = swarm.actions.max(12);
         }
         if swarm.history.is_empty() {
             swarm.come_back(&mut lives);

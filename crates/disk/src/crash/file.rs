@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::Grown;
-use super::image::{Block, Image, sector_of};
+use super::image::{Block, Image, is_same};
 use crate::{BLOCK_SIZE, DiskError, FlushId, SECTOR_SIZE};
 
 /// In place of the clock: a flush that failed has left the sector clean in the caches. It is as
@@ -67,17 +67,17 @@ impl FileState {
     fn note_sectors(&mut self, clock: u64, start: usize, end: usize) {
         let cuts = Cuts::of(&self.sizes);
         for sector in start / SECTOR_SIZE..end.div_ceil(SECTOR_SIZE) {
-            let content = self.now.sector(sector);
+            let block = self.now.block_of(sector);
             // The same again makes no image that was not there without it.
             let gone = cuts.last_of(sector);
             let last = self.unflushed.get(&sector).and_then(|versions| versions.last());
             let is_new = match last.filter(|(at, _)| *at > gone) {
-                Some((at, block)) => *at == CLEAN || sector_of(block.as_ref(), sector) != content,
-                None if gone > 0 => sector_of(None, sector) != content,
-                None => self.durable.sector(sector) != content,
+                Some((at, last)) => *at == CLEAN || !is_same(sector, last.as_ref(), block),
+                None if gone > 0 => !is_same(sector, None, block),
+                None => !is_same(sector, self.durable.block_of(sector), block),
             };
             if is_new {
-                let block = self.now.block_of(sector).cloned();
+                let block = block.cloned();
                 self.unflushed.entry(sector).or_default().push((clock, block));
             }
         }

@@ -72,11 +72,6 @@ impl Image {
         Ok(())
     }
 
-    /// What a sector holds; zeros behind the end.
-    pub fn sector(&self, sector: usize) -> &[u8] {
-        sector_of(self.block_of(sector), sector)
-    }
-
     /// The block that a sector is in; `None` if that is all zeros.
     pub fn block_of(&self, sector: usize) -> Option<&Block> {
         self.blocks.get(sector * SECTOR_SIZE / BLOCK_SIZE)?.as_ref()
@@ -97,8 +92,18 @@ impl Image {
     }
 }
 
+/// Whether two blocks hold the same in a sector. Rooms of zeros are written all the time: they are
+/// not compared byte for byte.
+pub(super) fn is_same(sector: usize, one: Option<&Block>, other: Option<&Block>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) if Arc::ptr_eq(one, other) => true,
+        _ => sector_of(one, sector) == sector_of(other, sector),
+    }
+}
+
 /// A sector's part of the block that it is in.
-pub(super) fn sector_of(block: Option<&Block>, sector: usize) -> &[u8] {
+fn sector_of(block: Option<&Block>, sector: usize) -> &[u8] {
     let start = sector * SECTOR_SIZE % BLOCK_SIZE;
     &block.map_or(&ZEROS, |block| &**block)[start..start + SECTOR_SIZE]
 }

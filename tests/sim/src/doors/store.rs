@@ -11,7 +11,7 @@ use crate::device::stand_in;
 use crate::swarm::Swarm;
 
 /// Of what becomes durable, one in so many is looked for on the disk.
-const LOOKS_ONE_IN: u32 = 16;
+const LOOKS_ONE_IN: u32 = 32;
 /// Slices of work that a store has left at most since it was asked for something: three followers
 /// that lack all of a large document took 2,500 of the smallest.
 const SLICES_MAX: u32 = 4_000;

@@ -59,7 +59,7 @@ impl WakeDoor {
     /// What is wrong with what the core shows, looked at now and then.
     pub(crate) fn doubt(&mut self, core: &Client) -> Option<String> {
         let is_seen = std::mem::replace(&mut self.is_seen, true);
-        let is_due = !is_seen && self.steps_count.is_multiple_of(2 * LOOKED_AT_ONCE_IN);
+        let is_due = !is_seen && self.steps_count.is_multiple_of(4 * LOOKED_AT_ONCE_IN);
         is_due.then(|| core.doubt()).flatten()
     }
 
