@@ -643,7 +643,7 @@ impl World {
 
     /// The same of what has to be open. What waits for a verdict of a document that is the server's
     /// by now, and that nobody knows to be, waits until it is handed over once more.
-    fn settle_opens(&mut self, when: &str) -> Result<(), String> {
+    pub(super) fn settle_opens(&mut self, when: &str) -> Result<(), String> {
         let deadline = self.now_ms + SETTLE_MS;
         let opens = |device: &Device| {
             let mut tabs = device.tabs.values();

@@ -123,6 +123,9 @@ impl World {
         if self.forked.is_empty() {
             return Ok(());
         }
+        // What was handed over while its device failed may be held without its server.
+        (0..self.devices.len()).for_each(|device| self.open_all(device));
+        self.settle_opens("when releases were to be joined")?;
         self.connect_all();
         self.pass(ASKED_AGAIN_MS)?;
         let lost = loop {
@@ -246,7 +249,8 @@ impl World {
             for doc in self.docs.of(device) {
                 let is_lost = lost.iter().any(|lost| (lost.device, lost.doc) == (device, doc));
                 let holder = self.holders(device, doc).first().copied();
-                if let Some(tab) = holder.filter(|_| !is_lost && self.host_of(doc).is_some()) {
+                let is_followed = self.host_of(doc).is_some() && self.names_server(device, doc);
+                if let Some(tab) = holder.filter(|_| !is_lost && is_followed) {
                     self.wish_in((device, tab), doc, "bump", 0);
                     names.push(format!("m{}", self.last_name));
                 }
@@ -262,6 +266,13 @@ impl World {
             self.next_event()?;
         }
         Ok(true)
+    }
+
+    /// Whether a tab of a device holds a document with its server, which none may for the rest.
+    fn names_server(&self, device: usize, doc: Doc) -> bool {
+        let is_the_servers = self.docs.spec(doc).host.is_some();
+        let mut tabs = self.devices[device].tabs.values();
+        tabs.any(|tab| tab.held.contains_key(&doc) && (is_the_servers || !tab.holds_locally(doc)))
     }
 
     /// What such a device has issued is there, also after a power cut.
