@@ -476,6 +476,8 @@ export class Database<Defined extends Mutations = Mutations> {
     if (news.type === 'status') {
       this.#journal = news.memo.head?.journal;
       this.#setStatus(news.status);
+    } else if (news.type === 'closeWanted') {
+      this.close().catch(() => {});
     } else if (!this.#closed) {
       // What comes behind `close` is left to the next `open`: the core, which has closed the
       // handle, takes no word any more that it was handled.

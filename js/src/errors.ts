@@ -358,6 +358,20 @@ export class EngineError extends TidelogError {
   }
 }
 
+/**
+ * The document is open in a tab, or is being handed over to its server. It was not deleted.
+ *
+ * What to do: close it, in every tab, or `destroy` it `{ everywhere: true }`; where that was asked,
+ * a tab did not answer: it may be asleep.
+ *
+ * Outcome: none.
+ */
+export class DocumentInUseError extends TidelogError {
+  override get code(): 'document-in-use' {
+    return 'document-in-use';
+  }
+}
+
 /** The answer is here, and could not be made into what the caller wants of it. */
 export function noRoomFor(error: unknown): TidelogError {
   if (error instanceof TidelogError) return error;
@@ -397,6 +411,7 @@ export const ERROR_CLASSES: readonly ErrorClass[] = [
   NewerFormatError,
   InvalidOptionError,
   EngineError,
+  DocumentInUseError,
 ];
 
 /** Reads a `CallFailure`. */

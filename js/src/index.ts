@@ -28,6 +28,7 @@ export {
   DoctypeMismatchError,
   DocumentClosedError,
   DocumentExistsError,
+  DocumentInUseError,
   DocumentMissingError,
   DocumentReplacedError,
   EngineError,

@@ -88,6 +88,7 @@ export interface ToCore {
     readonly document: string;
     readonly user: string;
     readonly force: boolean;
+    readonly everywhere: boolean;
   };
   setConnected: { readonly handle: number; readonly word: number };
   listenRejections: { readonly handle: number };
@@ -169,11 +170,12 @@ const REQUESTS: Pick<Encoders, Request> = {
 /** What follows the kind; in the order of `ToCore`'s variants, without the first, `Ask`. */
 const OTHERS: Omit<Encoders, Request> = {
   giveUp: (w, { call }) => w.u32(call),
-  destroy(w, { call, document, user, force }) {
+  destroy(w, { call, document, user, force, everywhere }) {
     w.u32(call);
     w.text(document);
     w.text(user);
     w.u8(force);
+    w.u8(everywhere);
   },
   setConnected(w, { handle, word }) {
     w.u32(handle);
@@ -247,7 +249,9 @@ export type News =
       readonly reason: string;
       readonly lsn: number;
     }
-  | { readonly type: 'tokenWanted' };
+  | { readonly type: 'tokenWanted' }
+  /** Another tab deletes the document everywhere. */
+  | { readonly type: 'closeWanted' };
 
 /** Where {@link readFromCore} takes what it reads. */
 export interface Listener {
@@ -283,6 +287,7 @@ const NEWS: readonly NewsDecoder[] = [
     lsn: r.u64(),
   }),
   () => ({ type: 'tokenWanted' }),
+  () => ({ type: 'closeWanted' }),
 ];
 
 /** Hands each message of a list to `listener`, in order. */

@@ -30,10 +30,13 @@ export interface DestroyOptions extends WorkerUrls {
   readonly user?: string | undefined;
   /** Also with mutations pending, which are lost then. */
   readonly force?: boolean | undefined;
+  /** Closes the document in all tabs first, in this one too. */
+  readonly everywhere?: boolean | undefined;
 }
 
 /** All options, of either call: who destroys what was opened may give the same ones. */
-const OPTIONS = /^(document|server|token|user|dev|force|(worker|coreWasm|pageServerWasm)Url)$/;
+const OPTIONS =
+  /^(document|server|token|user|dev|force|everywhere|(worker|coreWasm|pageServerWasm)Url)$/;
 
 /** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
@@ -74,7 +77,7 @@ export function open<const Defined extends Mutations>(
   const { dev, document, server, ...rest } = Object(options) as OpenOptions;
   const once = () => openOnce(doctype, options);
   if (dev?.onMigrationEdited !== 'reset') return once();
-  const whose = { ...rest, token: undefined, force: true };
+  const whose = { ...rest, token: undefined, force: true, everywhere: true };
   return openAnew({ document, server, open: once, destroy: () => destroy(document, whose) });
 }
 
@@ -108,7 +111,9 @@ function openOnce<Defined extends Mutations>(
 
 /**
  * Deletes the local copy of a document. Refuses with `PendingError` while mutations are pending,
- * and where it cannot be read with the reason for that, unless `force` is set.
+ * and where it cannot be read with the reason for that, unless `force` is set; and with
+ * `DocumentInUseError` where a tab has it open, unless `everywhere` is: then all tabs close it
+ * first, for which they have five seconds.
  *
  * @example
  * ```ts
@@ -124,11 +129,12 @@ function openOnce<Defined extends Mutations>(
  */
 export function destroy(document: string, options: DestroyOptions = {}): Promise<void> {
   return new Promise((resolve, reject) => {
-    const { user = '', force = false, ...urls } = checkOptions(options);
+    const { user = '', force, everywhere, ...urls } = checkOptions(options);
     const message = {
       document: checkText('document', document),
       user: checkText('user', user),
       force: force === true,
+      everywhere: everywhere === true,
     };
     connectionTo(urls).call('destroy', message, (answer) => {
       if (answer.type === 'failed') reject(answer.error);

@@ -92,7 +92,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['sync', { call, handle }],
     ['export', { call, handle }],
     ['close', { call, handle }],
-    ['destroy', { call, document: 'd', user: '', force: true }],
+    ['destroy', { call, document: 'd', user: '', force: true, everywhere: false }],
     ['setConnected', { handle, word: 3 }],
     ['listenRejections', { handle }],
     ['rejectionHandled', { handle, id: new Uint8Array(16).fill(9) }],
@@ -183,6 +183,7 @@ test('what the core tells is read as Rust wrote it', () => {
       lsn: 16,
     },
     { type: 'tokenWanted' },
+    { type: 'closeWanted' },
   ]);
 });
 

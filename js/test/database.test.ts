@@ -319,6 +319,18 @@ test('who listens to releases is told of a newer one, now and later', async () =
   expect(heard).toEqual(['newer-elsewhere', 'late newer-elsewhere']);
 });
 
+test('a document that another tab deletes everywhere is closed, and says so', async () => {
+  const db = answeredBy({ type: 'done' });
+  const live = db.live('select 1');
+  const errors: unknown[] = [];
+  live.subscribe((_rows, error) => errors.push(error));
+  told.news({ type: 'closeWanted' });
+  told.news({ type: 'closeWanted' });
+  await expect(db.query('select 1')).rejects.toThrow(DocumentClosedError);
+  expect(errors).toEqual([expect.any(DocumentClosedError)]);
+  await db.close();
+});
+
 test('a rejection that comes behind close() is left to the next open', async () => {
   const db = answeredBy({ type: 'done' });
   said = [];

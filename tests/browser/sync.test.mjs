@@ -337,6 +337,27 @@ both('destroy refuses while mutations are pending, unless it is forced', async (
   assert.deepEqual(await rowsIn(tab, 'select id from item'), []);
 });
 
+both('a document that other tabs have open is deleted everywhere', async (stage) => {
+  const { document } = stage;
+  const [tab, other] = [await stage.tab(), await stage.tab()];
+  for (const page of [tab, other]) await openIn(page, 'list', { document });
+  await mutateIn(tab, 'add', { id: 'a', title: 'old' });
+  const destroy = (settings) =>
+    tab.evaluate(
+      async ([document, settings]) =>
+        (await outcome(tidelog.destroy(document, settings))).error ?? null,
+      [document, settings],
+    );
+  assert.equal((await destroy({}))?.name, 'DocumentInUseError');
+  assert.equal(await destroy({ everywhere: true }), null);
+  for (const page of [tab, other]) {
+    const { error } = await page.evaluate(() => outcome(kept.db.query('select 1')));
+    assert.equal(error.name, 'DocumentClosedError');
+    await openIn(page, 'list', { document });
+    assert.deepEqual(await rowsIn(page, 'select id from item'), []);
+  }
+});
+
 both('a server that lost its data changes nothing here, and says so', async (stage) => {
   const { server, options } = await stage.synced();
   const tab = await stage.tab();

@@ -166,7 +166,13 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Ask { call, handle, request: Request::Sync },
         ToCore::Ask { call, handle, request: Request::Export },
         ToCore::Ask { call, handle, request: Request::Close },
-        ToCore::Destroy { call, document: "d".to_owned(), user: String::new(), force: true },
+        ToCore::Destroy {
+            call,
+            document: "d".to_owned(),
+            user: String::new(),
+            force: true,
+            everywhere: false,
+        },
         ToCore::SetConnected { handle, word: 3 },
         ToCore::ListenRejections { handle },
         ToCore::RejectionHandled { handle, id: CallId([9; 16]) },
@@ -207,6 +213,7 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
             lsn: 16,
         },
         FromCore::TokenWanted { handle },
+        FromCore::CloseWanted { handle },
     ];
     check("fromCore", &codec::encode(&messages));
 }

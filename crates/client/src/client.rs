@@ -1,8 +1,11 @@
 //! The whole browser side as one state machine.
 
+use std::collections::BTreeSet;
+
 use tidelog_document::FoundRight;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
 use tidelog_sync::{ToRoom, ToServer};
+use tidelog_types::limits::CALL_SETTLES_MS;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, Outcome, SortedMap};
 
@@ -39,12 +42,24 @@ pub struct Client {
     at_work: AtWork,
 }
 
+/// Milliseconds for which tabs may take to close a document that is to be deleted everywhere: half
+/// of what a call may take, so that its caller is told who did not.
+const CLOSED_MS: u64 = CALL_SETTLES_MS / 2;
+
 /// A local copy that somebody wants gone.
 struct Destroy {
     tab: TabId,
     call: Call,
     key: DocumentKey,
     stage: DestroyStage,
+    /// Until when whoever has it open may close it, and who was told to; absent where nobody is to
+    /// be told.
+    closing: Option<Closing>,
+}
+
+struct Closing {
+    until_ms: u64,
+    told: BTreeSet<(TabId, Handle)>,
 }
 
 enum DestroyStage {
@@ -256,7 +271,7 @@ impl Client {
                     document.give_up(tab, call);
                 }
             }
-            ToCore::Destroy { call, document, user, force } => {
+            ToCore::Destroy { call, document, user, force, everywhere } => {
                 match DocumentKey::new(&document, &user) {
                     Ok(key) => {
                         if let Some(failure) = &self.store.failure {
@@ -264,7 +279,10 @@ impl Client {
                             return out.tell(tab, FromCore::Failed { call, failure });
                         }
                         let stage = DestroyStage::Asked { force };
-                        self.destroying.push(Destroy { tab, call, key, stage });
+                        let until_ms = self.now_ms + CLOSED_MS;
+                        let closing =
+                            everywhere.then(|| Closing { until_ms, told: BTreeSet::new() });
+                        self.destroying.push(Destroy { tab, call, key, stage, closing });
                     }
                     Err(error) => {
                         let failure = CallFailure::invalid(error.to_string());
@@ -449,20 +467,41 @@ impl Client {
                 // There is none yet, or another call has just destroyed it.
                 let document = self.ensure(&destroy.key, out);
                 if document.is_loaded() {
-                    if let Some(failure) = refusal_to_destroy(document, force) {
-                        out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
-                        continue;
-                    }
+                    let refusal = refusal_to_destroy(document, force);
                     // Whoever waits for it is answered first.
-                    if document.is_idle() {
-                        let ticket = self.store.destroy(destroy.key.clone(), out);
-                        destroy.stage = DestroyStage::Told(ticket);
-                        self.documents.remove(&destroy.key);
+                    let is_idle = document.is_idle();
+                    match refusal {
+                        Some(failure) if !self.waits_to_be_closed(&mut destroy, &failure, out) => {
+                            out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
+                            continue;
+                        }
+                        None if is_idle => {
+                            let ticket = self.store.destroy(destroy.key.clone(), out);
+                            destroy.stage = DestroyStage::Told(ticket);
+                            self.documents.remove(&destroy.key);
+                        }
+                        _ => {}
                     }
                 }
             }
             self.destroying.push(destroy);
         }
+    }
+
+    /// Whether whoever has the document in use is told to close it, and may still do so.
+    fn waits_to_be_closed(
+        &self,
+        destroy: &mut Destroy,
+        refusal: &CallFailure,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(closing) = &mut destroy.closing else { return false };
+        if refusal.code != ErrorCode::DocumentInUse || self.now_ms >= closing.until_ms {
+            return false;
+        }
+        self.documents[&destroy.key].want_closed(&mut closing.told, out);
+        out.wake_at(closing.until_ms);
+        true
     }
 
     fn destroyed(&mut self, durable: Ticket, out: &mut Outbox) {
@@ -706,9 +745,10 @@ fn refusal_to_destroy(document: &Document, force: bool) -> Option<CallFailure> {
         // That takes as long as the line needs, and nobody may wait for either any more.
         "the document is being handed over to its server: try again once that has ended"
     } else if document.is_in_use() {
-        "the document is open: close it in every tab before it is destroyed"
+        "the document is open: close it in every tab before it is destroyed, or destroy it \
+         { everywhere: true }"
     } else {
         return None;
     };
-    Some(CallFailure::new(ErrorCode::InvalidOption, why))
+    Some(CallFailure::new(ErrorCode::DocumentInUse, why))
 }

@@ -46,6 +46,8 @@ pub enum ToCore {
         user: String,
         /// Also with mutations pending.
         force: bool,
+        /// All tabs that have it open are told to close it first, and waited for a while.
+        everywhere: bool,
     },
     /// Stay away from the server, or go back to it. Holds for the document in all tabs. Not
     /// answered.
@@ -280,6 +282,11 @@ pub enum FromCore {
     },
     /// The server wants to know who this is.
     TokenWanted {
+        /// Which document.
+        handle: Handle,
+    },
+    /// A tab deletes the copy in all tabs: the document is to be closed. Said once.
+    CloseWanted {
         /// Which document.
         handle: Handle,
     },

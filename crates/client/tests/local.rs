@@ -1,11 +1,11 @@
 //! A local document: this device decides.
 
 use tidelog_client::{
-    Again, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, ToCore,
+    Again, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, TabId, ToCore,
 };
 use tidelog_pages::StoreRequest;
 use tidelog_testing::client::*;
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{CALL_SETTLES_MS, Limits};
 use tidelog_types::{BudgetLimits, ErrorCode, UnservedKind};
 
 #[test]
@@ -197,7 +197,7 @@ fn a_destroyed_document_begins_anew() {
     device.open(&todos());
     add(&mut device, "milk");
     let refused = device.destroy(true);
-    assert_eq!(device.code(refused), ErrorCode::InvalidOption, "a tab holds it");
+    assert_eq!(device.code(refused), ErrorCode::DocumentInUse, "a tab holds it");
     device.close(TAB);
     let destroyed = device.destroy(false);
     assert!(matches!(device.answer(destroyed), FromCore::Done { .. }));
@@ -206,6 +206,46 @@ fn a_destroyed_document_begins_anew() {
     device.cut_power();
     device.open(&todos());
     assert_eq!(device.query("select count(*) from todo"), [[integer(0)]]);
+}
+
+/// Goal: who begins anew need not look for all tabs. Method: two tabs have the document open; one
+/// closes it as soon as it is told to, the other one after a while; a third opens it meanwhile.
+#[test]
+fn a_document_is_destroyed_everywhere_once_all_tabs_have_closed_it() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    let opened = device.start_open(OTHER_TAB, None, &todos());
+    device.opened(opened);
+    device.told.clear();
+    let destroyed = device.destroy_everywhere();
+    let asked = |device: &Device| -> Vec<TabId> {
+        let wanted = |it: &&(TabId, FromCore)| matches!(it.1, FromCore::CloseWanted { .. });
+        device.told.iter().filter(wanted).map(|(tab, _)| *tab).collect()
+    };
+    assert_eq!(asked(&device), [TAB, OTHER_TAB], "each once");
+    device.close(TAB);
+    device.pass(CALL_SETTLES_MS / 4);
+    assert!(device.answers(destroyed).is_empty(), "a tab holds it still");
+    assert_eq!(asked(&device).len(), 2, "nobody is told twice");
+    device.close(OTHER_TAB);
+    assert!(matches!(device.answer(destroyed), FromCore::Done { .. }));
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(0)]]);
+}
+
+#[test]
+fn who_does_not_close_a_document_that_is_destroyed_everywhere_keeps_it() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    let destroyed = device.destroy_everywhere();
+    device.pass(CALL_SETTLES_MS / 2);
+    assert_eq!(device.code(destroyed), ErrorCode::DocumentInUse);
+    device.close(TAB);
+    device.pass(CALL_SETTLES_MS);
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(1)]], "it was given up");
 }
 
 #[test]

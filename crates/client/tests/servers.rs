@@ -178,7 +178,8 @@ fn a_document_is_forgotten_as_soon_as_its_deletion_is_refused() {
     core.reply(StoreReply::Durable { ticket });
     let close = ToCore::Ask { call: Call(5), handle: HANDLE, request: Request::Close };
     let (document, user) = ("list".to_owned(), String::new());
-    let destroy = ToCore::Destroy { call: Call(6), document, user, force: false };
+    let destroy =
+        ToCore::Destroy { call: Call(6), document, user, force: false, everywhere: false };
     core.step(Input::FromTab { tab: TAB, messages: vec![close, destroy] });
     assert!(core.is_done(Call(5)));
     assert!(core.has_failed(Call(6)));

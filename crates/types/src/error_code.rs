@@ -53,6 +53,8 @@ pub enum ErrorCode {
     InvalidOption,
     /// The engine stopped or could not be started.
     Engine,
+    /// A tab has the document open, or it is being handed over.
+    DocumentInUse,
 }
 
 /// What helps against an error. Nowhere else is decided whether trying again can.
@@ -93,7 +95,8 @@ impl ErrorCode {
             | Self::DocumentClosed
             | Self::NewerFormat
             | Self::InvalidOption
-            | Self::Engine => Remedy::Mend,
+            | Self::Engine
+            | Self::DocumentInUse => Remedy::Mend,
         }
     }
 }

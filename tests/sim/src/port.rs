@@ -312,9 +312,10 @@ fn call_of(message: &FromCore) -> Option<Call> {
         | FromCore::Exported { call, .. }
         | FromCore::Done { call }
         | FromCore::HandingOver { call } => Some(*call),
-        FromCore::Status { .. } | FromCore::RejectionNews { .. } | FromCore::TokenWanted { .. } => {
-            None
-        }
+        FromCore::Status { .. }
+        | FromCore::RejectionNews { .. }
+        | FromCore::TokenWanted { .. }
+        | FromCore::CloseWanted { .. } => None,
     }
 }
 
@@ -334,9 +335,10 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
         FromCore::Exported { call, .. } => (*call, Answer::Exported),
         FromCore::Done { call } => (*call, Answer::Done),
         FromCore::HandingOver { call } => (*call, Answer::HandingOver),
-        FromCore::Status { .. } | FromCore::RejectionNews { .. } | FromCore::TokenWanted { .. } => {
-            return None;
-        }
+        FromCore::Status { .. }
+        | FromCore::RejectionNews { .. }
+        | FromCore::TokenWanted { .. }
+        | FromCore::CloseWanted { .. } => return None,
     })
 }
 
@@ -349,6 +351,7 @@ fn news_of(core: u32, message: &FromCore) -> Input {
         }
         FromCore::RejectionNews { handle, .. } => (handle, json!({ "type": "rejection" })),
         FromCore::TokenWanted { handle } => (handle, json!({ "type": "tokenWanted" })),
+        FromCore::CloseWanted { handle } => (handle, json!({ "type": "closeWanted" })),
         _ => unreachable!("BUG: the answer to a call"),
     };
     Input::News { core, handle: handle.0, news }
@@ -437,7 +440,7 @@ fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCor
 }
 
 /// Codes that travel to the tab and back, by the names that they have there.
-const CODES: [(ErrorCode, &str); 14] = [
+const CODES: [(ErrorCode, &str); 15] = [
     (ErrorCode::Rejected, "rejected"),
     (ErrorCode::ServerUnreachable, "server-unreachable"),
     (ErrorCode::Pending, "pending"),
@@ -446,6 +449,7 @@ const CODES: [(ErrorCode, &str); 14] = [
     (ErrorCode::Storage, "storage"),
     (ErrorCode::DocumentClosed, "document-closed"),
     (ErrorCode::InvalidOption, "invalid-option"),
+    (ErrorCode::DocumentInUse, "document-in-use"),
     (ErrorCode::DocumentExists, "document-exists"),
     (ErrorCode::DocumentReplaced, "document-replaced"),
     (ErrorCode::DoctypeMismatch, "doctype-mismatch"),

@@ -355,10 +355,16 @@ impl Tab {
         format!("the token of {}", self.id_prefix)
     }
 
-    pub(crate) fn destroy(&mut self, docs: &Docs, doc: Doc, force: bool, now_ms: u64) -> ToCore {
+    pub(crate) fn destroy(
+        &mut self,
+        docs: &Docs,
+        doc: Doc,
+        (force, everywhere): (bool, bool),
+        now_ms: u64,
+    ) -> ToCore {
         let call = self.next_call();
         let DocumentKey { document, user } = docs.spec(doc).key.clone();
-        let destroy = ToCore::Destroy { call, document, user, force };
+        let destroy = ToCore::Destroy { call, document, user, force, everywhere };
         self.ask(call, destroy, now_ms, BTreeSet::new())
     }
 

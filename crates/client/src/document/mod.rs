@@ -46,7 +46,7 @@ use watches::Watches;
 
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, Handle, Memo, Request, Status};
+use crate::protocol::{Call, CallFailure, FromCore, Handle, Memo, Request, Status};
 use crate::rng::Rng;
 use crate::server_link::ServerLink;
 use crate::settings::ClientSettings;
@@ -308,6 +308,15 @@ impl Document {
             };
         }
         !holders.is_empty()
+    }
+
+    /// Whoever has it open is told to close it, but for those that were told.
+    pub(crate) fn want_closed(&self, told: &mut BTreeSet<(TabId, Handle)>, out: &mut Outbox) {
+        for (tab, handle) in self.handles.keys().copied() {
+            if told.insert((tab, handle)) {
+                out.tell(tab, FromCore::CloseWanted { handle });
+            }
+        }
     }
 
     /// Mutations without a verdict.

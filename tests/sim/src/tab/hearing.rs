@@ -191,6 +191,12 @@ impl Tab {
                 let token = is_here.then(|| self.token());
                 heard.answers.push(ToCore::Token { handle, token });
             }
+            FromCore::CloseWanted { handle } => {
+                let doc = self.docs.get(&handle).copied();
+                let is_held = |doc: &Doc| self.held.get(doc) == Some(&handle);
+                let messages = doc.filter(is_held).and_then(|doc| self.close(doc, now_ms));
+                heard.answers.extend(messages.into_iter().flatten());
+            }
         }
         Ok(heard)
     }
@@ -351,7 +357,7 @@ impl Tab {
             ToCore::Ask { handle, request, .. } => (*handle, request),
             message => {
                 let is_forced = matches!(message, ToCore::Destroy { force: true, .. });
-                let held = failure.code == ErrorCode::InvalidOption
+                let held = failure.code == ErrorCode::DocumentInUse
                     || failure.code == ErrorCode::Pending && !is_forced;
                 // A store that is well deletes whatever it has.
                 let is_unserved = asked.at_ms <= unserved_ms;

@@ -244,7 +244,7 @@ impl Core {
     /// The first tab destroys a document, whatever is pending.
     pub fn destroy(&mut self, call: Call, document: &str) {
         let (document, user) = (document.to_owned(), String::new());
-        self.say(ToCore::Destroy { call, document, user, force: true });
+        self.say(ToCore::Destroy { call, document, user, force: true, everywhere: false });
     }
 
     pub fn last_destroy(&self) -> Ticket {
