@@ -15,11 +15,10 @@ export interface DevOptions {
   readonly onMigrationEdited: 'reset' | 'error';
 }
 
-/**
- * Milliseconds behind an open in which the server's word of another doctype is taken for an edited
- * migration. Later it is the page that is old.
- */
-const EDITED_MS = 10_000;
+/** Milliseconds in which a server says whether it takes the app's doctype; it may be away. */
+const TAKES_MS = 3_000;
+/** Milliseconds in which a server answers. */
+const ANSWER_MS = 5_000;
 
 /** What {@link openAnew} does, and does again. */
 interface Steps<Defined extends Mutations> {
@@ -27,46 +26,108 @@ interface Steps<Defined extends Mutations> {
   /** Absent for a local document. */
   readonly server: string | URL | undefined;
   open(): Promise<Database<Defined>>;
+  /** Closes the document in all tabs, and deletes what is here of it. */
   destroy(): Promise<void>;
+}
+
+/** What came of an open: the document, or which copy has seen a migration that was edited. */
+interface Opened<Defined extends Mutations> {
+  readonly db?: Database<Defined>;
+  readonly edited?: 'here' | 'there';
+  readonly error?: DoctypeMismatchError;
 }
 
 /** Opens a document; first begins it anew where a migration was edited. */
 export async function openAnew<Defined extends Mutations>(
   steps: Steps<Defined>,
 ): Promise<Database<Defined>> {
-  const db = await steps.open().catch(async (error) => {
-    if (!(error instanceof DoctypeMismatchError)) throw error;
-    // First there: where that server is none for development, nothing is lost here.
-    if (!(await deleteThere(steps))) throw error;
-    console.warn(`tidelog: ${steps.document} begins anew: ${error.message}`);
-    await steps.destroy();
-    return steps.open();
+  const { db, edited } = await tryToOpen(steps);
+  if (db && !edited) return db;
+  // Of two tabs, or components, one begins it anew, and the other one finds that done.
+  const name = `tidelog-begin-anew ${steps.document}`;
+  return navigator.locks.request(name, async () => {
+    let opened = await tryToOpen(steps);
+    // What its server has may be of this release already.
+    if (opened.edited === 'here') opened = await beginAnew(steps, opened, 'GET');
+    if (opened.edited === 'there') opened = await beginAnew(steps, opened, 'DELETE');
+    if (opened.db) return opened.db;
+    throw opened.error;
   });
-  const openedAt = performance.now();
-  const stop = db.on('error', async ({ code, message }) => {
-    if (code !== 'doctype-mismatch' || performance.now() > openedAt + EDITED_MS) return;
-    stop();
-    console.warn(`tidelog: ${steps.document} begins anew on its server: ${message}`);
-    if (!(await deleteThere(steps))) return;
-    // It asks again by itself, only not at once.
-    db.disconnect();
-    db.connect();
-  });
-  return db;
 }
 
-/** Says whether its server, if there is one, does not have the document. */
-async function deleteThere({ document, server }: Steps<Mutations>): Promise<boolean> {
+async function tryToOpen<Defined extends Mutations>(
+  steps: Steps<Defined>,
+): Promise<Opened<Defined>> {
+  let db: Database<Defined> | undefined;
+  try {
+    db = await steps.open();
+    if (steps.server !== undefined) await isTaken(db);
+    return { db };
+  } catch (error) {
+    const isEdited =
+      error instanceof DoctypeMismatchError && /migration \d+ of/.test(error.message);
+    if (isEdited) return db ? { db, error, edited: 'there' } : { error, edited: 'here' };
+    if (db) return { db };
+    throw error;
+  }
+}
+
+/** Waits until the server has taken the doctype, or is not there; fails if it has another one. */
+async function isTaken(db: Database<Mutations>): Promise<void> {
+  const away = new AbortController();
+  const { signal } = away;
+  const timer = setTimeout(() => away.abort(), TAKES_MS);
+  const stop = db.on('status', ({ connection }) => {
+    if (connection === 'offline') away.abort();
+  });
+  await db.sync({ signal }).catch((error) => {
+    if (error instanceof DoctypeMismatchError) throw error;
+  });
+  clearTimeout(timer);
+  stop();
+}
+
+/** Lets go of what is here, unless its server is none for development, or is away. */
+async function beginAnew<Defined extends Mutations>(
+  steps: Steps<Defined>,
+  opened: Opened<Defined>,
+  method: 'GET' | 'DELETE',
+): Promise<Opened<Defined>> {
+  const { document } = steps;
+  if (!(await isAllowed(steps, method))) return opened;
+  const where = method === 'DELETE' ? 'here and on its server' : 'here';
+  console.warn(`tidelog: ${document} begins anew ${where}: ${opened.error?.message}`);
+  await steps.destroy();
+  return tryToOpen(steps);
+}
+
+/** Says whether its server, if there is one, lets everybody ask that of the document. */
+async function isAllowed(
+  { document, server }: Steps<Mutations>,
+  method: 'GET' | 'DELETE',
+): Promise<boolean> {
   if (server === undefined) return true;
   const address = String(server).replace(/^ws/i, 'http').replace(/\/+$/, '');
   const url = `${address}/v1/documents/${encodeURIComponent(document)}`;
-  const failed = (why: unknown): boolean => {
+  try {
+    const answer = await fetch(url, { method, signal: AbortSignal.timeout(ANSWER_MS) });
+    // Whoever stands before the server may say the same of what it does not know.
+    const text = await answer.text();
+    const isMissing = answer.status === 404 && text === 'no such document\n';
+    const isDone = method === 'DELETE' ? answer.status === 204 : isDescription(text, document);
+    if (isMissing || isDone) return true;
+    throw new Error(`${answer.status}`);
+  } catch (why) {
     const way = 'start it with --dev, and let the page connect to it over http too';
-    console.warn(`tidelog: ${address} has not deleted ${document} (${why}): ${way}`);
+    console.warn(`tidelog: ${address} does not let ${document} begin anew (${why}): ${way}`);
     return false;
-  };
-  return fetch(url, { method: 'DELETE' }).then(
-    ({ ok, status }) => ok || status === 404 || failed(status),
-    failed,
-  );
+  }
+}
+
+function isDescription(text: string, document: string): boolean {
+  try {
+    return JSON.parse(text).document === document;
+  } catch {
+    return false;
+  }
 }

@@ -1,59 +1,170 @@
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { openAnew } from '../src/dev.js';
-import { DoctypeMismatchError } from '../src/errors.js';
+import { DoctypeMismatchError, EngineError, type TidelogError } from '../src/errors.js';
+
+let asked: string[] = [];
+/** What else is done, one behind the other. */
+let turns = Promise.resolve();
+
+beforeEach(() => {
+  asked = [];
+  turns = Promise.resolve();
+  vi.spyOn(console, 'warn').mockImplementation(() => {});
+  const request = (_name: string, work: () => Promise<unknown>): Promise<unknown> => {
+    const done = turns.then(work);
+    turns = done.then(
+      () => {},
+      () => {},
+    );
+    return done;
+  };
+  vi.stubGlobal('navigator', { locks: { request } });
+});
 
 afterEach(() => {
+  vi.useRealTimers();
   vi.unstubAllGlobals();
   vi.restoreAllMocks();
 });
 
-const MISMATCH = new DoctypeMismatchError('migration 1 was edited');
+const MISMATCH = new DoctypeMismatchError('migration 1 of list was edited');
+const DOCUMENT = 'a/b';
+const MISSING = { status: 404, text: 'no such document\n' };
+const THERE = { status: 200, text: JSON.stringify({ document: DOCUMENT }) };
+const DELETED = { status: 204, text: '' };
 
-/** Opens a document whose migration was edited. Says what was done, and what came of it. */
-async function openEdited(server: string | undefined, answer: () => Promise<unknown>) {
-  vi.spyOn(console, 'warn').mockImplementation(() => {});
-  const done: string[] = [];
-  vi.stubGlobal('fetch', (url: string) => {
-    done.push(`delete ${url}`);
-    return answer();
-  });
-  const db = { on: () => () => {} };
-  const steps = {
-    document: 'a/b',
-    server,
-    open: async () => {
-      done.push('open');
-      if (done.filter((it) => it === 'open').length === 1) throw MISMATCH;
-      return db as never;
-    },
-    destroy: async () => {
-      done.push('destroy');
-    },
+/**
+ * A document of which the copies here and at the server have seen another migration, or have not.
+ */
+function device(copies: { here?: TidelogError; there?: TidelogError }) {
+  const left = { ...copies };
+  const open = async () => {
+    asked.push('open');
+    if (left.here) throw left.here;
+    return {
+      on: () => () => {},
+      sync: async () => {
+        if (left.there) throw left.there;
+      },
+    } as never;
   };
-  const came = await openAnew(steps).catch((error) => error);
-  return { done, isOpen: came === db, error: came === db ? undefined : came };
+  const destroy = async (): Promise<void> => {
+    asked.push('destroy');
+    delete left.here;
+  };
+  const answer = ({ method }: { method: string }) => {
+    if (method === 'DELETE') delete left.there;
+    return method === 'DELETE' ? DELETED : THERE;
+  };
+  return { left, open, destroy, answer };
 }
 
-const THERE = 'delete http://localhost:1/v1/documents/a%2Fb';
+type Answer = (init: { method: string }) => { status: number; text: string };
 
-test.each([
-  { ok: true, status: 200 },
-  { ok: false, status: 404 },
-])('a document begins anew on its server, and then here: $status', async (answer) => {
-  const { done, isOpen } = await openEdited('ws://localhost:1/', async () => answer);
-  expect(done).toEqual(['open', THERE, 'destroy', 'open']);
-  expect(isOpen).toBe(true);
+function answers(answer: Answer): void {
+  vi.stubGlobal('fetch', async (url: string, init: { method: string }) => {
+    asked.push(`${init.method} ${url}`);
+    const { status, text } = answer(init);
+    return { status, text: async () => text };
+  });
+}
+
+const SERVER = 'ws://localhost:1/';
+const URL_THERE = 'http://localhost:1/v1/documents/a%2Fb';
+
+function openIt(it: ReturnType<typeof device>, server: string | undefined = SERVER) {
+  const { open, destroy } = it;
+  return openAnew({ document: DOCUMENT, server, open, destroy });
+}
+
+test('what was not edited is opened, and that is all', async () => {
+  await openIt(device({}));
+  expect(asked).toEqual(['open']);
+});
+
+test('a copy that has seen another migration begins anew, and what its server has is kept', async () => {
+  const it = device({ here: MISMATCH });
+  answers(it.answer);
+  await openIt(it);
+  expect(asked).toEqual(['open', 'open', `GET ${URL_THERE}`, 'destroy', 'open']);
+});
+
+test('so does what its server has, where that has seen it too', async () => {
+  const it = device({ here: MISMATCH, there: MISMATCH });
+  answers(it.answer);
+  await openIt(it);
+  const [get, remove] = [`GET ${URL_THERE}`, `DELETE ${URL_THERE}`];
+  expect(asked).toEqual(['open', 'open', get, 'destroy', 'open', remove, 'destroy', 'open']);
+});
+
+test('a copy that a server refuses begins anew with it', async () => {
+  const it = device({ there: MISMATCH });
+  answers(it.answer);
+  await openIt(it);
+  expect(asked).toEqual(['open', 'open', `DELETE ${URL_THERE}`, 'destroy', 'open']);
+});
+
+test('of two who open it one begins it anew', async () => {
+  const it = device({ here: MISMATCH, there: MISMATCH });
+  answers(it.answer);
+  await Promise.all([openIt(it), openIt(it)]);
+  expect(asked.filter((what) => what === 'destroy')).toHaveLength(2);
+  expect(asked.filter((what) => what.startsWith('DELETE'))).toHaveLength(1);
 });
 
 test('a local document begins anew here', async () => {
-  const { done, isOpen } = await openEdited(undefined, async () => ({}));
-  expect([done, isOpen]).toEqual([['open', 'destroy', 'open'], true]);
+  const it = device({ here: MISMATCH });
+  const { open, destroy } = it;
+  await openAnew({ document: DOCUMENT, server: undefined, open, destroy });
+  expect(asked).toEqual(['open', 'open', 'destroy', 'open']);
 });
 
-test.each<[string, () => Promise<unknown>]>([
-  ['refuses', async () => ({ ok: false, status: 403 })],
-  ['is away', () => Promise.reject(new TypeError('failed to fetch'))],
-])('nothing is lost here where the server %s', async (_, answer) => {
-  const { done, error } = await openEdited('ws://localhost:1', answer);
-  expect([done, error]).toEqual([['open', THERE], MISMATCH]);
+test.each<[string, Answer]>([
+  ['refuses', () => ({ status: 403, text: '' })],
+  ['is another one, that has no such page', () => ({ status: 404, text: 'Not Found' })],
+  ['is another one, that answers all', () => ({ status: 200, text: '<!doctype html>' })],
+  [
+    'is away',
+    () => {
+      throw new TypeError('failed to fetch');
+    },
+  ],
+])('nothing is lost where the server %s', async (_, answer) => {
+  answers(answer);
+  await expect(openIt(device({ here: MISMATCH }))).rejects.toBe(MISMATCH);
+  await openIt(device({ there: MISMATCH }));
+  expect(asked).not.toContain('destroy');
+});
+
+test('a document that was never of this doctype is none whose migration was edited', async () => {
+  const other = new DoctypeMismatchError('it is of doctype todos, and not of list');
+  answers(() => DELETED);
+  await expect(openIt(device({ here: other }))).rejects.toBe(other);
+  await openIt(device({ there: other }));
+  const failed = new EngineError('no engine');
+  await expect(openIt(device({ here: failed }))).rejects.toBe(failed);
+  expect(asked).toEqual(['open', 'open', 'open']);
+});
+
+test('a document that is missing at its server begins anew here', async () => {
+  answers(() => MISSING);
+  await openIt(device({ here: MISMATCH }));
+  expect(asked).toContain('destroy');
+});
+
+test('a server that does not answer holds nobody up', async () => {
+  vi.useFakeTimers();
+  const it = device({});
+  const open = async () => {
+    await it.open();
+    const wait = ({ signal }: { signal: AbortSignal }): Promise<void> =>
+      new Promise((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason));
+      });
+    return { on: () => () => {}, sync: wait } as never;
+  };
+  const opening = openAnew({ document: DOCUMENT, server: SERVER, open, destroy: it.destroy });
+  await vi.advanceTimersByTimeAsync(3_000);
+  await opening;
+  expect(asked).toEqual(['open']);
 });

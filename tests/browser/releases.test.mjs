@@ -330,6 +330,16 @@ both(
 
     // Who had it open keeps what was there, and says so.
     await statusBecomes(tab, { error: 'DocumentMissingError' });
+
+    // Once its page has the edited release too, it has what the others have made since. Two tabs
+    // of it come at once.
+    const second = await stage.tab();
+    await reload(tab);
+    await Promise.all([tab, second].map((page) => openIn(page, 'listWithColor', dev)));
+    for (const page of [tab, second]) {
+      await settle(page);
+      assert.deepEqual(await items(page, 'id, color'), [{ id: 'c', color: 'red' }]);
+    }
     await settle(elsewhere);
   },
 );

@@ -114,6 +114,8 @@ pub struct World {
     net_messages: u64,
     /// Bytes of all messages over the net, each counted once.
     net_size: u64,
+    /// Until when a tab may be told to close what another one deletes everywhere.
+    close_wanted_until_ms: u64,
     /// Events since time passed last.
     in_a_row: u32,
     /// When the calls of tabs are looked at next.
@@ -229,6 +231,7 @@ impl World {
             found: FoundFiles::default(),
             net_messages: 0,
             net_size: 0,
+            close_wanted_until_ms: 0,
             in_a_row: 0,
             next_look_ms: START_MS,
             wrong: None,

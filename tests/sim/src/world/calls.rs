@@ -286,7 +286,10 @@ impl World {
     /// before the others: the copy stays then. Or they do so as the core tells them to.
     pub(super) fn destroy(&mut self, device: usize, tab: TabId, doc: Doc, force: bool) {
         let everywhere = (self.seed ^ self.now_ms).is_multiple_of(2);
-        if !everywhere {
+        if everywhere {
+            // The next core may be asked once more, shortly before its caller is told.
+            self.close_wanted_until_ms = self.now_ms + 2 * CALL_SETTLES_MS;
+        } else {
             self.close_in_all(device, doc);
         }
         let now_ms = self.now_ms;

@@ -53,6 +53,10 @@ impl World {
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.heal()?;
         self.load_cleared_anew()?;
+        if self.close_wanted_until_ms > self.now_ms {
+            self.pass(self.close_wanted_until_ms - self.now_ms)?;
+            (0..self.devices.len()).for_each(|device| self.open_all(device));
+        }
         self.begin_anew()?;
         self.settle_opens("after the faults")?;
         self.join_releases()?;
