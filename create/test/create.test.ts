@@ -112,7 +112,7 @@ const SHARED = [
   'tsconfig.json',
 ];
 const OWN: Record<string, string[]> = {
-  plain: ['src/main.ts'],
+  plain: ['src/main.ts', 'vite.config.ts'],
   react: ['src/list.tsx', 'src/main.tsx', 'vite.config.ts'],
   vue: [
     'src/app.vue',

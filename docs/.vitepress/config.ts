@@ -16,6 +16,7 @@ const USE = [
   { text: 'Concepts', link: '/concepts' },
   { text: 'Cookbook', link: '/cookbook' },
   { text: 'Migrations', link: '/migrations' },
+  { text: 'While developing', link: '/developing' },
   { text: 'Testing', link: '/testing' },
   { text: 'Rendering on a server', link: '/ssr' },
 ];

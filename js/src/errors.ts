@@ -188,8 +188,8 @@ export class DocumentExistsError extends TidelogError {
 /**
  * The server has another document of that name now.
  *
- * What to do: nothing: the copy begins anew from the server by itself, and what the server had not
- * seen is rejected.
+ * What to do: nothing: the copy begins anew from the server by itself, and mutations without a
+ * verdict are issued to it anew. What the document before had confirmed is gone.
  *
  * Outcome: none.
  */

@@ -106,6 +106,16 @@ test('a key of the cookbook sorts between its neighbours, however often', async 
   }
   expect(new Set(keys).size).toBe(keys.length);
   expect(keys).toEqual([...keys].sort());
+  // What was not made by it may leave no room.
+  const others = [
+    ['', ''],
+    ['', '0'],
+    ['a', 'a'],
+    ['c', 'a'],
+    ['A', 'b'],
+    ['a', 'a0'],
+  ];
+  for (const [before, after] of others) expect(() => keyBetween(before, after)).toThrow(/key/);
   rmSync(path.dirname(file), { recursive: true });
 });
 

@@ -27,6 +27,7 @@ const opened = open(hello, { document: 'hello', server });
 
 document.querySelector('form')!.addEventListener('submit', (event) => {
   event.preventDefault();
+  problem!.replaceChildren();
   const text = field.value;
   field.value = '';
   opened.then((db) => db.mutate.add({ text })).catch(complain);
@@ -35,8 +36,8 @@ document.querySelector('form')!.addEventListener('submit', (event) => {
 opened.then((db) => {
   // Now and after every change, whoever made it: this tab, another one, or another device.
   db.live<{ text: string }>('select text from line order by at, id').subscribe((rows, error) => {
-    if (error) complain(error);
-    else list.replaceChildren(...rows!.map(({ text }) => lineOf(text)));
+    problem!.replaceChildren(error?.message ?? '');
+    if (rows) list.replaceChildren(...rows.map(({ text }) => lineOf(text)));
   });
   db.on('status', tell);
   tell(db.status);

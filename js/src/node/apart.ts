@@ -17,7 +17,6 @@ export function lookApart(app: App, files: readonly string[]): Promise<readonly 
       fileURLToPath(new URL('./child.js', import.meta.url)),
       [JSON.stringify([app, files])],
       {
-        cwd: app.root,
         env: { ...process.env, [IS_APART]: '1' },
         // What modules print is not what was asked for.
         stdio: ['ignore', 'ignore', 'ignore', 'ipc'],

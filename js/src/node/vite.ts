@@ -9,11 +9,10 @@
  * ```
  */
 
+import { existsSync } from 'node:fs';
 import { IS_APART, lookApart } from './apart.js';
+import { Checks } from './checks.js';
 import type { App, Found } from './modules.js';
-
-/** Milliseconds in which files that are saved together are taken for one change. */
-const SAVED_MS = 50;
 
 /** What is used of Vite's configuration; every version from 5 on has it. */
 interface Resolved {
@@ -62,21 +61,25 @@ export function tidelog(): TidelogPlugin {
   let app: App;
   let config: Resolved;
   let server: Server | undefined;
-  let due: ReturnType<typeof setTimeout> | undefined;
+  /** What was warned of last, and need not be again at each save. */
+  let warned: readonly string[] = [];
 
-  /** Checks all again soon: what they import may have changed. */
-  const checkSoon = (): void => {
-    clearTimeout(due);
-    due = setTimeout(async () => {
-      const { flaws, warnings } = sorted(await lookApart(app, [...modules]));
-      for (const warning of warnings) config.logger.warn(warning);
+  /** Of all modules: what they import may have changed. */
+  const checks = new Checks(
+    async () => {
+      for (const file of modules) if (!existsSync(file)) modules.delete(file);
+      return sorted(await lookApart(app, [...modules]));
+    },
+    ({ flaws, warnings }) => {
+      for (const it of warnings) if (!warned.includes(it)) config.logger.warn(it);
+      warned = warnings;
       if (flaws.length === 0) return;
       const message = flaws.map((flaw) => flaw.message).join('\n');
       config.logger.error(message);
       const err = { plugin: 'tidelog', id: flaws[0]!.id, message, stack: '' };
       server?.ws.send({ type: 'error', err });
-    }, SAVED_MS);
-  };
+    },
+  );
 
   return {
     name: 'tidelog',
@@ -92,12 +95,15 @@ export function tidelog(): TidelogPlugin {
     transform(code, id, { ssr = false } = {}) {
       const [file] = id.split('?') as [string];
       if (ssr || process.env[IS_APART] || file.includes('/node_modules/')) return;
-      if (!definesDoctype(code)) return;
+      if (!definesDoctype(code)) {
+        modules.delete(file);
+        return;
+      }
       modules.add(file);
-      if (server) checkSoon();
+      if (server) checks.saved();
     },
     handleHotUpdate() {
-      if (modules.size > 0) checkSoon();
+      if (modules.size > 0) checks.saved();
     },
     async buildEnd(error) {
       const ids = new Set([...this.getModuleIds()].map((id) => id.split('?')[0]!));

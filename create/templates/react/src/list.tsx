@@ -13,13 +13,23 @@ export function List() {
   if (error) return <p>{error.message}</p>;
   if (state === 'loading') return <p>Loading</p>;
 
-  const submit = async (data: FormData) => {
-    await add({ title: String(data.get('title')) }).catch(tell);
+  const submit = async (form: HTMLFormElement) => {
+    try {
+      await add({ title: String(new FormData(form).get('title')) });
+      form.reset();
+    } catch (error) {
+      tell(error);
+    }
   };
   return (
     <main>
       <h1>Groceries</h1>
-      <form action={submit}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          submit(event.currentTarget);
+        }}
+      >
         <input name="title" autoComplete="off" placeholder="What is needed?" />
         <button type="submit">Add</button>
       </form>

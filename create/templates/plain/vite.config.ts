@@ -1,0 +1,4 @@
+import { tidelog } from 'tidelog/vite';
+import { defineConfig } from 'vite';
+
+export default defineConfig({ plugins: [tidelog()] });
