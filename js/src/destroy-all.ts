@@ -23,8 +23,8 @@ interface Removal {
  * and what the server has not seen yet. It needs no working engine, so it is the way out where the
  * data are damaged, or of a newer format.
  *
- * Documents that are open are of no use any more, and say so by a `StorageError`. Load the page
- * anew in every tab, and `open` begins anew; with a server, documents come back from there.
+ * Documents that are open, in any tab, begin anew: empty, or with what their server has. What was
+ * pending of them rejects.
  *
  * Where it fails, `outcome` says whether everything is still there: it is `unknown` if a part may
  * be gone, or goes once whoever holds on to it lets go.
@@ -32,7 +32,7 @@ interface Removal {
  * @example
  * ```ts
  * await destroyAll();
- * location.reload();
+ * const db = await open(todos, { document: 'groceries', server: 'wss://sync.example.org' });
  * ```
  */
 export function destroyAll(): Promise<void> {
@@ -52,7 +52,12 @@ export function destroyAll(): Promise<void> {
 
 async function removeAll(removal: Removal): Promise<void> {
   await removeFiles(removal);
-  if (!removal.isGivenUp) await removeBlocks(removal);
+  if (removal.isGivenUp) return;
+  await removeBlocks(removal);
+  // A core that has lost its data ends at once, and documents that are open go to the next one.
+  const cores = new BroadcastChannel('tidelog-removed');
+  cores.postMessage(null);
+  cores.close();
 }
 
 async function removeFiles(removal: Removal): Promise<void> {

@@ -51,6 +51,15 @@ const takeOver = new BroadcastChannel('tidelog-take-over');
  */
 const storeHolders = new BroadcastChannel('tidelog-missing');
 
+/** Whoever has removed all data says so here, once they are gone: a core that lost them ends. */
+const removed = new BroadcastChannel('tidelog-removed');
+
+/** How long a core may take to notice that its data were removed. */
+const REMOVED_MS = 10_000;
+
+/** What a core dies of whose data were removed, or cleared by the browser. */
+const CLEARED = 'the data of this site were cleared';
+
 /** How long a tab may take to lend the core the page server that has the store. */
 const MISSING_MS = 3_000;
 
@@ -129,6 +138,8 @@ let wasmUrl: string | undefined;
 let lastNumber = 0;
 let alarm: ReturnType<typeof setTimeout> | undefined;
 let alarmAt = Number.POSITIVE_INFINITY;
+/** Until when it may turn out that somebody has removed the data of this core. */
+let removedUntil = 0;
 /** The document that the core died of, once that is known. */
 let culprit: DocumentName | undefined;
 /** What came before there was a core. */
@@ -230,7 +241,7 @@ function greet(port: MessagePort, { lock, core, isNew, urls }: Hello): Tab | und
   // Whoever loads a page now has been told, and wants to begin anew. Whoever only comes back does
   // not, but can open nothing here: it is kept waiting for those who still read the last copy.
   const isRead = tabs.size > 1 && pageServer?.hasLastCopy;
-  if (isLost() && (isNew || !isRead)) die('the data of this site were cleared');
+  if (isLost() && (isNew || !isRead)) die(CLEARED);
   if (!before) awaitEnd(lock);
   return tab;
 }
@@ -325,6 +336,10 @@ async function becomeCore(): Promise<void> {
     if (data === CORE_LOCK) giveWay();
   };
   await hold(LOCK);
+  removed.onmessage = () => {
+    removedUntil = performance.now() + REMOVED_MS;
+    endIfRemoved();
+  };
 }
 
 /** A core of another release takes over. What tabs ask from now on is lost, as if this one died. */
@@ -564,7 +579,9 @@ function step<Args extends unknown[], Result>(
 ): Result | undefined {
   if (!works) return undefined;
   try {
-    return run(now(), ...args);
+    const result = run(now(), ...args);
+    endIfRemoved();
+    return result;
   } catch (error) {
     try {
       core.nameCulprit(host);
@@ -574,6 +591,11 @@ function step<Args extends unknown[], Result>(
     die(`the core failed: ${error}`);
     return undefined;
   }
+}
+
+/** Who had the data removed knows that they are gone, and goes on without them. */
+function endIfRemoved(): void {
+  if (performance.now() < removedUntil && isLost()) die(CLEARED);
 }
 
 /** Whatever was under way, as in a callback of the store's, stays half done. */

@@ -53,10 +53,10 @@ class Port {
 let named: unknown[] = [];
 
 class Channel {
-  static last: Channel;
+  static readonly named: Record<string, Channel> = {};
   onmessage: ((event: { data: unknown }) => void) | undefined;
-  constructor() {
-    Channel.last = this;
+  constructor(name: string) {
+    Channel.named[name] = this;
   }
   postMessage(lock: unknown): void {
     named.push(lock);
@@ -384,6 +384,31 @@ test.each<[string, (by: Awaited<ReturnType<typeof atLoss>>) => void]>([
   const { port } = await by.enter('b', false);
   expect(self.close).toHaveBeenCalledTimes(1);
   expect(port.said.at(-1)).toMatchObject({ type: 'died' });
+});
+
+test('a core whose data somebody has removed ends, as soon as it has noticed', async () => {
+  const { other } = await atLoss();
+  core.tabMessages.mockReturnValue(true);
+  const removed = Channel.named['tidelog-removed']!;
+  core.isLost.mockReturnValue(false);
+  removed.onmessage!({ data: null });
+  other.say(new Uint8Array(3));
+  expect(self.close).not.toHaveBeenCalled();
+  core.isLost.mockReturnValue(true);
+  other.say(new Uint8Array(3));
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('a core whose data were removed long ago is not taken for one of those', async () => {
+  const { other } = await atLoss();
+  core.tabMessages.mockReturnValue(true);
+  core.isLost.mockReturnValue(false);
+  vi.useFakeTimers({ toFake: ['performance'] });
+  Channel.named['tidelog-removed']!.onmessage!({ data: null });
+  vi.advanceTimersByTime(10_000);
+  core.isLost.mockReturnValue(true);
+  other.say(new Uint8Array(3));
+  expect(self.close).not.toHaveBeenCalled();
 });
 
 test('a core whose store was another one ends for any page that comes back', async () => {
