@@ -23,6 +23,7 @@ const USE = [
 
 const LOOK_UP = [
   { text: 'Limits', link: '/limits' },
+  { text: 'Mistakes', link: '/mistakes' },
   { text: 'Errors', link: '/errors' },
   { text: 'Operating the server', link: '/operating' },
 ];

@@ -358,7 +358,10 @@ export class Database<Defined extends Mutations = Mutations> {
         get: (_, name) => {
           if (isProbe(name)) return undefined;
           return () => {
-            throw new UnknownMutationError(`${this.#doctype.name} has no mutation ${name}`);
+            const there = Object.keys(this.#doctype.mutations).join(', ') || 'none';
+            throw new UnknownMutationError(
+              `${this.#doctype.name} has no mutation ${name}: it has ${there}`,
+            );
           };
         },
       },

@@ -99,12 +99,18 @@ export function mutation<const Types extends ParamTypes>(
   params: Types,
   sql: string | readonly string[],
 ): Mutation<Types> {
+  const texts = typeof sql === 'string' ? [sql] : [...(isTexts(sql) ? sql : [])];
+  if (Object(params) !== params || texts.length === 0 || texts.some((text) => !text.trim())) {
+    throw new DoctypeError(
+      "a mutation is its parameters, and SQL that uses them: mutation({ id: 'text' }, 'delete ...')",
+    );
+  }
   for (const [name, type] of Object.entries(params)) {
     if (!KINDS.includes(kindOf(type))) {
       throw new DoctypeError(`parameter ${name}: there is no type ${type}; use ${KINDS}`);
     }
   }
-  return { params, sql: typeof sql === 'string' ? [sql] : [...sql] };
+  return { params, sql: texts };
 }
 
 /**
@@ -135,17 +141,19 @@ export function doctype<const Defined extends Mutations>(
 const isTexts = (it: unknown): boolean =>
   Array.isArray(it) && it.every((text) => typeof text === 'string');
 
-/** Whether this can be written: halfway through a message it is too late to find out. */
-export function isDoctype(it: unknown): boolean {
+/**
+ * Why this is no doctype that could be written, if it is none: halfway through a message it is too
+ * late to find out.
+ */
+export function flawOf(it: unknown): string | undefined {
   const { name, migrations, mutations } = Object(it) as Partial<DoctypeDefinition>;
+  if (!isTexts([name])) return 'open() wants what doctype() returned, which has a name';
+  if (!isTexts(migrations)) return `migrations of doctype ${name} have to be a list of SQL`;
+  if (Object(mutations) !== mutations) return `doctype ${name} has to have mutations, if none {}`;
   const isMutation = ({ params, sql }: Partial<Mutation>): boolean =>
     Object(params) === params && Object.values(params!).every(isType) && isTexts(sql);
-  return (
-    isTexts([name]) &&
-    isTexts(migrations) &&
-    Object(mutations) === mutations &&
-    Object.values(mutations!).every((mutation) => isMutation(Object(mutation)))
-  );
+  const odd = Object.entries(mutations!).find(([, mutation]) => !isMutation(Object(mutation)));
+  return odd && `mutation ${odd[0]} of doctype ${name} has to be what mutation() returned`;
 }
 
 const isType = (it: unknown): boolean => isTexts([it]) && KINDS.includes(kindOf(it as string));
@@ -244,7 +252,8 @@ export function describe(value: unknown): string {
   }
   if (typeof value === 'number') return `the number ${value}`;
   if (typeof value === 'bigint') return `the bigint ${value}`;
-  if (typeof value === 'string') return 'a string';
+  if (typeof value === 'string')
+    return isText(value) ? 'a string' : 'a string with half a character';
   if (typeof value !== 'object') return value === undefined ? 'undefined' : `a ${typeof value}`;
   if (isGivenAway(value)) return 'bytes that were given away to a worker';
   if (Array.isArray(value)) return 'an array';

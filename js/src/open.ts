@@ -3,7 +3,7 @@
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
 import { type DevOptions, openAnew } from './dev.js';
-import { type Doctype, isDoctype, isText, type Mutations } from './doctype.js';
+import { type Doctype, flawOf, isText, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import type { WorkerUrls } from './ports.js';
 
@@ -86,7 +86,8 @@ function openOnce<Defined extends Mutations>(
   options: OpenOptions,
 ): Promise<Database<Defined>> {
   return new Promise((resolve, reject) => {
-    if (!isDoctype(doctype)) wrong('open() wants what doctype() returned');
+    const flaw = flawOf(doctype);
+    if (flaw) wrong(flaw);
     const { document, server, token, user = '', dev, ...urls } = checkOptions(options);
     if (dev && !/^(reset|error)$/.test(dev.onMigrationEdited)) {
       wrong("dev has to be { onMigrationEdited: 'reset' } or { onMigrationEdited: 'error' }");

@@ -17,7 +17,7 @@ import type { Status } from '../src/status.js';
 const KIND = doctype({
   name: 'a',
   migrations: [],
-  mutations: { add: mutation({ b: 'blob' }, '') },
+  mutations: { add: mutation({ b: 'blob' }, 'select 1') },
 });
 
 /** One row, whose cells did not all get here. */

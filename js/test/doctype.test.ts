@@ -4,8 +4,8 @@ import {
   type Arguments,
   argumentBinder,
   doctype,
+  flawOf,
   type IssuedArguments,
-  isDoctype,
   mutation,
   type ParamTypes,
   unbindArguments,
@@ -154,12 +154,12 @@ test('W23: a doctype written by hand with a type that does not exist is none', (
     const add = { params: { id: type }, sql: ['select 1'] };
     return { name: 'a', migrations: [], mutations: { add } };
   };
-  expect(isDoctype(written('text?'))).toBe(true);
-  expect(isDoctype(written('string'))).toBe(false);
+  expect(flawOf(written('text?'))).toBeUndefined();
+  expect(flawOf(written('string'))).toMatch(/^mutation \w+ of doctype \w+ has to be/);
 });
 
 test('a type that does not exist is refused', () => {
-  expect(() => mutation({ a: 'string' as 'text' }, '')).toThrow(DoctypeError);
+  expect(() => mutation({ a: 'string' as 'text' }, 'select 1')).toThrow(DoctypeError);
 });
 
 test('the types of arguments follow from the definition', () => {
@@ -167,8 +167,8 @@ test('the types of arguments follow from the definition', () => {
     name: 'todos',
     migrations: [],
     mutations: {
-      add: mutation({ id: 'text', at: 'integer?' }, ''),
-      clear: mutation({}, ''),
+      add: mutation({ id: 'text', at: 'integer?' }, 'select 1'),
+      clear: mutation({}, 'select 1'),
     },
   });
   type Add = Parameters<Mutate<typeof todos.mutations>['add']>;

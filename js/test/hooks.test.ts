@@ -9,7 +9,7 @@ import type { Status } from '../src/status.js';
 const KIND = doctype({
   name: 'notes',
   migrations: [],
-  mutations: { add: mutation({ id: 'uuid' }, '') },
+  mutations: { add: mutation({ id: 'uuid' }, 'select 1') },
 });
 type Mutations = typeof KIND.mutations;
 

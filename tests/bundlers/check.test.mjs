@@ -14,7 +14,7 @@ before(() => {
 });
 
 const DRAWN = /mutation add of doctype drawn cannot be used: not deterministic: random\(\)/;
-const MISSPELT = /migration 1 of doctype misspelt does not run: near "tabel": syntax error/;
+const MISSPELT = /migration 2 of doctype misspelt does not run: near "tabel": syntax error/;
 
 const RIGHT = 'doctype notes is right, of 1 migrations and 1 mutations';
 
@@ -54,11 +54,15 @@ test('the command says what it could not check', () => {
 /** What an older release of the app issued is rejected once a table has another column. */
 const BY_PLACE = /mutation add of doctype by_place inserts into note without the names/;
 
-test('the command says where columns are not named', () => {
+const UNUSED = /mutation clear of doctype by_place does not use its parameter all$/m;
+
+test('the command says where columns are not named, and parameters not used', () => {
   const { status, stdout, stderr } = check('check/by-place.mjs');
   assert.equal(status, 0);
   assert.match(stdout, /doctype by_place is right/);
   assert.match(stderr, BY_PLACE);
+  assert.match(stderr, UNUSED);
+  assert.equal(stderr.split('\n').length, 2);
 });
 
 const VITES = ['vite', 'vite-5', 'vite-6', 'vite-7'];

@@ -63,9 +63,7 @@ impl CallFailure {
 
     pub(crate) fn of_query(failure: &Failure) -> Self {
         let (code, advice) = match failure {
-            Failure::ReadOnly => {
-                (ErrorCode::ReadOnly, "queries cannot write: use a mutation for that")
-            }
+            Failure::ReadOnly => (ErrorCode::ReadOnly, "use a mutation for that"),
             Failure::Budget { .. } => (
                 ErrorCode::BudgetExceeded,
                 "it was stopped: give it a limit, an index, or an end to its recursion",

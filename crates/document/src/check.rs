@@ -83,7 +83,7 @@ pub enum DoctypeError {
     Migration {
         /// The doctype's name.
         doctype: String,
-        /// Which, from 0.
+        /// Which, from 1.
         number: usize,
         /// What is wrong with it.
         reason: String,
@@ -119,8 +119,8 @@ impl From<Failure> for Flaw {
 }
 
 impl Flaw {
-    fn of_migration(self, doctype: &Doctype, number: usize) -> DoctypeError {
-        let doctype = doctype.name.clone();
+    fn of_migration(self, doctype: &Doctype, index: usize) -> DoctypeError {
+        let (doctype, number) = (doctype.name.clone(), index + 1);
         match self {
             Self::Known(reason) => DoctypeError::Migration { doctype, number, reason },
             Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { Writer } from '../codec.js';
-import { type DoctypeDefinition, isDoctype, writeDoctype } from '../doctype.js';
+import { type DoctypeDefinition, flawOf, writeDoctype } from '../doctype.js';
 
 /** What is used of `core.js`, which is compiled from crate `browser`. */
 interface Engine {
@@ -35,10 +35,21 @@ export async function check(doctype: DoctypeDefinition): Promise<Finding> {
   const w = new Writer();
   writeDoctype(w, doctype);
   const bytes = w.take();
-  return { flaw: checkDoctype(bytes), hints: hintsOn(bytes) };
+  return { flaw: checkDoctype(bytes), hints: [...hintsOn(bytes), ...unused(doctype)] };
+}
+
+/** One line for each parameter that stands in no statement of its mutation. */
+function unused({ name, mutations }: DoctypeDefinition): readonly string[] {
+  return Object.entries(mutations).flatMap(([mutation, { params, sql }]) => {
+    const used = new Set(sql.join('\n').match(/:[\p{L}\p{N}_$]+/gu));
+    const left = Object.keys(params).filter((param) => !used.has(`:${param}`));
+    return left.map(
+      (param) => `mutation ${mutation} of doctype ${name} does not use its parameter ${param}`,
+    );
+  });
 }
 
 /** The doctypes among what a module exports, each once. */
 export function doctypesOf(exports: object): readonly DoctypeDefinition[] {
-  return [...new Set(Object.values(exports))].filter(isDoctype);
+  return [...new Set(Object.values(exports))].filter((it) => !flawOf(it));
 }
