@@ -5,6 +5,9 @@ import { StorageError } from './errors.js';
 /** Between two tries to remove what somebody still has open. */
 const AGAIN_MS = 100;
 
+/** For how long cores are waited for that may have lost their data. */
+const ENDS_MS = 1_000;
+
 /** When it is given up, also where the browser does not answer: just under ten seconds. */
 const GIVEN_UP_MS = 9_000;
 
@@ -54,10 +57,31 @@ async function removeAll(removal: Removal): Promise<void> {
   await removeFiles(removal);
   if (removal.isGivenUp) return;
   await removeBlocks(removal);
-  // A core that has lost its data ends at once, and documents that are open go to the next one.
+  await endCores();
+}
+
+/**
+ * A core that has lost its data ends, and documents that are open go to the next one. What is asked
+ * once that is told would else be refused by the one before.
+ */
+async function endCores(): Promise<void> {
+  const before = await coreLocks();
   const cores = new BroadcastChannel('tidelog-removed');
   cores.postMessage(null);
   cores.close();
+  // One that had nothing yet stays.
+  for (let waited = 0; before.length > 0 && waited < ENDS_MS; waited += AGAIN_MS) {
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    const now = await coreLocks();
+    if (!before.some((lock) => now.includes(lock))) return;
+  }
+}
+
+/** The locks of cores: each has one of its own. */
+async function coreLocks(): Promise<readonly string[]> {
+  // Where that cannot be asked there was no core either.
+  const { held = [] } = (await navigator.locks?.query().catch(() => undefined)) ?? {};
+  return held.flatMap(({ name = '' }) => (/^tidelog-core:\S* /.test(name) ? name : []));
 }
 
 async function removeFiles(removal: Removal): Promise<void> {

@@ -2,7 +2,7 @@
 
 import type { Database } from './database.js';
 import type { Mutations } from './doctype.js';
-import { DoctypeMismatchError } from './errors.js';
+import { DoctypeMismatchError, DocumentClosedError, type TidelogError } from './errors.js';
 
 /** What is done while an app is developed: `dev` of {@link open}. */
 export interface DevOptions {
@@ -30,11 +30,14 @@ interface Steps<Defined extends Mutations> {
   destroy(): Promise<void>;
 }
 
-/** What came of an open: the document, or which copy has seen a migration that was edited. */
+/**
+ * What came of an open: the document, or which copy has seen a migration that was edited; or it was
+ * `closed`, as another tab begins it anew.
+ */
 interface Opened<Defined extends Mutations> {
   readonly db?: Database<Defined>;
-  readonly edited?: 'here' | 'there';
-  readonly error?: DoctypeMismatchError;
+  readonly edited?: 'here' | 'there' | 'closed';
+  readonly error?: TidelogError;
 }
 
 /** Opens a document; first begins it anew where a migration was edited. */
@@ -43,13 +46,14 @@ export async function openAnew<Defined extends Mutations>(
 ): Promise<Database<Defined>> {
   const { db, edited } = await tryToOpen(steps);
   if (db && !edited) return db;
+  await db?.close();
   // Of two tabs, or components, one begins it anew, and the other one finds that done.
   const name = `tidelog-begin-anew ${steps.document}`;
   return navigator.locks.request(name, async () => {
     let opened = await tryToOpen(steps);
     // What its server has may be of this release already.
-    if (opened.edited === 'here') opened = await beginAnew(steps, opened, 'GET');
-    if (opened.edited === 'there') opened = await beginAnew(steps, opened, 'DELETE');
+    if (opened.edited === 'here') opened = await beginAnew(steps, opened);
+    if (opened.edited === 'there') opened = await beginAnew(steps, opened);
     if (opened.db) return opened.db;
     throw opened.error;
   });
@@ -64,12 +68,18 @@ async function tryToOpen<Defined extends Mutations>(
     if (steps.server !== undefined) await isTaken(db);
     return { db };
   } catch (error) {
-    const isEdited =
-      error instanceof DoctypeMismatchError && /migration \d+ of/.test(error.message);
+    if (db && error instanceof DocumentClosedError) return { error, edited: 'closed' };
+    const isEdited = error instanceof DoctypeMismatchError && saysEdited(error, steps.document);
     if (isEdited) return db ? { db, error, edited: 'there' } : { error, edited: 'here' };
     if (db) return { db };
     throw error;
   }
+}
+
+/** Whether it is by a migration that two releases differ, and not by the kind of document. */
+function saysEdited({ message }: TidelogError, document: string): boolean {
+  const said = message.replaceAll(document, '');
+  return /\bmigration \d+ of |has migrated it otherwise/.test(said);
 }
 
 /** Waits until the server has taken the doctype, or is not there; fails if it has another one. */
@@ -80,24 +90,27 @@ async function isTaken(db: Database<Mutations>): Promise<void> {
   const stop = db.on('status', ({ connection }) => {
     if (connection === 'offline') away.abort();
   });
-  await db.sync({ signal }).catch((error) => {
-    if (error instanceof DoctypeMismatchError) throw error;
-  });
-  clearTimeout(timer);
-  stop();
+  try {
+    await db.sync({ signal });
+  } finally {
+    clearTimeout(timer);
+    stop();
+  }
 }
 
 /** Lets go of what is here, unless its server is none for development, or is away. */
 async function beginAnew<Defined extends Mutations>(
   steps: Steps<Defined>,
   opened: Opened<Defined>,
-  method: 'GET' | 'DELETE',
 ): Promise<Opened<Defined>> {
   const { document } = steps;
-  if (!(await isAllowed(steps, method))) return opened;
-  const where = method === 'DELETE' ? 'here and on its server' : 'here';
+  if (!(await isAllowed(steps, 'GET'))) return opened;
+  const isThere = opened.edited === 'there';
+  const where = isThere ? 'here and on its server' : 'here';
   console.warn(`tidelog: ${document} begins anew ${where}: ${opened.error?.message}`);
+  // First here: what is gone there is not made anew by a copy that is still of it.
   await steps.destroy();
+  if (isThere) await isAllowed(steps, 'DELETE');
   return tryToOpen(steps);
 }
 

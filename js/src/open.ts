@@ -30,7 +30,11 @@ export interface DestroyOptions extends WorkerUrls {
   readonly user?: string | undefined;
   /** Also with mutations pending, which are lost then. */
   readonly force?: boolean | undefined;
-  /** Closes the document in all tabs first, in this one too. */
+  /**
+   * Closes the document in all tabs first, in this one too, also in one that answers too late. What
+   * is issued meanwhile ends it with `PendingError`, unless `force` is set. A page that was put
+   * aside, or whose engine has just died, is not told, and has the document anew as it goes on.
+   */
   readonly everywhere?: boolean | undefined;
 }
 

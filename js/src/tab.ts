@@ -411,15 +411,20 @@ export class Tab {
   /** There is no further answer. */
   #fail(number: number, call: Call, error: TidelogError, isAnswer = false): void {
     this.#settle(number, { type: 'failed', error: asTold(call, error, isAnswer) }, true);
-    if (!isAnswer) this.#letGo(call);
+    if (!isAnswer) this.#letGo(number, call);
     if (call.kind === 'close') this.#drop((call.message as ToCore['close']).handle);
   }
 
-  /** Where the core has the document open, or may open it yet, it is for nobody. */
-  #letGo({ kind, sent, message }: Call): void {
+  /**
+   * Where the core has the document open, or may open it yet, it is for nobody. Nothing is deleted
+   * any more that was not when its caller was told so: what comes then is to stay.
+   */
+  #letGo(number: number, { kind, sent, message }: Call): void {
+    if (!this.#link.isConnected) return;
     const { handle } = message as { handle: number };
     const isLeft = kind === 'open' ? sent : kind === 'close' && !sent;
-    if (isLeft && this.#link.isConnected) this.#post('close', { call: this.newCall(), handle });
+    if (isLeft) this.#post('close', { call: this.newCall(), handle });
+    if (kind === 'destroy' && sent) this.#post('giveUp', { call: number });
   }
 
   /** Ten seconds have passed. */
@@ -431,7 +436,7 @@ export class Tab {
       call.until = NEVER;
       this.#settle(number, { type: 'failed', error: late(call) }, false);
     } else if (call.kind === 'close' && isClosed) {
-      this.#letGo(call);
+      this.#letGo(number, call);
       this.#endClose(number, (call.message as ToCore['close']).handle);
     } else {
       this.#fail(number, call, document?.error ?? new EngineError(LATE));

@@ -1,6 +1,12 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { openAnew } from '../src/dev.js';
-import { DoctypeMismatchError, EngineError, type TidelogError } from '../src/errors.js';
+import {
+  DoctypeMismatchError,
+  DocumentClosedError,
+  DocumentInUseError,
+  EngineError,
+  type TidelogError,
+} from '../src/errors.js';
 
 let asked: string[] = [];
 /** What else is done, one behind the other. */
@@ -43,6 +49,9 @@ function device(copies: { here?: TidelogError; there?: TidelogError }) {
     if (left.here) throw left.here;
     return {
       on: () => () => {},
+      close: async () => {
+        asked.push('close');
+      },
       sync: async () => {
         if (left.there) throw left.there;
       },
@@ -94,14 +103,45 @@ test('so does what its server has, where that has seen it too', async () => {
   answers(it.answer);
   await openIt(it);
   const [get, remove] = [`GET ${URL_THERE}`, `DELETE ${URL_THERE}`];
-  expect(asked).toEqual(['open', 'open', get, 'destroy', 'open', remove, 'destroy', 'open']);
+  const there = [get, 'destroy', remove, 'open'];
+  expect(asked).toEqual(['open', 'open', get, 'destroy', 'open', ...there]);
 });
 
 test('a copy that a server refuses begins anew with it', async () => {
   const it = device({ there: MISMATCH });
   answers(it.answer);
   await openIt(it);
-  expect(asked).toEqual(['open', 'open', `DELETE ${URL_THERE}`, 'destroy', 'open']);
+  const there = [`GET ${URL_THERE}`, 'destroy', `DELETE ${URL_THERE}`, 'open'];
+  expect(asked).toEqual(['open', 'close', 'open', ...there]);
+});
+
+test('nothing is deleted at a server that cannot be here', async () => {
+  const it = device({ there: MISMATCH });
+  answers(it.answer);
+  const inUse = new DocumentInUseError('a tab is asleep');
+  const destroy = () => Promise.reject(inUse);
+  const opening = openAnew({ document: DOCUMENT, server: SERVER, open: it.open, destroy });
+  await expect(opening).rejects.toBe(inUse);
+  expect(asked.filter((what) => what.startsWith('DELETE'))).toEqual([]);
+});
+
+test('a document that another tab begins anew meanwhile is opened once that is done', async () => {
+  const it = device({ there: new DocumentClosedError('another tab deletes it') });
+  const open = (): Promise<never> => {
+    const opened = it.open() as Promise<never>;
+    if (asked.length > 1) delete it.left.there;
+    return opened;
+  };
+  await openAnew({ document: DOCUMENT, server: SERVER, open, destroy: it.destroy });
+  expect(asked).toEqual(['open', 'open']);
+});
+
+test('what a copy was migrated to otherwise at its server was edited too', async () => {
+  const said = 'its server has migrated it otherwise than the 2 migrations of this list do';
+  const it = device({ here: new DoctypeMismatchError(said) });
+  answers(it.answer);
+  await openIt(it);
+  expect(asked).toContain('destroy');
 });
 
 test('of two who open it one begins it anew', async () => {
@@ -137,7 +177,7 @@ test.each<[string, Answer]>([
 });
 
 test('a document that was never of this doctype is none whose migration was edited', async () => {
-  const other = new DoctypeMismatchError('it is of doctype todos, and not of list');
+  const other = new DoctypeMismatchError('a/b is of doctype todos, and not of list');
   answers(() => DELETED);
   await expect(openIt(device({ here: other }))).rejects.toBe(other);
   await openIt(device({ there: other }));

@@ -203,9 +203,19 @@ for (const workerUrl of [undefined, '/pages/no-files-worker.mjs']) {
     const options = { document: stage.document, workerUrl };
     await openIn(holder, 'list', options);
     await adds(holder, 'a');
-    await tab.evaluate(() => tidelog.destroyAll());
-    // Neither page is loaded anew, and what is open begins anew.
     await openIn(tab, 'list', options);
+    // Neither page is loaded anew, and what is open begins anew. What is asked right behind that is
+    // never asked of a core that has lost its data.
+    for (let time = 0; time < 5; time += 1) {
+      await tab.evaluate(
+        async ([document, workerUrl]) => {
+          await tidelog.destroyAll();
+          const db = await tidelog.open(doctypes.list, { document, workerUrl });
+          await db.close();
+        },
+        [`${stage.document}-${time}`, workerUrl],
+      );
+    }
     for (const each of [holder, tab]) {
       await eventually(async () => (await titlesIn(each)).length === 0, { what: 'nothing left' });
     }

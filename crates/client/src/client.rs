@@ -52,13 +52,14 @@ struct Destroy {
     call: Call,
     key: DocumentKey,
     stage: DestroyStage,
-    /// Until when whoever has it open may close it, and who was told to; absent where nobody is to
-    /// be told.
+    /// Who has it open is told to close it; absent where nobody is to be told.
     closing: Option<Closing>,
 }
 
+#[derive(Default)]
 struct Closing {
-    until_ms: u64,
+    /// Until when they may do so, once somebody was told.
+    until_ms: Option<u64>,
     told: BTreeSet<(TabId, Handle)>,
 }
 
@@ -267,6 +268,10 @@ impl Client {
                 self.take_ask(Ask { tab, call, handle, request }, out);
             }
             ToCore::GiveUp { call } => {
+                // What the store was told is done, or not, whoever waits for that.
+                self.destroying.retain(|it| {
+                    (it.tab, it.call) != (tab, call) || matches!(it.stage, DestroyStage::Told(_))
+                });
                 for document in self.documents.values_mut() {
                     document.give_up(tab, call);
                 }
@@ -279,9 +284,7 @@ impl Client {
                             return out.tell(tab, FromCore::Failed { call, failure });
                         }
                         let stage = DestroyStage::Asked { force };
-                        let until_ms = self.now_ms + CLOSED_MS;
-                        let closing =
-                            everywhere.then(|| Closing { until_ms, told: BTreeSet::new() });
+                        let closing = everywhere.then(Closing::default);
                         self.destroying.push(Destroy { tab, call, key, stage, closing });
                     }
                     Err(error) => {
@@ -496,11 +499,17 @@ impl Client {
         out: &mut Outbox,
     ) -> bool {
         let Some(closing) = &mut destroy.closing else { return false };
-        if refusal.code != ErrorCode::DocumentInUse || self.now_ms >= closing.until_ms {
+        let document = &self.documents[&destroy.key];
+        // Who hands it over is waited for by nobody, and need not lose it for this.
+        if refusal.code != ErrorCode::DocumentInUse || document.is_handing_over() {
             return false;
         }
-        self.documents[&destroy.key].want_closed(&mut closing.told, out);
-        out.wake_at(closing.until_ms);
+        let until_ms = *closing.until_ms.get_or_insert(self.now_ms + CLOSED_MS);
+        if self.now_ms >= until_ms {
+            return false;
+        }
+        document.want_closed(&mut closing.told, out);
+        out.wake_at(until_ms);
         true
     }
 

@@ -30,8 +30,8 @@ pub enum ToCore {
         /// What is asked.
         request: Request,
     },
-    /// Stop a watch, or wait no longer for what a query, a sync or an export answers. Not answered,
-    /// nor need that be.
+    /// Stop a watch, wait no longer for what a query, a sync or an export answers, or begin no
+    /// deletion any more. Not answered, nor need that be.
     GiveUp {
         /// The call that began it.
         call: Call,

@@ -248,6 +248,26 @@ fn who_does_not_close_a_document_that_is_destroyed_everywhere_keeps_it() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(1)]], "it was given up");
 }
 
+/// Goal: what is opened once the caller was told stays. Method: a tab does not close the document,
+/// and the one that deletes it gives that up; then there is work in it, and the tab closes it.
+#[test]
+fn a_deletion_that_was_given_up_deletes_nothing() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let destroyed = device.destroy_everywhere();
+    device.give_up(destroyed);
+    device.told.clear();
+    let opened = device.start_open(OTHER_TAB, None, &todos());
+    device.opened(opened);
+    add(&mut device, "milk");
+    device.close(TAB);
+    device.close(OTHER_TAB);
+    device.pass(CALL_SETTLES_MS);
+    assert!(!device.told.iter().any(|(_, it)| matches!(it, FromCore::CloseWanted { .. })));
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(1)]]);
+}
+
 #[test]
 fn destroying_what_is_not_there_is_done_at_once() {
     let mut device = Device::new(1);

@@ -561,7 +561,7 @@ fn a_document_that_is_about_to_be_opened_is_not_destroyed() {
     core.ask(Call(3), HANDLE, Request::Close);
     core.ask_to_open(TAB, Call(4), HANDLE, "list", Some(X));
     core.destroy(Call(5), "list");
-    assert_eq!(core.failure_of(Call(5)).map(|it| it.code), Some(ErrorCode::InvalidOption));
+    assert_eq!(core.failure_of(Call(5)).map(|it| it.code), Some(ErrorCode::DocumentInUse));
     assert_eq!(core.failure_of(Call(4)), None);
     core.pass(60_000);
     assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
@@ -580,7 +580,7 @@ fn a_document_that_is_being_handed_over_is_not_destroyed_behind_that() {
     core.reply(StoreReply::Durable { ticket: milk });
     core.destroy(Call(6), "list");
     let failure = core.failure_of(Call(6)).expect("it is told at once");
-    assert_eq!(failure.code, ErrorCode::InvalidOption);
+    assert_eq!(failure.code, ErrorCode::DocumentInUse);
     assert!(failure.message.contains("handed over"), "{}", failure.message);
     core.pass(60_000);
     assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));

@@ -41,8 +41,9 @@ export async function check(doctype: DoctypeDefinition): Promise<Finding> {
 /** One line for each parameter that stands in no statement of its mutation. */
 function unused({ name, mutations }: DoctypeDefinition): readonly string[] {
   return Object.entries(mutations).flatMap(([mutation, { params, sql }]) => {
-    const used = new Set(sql.join('\n').match(/:[\p{L}\p{N}_$]+/gu));
-    const left = Object.keys(params).filter((param) => !used.has(`:${param}`));
+    const used = sql.join('\n').matchAll(/[:@$]([\p{L}\p{N}_$]+)/gu);
+    const names = new Set([...used].map(([, param]) => param));
+    const left = Object.keys(params).filter((param) => !names.has(param));
     return left.map(
       (param) => `mutation ${mutation} of doctype ${name} does not use its parameter ${param}`,
     );

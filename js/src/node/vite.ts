@@ -96,7 +96,8 @@ export function tidelog(): TidelogPlugin {
       const [file] = id.split('?') as [string];
       if (ssr || process.env[IS_APART] || file.includes('/node_modules/')) return;
       if (!definesDoctype(code)) {
-        modules.delete(file);
+        // Of a component's parts one may define it, and another one not.
+        if (id === file) modules.delete(file);
         return;
       }
       modules.add(file);

@@ -156,6 +156,19 @@ test('a page that comes back after long does not delete what was written meanwhi
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'unknown', last: true }]);
 });
 
+test('what a caller was told may not be deleted is not deleted any more', () => {
+  const { stage } = opened();
+  const call = stage.call('destroy', { document: 'd', user: '', force: true, everywhere: true });
+  stage.die();
+  stage.pass(3_000);
+  stage.work();
+  expect(stage.posted('destroy').at(-1)).toMatchObject({ call });
+  expect(stage.posted('giveUp')).toEqual([]);
+  stage.pass(7_000);
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'unknown', last: true }]);
+  expect(stage.posted('giveUp')).toEqual([{ call }]);
+});
+
 test('a tab that is frozen as it finds the next core deletes nothing written since', () => {
   for (const wasAsked of [true, false]) {
     const { stage } = opened();

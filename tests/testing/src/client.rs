@@ -518,6 +518,11 @@ impl Device {
         call
     }
 
+    /// A tab waits for it no longer.
+    pub fn give_up(&mut self, call: Call) {
+        self.ask(TAB, vec![ToCore::GiveUp { call }]);
+    }
+
     pub fn close(&mut self, tab: TabId) {
         let call = self.next_call();
         self.ask(tab, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Close }]);
