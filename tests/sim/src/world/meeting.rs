@@ -89,7 +89,9 @@ impl World {
     /// Whoever wants a document of a server has a connection to it.
     fn must_be_there(&self, device: usize, host: usize, doc: Doc) -> Result<(), String> {
         let here = &self.devices[device];
-        let mut holders = here.tabs.values().filter(|tab| tab.held.contains_key(&doc));
+        // What cores have died of is opened again only after two minutes.
+        let holds = |tab: &&Tab| tab.held.contains_key(&doc) && !tab.is_shut(doc);
+        let mut holders = here.tabs.values().filter(holds);
         let is_wanted = holders.next().is_some() && !here.tabs.values().any(|it| it.is_away(doc));
         let is_there = |conn: &Conn| conn.device == device && conn.host == host;
         if is_wanted
