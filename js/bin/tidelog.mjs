@@ -7,13 +7,18 @@ import { fileURLToPath } from 'node:url';
 
 const USAGE = `usage: tidelog check FILE...
        tidelog copy-assets DIR
+       tidelog serve [FLAG...]
 
 check: runs the migrations of each doctype that these modules export on an empty document, and
 prepares their mutations there, with the engine itself. The modules are loaded by the Vite of the
 app that is in this folder, where it has one, and by Node where not.
 
 copy-assets: copies the workers' scripts and WebAssembly into DIR/worker and DIR/wasm. Serve DIR
-from the page's own origin, and give open() the address of DIR/worker/worker.js as workerUrl.`;
+from the page's own origin, and give open() the address of DIR/worker/worker.js as workerUrl.
+
+serve: starts the server of the package tidelog-server, which the app in this folder has installed,
+with these flags; "tidelog serve --help" lists them. Without any it is a server for development:
+--dev --data .tidelog --listen 127.0.0.1:8787, except for what the environment says (TIDELOG_*).`;
 
 const dist = fileURLToPath(new URL('../dist', import.meta.url));
 
@@ -57,6 +62,17 @@ async function check(files) {
   process.exit(flaws > 0 ? 1 : 0);
 }
 
+async function serve(args) {
+  const { planServer, runServer } = await import('../dist/node/serve.js');
+  try {
+    const start = planServer(process.cwd(), args, process.env);
+    console.error(start.says);
+    process.exit(await runServer(start));
+  } catch (error) {
+    fail(1, error.message);
+  }
+}
+
 function fail(code, message) {
   console.error(message);
   process.exit(code);
@@ -66,4 +82,5 @@ const [command, ...rest] = process.argv.slice(2);
 if (command === '--help' || command === '-h') console.log(USAGE);
 else if (command === 'check') await check(rest);
 else if (command === 'copy-assets') copyAssets(rest);
+else if (command === 'serve') await serve(rest);
 else fail(2, USAGE);

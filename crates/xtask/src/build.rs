@@ -1,10 +1,11 @@
 //! From sources to what is published: the npm package in `js/` and the server's binary.
 
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 
 use crate::repo::{Repo, Stamp};
 use crate::report::Report;
@@ -28,6 +29,7 @@ pub fn build(repo: &Repo, report: &mut Report) -> bool {
     report.step("wasm", || wasm::build(repo, wasm::Size::Smallest))
         && report.step("npm package", || package(repo))
         && report.step("server", || server(repo))
+        && report.step("npm package of the server", || server_package(repo))
 }
 
 /// Compiles js/ into js/dist, the workers' entry points into js/dist/worker, and what runs in Node
@@ -133,6 +135,49 @@ pub fn server(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
+/// The server's package, ready for `npm pack target/npm/tidelog-server`: its template, and the binary
+/// of the platform that this is.
+fn server_package(repo: &Repo) -> Result<()> {
+    let folder = repo.local_target().join("npm/tidelog-server");
+    fs::create_dir_all(&folder)?;
+    let template = repo.root.join("crates/server/npm");
+    let manifest = read_manifest(&template.join("package.json"))?;
+    let version = read_manifest(&repo.root.join("js/package.json"))?["version"].take();
+    let manifest = for_platform(manifest, version, env::consts::OS, env::consts::ARCH)?;
+    fs::write(folder.join("package.json"), serde_json::to_string_pretty(&manifest)? + "\n")?;
+    fs::copy(template.join("README.md"), folder.join("README.md"))?;
+    for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        fs::copy(repo.root.join(license), folder.join(license))?;
+    }
+    replace(&repo.server(), &folder.join("tidelog"))
+}
+
+fn read_manifest(file: &Path) -> Result<Value> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {file:?}"))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// The manifest of a package with a binary of this system and this processor, as Node names them.
+fn for_platform(mut manifest: Value, version: Value, os: &str, arch: &str) -> Result<Value> {
+    let node_os = match os {
+        "linux" => "linux",
+        "macos" => "darwin",
+        _ => bail!("the server is built for Linux and macOS, and this is {os}"),
+    };
+    let node_cpu = match arch {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        _ => bail!("the server is built for x86_64 and aarch64, and this is {arch}"),
+    };
+    manifest["version"] = version;
+    manifest["os"] = json!([node_os]);
+    manifest["cpu"] = json!([node_cpu]);
+    if cfg!(target_env = "gnu") {
+        manifest["libc"] = json!(["glibc"]);
+    }
+    Ok(manifest)
+}
+
 /// Copies beside the old one and renames, since the old one may be running.
 fn replace(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().context("BUG: the server lies in a folder")?;
@@ -168,6 +213,18 @@ pub fn examples(repo: &Repo) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_package_of_the_server_is_installed_on_the_platform_of_its_binary_alone() {
+        let template = json!({ "name": "tidelog-server", "version": "0.0.0" });
+        let on = |os, arch| for_platform(template.clone(), json!("1.2.3"), os, arch);
+        let built = on("macos", "aarch64").expect("it is built there");
+        assert_eq!(built["name"], "tidelog-server");
+        assert_eq!(built["version"], "1.2.3");
+        assert_eq!((&built["os"], &built["cpu"]), (&json!(["darwin"]), &json!(["arm64"])));
+        assert!(on("plan9", "x86_64").is_err());
+        assert!(on("linux", "m68k").is_err());
+    }
 
     #[test]
     fn a_module_its_bindings_and_the_scripts_name_one_build_however_often_that_is_named() {

@@ -1,0 +1,100 @@
+/** Starts the server of the package `tidelog-server`, which has its binary. */
+
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { constants } from 'node:os';
+import path from 'node:path';
+
+/** A binary, and what it is called with. */
+export interface Start {
+  readonly binary: string;
+  readonly args: readonly string[];
+  /** What is done, for whoever asked. */
+  readonly says: string;
+}
+
+/** What is used of the manifest of a package. */
+interface Manifest {
+  readonly version: string;
+  readonly bin?: Readonly<Record<string, string>>;
+}
+
+const PACKAGE = 'tidelog-server';
+
+/** What a development server is started with, and the variable that says otherwise. */
+const FOR_DEVELOPMENT = [
+  { variable: 'TIDELOG_DEV', words: ['--dev'] },
+  { variable: 'TIDELOG_DATA', words: ['--data', '.tidelog'] },
+  { variable: 'TIDELOG_LISTEN', words: ['--listen', '127.0.0.1:8787'] },
+] as const;
+
+/**
+ * How the server that an app has installed is started. Without arguments it is one for
+ * development, except for what the environment says.
+ *
+ * @param root the folder of the app.
+ * @throws {Error} where there is none, with what to install.
+ */
+export function planServer(
+  root: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): Start {
+  const own = manifestAt(new URL('../../package.json', import.meta.url));
+  let file: string;
+  try {
+    file = createRequire(path.join(root, 'package.json')).resolve(`${PACKAGE}/package.json`);
+  } catch {
+    const install = `npm install --save-dev ${PACKAGE}@${own.version}`;
+    throw new Error(`${PACKAGE} is not installed in ${root}: ${install}`);
+  }
+  const { version, bin } = manifestAt(file);
+  const name = bin?.[PACKAGE];
+  if (!name) throw new Error(`${file} names no binary: install ${PACKAGE} anew`);
+  const words = ['serve', ...(args.length > 0 ? args : forDevelopment(env))];
+  const notes = [`${PACKAGE} ${version}: tidelog ${words.join(' ')}`];
+  if (args.length === 0) {
+    notes.push('for development: it listens on this machine only, and asks for no token');
+  }
+  if (version !== own.version) {
+    notes.push(`its release is another one than that of tidelog, ${own.version}`);
+  }
+  return { binary: path.join(path.dirname(file), name), args: words, says: notes.join('\n') };
+}
+
+function manifestAt(file: string | URL): Manifest {
+  return JSON.parse(readFileSync(file, 'utf8'));
+}
+
+/** A flag would win over the environment, and that over the file that it names. */
+function forDevelopment(env: Readonly<Record<string, string | undefined>>): readonly string[] {
+  if (env.TIDELOG_CONFIG) return [];
+  return FOR_DEVELOPMENT.flatMap(({ variable, words }) => (env[variable] ? [] : words));
+}
+
+/** What ends a server that runs at a terminal or below a supervisor. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** Runs it to its end, with the signals that come here. Gives its exit code. */
+export function runServer({ binary, args }: Start): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(binary, args, { stdio: 'inherit' });
+    const passOn = (signal: NodeJS.Signals): void => {
+      child.kill(signal);
+    };
+    for (const signal of SIGNALS) process.on(signal, passOn);
+    const end = (): void => {
+      for (const signal of SIGNALS) process.off(signal, passOn);
+    };
+    child.on('error', (error) => {
+      end();
+      reject(new Error(`${binary} does not start: ${error.message}`));
+    });
+    child.on('exit', (code, signal) => {
+      end();
+      // As a shell says it of what a signal has ended.
+      resolve(code ?? 128 + constants.signals[signal!]);
+    });
+  });
+}

@@ -1,0 +1,73 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import manifest from '../package.json' with { type: 'json' };
+import { planServer, runServer, type Start } from '../src/node/serve.js';
+
+const { version } = manifest;
+let app: string;
+
+beforeEach(() => {
+  app = mkdtempSync(path.join(tmpdir(), 'tidelog-app-'));
+});
+
+afterEach(() => rmSync(app, { recursive: true }));
+
+/** The app has a package of the server of this release. */
+function install(release: string): string {
+  const folder = path.join(app, 'node_modules/tidelog-server');
+  mkdirSync(folder, { recursive: true });
+  const bin = { 'tidelog-server': 'tidelog' };
+  const text = JSON.stringify({ name: 'tidelog-server', version: release, bin });
+  writeFileSync(path.join(folder, 'package.json'), text);
+  return path.join(folder, 'tidelog');
+}
+
+test('without arguments it is a server for development, and says so', () => {
+  const binary = install(version);
+  const start = planServer(app, [], {});
+  const words = ['serve', '--dev', '--data', '.tidelog', '--listen', '127.0.0.1:8787'];
+  expect([start.binary, start.args]).toEqual([binary, words]);
+  expect(start.says).toBe(
+    `tidelog-server ${version}: tidelog ${words.join(' ')}\n` +
+      'for development: it listens on this machine only, and asks for no token',
+  );
+});
+
+test('what the environment says is not said otherwise', () => {
+  install(version);
+  const { args } = planServer(app, [], { TIDELOG_DATA: 'elsewhere' });
+  expect(args).toEqual(['serve', '--dev', '--listen', '127.0.0.1:8787']);
+  expect(planServer(app, [], { TIDELOG_CONFIG: 'tidelog.toml' }).args).toEqual(['serve']);
+});
+
+test('arguments are handed on as they are, with nothing beside them', () => {
+  install(version);
+  const { args, says } = planServer(app, ['--listen', '127.0.0.1:0'], {});
+  expect(args).toEqual(['serve', '--listen', '127.0.0.1:0']);
+  expect(says).not.toContain('for development');
+});
+
+test('a server that is not installed, or is of another release, is told of', () => {
+  const install_ = `npm install --save-dev tidelog-server@${version}`;
+  expect(() => planServer(app, [], {})).toThrow(
+    `tidelog-server is not installed in ${app}: ${install_}`,
+  );
+  install('9.9.9');
+  expect(planServer(app, [], {}).says).toContain(
+    `its release is another one than that of tidelog, ${version}`,
+  );
+});
+
+test('how it ends is its exit code, by a signal too', async () => {
+  const node = (code: string): Start => ({
+    binary: process.execPath,
+    args: ['-e', code],
+    says: '',
+  });
+  expect(await runServer(node('process.exit(3)'))).toBe(3);
+  expect(await runServer(node('process.kill(process.pid, "SIGKILL")'))).toBe(137);
+  const absent = { ...node(''), binary: path.join(app, 'absent') };
+  await expect(runServer(absent)).rejects.toThrow(/absent does not start: spawn .*ENOENT/);
+});
