@@ -32,6 +32,7 @@ import {
 } from './errors.js';
 import { LiveQuery, type RunQuery } from './live-query.js';
 import type { Answer, EntryId, Params, QueryParams, ToCore } from './messages.js';
+import type { KnownRow } from './queries.js';
 import { issue, type Receipt } from './receipt.js';
 import { decodeRows, decodeValues, type Row, type RowBytes } from './rows.js';
 import { type Abortable, type Asking, parted } from './sql.js';
@@ -150,8 +151,10 @@ export class Database<Defined extends Mutations = Mutations> {
    * if (milk) await db.mutate.remove({ id: milk.id });
    * ```
    */
-  query<R = Row>(...asking: Asking<R>): Promise<R[]> {
-    return this.#query(asking, (rows) => decodeRows(rows) as R[]);
+  query<R = Row, const Sql extends string = string>(
+    ...asking: Asking<R, Sql>
+  ): Promise<KnownRow<Sql, R>[]> {
+    return this.#query(asking, (rows) => decodeRows(rows) as KnownRow<Sql, R>[]);
   }
 
   /**
@@ -171,7 +174,7 @@ export class Database<Defined extends Mutations = Mutations> {
     );
   }
 
-  #query<T>(asking: Asking<unknown>, decode: (rows: RowBytes) => T): Promise<T> {
+  #query<T>(asking: readonly unknown[], decode: (rows: RowBytes) => T): Promise<T> {
     const [sql, params, options] = parted(asking);
     return this.#ask(
       'query',
@@ -197,7 +200,9 @@ export class Database<Defined extends Mutations = Mutations> {
    * stop();
    * ```
    */
-  live<R = Row>(...asking: Asking<R>): LiveQuery<R> {
+  live<R = Row, const Sql extends string = string>(
+    ...asking: Asking<R, Sql>
+  ): LiveQuery<KnownRow<Sql, R>> {
     const [sql, params, { signal }] = parted(asking);
     const bound = bindOrFail(sql, params);
     const run: RunQuery = (take) => {
@@ -217,7 +222,7 @@ export class Database<Defined extends Mutations = Mutations> {
         this.#connection.giveUp(call);
       };
     };
-    const query: LiveQuery<R> = new LiveQuery(run, signal);
+    const query: LiveQuery<KnownRow<Sql, R>> = new LiveQuery(run, signal);
     return query;
   }
 

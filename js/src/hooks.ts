@@ -9,7 +9,7 @@ import type { LiveQuery } from './live-query.js';
 import type { Param, Params } from './messages.js';
 import { type OpenOptions, open } from './open.js';
 import type { Row } from './rows.js';
-import { parted, type Watching } from './sql.js';
+import { parted } from './sql.js';
 import type { Status } from './status.js';
 
 /** What a live query shows. A new object whenever that has changed. */
@@ -120,7 +120,7 @@ export class Opening<Defined extends Mutations = Mutations> extends Shared {
   }
 
   /** What a query shows: the same object for all who show the same. */
-  watch<R>(...watching: Watching<R>): Watched<R> {
+  watch<R>(...watching: readonly unknown[]): Watched<R> {
     const [sql, params] = parted(watching);
     const key = `${sql}\0${keyOf(params)}`;
     const known = this.#watched.get(key) as Watched<R> | undefined;

@@ -27,6 +27,7 @@ import {
   type Wanted,
 } from './hooks.js';
 import type { OpenOptions } from './open.js';
+import type { KnownRow } from './queries.js';
 import type { Row } from './rows.js';
 import type { Watching } from './sql.js';
 import type { Status } from './status.js';
@@ -41,9 +42,13 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly Provider: (props: Wanted<Defined> & { readonly children?: ReactNode }) => ReactElement;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(...watching: Watching<R>) => Live<R>;
+  readonly useLive: <R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ) => Live<KnownRow<Sql, R>>;
   /** The rows of a query: suspends until there are some, and throws what is wrong before that. */
-  readonly useSuspenseLive: <R = Row>(...watching: Watching<R>) => readonly R[];
+  readonly useSuspenseLive: <R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ) => readonly KnownRow<Sql, R>[];
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Status | undefined;
   /**
@@ -114,14 +119,18 @@ export function createHooks<const Defined extends Mutations>(
     return createElement(Context.Provider, { value: opening }, children);
   }
 
-  function useLive<R = Row>(...watching: Watching<R>): Live<R> {
-    const watched = useOpening().watch<R>(...watching);
+  function useLive<R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ): Live<KnownRow<Sql, R>> {
+    const watched = useOpening().watch<KnownRow<Sql, R>>(...watching);
     return useSyncExternalStore(watched.subscribe, watched.shown, () => LOADING);
   }
 
-  function useSuspenseLive<R = Row>(...watching: Watching<R>): readonly R[] {
+  function useSuspenseLive<R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ): readonly KnownRow<Sql, R>[] {
     const opening = useOpening();
-    const watched = opening.watch<R>(...watching);
+    const watched = opening.watch<KnownRow<Sql, R>>(...watching);
     const { rows, error, state } = useSyncExternalStore(
       watched.subscribe,
       watched.shown,

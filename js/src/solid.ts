@@ -22,18 +22,21 @@ import {
   type Wanted,
 } from './hooks.js';
 import type { Params } from './messages.js';
+import type { KnownParams, KnownRow } from './queries.js';
 import type { Row } from './rows.js';
-import type { Query } from './sql.js';
+import type { Got, Query } from './sql.js';
 import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
 
 /** SQL and its parameters, or a query that has both; each may be an accessor. */
-type BySql = readonly [
-  sql: string | Accessor<string>,
-  params?: Params | Accessor<Params | undefined>,
+type BySql<Sql = string, P = Params> = readonly [
+  sql: Sql | Accessor<Sql>,
+  params?: P | Accessor<Got<P> | undefined>,
 ];
-type Watching<R> = BySql | readonly [query: Query<R> | Accessor<Query<R>>];
+type Watching<R, Sql> =
+  | BySql<Sql, KnownParams<Sql>>
+  | readonly [query: Query<R> | Accessor<Query<R>>];
 
 /** The hooks for documents of one doctype. */
 export interface Hooks<Defined extends Mutations> {
@@ -46,7 +49,9 @@ export interface Hooks<Defined extends Mutations> {
     readonly children?: JSX.Element;
   }) => JSX.Element;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(...watching: Watching<R>) => Accessor<Live<R>>;
+  readonly useLive: <R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ) => Accessor<Live<KnownRow<Sql, R>>>;
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Accessor<Status | undefined>;
   /**
@@ -95,10 +100,12 @@ export function createHooks<const Defined extends Mutations>(
     });
   };
 
-  const useLive: Hooks<Defined>['useLive'] = <R = Row>(...watching: Watching<R>) => {
-    const [sql, params] = watching as BySql;
+  const useLive: Hooks<Defined>['useLive'] = <R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ) => {
+    const [sql, params] = watching as unknown as BySql;
     const opening = useOpening();
-    const watched = createMemo(() => opening().watch<R>(now(sql), now(params)));
+    const watched = createMemo(() => opening().watch<KnownRow<Sql, R>>(now(sql), now(params)));
     return useShared(watched, (it) => it.shown());
   };
 

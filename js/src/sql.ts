@@ -1,6 +1,7 @@
 /** Statements with their parameters beside them. */
 
 import type { Param, Params } from './messages.js';
+import type { KnownParams, KnownRow } from './queries.js';
 import type { Row } from './rows.js';
 
 /** A statement with its parameters by position, whose rows are `R`, as the app says. */
@@ -18,14 +19,29 @@ export interface Abortable {
 }
 
 /** What is asked: SQL and its parameters (by position or by name), or a query that has both. */
-export type Asking<R = Row> =
-  | readonly [sql: string, params?: Params | undefined, options?: Abortable]
+export type Asking<R = Row, Sql extends string = string> =
+  | readonly [sql: Sql, ...given: Given<KnownParams<Sql>, Abortable>]
   | readonly [query: Query<R>, options?: Abortable];
 
 /** What a hook shows: SQL and its parameters, or a query that has both. */
-export type Watching<R = Row> =
-  | readonly [sql: string, params?: Params | undefined]
+export type Watching<R = Row, Sql extends string = string> =
+  | readonly [sql: Sql, ...given: Given<KnownParams<Sql>>]
   | readonly [query: Query<R>];
+
+/** What is given beside SQL: its parameters, which may be left out where there are none. */
+type Given<P, Options = never> = readonly [] extends P
+  ? readonly [params?: P | undefined, options?: Options]
+  : readonly [params: P, options?: Options];
+
+/** The same as a function gives them: how long an array is that stands in one is not in its type. */
+export type Got<P> = P extends readonly (infer Each)[] ? readonly Each[] : P;
+
+/** What the holes of a template take: what is known of its name, or values and parts. */
+type Holes<R> = KnownParams<R, readonly Hole[]> & readonly unknown[];
+type Hole = Param | Query<unknown>;
+
+/** The rows of a template: what is known of its name, or what the app says. */
+type RowOf<R> = R extends string ? KnownRow<R, Row> : R;
 
 /**
  * A query whose values are parameters wherever they stand. One within another is a part of it. The
@@ -36,11 +52,13 @@ export type Watching<R = Row> =
  * const milk = sql`title = ${'milk'}`;
  * const rows = await db.query(sql<{ id: string }>`select id from todo where ${milk}`);
  * ```
+ *
+ * @typeParam R its rows; or a name for it, by which `npx tidelog types` declares them.
  */
 export function sql<R = Row>(
   { raw: texts }: TemplateStringsArray,
-  ...values: readonly (Param | Query<unknown>)[]
-): Query<R> {
+  ...values: Holes<R>
+): Query<RowOf<R>> {
   let text = texts[0]!;
   const parameters: unknown[] = [];
   values.forEach((value, index) => {
@@ -58,7 +76,7 @@ export function isQuery(it: unknown): it is Query<unknown> {
 
 /** The statement, its parameters and the options of what is asked. */
 export function parted(
-  asking: Asking<unknown>,
+  asking: readonly unknown[],
 ): readonly [sql: string, params: Params | undefined, options: Abortable] {
   const [first, second, third] = asking as readonly [unknown, never, never];
   // What stands in a query is looked at as all parameters are, when it is asked.

@@ -4,6 +4,7 @@ import { getContext, onDestroy, setContext } from 'svelte';
 import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
 import { type Live, type MutateOptions, type Opening, Openings, type Wanted } from './hooks.js';
+import type { KnownRow } from './queries.js';
 import type { Row } from './rows.js';
 import type { Watching } from './sql.js';
 import type { Status } from './status.js';
@@ -24,7 +25,9 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly provide: (wanted: Wanted<Defined>) => void;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(...watching: Watching<R>) => Readable<Live<R>>;
+  readonly useLive: <R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ) => Readable<Live<KnownRow<Sql, R>>>;
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Readable<Status | undefined>;
   /**
@@ -68,8 +71,10 @@ export function createHooks<const Defined extends Mutations>(
     if (typeof document !== 'undefined') onDestroy(opening.subscribe(() => {}));
   }
 
-  function useLive<R = Row>(...watching: Watching<R>): Readable<Live<R>> {
-    const { subscribe, shown } = useOpening().watch<R>(...watching);
+  function useLive<R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ): Readable<Live<KnownRow<Sql, R>>> {
+    const { subscribe, shown } = useOpening().watch<KnownRow<Sql, R>>(...watching);
     return readable(subscribe, shown);
   }
 

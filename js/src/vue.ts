@@ -27,18 +27,22 @@ import {
   type Wanted,
 } from './hooks.js';
 import type { Params } from './messages.js';
+import type { KnownParams, KnownRow } from './queries.js';
 import type { Row } from './rows.js';
-import type { Query } from './sql.js';
+import type { Got, Query } from './sql.js';
 import type { Status } from './status.js';
 
 export type { Live } from './hooks.js';
 
 /** SQL and its parameters, or a query that has both; each may be a ref or a getter. */
-type BySql = readonly [
-  sql: MaybeRefOrGetter<string>,
-  params?: MaybeRefOrGetter<Params | undefined>,
+type BySql<Sql = string, P = Params> = readonly [
+  sql: MaybeRefOrGetter<Sql>,
+  params?: P | MaybeRefOrGetter<Got<P> | undefined>,
 ];
-type Watching<R> = BySql | readonly [query: MaybeRefOrGetter<Query<R>>];
+type Watching<R, Sql> = BySql<Sql, KnownParams<Sql>> | readonly [query: MaybeRefOrGetter<Query<R>>];
+
+/** Each field of what is shown, as a ref. */
+type Refs<Shown> = { readonly [Name in keyof Shown]: ComputedRef<Shown[Name]> };
 
 /** The composables for documents of one doctype. */
 export interface Hooks<Defined extends Mutations> {
@@ -48,9 +52,9 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly Provider: Component<{ readonly of: Wanted<Defined> }>;
   /** What a query shows, kept up to date. Components that show the same share it. */
-  readonly useLive: <R = Row>(
-    ...watching: Watching<R>
-  ) => { readonly [Name in keyof Live<R>]: ComputedRef<Live<R>[Name]> };
+  readonly useLive: <R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ) => Refs<Live<KnownRow<Sql, R>>>;
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Readonly<ShallowRef<Status | undefined>>;
   /**
@@ -121,10 +125,14 @@ export function createHooks<const Defined extends Mutations>(
     },
   }) as unknown as Hooks<Defined>['Provider'];
 
-  const useLive: Hooks<Defined>['useLive'] = <R = Row>(...watching: Watching<R>) => {
-    const [sql, params] = watching as BySql;
+  const useLive: Hooks<Defined>['useLive'] = <R = Row, const Sql extends string = string>(
+    ...watching: Watching<R, Sql>
+  ) => {
+    const [sql, params] = watching as unknown as BySql;
     const opening = useOpening();
-    const watched = computed(() => opening.value.watch<R>(toValue(sql), toValue(params)));
+    const watched = computed(() =>
+      opening.value.watch<KnownRow<Sql, R>>(toValue(sql), toValue(params)),
+    );
     const seen = useShared(
       () => watched.value,
       () => watched.value.shown(),
