@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 const USAGE = `usage: tidelog check FILE...
        tidelog copy-assets DIR
+       tidelog types [--check] FILE...
        tidelog serve [FLAG...]
 
 check: runs the migrations of each doctype that these modules export on an empty document, and
@@ -15,6 +16,12 @@ app that is in this folder, where it has one, and by Node where not.
 
 copy-assets: copies the workers' scripts and WebAssembly into DIR/worker and DIR/wasm. Serve DIR
 from the page's own origin, and give open() the address of DIR/worker/worker.js as workerUrl.
+
+types: finds the queries in these files, and in the modules below these folders: "sql" templates,
+and texts that query, live, values, useLive or useSuspenseLive are given. Asks each of the schema
+that the migrations make, and writes the types of rows and parameters into NAME.queries.d.ts, beside
+the module NAME that defines the doctype. With --check it writes nothing, and the exit code is 1
+where the file is not what it would write. It takes Node 22.16 or newer.
 
 serve: starts the server of the package tidelog-server, which the app in this folder has installed,
 with these flags; "tidelog serve --help" lists them. Without any it is a server for development:
@@ -62,6 +69,29 @@ async function check(files) {
   process.exit(flaws > 0 ? 1 : 0);
 }
 
+async function types(args) {
+  const isCheck = args[0] === '--check';
+  const files = isCheck ? args.slice(1) : args;
+  if (files.length === 0 || files.some((file) => file.startsWith('-'))) fail(2, USAGE);
+  const { isFresh, typesOf, write } = await import('../dist/node/types.js');
+  const root = process.cwd();
+  try {
+    const outcome = await typesOf(root, files);
+    for (const note of outcome.notes) console.error(note);
+    for (const flaw of outcome.flaws) console.error(flaw);
+    if (outcome.flaws.length > 0) process.exit(1);
+    const { file, count } = outcome;
+    if (isFresh(root, outcome)) console.log(`${file} has the types of ${count} queries`);
+    else if (isCheck) fail(1, `${file} is not up to date: npx tidelog types ${files.join(' ')}`);
+    else {
+      write(root, outcome);
+      console.log(`${file} has the types of ${count} queries now`);
+    }
+  } catch (error) {
+    fail(1, error.message);
+  }
+}
+
 async function serve(args) {
   const { planServer, runServer } = await import('../dist/node/serve.js');
   try {
@@ -82,5 +112,6 @@ const [command, ...rest] = process.argv.slice(2);
 if (command === '--help' || command === '-h') console.log(USAGE);
 else if (command === 'check') await check(rest);
 else if (command === 'copy-assets') copyAssets(rest);
+else if (command === 'types') await types(rest);
 else if (command === 'serve') await serve(rest);
 else fail(2, USAGE);

@@ -10,6 +10,10 @@ const APART_MS = 60_000;
 /** Says to Tidelog's plugin in that process that it is there, where it is to do nothing. */
 export const IS_APART = 'TIDELOG_IS_APART';
 
+/** Has a Node that can, and does not by itself, load modules in TypeScript. */
+const FLAG = '--experimental-strip-types';
+const TYPES_STRIPPED = process.allowedNodeEnvironmentFlags.has(FLAG) ? [FLAG] : [];
+
 /** Looks into these modules. Where that cannot be done, it is what is said of each. */
 export function lookApart(app: App, files: readonly string[]): Promise<readonly Found[]> {
   return new Promise((resolve) => {
@@ -18,6 +22,7 @@ export function lookApart(app: App, files: readonly string[]): Promise<readonly 
       [JSON.stringify([app, files])],
       {
         env: { ...process.env, [IS_APART]: '1' },
+        execArgv: [...process.execArgv, ...TYPES_STRIPPED],
         // What modules print is not what was asked for.
         stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
       },

@@ -22,6 +22,8 @@ export interface FoundDoctype extends Finding {
   /** How many it has. */
   readonly migrations: number;
   readonly mutations: number;
+  /** The migrations themselves. */
+  readonly schema: readonly string[];
 }
 
 /** What is found in a module. */
@@ -38,6 +40,10 @@ export interface Found {
 interface Runner {
   ssrLoadModule(id: string): Promise<object>;
 }
+
+/** Whether a module may define a doctype. */
+export const definesDoctype = (code: string): boolean =>
+  /['"]tidelog['"]/.test(code) && /\bdoctype\s*\(/.test(code);
 
 /** Looks into these modules, one after the other. */
 export async function look(app: App, files: readonly string[]): Promise<readonly Found[]> {
@@ -78,7 +84,7 @@ async function lookInto(file: string, load: Load): Promise<Found> {
     for (const doctype of doctypesOf(await load(file))) {
       const { name, migrations, mutations } = doctype;
       const counts = { migrations: migrations.length, mutations: Object.keys(mutations).length };
-      doctypes.push({ name, ...counts, ...(await check(doctype)) });
+      doctypes.push({ name, ...counts, schema: migrations, ...(await check(doctype)) });
     }
     if (doctypes.length > 0) return { file, doctypes };
     return { file, doctypes, failure: 'it exports no doctype' };

