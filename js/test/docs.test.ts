@@ -12,6 +12,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
 import { type Doctype, doctype, mutation } from '../src/index.js';
+import { declare } from '../src/node/types/declarations.js';
+import { Schema } from '../src/node/types/schema.js';
+import { findQueries } from '../src/node/types/source-queries.js';
+import { sqlite } from './query-sqlite.js';
 import { asTypeScript, doctypesIn, inRoot, pages, queriesIn, samplesOf } from './samples.js';
 import { run } from './stock-sqlite.js';
 
@@ -85,6 +89,18 @@ test('every doctype of the documentation can work, and every query has its table
   }
   expect(doctypes).toBeGreaterThan(25);
   expect(queries).toBeGreaterThan(15);
+});
+
+test('the page of commands shows the types that are written', () => {
+  const ofPage = samples.filter(({ page }) => page === 'docs/commands.md');
+  const [doctypes, , declared] = ofPage.map(({ code }) => code);
+  const [text] = doctypesIn(doctypes!);
+  const kind: Doctype = new Function('doctype', 'mutation', `return ${text}`)(doctype, mutation);
+  const schema = new Schema(sqlite, kind.migrations);
+  const sources = ofPage.slice(0, 2).map(({ name, code }) => ({ file: name, text: code }));
+  const written = declare([{ name: kind.name, schema }], findQueries(sources));
+  expect([written.flaws, written.notes]).toEqual([[], []]);
+  expect(`// ${ofPage[2]!.name}\n${written.text}`).toBe(declared);
 });
 
 test('a key of the cookbook sorts between its neighbours, however often', async () => {
