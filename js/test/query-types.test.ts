@@ -122,6 +122,8 @@ test.each([
   ['length(title) > ?', INTEGER],
   ['id in (select value from json_each(?))', 'string'],
   ['exists (select 1 from item where item.todo = todo.id and item.id = ?)', INTEGER],
+  ['(at, id) > (?, ?)', `${INTEGER}, string`],
+  ['(?, ?) < (id, at)', `string, ${INTEGER}`],
   ['extra = ?', 'Param'],
   ['coalesce(?, 1) = 1', 'Param'],
   ['id = ?1 or at = ?1', `${INTEGER} | string`],

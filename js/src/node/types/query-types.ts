@@ -246,7 +246,12 @@ export class QueryTypes {
   }
 
   #arguments(at: number): Range[] {
-    const inside = { start: at + 2, end: this.#tokens[at + 1]!.pair! };
+    return this.#list(at + 1);
+  }
+
+  /** What stands between the commas in parentheses. */
+  #list(open: number): Range[] {
+    const inside = { start: open + 1, end: this.#tokens[open]!.pair! };
     if (inside.start === inside.end) return [];
     return split(this.#tokens, inside, (it) => isSign(this.#tokens[it], ','));
   }
@@ -461,7 +466,21 @@ export class QueryTypes {
     if (isSign(before, '(', ',') && open !== undefined && isWord(tokens[open - 1], 'in')) {
       return this.#comparedWith(this.#listedAgainst(open - 1));
     }
-    return UNKNOWN;
+    return open === undefined ? UNKNOWN : this.#inRow(at, open);
+  }
+
+  /** What stands at the same place of the row that this one is compared with, which begins there. */
+  #inRow(at: number, open: number): Kind {
+    const tokens = this.#tokens;
+    const close = tokens[open]!.pair!;
+    const isAfter = isComparing(tokens[open - 1]) && isSign(tokens[open - 2], ')');
+    const other = isAfter ? tokens[open - 2]!.pair! : close + 2;
+    const isRow = isSign(tokens[other], '(') && (isAfter || isComparing(tokens[close + 1]));
+    const isCall = isAfter && !BEFORE_OPERAND.has(tokens[other - 1]?.text ?? '(');
+    if (!isRow || isCall) return UNKNOWN;
+    const place = this.#list(open).findIndex(({ start, end }) => start === at && end === at + 1);
+    const column = this.#list(other)[place];
+    return column ? this.#comparedWith(column) : UNKNOWN;
   }
 
   /** The operand before `in` or `between`, or before a `not` there. */
