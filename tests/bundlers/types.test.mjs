@@ -114,7 +114,7 @@ test('a call that cannot work says so', () => {
   assert.match(stderr, /^none of these files defines a doctype/);
   const module = path.join(place(), 'src/todos.ts');
   writeFileSync(module, readFileSync(module, 'utf8').replace('create table todo', 'create tabel'));
-  assert.match(types('src').stderr, /^src\/todos\.ts: migration 0 of doctype todos does not run/);
+  assert.match(types('src').stderr, /^src\/todos\.ts: migration 1 of doctype todos does not run/);
 });
 
 test('a Node that cannot do it says which one can, and does all else', (t) => {
