@@ -29,10 +29,12 @@ pub fn check(repo: &Repo, report: &mut Report) {
         lint(repo, &["--workspace", "--exclude", "xtask", "--all-targets"])?;
         lint(repo, &["--package", "xtask", "--all-targets"])
     });
-    report.step("lints of Rust for browsers", || {
+    report.step("lints of Rust for WebAssembly", || {
+        let target = ["--target", "wasm32-unknown-unknown"];
+        lint(repo, &[&["--package", "tidelog-world"], &target[..]].concat())?;
         MODULES.iter().try_for_each(|(feature, _)| {
-            let package = ["--package", "tidelog-browser", "--target", "wasm32-unknown-unknown"];
-            lint(repo, &[&package[..], &["--no-default-features", "--features", feature]].concat())
+            let features = ["--no-default-features", "--features", feature];
+            lint(repo, &[&["--package", "tidelog-browser"], &target[..], &features].concat())
         })
     });
     report.step("docs of Rust", || docs(repo));

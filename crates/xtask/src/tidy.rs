@@ -11,8 +11,8 @@ use crate::run;
 const COLUMNS_MAX: usize = 100;
 
 /// Crates in which one seed replays everything.
-const PURE: [&str; 9] =
-    ["types", "disk", "journal", "pages", "sync", "sqlite", "document", "client", "room"];
+const PURE: [&str; 10] =
+    ["types", "disk", "journal", "pages", "sync", "sqlite", "document", "client", "room", "world"];
 
 /// Clocks, chance, and orders that differ between two runs.
 const IMPURE: [&str; 7] =

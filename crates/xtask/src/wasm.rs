@@ -1,5 +1,5 @@
-//! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker. And the one
-//! of the benchmarks, made in the same way.
+//! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker. And, made in
+//! the same way, the one that `tidelog/testing` runs in Node, and the one of the benchmarks.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -21,6 +21,10 @@ pub enum Size {
 
 /// A module: the feature of `tidelog-browser` that selects it, and its name among the files.
 pub const MODULES: [(&str, &str); 2] = [("core", "core"), ("page-server", "page_server")];
+
+/// The crate of the module that the tests of apps run in Node, and which no page downloads; its name
+/// among the files.
+const WORLD: (&str, &str) = ("tidelog-world", "world");
 
 /// What the compiler emits and every browser with OPFS understands.
 const WASM_FEATURES: [&str; 8] = [
@@ -46,13 +50,19 @@ pub fn command(repo: &Repo, size: Size) -> Result<()> {
     build::package(repo)
 }
 
+/// Compiles all that the package carries.
+pub fn build(repo: &Repo, size: Size) -> Result<()> {
+    build_workers(repo, size)?;
+    build_world(repo, size)
+}
+
 /// Compiles both into `js/dist/wasm`, unless their sources are those of the last time. Cargo cannot
 /// say so: it keeps both modules under one name, and finds the one in the place of the other. What
 /// comes after it is left out if the compiled module has not changed.
-pub fn build(repo: &Repo, size: Size) -> Result<()> {
+fn build_workers(repo: &Repo, size: Size) -> Result<()> {
     let folder = repo.root.join("js/dist/wasm");
     fs::create_dir_all(&folder)?;
-    let sources = sources(repo, size)?;
+    let sources = sources(repo, size, "wasm", &["server", "xtask", "room", "world"])?;
     let are_there = MODULES.iter().all(|(_, name)| {
         let is_there = |suffix: &str| folder.join(format!("{name}{suffix}")).is_file();
         is_there("_bg.wasm") && is_there(".js") && is_there(".d.ts")
@@ -69,6 +79,21 @@ pub fn build(repo: &Repo, size: Size) -> Result<()> {
         finish(repo, size, &compiled, &folder, name)?;
         declare(repo, &folder, name)?;
     }
+    sources.save()
+}
+
+/// Compiles the world of tests into `js/dist/world`, unless its sources are those of the last time.
+fn build_world(repo: &Repo, size: Size) -> Result<()> {
+    let (package, name) = WORLD;
+    let folder = repo.root.join("js/dist").join(name);
+    fs::create_dir_all(&folder)?;
+    let sources = sources(repo, size, "wasm-of-tests", &["server", "xtask", "browser"])?;
+    let files = ["_bg.wasm", ".js"].map(|suffix| folder.join(format!("{name}{suffix}")));
+    if files.iter().all(|file| file.is_file()) && sources.is_fresh() {
+        return Ok(());
+    }
+    let compiled = compile(repo, package, &[])?;
+    finish(repo, size, &compiled, &folder, name)?;
     sources.save()
 }
 
@@ -132,10 +157,10 @@ fn declare(repo: &Repo, folder: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Everything that the modules are made from.
-fn sources(repo: &Repo, size: Size) -> Result<Stamp> {
+/// Everything that modules are made from: all crates but these.
+fn sources(repo: &Repo, size: Size, name: &str, others: &[&str]) -> Result<Stamp> {
     let compiler = run::stdout_of(run::program("rustc", &repo.root).arg("-vV"));
-    let mut stamp = Stamp::new(repo, "wasm")
+    let mut stamp = Stamp::new(repo, name)
         .text(&format!("{} {compiler:?}", settings(size)))
         .path(&repo.root.join("Cargo.toml"))?
         .path(&repo.root.join("Cargo.lock"))?
@@ -143,7 +168,7 @@ fn sources(repo: &Repo, size: Size) -> Result<Stamp> {
     let mut crates = fs::read_dir(repo.root.join("crates"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<PathBuf>>>()?;
-    crates.retain(|path| !path.ends_with("server") && !path.ends_with("xtask"));
+    crates.retain(|path| !others.iter().any(|other| path.ends_with(other)));
     crates.sort();
     for folder in crates {
         for part in ["Cargo.toml", "build.rs", "src"] {
