@@ -2,12 +2,12 @@
 
 import { callBack } from './call-back.js';
 import { type Bytes, Reader, Writer } from './codec.js';
-import { Engine } from './engine.js';
 import { noRoomToSay, type TidelogError } from './errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from './messages.js';
 import type { WorkerPlaces } from './ports.js';
 import type { CallKind, Effect, Input } from './step.js';
 import { Tab } from './tab.js';
+import { BROWSER, type CoreWay, type TabHost } from './tab-host.js';
 
 /** Between two looks at the device. */
 const DEVICE_MS = 30_000;
@@ -31,8 +31,10 @@ export interface OpenDocument {
 
 /** The calls and documents of one tab. */
 export class Connection {
+  /** What it runs in. */
+  readonly host: TabHost;
   readonly #tab = new Tab();
-  readonly #engine: Engine;
+  readonly #engine: CoreWay;
   readonly #callers = new Map<number, Caller>();
   readonly #documents = new Map<number, OpenDocument>();
   /** By document, also before it is open. */
@@ -47,17 +49,19 @@ export class Connection {
   #ahead: Input[] | undefined;
   readonly #outbox = new Writer();
   #count = 0;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Calls off the wake-up that the tab asked for last. */
+  #callOff: (() => void) | undefined;
   /** Looks at the device again and again, while a document is open. */
   #looks: ReturnType<typeof setInterval> | undefined;
 
-  constructor(places: WorkerPlaces) {
-    this.#engine = new Engine(
+  constructor(places: WorkerPlaces, host: TabHost = BROWSER) {
+    this.host = host;
+    this.#engine = host.engine(
       places,
       (input) => this.#run(input),
       (bytes, core) => this.#receive(bytes, core),
     );
-    if (typeof document !== 'undefined') this.#watchPage();
+    if (host.isBrowser && typeof document !== 'undefined') this.#watchPage();
   }
 
   #watchPage(): void {
@@ -135,7 +139,7 @@ export class Connection {
   /** A document is open: its news go there from now on. */
   attach(handle: number, document: OpenDocument): void {
     this.#documents.set(handle, document);
-    if (this.#looks !== undefined) return;
+    if (this.#looks !== undefined || !this.host.isBrowser) return;
     this.#looks = setInterval(() => void this.#lookAtDevice(), DEVICE_MS);
     void this.#lookAtDevice();
   }
@@ -161,7 +165,7 @@ export class Connection {
       return;
     }
     // There may be more than a call can have arguments: one for each mutation without a verdict.
-    for (const effect of this.#tab.step(performance.now(), input)) this.#due.push(effect);
+    for (const effect of this.#tab.step(this.host.uptime(), input)) this.#due.push(effect);
     if (this.#isBusy) return;
     this.#isBusy = true;
     // What is added meanwhile has its turn too.
@@ -192,8 +196,10 @@ export class Connection {
         void this.#lookAtDevice();
         break;
       case 'wake':
-        clearTimeout(this.#timer);
-        this.#timer = setTimeout(() => this.#run({ type: 'wake' }), effect.at - performance.now());
+        this.#callOff?.();
+        this.#callOff = this.host.wakeIn(effect.at - this.host.uptime(), () =>
+          this.#run({ type: 'wake' }),
+        );
         break;
       default:
         // What was said before goes on the port that it was said to.
@@ -255,6 +261,7 @@ export class Connection {
   }
 
   async #lookAtDevice(): Promise<void> {
+    if (!this.host.isBrowser) return;
     const { storage } = navigator;
     // WebKit on Linux has no such thing.
     if (!storage) return;

@@ -101,7 +101,7 @@ export class Database<Defined extends Mutations = Mutations> {
   readonly #doctype: DoctypeDefinition;
   readonly #handle: number;
   /** The name of the newest mutation: eight random bytes, and a counter that shows their order. */
-  readonly #callId = crypto.getRandomValues(new Uint8Array(16)).fill(0, 8);
+  readonly #callId: Uint8Array<ArrayBuffer>;
   readonly #listeners: Listeners = {
     status: new Set(),
     error: new Set(),
@@ -122,6 +122,7 @@ export class Database<Defined extends Mutations = Mutations> {
     { status, memo }: Standing,
   ) {
     this.#connection = connection;
+    this.#callId = connection.host.draw(new Uint8Array(16)).fill(0, 8);
     this.#doctype = doctype;
     this.#handle = handle;
     this.#status = status;
@@ -350,7 +351,7 @@ export class Database<Defined extends Mutations = Mutations> {
 
   #connect(connected: boolean): void {
     if (!this.#closed) {
-      const word = wordOnServer(connected, Date.now());
+      const word = wordOnServer(connected, this.#connection.host.now());
       this.#connection.tell('setConnected', { handle: this.#handle, word });
     }
   }
@@ -373,7 +374,7 @@ export class Database<Defined extends Mutations = Mutations> {
     );
     const functions = Object.create(others);
     for (const [name, { params }] of Object.entries(this.#doctype.mutations)) {
-      const bind = argumentBinder(name, params);
+      const bind = argumentBinder(name, params, this.#connection.host.uuid);
       functions[name] = (args: unknown) => this.#mutate(name, bind(args));
     }
     return functions;
@@ -398,7 +399,7 @@ export class Database<Defined extends Mutations = Mutations> {
       id: this.#nextCallId(),
       name,
       args,
-      now: Date.now(),
+      now: this.#connection.host.now(),
       again: undefined,
     };
     this.#connection.call('mutate', message, (answer, last) => {
@@ -413,7 +414,8 @@ export class Database<Defined extends Mutations = Mutations> {
         const { error } = answer;
         // Once whoever has waited for the receipt may have asked for the verdict.
         if (answer.type === 'rejected') {
-          setTimeout(() => issued.isAwaited() || this.#warn(name, issued.receipt.args, error));
+          const warn = (): void => this.#warn(name, issued.receipt.args, error);
+          this.#connection.host.wakeIn(0, () => issued.isAwaited() || warn());
         }
       }
     });

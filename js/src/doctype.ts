@@ -270,7 +270,11 @@ export type Bound = readonly (readonly [string, Value])[];
  * That throws {@link MutationArgumentError} for the first argument that is missing, unknown, or
  * of another type.
  */
-export function argumentBinder(mutation: string, types: ParamTypes): (args: unknown) => Bound {
+export function argumentBinder(
+  mutation: string,
+  types: ParamTypes,
+  drawUuid: () => string,
+): (args: unknown) => Bound {
   const params = Object.entries(types).map(([name, type]) => {
     return { name, kind: kindOf(type), optional: isOptional(type) };
   });
@@ -292,7 +296,7 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
       let value = isGiven(given, name) ? given[name] : undefined;
       if (value === undefined || (value === null && (optional || kind !== 'json'))) {
         if (kind === 'uuid' && !optional && !(name in given)) {
-          return [name, crypto.randomUUID()];
+          return [name, drawUuid()];
         }
         if (!optional) fail(mutation, `argument ${name} is missing: give ${WANTED[kind]}`);
         return [name, null];

@@ -5,6 +5,7 @@ import { Database } from './database.js';
 import { type DevOptions, openAnew } from './dev.js';
 import { type Doctype, flawOf, isText, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
+import type { ToCore } from './messages.js';
 import type { WorkerUrls } from './ports.js';
 
 /** What {@link open} wants to know. */
@@ -97,14 +98,24 @@ function openOnce<Defined extends Mutations>(
       wrong("dev has to be { onMigrationEdited: 'reset' } or { onMigrationEdited: 'error' }");
     }
     if (token !== undefined && typeof token !== 'function') wrong('token has to be a function');
-    const connection = connectionTo(urls);
-    const message = {
-      handle: connection.nextHandle(),
+    const wanted = {
       document: checkText('document', document),
       user: checkText('user', user),
       server: server === undefined ? undefined : socketAddress(server),
-      doctype,
     };
+    openOn(connectionTo(urls), doctype, wanted, token).then(resolve, reject);
+  });
+}
+
+/** @internal Opens a document on this connection. The names were checked. */
+export function openOn<Defined extends Mutations>(
+  connection: Connection,
+  doctype: Doctype<Defined>,
+  wanted: Pick<ToCore['open'], 'document' | 'user' | 'server'>,
+  token?: GetToken,
+): Promise<Database<Defined>> {
+  return new Promise((resolve, reject) => {
+    const message = { handle: connection.nextHandle(), ...wanted, doctype };
     connection.open(message, token, (answer) => {
       if (answer.type === 'failed') reject(answer.error);
       else if (answer.type === 'opened') {

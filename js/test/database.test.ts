@@ -13,6 +13,7 @@ import {
 import type { Answer, EntryId, Params, ToCore } from '../src/messages.js';
 import { sql } from '../src/sql.js';
 import type { Status } from '../src/status.js';
+import { BROWSER } from '../src/tab-host.js';
 
 const KIND = doctype({
   name: 'a',
@@ -43,6 +44,7 @@ let told: OpenDocument;
 /** A document whose core answers each call so. */
 function answeredBy(answer: Answer, status: Partial<Status> = {}, head?: EntryId) {
   const connection = {
+    host: BROWSER,
     attach: (_: number, document: OpenDocument) => {
       told = document;
     },

@@ -21,7 +21,8 @@ const all = {
   o: 'boolean?',
   j: 'json?',
 } as const satisfies ParamTypes;
-const bind = argumentBinder('all', all);
+const uuid = (): string => crypto.randomUUID();
+const bind = argumentBinder('all', all, uuid);
 
 test('arguments travel in the order of the parameters, null where they are left out', () => {
   const blob = new Uint8Array([1, 2, 3]).subarray(1);
@@ -67,7 +68,7 @@ describe('arguments that do not fit are refused', () => {
 });
 
 test('what every object has is no argument', () => {
-  const bind = argumentBinder('m', { constructor: 'text', toString: 'text?' } as const);
+  const bind = argumentBinder('m', { constructor: 'text', toString: 'text?' } as const, uuid);
   expect(() => bind({})).toThrow(/argument constructor is missing/);
   const bound = [
     ['constructor', 'x'],
@@ -75,7 +76,7 @@ test('what every object has is no argument', () => {
   ];
   expect(bind({ constructor: 'x' })).toEqual(bound);
   // Whatever an app derives its own objects from is its own affair.
-  expect(argumentBinder('m', { t: 'text' })(Object.create({ t: 'x' }))).toEqual([['t', 'x']]);
+  expect(argumentBinder('m', { t: 'text' }, uuid)(Object.create({ t: 'x' }))).toEqual([['t', 'x']]);
 });
 
 function circle(): object {
@@ -85,8 +86,8 @@ function circle(): object {
 }
 
 test('null is JSON unless the argument is optional', () => {
-  expect(argumentBinder('m', { j: 'json' })({ j: null })).toEqual([['j', 'null']]);
-  expect(argumentBinder('m', { j: 'json?' })({ j: null })).toEqual([['j', null]]);
+  expect(argumentBinder('m', { j: 'json' }, uuid)({ j: null })).toEqual([['j', 'null']]);
+  expect(argumentBinder('m', { j: 'json?' }, uuid)({ j: null })).toEqual([['j', null]]);
 });
 
 test('what was rejected comes back as it was given', () => {
@@ -96,7 +97,7 @@ test('what was rejected comes back as it was given', () => {
 });
 
 test('a UUID that is left out is drawn, and one that is given is in lower case', () => {
-  const bind = argumentBinder('add', { id: 'uuid', of: 'uuid?' });
+  const bind = argumentBinder('add', { id: 'uuid', of: 'uuid?' }, uuid);
   const drawn = bind({});
   expect(drawn).toEqual([
     ['id', expect.stringMatching(/^[0-9a-f-]{36}$/)],
