@@ -33,8 +33,10 @@ const compilerOptions = {
   noUnusedParameters: false,
   skipLibCheck: true,
   jsx: 'react-jsx',
+  types: ['node'],
   paths: {
     tidelog: [inRoot('js/src/index.ts')],
+    'tidelog/testing': [inRoot('js/src/node/testing.ts')],
     'tidelog/*': [inRoot('js/src/*.ts')],
   },
 };

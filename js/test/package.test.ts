@@ -47,6 +47,7 @@ test('every file that a page loads can be named from outside', () => {
     './solid',
     './kysely',
     './drizzle',
+    './testing',
     './vite',
     './worker/worker.js',
     './wasm/core.js',
