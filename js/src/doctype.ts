@@ -147,7 +147,7 @@ const isTexts = (it: unknown): boolean =>
  */
 export function flawOf(it: unknown): string | undefined {
   const { name, migrations, mutations } = Object(it) as Partial<DoctypeDefinition>;
-  if (!isTexts([name])) return 'open() wants what doctype() returned, which has a name';
+  if (!isTexts([name])) return 'that is no doctype, which has a name: give what doctype() returned';
   if (!isTexts(migrations)) return `migrations of doctype ${name} have to be a list of SQL`;
   if (Object(mutations) !== mutations) return `doctype ${name} has to have mutations, if none {}`;
   const isMutation = ({ params, sql }: Partial<Mutation>): boolean =>

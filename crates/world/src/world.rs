@@ -105,7 +105,7 @@ impl World {
         let here = &mut self.devices[device.0];
         if !here.has_core() {
             let input = here.start_core(&mut self.chance, self.found_right.clone());
-            self.to_core(device, input);
+            self.tell_core(device, input);
         }
         self.last_tab += 1;
         let tab = TabId(self.last_tab);
@@ -118,7 +118,7 @@ impl World {
     pub fn leave(&mut self, tab: TabId) {
         let Some(device) = self.tabs.remove(&tab) else { return };
         self.told.retain(|(to, _)| *to != tab);
-        self.to_core(device, Input::TabClosed { tab });
+        self.tell_core(device, Input::TabClosed { tab });
         let here = &mut self.devices[device.0];
         here.tabs.remove(&tab);
         if here.tabs.is_empty() {
@@ -131,7 +131,7 @@ impl World {
     /// A tab says something to its core. What a tab says that has left is lost.
     pub fn hear(&mut self, tab: TabId, messages: Vec<ToCore>) {
         if let Some(device) = self.tabs.get(&tab) {
-            self.to_core(*device, Input::FromTab { tab, messages });
+            self.tell_core(*device, Input::FromTab { tab, messages });
         }
     }
 
@@ -151,7 +151,7 @@ impl World {
         }
         for (socket, conn) in std::mem::take(&mut here.sockets) {
             self.hang_up(conn);
-            self.to_core(device, Input::SocketClosed { socket });
+            self.tell_core(device, Input::SocketClosed { socket });
         }
     }
 
@@ -173,13 +173,13 @@ impl World {
     fn open_socket(&mut self, device: DeviceId, socket: SocketId, url: &str) {
         let here = &mut self.devices[device.0];
         if !here.is_online || !url.starts_with(ADDRESS) {
-            return self.to_core(device, Input::SocketClosed { socket });
+            return self.tell_core(device, Input::SocketClosed { socket });
         }
         self.last_conn += 1;
         let conn = ConnId(self.last_conn);
         here.sockets.insert(socket, conn);
         self.conns.insert(conn, Conn { device, socket });
-        self.to_core(device, Input::SocketOpened { socket });
+        self.tell_core(device, Input::SocketOpened { socket });
     }
 
     /// The device knows: the server is told.
@@ -192,13 +192,13 @@ impl World {
     fn carry_from_server(&mut self) {
         for (conn, message) in std::mem::take(&mut self.server.told) {
             let Some(&Conn { device, socket }) = self.conns.get(&conn) else { continue };
-            self.to_core(device, Input::FromServer { socket, bytes: encode_message(&message) });
+            self.tell_core(device, Input::FromServer { socket, bytes: encode_message(&message) });
         }
         for conn in std::mem::take(&mut self.server.closed) {
             let Some(&Conn { device, socket }) = self.conns.get(&conn) else { continue };
             self.devices[device.0].sockets.remove(&socket);
             self.hang_up(conn);
-            self.to_core(device, Input::SocketClosed { socket });
+            self.tell_core(device, Input::SocketClosed { socket });
         }
     }
 
@@ -215,7 +215,7 @@ impl World {
                 self.happen(event);
             } else if let Some(device) = self.next_awake() {
                 self.devices[device.0].wake_at_ms = None;
-                self.to_core(device, Input::Wake);
+                self.tell_core(device, Input::Wake);
             } else {
                 return;
             }
@@ -251,7 +251,7 @@ impl World {
 
     // --- what happens --------------------------------------------------------------------------
 
-    fn to_core(&mut self, device: DeviceId, input: Input) {
+    fn tell_core(&mut self, device: DeviceId, input: Input) {
         let life = self.devices[device.0].life;
         self.due.push_back(Event::ToCore { device, life, input });
     }
@@ -295,7 +295,7 @@ impl World {
                 let here = &mut self.devices[device.0];
                 if server == here.page_server_id() {
                     let input = here.serve(requests);
-                    self.to_core(device, input);
+                    self.tell_core(device, input);
                 }
             }
             Effect::OpenSocket { socket, url } => self.open_socket(device, socket, &url),

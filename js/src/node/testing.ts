@@ -6,7 +6,7 @@
 
 import { Connection } from '../connection.js';
 import type { Database } from '../database.js';
-import { type Doctype, isDoctype, isText, type Mutations } from '../doctype.js';
+import { type Doctype, flawOf, isText, type Mutations } from '../doctype.js';
 import { DocumentClosedError, EngineError, InvalidOptionError } from '../errors.js';
 import { openOn } from '../open.js';
 import { Devices, type Port } from './world.js';
@@ -66,7 +66,8 @@ export async function world<const Defined extends Mutations>(
   doctype: Doctype<Defined>,
   options: WorldOptions = {},
 ): Promise<World<Defined>> {
-  if (!isDoctype(doctype)) throw new InvalidOptionError('world() wants what doctype() returned');
+  const flaw = flawOf(doctype);
+  if (flaw) throw new InvalidOptionError(flaw);
   checkNames(options, ['startsAt', 'seed']);
   const { startsAt = new Date(STARTS_AT), seed = 1 } = options;
   const startsAtMs = Number(startsAt);
@@ -130,9 +131,8 @@ export class World<Defined extends Mutations = Mutations> {
     this.#mustBeOpen();
     checkNames(options, ['document', 'user', 'doctype']);
     const { document = DOCUMENT, user = '', doctype = this.#doctype } = options;
-    if (!isDoctype(doctype)) {
-      throw new InvalidOptionError('the doctype of a client has to be what doctype() returned');
-    }
+    const flaw = flawOf(doctype);
+    if (flaw) throw new InvalidOptionError(flaw);
     for (const [name, text] of Object.entries({ document, user })) {
       if (isText(text)) continue;
       throw new InvalidOptionError(`${name} has to be a string of whole characters`);

@@ -236,7 +236,7 @@ test('what is no option is refused', async () => {
       name: InvalidOptionError.name,
       message: expect.stringMatching(message),
     });
-  await refused(world({} as never), /wants what doctype\(\) returned/);
+  await refused(world({} as never), /give what doctype\(\) returned/);
   await refused(world(todos, { seed: 0.5 }), /seed has to be a whole number/);
   await refused(world(todos, { startsAt: new Date('no') }), /startsAt has to be a Date/);
   await refused(world(todos, { users: [] } as never), /there is no option users/);

@@ -95,7 +95,9 @@ impl Stage {
                 match message {
                     FromCore::Status { status, .. } => tab.status = Some(status),
                     FromCore::RejectionNews { reason, .. } => tab.rejected.push(reason),
-                    FromCore::TokenWanted { .. } => panic!("nobody said that there is a token"),
+                    FromCore::TokenWanted { .. } | FromCore::CloseWanted { .. } => {
+                        panic!("nobody said that there is a token")
+                    }
                     FromCore::Opened { call, .. }
                     | FromCore::Failed { call, .. }
                     | FromCore::Rejected { call, .. }
