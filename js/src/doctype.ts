@@ -102,7 +102,7 @@ export function mutation<const Types extends ParamTypes>(
   const texts = typeof sql === 'string' ? [sql] : [...(isTexts(sql) ? sql : [])];
   if (Object(params) !== params || texts.length === 0 || texts.some((text) => !text.trim())) {
     throw new DoctypeError(
-      "a mutation is its parameters, and SQL that uses them: mutation({ id: 'text' }, 'delete ...')",
+      "a mutation is its parameters, and SQL that uses them: mutation({ id: 'text' }, 'delete…')",
     );
   }
   for (const [name, type] of Object.entries(params)) {

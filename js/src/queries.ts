@@ -3,8 +3,8 @@
 import type { Params } from './messages.js';
 
 /**
- * The queries of an app, by their SQL or by the names of their templates. `npx tidelog types` writes
- * a file that adds to it; there is nothing in it before.
+ * The queries of an app, by their SQL or by the names of their templates. `npx tidelog types`
+ * writes a file that adds to it; there is nothing in it before.
  */
 // biome-ignore lint/suspicious/noEmptyInterface: what is added to it stands in apps.
 export interface Queries {}

@@ -33,7 +33,7 @@ type Given<P, Options = never> = readonly [] extends P
   ? readonly [params?: P | undefined, options?: Options]
   : readonly [params: P, options?: Options];
 
-/** The same as a function gives them: how long an array is that stands in one is not in its type. */
+/** The same as a function gives them: its type does not say how long an array in one is. */
 export type Got<P> = P extends readonly (infer Each)[] ? readonly Each[] : P;
 
 /** What the holes of a template take: what is known of its name, or values and parts. */

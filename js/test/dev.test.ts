@@ -91,7 +91,7 @@ test('what was not edited is opened, and that is all', async () => {
   expect(asked).toEqual(['open']);
 });
 
-test('a copy that has seen another migration begins anew, and what its server has is kept', async () => {
+test('a copy that has seen another migration begins anew, and its server keeps all', async () => {
   const it = device({ here: MISMATCH });
   answers(it.answer);
   await openIt(it);

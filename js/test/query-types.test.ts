@@ -155,7 +155,7 @@ test('queries are found where they are asked, and nowhere else', () => {
   ).toEqual(['3  select 2', '4  select 3', '5  select 4', '8  select 6']);
 });
 
-test('a template is found by its tag, with a parameter for each value and its parts in place', () => {
+test('a template is found by its tag, with a parameter for each value, its parts in place', () => {
   const text = `
     import { sql as q } from 'tidelog';
     import { sql } from 'other';

@@ -135,8 +135,8 @@ pub fn server(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
-/// The server's package, ready for `npm pack target/npm/tidelog-server`: its template, and the binary
-/// of the platform that this is.
+/// The server's package, ready for `npm pack target/npm/tidelog-server`: its template, and the
+/// binary of the platform that this is.
 fn server_package(repo: &Repo) -> Result<()> {
     let folder = repo.local_target().join("npm/tidelog-server");
     fs::create_dir_all(&folder)?;

@@ -23,8 +23,8 @@ const SHARED: [&str; 7] = [
 const SIDES: [[&str; 2]; 2] =
     [["tidelog-client", "tidelog-browser"], ["tidelog-room", "tidelog-server"]];
 
-/// What the tests of apps run, and our own tools, tests and benches, over the whole product: nothing
-/// depends on them.
+/// What the tests of apps run, and our own tools, tests and benches, over the whole product:
+/// nothing depends on them.
 const ABOVE_ALL: [&str; 7] = [
     "tidelog-bench-storage",
     "tidelog-crash",

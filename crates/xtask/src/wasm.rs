@@ -1,5 +1,5 @@
-//! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker. And, made in
-//! the same way, the one that `tidelog/testing` runs in Node, and the one of the benchmarks.
+//! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker. And, made
+//! in the same way, the one that `tidelog/testing` runs in Node, and the one of the benchmarks.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -22,8 +22,8 @@ pub enum Size {
 /// A module: the feature of `tidelog-browser` that selects it, and its name among the files.
 pub const MODULES: [(&str, &str); 2] = [("core", "core"), ("page-server", "page_server")];
 
-/// The crate of the module that the tests of apps run in Node, and which no page downloads; its name
-/// among the files.
+/// The crate of the module that the tests of apps run in Node, and which no page downloads; its
+/// name among the files.
 const WORLD: (&str, &str) = ("tidelog-world", "world");
 
 /// What the compiler emits and every browser with OPFS understands.

@@ -469,7 +469,7 @@ export class QueryTypes {
     return open === undefined ? UNKNOWN : this.#inRow(at, open);
   }
 
-  /** What stands at the same place of the row that this one is compared with, which begins there. */
+  /** What stands at the same place of the row that this one is compared with, beginning there. */
   #inRow(at: number, open: number): Kind {
     const tokens = this.#tokens;
     const close = tokens[open]!.pair!;
