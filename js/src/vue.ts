@@ -93,18 +93,18 @@ export function createHooks<const Defined extends Mutations>(
   }
 
   /** What `look` sees of an opening or of something in it, whenever that has changed. */
-  function useShared<T>(
-    shared: () => { readonly subscribe: (listener: () => void) => () => void },
-    look: () => T,
+  function useShared<S extends { readonly subscribe: (listener: () => void) => () => void }, T>(
+    shared: ComputedRef<S>,
+    look: (shared: S) => T,
   ): Readonly<ShallowRef<T>> {
-    const seen = shallowRef(look()) as ShallowRef<T>;
+    const seen = shallowRef(look(shared.value)) as ShallowRef<T>;
     let stop = (): void => {};
     watchEffect(() => {
       stop();
       const show = (): void => {
-        seen.value = look();
+        seen.value = look(shared.value);
       };
-      stop = typeof document === 'undefined' ? () => {} : shared().subscribe(show);
+      stop = typeof document === 'undefined' ? () => {} : shared.value.subscribe(show);
       show();
     });
     onScopeDispose(() => stop());
@@ -116,10 +116,7 @@ export function createHooks<const Defined extends Mutations>(
     props: { of: { type: Object as PropType<Wanted<Defined>>, required: true } },
     setup(props, { slots }) {
       const opening = computed(() => openings.of(props.of));
-      useShared(
-        () => opening.value,
-        () => undefined,
-      );
+      useShared(opening, () => undefined);
       provide(KEY, opening);
       return () => slots.default?.();
     },
@@ -133,10 +130,7 @@ export function createHooks<const Defined extends Mutations>(
     const watched = computed(() =>
       opening.value.watch<KnownRow<Sql, R>>(toValue(sql), toValue(params)),
     );
-    const seen = useShared(
-      () => watched.value,
-      () => watched.value.shown(),
-    );
+    const seen = useShared(watched, (it) => it.shown());
     return {
       rows: computed(() => seen.value.rows),
       error: computed(() => seen.value.error),
@@ -144,21 +138,8 @@ export function createHooks<const Defined extends Mutations>(
     };
   };
 
-  function useStatus(): Readonly<ShallowRef<Status | undefined>> {
-    const opening = useOpening();
-    return useShared(
-      () => opening.value,
-      () => opening.value.status(),
-    );
-  }
-
-  function useDocument(): Readonly<ShallowRef<Database<Defined> | undefined>> {
-    const opening = useOpening();
-    return useShared(
-      () => opening.value,
-      () => opening.value.db,
-    );
-  }
+  const useStatus: Hooks<Defined>['useStatus'] = () => useShared(useOpening(), (it) => it.status());
+  const useDocument: Hooks<Defined>['useDocument'] = () => useShared(useOpening(), (it) => it.db);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
