@@ -17,8 +17,8 @@
 //!
 //! # Where to start reading
 //!
-//! - [`World`]: what happens, in which order. [`Device`](device::Device): a core and its page
-//!   server. [`Server`](server::Server): rooms over one store.
+//! - [`World`]: what happens, in which order. `device.rs`: a core and its page
+//!   server. `server.rs`: rooms over one store.
 //! - `exports.rs`: what `js/src/node/world.ts` calls.
 //!
 //! # What this crate does not know
