@@ -101,7 +101,7 @@ export class Database<Defined extends Mutations = Mutations> {
   readonly #doctype: DoctypeDefinition;
   readonly #handle: number;
   /** The name of the newest mutation: eight random bytes, and a counter that shows their order. */
-  readonly #callId: Uint8Array<ArrayBuffer>;
+  readonly #callId: Bytes;
   readonly #listeners: Listeners = {
     status: new Set(),
     error: new Set(),

@@ -1,5 +1,6 @@
 /** What the code of a tab runs in: a page, or the world of a test with a clock of its own. */
 
+import type { Bytes } from './codec.js';
 import { Engine } from './engine.js';
 
 /** The way to a core. */
@@ -18,7 +19,7 @@ export interface TabHost {
   /** Calls `wake` once, after so many milliseconds. @returns calls that off. */
   wakeIn(ms: number, wake: () => void): () => void;
   /** Fills these bytes at random, and gives them back. */
-  draw(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>;
+  draw(bytes: Bytes): Bytes;
   /** A UUID at random. */
   uuid(): string;
 }

@@ -27,7 +27,7 @@ interface Cores {
   connect(device: number): number;
   leave(tab: number): void;
   hear(tab: number, messages: Uint8Array): void;
-  takeTold(): Uint8Array<ArrayBuffer> | undefined;
+  takeTold(): Bytes | undefined;
   setOnline(device: number, isOnline: boolean): void;
   delete(document: string): boolean;
   run(): void;
