@@ -292,6 +292,28 @@ pub enum FromCore {
     },
 }
 
+impl FromCore {
+    /// The call that it answers; `None` for news of a document.
+    #[must_use]
+    pub fn call(&self) -> Option<Call> {
+        match self {
+            Self::Opened { call, .. }
+            | Self::Failed { call, .. }
+            | Self::Rejected { call, .. }
+            | Self::Durable { call, .. }
+            | Self::Confirmed { call, .. }
+            | Self::Rows { call, .. }
+            | Self::Exported { call, .. }
+            | Self::Done { call }
+            | Self::HandingOver { call } => Some(*call),
+            Self::Status { .. }
+            | Self::RejectionNews { .. }
+            | Self::TokenWanted { .. }
+            | Self::CloseWanted { .. } => None,
+        }
+    }
+}
+
 /// About how many bytes the arguments of a mutation take.
 pub(crate) fn size_of_args(args: &[(String, Value)]) -> usize {
     let size = |value: &Value| match value {

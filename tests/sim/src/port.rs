@@ -300,25 +300,6 @@ fn kind_of(message: &ToCore) -> &'static str {
     }
 }
 
-/// The call that a message answers.
-fn call_of(message: &FromCore) -> Option<Call> {
-    match message {
-        FromCore::Opened { call, .. }
-        | FromCore::Failed { call, .. }
-        | FromCore::Rejected { call, .. }
-        | FromCore::Durable { call, .. }
-        | FromCore::Confirmed { call, .. }
-        | FromCore::Rows { call, .. }
-        | FromCore::Exported { call, .. }
-        | FromCore::Done { call }
-        | FromCore::HandingOver { call } => Some(*call),
-        FromCore::Status { .. }
-        | FromCore::RejectionNews { .. }
-        | FromCore::TokenWanted { .. }
-        | FromCore::CloseWanted { .. } => None,
-    }
-}
-
 /// What a message says of a call, as far as the tab looks at it.
 fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
     Some(match message {
@@ -403,8 +384,7 @@ fn again_of(again: &Value) -> Option<Again> {
 
 /// What was heard of a document that nobody asked for. That it is open anew says how it stands.
 fn news_in(heard: &mut Option<FromCore>, handle: Handle) -> Option<FromCore> {
-    let is_news =
-        |it: &mut FromCore| call_of(it).is_none() || matches!(it, FromCore::Opened { .. });
+    let is_news = |it: &mut FromCore| it.call().is_none() || matches!(it, FromCore::Opened { .. });
     match heard.take_if(is_news)? {
         FromCore::Opened { status, memo, .. } => Some(FromCore::Status { handle, status, memo }),
         news => Some(news),
@@ -413,7 +393,7 @@ fn news_in(heard: &mut Option<FromCore>, handle: Handle) -> Option<FromCore> {
 
 /// The message that the app is told: the one that was heard, unless the tab says it by itself.
 fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCore {
-    let is_own = heard.as_ref().and_then(call_of) != Some(call);
+    let is_own = heard.as_ref().and_then(FromCore::call) != Some(call);
     match (heard.take_if(|_| !is_own), answer) {
         (Some(FromCore::Failed { call, failure }), Answer::Failed { error }) => {
             FromCore::Failed { call, failure: CallFailure { outcome: outcome(error), ..failure } }

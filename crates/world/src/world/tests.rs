@@ -95,18 +95,9 @@ impl Stage {
                 match message {
                     FromCore::Status { status, .. } => tab.status = Some(status),
                     FromCore::RejectionNews { reason, .. } => tab.rejected.push(reason),
-                    FromCore::TokenWanted { .. } | FromCore::CloseWanted { .. } => {
-                        panic!("nobody said that there is a token")
-                    }
-                    FromCore::Opened { call, .. }
-                    | FromCore::Failed { call, .. }
-                    | FromCore::Rejected { call, .. }
-                    | FromCore::Durable { call, .. }
-                    | FromCore::Confirmed { call, .. }
-                    | FromCore::Rows { call, .. }
-                    | FromCore::Exported { call, .. }
-                    | FromCore::Done { call }
-                    | FromCore::HandingOver { call } => {
+                    message => {
+                        let call =
+                            message.call().expect("an answer: nobody has a token, or deletes");
                         tab.answers.entry(call).or_default().push(message);
                     }
                 }
