@@ -213,6 +213,38 @@ fn a_cold_rebase_beside_a_waiting_live_query_keeps_few_pages_and_answers_it() {
     assert!(most < 40, "{most} pages");
 }
 
+/// Goal: a live query is answered while the server confirms one mutation after the other, each of
+/// which runs once more for that. Method: all of them share a layer, and come with an entry that
+/// the live query shows before them; replies of the page server, of which memory keeps few, are let
+/// through one by one.
+#[test]
+fn a_live_query_does_not_wait_until_all_that_shares_a_layer_is_confirmed() {
+    const ROWS: usize = 40;
+    let mut server = Server::default();
+    let mut other = online_with(2, Limits::DEFAULT, &mut server);
+    let limits = Limits { pool_pages_max: 4, fault_pages_max: 2, layers_max: 1, ..Limits::DEFAULT };
+    let mut device = online_with(1, limits, &mut server);
+    for id in 0..=ROWS {
+        titled(&mut device, &id.to_string(), &format!("{id} {}", "long".repeat(PAGE_SIZE / 4)));
+    }
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let live = device.watch("select sum(done) from todo");
+    other.mutate("toggle", &[("id", text(&ROWS.to_string()))]);
+    talk(&mut server, &mut [&mut other]);
+    for id in 0..ROWS {
+        device.mutate("toggle", &[("id", text(&id.to_string()))]);
+    }
+    device.holds_replies = true;
+    talk(&mut server, &mut [&mut device]);
+    let shown = |device: &Device| device.rows_told(live).last().map(|rows| rows[0][0].clone());
+    assert_eq!(shown(&device), Some(integer(ROWS as i64)));
+    assert_eq!(device.status().pending, ROWS as u64);
+    while shown(&device) != Some(integer(ROWS as i64 + 1)) {
+        device.let_reply_through();
+    }
+    assert!(device.status().pending > ROWS as u64 / 2, "{} are left", device.status().pending);
+}
+
 /// Goal: however many documents tabs have open, those that are at rest fill no memory. Method: two
 /// that were read as a whole, with room for the pages of one: the one that was asked last has them.
 #[test]

@@ -455,21 +455,22 @@ impl Replica {
         self.stale |= self.retries;
     }
 
-    /// Whether all that is left to do is a rebase that has not begun, and may do so later.
+    /// Whether all that is left to do is to make entries visible that may be so a little later, and
+    /// no rebase to them has begun.
     #[must_use]
     pub fn can_wait(&self) -> bool {
         // The first entry of all, and one that takes the place of all before it, are no small part.
         let is_part = |entry: &ServerEntry| entry.range.start() != Lsn::FIRST;
         let is_idle = self.rebase.is_none() && !self.stale;
-        is_idle && self.staged.front().is_some_and(is_part) && !self.can_fold()
+        is_idle && self.staged.front().is_some_and(is_part)
     }
 
-    /// Whether all that is left to do is a rebase that [can wait](Self::can_wait) for more entries,
-    /// as there are few for the many mutations that it would run again. Those that have come are
+    /// Whether a rebase is due that [can wait](Self::can_wait) for more entries, as there are few
+    /// for the many mutations that it would run again. Those that have come are
     /// then held as one. How long it waits at most is for the caller to say, who
     /// [steps](Self::step) all the same.
     pub fn put_off(&mut self) -> Option<PutOff> {
-        if !self.can_wait() {
+        if !self.can_wait() || self.can_fold() {
             return None;
         }
         let lsns = self.staged.iter().map(|entry| entry.range.count()).sum::<u64>();
