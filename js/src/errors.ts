@@ -239,9 +239,10 @@ export class ProtocolError extends TidelogError {
 }
 
 /**
- * The server refused access.
+ * The server refused access: to this user, or to pages of this origin.
  *
- * What to do: look at the token and the rights of its user: log in anew.
+ * What to do: look at the token and the rights of its user: log in anew. A server for development
+ * serves pages of its own machine: open the page at `http://localhost`.
  *
  * Outcome: none.
  */

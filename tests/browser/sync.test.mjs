@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
+import { startProxy } from './harness/proxy.mjs';
 import {
   atLeast,
   both,
@@ -289,6 +290,21 @@ both(
   },
 );
 
+both('a page that the server does not serve is told, and goes on without it', async (stage) => {
+  const { server, options } = await stage.synced();
+  const proxy = await startProxy(server.ws, { origin: 'https://example.org' });
+  try {
+    const tab = await stage.tab();
+    await openIn(tab, 'list', { ...options, server: proxy.ws });
+    await statusBecomes(tab, { error: 'AccessError' });
+    const { error } = await statusIn(tab);
+    assert.match(error.message, /refuses this page by its origin.*localhost/);
+    await mutateIn(tab, 'add', { id: 'mine', title: 'mine' }, 'durable');
+  } finally {
+    await proxy.close();
+  }
+});
+
 both('a local document goes on under a successor', async (stage) => {
   const options = { document: stage.document };
   const tab = await stage.tab();
@@ -413,4 +429,4 @@ both(
   },
 );
 
-atLeast(13);
+atLeast(14);

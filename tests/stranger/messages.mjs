@@ -81,7 +81,14 @@ export function decode(bytes) {
 const withReason = (r) => () => ({ reason: r.text() });
 
 const byeReason = (r) =>
-  r.choice([['Version'], ['Shutdown'], ['Unauthenticated'], ['Protocol', withReason(r)], ['Slow']]);
+  r.choice([
+    ['Version'],
+    ['Shutdown'],
+    ['Unauthenticated'],
+    ['Protocol', withReason(r)],
+    ['Slow'],
+    ['Origin'],
+  ]);
 
 const body = (r) =>
   r.choice([

@@ -430,6 +430,14 @@ impl CallFailure {
                          token is valid"
                 ),
             )),
+            ByeReason::Origin => Some(Self::new(
+                ErrorCode::Access,
+                format!(
+                    "{server} refuses this page by its origin: a server that is started with --dev \
+                         serves pages of its own machine only, so open the page at \
+                         http://localhost, and give open() a server at localhost too"
+                ),
+            )),
             ByeReason::Protocol { reason } => Some(Self::protocol(reason)),
             ByeReason::Shutdown | ByeReason::Slow => None,
         }

@@ -414,7 +414,10 @@ impl ServerLink {
             FromServer::Bye { reason } => {
                 self.failure = CallFailure::of_bye(&self.url, &reason);
                 self.is_said_here = true;
-                self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
+                self.barred = matches!(
+                    reason,
+                    ByeReason::Version | ByeReason::Unauthenticated | ByeReason::Origin
+                );
                 // The token that had let us in may be the one that is refused by now.
                 self.was_refused = reason == ByeReason::Unauthenticated;
                 if self.was_refused {
@@ -706,7 +709,7 @@ mod tests {
     /// brought up again while a page stayed open.
     #[test]
     fn a_server_that_lets_nobody_in_is_asked_again() {
-        for reason in [ByeReason::Version, ByeReason::Unauthenticated] {
+        for reason in [ByeReason::Version, ByeReason::Unauthenticated, ByeReason::Origin] {
             let mut stage = Stage::welcomed();
             stage.hear(&FromServer::Bye { reason });
             stage.lose();

@@ -14,6 +14,7 @@ use axum::{Extension, Json, Router};
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tidelog_room::{Answer, Ask, Service};
+use tidelog_sync::ByeReason;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::PAGE_SIZE;
 use tokio::sync::OwnedSemaphorePermit;
@@ -38,7 +39,6 @@ type Ours = State<Arc<Shared>>;
 /// All that the server answers.
 pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
     let mut api = Router::new()
-        .route("/v1/sync", get(sync))
         .route("/v1/documents", get(list))
         .route("/v1/documents/{id}", get(describe).delete(destroy))
         .route("/v1/documents/{id}/export", get(export));
@@ -52,6 +52,9 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         api
     };
     let mut router = api
+        // A page is told there why it is refused, since browsers keep the answers of a handshake to
+        // themselves.
+        .route("/v1/sync", get(sync))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -80,12 +83,19 @@ async fn sync(
     let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
         return failed("too many connections");
     };
+    let refusal = if !shared.dev {
+        Some(ByeReason::Unauthenticated)
+    } else if !loopback::is_ours(request.headers()) {
+        Some(ByeReason::Origin)
+    } else {
+        None
+    };
     tokio::spawn(async move {
         let _seat = seat;
         // A client that is gone already is nobody to serve.
         if let Ok(upgraded) = upgrade.await {
             connection.done();
-            socket::serve(upgraded, shared).await;
+            socket::serve(upgraded, shared, refusal).await;
         }
     });
     let headers = [

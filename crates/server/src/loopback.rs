@@ -16,7 +16,8 @@ pub(crate) async fn only(request: Request, next: Next) -> Response {
     }
 }
 
-fn is_ours(headers: &HeaderMap) -> bool {
+/// Whether who asks with these headers is of this machine.
+pub(crate) fn is_ours(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     text(header::ORIGIN).is_none_or(is_loopback_origin)
         && text(header::HOST).is_none_or(is_loopback_host)

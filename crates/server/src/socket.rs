@@ -73,8 +73,8 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MESSAGE_SIZE_MAX))
 }
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
+/// Serves one connection until it ends; with a `refusal` as far as `Hello`, which that answers.
+pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>, refusal: Option<ByeReason>) {
     let (transport, gate) = Gated::new(TokioIo::new(upgraded), HELLO_SIZE_MAX);
     let socket = WebSocketStream::from_raw_socket(transport, Role::Server, Some(config())).await;
 
@@ -87,6 +87,7 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
     let mut reader = Reader {
         connection: connection.clone(),
         shared: Arc::clone(&shared),
+        refusal,
         channels: Channels { conn: id, open: BTreeMap::new() },
         permits,
         early: None,
@@ -113,6 +114,8 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
 struct Reader {
     connection: Connection,
     shared: Arc<Shared>,
+    /// Why it is not served.
+    refusal: Option<ByeReason>,
     channels: Channels,
     /// What it may say before rooms have worked it off.
     permits: Arc<Semaphore>,
@@ -312,8 +315,8 @@ impl Reader {
         let ToServer::Hello { client, .. } = message else {
             return Flow::Break(protocol("the first message is Hello"));
         };
-        if !self.shared.dev {
-            return Flow::Break(Ending::Bye(ByeReason::Unauthenticated));
+        if let Some(reason) = &self.refusal {
+            return Flow::Break(Ending::Bye(reason.clone()));
         }
         debug!(conn = self.connection.id().0, %client, "hello");
         self.connection.send(FromServer::Welcome);
@@ -715,6 +718,7 @@ mod tests {
         Reader {
             connection,
             shared: Arc::new(Shared::of(scene)),
+            refusal: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(permits_count)),
             early: None,
@@ -817,6 +821,7 @@ mod tests {
         let reader = Reader {
             connection: Connection::new(ConnId(7)).0,
             shared: Arc::clone(&shared),
+            refusal: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
             early: None,

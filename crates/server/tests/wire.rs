@@ -240,8 +240,20 @@ async fn a_development_server_answers_pages_of_this_machine_only() {
     let elsewhere = "Origin: https://example.org\r\n";
     let here = "Origin: http://localhost:5173\r\n";
     assert_eq!(http(at, "GET", "/v1/documents", elsewhere).await.0, 403);
-    assert_eq!(http(at, "GET", "/v1/sync", elsewhere).await.0, 403);
     assert_eq!(http(at, "GET", "/v1/documents", here).await.0, 200);
+    let hello = ToServer::Hello { client: ClientId([1; 16]), token: None };
+    let elsewhere = [("Origin", "https://example.org"), ("Host", "example.org")];
+    for (header, is_served) in elsewhere
+        .map(|it| (it, false))
+        .into_iter()
+        .chain([(("Origin", "http://localhost:5173"), true), (("Host", "localhost:8787"), true)])
+    {
+        let mut client = Client::connect_with(at, &[header]).await.expect("up");
+        client.say(&hello).await.expect("up");
+        let refused = FromServer::Bye { reason: ByeReason::Origin };
+        let said = if is_served { FromServer::Welcome } else { refused };
+        assert_eq!(client.hear().await, Some(said), "{header:?}");
+    }
 
     let index = http(at, "GET", "/", "").await;
     assert!(String::from_utf8_lossy(&index.1).contains("href=\"/todo/\""));

@@ -361,6 +361,9 @@ pub enum ByeReason {
     },
     /// The client does not read its messages.
     Slow,
+    /// The client is a page that this server does not serve, by where it comes from or by the name
+    /// that it has called the server by: a development server serves those of its own machine.
+    Origin,
 }
 
 /// Why a message was not understood.

@@ -102,6 +102,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("bye: unauthenticated", bye(ByeReason::Unauthenticated)),
         ("bye: protocol", bye(ByeReason::Protocol { reason: reason() })),
         ("bye: slow", bye(ByeReason::Slow)),
+        ("bye: origin", bye(ByeReason::Origin)),
         ("opened", about(FromRoom::Opened { storage, from: lsn(1), wanted, lives: lives() })),
         ("seed wanted", about(FromRoom::SeedWanted)),
         ("seeded", about(FromRoom::Seeded { position: position() })),

@@ -5,8 +5,18 @@ import { connect, createServer } from 'node:net';
 /** What may become of the way; both directions go through where it is `open`. */
 export const TROUBLES = ['cut', 'stalled', 'stalled up', 'stalled down'];
 
-/** Starts a proxy before the server at `ws://HOST:PORT`. */
-export async function startProxy(ws) {
+/** Says in a handshake that it comes from a page of this origin. */
+const comingFrom = (handshake, origin) =>
+  Buffer.from(
+    handshake.toString('latin1').replace(/^Origin: .*$/im, `Origin: ${origin}`),
+    'latin1',
+  );
+
+/**
+ * Starts a proxy before the server at `ws://HOST:PORT`, which takes all pages for those of
+ * `origin`, if that is given.
+ */
+export async function startProxy(ws, { origin } = {}) {
   const { hostname, port } = new URL(ws);
   const pairs = new Set();
   let state = 'open';
@@ -35,7 +45,11 @@ export async function startProxy(ws) {
       [far, near],
     ]) {
       from.setNoDelay();
-      from.on('data', (bytes) => to.write(bytes));
+      let isFirst = from === near;
+      from.on('data', (bytes) => {
+        to.write(isFirst && origin ? comingFrom(bytes, origin) : bytes);
+        isFirst = false;
+      });
       from.on('error', () => {});
       from.on('close', () => {
         to.destroy();

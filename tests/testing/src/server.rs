@@ -18,6 +18,8 @@ use tidelog_types::{ClientId, JournalId, Life, Position};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -56,8 +58,20 @@ impl Client {
     }
 
     pub async fn connect_silently(address: SocketAddr) -> Option<Self> {
+        Self::connect_with(address, &[]).await
+    }
+
+    /// Connects with these headers, and says nothing.
+    pub async fn connect_with(
+        address: SocketAddr,
+        headers: &[(&'static str, &'static str)],
+    ) -> Option<Self> {
         let url = format!("ws://{address}/v1/sync");
-        let (socket, _) = tokio_tungstenite::connect_async(url).await.ok()?;
+        let mut request = url.into_client_request().expect("an address");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.ok()?;
         Some(Self { socket, life: Life::NONE })
     }
 
