@@ -29,6 +29,12 @@ const LOOK_UP = [
   { text: 'Operating the server', link: '/operating' },
 ];
 
+/** What is code in the text is no template of Vue's, which looks for braces in it. */
+const asItIs = (md) => {
+  const written = md.renderer.rules.code_inline;
+  md.renderer.rules.code_inline = (...args) => written(...args).replace('<code', '<code v-pre');
+};
+
 export default defineConfig({
   title: 'Tidelog',
   description: 'A SQL database in the browser: shared by every tab, offline, synced.',
@@ -36,6 +42,7 @@ export default defineConfig({
   srcExclude: ['README.md'],
   // Addresses of a reader's own machine lead nowhere from here.
   ignoreDeadLinks: 'localhostLinks',
+  markdown: { config: asItIs },
   themeConfig: {
     nav: [
       { text: 'Start', link: '/start/plain' },

@@ -229,9 +229,11 @@ fn install(repo: &Repo, name: &str, version: &str) -> Result<()> {
     run::succeed(&mut install)
 }
 
-/// The bundlers that the package is tried in. They are many, and nothing else needs them.
+/// The bundlers that the package is tried in, and what makes a site of the docs. They are many, and
+/// nothing else needs them.
 pub fn bundlers(repo: &Repo) -> Result<()> {
-    npm_packages(repo, &repo.root.join("tests/bundlers"), "npm-bundlers")
+    npm_packages(repo, &repo.root.join("tests/bundlers"), "npm-bundlers")?;
+    npm_packages(repo, &repo.root.join("docs"), "npm-docs")
 }
 
 /// Installs what the lockfile in `folder` names; `step` is the name of its stamp.
