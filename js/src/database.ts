@@ -66,7 +66,10 @@ export interface Rejection {
 export interface DatabaseEvents {
   /** Something in `db.status` has changed. */
   status: Status;
-  /** Something is wrong that belongs to no call. */
+  /**
+   * Something is wrong that belongs to no call. Where nobody listens it is written to the console,
+   * unless it is only that the server cannot be reached.
+   */
   error: TidelogError;
   /**
    * The server rejected a mutation, whichever tab issued it. At least once for each; of thousands
@@ -126,6 +129,7 @@ export class Database<Defined extends Mutations = Mutations> {
     this.#doctype = doctype;
     this.#handle = handle;
     this.#status = status;
+    this.#tellError();
     this.#journal = memo.head?.journal;
     this.mutate = this.#mutations() as Mutate<Defined>;
     connection.attach(this.#handle, {
@@ -521,10 +525,14 @@ export class Database<Defined extends Mutations = Mutations> {
     this.#status = status;
     this.#emit('status', status);
     const { error, release } = status;
-    if (error && (error.code !== before.error?.code || error.message !== before.error.message)) {
-      this.#emit('error', error);
-    }
+    if (error?.message !== before.error?.message) this.#tellError();
     if (release !== before.release) this.#emit('release', release);
+  }
+
+  #tellError(): void {
+    const { error } = this.#status;
+    if (!error || this.#emit('error', error) || error.code === 'server-unreachable') return;
+    console.error('a document:', error);
   }
 
   /** Whether there was a listener, and none of them threw. */

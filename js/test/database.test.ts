@@ -5,10 +5,12 @@ import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
 import {
   BudgetExceededError,
+  DoctypeMismatchError,
   DocumentClosedError,
   EngineError,
   QueryError,
   RejectedError,
+  ServerUnreachableError,
 } from '../src/errors.js';
 import type { Answer, EntryId, Params, ToCore } from '../src/messages.js';
 import { sql } from '../src/sql.js';
@@ -388,6 +390,25 @@ test('a document without an engine is not online', () => {
     told.lost(error);
     expect(db.status).toMatchObject({ connection: after, pending: 3, error });
   }
+});
+
+test('what is wrong with a document, and nobody listens for, is written to the console', () => {
+  const written = vi.spyOn(console, 'error').mockImplementation(() => {});
+  const refused = new DoctypeMismatchError('it is of another doctype');
+  const away = new ServerUnreachableError('it does not answer');
+  const db = answeredBy({ type: 'done' });
+  told.lost(away);
+  expect(written).not.toHaveBeenCalled();
+  told.lost(refused);
+  told.lost(refused);
+  expect(written.mock.calls).toEqual([['a document:', refused]]);
+  const heard: unknown[] = [];
+  db.on('error', (error) => heard.push(error));
+  told.lost(new DoctypeMismatchError('again'));
+  expect(written).toHaveBeenCalledTimes(1);
+  expect(heard).toHaveLength(1);
+  answeredBy({ type: 'done' }, { error: refused });
+  expect(written).toHaveBeenCalledTimes(2);
 });
 
 test('an entry of another timeline is none of those that the status counts', async () => {

@@ -601,14 +601,15 @@ impl Client {
     /// Tells who waits for a server that trying again cannot help. Where a token was refused it may
     /// help whoever has another one, which is asked for at once.
     fn tell_barred(&mut self, url: &str, failure: &CallFailure, out: &mut Outbox) {
-        let is_of_token = failure.code == ErrorCode::Access;
         let mut has_another = false;
         self.with_each(out, |document, ctx| {
             if document.wanted_server() != Some(url) || !document.waits_for_server() {
                 return;
             }
-            let has_unasked = |link: &ServerLink| link.has_unasked(&document.token_holders(url));
-            if is_of_token && ctx.servers.get(url).is_some_and(has_unasked) {
+            let has_unasked = |link: &ServerLink| {
+                link.is_token_refused() && link.has_unasked(&document.token_holders(url))
+            };
+            if ctx.servers.get(url).is_some_and(has_unasked) {
                 has_another = true;
             } else {
                 document.server_barred(failure, ctx);

@@ -9,6 +9,9 @@ use tidelog_types::{ErrorCode, Outcome, Remedy, UnservedKind};
 use crate::effect::PageServerFailure;
 use crate::protocol::CallFailure;
 
+/// Characters of a query that a message about it quotes.
+const QUOTED_CHARS_MAX: usize = 120;
+
 impl CallFailure {
     /// A failure that left nothing behind.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
@@ -78,6 +81,17 @@ impl CallFailure {
             _ => (ErrorCode::Query, "correct the statement or its parameters"),
         };
         Self::new(code, format!("{failure}; {advice}"))
+    }
+
+    /// A query that failed, which it quotes from its beginning on.
+    pub(crate) fn of_query_of(sql: &str, failure: &Failure) -> Self {
+        let Self { code, message, .. } = Self::of_query(failure);
+        let mut quoted = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((end, _)) = quoted.char_indices().nth(QUOTED_CHARS_MAX) {
+            quoted.truncate(end);
+            quoted.push('…');
+        }
+        Self::new(code, format!("{message}: {quoted}"))
     }
 
     pub(crate) fn of_doctype(error: &DoctypeError) -> Self {
@@ -427,7 +441,7 @@ impl CallFailure {
                 ErrorCode::Access,
                 format!(
                     "{server} wants to know who this is: give open() a token function whose \
-                         token is valid"
+                         token is valid; for development start it with --dev"
                 ),
             )),
             ByeReason::Origin => Some(Self::new(

@@ -500,6 +500,11 @@ impl ServerLink {
         self.channels.remove(&channel);
     }
 
+    /// Whether it is barred for the token that it was given.
+    pub(crate) fn is_token_refused(&self) -> bool {
+        self.failure == CallFailure::of_bye(&self.url, &ByeReason::Unauthenticated)
+    }
+
     /// Whether one of those has another token, as far as is known: it was not asked, or what it has
     /// given was not said yet.
     pub(crate) fn has_unasked(&self, holders: &[TokenHolder]) -> bool {

@@ -138,6 +138,24 @@ fn a_tab_whose_token_is_refused_bars_no_other_one() {
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
 }
 
+/// Goal: no other token is waited for where none helps. Method: the server serves no page of this
+/// origin, or no client of this version, and the other tab was not asked for its token yet.
+#[test]
+fn a_sync_does_not_wait_for_a_token_where_the_server_refuses_whoever_asks() {
+    for (reason, ends) in [
+        (ByeReason::Origin, true),
+        (ByeReason::Version, true),
+        (ByeReason::Unauthenticated, false),
+    ] {
+        let mut core = with_tokens();
+        core.welcome(X);
+        core.server_opens(X, 1);
+        core.ask(Call(3), HANDLE, Request::Sync);
+        core.hear(X, &FromServer::Bye { reason: reason.clone() });
+        assert_eq!(core.failure_of(Call(3)).is_some(), ends, "{reason:?}");
+    }
+}
+
 /// Goal: whoever waits until all is in step is not told what passes by itself. Method: a token is
 /// refused, and the tab that is asked next has none.
 #[test]

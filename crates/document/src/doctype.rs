@@ -133,7 +133,11 @@ impl Doctype {
     #[must_use]
     pub fn parting_from(&self, used: &Self) -> Option<String> {
         if self.name != used.name {
-            return Some(format!("it is of doctype {}, and not of {}", used.name, self.name));
+            return Some(format!(
+                "it is of doctype {}, and not of {}: open another document, or destroy this one, \
+                 and delete it on its server",
+                used.name, self.name
+            ));
         }
         let mut migrations = used.migrations.iter().zip(&self.migrations);
         let place = migrations.position(|(used, own)| used != own)?;
@@ -142,7 +146,7 @@ impl Doctype {
         Some(format!(
             "migration {} of {name} {how}: one that has run stays as it is; put what is new into \
              another one behind it, or begin anew: destroy the document, and delete it on its \
-             server",
+             server, as open() does while you develop, with dev: {{ onMigrationEdited: 'reset' }}",
             place + 1
         ))
     }
@@ -273,7 +277,7 @@ mod tests {
         assert_eq!(said_of(&long).chars().filter(|it| *it == 'x').count(), 80);
         let other = Doctype { name: "notes".to_owned(), ..used.clone() };
         let why = other.parting_from(&used).expect("another name");
-        assert_eq!(why, "it is of doctype todos, and not of notes");
+        assert!(why.starts_with("it is of doctype todos, and not of notes: open another"), "{why}");
     }
 
     #[test]

@@ -11,7 +11,8 @@ pub(crate) async fn only(request: Request, next: Next) -> Response {
     if is_ours(request.headers()) {
         next.run(request).await
     } else {
-        let why = "a development server serves pages and tools of this machine only\n";
+        let why =
+            "a server with --dev serves pages and tools of its own machine only, by localhost\n";
         (StatusCode::FORBIDDEN, why).into_response()
     }
 }

@@ -23,7 +23,7 @@ fn by_place<'v>(values: &'v [Value], names: &[Option<String>]) -> Result<Vec<&'v
     if values.len() == names.len() {
         return Ok(values.iter().collect());
     }
-    Err(Failure::sql(format!("{} parameters, but {} values", names.len(), values.len())))
+    Err(Failure::sql(format!("it has {}, and is given {} values", listed(names), values.len())))
 }
 
 fn by_name<'v>(
@@ -34,7 +34,10 @@ fn by_name<'v>(
         .iter()
         .find(|(given, _)| !names.iter().flatten().any(|name| same_parameter(given, name)));
     if let Some((name, _)) = unused {
-        return Err(Failure::sql(format!("no parameter is called {name}")));
+        return Err(Failure::sql(format!(
+            "no parameter is called {name}: it has {}",
+            listed(names)
+        )));
     }
     let find = |name: &Option<String>| match name {
         None => Err(Failure::sql("a parameter without a name, but values by name")),
@@ -45,6 +48,15 @@ fn by_name<'v>(
             .ok_or_else(|| Failure::sql(format!("no value for parameter {name}"))),
     };
     names.iter().map(find).collect()
+}
+
+/// The parameters that there are, in words.
+fn listed(names: &[Option<String>]) -> String {
+    let names: Vec<&str> = names.iter().map(|name| name.as_deref().unwrap_or("?")).collect();
+    match names.as_slice() {
+        [] => "no parameters".to_owned(),
+        names => format!("the parameters {}", names.join(", ")),
+    }
 }
 
 /// Whether `given` (with or without prefix) means the parameter `name` (with prefix).

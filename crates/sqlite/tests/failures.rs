@@ -154,7 +154,10 @@ fn a_query_is_one_statement_with_all_its_values() {
     assert!(is_sql(&document.query_failure("select 1; select 2"), "one statement"));
     assert!(is_sql(&document.query_failure(" -- nothing"), "needs a statement"));
     assert!(is_sql(&document.query_failure("select 1\0"), "zero byte"));
-    assert!(is_sql(&document.query_failure("select ?"), "1 parameters, but 0 values"));
+    assert!(is_sql(
+        &document.query_failure("select ?"),
+        "it has the parameters ?, and is given 0 values"
+    ));
     assert!(is_sql(&document.query_failure("select reject('x')"), "no such function"));
     let mut query = |sql: &str, params: Params| document.reader.query(sql, &params);
     let rows = query(
@@ -168,7 +171,10 @@ fn a_query_is_one_statement_with_all_its_values() {
     let named = Params::Named(vec![("b".into(), text("x\0y")), (":a".into(), Value::Real(0.5))]);
     let rows = query("select :a as half, @b", named.clone()).unwrap();
     assert_eq!(rows.decode(), [[Value::Real(0.5), text("x\0y")]]);
-    assert!(is_sql(&failure(query("select :a", named)), "no parameter is called b"));
+    assert!(is_sql(
+        &failure(query("select :a", named)),
+        "no parameter is called b: it has the parameters :a"
+    ));
 }
 
 #[test]

@@ -269,7 +269,7 @@ impl Document {
                 }
                 Run::Fault(pgid) => Ran::Fault(pgid),
                 Run::Failed(failure) => {
-                    Ran::Failed(CallFailure::of_query(&failure).unless_for(damage))
+                    Ran::Failed(CallFailure::of_query_of(watch.sql(), &failure).unless_for(damage))
                 }
             },
             Err(ran) => ran,

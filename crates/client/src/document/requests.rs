@@ -520,7 +520,7 @@ impl Document {
                 Ran::Done
             }
             Run::Fault(pgid) => Ran::Fault(pgid),
-            Run::Failed(failure) => Ran::Failed(CallFailure::of_query(&failure)),
+            Run::Failed(failure) => Ran::Failed(CallFailure::of_query_of(&query.sql, &failure)),
         }
     }
 
@@ -535,7 +535,7 @@ impl Document {
                 Ran::Done
             }
             Run::Fault(pgid) => return Ran::Fault(pgid),
-            Run::Failed(failure) => Ran::Failed(CallFailure::of_query(&failure)),
+            Run::Failed(failure) => Ran::Failed(CallFailure::of_query_of(&query.sql, &failure)),
         };
         self.watches.insert(ask.tab, ask.call, watch);
         ran

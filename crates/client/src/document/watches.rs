@@ -35,6 +35,10 @@ impl Watch {
         Self { handle, query, read_set: None, rows: None, dirty_since: None }
     }
 
+    pub fn sql(&self) -> &str {
+        &self.query.sql
+    }
+
     /// Runs the query once; says its rows if they are others than before.
     pub fn look(&mut self, open: &mut Open, now_ms: u64) -> Run<Option<Rows>> {
         match open.reader_at(now_ms).watch(&self.query.sql, &self.query.params) {
