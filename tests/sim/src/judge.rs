@@ -24,6 +24,9 @@ pub(crate) struct Judge {
     /// What copies of documents hold that somebody wants deleted, and has not been told of, unless
     /// that is not known for sure.
     may_go: BTreeMap<(Doc, usize), Vec<String>>,
+    /// Until when tabs may go on with a copy that one of them wants deleted everywhere: what they
+    /// issue before they are told goes with it.
+    closing_until_ms: BTreeMap<(Doc, usize), u64>,
     /// Whether there are several states of one device, or it may forget what it has done.
     devices_part: bool,
     /// What a mutation may take, and whether any one may find its document full.
@@ -163,8 +166,13 @@ impl Judge {
         }
     }
 
-    pub(crate) fn issued(&mut self, name: &str, origin: Origin, issued: Issued) {
+    pub(crate) fn issued(&mut self, name: &str, origin: Origin, issued: Issued, now_ms: u64) {
         self.count += 1;
+        let copy = (origin.doc, origin.device);
+        let is_closing = self.closing_until_ms.get(&copy).is_some_and(|until| now_ms < *until);
+        if let Some(names) = self.may_go.get_mut(&copy).filter(|_| is_closing) {
+            names.push(name.to_owned());
+        }
         let fate = Fate {
             origin,
             issued,
@@ -177,7 +185,7 @@ impl Judge {
             handled_ms: None,
             failed: false,
             was_refused: false,
-            dropped: false,
+            dropped: is_closing,
             deleted: false,
             reopened: false,
             left: false,
@@ -365,8 +373,14 @@ impl Judge {
         }
     }
 
+    /// All tabs are told to close it meanwhile, which they do by then.
+    pub(crate) fn closes_everywhere(&mut self, doc: Doc, device: usize, until_ms: u64) {
+        self.closing_until_ms.insert((doc, device), until_ms);
+    }
+
     /// That has failed, and left everything behind.
     pub(crate) fn stays(&mut self, doc: Doc, device: usize) {
+        self.closing_until_ms.remove(&(doc, device));
         for name in self.may_go.remove(&(doc, device)).unwrap_or_default() {
             let fate = self.fates.get_mut(&name).expect("BUG: it was issued");
             fate.dropped = false;
@@ -377,6 +391,7 @@ impl Judge {
     /// local document is gone.
     pub(crate) fn dropped(&mut self, doc: Doc, device: usize, is_local: bool) {
         self.may_go.remove(&(doc, device));
+        self.closing_until_ms.remove(&(doc, device));
         for fate in self.fates.values_mut() {
             let here = fate.origin.doc == doc && fate.origin.device == device;
             fate.dropped |= here && (is_local || !fate.confirmed);

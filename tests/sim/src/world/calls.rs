@@ -182,7 +182,7 @@ impl World {
         let origin = self.origin(device, tab, doc);
         let release = self.devices[device].tabs[&tab].release;
         let issued = Issued { wish: wish.clone(), now_ms: now_ms + skew_ms, release };
-        self.judge.issued(name, origin, issued);
+        self.judge.issued(name, origin, issued, now_ms);
         self.tab(device, tab).mutate(doc, wish, name, now_ms, skew_ms)
     }
 
@@ -299,6 +299,9 @@ impl World {
         let is_alone = !others.any(|tab| tab.deletes(&docs.spec(doc).key));
         let destroy = self.tab(device, tab).destroy(&docs, doc, (force, everywhere), now_ms);
         self.judge.may_drop(doc, device, self.host_of(doc).is_none(), is_alone);
+        if everywhere {
+            self.judge.closes_everywhere(doc, device, now_ms + CALL_SETTLES_MS);
+        }
         self.devices[device].deleted.remove(&doc);
         self.send_to_core(device, tab, vec![destroy]);
     }
