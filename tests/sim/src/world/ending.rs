@@ -490,6 +490,10 @@ impl World {
         if self.devices.iter().any(|it| it.disk.has_held_flushes()) {
             self.pass(FLUSHED_MS)?;
         }
+        // Until a worker that says nothing is given up, little may wait for the next one's store.
+        if self.devices.iter().any(|it| it.lending.hangs()) {
+            self.pass(LENT_MS)?;
+        }
         self.note("work goes on");
         let mut names = Vec::new();
         for device in 0..self.devices.len() {
