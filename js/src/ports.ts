@@ -177,6 +177,6 @@ export interface Unserved {
 }
 
 /** Hands over large messages without copying them; small ones are copied faster. */
-export function transferOf(bytes: Bytes): Transferable[] {
+export function transferOf(bytes: Bytes): Bytes['buffer'][] {
   return bytes.length > 65536 ? [bytes.buffer] : [];
 }

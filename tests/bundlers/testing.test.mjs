@@ -1,7 +1,7 @@
 // An app's tests in Node, on the package as its archive brings it.
 
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { before, test } from 'node:test';
 import { inRoot } from '../browser/harness.mjs';
 import { inProject, installPackage } from './places.mjs';
@@ -22,4 +22,10 @@ test('a world of clients and a server stands in for them in Vitest', () => {
   assert.equal(status, 0, said);
   const [, passed] = said.match(/Tests\s+(\d+) passed/) ?? [];
   assert.ok(Number(passed) >= 15, said);
+});
+
+test("a test in TypeScript is compiled where a page's types are not there", () => {
+  const tsc = inProject('node_modules/typescript/bin/tsc');
+  const flags = ['-p', inProject('testing/types')];
+  execFileSync(process.execPath, [tsc, ...flags], { encoding: 'utf8', stdio: 'pipe' });
 });
