@@ -220,7 +220,7 @@ export class Connection {
       this.#unsaid(kind, message, noRoomToSay(error));
       return;
     }
-    if (this.#count++ === 0) queueMicrotask(() => this.#flush());
+    if (this.#count++ === 0) this.host.queueMicrotask(() => this.#flush());
     if (this.#outbox.size > LIST_SIZE_MAX) this.#flush();
   }
 

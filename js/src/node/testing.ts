@@ -9,7 +9,7 @@ import type { Database } from '../database.js';
 import { type Doctype, flawOf, isText, type Mutations } from '../doctype.js';
 import { DocumentClosedError, EngineError, InvalidOptionError } from '../errors.js';
 import { openOn } from '../open.js';
-import { Devices, type Port } from './world.js';
+import { Devices, nextTask, type Port } from './world.js';
 
 /** When a world begins, where nothing else is said. */
 const STARTS_AT = '2025-01-01T00:00:00Z';
@@ -77,7 +77,7 @@ export async function world<const Defined extends Mutations>(
   }
   // Node has none. As in a page, what a listener throws harms nobody else, and fails the test.
   globalThis.reportError ??= (error) => {
-    setTimeout(() => {
+    nextTask(() => {
       throw error;
     });
   };

@@ -4,7 +4,7 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { setImmediate } from 'node:timers';
+import { setImmediate, setTimeout } from 'node:timers';
 import type { Bytes } from '../codec.js';
 import { sizeOf } from '../hearing.js';
 import type { Effect, Input } from '../step.js';
@@ -12,6 +12,8 @@ import type { CoreWay, TabHost } from '../tab-host.js';
 
 /** Taken at once: a test may put another clock into its place. */
 const nextTurn = setImmediate;
+/** The same. */
+export const nextTask: typeof setTimeout = setTimeout;
 
 /** What is used of `world.js`, which is compiled from crate `world`. */
 interface Module {
@@ -159,6 +161,8 @@ export class Devices {
       now: () => this.now,
       uptime: () => this.now,
       wakeIn: (ms, wake) => this.#wakeIn(ms, () => port?.hasLeft || wake()),
+      // A promise, whose turn nobody can put another clock's into the place of.
+      queueMicrotask: (work) => void Promise.resolve().then(work),
       draw,
       uuid: () => uuidOf(draw(new Uint8Array(16))),
     };

@@ -13,6 +13,16 @@ import { albums, todos, todosWithNotes } from './todos.js';
 
 type Todos = typeof todos.mutations;
 
+/** What Jest and sinon put another clock's into the place of. */
+const FAKED: NonNullable<Parameters<typeof vi.useFakeTimers>[0]>['toFake'] = [
+  'Date',
+  'performance',
+  'queueMicrotask',
+  'setImmediate',
+  'setInterval',
+  'setTimeout',
+];
+
 let w: World<Todos>;
 let ada: Client<Todos>;
 let bob: Client<Todos>;
@@ -111,10 +121,28 @@ test('the clock stands still until it is moved, and mutations are of its time', 
 });
 
 test('timers of the test runner that are not real hold nothing up', async () => {
-  vi.useFakeTimers();
+  vi.useFakeTimers({ toFake: FAKED });
   await ada.db.mutate.add({ title: 'milk' });
   await w.settle();
   expect(await titles(bob.db)).toEqual(['milk']);
+});
+
+test('what a listener throws is not caught, also with timers that are not real', async () => {
+  const heard = process.listeners('uncaughtException');
+  process.removeAllListeners('uncaughtException');
+  try {
+    const thrown = new Promise((resolve) => process.once('uncaughtException', resolve));
+    vi.useFakeTimers({ toFake: FAKED });
+    const oops = new Error('oops');
+    ada.db.on('status', () => {
+      throw oops;
+    });
+    ada.offline();
+    await w.settle();
+    expect(await thrown).toBe(oops);
+  } finally {
+    for (const listener of heard) process.on('uncaughtException', listener);
+  }
 });
 
 test('the same seed draws the same ids', async () => {
