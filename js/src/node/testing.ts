@@ -9,7 +9,7 @@ import type { Database } from '../database.js';
 import { type Doctype, flawOf, isText, type Mutations } from '../doctype.js';
 import { DocumentClosedError, EngineError, InvalidOptionError } from '../errors.js';
 import { openOn } from '../open.js';
-import { Devices, nextTask, type Port } from './world.js';
+import { closedError, Devices, nextTask, type Port } from './world.js';
 
 /** When a world begins, where nothing else is said. */
 const STARTS_AT = '2025-01-01T00:00:00Z';
@@ -139,7 +139,8 @@ export class World<Defined extends Mutations = Mutations> {
     }
     const kind = doctype as Doctype<Defined>;
     const device = new Device(this.#devices, kind, { document, user, server: SERVER });
-    const client: Client<Defined> = new Client(device, await device.open());
+    const opening = device.open().finally(() => this.#mustBeOpen());
+    const client: Client<Defined> = new Client(device, await opening);
     device.whenLeft = () => this.#clients.delete(client as Client<never>);
     this.#clients.add(client as Client<never>);
     return client;
@@ -208,9 +209,13 @@ export class World<Defined extends Mutations = Mutations> {
    */
   close(): Promise<void> {
     this.#closed ??= (async () => {
-      for (const client of [...this.#clients]) await client.close();
-      await this.#devices.idle();
-      this.#devices.end();
+      try {
+        // All at once: none of them rests while another one goes on.
+        const clients = this.#devices.hasEnded ? [] : [...this.#clients];
+        await Promise.all(clients.map((client) => client.close()));
+      } finally {
+        this.#devices.end();
+      }
     })();
     return this.#closed;
   }
@@ -221,8 +226,7 @@ export class World<Defined extends Mutations = Mutations> {
   }
 
   #mustBeOpen(): void {
-    if (!this.#closed) return;
-    throw new DocumentClosedError('this world was closed: make another one with world()');
+    if (this.#closed) throw closedError();
   }
 }
 
@@ -317,8 +321,10 @@ class Device<Defined extends Mutations> {
     const host = this.#devices.host(this.#number);
     const connection = new Connection(PLACES, host);
     try {
-      const db = await openOn(connection, this.#doctype, this.#names);
+      const opening = openOn(connection, this.#doctype, this.#names);
+      const db = await opening.finally(() => this.#mustBeThere());
       this.#tabs.set(db, host.port);
+      if (host.port) host.port.whenLost = () => void db.close().catch(() => {});
       return db;
     } catch (error) {
       host.port?.leave();

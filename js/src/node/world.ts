@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { setImmediate, setTimeout } from 'node:timers';
 import type { Bytes } from '../codec.js';
+import { DocumentClosedError, EngineError, type TidelogError } from '../errors.js';
 import { sizeOf } from '../hearing.js';
 import type { Effect, Input } from '../step.js';
 import type { CoreWay, TabHost } from '../tab-host.js';
@@ -64,6 +65,11 @@ interface Waiting {
   reject(failure: unknown): void;
 }
 
+/** Why nothing can be asked of a world any more. */
+export function closedError(): DocumentClosedError {
+  return new DocumentClosedError('this world was closed: make another one with world()');
+}
+
 /** Devices, their tabs and a server, with a clock that stands still until it is moved. */
 export class Devices {
   readonly #cores: Cores;
@@ -72,11 +78,14 @@ export class Devices {
   /** Who waits until nothing is due any more. */
   readonly #waiting: Waiting[] = [];
   #isTurning = false;
-  /** What the module died of, or why it is not asked any more. */
-  #failure: unknown;
+  /** Why the module is asked nothing any more: it has died, or was let go of. */
+  #failure: TidelogError | undefined;
+  /** Milliseconds since the epoch. */
+  now: number;
 
   private constructor(cores: Cores) {
     this.#cores = cores;
+    this.now = cores.nowMs();
   }
 
   /** An empty world at this time. The same seed draws the same. */
@@ -85,19 +94,19 @@ export class Devices {
     return new Devices(new World(now, seed));
   }
 
-  /** Milliseconds since the epoch. */
-  get now(): number {
-    return this.#cores.nowMs();
+  /** Whether it has died or ended. */
+  get hasEnded(): boolean {
+    return this.#failure !== undefined;
   }
 
   /** Makes a device. Returns its number. */
   add(): number {
-    return this.#cores.addDevice();
+    return this.#ask((cores) => cores.addDevice());
   }
 
   /** Cuts a device off from the server, or lets it go back, which its tabs hear. */
   setOnline(device: number, isOnline: boolean): void {
-    this.#cores.setOnline(device, isOnline);
+    this.#ask((cores) => cores.setOnline(device, isOnline));
     const ports = [...this.#tabs.values()].filter((port) => port.device === device);
     if (isOnline) for (const port of ports) port.hear({ type: 'online' });
     this.#stir();
@@ -105,14 +114,15 @@ export class Devices {
 
   /** Deletes a document on the server. Returns whether there was one. */
   delete(document: string): boolean {
-    const wasThere = this.#cores.delete(document);
+    const wasThere = this.#ask((cores) => cores.delete(document));
     this.#stir();
     return wasThere;
   }
 
-  /** Resolves once nothing is due at the present time. Rejects where the module has died. */
+  /** Resolves once nothing is due at the present time. Rejects where it does not come to that. */
   idle(): Promise<void> {
     return new Promise((resolve, reject) => {
+      if (this.#failure) throw this.#failure;
       this.#waiting.push({ resolve, reject });
       this.#stir();
     });
@@ -121,24 +131,34 @@ export class Devices {
   /** When something is due next; infinite: never. */
   nextAt(): number {
     const times = [...this.#timers].map(({ at }) => at);
-    return Math.min(this.#cores.nextAtMs(), ...times);
+    return Math.min(
+      this.#ask((cores) => cores.nextAtMs()),
+      ...times,
+    );
   }
 
   /** Moves the clock to this time and does all that is due until then. */
   async moveTo(time: number): Promise<void> {
     await this.idle();
     for (let next = this.nextAt(); next <= time; next = this.nextAt()) {
-      this.#cores.pass(Math.max(0, next - this.now));
+      this.#pass(next);
       await this.idle();
     }
-    this.#cores.pass(Math.max(0, time - this.now));
+    this.#pass(time);
     await this.idle();
+  }
+
+  #pass(time: number): void {
+    this.#ask((cores) => cores.pass(Math.max(0, time - this.now)));
+    this.now = this.#ask((cores) => cores.nowMs());
   }
 
   /** What a new tab of this device runs in. */
   host(device: number): TabHost & { readonly port: Port | undefined } {
     const draw: TabHost['draw'] = (bytes) => {
-      bytes.set(this.#cores.draw().subarray(0, bytes.length));
+      // What is issued afterwards fails, and is given back with its arguments all the same.
+      if (this.#failure) return crypto.getRandomValues(bytes);
+      bytes.set(this.#ask((cores) => cores.draw()).subarray(0, bytes.length));
       return bytes;
     };
     let port: Port | undefined;
@@ -150,10 +170,7 @@ export class Devices {
       engine: (_, hear, receive) => {
         port = new Port(device, hear, receive, {
           connect: (it) => this.#connect(it),
-          send: (tab, bytes) => {
-            this.#cores.hear(tab, bytes);
-            this.#stir();
-          },
+          send: (tab, bytes) => this.#send(tab, bytes),
           leave: (tab) => this.#leave(tab),
         });
         return port;
@@ -168,22 +185,56 @@ export class Devices {
     };
   }
 
-  /** The world ends, with all that is in it: it may be asked nothing more. */
+  /** The world ends, with all that is in it. */
   end(): void {
-    this.#failure = new Error('the world has ended');
-    this.#timers.clear();
+    if (this.#failure) return;
+    this.#stop(closedError());
     this.#cores.free();
   }
 
+  /** Asks the module something. It dies of what it throws. */
+  #ask<T>(what: (cores: Cores) => T): T {
+    if (this.#failure) throw this.#failure;
+    try {
+      return what(this.#cores);
+    } catch (error) {
+      throw this.#die(error);
+    }
+  }
+
+  #die(error: unknown): TidelogError {
+    return this.#stop(new EngineError(`the engine died: ${error}`));
+  }
+
+  /** Nothing more happens, and whoever waits for anything is told why. Returns that. */
+  #stop(why: TidelogError): TidelogError {
+    if (this.#failure) return this.#failure;
+    this.#failure = why;
+    this.#timers.clear();
+    for (const { reject } of this.#waiting.splice(0)) reject(why);
+    for (const port of this.#tabs.values()) port.lose();
+    this.#tabs.clear();
+    return why;
+  }
+
   #connect(port: Port): number {
-    const tab = this.#cores.connect(port.device);
+    const tab = this.#ask((cores) => cores.connect(port.device));
     this.#tabs.set(tab, port);
     return tab;
   }
 
+  #send(tab: number, bytes: Bytes): void {
+    try {
+      this.#ask((cores) => cores.hear(tab, bytes));
+      this.#stir();
+    } catch {
+      // Whoever has asked something was told.
+    }
+  }
+
   #leave(tab: number): void {
     this.#tabs.delete(tab);
-    this.#cores.leave(tab);
+    this.#ask((cores) => cores.leave(tab));
     this.#stir();
   }
 
@@ -199,21 +250,22 @@ export class Devices {
     this.#isTurning = true;
     nextTurn(() => {
       this.#isTurning = false;
+      if (this.#failure) return;
       try {
-        if (this.#failure) throw this.#failure;
         if (this.#doNext()) this.#stir();
         else for (const { resolve } of this.#waiting.splice(0)) resolve();
       } catch (error) {
-        this.#failure = error;
-        for (const { reject } of this.#waiting.splice(0)) reject(error);
+        this.#die(error);
       }
     });
   }
 
   /** Does one thing that is due now. Says whether there was any. */
   #doNext(): boolean {
-    this.#cores.run();
-    const told = this.#cores.takeTold();
+    const told = this.#ask((cores) => {
+      cores.run();
+      return cores.takeTold();
+    });
     if (told) {
       const tab = new DataView(told.buffer).getUint32(0, true);
       this.#tabs.get(tab)?.take(told.subarray(4));
@@ -250,6 +302,8 @@ export class Port implements CoreWay {
   readonly #around: Around;
   /** Whether the tab was closed: it hears nothing more. */
   hasLeft = false;
+  /** Called once there is no world any more. */
+  whenLost: () => void = () => {};
   /** The tab's number in the world; undefined before it has said hello. */
   #tab: number | undefined;
   #core = 0;
@@ -268,13 +322,19 @@ export class Port implements CoreWay {
 
   perform(effect: Effect): void {
     if (effect.type === 'connect') this.#connect(effect.core, effect.place);
-    else if (effect.type === 'leave') this.leave();
+    else if (effect.type === 'leave') this.#disconnect();
   }
 
   #connect(core: number, place: number): void {
     if (this.hasLeft) return;
     this.#core = core;
-    this.#tab = this.#around.connect(this);
+    try {
+      this.#tab = this.#around.connect(this);
+    } catch (error) {
+      const { message: reason } = error as Error;
+      this.hear({ type: 'refused', core, reason, joining: undefined });
+      return;
+    }
     this.hear({ type: 'connected', core, place });
     this.hear({ type: 'welcome', core, lock: `tidelog-core of device ${this.device}` });
     // Also that all is loaded: so calls have their ten seconds from the beginning.
@@ -299,8 +359,20 @@ export class Port implements CoreWay {
   /** The tab is closed. */
   leave(): void {
     this.hasLeft = true;
-    if (this.#tab !== undefined) this.#around.leave(this.#tab);
+    this.#disconnect();
+  }
+
+  #disconnect(): void {
+    const tab = this.#tab;
     this.#tab = undefined;
+    if (tab !== undefined) this.#around.leave(tab);
+  }
+
+  /** There is no core any more: as it looks for another one, the tab is told why. */
+  lose(): void {
+    this.#tab = undefined;
+    this.hear({ type: 'elsewhere', core: this.#core });
+    this.whenLost();
   }
 }
 
