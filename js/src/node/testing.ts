@@ -105,6 +105,7 @@ export class World<Defined extends Mutations = Mutations> {
   constructor(doctype: Doctype<Defined>, devices: Devices) {
     this.#doctype = doctype;
     this.#devices = devices;
+    devices.unsettled = (within) => this.#unsettled(within);
   }
 
   /** What its clock shows, milliseconds since the epoch: `:now` of what is issued now. */
@@ -165,8 +166,9 @@ export class World<Defined extends Mutations = Mutations> {
    * its verdict, and they all have all that the server has. Time passes only as far as somebody
    * waits for it. Clients that are offline, or stay away by `db.disconnect()`, stay as they are.
    *
-   * Rejects with `EngineError` where that takes more than ten minutes of the world's time, and with
-   * `DocumentClosedError` once the world is closed.
+   * Rejects with `EngineError` where that takes more than ten minutes of the world's time, or where
+   * at one time of it there is always more to do, and with `DocumentClosedError` once the world is
+   * closed.
    */
   async settle(): Promise<void> {
     this.#mustBeOpen();
@@ -193,15 +195,17 @@ export class World<Defined extends Mutations = Mutations> {
 
   async #moveOn(until: number): Promise<void> {
     const next = this.#devices.nextAt();
-    if (next > until) {
-      const behind = [...this.#clients].flatMap((client) => client.synced());
-      const pending = behind.map(({ status }) => `${status.pending} pending, ${status.connection}`);
-      throw new EngineError(
-        `the world has not settled in ${SETTLE_MS / 60_000} minutes of its time: its documents ` +
-          `are ${pending.join('; ')}: look at the status of each, and at what is issued again`,
-      );
-    }
+    if (next > until) throw this.#unsettled(`in ${SETTLE_MS / 60_000} minutes of its time`);
     await this.#devices.moveTo(next);
+  }
+
+  #unsettled(within: string): EngineError {
+    const behind = [...this.#clients].flatMap((client) => client.synced());
+    const pending = behind.map(({ status }) => `${status.pending} pending, ${status.connection}`);
+    return new EngineError(
+      `the world has not settled ${within}: its documents are ${pending.join('; ') || 'offline'}: ` +
+        'look at the status of each, and at what is issued again',
+    );
   }
 
   /**

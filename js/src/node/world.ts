@@ -16,6 +16,9 @@ const nextTurn = setImmediate;
 /** The same. */
 export const nextTask: typeof setTimeout = setTimeout;
 
+/** Who waits for rest is told that there is none after so many turns: before a test's time is over. */
+const TURNS_MAX = 20_000;
+
 /** What is used of `world.js`, which is compiled from crate `world`. */
 interface Module {
   initSync(from: { module: WebAssembly.Module }): unknown;
@@ -61,6 +64,8 @@ interface Timer {
 
 /** Whoever waits until nothing is due. */
 interface Waiting {
+  /** The last turn that is waited for. */
+  readonly turnsMax: number;
   resolve(): void;
   reject(failure: unknown): void;
 }
@@ -75,13 +80,17 @@ export class Devices {
   readonly #cores: Cores;
   readonly #tabs = new Map<number, Port>();
   readonly #timers = new Set<Timer>();
-  /** Who waits until nothing is due any more. */
+  /** Who waits until nothing is due any more, whoever began first in front. */
   readonly #waiting: Waiting[] = [];
+  /** Turns in which something was done. */
+  #turns = 0;
   #isTurning = false;
   /** Why the module is asked nothing any more: it has died, or was let go of. */
   #failure: TidelogError | undefined;
   /** Milliseconds since the epoch. */
   now: number;
+  /** Makes what those are told who wait too long for rest. */
+  unsettled: (within: string) => EngineError = (within) => new EngineError(within);
 
   private constructor(cores: Cores) {
     this.#cores = cores;
@@ -123,7 +132,7 @@ export class Devices {
   idle(): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#failure) throw this.#failure;
-      this.#waiting.push({ resolve, reject });
+      this.#waiting.push({ turnsMax: this.#turns + TURNS_MAX, resolve, reject });
       this.#stir();
     });
   }
@@ -252,12 +261,22 @@ export class Devices {
       this.#isTurning = false;
       if (this.#failure) return;
       try {
-        if (this.#doNext()) this.#stir();
+        if (this.#doNext()) this.#goOn();
         else for (const { resolve } of this.#waiting.splice(0)) resolve();
       } catch (error) {
         this.#die(error);
       }
     });
+  }
+
+  /** Something was done, which may go on for ever. */
+  #goOn(): void {
+    this.#turns++;
+    while (this.#waiting.length > 0 && this.#turns >= this.#waiting[0]!.turnsMax) {
+      const within = `in ${TURNS_MAX} turns at one time of its clock`;
+      this.#waiting.shift()!.reject(this.unsettled(within));
+    }
+    this.#stir();
   }
 
   /** Does one thing that is due now. Says whether there was any. */

@@ -1,6 +1,6 @@
-// How a world ends: by close(), and by what its engine dies of.
+// How a world ends: by close(), by what its engine dies of, and where it would never come to rest.
 
-import { DocumentClosedError, EngineError } from 'tidelog';
+import { type Database, DocumentClosedError, EngineError } from 'tidelog';
 import { type Client, type World, world } from 'tidelog/testing';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { World as Cores } from '../node_modules/tidelog/dist/world/world.js';
@@ -107,4 +107,23 @@ test('an engine that dies as the clock is moved ends what waits for that', async
   ada.offline();
   await rejects(w.pass(1), DEAD);
   await asked;
+});
+
+/** Issues one more as soon as it sees one, for ever. */
+function issueAgainAndAgain(db: Database<Todos>, whose: string): void {
+  let count = 0;
+  db.live('select rowid from todo order by rowid desc limit 1').subscribe((_, error) => {
+    if (!error) db.mutate.add({ title: `${whose} ${count++}` }).catch(() => {});
+  });
+}
+
+test('a world that never comes to rest says so', { timeout: 60_000 }, async () => {
+  const bob = await w.client();
+  issueAgainAndAgain(ada.db, 'ada');
+  issueAgainAndAgain(await bob.tab(), 'bob');
+  await rejects(w.settle(), {
+    code: 'engine',
+    message: expect.stringMatching(/has not settled .* at one time .*online.* issued again/),
+  });
+  await w.close();
 });
