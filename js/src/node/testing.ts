@@ -148,7 +148,8 @@ export class World<Defined extends Mutations = Mutations> {
   }
 
   /**
-   * Lets time pass: all that is due in so many milliseconds is done, at its time.
+   * Lets time pass: all that is due in so many milliseconds is done, at its time. Calls that run
+   * at once do not add up: two of a second move the clock by one.
    *
    * Rejects with `InvalidOptionError` where that is not a number of milliseconds, and with
    * `DocumentClosedError` once the world is closed.
