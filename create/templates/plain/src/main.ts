@@ -1,15 +1,18 @@
-import { open } from 'tidelog';
+import { open, RejectedError } from 'tidelog';
 import { ALL, place, type Todo, todos } from './todos';
 
 const list = document.querySelector('ul')!;
 const form = document.querySelector('form')!;
 const status = document.querySelector('.status')!;
+const wrong = document.querySelector('[role=alert]')!;
 
-const tell = (error: unknown): void => alert((error as Error).message);
+// The reason of a rejection is for users; its message names the mutation, too.
+const tell = (error: unknown): void =>
+  alert(error instanceof RejectedError ? error.reason : (error as Error).message);
 
 const opened = open(todos, place);
 opened.then(show, (error: Error) => {
-  status.textContent = error.message;
+  wrong.textContent = error.message;
 });
 
 form.onsubmit = async (event) => {
@@ -46,12 +49,13 @@ function show(db: Awaited<typeof opened>): void {
   });
 
   const showStatus = (): void => {
-    const { connection, pending } = db.status;
+    const { connection, pending, error } = db.status;
     status.textContent = `${connection}, ${pending} to be confirmed`;
+    wrong.textContent = error?.message ?? '';
   };
   db.on('status', showStatus);
   showStatus();
 
-  // What the server has taken back, also of what was issued before this page was loaded.
+  // What the server has taken back, whichever tab issued it, and whenever.
   db.on('rejected', ({ reason }) => alert(reason));
 }

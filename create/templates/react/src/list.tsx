@@ -1,13 +1,16 @@
+import { RejectedError } from 'tidelog';
 import { createHooks } from 'tidelog/react';
 import { ALL, type Todo, todos } from './todos';
 
 export const { Provider, useLive, useMutate, useStatus } = createHooks(todos);
 
-const tell = (error: unknown): void => alert((error as Error).message);
+// The reason of a rejection is for users; its message names the mutation, too.
+const tell = (error: unknown): void =>
+  alert(error instanceof RejectedError ? error.reason : (error as Error).message);
 
 export function List() {
   const { rows, error, state } = useLive<Todo>(ALL);
-  // Is told what the server has taken back.
+  // In one component only: each that listens is told what the server takes back, in every tab.
   const { add, check, remove } = useMutate({ onRejected: ({ reason }) => alert(reason) });
   const status = useStatus();
   if (error) return <p>{error.message}</p>;
@@ -50,6 +53,7 @@ export function List() {
           </li>
         ))}
       </ul>
+      <p role="alert">{status?.error?.message}</p>
       <p className="status">
         {status?.connection}, {status?.pending} to be confirmed
       </p>
