@@ -157,6 +157,8 @@ for (const template of TEMPLATES) {
       },
     );
     expect(readFileSync(path.join(app, 'index.html'), 'utf8')).toContain('<title>my-app</title>');
+    // Where `npx tidelog serve` keeps what it has.
+    expect(readFileSync(path.join(app, '.gitignore'), 'utf8').split('\n')).toContain('.tidelog');
   });
 
   test(`the template ${template} asks for the versions that are tried here`, () => {
