@@ -33,7 +33,7 @@ const compilerOptions = {
   noUnusedParameters: false,
   skipLibCheck: true,
   jsx: 'react-jsx',
-  types: ['node'],
+  types: ['node', 'vite/client'],
   paths: {
     tidelog: [inRoot('js/src/index.ts')],
     'tidelog/testing': [inRoot('js/src/node/testing.ts')],
