@@ -14,6 +14,7 @@ const START = [
 
 const USE = [
   { text: 'Concepts', link: '/concepts' },
+  { text: 'Hooks', link: '/hooks' },
   { text: 'Cookbook', link: '/cookbook' },
   { text: 'Migrations', link: '/migrations' },
   { text: 'While developing', link: '/developing' },
