@@ -1,4 +1,4 @@
-/** Calling what may throw. */
+/** Calling what may throw, now or soon. */
 
 /**
  * Calls what an app gave us, or what may be refused by the browser: what it throws is reported, and
@@ -12,4 +12,12 @@ export function callBack(listener: () => void): boolean {
     reportError(error);
     return false;
   }
+}
+
+/**
+ * Calls `work` as soon as what runs now has ended. Not by `queueMicrotask`, for which tests may have
+ * a clock of their own.
+ */
+export function soon(work: () => void): void {
+  void Promise.resolve().then(() => callBack(work));
 }

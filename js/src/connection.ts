@@ -1,6 +1,6 @@
 /** Carries out what {@link Tab} decides: messages, callers, documents and the clock of one tab. */
 
-import { callBack } from './call-back.js';
+import { callBack, soon } from './call-back.js';
 import { type Bytes, Reader, Writer } from './codec.js';
 import { noRoomToSay, type TidelogError } from './errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from './messages.js';
@@ -220,7 +220,7 @@ export class Connection {
       this.#unsaid(kind, message, noRoomToSay(error));
       return;
     }
-    if (this.#count++ === 0) this.host.queueMicrotask(() => this.#flush());
+    if (this.#count++ === 0) soon(() => this.#flush());
     if (this.#outbox.size > LIST_SIZE_MAX) this.#flush();
   }
 

@@ -2,7 +2,7 @@
 /** A document as an app sees it. */
 
 import { isPassing, isSame } from './call.js';
-import { callBack } from './call-back.js';
+import { callBack, soon } from './call-back.js';
 import type { Bytes, Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
 import {
@@ -72,8 +72,8 @@ export interface DatabaseEvents {
    */
   error: TidelogError;
   /**
-   * The server rejected a mutation, whichever tab issued it. At least once for each; of thousands
-   * to which nobody listens the oldest are forgotten.
+   * The server rejected a mutation, whichever tab issued it: all that listen in all tabs are told.
+   * At least once for each; of thousands to which nobody listens the oldest are forgotten.
    */
   rejected: Rejection;
   /** A newer release of the app has migrated the document, or has not after all: see `status`. */
@@ -267,7 +267,7 @@ export class Database<Defined extends Mutations = Mutations> {
     const present = { error, release: release === 'current' ? null : release };
     const news = Object.hasOwn(present, event) && present[event as 'error' | 'release'];
     if (news) {
-      queueMicrotask(() => this.#listeners[event].has(own) && callBack(() => own(news as never)));
+      soon(() => this.#listeners[event].has(own) && own(news as never));
     }
     return stop;
   }

@@ -33,7 +33,7 @@ export type Wanted<Defined extends Mutations> =
 
 /** Of the hook that gives mutations. */
 export interface MutateOptions {
-  /** Is told what the server has undone. */
+  /** Is told what the server has undone, as are all others, here and in other tabs. */
   readonly onRejected?: ((rejection: Rejection) => void) | undefined;
 }
 

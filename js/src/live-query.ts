@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** A query that reports again when its pages change. */
 
-import { callBack } from './call-back.js';
+import { callBack, soon } from './call-back.js';
 import { DocumentClosedError, noRoomFor, type TidelogError } from './errors.js';
 import type { Answer } from './messages.js';
 import { Answered, type Row } from './rows.js';
@@ -83,7 +83,7 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     };
     this.#start();
     this.#listeners.add(tell);
-    if (this.#isCurrent) queueMicrotask(() => due && callBack(tell));
+    if (this.#isCurrent) soon(() => due && tell());
     return () => {
       if (this.#listeners.delete(tell)) this.#rest();
     };
@@ -180,7 +180,7 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
 
   /** Somebody has let go. Who listens again in the same turn is not noticed. */
   #rest(): void {
-    queueMicrotask(() => {
+    soon(() => {
       if (this.#listeners.size + this.#loops === 0) this.#halt();
     });
   }

@@ -26,7 +26,7 @@ export interface Confirmation {
  * await receipt; // on this device's disk, under receipt.args.id
  * receipt.confirmed.then(
  *   () => console.log('everybody has it'),
- *   (error) => error instanceof RejectedError && console.warn(error.message),
+ *   (error) => error instanceof RejectedError && console.warn(error.reason),
  * );
  * ```
  */

@@ -18,8 +18,6 @@ export interface TabHost {
   uptime(): number;
   /** Calls `wake` once, after so many milliseconds. @returns calls that off. */
   wakeIn(ms: number, wake: () => void): () => void;
-  /** Calls `work` as soon as what runs now has ended. */
-  queueMicrotask(work: () => void): void;
   /** Fills these bytes at random, and gives them back. */
   draw(bytes: Bytes): Bytes;
   /** A UUID at random. */
@@ -36,7 +34,6 @@ export const BROWSER: TabHost = {
     const timer = setTimeout(wake, ms);
     return () => clearTimeout(timer);
   },
-  queueMicrotask: (work) => queueMicrotask(work),
   draw: (bytes) => crypto.getRandomValues(bytes),
   uuid: () => crypto.randomUUID(),
 };

@@ -187,8 +187,6 @@ export class Devices {
       now: () => this.now,
       uptime: () => this.now,
       wakeIn: (ms, wake) => this.#wakeIn(ms, () => port?.hasLeft || wake()),
-      // A promise, whose turn nobody can put another clock's into the place of.
-      queueMicrotask: (work) => void Promise.resolve().then(work),
       draw,
       uuid: () => uuidOf(draw(new Uint8Array(16))),
     };

@@ -125,6 +125,14 @@ test('timers of the test runner that are not real hold nothing up', async () => 
   await ada.db.mutate.add({ title: 'milk' });
   await w.settle();
   expect(await titles(bob.db)).toEqual(['milk']);
+
+  const live = bob.db.live('select title from todo');
+  const shown: unknown[] = [];
+  for (const late of [false, true]) {
+    live.subscribe((rows) => shown.push(late, rows?.length));
+    await w.settle();
+  }
+  expect(shown).toEqual([false, 1, true, 1]);
 });
 
 test('what a listener throws is not caught, also with timers that are not real', async () => {
