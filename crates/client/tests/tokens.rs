@@ -142,11 +142,9 @@ fn a_tab_whose_token_is_refused_bars_no_other_one() {
 /// origin, or no client of this version, and the other tab was not asked for its token yet.
 #[test]
 fn a_sync_does_not_wait_for_a_token_where_the_server_refuses_whoever_asks() {
-    for (reason, ends) in [
-        (ByeReason::Origin, true),
-        (ByeReason::Version, true),
-        (ByeReason::Unauthenticated, false),
-    ] {
+    for (reason, ends) in
+        [(ByeReason::Origin, true), (ByeReason::Version, true), (ByeReason::Unauthenticated, false)]
+    {
         let mut core = with_tokens();
         core.welcome(X);
         core.server_opens(X, 1);

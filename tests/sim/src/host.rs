@@ -172,6 +172,11 @@ impl Host {
         }
     }
 
+    /// From its next start on.
+    pub(crate) fn give_room_for_verdicts(&mut self) {
+        self.swarm.limits.verdict_pages_max = Limits::DEFAULT.verdict_pages_max;
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.running.is_some()
     }

@@ -45,8 +45,22 @@ impl World {
         self.pass(TOGETHER_MS)
     }
 
-    /// Whoever can makes room in documents that are full, until nobody waits for any.
+    /// Whoever can makes room in documents that are full, until nobody waits for any. Where verdicts
+    /// have hardly a page of their own, all may wait for each other: the servers' operator, who sees
+    /// that, gives them more.
     pub(super) fn make_room(&mut self) -> Result<(), String> {
+        if !self.clear_everywhere()? {
+            for host in 0..self.hosts.len() {
+                self.hosts[host].give_room_for_verdicts();
+                self.stop_server(host);
+            }
+            self.clear_everywhere()?;
+        }
+        Ok(())
+    }
+
+    /// Says whether nobody waits for anything then.
+    fn clear_everywhere(&mut self) -> Result<bool, String> {
         for _ in 0..CLEARED_TIMES {
             for device in 0..self.devices.len() {
                 for doc in self.docs.of(device) {
@@ -56,10 +70,10 @@ impl World {
             // Those who wait ask again after a while.
             self.pass(ASKED_AGAIN_MS)?;
             if self.is_settled() && self.all_is_sent() {
-                break;
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether no core of a device that is connected has said last that something waits.

@@ -206,7 +206,7 @@ impl World {
     }
 
     /// A server says that it goes down, and comes back.
-    fn stop_server(&mut self, host: usize) {
+    pub(super) fn stop_server(&mut self, host: usize) {
         self.note(&format!("server {host}: stops"));
         let bye = encode_message(&FromServer::Bye { reason: ByeReason::Shutdown });
         for conn in self.conns_of(host) {
