@@ -36,7 +36,9 @@ const COUNTS = words('count total row_number rank dense_rank ntile percent_rank 
 const TEXTS = words(
   'hex quote typeof json_array json_object json_group_array json_group_object sqlite_version',
 );
-const NUMBERS_OF = words('length octet_length abs round sign instr json_valid floor ceil');
+const NUMBERS_OF = words('length octet_length abs round instr json_valid');
+/** They are null of what is no number. */
+const NUMBERS_OF_NUMBERS = words('sign floor ceil ceiling trunc');
 const TEXTS_OF = words('lower upper trim ltrim rtrim replace json');
 const MAYBE_NUMBERS = words('sum avg unicode unixepoch julianday json_array_length');
 const MAYBE_TEXTS = words(
@@ -264,7 +266,9 @@ export class QueryTypes {
     if (!first || start >= end) return UNKNOWN;
     if (isSign(first, '(') && first.pair === end - 1) {
       const inside = { start: start + 1, end: end - 1 };
-      return isSelect(tokens, inside) ? this.#ofScalar(inside) : this.#kind(inside, select);
+      if (isSelect(tokens, inside)) return this.#ofScalar(inside);
+      const isRow = this.#list(start).length > 1;
+      return isRow ? UNKNOWN : this.#kind(inside, select);
     }
     const operators = this.#operators(range);
     const has = (of: ReadonlySet<string>): boolean =>
@@ -280,10 +284,8 @@ export class QueryTypes {
       );
     if (has(LOGIC)) return nullableIf(operands(LOGIC));
     if (isWord(first, 'not')) {
-      if (isWord(tokens[start + 1], 'exists')) return kind('number');
       return nullableIf([this.#kind({ start: start + 1, end }, select)]);
     }
-    if (isWord(first, 'exists')) return kind('number');
     if (has(TESTS)) return kind('number');
     if (has(COMPARISONS)) return kind('number', true);
     if (has(COMPARING)) return nullableIf(operands(COMPARING));
@@ -299,7 +301,8 @@ export class QueryTypes {
         operands(words('||')).some((it) => it.isNullable),
       );
     }
-    if (isSign(first, '-', '+')) return nullableIf([this.#kind({ start: start + 1, end }, select)]);
+    if (isWord(first, 'exists')) return kind('number');
+    if (isSign(first, '-')) return nullableIf([this.#kind({ start: start + 1, end }, select)]);
     if (isWord(tokens[end - 2], 'collate')) return this.#kind({ start, end: end - 2 }, select);
     return this.#ofOperand(range, select);
   }
@@ -392,6 +395,9 @@ export class QueryTypes {
     if (COUNTS.has(name)) return kind('number');
     if (TEXTS.has(name)) return kind('string');
     if (NUMBERS_OF.has(name)) return kind('number', mayBeNull);
+    if (NUMBERS_OF_NUMBERS.has(name)) {
+      return kind('number', mayBeNull || first.types.join() !== 'number');
+    }
     if (TEXTS_OF.has(name)) return kind('string', mayBeNull);
     if (name === 'sum' || name === 'avg') return kind('number', mayBeNull || mayBeNone);
     if (MAYBE_NUMBERS.has(name)) return kind('number', true);

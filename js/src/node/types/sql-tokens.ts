@@ -21,7 +21,15 @@ const KINDS: readonly (readonly [SqlToken['kind'] | undefined, RegExp])[] = [
   ['sign', /\|\||->>|->|<=|>=|<>|!=|==|<<|>>|[\s\S]/y],
 ];
 
-/** The tokens of a statement that SQLite takes. */
+/** Words behind which an operand begins, and not an operator. */
+const BEFORE_OPERANDS = new Set(
+  (
+    'select distinct all where and or on not case when then else having by between like glob ' +
+    'match regexp escape is from limit offset'
+  ).split(' '),
+);
+
+/** The tokens of a statement that SQLite takes, without a plus that adds nothing. */
 export function sqlTokens(sql: string): SqlToken[] {
   const tokens: SqlToken[] = [];
   const open: number[] = [];
@@ -31,7 +39,10 @@ export function sqlTokens(sql: string): SqlToken[] {
       const found = pattern.exec(sql);
       if (!found) continue;
       const end = at + found[0].length;
-      if (kind) tokens.push({ kind, text: textOf(kind, found[0]), at, end, pair: undefined });
+      const isNoSum = found[0] === '+' && !endsOperand(tokens.at(-1));
+      if (kind && !isNoSum) {
+        tokens.push({ kind, text: textOf(kind, found[0]), at, end, pair: undefined });
+      }
       at = end;
       break;
     }
@@ -44,6 +55,11 @@ export function sqlTokens(sql: string): SqlToken[] {
     }
   });
   return tokens;
+}
+
+function endsOperand(token: SqlToken | undefined): boolean {
+  if (token?.kind === 'word') return !BEFORE_OPERANDS.has(token.text);
+  return token?.kind === 'sign' ? token.text === ')' : token !== undefined;
 }
 
 const isOpening = ({ kind, text }: SqlToken): boolean =>
