@@ -131,10 +131,6 @@ export class Schema {
   view(name: string): string | undefined {
     return this.#views.get(name.toLowerCase());
   }
-
-  close(): void {
-    this.#db.close();
-  }
 }
 
 /** By SQLite's rules of affinity; a strict table has few names of types, and means them. */
