@@ -146,6 +146,13 @@ test.each([
   expect(paramsOf(`select id from todo where ${where}`)).toBe(types);
 });
 
+test('what explains a query gives rows of its own', () => {
+  const sql = '/* why */ explain query plan select title from todo where id = :id';
+  expect(rowsOf(sql)).toBe('id: Value, parent: Value, notused: Value, detail: Value');
+  expect(paramsOf(sql)).toBe(':idstring');
+  expect(schema.writes(sql)).toBe(false);
+});
+
 const found = (text: string, file = 'app.tsx'): string[] =>
   findQueries([{ file, text }]).map(
     ({ line, sql, key }) => `${line} ${key === sql ? '' : key} ${sql}`,

@@ -73,13 +73,16 @@ export class QueryTypes {
     this.#schema = schema;
     this.#sql = sql;
     this.#tokens = sqlTokens(sql);
-    this.#whole = { start: 0, end: this.#tokens.length };
+    const isPlan = isWord(this.#tokens[1], 'query');
+    const start = isWord(this.#tokens[0], 'explain') ? (isPlan ? 3 : 1) : 0;
+    this.#whole = { start, end: this.#tokens.length };
   }
 
   /** The columns of its answer. The query can be prepared. */
   columns(): Column[] {
     const origins = this.#schema.columns(this.#sql);
-    const selects = selectsIn(this.#tokens, this.#whole);
+    const isExplained = this.#whole.start > 0;
+    const selects = isExplained ? [] : selectsIn(this.#tokens, this.#whole);
     const kinds = selects.map((select) => this.#kindsOf(select, origins.length));
     return origins.map(({ name }, index) => {
       const ofEach = kinds.map((it) => it[index] ?? UNKNOWN);

@@ -1,5 +1,7 @@
 /** The schema of a doctype in Node's own SQLite, which says what the columns of a query are. */
 
+import { isWord } from './select.js';
+import { sqlTokens } from './sql-tokens.js';
 import type { ValueType } from './value-type.js';
 
 /** What is used of `node:sqlite`. */
@@ -108,6 +110,7 @@ export class Schema {
 
   /** Whether running it would change something. */
   writes(sql: string): boolean {
+    if (isWord(sqlTokens(sql)[0], 'explain')) return false;
     const steps = this.#db.prepare(`explain ${sql}`).all();
     return steps.some(({ opcode, p2 }) => opcode === 'Transaction' && p2 !== 0);
   }
