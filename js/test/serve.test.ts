@@ -42,6 +42,17 @@ test('what the environment says is not said otherwise', () => {
   expect(planServer(app, [], { TIDELOG_CONFIG: 'tidelog.toml' }).args).toEqual(['serve']);
 });
 
+test.each([
+  ['TIDELOG_CONFIG', 'tidelog.toml'],
+  ['TIDELOG_DEV', 'false'],
+  ['TIDELOG_LISTEN', '0.0.0.0:8787'],
+])('where the environment has %s nothing is promised', (variable, value) => {
+  install(version);
+  const { says } = planServer(app, [], { [variable]: value });
+  expect(says).not.toContain('for development');
+  expect(planServer(app, [], { TIDELOG_DATA: value }).says).toContain('for development');
+});
+
 test('arguments are handed on as they are, with nothing beside them', () => {
   install(version);
   const { args, says } = planServer(app, ['--listen', '127.0.0.1:0'], {});

@@ -54,7 +54,8 @@ export function planServer(
   if (!name) throw new Error(`${file} names no binary: install ${PACKAGE} anew`);
   const words = ['serve', ...(args.length > 0 ? args : forDevelopment(env))];
   const notes = [`${PACKAGE} ${version}: tidelog ${words.join(' ')}`];
-  if (args.length === 0) {
+  const isForHere = words.includes('--dev') && words.includes('--listen');
+  if (args.length === 0 && isForHere) {
     notes.push('for development: it listens on this machine only, and asks for no token');
   }
   if (version !== own.version) {
