@@ -82,3 +82,18 @@ test('how it ends is its exit code, by a signal too', async () => {
   const absent = { ...node(''), binary: path.join(app, 'absent') };
   await expect(runServer(absent)).rejects.toThrow(/absent does not start: spawn .*ENOENT/);
 });
+
+test.each([
+  ['linux', 130],
+  // There the console tells the server by itself.
+  ['win32', 3],
+])('on %s Ctrl-C ends it with %d', async (platform, code) => {
+  const others = new Set(process.listeners('SIGINT'));
+  const ended = runServer({ binary: process.execPath, args: ['-e', 'process.exit(3)'], says: '' });
+  const own = process.listeners('SIGINT').filter((it) => !others.has(it));
+  const { platform: here } = process;
+  Object.defineProperty(process, 'platform', { value: platform });
+  for (const listener of own) listener('SIGINT');
+  Object.defineProperty(process, 'platform', { value: here });
+  expect(await ended).toBe(code);
+});

@@ -82,7 +82,8 @@ export function runServer({ binary, args }: Start): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(binary, args, { stdio: 'inherit' });
     const passOn = (signal: NodeJS.Signals): void => {
-      child.kill(signal);
+      // A console of Windows tells the child of Ctrl-C itself, and `kill` would end it at once.
+      if (signal !== 'SIGINT' || process.platform !== 'win32') child.kill(signal);
     };
     for (const signal of SIGNALS) process.on(signal, passOn);
     const end = (): void => {
