@@ -174,6 +174,15 @@ test('queries are found where they are asked, and nowhere else', () => {
   ).toEqual(['3  select 2', '4  select 3', '5  select 4', '8  select 6']);
 });
 
+test('a quote in a regular expression begins no text, also behind a condition', () => {
+  const text = `
+    if (f(x)) /[\`']/.test(y); else (a) / b;
+    for (const it of all) while (x) /'/.exec(it.if(x) / 2 + (await (y)) / 2);
+    db.query('select 1'); // '
+  `;
+  expect(found(text)).toEqual(['4  select 1']);
+});
+
 test('a template is found by its tag, with a parameter for each value, its parts in place', () => {
   const text = `
     import { sql as q } from 'tidelog';

@@ -86,7 +86,7 @@ class Lexer {
     if (sign === '`') return [this.#template()];
     const string = sign === "'" || sign === '"' ? this.#match(STRING) : undefined;
     if (string) return made('string', cooked(string[2]!));
-    if (!endsOperand(before)) {
+    if ((sign === '/' || sign === '<') && !endsOperand(before)) {
       if (sign === '/' && this.#match(REGEX)) return made('other', '');
       if (sign === '<' && this.#hasJsx) {
         const inside: Token[] = [];
@@ -203,7 +203,23 @@ function endsOperand(tokens: readonly Token[], count = tokens.length): boolean {
   if (last.text === '!') return endsOperand(tokens, count - 1);
   const isStep = before?.kind === 'sign' && before.end === last.at && before.text === last.text;
   if (isStep && /[+-]/.test(last.text)) return endsOperand(tokens, count - 2);
-  return /[)\]}]/.test(last.text);
+  if (last.text === ')') return !endsCondition(tokens, count);
+  return /[\]}]/.test(last.text);
+}
+
+/** Whether the parenthesis that ends here is that of an `if` or a loop, and no operand. */
+function endsCondition(tokens: readonly Token[], count: number): boolean {
+  let depth = 0;
+  for (let at = count - 1; at > 0; at -= 1) {
+    const { kind, text } = tokens[at]!;
+    if (kind !== 'sign') continue;
+    if (text === ')') depth += 1;
+    else if (text === '(' && --depth === 0) {
+      const isMethod = tokens[at - 2]?.text === '.';
+      return !isMethod && /^(if|while|for)$/.test(tokens[at - 1]!.text);
+    }
+  }
+  return false;
 }
 
 const ESCAPES: Readonly<Record<string, string>> = {
