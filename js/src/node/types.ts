@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import path from 'node:path';
 import { lookApart } from './apart.js';
 import { definesDoctype } from './modules.js';
-import { declare, type Kind } from './types/declarations.js';
+import { type AskedDoctype, declare } from './types/declarations.js';
 import { loadSqlite, Schema } from './types/schema.js';
 import { findQueries, type Source } from './types/source-queries.js';
 
@@ -40,7 +40,7 @@ export async function typesOf(root: string, names: readonly string[]): Promise<O
   const paths = modules.map(({ file }) => path.resolve(root, file));
   const found = await lookApart({ root }, paths);
   const flaws: string[] = [];
-  const kinds = new Map<string, Kind>();
+  const kinds = new Map<string, AskedDoctype>();
   for (const [index, { doctypes, flaw, failure }] of found.entries()) {
     const { file } = modules[index]!;
     for (const it of [flaw, failure, ...doctypes.map((doctype) => doctype.flaw)]) {

@@ -6,7 +6,7 @@ import type { FoundQuery, Hole } from './source-queries.js';
 import { UNKNOWN, written, writtenParameter } from './value-type.js';
 
 /** A doctype whose documents are asked. */
-export interface Kind {
+export interface AskedDoctype {
   readonly name: string;
   readonly schema: Schema;
 }
@@ -35,14 +35,17 @@ const TAIL = `  }
 `;
 
 /** Declares the types of these queries. */
-export function declare(kinds: readonly Kind[], queries: readonly FoundQuery[]): Declarations {
+export function declare(
+  doctypes: readonly AskedDoctype[],
+  queries: readonly FoundQuery[],
+): Declarations {
   const flaws: string[] = [];
   const notes: string[] = [];
   const known = new Map<string, string>();
   for (const query of queries) {
     const { file, line, key } = query;
     const place = `${file}:${line}`;
-    const answer = typesOf(kinds, query);
+    const answer = typesOf(doctypes, query);
     if ('flaw' in answer) flaws.push(`${place}: ${answer.flaw}`);
     else if ('note' in answer) notes.push(`${place}: ${answer.note}`);
     else if (key !== undefined) {
@@ -59,15 +62,15 @@ export function declare(kinds: readonly Kind[], queries: readonly FoundQuery[]):
 
 type Answer = { readonly text: string } | { readonly flaw: string } | { readonly note: string };
 
-/** What a query is to each kind of document that can be asked it. */
-function typesOf(kinds: readonly Kind[], query: FoundQuery): Answer {
+/** What a query is to each doctype whose documents can be asked it. */
+function typesOf(doctypes: readonly AskedDoctype[], query: FoundQuery): Answer {
   const texts = new Set<string>();
   const flaws: string[] = [];
-  for (const { name, schema } of kinds) {
+  for (const { name, schema } of doctypes) {
     try {
       texts.add(typeIn(schema, query));
     } catch (error) {
-      const of = kinds.length > 1 ? ` (doctype ${name})` : '';
+      const of = doctypes.length > 1 ? ` (doctype ${name})` : '';
       flaws.push(`${(error as Error).message}${of}`);
     }
   }
