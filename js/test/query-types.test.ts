@@ -154,9 +154,10 @@ test('what explains a query gives rows of its own', () => {
 });
 
 const found = (text: string, file = 'app.tsx'): string[] =>
-  findQueries([{ file, text }]).map(
-    ({ line, sql, key }) => `${line} ${key === sql ? '' : key} ${sql}`,
-  );
+  findQueries([{ file, text }]).map(({ line, alternatives, key }) => {
+    const sql = alternatives.map((it) => it.sql).join(' OR ');
+    return `${line} ${key === sql ? '' : key} ${sql}`;
+  });
 
 test('queries are found where they are asked, and nowhere else', () => {
   expect(
@@ -195,17 +196,42 @@ test('a template is found by its tag, with a parameter for each value, its parts
   `;
   expect(found(text)).toEqual([
     '5 some select id from todo where done = ? and at > ?',
-    '6 undefined select 1 where 1',
+    '6 undefined select 1 where 1 OR select 1 ',
     '8 undefined selct 3',
   ]);
 });
 
-test('constants of other files are found, and scripts of components', () => {
+test('constants that are imported are found, and scripts of components', () => {
+  const script = `import x, { ONE, type ALL as EACH } from './all'; useLive(EACH);`;
   const queries = findQueries([
-    { file: 'list.vue', text: `<p>it's</p>\n<script setup lang="ts">\nuseLive(ALL);\n</script>` },
+    { file: 'list.vue', text: `<p>it's</p>\n<script setup lang="ts">\n${script}\n</script>` },
     { file: 'all.ts', text: `export const ALL = 'select 1';\nconst f = <T>(it: T) => it;` },
   ]);
-  expect(queries).toMatchObject([{ file: 'list.vue', line: 3, sql: 'select 1' }]);
+  expect(queries).toMatchObject([{ file: 'list.vue', line: 3, key: 'select 1' }]);
+});
+
+test('a constant is that of its module, or where it is imported any of its name', () => {
+  const queries = findQueries([
+    {
+      file: 'a.ts',
+      text: `export const B = 'select 1';`,
+    },
+    { file: 'b.ts', text: `export const B = 'select 2'; ` },
+    { file: 'c.ts', text: `export { B } from './b'; db.query(B);` },
+    { file: 'd.ts', text: `const B = 'select 3'; db.query(B);` },
+    { file: 'e.ts', text: `import { B } from './c'; db.query(B);` },
+  ]);
+  const keys = queries.map(({ file, key }) => `${file} ${key}`);
+  expect(keys).toEqual(['d.ts select 3', 'e.ts select 1', 'e.ts select 2', 'e.ts select 3']);
+});
+
+test('a part is the constant of its name that stands before it', () => {
+  const text = `
+    function f() { const v = sql\`id\`; return sql\`select \${v}\`; }
+    function g() { const v = sql\`at\`; return sql\`select \${v} or \${after}\`; }
+    const after = sql\`1\`;
+  `;
+  expect(found(text)).toEqual(['2 undefined select id', '3 undefined select at or 1']);
 });
 
 const declared = (...lines: string[]) =>
@@ -227,6 +253,25 @@ test('the file has the types of each query once, in an order of its own', () => 
     '    "some": { row: { id: string }; ' +
       `params: readonly [Query<unknown>, ${INTEGER}, Param | Query<unknown>] };`,
   ]);
+});
+
+test('a part that is one of several is asked as each of them', () => {
+  const { text, flaws, notes } = declared(
+    `sql<'mixed'>\`select \${c ? sql\`id\` : d ? sql\`done\` : sql\`at\`} as v from todo
+       where title = \${1} \${c ? sql\`and at > \${0}\` : sql\`\`}
+       and \${d ? sql\`id\` : sql\`at\`} = \${2}\`;`,
+    `sql<'named'>\`select \${c ? sql\`id\` : sql\`at\`} from todo\`;`,
+    `sql<'many'>\`select \${it} ${`\${c ? sql\`+ 1\` : sql\`\`}`.repeat(9)}\`;`,
+    `sql<'wrong'>\`select \${c ? sql\`id\` : sql\`nope\`} from todo\`;`,
+  );
+  expect(text.split('\n').filter((line) => line.startsWith('    '))).toEqual([
+    '    "mixed": { row: { v: number | string | null }; params: readonly ' +
+      `[Query<unknown>, string, Query<unknown>, Query<unknown>, ${INTEGER} | string] };`,
+    '    "named": { row: { id: string } | { at: number | null }; ' +
+      'params: readonly [Query<unknown>] };',
+  ]);
+  expect(flaws).toEqual([expect.stringMatching(/^app\.ts:6: .*no such column: nope$/)]);
+  expect(notes).toEqual(['app.ts:5: not looked at: its parts make more than 256 queries']);
 });
 
 test('what is wrong is told with its line, in the words of SQLite', () => {

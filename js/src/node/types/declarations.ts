@@ -2,8 +2,8 @@
 
 import { type Column, type Parameter, QueryTypes } from './query-types.js';
 import type { Schema } from './schema.js';
-import type { FoundQuery, Hole } from './source-queries.js';
-import { UNKNOWN, written, writtenParameter } from './value-type.js';
+import { ALTERNATIVES_MAX, type FoundQuery, type Hole } from './source-queries.js';
+import { either, type Kind, UNKNOWN, written, writtenParameter } from './value-type.js';
 
 /** A doctype whose documents are asked. */
 export interface AskedDoctype {
@@ -64,6 +64,9 @@ type Answer = { readonly text: string } | { readonly flaw: string } | { readonly
 
 /** What a query is to each doctype whose documents can be asked it. */
 function typesOf(doctypes: readonly AskedDoctype[], query: FoundQuery): Answer {
+  if (query.alternatives.length === 0) {
+    return { note: `not looked at: its parts make more than ${ALTERNATIVES_MAX} queries` };
+  }
   const texts = new Set<string>();
   const flaws: string[] = [];
   for (const { name, schema } of doctypes) {
@@ -75,43 +78,67 @@ function typesOf(doctypes: readonly AskedDoctype[], query: FoundQuery): Answer {
     }
   }
   if (texts.size > 0) return { text: [...texts].join(' | ') };
-  const mayBePart = query.holes?.some(({ isPart }) => !isPart);
+  const mayBePart = query.alternatives.some(({ holes }) => holes?.some(({ isPart }) => !isPart));
   if (mayBePart && flaws.some((flaw) => flaw.includes('near "?": syntax error'))) {
     return { note: 'not looked at: a part of it is SQL from elsewhere' };
   }
   return { flaw: flaws.join('; ') };
 }
 
-function typeIn(schema: Schema, query: FoundQuery): string {
-  const { sql, holes, isForValues } = query;
-  const types = new QueryTypes(schema, sql);
-  const columns = types.columns();
-  if (columns.length === 0 || schema.writes(sql)) {
-    throw new Error('it does not only read: what changes a document is a mutation');
-  }
-  const names = columns.map(({ name }) => name);
-  const twice = names.find((name, index) => names.indexOf(name) < index);
-  if (twice !== undefined && !isForValues) {
-    throw new Error(`two columns are named ${twice}: name one "... as another", or ask values()`);
-  }
-  const parameters = types.parameters();
-  const params = holes ? valuesOf(holes, parameters) : paramsOf(parameters);
-  return `{ row: ${rowOf(columns)}; params: ${params} }`;
+/** A query as it may be, of the types that a schema gives it. */
+interface Asked {
+  readonly columns: readonly Column[];
+  readonly parameters: readonly Parameter[];
+  readonly holes: readonly Hole[] | undefined;
 }
 
-function rowOf(columns: readonly Column[]): string {
-  const fields = columns.map(({ name, kind }) => `${field(name)}: ${written(kind)}`);
-  return `{ ${fields.join('; ')} }`;
+function typeIn(schema: Schema, { alternatives, isForValues }: FoundQuery): string {
+  const asked = alternatives.map(({ sql, holes }): Asked => {
+    const types = new QueryTypes(schema, sql);
+    const columns = types.columns();
+    if (columns.length === 0 || schema.writes(sql)) {
+      throw new Error('it does not only read: what changes a document is a mutation');
+    }
+    const names = columns.map(({ name }) => name);
+    const twice = names.find((name, index) => names.indexOf(name) < index);
+    if (twice !== undefined && !isForValues) {
+      throw new Error(`two columns are named ${twice}: name one "... as another", or ask values()`);
+    }
+    return { columns, parameters: types.parameters(), holes };
+  });
+  const [{ parameters, holes }] = asked as [Asked];
+  const params = holes ? valuesOf(asked) : paramsOf(parameters);
+  return `{ row: ${rowsOf(asked)}; params: ${params} }`;
+}
+
+/** Rows of alternatives: one type of those that have the same columns. */
+function rowsOf(asked: readonly Asked[]): string {
+  const rows = new Map<string, Column[]>();
+  for (const { columns } of asked) {
+    const names = JSON.stringify(columns.map(({ name }) => name));
+    rows.set(names, [...(rows.get(names) ?? []), ...columns]);
+  }
+  const texts = [...rows.values()].map((columns) => {
+    const fields = joined(columns).map(([name, kind]) => `${field(name)}: ${written(kind)}`);
+    return `{ ${fields.join('; ')} }`;
+  });
+  return texts.join(' | ');
 }
 
 /** The values of a template, in their order. */
-function valuesOf(holes: readonly Hole[], parameters: readonly Parameter[]): string {
-  let at = 0;
-  const values = holes.map((hole) => {
-    const place = at;
-    at += hole.parameters;
-    if (hole.isPart) return 'Query<unknown>';
-    const given = writtenParameter(parameters[place]?.kind ?? UNKNOWN);
+function valuesOf(asked: readonly Asked[]): string {
+  const kinds = asked.map(({ holes, parameters }) => {
+    let at = 0;
+    return holes!.map(({ isPart, parameters: count }) => {
+      const kind = parameters[at]?.kind ?? UNKNOWN;
+      at += count;
+      return isPart ? undefined : kind;
+    });
+  });
+  const values = kinds[0]!.map((_, index) => {
+    const ofEach = kinds.flatMap((it) => it[index] ?? []);
+    if (ofEach.length === 0) return 'Query<unknown>';
+    const given = writtenParameter(either(ofEach));
     // It may be SQL that comes from elsewhere.
     return given === 'Param' ? 'Param | Query<unknown>' : given;
   });
@@ -129,6 +156,16 @@ function paramsOf(parameters: readonly Parameter[]): string {
     return `readonly ${field(name!.slice(1))}: ${writtenParameter(kind)}`;
   });
   return `{ ${fields.join('; ')} }`;
+}
+
+/** Kinds by their names, of which each stands once. */
+function joined(named: readonly { readonly name: string; readonly kind: Kind }[]) {
+  const kinds = new Map<string, Kind>();
+  for (const { name, kind } of named) {
+    const known = kinds.get(name);
+    kinds.set(name, known ? either([known, kind]) : kind);
+  }
+  return [...kinds];
 }
 
 const field = (name: string): string =>

@@ -16,15 +16,20 @@ export interface Hole {
   readonly parameters: number;
 }
 
+/** SQL, and of a template what its holes are: a text has its parameters beside it. */
+export interface Alternative {
+  readonly sql: string;
+  readonly holes?: readonly Hole[];
+}
+
 /** A query that stands in a file. */
 export interface FoundQuery {
   readonly file: string;
   readonly line: number;
-  readonly sql: string;
+  /** What it may be, by the parts that it may have. None where that is too much. */
+  readonly alternatives: readonly Alternative[];
   /** How its types are found again: by its SQL, or by the name that its template has. */
   readonly key: string | undefined;
-  /** Of a template: what its holes are. A text has its parameters beside it. */
-  readonly holes: readonly Hole[] | undefined;
   /** Whether its rows are to be arrays. */
   readonly isForValues: boolean;
 }
@@ -36,12 +41,15 @@ const HOOKS = new Set(['useLive', 'useSuspenseLive']);
 /** What a query begins with; other templates are parts of one. */
 const BEGINS = /^(?:\s|--[^\n]*|\/\*[\s\S]*?\*\/)*(?:select|with|values|explain|pragma)\b/i;
 
+/** In how many ways a query may be put together of its parts. */
+export const ALTERNATIVES_MAX = 256;
+
 /** The queries in these files, in the order in which they stand. */
 export function findQueries(sources: readonly Source[]): FoundQuery[] {
   const modules = sources.map((source) => new Module(source));
-  const shared = new Map<string, string>();
+  const shared = new Map<string, readonly string[]>();
   for (const { texts } of modules) {
-    for (const [name, text] of texts) if (!shared.has(name)) shared.set(name, text);
+    for (const [name, its] of texts) shared.set(name, [...(shared.get(name) ?? []), ...its]);
   }
   return modules.flatMap((module) => module.queries(shared));
 }
@@ -65,22 +73,27 @@ function codeOf({ file, text }: Source): string {
 /** JSX stands in any file but those of TypeScript whose name does not say so. */
 const hasJsx = (file: string): boolean => !/\.(ts|mts|cts|vue|svelte)$/.test(file);
 
-/** SQL with what its holes are. */
-interface Part {
-  readonly sql: string;
-  readonly holes: readonly Hole[];
+/** Texts by the names of their constants. */
+type Texts = ReadonlyMap<string, readonly string[]>;
+
+/** What a module imports, and how it calls that. */
+interface Import {
+  readonly name: string;
+  readonly local: string;
+  readonly from: string;
 }
 
 class Module {
   readonly #source: Source;
   readonly #code: string;
   readonly #tokens: readonly Token[];
+  readonly #imports: readonly Import[];
   /** What the module calls `sql` of this package. */
   readonly #tag: string | undefined;
-  /** Constants that are a text. */
-  readonly texts: Map<string, string> = new Map();
-  /** Constants that are an `sql` template. */
-  readonly #constants = new Map<string, Token>();
+  /** Constants that are a text: several may have one name, each in a block of its own. */
+  readonly texts: Map<string, string[]> = new Map();
+  /** Constants that are an `sql` template, likewise. */
+  readonly #constants = new Map<string, Token[]>();
   /** Templates that are parts of others: alone they may mean nothing. */
   readonly #parts = new Set<Token>();
 
@@ -88,7 +101,8 @@ class Module {
     this.#source = source;
     this.#code = codeOf(source);
     this.#tokens = tokensOf(this.#code, { hasJsx: hasJsx(source.file) });
-    this.#tag = tagOf(this.#tokens);
+    this.#imports = importsOf(this.#tokens);
+    this.#tag = tagOf(this.#imports);
     this.#readConstants();
     this.#findParts(this.#tokens);
   }
@@ -102,9 +116,10 @@ class Module {
       const text = value && textOf(value);
       const isConstant = token.kind === 'word' && token.text === 'const';
       if (tagged && (isConstant || token.text === ',')) {
-        this.#constants.set(name.text, tagged.template);
+        const others = this.#constants.get(name.text) ?? [];
+        this.#constants.set(name.text, [...others, tagged.template]);
       } else if (isConstant && text !== undefined && endsAt(tokens, index + 4)) {
-        this.texts.set(name.text, text);
+        this.texts.set(name.text, [...(this.texts.get(name.text) ?? []), text]);
       }
     });
   }
@@ -118,29 +133,29 @@ class Module {
     });
   }
 
-  /** @param shared texts that other modules may have exported. */
-  queries(shared: ReadonlyMap<string, string>): FoundQuery[] {
+  /** @param shared texts that modules may have exported. */
+  queries(shared: Texts): FoundQuery[] {
     const found: FoundQuery[] = [];
     this.#walk(this.#tokens, shared, found);
     return found;
   }
 
-  #walk(tokens: readonly Token[], shared: ReadonlyMap<string, string>, found: FoundQuery[]): void {
+  #walk(tokens: readonly Token[], shared: Texts, found: FoundQuery[]): void {
     tokens.forEach((token, index) => {
       for (const hole of token.holes ?? []) this.#walk(hole, shared, found);
       const tagged = this.#taggedAt(tokens, index);
       const isMeant = tagged?.name !== undefined || isArgument(tokens, index);
       if (tagged && (isMeant || this.#isQuery(tagged.template))) {
-        const { sql, holes } = this.#part(tagged.template, new Set());
+        const alternatives = this.#alternatives(tagged.template, new Set());
         const isForValues = tokens[index - 2]?.text === 'values';
-        found.push({ ...this.#place(token), sql, key: tagged.name, holes, isForValues });
+        found.push({ ...this.#place(token), alternatives, key: tagged.name, isForValues });
       }
       const argument = argumentAt(tokens, index);
-      const asked = argument && (textOf(argument) ?? this.#constant(argument, shared));
-      if (asked !== undefined && /\S\s+\S/.test(asked)) {
+      if (!argument) return;
+      for (const sql of this.#textsOf(argument, shared)) {
+        if (!/\S\s+\S/.test(sql)) continue;
         const isForValues = token.text === 'values';
-        const place = this.#place(argument!);
-        found.push({ ...place, sql: asked, key: asked, holes: undefined, isForValues });
+        found.push({ ...this.#place(argument), alternatives: [{ sql }], key: sql, isForValues });
       }
     });
   }
@@ -154,8 +169,14 @@ class Module {
     return { file: this.#source.file, line };
   }
 
-  #constant({ kind, text }: Token, shared: ReadonlyMap<string, string>): string | undefined {
-    return kind === 'word' ? (this.texts.get(text) ?? shared.get(text)) : undefined;
+  /** The texts that an argument may be. */
+  #textsOf(argument: Token, shared: Texts): readonly string[] {
+    const text = textOf(argument);
+    if (text !== undefined) return [text];
+    if (argument.kind !== 'word') return [];
+    const imported = this.#imports.find(({ local }) => local === argument.text);
+    const found = imported ? shared.get(imported.name) : this.texts.get(argument.text);
+    return found ?? [];
   }
 
   /** The template whose tag stands here, and the name that it was given. */
@@ -173,51 +194,72 @@ class Module {
     return { template, name: type?.kind === 'string' ? type.text : undefined };
   }
 
-  /** A template with its parts in their places. */
-  #part(template: Token, within: ReadonlySet<Token>): Part {
-    let sql = template.pieces![0]!;
-    const holes: Hole[] = [];
+  /** A template with each of its parts in their places; nothing where they are too many. */
+  #alternatives(template: Token, outer: ReadonlySet<Token>): Required<Alternative>[] {
+    const within = new Set([...outer, template]);
+    let made: Required<Alternative>[] = [{ sql: template.pieces![0]!, holes: [] }];
     template.holes!.forEach((hole, index) => {
-      const [part] = this.#partsIn(hole);
-      const known = part && !within.has(part) && this.#part(part, new Set([...within, template]));
-      sql += (known ? known.sql : '?') + template.pieces![index + 1]!;
-      const parameters = known ? known.holes.reduce((sum, it) => sum + it.parameters, 0) : 1;
-      holes.push({ isPart: part !== undefined, parameters });
+      const parts = this.#partsIn(hole).filter((it) => !within.has(it));
+      const known = parts.flatMap((it) => this.#alternatives(it, within));
+      const filled = known.map(({ sql, holes }) => {
+        const parameters = holes.reduce((sum, it) => sum + it.parameters, 0);
+        return { sql, hole: { isPart: true, parameters } };
+      });
+      const value = { sql: '?', hole: { isPart: false, parameters: 1 } };
+      made = made.flatMap((before) =>
+        (parts.length > 0 ? filled : [value]).map(({ sql, hole }) => ({
+          sql: before.sql + sql + template.pieces![index + 1]!,
+          holes: [...before.holes, hole],
+        })),
+      );
+      if (made.length > ALTERNATIVES_MAX) made = [];
     });
-    return { sql, holes };
+    return made;
   }
 
   /** The templates of which a hole is one, if it is. */
   #partsIn(hole: readonly Token[]): Token[] {
     const [first, second] = hole;
     if (first?.kind === 'word' && !second) {
-      const part = this.#constants.get(first.text);
-      return part ? [part] : [];
+      const parts = this.#constants.get(first.text) ?? [];
+      // Of several that which is the nearest before.
+      const nearest = parts.filter(({ at }) => at < first.at).at(-1) ?? parts[0];
+      return nearest ? [nearest] : [];
     }
     const tagged = hole.flatMap((_, index) => this.#taggedAt(hole, index)?.template ?? []);
     return tagged.at(-1) === hole.at(-1) ? tagged : [];
   }
 }
 
-/** The name of our `sql` in a module: not that of a package which has one, too. */
-function tagOf(tokens: readonly Token[]): string | undefined {
-  let tag: string | undefined = 'sql';
-  tokens.forEach((token, index) => {
-    if (token.text !== 'from' || token.kind !== 'word') return;
+/** What a module imports by name. */
+function importsOf(tokens: readonly Token[]): Import[] {
+  return tokens.flatMap(({ kind, text }, index) => {
     const from = tokens[index + 1];
-    if (from?.kind !== 'string' || tokens[index - 1]?.text !== '}') return;
-    const start = tokens
-      .slice(0, index)
-      .map((it) => it.text)
-      .lastIndexOf('import');
-    const names = tokens.slice(start, index).map((it) => it.text);
-    const at = names.indexOf('sql');
-    if (at < 0) return;
-    const local = names[at + 1] === 'as' ? names[at + 2] : 'sql';
-    const isPackage = !/^[./~#@]?\//.test(from.text) && !/^[.~#]/.test(from.text);
-    if (from.text === 'tidelog') tag = local;
-    else if (local === 'sql' && isPackage && tag === 'sql') tag = undefined;
+    const isFrom = kind === 'word' && text === 'from' && from?.kind === 'string';
+    if (!isFrom || tokens[index - 1]?.text !== '}') return [];
+    const words = tokens.slice(0, index - 1).map((it) => it.text);
+    const open = words.lastIndexOf('{');
+    if (words.slice(Math.max(0, open - 2), open).includes('export')) return [];
+    const list = words.slice(open + 1).filter((word) => word !== 'type');
+    return list
+      .join(' ')
+      .split(',')
+      .map((it) => {
+        const [name = '', , local = name] = it.trim().split(' ');
+        return { name, local, from: from.text };
+      });
   });
+}
+
+/** The name of our `sql` in a module: not that of a package which has one, too. */
+function tagOf(imports: readonly Import[]): string | undefined {
+  let tag: string | undefined = 'sql';
+  for (const { name, local, from } of imports) {
+    if (name !== 'sql') continue;
+    const isPackage = !/^[./~#@]?\//.test(from) && !/^[.~#]/.test(from);
+    if (from === 'tidelog') tag = local;
+    else if (local === 'sql' && isPackage && tag === 'sql') tag = undefined;
+  }
   return tag;
 }
 
