@@ -281,7 +281,7 @@ test('what is wrong is told with its line, in the words of SQLite', () => {
     "db.query('insert into item (todo) values (1) returning id');",
     "db.query('select id, id from todo');",
     "db.values('select id, id from todo');",
-    "sql<'a'>`select 1 as b`; sql<'a'>`select 1 as c`;",
+    "sql<'a'>`select 1 as b`; sql<'a'>`select 2 as b`; sql<'a'>` select 1  as b`",
     'db.live(sql`select id from todo order`);',
     `sql\`select id from todo \${tail}\`;`,
   );
@@ -291,7 +291,7 @@ test('what is wrong is told with its line, in the words of SQLite', () => {
     `app.ts:2: ${isWriting}`,
     `app.ts:3: ${isWriting}`,
     'app.ts:4: two columns are named id: name one "... as another", or ask values()',
-    'app.ts:6: a query of other types is called a, too',
+    'app.ts:6: another query is called a, too',
     expect.stringMatching(/^app\.ts:7: (incomplete input|near "order")/),
   ]);
   expect(notes).toEqual(['app.ts:8: not looked at: a part of it is SQL from elsewhere']);

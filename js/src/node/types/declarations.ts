@@ -3,6 +3,7 @@
 import { type Column, type Parameter, QueryTypes } from './query-types.js';
 import type { Schema } from './schema.js';
 import { ALTERNATIVES_MAX, type FoundQuery, type Hole } from './source-queries.js';
+import { sqlTokens } from './sql-tokens.js';
 import { either, type Kind, UNKNOWN, written, writtenParameter } from './value-type.js';
 
 /** A doctype whose documents are asked. */
@@ -42,16 +43,23 @@ export function declare(
   const flaws: string[] = [];
   const notes: string[] = [];
   const known = new Map<string, string>();
+  const asked = new Map<string, string>();
   for (const query of queries) {
-    const { file, line, key } = query;
+    const { file, line, key, alternatives } = query;
     const place = `${file}:${line}`;
     const answer = typesOf(doctypes, query);
     if ('flaw' in answer) flaws.push(`${place}: ${answer.flaw}`);
     else if ('note' in answer) notes.push(`${place}: ${answer.note}`);
     else if (key !== undefined) {
-      const isTaken = known.has(key) && known.get(key) !== answer.text;
-      if (isTaken) flaws.push(`${place}: a query of other types is called ${key}, too`);
-      else known.set(key, answer.text);
+      // However their lines are broken.
+      const tokens = alternatives.map(({ sql }) => sqlTokens(sql).map((token) => token.text));
+      const query = JSON.stringify([tokens, answer.text]);
+      const isTaken = asked.has(key) && asked.get(key) !== query;
+      if (isTaken) flaws.push(`${place}: another query is called ${key}, too`);
+      else {
+        asked.set(key, query);
+        known.set(key, answer.text);
+      }
     }
   }
   const declared = [...known].sort(([one], [other]) => (one < other ? -1 : 1));
