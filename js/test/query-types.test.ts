@@ -295,6 +295,20 @@ test('what is wrong is told with its line, in the words of SQLite', () => {
     expect.stringMatching(/^app\.ts:7: (incomplete input|near "order")/),
   ]);
   expect(notes).toEqual(['app.ts:8: not looked at: a part of it is SQL from elsewhere']);
+test('a name stands once among what is written', () => {
+  const { text, count } = declared(
+    "db.values('select a.id, b.id from todo a, item b');",
+    "db.query('select id from todo where id = :x or at = $x or title = @x', { x });",
+    "db.values(sql<'both'>`select a.id, b.id from todo a, item b`);",
+  );
+  expect(count).toBe(2);
+  expect(text.split('\n').filter((line) => line.startsWith('    '))).toEqual([
+    '    "both": { row: { id: number | string }; params: readonly [] };',
+    '    "select id from todo where id = :x or at = $x or title = @x": { row: { id: string }; ' +
+      `params: { readonly x: ${INTEGER} | string } };`,
+  ]);
+});
+
 });
 
 test('a Node without what is needed is told of', async () => {

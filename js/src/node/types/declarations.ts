@@ -155,13 +155,15 @@ function valuesOf(asked: readonly Asked[]): string {
 
 /** What is given beside a text: by place, or by name where all have one. */
 function paramsOf(parameters: readonly Parameter[]): string {
-  const named = parameters.filter(({ name }) => name !== undefined);
+  const named = parameters.flatMap(({ name, kind }) => {
+    return name === undefined ? [] : { name: name.slice(1), kind };
+  });
   if (named.length === 0) {
     return `readonly [${parameters.map(({ kind }) => writtenParameter(kind)).join(', ')}]`;
   }
   if (named.length < parameters.length) return 'Params';
-  const fields = named.map(({ name, kind }) => {
-    return `readonly ${field(name!.slice(1))}: ${writtenParameter(kind)}`;
+  const fields = joined(named).map(([name, kind]) => {
+    return `readonly ${field(name)}: ${writtenParameter(kind)}`;
   });
   return `{ ${fields.join('; ')} }`;
 }

@@ -30,7 +30,7 @@ export interface FoundQuery {
   readonly alternatives: readonly Alternative[];
   /** How its types are found again: by its SQL, or by the name that its template has. */
   readonly key: string | undefined;
-  /** Whether its rows are to be arrays. */
+  /** Whether its rows are to be arrays: their types are not found again by a text. */
   readonly isForValues: boolean;
 }
 
@@ -155,7 +155,8 @@ class Module {
       for (const sql of this.#textsOf(argument, shared)) {
         if (!/\S\s+\S/.test(sql)) continue;
         const isForValues = token.text === 'values';
-        found.push({ ...this.#place(argument), alternatives: [{ sql }], key: sql, isForValues });
+        const key = isForValues ? undefined : sql;
+        found.push({ ...this.#place(argument), alternatives: [{ sql }], key, isForValues });
       }
     });
   }
