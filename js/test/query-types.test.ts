@@ -171,8 +171,29 @@ test('queries are found where they are asked, and nowhere else', () => {
       useSuspenseLive(ALL);
       db.query(\`select \${7}\`);
       map.values('x');
+      pg.query('insert into log values (1)');
+      db.values('select 8');
     `),
-  ).toEqual(['3  select 2', '4  select 3', '5  select 4', '8  select 6']);
+  ).toEqual(['3  select 2', '4  select 3', '5  select 4', '8  select 6', '12 undefined select 8']);
+});
+
+test('a comment leaves out the query behind it, on its line or the next', () => {
+  expect(
+    found(`
+      // tidelog-ignore: of the server
+      await pg.query(
+        'select 1');
+      /* tidelog-ignore */ pg.query('select 2');
+      pg.query('select 3'); // tidelog-ignore
+      pg.query('select 4');
+      // tidelog-ignore
+      pg.query(sql\`select 5\`);
+      <p>
+        {/* tidelog-ignore */}
+        {useLive('select 6')}
+      </p>
+    `),
+  ).toEqual(['6  select 3', '7  select 4']);
 });
 
 test('a quote in a regular expression begins no text, also behind a condition', () => {
@@ -214,9 +235,9 @@ test('a constant is that of its module, or where it is imported any of its name'
   const queries = findQueries([
     {
       file: 'a.ts',
-      text: `export const B = 'select 1';`,
+      text: `const text = 'Hello big world', ALL = ''; export const B = 'select 1';`,
     },
-    { file: 'b.ts', text: `export const B = 'select 2'; ` },
+    { file: 'b.ts', text: `export const B = 'select 2'; const f = (text) => db.query(text);` },
     { file: 'c.ts', text: `export { B } from './b'; db.query(B);` },
     { file: 'd.ts', text: `const B = 'select 3'; db.query(B);` },
     { file: 'e.ts', text: `import { B } from './c'; db.query(B);` },
@@ -274,11 +295,25 @@ test('a part that is one of several is asked as each of them', () => {
   expect(notes).toEqual(['app.ts:5: not looked at: its parts make more than 256 queries']);
 });
 
+test('a name stands once among what is written', () => {
+  const { text, count } = declared(
+    "db.values('select a.id, b.id from todo a, item b');",
+    "db.query('select id from todo where id = :x or at = $x or title = @x', { x });",
+    "db.values(sql<'both'>`select a.id, b.id from todo a, item b`);",
+  );
+  expect(count).toBe(2);
+  expect(text.split('\n').filter((line) => line.startsWith('    '))).toEqual([
+    '    "both": { row: { id: number | string }; params: readonly [] };',
+    '    "select id from todo where id = :x or at = $x or title = @x": { row: { id: string }; ' +
+      `params: { readonly x: ${INTEGER} | string } };`,
+  ]);
+});
+
 test('what is wrong is told with its line, in the words of SQLite', () => {
   const { flaws, notes } = declared(
     "db.query('select nope from todo');",
-    "db.query('delete from todo');",
-    "db.query('insert into item (todo) values (1) returning id');",
+    "db.query('with a as (select 1) delete from todo');",
+    'db.query(sql`insert into item (todo) values (1) returning id`);',
     "db.query('select id, id from todo');",
     "db.values('select id, id from todo');",
     "sql<'a'>`select 1 as b`; sql<'a'>`select 2 as b`; sql<'a'>` select 1  as b`",
@@ -295,20 +330,6 @@ test('what is wrong is told with its line, in the words of SQLite', () => {
     expect.stringMatching(/^app\.ts:7: (incomplete input|near "order")/),
   ]);
   expect(notes).toEqual(['app.ts:8: not looked at: a part of it is SQL from elsewhere']);
-test('a name stands once among what is written', () => {
-  const { text, count } = declared(
-    "db.values('select a.id, b.id from todo a, item b');",
-    "db.query('select id from todo where id = :x or at = $x or title = @x', { x });",
-    "db.values(sql<'both'>`select a.id, b.id from todo a, item b`);",
-  );
-  expect(count).toBe(2);
-  expect(text.split('\n').filter((line) => line.startsWith('    '))).toEqual([
-    '    "both": { row: { id: number | string }; params: readonly [] };',
-    '    "select id from todo where id = :x or at = $x or title = @x": { row: { id: string }; ' +
-      `params: { readonly x: ${INTEGER} | string } };`,
-  ]);
-});
-
 });
 
 test('a Node without what is needed is told of', async () => {

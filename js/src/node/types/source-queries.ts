@@ -41,6 +41,10 @@ const HOOKS = new Set(['useLive', 'useSuspenseLive']);
 /** What a query begins with; other templates are parts of one. */
 const BEGINS = /^(?:\s|--[^\n]*|\/\*[\s\S]*?\*\/)*(?:select|with|values|explain|pragma)\b/i;
 
+/** What stands before a query that a comment leaves out: on the line before, or on its own. */
+const IGNORES =
+  /(?:(?:^|\n)\s*\/\/\s*tidelog-ignore\b[^\n]*\n|\/\*\s*tidelog-ignore\b[^*]*\*\/[}\s]*)[^\n]*$/;
+
 /** In how many ways a query may be put together of its parts. */
 export const ALTERNATIVES_MAX = 256;
 
@@ -145,20 +149,24 @@ class Module {
       for (const hole of token.holes ?? []) this.#walk(hole, shared, found);
       const tagged = this.#taggedAt(tokens, index);
       const isMeant = tagged?.name !== undefined || isArgument(tokens, index);
-      if (tagged && (isMeant || this.#isQuery(tagged.template))) {
+      if (tagged && (isMeant || this.#isQuery(tagged.template)) && !this.#isIgnored(token)) {
         const alternatives = this.#alternatives(tagged.template, new Set());
         const isForValues = tokens[index - 2]?.text === 'values';
         found.push({ ...this.#place(token), alternatives, key: tagged.name, isForValues });
       }
       const argument = argumentAt(tokens, index);
-      if (!argument) return;
+      if (!argument || this.#isIgnored(token)) return;
       for (const sql of this.#textsOf(argument, shared)) {
-        if (!/\S\s+\S/.test(sql)) continue;
+        if (!BEGINS.test(sql) || !/\S\s+\S/.test(sql)) continue;
         const isForValues = token.text === 'values';
         const key = isForValues ? undefined : sql;
         found.push({ ...this.#place(argument), alternatives: [{ sql }], key, isForValues });
       }
     });
+  }
+
+  #isIgnored({ at }: Token): boolean {
+    return IGNORES.test(this.#code.slice(0, at));
   }
 
   #isQuery(template: Token): boolean {
