@@ -108,6 +108,25 @@ test('a query that is wrong is told of with its place, and nothing is written', 
   assert.equal(existsSync(path.join(place(), WRITTEN)), false);
 });
 
+test('below a folder a module without a doctype is no flaw, and a test is not read', {
+  skip,
+}, () => {
+  const make = 'export const make = (name) => doctype({ name, migrations: [], mutations: {} });';
+  const text = `import { doctype } from 'tidelog';\n`;
+  writeFileSync(path.join(place(), 'src/make.js'), `${text}${make}\n`);
+  const local = "const own = doctype({}); db.query('select nope from todo');";
+  writeFileSync(path.join(place(), 'src/a.test.ts'), `${text}${local}\n`);
+  const none = 'src/make.js: it exports no doctype';
+  assert.deepEqual(types('src'), {
+    status: 0,
+    stdout: `${WRITTEN} has the types of 6 queries now`,
+    stderr: none,
+  });
+  assert.deepEqual(types('src', './src/make.js'), { status: 1, stdout: '', stderr: none });
+  rmSync(path.join(place(), 'src/todos.ts'));
+  assert.deepEqual(types('src'), { status: 1, stdout: '', stderr: none });
+});
+
 test('a call that cannot work says so', { skip }, () => {
   assert.equal(types().status, 2);
   assert.equal(types('--no-such-flag', 'src').status, 2);

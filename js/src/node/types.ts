@@ -6,7 +6,7 @@ import { lookApart } from './apart.js';
 import { definesDoctype } from './modules.js';
 import { type AskedDoctype, declare } from './types/declarations.js';
 import { loadSqlite, Schema } from './types/schema.js';
-import { findQueries, type Source } from './types/source-queries.js';
+import { findQueries } from './types/source-queries.js';
 
 /** What is found out, and what is to be written. */
 export interface Outcome {
@@ -22,28 +22,39 @@ export interface Outcome {
 /** What is read of an app: its modules, and what has them inside. */
 const IS_SOURCE = /\.([cm]?[jt]s|[jt]sx|vue|svelte)$/;
 const IS_DECLARATION = /\.d\.([cm]?ts|\w+\.ts)$/;
+/** What has doctypes of its own, as modules that are named by hand may. */
+const IS_TEST = /\.(test|spec)\.\w+$/;
 /** What can be run in Node, or by Vite, to see what it exports. */
 const IS_MODULE = /\.([cm]?[jt]s|[jt]sx)$/;
 
 /**
- * Finds the types of the queries in these files, and in the modules below these folders.
+ * Finds the types of the queries in these files, and in the modules below these folders. Of such a
+ * module it is no flaw if it defines no doctype after all.
  *
  * @param root the folder of the app.
  * @throws {Error} where there is nothing that could be said of any.
  */
 export async function typesOf(root: string, names: readonly string[]): Promise<Outcome> {
   const sqlite = await loadSqlite();
-  const sources = names.flatMap((name) => sourcesBelow(root, name));
+  const named = new Set(names.map((name) => path.normalize(name)));
+  const files = [...new Set([...named].flatMap((name) => filesBelow(root, name)))];
+  const textOf = (file: string): string => readFileSync(path.resolve(root, file), 'utf8');
+  const isRead = (file: string): boolean =>
+    named.has(file) || (IS_SOURCE.test(file) && !IS_DECLARATION.test(file) && !IS_TEST.test(file));
+  const sources = files.filter(isRead).map((file) => ({ file, text: textOf(file) }));
   const modules = sources.filter(({ file, text }) => IS_MODULE.test(file) && definesDoctype(text));
-  const [first] = modules;
-  if (!first) throw new Error('none of these files defines a doctype: name the one that does, too');
+  if (modules.length === 0) {
+    throw new Error('none of these files defines a doctype: name the one that does, too');
+  }
   const paths = modules.map(({ file }) => path.resolve(root, file));
   const found = await lookApart({ root }, paths);
   const flaws: string[] = [];
+  const notes: string[] = [];
   const kinds = new Map<string, AskedDoctype>();
   for (const [index, { doctypes, flaw, failure }] of found.entries()) {
     const { file } = modules[index]!;
-    for (const it of [flaw, failure, ...doctypes.map((doctype) => doctype.flaw)]) {
+    if (failure) (named.has(file) ? flaws : notes).push(`${file}: ${failure}`);
+    for (const it of [flaw, ...doctypes.map((doctype) => doctype.flaw)]) {
       if (it) flaws.push(`${file}: ${it}`);
     }
     for (const { name, schema, flaw } of doctypes) {
@@ -56,9 +67,13 @@ export async function typesOf(root: string, names: readonly string[]): Promise<O
       }
     }
   }
+  // They say why there is no doctype at all.
+  if (kinds.size === 0) flaws.push(...notes.splice(0));
+  const first = modules.find((_, index) => found[index]!.doctypes.length > 0) ?? modules[0]!;
   const file = first.file.replace(IS_MODULE, '.queries.d.ts');
-  if (flaws.length > 0) return { file, text: '', count: 0, flaws, notes: [] };
-  return { file, ...declare([...kinds.values()], findQueries(sources)) };
+  if (flaws.length > 0) return { file, text: '', count: 0, flaws, notes };
+  const declared = declare([...kinds.values()], findQueries(sources));
+  return { file, ...declared, notes: [...notes, ...declared.notes] };
 }
 
 /** Whether the file of an outcome is as it would be written. */
@@ -72,15 +87,12 @@ export function write(root: string, { file, text }: Outcome): void {
   writeFileSync(path.resolve(root, file), text);
 }
 
-function sourcesBelow(root: string, name: string): Source[] {
+/** The file of this name, or those of the app in the folder of this name. */
+function filesBelow(root: string, name: string): string[] {
   const at = path.resolve(root, name);
-  if (!statSync(at).isDirectory()) return [{ file: name, text: readFileSync(at, 'utf8') }];
-  const entries = readdirSync(at).sort();
-  return entries.flatMap((entry) => {
-    const isForeign = entry.startsWith('.') || entry === 'node_modules' || entry === 'dist';
-    const file = path.join(name, entry);
-    if (isForeign || IS_DECLARATION.test(entry)) return [];
-    const isFolder = statSync(path.join(at, entry)).isDirectory();
-    return isFolder || IS_SOURCE.test(entry) ? sourcesBelow(root, file) : [];
-  });
+  if (!statSync(at).isDirectory()) return [name];
+  const isForeign = (entry: string): boolean =>
+    entry.startsWith('.') || entry === 'node_modules' || entry === 'dist';
+  const entries = readdirSync(at).filter((entry) => !isForeign(entry));
+  return entries.sort().flatMap((entry) => filesBelow(root, path.join(name, entry)));
 }
