@@ -17,11 +17,12 @@ app that is in this folder, where it has one, and by Node where not.
 copy-assets: copies the workers' scripts and WebAssembly into DIR/worker and DIR/wasm. Serve DIR
 from the page's own origin, and give open() the address of DIR/worker/worker.js as workerUrl.
 
-types: finds the queries in these files, and in the modules below these folders: "sql" templates,
-and texts that query, live, values, useLive or useSuspenseLive are given. Asks each of the schema
-that the migrations make, and writes the types of rows and parameters into NAME.queries.d.ts, beside
-the module NAME that defines the doctype. With --check it writes nothing, and the exit code is 1
-where the file is not what it would write. It takes Node 22.16 or newer.
+types: finds the queries in these files, and in the modules below these folders, but for tests:
+"sql" templates, and texts that query, live, values, useLive or useSuspenseLive are given. Asks each
+of the schema that the migrations make, and writes the types of rows and parameters into
+NAME.queries.d.ts, beside the first module NAME that defines a doctype; what it wrote elsewhere
+below these folders is removed. With --check it does neither, and the exit code is 1 where there is
+something to be done. It takes Node 22.16 or newer.
 
 serve: starts the server of the package tidelog-server, which the app in this folder has installed,
 with these flags; "tidelog serve --help" lists them. Without any it is a server for development:
@@ -80,13 +81,18 @@ async function types(args) {
     for (const note of outcome.notes) console.error(note);
     for (const flaw of outcome.flaws) console.error(flaw);
     if (outcome.flaws.length > 0) process.exit(1);
-    const { file, count } = outcome;
-    if (isFresh(root, outcome)) console.log(`${file} has the types of ${count} queries`);
-    else if (isCheck) fail(1, `${file} is not up to date: npx tidelog types ${files.join(' ')}`);
-    else {
+    const { file, count, stale } = outcome;
+    const isWritten = isFresh(root, outcome);
+    if (isCheck) {
+      const again = `npx tidelog types ${files.join(' ')}`;
+      for (const it of stale) console.error(`${it} is of an earlier run: ${again}`);
+      if (!isWritten) console.error(`${file} is not up to date: ${again}`);
+      if (!isWritten || stale.length > 0) process.exit(1);
+    } else if (!isWritten || stale.length > 0) {
       write(root, outcome);
-      console.log(`${file} has the types of ${count} queries now`);
+      for (const it of stale) console.log(`${it} is removed`);
     }
+    console.log(`${file} has the types of ${count} queries${isWritten ? '' : ' now'}`);
   } catch (error) {
     fail(1, error.message);
   }

@@ -7,6 +7,7 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -125,6 +126,26 @@ test('below a folder a module without a doctype is no flaw, and a test is not re
   assert.deepEqual(types('src', './src/make.js'), { status: 1, stdout: '', stderr: none });
   rmSync(path.join(place(), 'src/todos.ts'));
   assert.deepEqual(types('src'), { status: 1, stdout: '', stderr: none });
+});
+
+test('what an earlier run wrote beside another module is told of, and removed', { skip }, () => {
+  types('src');
+  const inSource = (name) => path.join(place(), 'src', name);
+  writeFileSync(inSource('own.queries.d.ts'), 'export {};\n');
+  const albums = readFileSync(inSource('todos.ts'), 'utf8').replace("'todos'", "'albums'");
+  writeFileSync(inSource('albums.ts'), albums);
+  const now = path.join('src', 'albums.queries.d.ts');
+  const again = 'npx tidelog types src';
+  assert.deepEqual(types('--check', 'src'), {
+    status: 1,
+    stdout: '',
+    stderr: `${WRITTEN} is of an earlier run: ${again}\n${now} is not up to date: ${again}`,
+  });
+  const stdout = `${WRITTEN} is removed\n${now} has the types of 6 queries now`;
+  assert.deepEqual(types('src'), { status: 0, stdout, stderr: '' });
+  assert.equal(types('--check', 'src').status, 0);
+  const written = readdirSync(inSource('')).filter((name) => name.endsWith('.queries.d.ts'));
+  assert.deepEqual(written, ['albums.queries.d.ts', 'own.queries.d.ts']);
 });
 
 test('a call that cannot work says so', { skip }, () => {

@@ -1,10 +1,10 @@
 /** `npx tidelog types`: the types of an app's queries, from its migrations. */
 
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { lookApart } from './apart.js';
 import { definesDoctype } from './modules.js';
-import { type AskedDoctype, declare } from './types/declarations.js';
+import { type AskedDoctype, declare, FIRST_LINE } from './types/declarations.js';
 import { loadSqlite, Schema } from './types/schema.js';
 import { findQueries } from './types/source-queries.js';
 
@@ -15,6 +15,8 @@ export interface Outcome {
   readonly text: string;
   /** How many queries have types there. */
   readonly count: number;
+  /** What earlier runs have written below the folders, in place of the file. */
+  readonly stale: readonly string[];
   readonly flaws: readonly string[];
   readonly notes: readonly string[];
 }
@@ -71,9 +73,14 @@ export async function typesOf(root: string, names: readonly string[]): Promise<O
   if (kinds.size === 0) flaws.push(...notes.splice(0));
   const first = modules.find((_, index) => found[index]!.doctypes.length > 0) ?? modules[0]!;
   const file = first.file.replace(IS_MODULE, '.queries.d.ts');
-  if (flaws.length > 0) return { file, text: '', count: 0, flaws, notes };
+  if (flaws.length > 0) return { file, text: '', count: 0, stale: [], flaws, notes };
+  const isStale = (it: string): boolean =>
+    it.endsWith('.queries.d.ts') &&
+    path.resolve(root, it) !== path.resolve(root, file) &&
+    textOf(it).startsWith(FIRST_LINE);
   const declared = declare([...kinds.values()], findQueries(sources));
-  return { file, ...declared, notes: [...notes, ...declared.notes] };
+  const stale = files.filter(isStale);
+  return { file, stale, ...declared, notes: [...notes, ...declared.notes] };
 }
 
 /** Whether the file of an outcome is as it would be written. */
@@ -82,9 +89,10 @@ export function isFresh(root: string, { file, text }: Outcome): boolean {
   return existsSync(at) && readFileSync(at, 'utf8').replaceAll('\r\n', '\n') === text;
 }
 
-/** Writes the file of an outcome. */
-export function write(root: string, { file, text }: Outcome): void {
+/** Writes the file of an outcome, and removes those in its place. */
+export function write(root: string, { file, text, stale }: Outcome): void {
   writeFileSync(path.resolve(root, file), text);
+  for (const it of stale) rmSync(path.resolve(root, it));
 }
 
 /** The file of this name, or those of the app in the folder of this name. */

@@ -24,7 +24,10 @@ export interface Declarations {
   readonly notes: readonly string[];
 }
 
-const HEAD = `// Written by "npx tidelog types", which writes it anew.
+/** By this a file is known as one of ours. */
+export const FIRST_LINE = '// Written by "npx tidelog types", which writes it anew.';
+
+const HEAD = `${FIRST_LINE}
 /* eslint-disable */
 import type { Param, Params, Query, Value } from 'tidelog';
 
