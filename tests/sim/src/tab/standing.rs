@@ -33,10 +33,16 @@ impl Tab {
     /// What its core said last to be wrong with each document, if it hears that one.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (Doc, &CallFailure)> {
         self.held.iter().filter_map(|(doc, handle)| {
-            let (core, status) = self.statuses.get(handle)?;
-            let is_heard = self.port.is_heard && *core == self.port.core;
-            status.error.as_ref().filter(|_| is_heard).map(|failure| (*doc, failure))
+            let (_, status) = self.statuses.get(handle)?;
+            let failure = status.error.as_ref().filter(|_| self.is_told_of(*doc));
+            failure.map(|failure| (*doc, failure))
         })
+    }
+
+    /// Whether the core that it hears has said how a document stands.
+    pub(crate) fn is_told_of(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        self.port.is_heard && status.is_some_and(|(core, _)| *core == self.port.core)
     }
 
     /// Whether a document could not be opened again, as its app was told.

@@ -455,7 +455,7 @@ impl World {
     }
 
     /// What live queries show is what there is, but in tabs that do not know yet that their core is
-    /// gone.
+    /// gone, or have not got the document back from the next one.
     fn compare_live(&mut self, doc: Doc, file: &[u8], when: &str) -> Result<(), String> {
         let found = self.found.open(doc, file)?;
         let claims = found.claims.iter().map(|(name, id)| format!("{name} {id}"));
@@ -468,7 +468,7 @@ impl World {
         ];
         for device in self.connected_devices_of(doc) {
             let tabs = self.devices[device].tabs.iter();
-            for (tab, here) in tabs.filter(|(_, here)| here.port.is_heard) {
+            for (tab, here) in tabs.filter(|(_, here)| here.is_told_of(doc)) {
                 for (live, rows) in &there {
                     if let Some(shown) = here.live.get(&(doc, *live)).filter(|it| *it != rows) {
                         return Err(format!(
@@ -604,8 +604,7 @@ impl World {
             for device in devices {
                 let tabs = self.devices[device].tabs.iter();
                 // A release that does not go with the document has none of it.
-                let has_it = |here: &Tab| here.port.is_heard && here.held.contains_key(&doc);
-                for (tab, here) in tabs.filter(|(_, here)| has_it(here)) {
+                for (tab, here) in tabs.filter(|(_, here)| here.is_told_of(doc)) {
                     if let Some(told) = here.told_rejections(doc, self.now_ms) {
                         self.judge.judge_rejections(device, doc, &told)?;
                     }
