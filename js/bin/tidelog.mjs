@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // `npx tidelog`: what is done with the package outside a browser.
 
-import { cpSync, existsSync, readdirSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -11,7 +11,8 @@ const USAGE = `usage: tidelog check FILE...
        tidelog serve [FLAG...]
 
 check: runs the migrations of each doctype that these modules export on an empty document, and
-prepares their mutations there, with the engine itself. The modules are loaded by the Vite of the
+prepares their mutations there, with the engine itself; of a folder, what the modules below it
+export. The modules are loaded by the Vite of the
 app that is in this folder, where it has one, and by Node where not.
 
 copy-assets: copies the workers' scripts and WebAssembly into DIR/worker and DIR/wasm. Serve DIR
@@ -25,8 +26,8 @@ below these folders is removed. With --check it does neither, and the exit code 
 something to be done. It takes Node 22.16 or newer.
 
 serve: starts the server of the package tidelog-server, which the app in this folder has installed,
-with these flags; "tidelog serve --help" lists them. Without any it is a server for development:
---dev --data .tidelog --listen 127.0.0.1:8787, except for what the environment says (TIDELOG_*).`;
+with these flags; "tidelog serve --help" lists them. It is a server for development, --dev --data
+.tidelog --listen 127.0.0.1:8787, but for what flags and the environment (TIDELOG_*) say.`;
 
 const dist = fileURLToPath(new URL('../dist', import.meta.url));
 
@@ -43,19 +44,23 @@ function copyAssets([target, ...more]) {
   }
 }
 
-async function check(files) {
-  if (files.length === 0) fail(2, USAGE);
+async function check(names) {
+  if (names.length === 0) fail(2, USAGE);
+  const { AppFiles } = await import('../dist/node/app-files.js');
   const { lookApart } = await import('../dist/node/apart.js');
+  const root = process.cwd();
+  const isFolder = (name) => statSync(name, { throwIfNoEntry: false })?.isDirectory();
+  const named = names.filter((name) => !isFolder(name));
+  const below = new AppFiles(root, names.filter(isFolder)).modules.map(({ file }) => file);
+  const files = [...named, ...below];
   const paths = files.map((file) => path.resolve(file));
-  const found = await lookApart({ root: process.cwd() }, paths);
+  const found = await lookApart({ root }, paths);
   let flaws = 0;
   for (const [index, { doctypes, ...module }] of found.entries()) {
     const say = (what) => console.error(`${files[index]}: ${what}`);
-    const wrong = module.flaw ?? module.failure;
-    if (wrong) {
-      flaws += 1;
-      say(wrong);
-    }
+    if (module.flaw || module.failure) say(module.flaw ?? module.failure);
+    // A module below a folder may only mention doctypes.
+    if (module.flaw || (module.failure && index < named.length)) flaws += 1;
     for (const { name, migrations, mutations, flaw, hints } of doctypes) {
       for (const hint of hints) say(`for later: ${hint}`);
       if (flaw) {
@@ -66,6 +71,9 @@ async function check(files) {
         console.log(`${files[index]}: doctype ${name} is right, ${of}`);
       }
     }
+  }
+  if (!found.some(({ doctypes }) => doctypes.length > 0) && flaws === 0) {
+    fail(1, `no module of ${names.join(' ')} exports a doctype`);
   }
   process.exit(flaws > 0 ? 1 : 0);
 }
@@ -109,6 +117,10 @@ async function serve(args) {
   }
 }
 
+function version() {
+  return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
+}
+
 function fail(code, message) {
   console.error(message);
   process.exit(code);
@@ -120,4 +132,5 @@ else if (command === 'check') await check(rest);
 else if (command === 'copy-assets') copyAssets(rest);
 else if (command === 'types') await types(rest);
 else if (command === 'serve') await serve(rest);
-else fail(2, USAGE);
+else if (command === '--version' || command === '-V') console.log(version());
+else fail(2, command ? `there is no command ${command}\n\n${USAGE}` : USAGE);

@@ -11,9 +11,10 @@ let command: string;
 /** The command in a package whose built files are only names. */
 beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), 'tidelog-package-'));
-  cpSync(fileURLToPath(new URL('../bin', import.meta.url)), path.join(folder, 'bin'), {
-    recursive: true,
-  });
+  for (const part of ['bin', 'package.json']) {
+    const from = fileURLToPath(new URL(`../${part}`, import.meta.url));
+    cpSync(from, path.join(folder, part), { recursive: true });
+  }
   command = path.join(folder, 'bin/tidelog.mjs');
   const built = ['worker/worker.js', 'worker/worker.d.ts', 'wasm/core.js', 'wasm/core_bg.wasm'];
   for (const file of built) {
@@ -45,9 +46,11 @@ test('a wrong call says how to call it, and copies nothing', () => {
   for (const args of [[], ['copy-assets'], ['copy', 'x'], ['copy-assets', 'x', 'y']]) {
     const { status, stderr } = run(...args);
     expect(status).toBe(2);
-    expect(stderr).toMatch(/^usage: .*\n +tidelog copy-assets DIR/);
+    expect(stderr).toMatch(/^(there is no command copy\n\n)?usage: .*\n +tidelog copy-assets DIR/);
   }
   expect(run('--help')).toMatchObject({ status: 0, stderr: '' });
+  expect(run('copy', 'x').stderr).toContain('there is no command copy');
+  expect(run('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
 });
 
 test('a package that was not built says so', () => {

@@ -53,11 +53,18 @@ test.each([
   expect(planServer(app, [], { TIDELOG_DATA: value }).says).toContain('for development');
 });
 
-test('arguments are handed on as they are, with nothing beside them', () => {
+test.each([
+  ['--listen 127.0.0.1:0', '--dev --data .tidelog'],
+  ['--data=elsewhere --serve examples', '--dev --listen 127.0.0.1:8787'],
+  ['--listen 0.0.0.0:8787', '--data .tidelog'],
+  ['--dev', '--data .tidelog --listen 127.0.0.1:8787'],
+  ['--config tidelog.toml', ''],
+  ['--help', ''],
+])('with %s it is for development otherwise', (given, added) => {
   install(version);
-  const { args, says } = planServer(app, ['--listen', '127.0.0.1:0'], {});
-  expect(args).toEqual(['serve', '--listen', '127.0.0.1:0']);
-  expect(says).not.toContain('for development');
+  const words = given.split(' ');
+  const { args } = planServer(app, words, {});
+  expect(args).toEqual(['serve', ...added.split(' ').filter(Boolean), ...words]);
 });
 
 test('a server that is not installed, or is of another release, is told of', () => {

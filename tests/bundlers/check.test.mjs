@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -36,6 +36,25 @@ test('the command says of each doctype that it is right, once, or what is wrong 
   assert.equal(lines.length, 2);
   assert.match(lines[0], DRAWN);
   assert.match(lines[1], MISSPELT);
+});
+
+test('of a folder the command checks the modules that export a doctype', () => {
+  const all = check('check');
+  assert.equal(all.status, 1);
+  assert.match(all.stdout, new RegExp(`^check/right.mjs: ${RIGHT}$`, 'm'));
+  assert.match(all.stderr, DRAWN);
+  const right = placeOf('vite');
+  const alone = path.join(right, 'alone');
+  mkdirSync(alone, { recursive: true });
+  for (const file of ['right.mjs', 'hidden.mjs'])
+    cpSync(path.join(right, file), `${alone}/${file}`);
+  const { status, stdout, stderr } = check('alone', { cwd: right });
+  assert.deepEqual([status, stdout], [0, `alone/right.mjs: ${RIGHT}`]);
+  assert.equal(stderr, 'alone/hidden.mjs: it exports no doctype');
+  rmSync(`${alone}/right.mjs`);
+  const none = check('alone', { cwd: right });
+  assert.equal(none.status, 1);
+  assert.match(none.stderr, /no module of alone exports a doctype/);
 });
 
 test('the command says what it could not check', () => {

@@ -22,7 +22,7 @@ interface Manifest {
 
 const PACKAGE = 'tidelog-server';
 
-/** What a development server is started with, and the variable that says otherwise. */
+/** What a development server is started with, and the variables that say otherwise. */
 const FOR_DEVELOPMENT = [
   { variable: 'TIDELOG_DEV', words: ['--dev'] },
   { variable: 'TIDELOG_DATA', words: ['--data', '.tidelog'] },
@@ -30,8 +30,8 @@ const FOR_DEVELOPMENT = [
 ] as const;
 
 /**
- * How the server that an app has installed is started. Without arguments it is one for
- * development, except for what the environment says.
+ * How the server that an app has installed is started: as one for development, except for what
+ * these arguments say, or else the environment.
  *
  * @param root the folder of the app.
  * @throws {Error} where there is none, with what to install.
@@ -52,10 +52,9 @@ export function planServer(
   const { version, bin } = manifestAt(file);
   const name = bin?.[PACKAGE];
   if (!name) throw new Error(`${file} names no binary: install ${PACKAGE} anew`);
-  const words = ['serve', ...(args.length > 0 ? args : forDevelopment(env))];
+  const words = ['serve', ...forDevelopment(args, env), ...args];
   const notes = [`${PACKAGE} ${version}: tidelog ${words.join(' ')}`];
-  const isForHere = words.includes('--dev') && words.includes('--listen');
-  if (args.length === 0 && isForHere) {
+  if (words.includes('--dev')) {
     notes.push('for development: it listens on this machine only, and asks for no token');
   }
   if (version !== own.version) {
@@ -68,10 +67,23 @@ function manifestAt(file: string | URL): Manifest {
   return JSON.parse(readFileSync(file, 'utf8'));
 }
 
-/** A flag would win over the environment, and that over the file that it names. */
-function forDevelopment(env: Readonly<Record<string, string | undefined>>): readonly string[] {
-  if (env.TIDELOG_CONFIG) return [];
-  return FOR_DEVELOPMENT.flatMap(({ variable, words }) => (env[variable] ? [] : words));
+/** A flag wins over the environment, and that over the file that it names. */
+function forDevelopment(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): readonly string[] {
+  const flags = new Map(
+    args.map((arg, at) => [arg.split('=')[0], arg.split('=')[1] ?? args[at + 1]]),
+  );
+  const says = (flag: string): boolean => flags.has(flag);
+  if (env.TIDELOG_CONFIG || ['--config', '--help', '-h', '--version', '-V'].some(says)) return [];
+  const listen = flags.get('--listen') ?? env.TIDELOG_LISTEN;
+  // One for development is never beyond this machine.
+  const isHere = !listen || /^(127\.|localhost:|\[::1\])/.test(listen);
+  const chosen = FOR_DEVELOPMENT.filter(
+    ({ variable, words: [flag] }) => !env[variable] && !says(flag) && (isHere || flag !== '--dev'),
+  );
+  return chosen.flatMap(({ words }) => words);
 }
 
 /** What ends a server that runs at a terminal or below a supervisor. */

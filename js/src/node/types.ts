@@ -1,9 +1,9 @@
 /** `npx tidelog types`: the types of an app's queries, from its migrations. */
 
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { lookApart } from './apart.js';
-import { definesDoctype } from './modules.js';
+import { AppFiles, IS_MODULE } from './app-files.js';
 import { type AskedDoctype, declare, FIRST_LINE } from './types/declarations.js';
 import { loadSqlite, Schema } from './types/schema.js';
 import { findQueries } from './types/source-queries.js';
@@ -21,14 +21,6 @@ export interface Outcome {
   readonly notes: readonly string[];
 }
 
-/** What is read of an app: its modules, and what has them inside. */
-const IS_SOURCE = /\.([cm]?[jt]s|[jt]sx|vue|svelte)$/;
-const IS_DECLARATION = /\.d\.([cm]?ts|\w+\.ts)$/;
-/** What has doctypes of its own, as modules that are named by hand may. */
-const IS_TEST = /\.(test|spec)\.\w+$/;
-/** What can be run in Node, or by Vite, to see what it exports. */
-const IS_MODULE = /\.([cm]?[jt]s|[jt]sx)$/;
-
 /**
  * Finds the types of the queries in these files, and in the modules below these folders. Of such a
  * module it is no flaw if it defines no doctype after all.
@@ -38,13 +30,8 @@ const IS_MODULE = /\.([cm]?[jt]s|[jt]sx)$/;
  */
 export async function typesOf(root: string, names: readonly string[]): Promise<Outcome> {
   const sqlite = await loadSqlite();
-  const named = new Set(names.map((name) => path.normalize(name)));
-  const files = [...new Set([...named].flatMap((name) => filesBelow(root, name)))];
-  const textOf = (file: string): string => readFileSync(path.resolve(root, file), 'utf8');
-  const isRead = (file: string): boolean =>
-    named.has(file) || (IS_SOURCE.test(file) && !IS_DECLARATION.test(file) && !IS_TEST.test(file));
-  const sources = files.filter(isRead).map((file) => ({ file, text: textOf(file) }));
-  const modules = sources.filter(({ file, text }) => IS_MODULE.test(file) && definesDoctype(text));
+  const files = new AppFiles(root, names);
+  const { sources, modules } = files;
   if (modules.length === 0) {
     throw new Error('none of these files defines a doctype: name the one that does, too');
   }
@@ -55,7 +42,7 @@ export async function typesOf(root: string, names: readonly string[]): Promise<O
   const kinds = new Map<string, AskedDoctype>();
   for (const [index, { doctypes, flaw, failure }] of found.entries()) {
     const { file } = modules[index]!;
-    if (failure) (named.has(file) ? flaws : notes).push(`${file}: ${failure}`);
+    if (failure) (files.isNamed(file) ? flaws : notes).push(`${file}: ${failure}`);
     for (const it of [flaw, ...doctypes.map((doctype) => doctype.flaw)]) {
       if (it) flaws.push(`${file}: ${it}`);
     }
@@ -77,9 +64,9 @@ export async function typesOf(root: string, names: readonly string[]): Promise<O
   const isStale = (it: string): boolean =>
     it.endsWith('.queries.d.ts') &&
     path.resolve(root, it) !== path.resolve(root, file) &&
-    textOf(it).startsWith(FIRST_LINE);
+    readFileSync(path.resolve(root, it), 'utf8').startsWith(FIRST_LINE);
   const declared = declare([...kinds.values()], findQueries(sources));
-  const stale = files.filter(isStale);
+  const stale = files.all.filter(isStale);
   return { file, stale, ...declared, notes: [...notes, ...declared.notes] };
 }
 
@@ -93,14 +80,4 @@ export function isFresh(root: string, { file, text }: Outcome): boolean {
 export function write(root: string, { file, text, stale }: Outcome): void {
   writeFileSync(path.resolve(root, file), text);
   for (const it of stale) rmSync(path.resolve(root, it));
-}
-
-/** The file of this name, or those of the app in the folder of this name. */
-function filesBelow(root: string, name: string): string[] {
-  const at = path.resolve(root, name);
-  if (!statSync(at).isDirectory()) return [name];
-  const isForeign = (entry: string): boolean =>
-    entry.startsWith('.') || entry === 'node_modules' || entry === 'dist';
-  const entries = readdirSync(at).filter((entry) => !isForeign(entry));
-  return entries.sort().flatMap((entry) => filesBelow(root, path.join(name, entry)));
 }
