@@ -85,13 +85,16 @@ impl CallFailure {
 
     /// A query that failed, which it quotes from its beginning on.
     pub(crate) fn of_query_of(sql: &str, failure: &Failure) -> Self {
-        let Self { code, message, .. } = Self::of_query(failure);
+        let unquoted = Self::of_query(failure);
         let mut quoted = sql.split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some((end, _)) = quoted.char_indices().nth(QUOTED_CHARS_MAX) {
             quoted.truncate(end);
             quoted.push('…');
         }
-        Self::new(code, format!("{message}: {quoted}"))
+        match quoted.as_str() {
+            "" => unquoted,
+            _ => Self::new(unquoted.code, format!("{}: {quoted}", unquoted.message)),
+        }
     }
 
     pub(crate) fn of_doctype(error: &DoctypeError) -> Self {
