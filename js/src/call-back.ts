@@ -15,8 +15,8 @@ export function callBack(listener: () => void): boolean {
 }
 
 /**
- * Calls `work` as soon as what runs now has ended. Not by `queueMicrotask`, for which tests may have
- * a clock of their own.
+ * Calls `work` as soon as what runs now has ended. Not by `queueMicrotask`, which tests may have
+ * faked.
  */
 export function soon(work: () => void): void {
   void Promise.resolve().then(() => callBack(work));

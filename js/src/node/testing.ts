@@ -204,7 +204,8 @@ export class World<Defined extends Mutations = Mutations> {
     const behind = [...this.#clients].flatMap((client) => client.synced());
     const pending = behind.map(({ status }) => `${status.pending} pending, ${status.connection}`);
     return new EngineError(
-      `the world has not settled ${within}: its documents are ${pending.join('; ') || 'offline'}: ` +
+      `the world has not settled ${within}: ` +
+        `its documents are ${pending.join('; ') || 'offline'}: ` +
         'look at the status of each, and at what is issued again',
     );
   }

@@ -45,9 +45,9 @@ impl World {
         self.pass(TOGETHER_MS)
     }
 
-    /// Whoever can makes room in documents that are full, until nobody waits for any. Where verdicts
-    /// have hardly a page of their own, all may wait for each other: the servers' operator, who sees
-    /// that, gives them more.
+    /// Whoever can makes room in documents that are full, until nobody waits for any. Where
+    /// verdicts have hardly a page of their own, all may wait for each other: the servers'
+    /// operator, who sees that, gives them more.
     pub(super) fn make_room(&mut self) -> Result<(), String> {
         if !self.clear_everywhere()? {
             for host in 0..self.hosts.len() {
