@@ -129,7 +129,10 @@ export class Database<Defined extends Mutations = Mutations> {
     this.#doctype = doctype;
     this.#handle = handle;
     this.#status = status;
-    this.#tellError();
+    if (status.error) {
+      // Whoever opens it may listen by then, and is told what there is.
+      connection.host.wakeIn(0, () => this.#listeners.error.size > 0 || this.#tellError());
+    }
     this.#journal = memo.head?.journal;
     this.mutate = this.#mutations() as Mutate<Defined>;
     connection.attach(this.#handle, {
@@ -531,8 +534,9 @@ export class Database<Defined extends Mutations = Mutations> {
 
   #tellError(): void {
     const { error } = this.#status;
-    if (!error || this.#emit('error', error) || error.code === 'server-unreachable') return;
-    console.error('a document:', error);
+    if (!error || this.#closed) return;
+    if (this.#listeners.error.size > 0) this.#emit('error', error);
+    else if (error.code !== 'server-unreachable') console.error('a document:', error);
   }
 
   /** Whether there was a listener, and none of them threw. */

@@ -392,7 +392,7 @@ test('a document without an engine is not online', () => {
   }
 });
 
-test('what is wrong with a document, and nobody listens for, is written to the console', () => {
+test('what is wrong with a document, and nobody listens for, is written to the console', async () => {
   const written = vi.spyOn(console, 'error').mockImplementation(() => {});
   const refused = new DoctypeMismatchError('it is of another doctype');
   const away = new ServerUnreachableError('it does not answer');
@@ -407,7 +407,13 @@ test('what is wrong with a document, and nobody listens for, is written to the c
   told.lost(new DoctypeMismatchError('again'));
   expect(written).toHaveBeenCalledTimes(1);
   expect(heard).toHaveLength(1);
+  const later = () => new Promise((resolve) => setTimeout(resolve));
+  answeredBy({ type: 'done' }, { error: refused }).on('error', (error) => heard.push(error));
+  await later();
+  expect(written).toHaveBeenCalledTimes(1);
+  expect(heard).toHaveLength(3);
   answeredBy({ type: 'done' }, { error: refused });
+  await later();
   expect(written).toHaveBeenCalledTimes(2);
 });
 

@@ -51,7 +51,12 @@ test('of a folder the command checks the modules that export a doctype', () => {
   const { status, stdout, stderr } = check('alone', { cwd: right });
   assert.deepEqual([status, stdout], [0, `alone/right.mjs: ${RIGHT}`]);
   assert.equal(stderr, 'alone/hidden.mjs: it exports no doctype');
-  rmSync(`${alone}/right.mjs`);
+  const broken = "import { doctype } from 'tidelog';\nimport './nowhere.mjs';\ndoctype({});\n";
+  writeFileSync(`${alone}/broken.mjs`, broken);
+  const unseen = check('alone', { cwd: right });
+  assert.equal(unseen.status, 1);
+  assert.match(unseen.stderr, /^alone\/broken\.mjs: .*nowhere/m);
+  for (const file of ['broken.mjs', 'right.mjs']) rmSync(`${alone}/${file}`);
   const none = check('alone', { cwd: right });
   assert.equal(none.status, 1);
   assert.match(none.stderr, /no module of alone exports a doctype/);

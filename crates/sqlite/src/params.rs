@@ -4,6 +4,9 @@ use tidelog_types::{Params, Value};
 
 use crate::failure::Failure;
 
+/// Parameters that a message names, at most.
+const LISTED_NAMES_MAX: usize = 8;
+
 /// One value for each of `names`, the parameters of a statement in their order (`None` for `?`).
 ///
 /// # Errors
@@ -50,12 +53,17 @@ fn by_name<'v>(
     names.iter().map(find).collect()
 }
 
-/// The parameters that there are, in words.
+/// The parameters that there are, in words: how many, and the first of those that have names.
 fn listed(names: &[Option<String>]) -> String {
-    let names: Vec<&str> = names.iter().map(|name| name.as_deref().unwrap_or("?")).collect();
-    match names.as_slice() {
-        [] => "no parameters".to_owned(),
-        names => format!("the parameters {}", names.join(", ")),
+    let count = names.len();
+    let named: Vec<&str> =
+        names.iter().filter_map(Option::as_deref).take(LISTED_NAMES_MAX).collect();
+    match named.as_slice() {
+        [] => format!("{count} parameters"),
+        named if named.len() < LISTED_NAMES_MAX => {
+            format!("{count} parameters ({})", named.join(", "))
+        }
+        named => format!("{count} parameters ({}, …)", named.join(", ")),
     }
 }
 

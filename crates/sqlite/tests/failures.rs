@@ -156,7 +156,7 @@ fn a_query_is_one_statement_with_all_its_values() {
     assert!(is_sql(&document.query_failure("select 1\0"), "zero byte"));
     assert!(is_sql(
         &document.query_failure("select ?"),
-        "it has the parameters ?, and is given 0 values"
+        "it has 1 parameters, and is given 0 values"
     ));
     assert!(is_sql(&document.query_failure("select reject('x')"), "no such function"));
     let mut query = |sql: &str, params: Params| document.reader.query(sql, &params);
@@ -173,7 +173,7 @@ fn a_query_is_one_statement_with_all_its_values() {
     assert_eq!(rows.decode(), [[Value::Real(0.5), text("x\0y")]]);
     assert!(is_sql(
         &failure(query("select :a", named)),
-        "no parameter is called b: it has the parameters :a"
+        "no parameter is called b: it has 1 parameters (:a)"
     ));
 }
 

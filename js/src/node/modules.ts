@@ -34,6 +34,8 @@ export interface Found {
   readonly flaw?: string;
   /** Why there is none. */
   readonly failure?: string;
+  /** Whether it was loaded, and exports none. */
+  readonly isNone?: true;
 }
 
 /** What is used of Vite's development server; every version from 5 on has it. */
@@ -87,7 +89,7 @@ async function lookInto(file: string, load: Load): Promise<Found> {
       doctypes.push({ name, ...counts, schema: migrations, ...(await check(doctype)) });
     }
     if (doctypes.length > 0) return { file, doctypes };
-    return { file, doctypes, failure: 'it exports no doctype' };
+    return { file, doctypes, failure: 'it exports no doctype', isNone: true };
   } catch (error) {
     const message = error instanceof Error ? error.message : `${error}`;
     const isFlaw = error instanceof Error && error.name === 'DoctypeError';

@@ -166,7 +166,10 @@ class Module {
   }
 
   #isIgnored({ at }: Token): boolean {
-    return IGNORES.test(this.#code.slice(0, at));
+    // In its own line, or in the one before.
+    const line = this.#code.lastIndexOf('\n', at);
+    const before = line < 0 ? -1 : this.#code.lastIndexOf('\n', line - 1);
+    return IGNORES.test(this.#code.slice(before + 1, at));
   }
 
   #isQuery(template: Token): boolean {

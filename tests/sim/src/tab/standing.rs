@@ -82,6 +82,14 @@ impl Tab {
         })
     }
 
+    /// Whether a server had no room for a verdict, as the core said last.
+    pub(crate) fn lacks_room(&self) -> bool {
+        let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
+        statuses.any(|(_, it)| {
+            it.error.as_ref().is_some_and(|failure| failure.code == ErrorCode::BudgetExceeded)
+        })
+    }
+
     /// Whether all of a document was decided, and told to a tab that hears of it, when its core
     /// said last how it stands.
     pub(crate) fn is_in_step(&self, doc: Doc) -> bool {

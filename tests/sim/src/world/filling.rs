@@ -2,6 +2,7 @@
 
 use super::World;
 use crate::docs::Doc;
+use crate::tab::Tab;
 
 /// Names from here on are contested in such a document only.
 const CONTESTED: u64 = 2_000_000;
@@ -46,10 +47,12 @@ impl World {
     }
 
     /// Whoever can makes room in documents that are full, until nobody waits for any. Where
-    /// verdicts have hardly a page of their own, all may wait for each other: the servers'
-    /// operator, who sees that, gives them more.
+    /// verdicts have hardly a page of their own, all may wait for each other: then they are given
+    /// the pages that they have at any server.
     pub(super) fn make_room(&mut self) -> Result<(), String> {
-        if !self.clear_everywhere()? {
+        let is_settled = self.clear_everywhere()?;
+        let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
+        if !is_settled && tabs.any(Tab::lacks_room) {
             for host in 0..self.hosts.len() {
                 self.hosts[host].give_room_for_verdicts();
                 self.stop_server(host);
