@@ -1,6 +1,7 @@
 //! A document that is full, of verdicts too: those who come late wait there until others make room.
 
 use super::World;
+use crate::device::Device;
 use crate::docs::Doc;
 use crate::tab::Tab;
 
@@ -51,8 +52,8 @@ impl World {
     /// the pages that they have at any server.
     pub(super) fn make_room(&mut self) -> Result<(), String> {
         let is_settled = self.clear_everywhere()?;
-        let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
-        if !is_settled && tabs.any(Tab::lacks_room) {
+        let lacks_room = |device: &Device| device.tabs.values().any(Tab::lacks_room);
+        if !is_settled && self.devices.iter().all(lacks_room) {
             for host in 0..self.hosts.len() {
                 self.hosts[host].give_room_for_verdicts();
                 self.stop_server(host);

@@ -222,8 +222,9 @@ impl World {
     /// A server knows nobody from now on, or is of another version. Says whether another token
     /// might help, as far as clients know.
     pub(super) fn bar_server(&mut self, host: usize) -> bool {
-        let reasons = [ByeReason::Version, ByeReason::Unauthenticated, ByeReason::Origin];
-        let reason = reasons[self.rng.index(reasons.len())].clone();
+        // A token is refused as often as everything else together.
+        let of_all = [ByeReason::Version, ByeReason::Origin][(self.now_ms % 2) as usize].clone();
+        let reason = [of_all, ByeReason::Unauthenticated][self.rng.index(2)].clone();
         let is_of_tokens = reason == ByeReason::Unauthenticated;
         self.note(&format!("server {host}: lets nobody in: {reason:?}"));
         let mut bye = encode_message(&FromServer::Bye { reason });
