@@ -392,7 +392,7 @@ test('a document without an engine is not online', () => {
   }
 });
 
-test('what is wrong with a document, and nobody listens for, is written to the console', async () => {
+test('what is wrong, and nobody listens for, is written to the console', async () => {
   const written = vi.spyOn(console, 'error').mockImplementation(() => {});
   const refused = new DoctypeMismatchError('it is of another doctype');
   const away = new ServerUnreachableError('it does not answer');

@@ -16,7 +16,7 @@ const nextTurn = setImmediate;
 /** The same. */
 export const nextTask: typeof setTimeout = setTimeout;
 
-/** Turns after which who waits for rest is told that there is none: before a test's time is over. */
+/** Turns after which who waits for rest is told that there is none: within a test's time. */
 const TURNS_MAX = 20_000;
 
 /** What is used of `world.js`, which is compiled from crate `world`. */
