@@ -128,6 +128,17 @@ test('below a folder a module without a doctype is no flaw, and a test is not re
   assert.deepEqual(types('src'), { status: 1, stdout: '', stderr: none });
 });
 
+test('nothing is written or removed while a module cannot be loaded', { skip }, () => {
+  types('src');
+  const broken = `import { doctype } from 'tidelog';\nimport './nowhere.js';\ndoctype({});\n`;
+  writeFileSync(path.join(place(), 'src/a.js'), broken);
+  rmSync(path.join(place(), 'src/todos.ts'));
+  const { status, stdout, stderr } = types('src');
+  assert.deepEqual([status, stdout], [1, '']);
+  assert.match(stderr, /^src\/a\.js: .*nowhere/m);
+  assert.ok(existsSync(path.join(place(), WRITTEN)));
+});
+
 test('what an earlier run wrote beside another module is told of, and removed', { skip }, () => {
   types('src');
   const inSource = (name) => path.join(place(), 'src', name);

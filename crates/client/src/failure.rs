@@ -83,18 +83,17 @@ impl CallFailure {
         Self::new(code, format!("{failure}; {advice}"))
     }
 
-    /// A query that failed, which it quotes from its beginning on.
-    pub(crate) fn of_query_of(sql: &str, failure: &Failure) -> Self {
-        let unquoted = Self::of_query(failure);
+    /// Quotes the query that failed, from its beginning on.
+    pub(crate) fn quoting(mut self, sql: &str) -> Self {
         let mut quoted = sql.split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some((end, _)) = quoted.char_indices().nth(QUOTED_CHARS_MAX) {
             quoted.truncate(end);
             quoted.push('…');
         }
-        match quoted.as_str() {
-            "" => unquoted,
-            _ => Self::new(unquoted.code, format!("{}: {quoted}", unquoted.message)),
+        if !quoted.is_empty() {
+            self.message = format!("{}: {quoted}", self.message);
         }
+        self
     }
 
     pub(crate) fn of_doctype(error: &DoctypeError) -> Self {

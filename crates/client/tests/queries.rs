@@ -183,6 +183,22 @@ fn requests_that_take_long_are_carried_out_in_steps_of_their_own() {
     }
 }
 
+/// Goal: whoever reads why a query failed finds it in the app, and a long one fills no message.
+#[test]
+fn a_query_that_fails_is_quoted_from_its_beginning() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", None);
+    for (call, sql, quoted) in [
+        (Call(2), "select\n  nope".to_owned(), ": select nope".to_owned()),
+        (Call(3), format!("selec {}", "é".repeat(500)), format!(": selec {}…", "é".repeat(114))),
+    ] {
+        let params = Params::NONE;
+        core.ask(call, HANDLE, Request::Query(Query { sql, params }));
+        let failure = core.failure_of(call).expect("it fails");
+        assert!(failure.message.ends_with(&quoted), "{}", failure.message);
+    }
+}
+
 /// Goal: no live query waits for another one that has to run again and again. Method: a slice ends
 /// with the run of one of three, and by the next one all of them have to run again.
 #[test]

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
-use tracing::info;
+use tracing::debug;
 
 use crate::door::Upgrade;
 use crate::export::Exported;
@@ -89,7 +89,8 @@ async fn sync(
     } else if !loopback::is_ours(request.headers()) {
         let (origin, host) =
             [header::ORIGIN, header::HOST].map(|it| request.headers().get(it)).into();
-        info!(?origin, ?host, "refused: with --dev it serves pages of this machine only");
+        // A page may be refused as often as it likes.
+        debug!(?origin, ?host, "refused: with --dev it serves pages of this machine only");
         Some(ByeReason::Origin)
     } else {
         None

@@ -89,6 +89,13 @@ mod tests {
     }
 
     #[test]
+    fn a_message_names_a_few_parameters_and_counts_them_all() {
+        let many: Vec<Option<String>> = (0..3_000).map(|nth| Some(format!(":p{nth}"))).collect();
+        let said = arrange(&Params::NONE, &many).unwrap_err().to_string();
+        assert!(said.contains("3000 parameters (:p0, :p1,") && said.len() < 200, "{said}");
+    }
+
+    #[test]
     fn a_value_too_many_and_one_too_few_are_errors() {
         let one = Params::Positional(vec![Value::Null]);
         assert!(arrange(&one, &names(&[])).is_err());

@@ -40,9 +40,10 @@ export async function typesOf(root: string, names: readonly string[]): Promise<O
   const flaws: string[] = [];
   const notes: string[] = [];
   const kinds = new Map<string, AskedDoctype>();
-  for (const [index, { doctypes, flaw, failure }] of found.entries()) {
+  for (const [index, { doctypes, flaw, failure, isNone }] of found.entries()) {
     const { file } = modules[index]!;
-    if (failure) (files.isNamed(file) ? flaws : notes).push(`${file}: ${failure}`);
+    const isForgiven = isNone && !files.isNamed(file);
+    if (failure) (isForgiven ? notes : flaws).push(`${file}: ${failure}`);
     for (const it of [flaw, ...doctypes.map((doctype) => doctype.flaw)]) {
       if (it) flaws.push(`${file}: ${it}`);
     }

@@ -538,19 +538,12 @@ impl Device {
 
     /// Everything that was said of a call.
     pub fn answers(&self, call: Call) -> Vec<&FromCore> {
-        let of = |message: &FromCore| match message {
-            FromCore::Opened { call, .. }
-            | FromCore::Failed { call, .. }
-            | FromCore::Durable { call, .. }
-            | FromCore::Confirmed { call, .. }
-            | FromCore::Rejected { call, .. }
-            | FromCore::Rows { call, .. }
-            | FromCore::Exported { call, .. }
-            | FromCore::Done { call } => Some(*call),
-            _ => None,
+        // That it is being handed over is no answer yet.
+        let is_its = |message: &&FromCore| {
+            message.call() == Some(call) && !matches!(message, FromCore::HandingOver { .. })
         };
         let told = self.told.iter().map(|(_, message)| message);
-        told.filter(|message| of(message) == Some(call)).collect()
+        told.filter(is_its).collect()
     }
 
     /// The one answer to a call.

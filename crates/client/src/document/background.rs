@@ -268,9 +268,9 @@ impl Document {
                     return Run::Done(Attempt::Done);
                 }
                 Run::Fault(pgid) => Ran::Fault(pgid),
-                Run::Failed(failure) => {
-                    Ran::Failed(CallFailure::of_query_of(watch.sql(), &failure).unless_for(damage))
-                }
+                Run::Failed(failure) => Ran::Failed(
+                    CallFailure::of_query(&failure).quoting(watch.sql()).unless_for(damage),
+                ),
             },
             Err(ran) => ran,
         };

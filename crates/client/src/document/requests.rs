@@ -520,7 +520,9 @@ impl Document {
                 Ran::Done
             }
             Run::Fault(pgid) => Ran::Fault(pgid),
-            Run::Failed(failure) => Ran::Failed(CallFailure::of_query_of(&query.sql, &failure)),
+            Run::Failed(failure) => {
+                Ran::Failed(CallFailure::of_query(&failure).quoting(&query.sql))
+            }
         }
     }
 
@@ -535,7 +537,9 @@ impl Document {
                 Ran::Done
             }
             Run::Fault(pgid) => return Ran::Fault(pgid),
-            Run::Failed(failure) => Ran::Failed(CallFailure::of_query_of(&query.sql, &failure)),
+            Run::Failed(failure) => {
+                Ran::Failed(CallFailure::of_query(&failure).quoting(&query.sql))
+            }
         };
         self.watches.insert(ask.tab, ask.call, watch);
         ran
