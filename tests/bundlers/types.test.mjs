@@ -130,12 +130,13 @@ test('below a folder a module without a doctype is no flaw, and a test is not re
 
 test('nothing is written or removed while a module cannot be loaded', { skip }, () => {
   types('src');
-  const broken = `import { doctype } from 'tidelog';\nimport './nowhere.js';\ndoctype({});\n`;
-  writeFileSync(path.join(place(), 'src/a.js'), broken);
-  rmSync(path.join(place(), 'src/todos.ts'));
+  const inSource = (name) => path.join(place(), 'src', name);
+  const todos = readFileSync(inSource('todos.ts'), 'utf8');
+  writeFileSync(inSource('zoo.ts'), todos.replace("'todos'", "'zoo'"));
+  writeFileSync(inSource('todos.ts'), `import './nowhere.js';\n${todos}`);
   const { status, stdout, stderr } = types('src');
   assert.deepEqual([status, stdout], [1, '']);
-  assert.match(stderr, /^src\/a\.js: .*nowhere/m);
+  assert.match(stderr, /^src\/todos\.ts: .*nowhere/m);
   assert.ok(existsSync(path.join(place(), WRITTEN)));
 });
 
