@@ -2,7 +2,7 @@
 
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
-import { type DevOptions, openAnew } from './dev.js';
+import type { DevOptions } from './dev.js';
 import { type Doctype, flawOf, isText, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import type { ToCore } from './messages.js';
@@ -83,7 +83,9 @@ export function open<const Defined extends Mutations>(
   const once = () => openOnce(doctype, options);
   if (dev?.onMigrationEdited !== 'reset') return once();
   const whose = { ...rest, token: undefined, force: true, everywhere: true };
-  return openAnew({ document, server, open: once, destroy: () => destroy(document, whose) });
+  const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
+  // Fetched only where it is asked for: no user's page has to.
+  return import('./dev.js').then(({ openAnew }) => openAnew(steps));
 }
 
 function openOnce<Defined extends Mutations>(
