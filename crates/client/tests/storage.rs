@@ -76,6 +76,7 @@ fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
+    full.pass(1_000);
     assert_eq!(error(&full), Some(ErrorCode::StorageFull));
     full.disk.set_full(false);
     full.pass(1_000);
@@ -93,6 +94,7 @@ fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() 
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
+    full.pass(1_000);
     full.told.clear();
     full.asked.clear();
     let pass = |server: &mut Server, full: &mut Device, seconds: u32| {
@@ -117,6 +119,7 @@ fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() 
     full.fill_disk();
     add(&mut other, "bread");
     talk(&mut server, &mut [&mut other, &mut full]);
+    full.pass(1_000);
     full.disk.set_full(false);
     pass(&mut server, &mut full, 1);
     assert_eq!(full.query("select count(*) from todo"), [[integer(2)]], "it begins anew");
@@ -131,12 +134,14 @@ fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
+    full.pass(1_000);
     offline(&mut full);
     full.disk.set_full(false);
     let tea = add(&mut full, "tea");
     assert_eq!(full.fate(tea), "durable 1");
     assert_eq!(error(&full), Some(ErrorCode::StorageFull));
     back_online(&mut server, &mut full);
+    full.pass(1_000);
     assert_eq!(error(&full), None);
 }
 

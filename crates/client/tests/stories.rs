@@ -107,11 +107,14 @@ impl Stage {
     }
 
     fn settle(&mut self) {
-        for actor in self.devices.values_mut() {
-            actor.device.pass(15_000);
+        // What was said goes to the disk within a second.
+        for passed_ms in [15_000, 1_000] {
+            for actor in self.devices.values_mut() {
+                actor.device.pass(passed_ms);
+            }
+            let devices = self.devices.values_mut().map(|actor| &mut actor.device);
+            talk(&mut self.server, &mut devices.collect::<Vec<_>>());
         }
-        let devices = self.devices.values_mut().map(|actor| &mut actor.device);
-        talk(&mut self.server, &mut devices.collect::<Vec<_>>());
     }
 
     fn actor(&mut self, name: &str) -> &mut Actor {

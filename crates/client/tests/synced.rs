@@ -32,8 +32,13 @@ fn a_mutation_is_sent_only_once_it_is_durable_here() {
     assert_eq!(device.fate(milk), "durable 1");
     assert_eq!(frames(&device), [2]);
     talk(&mut server, &mut [&mut device]);
-    device.flushed();
     assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+    assert_eq!(
+        device.positions(),
+        "timeline 3..3 durable 3 acked 3 | storage durable 2 visible 4 | pending 0"
+    );
+    device.pass(1_000);
+    device.flushed();
     assert_eq!(
         device.positions(),
         "timeline 3..3 durable 3 acked 3 | storage durable 4 visible 4 | pending 0"
@@ -207,6 +212,7 @@ fn a_document_made_offline_is_the_servers_once_it_is_there() {
     assert_eq!(device.fate(milk), "durable 1");
     back_online(&mut server, &mut device);
     assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+    device.pass(1_000);
     assert_eq!(
         device.positions(),
         "timeline 2..2 durable 2 acked 2 | storage durable 3 visible 3 | pending 0"

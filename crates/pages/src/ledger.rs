@@ -50,6 +50,12 @@ impl<T> AppendLedger<T> {
         !self.draft.is_empty()
     }
 
+    /// Whether something follows what is gathered.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        !self.after.is_empty()
+    }
+
     /// Does this once all that has been gathered so far is durable.
     pub fn after(&mut self, then: T) {
         self.after.push(then);

@@ -262,6 +262,29 @@ impl Append {
         timeline.is_empty() && storage.is_empty()
     }
 
+    /// Whether it does no more than take in what is held elsewhere too: entries for the end of a
+    /// storage journal, and the trim that goes with them. So it can wait.
+    #[must_use]
+    pub fn only_follows(&self) -> bool {
+        let Self {
+            document: _,
+            record: None,
+            begin_timeline: None,
+            timeline_id: _,
+            timeline,
+            trim_timeline: _,
+            begin_storage: None,
+            is_anew: false,
+            storage: _,
+            is_cut: false,
+            take_name: None,
+        } = self
+        else {
+            return false;
+        };
+        timeline.is_empty()
+    }
+
     /// The names of its document, before and in the end: what comes behind it of either builds on
     /// it.
     pub(crate) fn names(&self) -> Vec<DocumentKey> {

@@ -48,6 +48,10 @@ probes! {
     // --- core: store -----------------------------------------------------------------------------
     /// An append failed: its document is read anew.
     AppendFailedAndReloaded,
+    /// Entries of the server wait for something to go to the disk with.
+    EntriesPutOff,
+    /// They go there with a mutation.
+    EntriesJoined,
     /// A document is not read anew before earlier appends are answered.
     OpenWaitedForAppends,
     /// A document that tabs hold was never durable, and is made again.

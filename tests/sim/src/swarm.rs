@@ -800,6 +800,8 @@ fn shrunk(rng: &mut Rng) -> Limits {
     }
     // Where little comes at once, little waits for the disk.
     limits.entries_unstored_size_max = 2 * limits.entries_in_flight_size_max;
+    limits.entries_put_off_size_max =
+        limits.entries_put_off_size_max.min(limits.entries_in_flight_size_max);
     // Where layers are few, rebases wait.
     if limits.layers_max < Limits::DEFAULT.layers_max {
         limits.runs_per_lsn = limits.layers_max as u64 / 2;

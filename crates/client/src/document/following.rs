@@ -293,6 +293,7 @@ impl Document {
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
             self.write_again.at_ms,
+            self.unstored.put_off_until_ms,
             self.build_again.at_ms,
             ctx.store.is_unserved_from_ms().filter(|_| self.is_own_far_ahead_of_disk(ctx)),
         ];
@@ -589,7 +590,7 @@ impl Document {
 
     /// Whether no more of the server's is to be taken in before the disk has some of it, as while
     /// nobody serves the store. What no disk can have any more is kept for none.
-    fn is_far_ahead_of_disk(&self, store: &StoreLink, limits: &Limits) -> bool {
+    pub(super) fn is_far_ahead_of_disk(&self, store: &StoreLink, limits: &Limits) -> bool {
         self.unstored.size() > limits.entries_unstored_size_max && !store.is_lost()
     }
 

@@ -221,7 +221,7 @@ impl Document {
             if !ctx.store.is_over() {
                 self.evict();
             }
-        } else if is_due && !self.waits_for_a_record() {
+        } else if is_due && !self.waits_for_a_record() && !self.puts_entries_off(ctx) {
             self.evict();
             // With the pages that are not in memory any more.
             self.flush_append(ctx);

@@ -8,7 +8,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, EntryId, JournalId, Lsn, Outcome, Page, Pgid, SortedMap};
 
-use super::open::{RecordDue, Role};
+use super::open::{Open, RecordDue, Role};
 use super::requests::Ask;
 use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
@@ -20,6 +20,11 @@ use crate::protocol::{Call, CallFailure, FromCore};
 const WRITE_AGAIN_MS: u64 = 1_000;
 const WRITE_AGAIN_DOUBLINGS_MAX: u32 = 4;
 
+/// Milliseconds in which entries of the server, which nobody waits for, go to the disk: by then
+/// with something that somebody does wait for, and so without a flush of their own, or else without
+/// it.
+const PUT_OFF_MS: u64 = 1_000;
+
 /// Bytes that a storage entry takes beside its pages, about.
 const ENTRY_SIZE: usize = 128;
 
@@ -28,6 +33,8 @@ const ENTRY_SIZE: usize = 128;
 pub(super) struct Unstored {
     /// Bytes of entries that no append carries yet.
     gathered_size: usize,
+    /// Until when these may wait for something to go to the disk with.
+    pub(super) put_off_until_ms: Option<u64>,
     pub(super) in_flight_size: usize,
     /// The pages of those that no disk will have, since the data were cleared.
     kept_by_none: BTreeSet<Pgid>,
@@ -48,6 +55,11 @@ impl Unstored {
         let size: usize = waiting.map(Then::entries_size).sum();
         let counted = self.in_flight_size;
         (counted != size).then(|| format!("entries of {size} bytes in flight count {counted}"))
+    }
+
+    /// What was gathered goes to no disk.
+    fn forget_gathered(&mut self) {
+        (self.gathered_size, self.put_off_until_ms) = (0, None);
     }
 
     /// An append carries what was gathered: so much.
@@ -365,7 +377,7 @@ impl Document {
         let failure = CallFailure::of_append(error, ctx.store.is_repeat(ticket));
         let is_entry = |then: &Then| matches!(then, Then::Storage(..));
         let had_entries = self.is_followed() && lost.iter().any(is_entry);
-        self.unstored.gathered_size = 0;
+        self.unstored.forget_gathered();
         self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         if ctx.store.is_lost() {
             // What is shown stays as it is: nobody writes it again, so nothing is read anew.
@@ -492,6 +504,7 @@ impl Document {
     /// The same of what was gathered before the document went on in other journals, whose writers
     /// are none of its.
     pub(super) fn flush_gathered(&mut self, ctx: &mut Context<'_>) {
+        let were_put_off = self.unstored.put_off_until_ms.take().is_some();
         if ctx.store.is_lost() {
             return self.forget_gathered(ctx.out);
         }
@@ -503,6 +516,9 @@ impl Document {
             self.ledger.after(Then::Record);
         }
         let draft = self.ledger.draft();
+        if were_put_off && !draft.timeline.is_empty() {
+            reached(Probe::EntriesJoined);
+        }
         let timeline = draft.timeline.last().zip(draft.timeline_id);
         let timeline = timeline.map(|(frame, id)| Then::Timeline(id, frame.lsn.next()));
         let last = draft.storage.last().map(|entry| entry.range.end());
@@ -528,7 +544,7 @@ impl Document {
 
     /// The data were cleared: what is gathered is shown, and kept for no disk.
     fn forget_gathered(&mut self, out: &mut Outbox) {
-        self.unstored.gathered_size = 0;
+        self.unstored.forget_gathered();
         self.unstored.are_kept_by_none(&self.ledger.draft().storage);
         if let State::Open(open) = &mut self.state {
             open.record_due = None;
@@ -624,6 +640,37 @@ impl Document {
     pub(super) fn append_rejections(&mut self) {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: no record to write") };
         open.record_due = open.record_due.max(Some(RecordDue::BehindLast));
+    }
+
+    /// Whether what is gathered waits for something else to go to the disk with. The server has all
+    /// of it, and sends again what a power cut takes along; so has whoever holds the document in
+    /// memory, unless that becomes too much.
+    pub(super) fn puts_entries_off(&mut self, ctx: &Context<'_>) -> bool {
+        let is_far_ahead = self.is_far_ahead_of_disk(ctx.store, &ctx.settings.limits);
+        let State::Open(open) = &self.state else { return false };
+        let Open { role: Role::Synced(synced), record_due, .. } = &**open else {
+            return false;
+        };
+        let (limits, unstored) = (&ctx.settings.limits, &mut self.unstored);
+        let is_small = unstored.gathered_size <= limits.entries_put_off_size_max
+            && synced.replica.view().pool_pages() <= limits.pool_pages_max;
+        let is_free = is_small
+            && !is_far_ahead
+            && matches!(record_due, None | Some(RecordDue::WithNext))
+            && self.write_again.at_ms.is_none()
+            && !self.handles.is_empty()
+            && self.ledger.has_gathered()
+            && !self.ledger.is_followed()
+            && self.ledger.draft().only_follows();
+        if !is_free {
+            return false;
+        }
+        let until_ms = *unstored.put_off_until_ms.get_or_insert(ctx.now_ms + PUT_OFF_MS);
+        let waits = ctx.now_ms < until_ms;
+        if waits {
+            reached(Probe::EntriesPutOff);
+        }
+        waits
     }
 
     /// Whether what is gathered waits until the record that is on its way is durable.

@@ -1,0 +1,99 @@
+//! What of the server's waits for something else to go to the disk with, and what does not.
+
+use tidelog_client::{Request, ToCore};
+use tidelog_testing::client::server::{Server, back_online, online, online_with, talk};
+use tidelog_testing::client::*;
+use tidelog_types::limits::Limits;
+
+/// A device that has written all that it has to, for now.
+fn at_rest(seed: u8, limits: Limits, server: &mut Server) -> Device {
+    let mut device = online_with(seed, limits, server);
+    device.pass(1_000);
+    device.asked.clear();
+    device
+}
+
+/// Goal: a mutation of a synced document costs one append, and so one flush, as a local one does.
+#[test]
+fn what_the_server_says_goes_to_the_disk_with_the_next_mutation_or_within_a_second() {
+    let mut server = Server::default();
+    let mut device = at_rest(1, Limits::DEFAULT, &mut server);
+    for n in 1..=10 {
+        let call = add(&mut device, &n.to_string());
+        talk(&mut server, &mut [&mut device]);
+        assert_eq!(device.fate(call), format!("durable {n}, confirmed {}", n + 1));
+        assert_eq!(device.appends(), n);
+    }
+    let stands = "timeline 11..11 durable 11 acked 11 | storage durable";
+    assert_eq!(device.positions(), format!("{stands} 11 visible 12 | pending 0"));
+    device.pass(900);
+    assert_eq!(device.appends(), 10);
+    device.pass(100);
+    assert_eq!(device.appends(), 11, "it wakes for that");
+    assert_eq!(device.positions(), format!("{stands} 12 visible 12 | pending 0"));
+    device.pass(10_000);
+    assert_eq!(device.appends(), 11, "there is no more");
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+/// Goal: a power cut takes along no more than what the server has.
+#[test]
+fn what_was_put_off_comes_again_after_a_power_cut() {
+    let mut server = Server::default();
+    let mut device = at_rest(1, Limits::DEFAULT, &mut server);
+    let milk = add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+    device.cut_power();
+    server.forget(1);
+    device.server_is_up = false;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    assert_eq!(device.status().pending, 1, "it is shown, and waits for the server once more");
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+    back_online(&mut server, &mut device);
+    assert_eq!(device.status().pending, 0);
+    assert_eq!(count(&mut device), [[integer(1)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+#[test]
+fn nothing_is_put_off_once_nobody_holds_the_document() {
+    let mut server = Server::default();
+    let mut device = at_rest(1, Limits::DEFAULT, &mut server);
+    add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.appends(), 1);
+    let call = device.next_call();
+    device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Close }]);
+    assert_eq!(device.appends(), 2);
+}
+
+/// Goal: what is put off takes a bounded amount of memory. Method: another device writes more than
+/// may be put off.
+#[test]
+fn much_is_not_put_off() {
+    let limits = Limits { entries_put_off_size_max: 64 * 1024, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let mut other = online(2, &mut server);
+    let mut device = at_rest(1, limits, &mut server);
+    add(&mut other, "little");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    assert_eq!(device.appends(), 0);
+    titled(&mut other, "much", &"x".repeat(100_000));
+    talk(&mut server, &mut [&mut other, &mut device]);
+    assert_eq!(device.appends(), 1);
+}
+
+/// Goal: a document that may have few pages in memory has no more of them for what it puts off.
+#[test]
+fn nothing_is_put_off_that_keeps_too_many_pages_in_memory() {
+    let limits = Limits { pool_pages_max: 4, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let mut other = online(2, &mut server);
+    let mut device = at_rest(1, limits, &mut server);
+    titled(&mut other, "some", &"x".repeat(20_000));
+    talk(&mut server, &mut [&mut other, &mut device]);
+    assert_eq!(device.appends(), 1);
+    assert_eq!(count(&mut device), [[integer(1)]]);
+}
