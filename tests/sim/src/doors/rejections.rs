@@ -31,6 +31,9 @@ pub(super) struct RejectionsDoor {
     /// Those that have begun to listen while there was no page server: records that were made
     /// before leave once there is one, and may have what was forgotten in between.
     listens_unserved: BTreeSet<Holder>,
+    /// What was rejected while there was none: a record that was made before it lacks that.
+    rejected_unserved: BTreeSet<CallId>,
+    is_served: bool,
     /// For which a listener has returned, to this core or as the disk knows.
     handled: BTreeSet<CallId>,
     /// Of each document the rejections that are known, with the listeners that were not told.
@@ -69,7 +72,9 @@ impl RejectionsDoor {
         }
         if was_served {
             self.listens_unserved.clear();
+            self.rejected_unserved.clear();
         }
+        self.is_served = was_served;
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
@@ -252,7 +257,9 @@ impl RejectionsDoor {
             holders.retain(|holder| is_untold(call, holder));
             !holders.is_empty()
         });
-        match untold.iter().find(|(call, _)| !kept.contains(call)) {
+        // One that leaves as there is a page server again was made before.
+        let is_in = |call: &CallId| kept.contains(call) || self.rejected_unserved.contains(call);
+        match untold.iter().find(|(call, _)| !is_in(call)) {
             Some((call, holders)) => {
                 Err(format!("{call:?} was rejected and is forgotten, and {holders:?} not told"))
             }
@@ -277,6 +284,7 @@ impl RejectionsDoor {
             }
             FromCore::Rejected { call, .. } => {
                 if let Some((id, document)) = self.mutations.get(&(tab, *call)).cloned() {
+                    self.rejected_unserved.extend((!self.is_served).then_some(id));
                     self.is_rejected(&document, id, &BTreeSet::new());
                 }
             }
