@@ -11,12 +11,12 @@ use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, 
 use crate::error::StoreError;
 use crate::extents::Extents;
 use crate::frame_body::{
-    CALL_SIZE, Kind, PageList, TableEntry, decode_append_id, decode_calls, decode_life,
+    CALL_SIZE, Kind, ListedPage, PageList, TableEntry, decode_append_id, decode_calls, decode_life,
     decode_storage_at,
 };
 use crate::heads::Heads;
 use crate::page_table::{Lies, PageTable, PageVersion};
-use crate::place::{PageAt, PagePlace};
+use crate::place::{PageAt, PagePlace, Piece};
 use crate::pool::PoolKey;
 use crate::protocol::AppendId;
 
@@ -224,7 +224,7 @@ impl StoredDocument {
     pub fn place_of(&self, page: PageVersion, active: LogFile) -> PagePlace {
         let PageVersion { pgid, lsn, checksum, lies } = page;
         let at = match lies {
-            Lies::InLog(offset) => PageAt::Log(active, offset),
+            Lies::InLog(pieces) => PageAt::Log(active, pieces),
             Lies::InSlot(slot) => PageAt::Slot(slot),
         };
         let key = PoolKey { document: self.number, begun: self.begun, pgid, lsn };
@@ -412,12 +412,14 @@ impl StoredDocument {
         let head = &frame.head;
         let list = PageList::decode(frame.body).ok_or("a list of pages cut short")?;
         let range = head.lsns.ok_or("an entry without LSNs")?;
-        let pgids = list.pages.iter().map(|(pgid, _)| *pgid);
+        let pgids = list.pages.iter().map(|page| page.pgid);
         let lsn = self.heads().pages(head.journal, range, list.db_pages, pgids)?;
-        for (index, (pgid, checksum)) in list.pages.iter().enumerate() {
-            let offset = frame.place.body + list.page_at(index) as u64;
+        for (&ListedPage { pgid, checksum, coding, size }, at) in list.places() {
+            let piece = Piece { offset: frame.place.body + at, size, coding };
             let new_slot = || extents.allocate(self.number, list.db_pages);
-            self.pages.add(*pgid, lsn, (*checksum, offset), new_slot);
+            if !self.pages.add(pgid, lsn, (checksum, piece), new_slot) {
+                return Err(format!("page {pgid} is a difference from nothing"));
+            }
         }
         Ok((range, lsn, list.db_pages))
     }

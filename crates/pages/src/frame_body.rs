@@ -1,7 +1,7 @@
 //! The kinds of frames that a page server writes, and their bodies. `FORMAT.md` draws them.
 
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{CallId, DocumentKey, Life, Lsn, Page, Pgid};
+use tidelog_types::{CallId, DocumentKey, Life, Lsn, Pgid};
 
 use crate::Ticket;
 use crate::page_file::Slot;
@@ -78,38 +78,60 @@ pub(crate) fn decode_key(mut body: &[u8]) -> Option<DocumentKey> {
 /// Size of the fixed part before the list of pages.
 const PAGES_PREFIX_SIZE: usize = 8;
 /// Size of each item of that list.
-const PAGES_ITEM_SIZE: usize = 8;
+const PAGES_ITEM_SIZE: usize = 11;
+
+/// How the bytes of a page in the log are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Coding {
+    /// As they are.
+    Raw = 0,
+    /// As their difference from zeros.
+    Zeros = 1,
+    /// As their difference from the version before it in the same log file.
+    Previous = 2,
+}
+
+impl Coding {
+    fn of(number: u8) -> Option<Self> {
+        [Self::Raw, Self::Zeros, Self::Previous].into_iter().find(|it| *it as u8 == number)
+    }
+}
+
+/// A page in a body of pages, without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListedPage {
+    pub pgid: Pgid,
+    /// Of the page itself, however it is coded.
+    pub checksum: u32,
+    pub coding: Coding,
+    /// Bytes that it takes, coded: at most those of a page.
+    pub size: u16,
+}
 
 /// What a body of pages says before the pages themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageList {
     pub db_pages: u32,
-    /// Each page and its checksum.
-    pub pages: Vec<(Pgid, u32)>,
+    pub pages: Vec<ListedPage>,
 }
 
 impl PageList {
-    /// A list of these pages.
-    pub fn of<'a>(db_pages: u32, pages: impl Iterator<Item = (Pgid, &'a Page)>) -> Self {
-        let pages: Vec<_> =
-            pages.map(|(pgid, page)| (pgid, crc32c::crc32c(page.bytes()))).collect();
-        assert!(
-            pages.len() <= Limits::DEFAULT.frame_pages_max,
-            "BUG: {} pages in one frame",
-            pages.len()
-        );
-        Self { db_pages, pages }
-    }
-
     pub fn encode(&self) -> Vec<u8> {
-        let size = PAGES_PREFIX_SIZE + PAGES_ITEM_SIZE * self.pages.len();
-        let mut body = Vec::with_capacity(size);
+        assert!(
+            self.pages.len() <= Limits::DEFAULT.frame_pages_max,
+            "BUG: {} pages in one frame",
+            self.pages.len()
+        );
+        let mut body = Vec::with_capacity(self.size());
         let count = u32::try_from(self.pages.len()).expect("BUG: at most 256 pages");
         body.extend_from_slice(&self.db_pages.to_le_bytes());
         body.extend_from_slice(&count.to_le_bytes());
-        for (pgid, checksum) in &self.pages {
+        for ListedPage { pgid, checksum, coding, size } in &self.pages {
             body.extend_from_slice(&pgid.0.to_le_bytes());
             body.extend_from_slice(&checksum.to_le_bytes());
+            body.push(*coding as u8);
+            body.extend_from_slice(&size.to_le_bytes());
         }
         body
     }
@@ -119,19 +141,37 @@ impl PageList {
         let (prefix, rest) = body.split_at_checked(PAGES_PREFIX_SIZE)?;
         let (db_pages, count) = (u32_at(prefix, 0), u32_at(prefix, 4) as usize);
         let items = rest.get(..count.checked_mul(PAGES_ITEM_SIZE)?)?;
-        let items = items.chunks_exact(PAGES_ITEM_SIZE);
-        let pages = items.map(|item| (Pgid(u32_at(item, 0)), u32_at(item, 4))).collect();
+        let decode = |item: &[u8]| {
+            let (coding, size) = (Coding::of(item[8])?, u16::from_le_bytes([item[9], item[10]]));
+            let is_possible = match coding {
+                Coding::Raw => usize::from(size) == PAGE_SIZE,
+                Coding::Zeros | Coding::Previous => usize::from(size) < PAGE_SIZE,
+            };
+            let (pgid, checksum) = (Pgid(u32_at(item, 0)), u32_at(item, 4));
+            is_possible.then_some(ListedPage { pgid, checksum, coding, size })
+        };
+        let pages = items.chunks_exact(PAGES_ITEM_SIZE).map(decode).collect::<Option<_>>()?;
         Some(Self { db_pages, pages })
+    }
+
+    /// Size of the list itself.
+    fn size(&self) -> usize {
+        PAGES_PREFIX_SIZE + PAGES_ITEM_SIZE * self.pages.len()
     }
 
     /// Size of a whole body with this list.
     pub fn body_size(&self) -> usize {
-        self.page_at(self.pages.len())
+        self.size() + self.pages.iter().map(|page| usize::from(page.size)).sum::<usize>()
     }
 
-    /// Where in the body the page with this index begins.
-    pub fn page_at(&self, index: usize) -> usize {
-        PAGES_PREFIX_SIZE + PAGES_ITEM_SIZE * self.pages.len() + PAGE_SIZE * index
+    /// The pages, each with where in the body it begins.
+    pub fn places(&self) -> impl Iterator<Item = (&ListedPage, u64)> {
+        let start = self.size() as u64;
+        self.pages.iter().scan(start, |end, page| {
+            let at = *end;
+            *end += u64::from(page.size);
+            Some((page, at))
+        })
     }
 }
 
@@ -237,14 +277,25 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
+    fn listed(pgid: u32, checksum: u32, coding: Coding, size: u16) -> ListedPage {
+        ListedPage { pgid: Pgid(pgid), checksum, coding, size }
+    }
+
     #[test]
     fn bodies_come_back_as_they_were() {
         let key = DocumentKey::new("groceries", "ada").expect("a good name");
         assert_eq!(decode_key(&encode_key(&key)), Some(key));
 
-        let list = PageList { db_pages: 9, pages: vec![(Pgid(1), 77), (Pgid(9), 5)] };
+        let pages = vec![
+            listed(1, 77, Coding::Raw, 4096),
+            listed(9, 5, Coding::Previous, 300),
+            listed(10, 6, Coding::Zeros, 0),
+        ];
+        let list = PageList { db_pages: 9, pages };
         assert_eq!(PageList::decode(&list.encode()), Some(list.clone()));
-        assert_eq!(list.page_at(1), 8 + 16 + 4096);
+        let places: Vec<u64> = list.places().map(|(_, at)| at).collect();
+        assert_eq!(places, [8 + 33, 8 + 33 + 4096, 8 + 33 + 4396]);
+        assert_eq!(list.body_size(), 8 + 33 + 4396);
 
         let slot = Slot::new(300).expect("a slot");
         let entry = TableEntry { pgid: Pgid(4), slot, checksum: 1, lsn: Lsn::FIRST };
@@ -267,8 +318,9 @@ mod tests {
     fn the_bytes_of_bodies_are_the_ones_in_the_format() {
         let key = DocumentKey::new("list", "ada").expect("a good name");
         assert_eq!(encode_key(&key), b"\x04\0list\x03\0ada");
-        let list = PageList { db_pages: 0x0102, pages: vec![(Pgid(3), 0x0405_0607)] };
-        assert_eq!(list.encode(), [2, 1, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 7, 6, 5, 4]);
+        let pages = vec![listed(3, 0x0405_0607, Coding::Previous, 0x0809)];
+        let list = PageList { db_pages: 0x0102, pages };
+        assert_eq!(list.encode(), [2, 1, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 7, 6, 5, 4, 2, 9, 8]);
         let slot = Slot::new(2).expect("a slot");
         let entry = TableEntry { pgid: Pgid(1), slot, checksum: 3, lsn: Lsn::FIRST.plus(3) };
         let mut body = Vec::new();
@@ -284,7 +336,8 @@ mod tests {
         for size in 0..key.len() {
             assert_eq!(decode_key(&key[..size]), None);
         }
-        let list = PageList { db_pages: 9, pages: vec![(Pgid(1), 77)] }.encode();
+        let pages = vec![listed(1, 77, Coding::Raw, 4096)];
+        let list = PageList { db_pages: 9, pages }.encode();
         for size in 0..list.len() {
             assert_eq!(PageList::decode(&list[..size]), None);
         }
@@ -294,6 +347,16 @@ mod tests {
         assert_eq!(decode_life(&[0; 15]), None);
         assert_eq!(decode_storage_at(&[0; 19]), None);
         assert_eq!(decode_append_id(&[0; 23]), None);
+    }
+
+    #[test]
+    fn pages_of_impossible_sizes_are_refused() {
+        for (coding, size) in [(0, 4095), (0, 4097), (1, 4096), (2, 4096), (3, 1)] {
+            let mut list =
+                PageList { db_pages: 9, pages: vec![listed(1, 77, Coding::Raw, size)] }.encode();
+            list[8 + 8] = coding;
+            assert_eq!(PageList::decode(&list), None, "{size} bytes of coding {coding}");
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use tidelog_journal::frame_size;
 use tidelog_types::{Lsn, LsnRange, Pgid, SortedMap};
 
-use crate::frame_body::{TABLE_ENTRY_SIZE, TABLE_FRAME_ENTRIES, TableEntry};
+use crate::frame_body::{Coding, TABLE_ENTRY_SIZE, TABLE_FRAME_ENTRIES, TableEntry};
 use crate::page_file::Slot;
+use crate::place::Piece;
 
 /// About how many bytes of memory an entry takes.
 const ENTRY_SIZE: usize = 24;
@@ -21,7 +22,7 @@ pub(crate) fn entries_of(size: usize) -> usize {
 /// page file, and those that lie in the log since.
 ///
 /// Versions in the log stay until the next change-over, so a page can be had as of any LSN since
-/// the checkpoint. A slot stays its page's until then, whatever becomes of the page.
+/// the checkpoint, one that is a difference from the version before it among them. A slot stays its page's until then, whatever becomes of the page.
 #[derive(Debug, Default)]
 pub(crate) struct PageTable {
     /// Ascending. A large document has hundreds of thousands of them, so they lie close together.
@@ -60,12 +61,11 @@ struct Logged {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct InLog {
     checksum: u32,
-    /// Where its bytes begin in the log file.
-    offset: u64,
+    piece: Piece,
 }
 
 /// One version of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageVersion {
     pub pgid: Pgid,
     pub lsn: Lsn,
@@ -74,18 +74,29 @@ pub(crate) struct PageVersion {
 }
 
 /// In which of the files a version lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lies {
-    /// At this offset of the log file that was active when it was written.
-    InLog(u64),
+    /// In these pieces of the log file that was active when they were written, the last of which is
+    /// its own.
+    InLog(Vec<Piece>),
     InSlot(Slot),
 }
 
-impl Logged {
-    fn page(&self, pgid: Pgid) -> Option<PageVersion> {
-        let InLog { checksum, offset } = self.version?;
-        Some(PageVersion { pgid, lsn: self.lsn, checksum, lies: Lies::InLog(offset) })
-    }
+/// The last of these versions of a page, `None` if there is none, or the page was gone then.
+fn last_of(pgid: Pgid, versions: &[Logged]) -> Option<PageVersion> {
+    let last = versions.last()?;
+    let checksum = last.version?.checksum;
+    let pieces = &versions[versions.len() - pieces_of(versions)..];
+    let pieces = pieces.iter().filter_map(|it| Some(it.version?.piece)).collect();
+    Some(PageVersion { pgid, lsn: last.lsn, checksum, lies: Lies::InLog(pieces) })
+}
+
+/// Of how many versions the last of these is made: itself, and as long as they are differences,
+/// those before it.
+fn pieces_of(versions: &[Logged]) -> usize {
+    let is_difference =
+        |it: &&Logged| it.version.is_some_and(|version| version.piece.coding == Coding::Previous);
+    versions.iter().rev().take_while(is_difference).count() + 1
 }
 
 fn checkpointed_page(entry: &TableEntry) -> PageVersion {
@@ -119,16 +130,28 @@ impl PageTable {
     }
 
     /// Takes in a version that lies in the log. A page that had none before gets a slot from
-    /// `new_slot`.
+    /// `new_slot`. Fails if it is a difference from nothing.
     pub fn add(
         &mut self,
         pgid: Pgid,
         lsn: Lsn,
-        (checksum, offset): (u32, u64),
+        (checksum, piece): (u32, Piece),
         new_slot: impl FnOnce() -> Slot,
-    ) {
-        let version = Some(InLog { checksum, offset });
-        self.log(pgid, new_slot).push(Logged { lsn, version });
+    ) -> bool {
+        let versions = self.log(pgid, new_slot);
+        let has_previous = versions.last().is_some_and(|last| last.version.is_some());
+        let version = Some(InLog { checksum, piece });
+        versions.push(Logged { lsn, version });
+        has_previous || piece.coding != Coding::Previous
+    }
+
+    /// The newest version of a page, if it lies in the log at `from` or behind it and is made of
+    /// fewer than so many pieces: what the next one can be a difference from.
+    pub fn base(&self, pgid: Pgid, from: u64, pieces_max: usize) -> Option<Lsn> {
+        let versions = &self.logged.get(&pgid)?.versions;
+        let last = versions.last()?;
+        let is_base = last.version?.piece.offset >= from && pieces_of(versions) < pieces_max;
+        is_base.then_some(last.lsn)
     }
 
     /// The versions of a page in the log.
@@ -175,9 +198,9 @@ impl PageTable {
 
     /// The newest version of a page, `None` if it is not here.
     pub fn newest(&self, pgid: Pgid) -> Option<PageVersion> {
-        match self.logged.get(&pgid).and_then(|page| page.versions.last()) {
-            Some(last) => last.page(pgid),
-            None => self.checkpointed(pgid).map(checkpointed_page),
+        match self.logged.get(&pgid).map(|page| page.versions.as_slice()) {
+            Some(versions @ [.., _]) => last_of(pgid, versions),
+            _ => self.checkpointed(pgid).map(checkpointed_page),
         }
     }
 
@@ -186,7 +209,7 @@ impl PageTable {
         let logged = self.logged.get(&pgid).map_or(&[][..], |page| &page.versions);
         match logged.partition_point(|version| version.lsn < lsn) {
             0 => self.checkpointed(pgid).map(checkpointed_page),
-            count => logged[count - 1].page(pgid),
+            count => last_of(pgid, &logged[..count]),
         }
     }
 
@@ -201,8 +224,8 @@ impl PageTable {
         let mut found = SortedMap::new();
         for (pgid, LoggedPage { versions, .. }) in &self.logged {
             let first = versions.partition_point(|version| version.lsn < range.start());
-            let within = versions[first..].iter().take_while(|version| version.lsn < range.end());
-            for page in within.filter_map(|version| version.page(*pgid)) {
+            let behind = versions.partition_point(|version| version.lsn < range.end());
+            for page in (first..behind).filter_map(|at| last_of(*pgid, &versions[..=at])) {
                 found.get_or_insert_with(page.lsn, Vec::new).push(page);
             }
         }
@@ -218,7 +241,7 @@ impl PageTable {
             .filter(move |entry| self.is_newest_since(entry, lsn))
             .map(checkpointed_page)
             .peekable();
-        let newest = |(pgid, page): (&Pgid, &LoggedPage)| page.versions.last()?.page(*pgid);
+        let newest = |(pgid, page): (&Pgid, &LoggedPage)| last_of(*pgid, &page.versions);
         let logged = self.logged.range(first..).filter_map(newest);
         let mut logged = logged.filter(move |page| page.lsn >= lsn).peekable();
         std::iter::from_fn(move || {
@@ -262,7 +285,7 @@ impl PageTable {
                 self.checkpoint = None;
                 return (moved, true);
             };
-            if let Some(page) = versions.last().and_then(|last| last.page(pgid)) {
+            if let Some(page) = last_of(pgid, &versions) {
                 let PageVersion { lsn, checksum, .. } = page;
                 checkpointed.push(TableEntry { pgid, slot, checksum, lsn });
                 moved.push((slot, page));
@@ -289,6 +312,14 @@ mod tests {
         Slot::new(number).expect("from 1")
     }
 
+    fn piece(checksum: u32, offset: u64, coding: Coding) -> (u32, Piece) {
+        (checksum, Piece { offset, size: 9, coding })
+    }
+
+    fn whole(checksum: u32, offset: u64) -> (u32, Piece) {
+        piece(checksum, offset, Coding::Zeros)
+    }
+
     fn checkpointed() -> PageTable {
         let mut table = PageTable::default();
         for pgid in 1..=4 {
@@ -306,8 +337,8 @@ mod tests {
     #[test]
     fn a_page_is_found_as_of_any_lsn_since_the_checkpoint() {
         let mut table = checkpointed();
-        table.add(Pgid(2), lsn(7), (70, 4096), || slot(2));
-        table.add(Pgid(2), lsn(9), (90, 9000), || slot(2));
+        assert!(table.add(Pgid(2), lsn(7), whole(70, 4096), || slot(2)));
+        assert!(table.add(Pgid(2), lsn(9), whole(90, 9000), || slot(2)));
         let before = |at| lsn_of(table.before(Pgid(2), lsn(at)));
         assert_eq!([6, 7, 8, 9, 10].map(before), [5, 5, 7, 7, 9].map(Some));
         assert_eq!(lsn_of(table.newest(Pgid(2))), Some(9));
@@ -319,15 +350,15 @@ mod tests {
     #[test]
     fn a_page_that_was_written_once_takes_room_for_one_version() {
         let mut table = PageTable::default();
-        table.add(Pgid(1), lsn(7), (70, 4096), || slot(1));
+        assert!(table.add(Pgid(1), lsn(7), whole(70, 4096), || slot(1)));
         assert_eq!(table.logged[&Pgid(1)].versions.capacity(), 1);
     }
 
     #[test]
     fn what_changed_is_listed_by_page_from_any_page_on() {
         let mut table = checkpointed();
-        table.add(Pgid(2), lsn(7), (70, 4096), || slot(2));
-        table.add(Pgid(6), lsn(8), (80, 9000), || slot(6));
+        assert!(table.add(Pgid(2), lsn(7), whole(70, 4096), || slot(2)));
+        assert!(table.add(Pgid(6), lsn(8), whole(80, 9000), || slot(6)));
         let changed = |at, first| {
             table.since(lsn(at), Pgid(first)).map(|page| page.pgid.0).collect::<Vec<_>>()
         };
@@ -340,9 +371,9 @@ mod tests {
     #[test]
     fn a_page_that_the_document_became_too_small_for_is_gone_until_it_is_written_again() {
         let mut table = checkpointed();
-        table.add(Pgid(5), lsn(6), (60, 4096), || slot(5));
+        assert!(table.add(Pgid(5), lsn(6), whole(60, 4096), || slot(5)));
         table.shrink(5, 2, lsn(7));
-        table.add(Pgid(4), lsn(8), (80, 9000), || slot(4));
+        assert!(table.add(Pgid(4), lsn(8), whole(80, 9000), || slot(4)));
         assert_eq!([3, 4, 5].map(|pgid| lsn_of(table.newest(Pgid(pgid)))), [None, Some(8), None]);
         let before = |pgid| lsn_of(table.before(Pgid(pgid), lsn(7)));
         assert_eq!([3, 4, 5].map(before), [Some(5), Some(5), Some(6)], "and was there before");
@@ -363,10 +394,10 @@ mod tests {
     fn a_checkpoint_goes_on_where_it_was() {
         let checkpointed_by = |entries_max| {
             let mut table = checkpointed();
-            table.add(Pgid(6), lsn(6), (60, 4096), || slot(6));
-            table.add(Pgid(2), lsn(7), (70, 9000), || slot(2));
+            assert!(table.add(Pgid(6), lsn(6), whole(60, 4096), || slot(6)));
+            assert!(table.add(Pgid(2), lsn(7), whole(70, 9000), || slot(2)));
             table.shrink(6, 3, lsn(8));
-            table.add(Pgid(5), lsn(9), (90, 12_000), || slot(5));
+            assert!(table.add(Pgid(5), lsn(9), whole(90, 12_000), || slot(5)));
             let (mut moved, mut slices) = (Vec::new(), 0);
             loop {
                 let (some, is_all) = table.checkpoint(entries_max);

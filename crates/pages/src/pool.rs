@@ -104,6 +104,12 @@ impl BufferPool {
         Some(frame.page.clone())
     }
 
+    /// The same, without counting as a use.
+    pub fn peek(&self, key: PoolKey) -> Option<&Page> {
+        let frame = self.frames.get(&(key.document, key.begun, key.pgid))?;
+        (frame.lsn == key.lsn).then_some(&frame.page)
+    }
+
     /// Takes a version of a page in, unless a newer one is here.
     pub fn insert(&mut self, key: PoolKey, page: Page) {
         let PoolKey { document, begun, pgid, lsn } = key;

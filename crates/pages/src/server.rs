@@ -329,6 +329,11 @@ impl<D: Disk> PageServer<D> {
             budget.spend_pages(self.serve_turn()?);
         }
         if self.change_overs.is_due(&self.store) {
+            // What is appended before it goes before its point.
+            self.write_log()?;
+            if self.is_taking_back {
+                return Ok(());
+            }
             self.change_overs.begin(&mut self.store)?;
         }
         if self.change_overs.advance(&mut self.store)? {

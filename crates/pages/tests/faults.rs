@@ -9,7 +9,7 @@ use tidelog_pages::{PageServer, StoreOptions, StoreReply, StoreRequest};
 use tidelog_testing::Rng;
 use tidelog_testing::store::{OWNER, Run, files, observe, open, run_with, seed, settle};
 
-const TURNS: usize = 9;
+const TURNS: usize = 10;
 const SEED: u64 = 3;
 
 /// Small, so that the log changes over within the few turns.

@@ -1,7 +1,7 @@
 //! Stores of every format version, as they lie in `tests/golden`: each opens and holds what was
 //! put into it. `cargo xtask golden` writes the ones of the present version anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -98,8 +98,14 @@ fn write_store(device: &CrashDevice) {
     let mut groceries = Append::to(key("groceries", "ada"));
     groceries.timeline = vec![frame(8)];
     groceries.trim_timeline = Some(lsn(5));
-    groceries.storage = vec![entry(40, 41, 4, &[(2, 22), (4, 24)])];
+    // The last with a difference from the version before it, and one from zeros.
+    groceries.storage = vec![entry(40, 41, 4, &[(2, 22), (4, 24)]), entry(41, 42, 5, &[])];
+    groceries.storage[1].set.pages = changed_pages().into();
     serve(append, groceries);
+}
+
+fn changed_pages() -> [(Pgid, Page); 2] {
+    [(Pgid(4), page(24).with(1000, b"changed")), (Pgid(5), Page::zeroed().with(4000, b"little"))]
 }
 
 /// What every version's store holds.
@@ -126,21 +132,23 @@ fn check_content(device: &CrashDevice) {
     let position = Position {
         journal: JournalId([2; 16]),
         life: Life([4; 16]),
-        next: lsn(41),
-        chain: Chain([41; 32]),
+        next: lsn(42),
+        chain: Chain([42; 32]),
     };
-    assert_eq!((opened.storage, opened.db_pages), (Some(position), 4));
-    let calls = [(201, 1), (202, 2), (3, 3), (4, 4), (240, 40)];
+    assert_eq!((opened.storage, opened.db_pages), (Some(position), 5));
+    let calls = [(201, 1), (202, 2), (3, 3), (4, 4), (240, 40), (241, 41)];
     let mut found = opened.calls.clone();
     found.sort_unstable();
     let mut calls = calls.map(|(call, number)| (CallId([call; 16]), lsn(number)));
     calls.sort_unstable();
     assert_eq!(found, calls);
     let set = changes(&mut server, device, &groceries, Lsn::FIRST);
-    let pages = [(1, 11), (2, 22), (3, 13), (4, 24)];
-    assert_eq!(set.pages, pages.map(|(pgid, fill)| (Pgid(pgid), page(fill))).into());
+    let mut pages: BTreeMap<Pgid, Page> =
+        [(1, 11), (2, 22), (3, 13)].map(|(pgid, fill)| (Pgid(pgid), page(fill))).into();
+    pages.extend(changed_pages());
+    assert_eq!(set.pages, pages);
     let since = changes(&mut server, device, &groceries, lsn(39));
-    assert_eq!(since.pages.into_keys().collect::<Vec<_>>(), [Pgid(2), Pgid(3), Pgid(4)]);
+    assert_eq!(since.pages.into_keys().collect::<Vec<_>>(), [2, 3, 4, 5].map(Pgid));
 }
 
 /// Bytes without the zeros behind them.

@@ -20,7 +20,7 @@ use tidelog_testing::store::make::{
 };
 use tidelog_testing::store::{OWNER, poll_all, seed};
 use tidelog_types::limits::{BROWSER_LOG_SIZE_MAX, Limits, PAGE_SIZE};
-use tidelog_types::{BudgetLimits, CallId, Lsn, Pgid};
+use tidelog_types::{BudgetLimits, CallId, Lsn, Page, Pgid};
 
 /// What was asked of all files of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -596,18 +596,28 @@ fn cost_of_a_thousand(append: impl Fn(u64) -> Append) -> (Counts, u64) {
 }
 
 #[test]
-fn a_small_append_costs_one_block_more_than_its_pages() {
+fn a_small_append_costs_one_block_and_new_pages_cost_as_many_as_they_are() {
     let mutation = |number: u64| {
         let mut append = Append::to(key("document-1"));
         append.timeline = vec![TimelineFrame { body: vec![7; 200], ..frame(4 + number) }];
         append
     };
-    let (cost, grown) = cost_of_a_thousand(mutation);
-    assert_eq!((cost.blocks, grown), (1000, 1000 * BLOCK_SIZE as u64), "{cost:?}");
-    let change =
-        |number: u64| storage("document-1", [entry(2 + number, 3 + number, 9, &[(1, 1), (2, 2)])]);
-    let (cost, grown) = cost_of_a_thousand(change);
-    assert_eq!((cost.blocks, grown), (3000, 3000 * BLOCK_SIZE as u64), "{cost:?}");
+    let changes = |number: u64, pages: [Page; 2]| {
+        let mut entry = entry(2 + number, 3 + number, 9, &[]);
+        entry.set.pages = [Pgid(1), Pgid(2)].into_iter().zip(pages).collect();
+        storage("document-1", [entry])
+    };
+    let row = |number: u64| Page::zeroed().with(number as usize * 3, &number.to_le_bytes());
+    let change = |number: u64| changes(number, [row(number), row(number + 100)]);
+    let fill = |number: u64| page(1 + (number % 250) as u8);
+    let replace = |number: u64| changes(number, [fill(number), fill(number + 100)]);
+    let count = 1000;
+    for (blocks, append) in
+        [(count, &mutation as &dyn Fn(u64) -> Append), (count, &change), (3 * count, &replace)]
+    {
+        let (cost, grown) = cost_of_a_thousand(append);
+        assert_eq!((cost.blocks, grown), (blocks, blocks * BLOCK_SIZE as u64), "{cost:?}");
+    }
 }
 
 /// Where each append takes a block, the log of a browser is full after a thousand of them: that

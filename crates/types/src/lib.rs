@@ -1,6 +1,6 @@
 //! The words of the domain as types, and every limit with its unit.
 //!
-//! Nothing here does anything: these are the values that the rooms hand to one another. A number
+//! Hardly anything here does anything: these are the values that the rooms hand to one another. A number
 //! that crosses a function boundary has a type of its own, so that an [`Lsn`] is never taken for a
 //! [`Pgid`].
 //!
@@ -8,7 +8,8 @@
 //!
 //! - [`Lsn`], [`LsnRange`] and [`Position`]: places in a journal, and how two sides compare them.
 //! - [`Lineage`]: who wrote a journal, by which two sides find where their histories part.
-//! - [`Page`] and [`PageSet`]: what SQLite reads, and what one commit changed.
+//! - [`Page`] and [`PageSet`]: what SQLite reads, and what one commit changed; [`difference`]: what
+//!   one page lacks to be another.
 //! - [`limits`]: every bound, with its unit; [`Budget`]: what one slice of work may cost.
 //! - [`probe`]: rare branches, which the simulator has to reach.
 //!
@@ -17,6 +18,7 @@
 //! Anything else.
 
 mod budget;
+mod difference;
 mod entry_id;
 mod error_code;
 mod ids;
@@ -33,6 +35,7 @@ mod unserved;
 mod value;
 
 pub use budget::{Budget, BudgetLimits};
+pub use difference::{apply_difference, difference};
 pub use entry_id::EntryId;
 pub use error_code::{ErrorCode, Outcome, Remedy};
 pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalId, Life};

@@ -153,7 +153,8 @@ impl ChangeOvers {
     /// Whether the log has grown long enough for the next.
     pub fn is_due<D: Disk>(&self, store: &Store<D>) -> bool {
         let is_idle = self.current.is_none() && !store.log.is_damaged();
-        is_idle && (store.log.size() >= self.next_at || store.space.wants_change_over())
+        let can_begin = is_idle && store.may_write();
+        can_begin && (store.log.size() >= self.next_at || store.space.wants_change_over())
     }
 
     /// Whether there is something to do for one that goes on or has ended, without any flush
@@ -163,12 +164,14 @@ impl ChangeOvers {
         is_left || self.current.as_ref().is_some_and(|change_over| !change_over.is_waiting)
     }
 
-    /// Begins one. Everything goes on as before.
+    /// Begins one, where all that was appended is written. Everything goes on as before.
     pub fn begin<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), StoreError> {
         assert!(self.current.is_none(), "BUG: two change-overs at once");
+        assert!(store.written() == store.committed(), "BUG: a change-over amid what is appended");
         store.log.request_flush()?;
         store.readers.begin_era();
         store.space.begun();
+        store.bases_from = store.log.written_size();
         self.is_growing = false;
         self.current = Some(ChangeOver {
             stage: Stage::Fold,
@@ -540,6 +543,7 @@ impl ChangeOver {
         }
         self.next.take_over(&store.catalog);
         store.readers.begin_era();
+        store.bases_from = 0;
         store.space = Space::Plenty;
         Ok(std::mem::replace(&mut store.catalog, self.next))
     }

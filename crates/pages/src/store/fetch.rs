@@ -19,24 +19,28 @@ impl<D: Disk> Store<D> {
             return Ok(page);
         }
         let mut bytes = [0; PAGE_SIZE];
-        self.read_at(place.at, &mut bytes)?;
+        self.read_page(place, &mut bytes)?;
         let page = place.checked(&bytes)?;
         self.pool.insert(place.key, page.clone());
         Ok(page)
     }
 
-    /// Reads pages past the pool, those that lie side by side with one call: in some browsers a
-    /// call takes as long for one page as for many.
+    /// Reads pages without taking them into the pool, those that lie side by side with one call: in
+    /// some browsers a call takes as long for one page as for many.
     pub(super) fn read_pages(&self, places: &[PagePlace]) -> Result<Vec<u8>, StoreError> {
         let mut bytes = vec![0; places.len() * PAGE_SIZE];
-        let mut rest = bytes.as_mut_slice();
-        for run in places.chunk_by(|one, next| next.at.follows(one.at)) {
-            let (pages, after) = rest.split_at_mut(run.len() * PAGE_SIZE);
-            self.read_at(run[0].at, pages)?;
-            for (place, page) in run.iter().zip(pages.chunks_exact(PAGE_SIZE)) {
+        let mut pages = bytes.chunks_exact_mut(PAGE_SIZE);
+        for run in places.chunk_by(|one, next| next.at.follows(&one.at)) {
+            let stored = self.read_run(run.iter())?;
+            for (nth, place) in run.iter().enumerate() {
+                let page = pages.next().expect("BUG: one for each place");
+                match (self.pool.peek(place.key), &stored) {
+                    (Some(pooled), _) => page.copy_from_slice(pooled.bytes()),
+                    (None, Some(stored)) => place.unpack(&stored[nth], page)?,
+                    (None, None) => self.read_page(place, page)?,
+                }
                 place.check(page)?;
             }
-            rest = after;
         }
         Ok(bytes)
     }
@@ -46,13 +50,45 @@ impl<D: Disk> Store<D> {
         Ok(self.log.read_frame(at)?)
     }
 
-    /// Fills `bytes` from a place on, whatever is there. They are damaged if the device cannot read
-    /// them, though it reads others.
-    fn read_at(&self, at: PageAt, bytes: &mut [u8]) -> Result<(), StoreError> {
-        match at {
-            PageAt::Log(file, offset) => Ok(self.log.read_at(file, offset, bytes)?),
-            PageAt::Slot(slot) => self.pages.read(slot, bytes),
+    /// Fills `page` with what lies in a place, whatever that is. It is damaged if the device cannot
+    /// read it, though it reads others.
+    fn read_page(&self, place: &PagePlace, page: &mut [u8]) -> Result<(), StoreError> {
+        match &place.at {
+            PageAt::Slot(slot) => self.pages.read(*slot, page),
+            PageAt::Log(file, pieces) => {
+                let mut bytes = [0; PAGE_SIZE];
+                for piece in pieces {
+                    let bytes = &mut bytes[..piece.size.into()];
+                    self.log.read_at(*file, piece.offset, bytes)?;
+                    piece.apply(bytes, page).ok_or_else(|| place.damaged())?;
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// The bytes that lie in each of these places, which lie side by side, read with one call;
+    /// `None` if it is a single one.
+    fn read_run<'p>(
+        &self,
+        places: impl ExactSizeIterator<Item = &'p PagePlace> + Clone,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        let first = places.clone().next().map(|place| &place.at);
+        let Some(first) = first.filter(|_| places.len() > 1) else { return Ok(None) };
+        let sizes = places.map(|place| place.at.size().expect("BUG: others lie between"));
+        let sizes: Vec<usize> = sizes.collect();
+        let mut bytes = vec![0; sizes.iter().sum()];
+        match first {
+            PageAt::Slot(slot) => self.pages.read(*slot, &mut bytes)?,
+            PageAt::Log(file, pieces) => self.log.read_at(*file, pieces[0].offset, &mut bytes)?,
+        }
+        let mut rest = bytes.as_slice();
+        let split = |size| {
+            let (stored, after) = rest.split_at(size);
+            rest = after;
+            stored.to_vec()
+        };
+        Ok(Some(sizes.into_iter().map(split).collect()))
     }
 
     /// Gives the pages in these places, and the numbers of those that are not what was written, or
@@ -62,18 +98,21 @@ impl<D: Disk> Store<D> {
             places.iter().map(|place| self.pool.get(place.key)).collect();
         let mut missing: Vec<usize> =
             (0..places.len()).filter(|index| found[*index].is_none()).collect();
-        missing.sort_unstable_by_key(|index| places[*index].at);
-        for run in missing.chunk_by(|one, next| places[*next].at.follows(places[*one].at)) {
-            let mut bytes = vec![0; run.len() * PAGE_SIZE];
-            let is_read = match self.read_at(places[run[0]].at, &mut bytes) {
-                Err(StoreError::Damaged { .. }) => false,
-                read => read.map(|()| true)?,
-            };
-            for (index, bytes) in run.iter().zip(bytes.chunks_exact_mut(PAGE_SIZE)) {
-                let place = &places[*index];
+        missing.sort_unstable_by(|one, next| places[*one].at.cmp(&places[*next].at));
+        for run in missing.chunk_by(|one, next| places[*next].at.follows(&places[*one].at)) {
+            let stored = match self.read_run(run.iter().map(|index| &places[*index])) {
                 // Beside a page that the device cannot read are others that it can.
-                let read = if is_read { Ok(()) } else { self.read_at(place.at, bytes) };
-                match read.and_then(|()| place.checked(bytes)) {
+                Err(StoreError::Damaged { .. }) => None,
+                stored => stored?,
+            };
+            for (nth, index) in run.iter().enumerate() {
+                let place = &places[*index];
+                let mut bytes = [0; PAGE_SIZE];
+                let read = match &stored {
+                    Some(stored) => place.unpack(&stored[nth], &mut bytes),
+                    None => self.read_page(place, &mut bytes),
+                };
+                match read.and_then(|()| place.checked(&bytes)) {
                     Err(StoreError::Damaged { .. }) => {}
                     page => {
                         let page = page?;

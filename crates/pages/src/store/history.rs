@@ -102,7 +102,8 @@ impl<D: Disk> Store<D> {
             let set = PageSet { db_pages: entry.db_pages, ..PageSet::default() };
             let calls = document.read_calls(&self.log, &entry.calls)?;
             entries.push_back((StorageEntry { range, position, calls, set }, pages.len()));
-            places.extend(pages.iter().map(|page| document.place_of(*page, self.log.active())));
+            let active = self.log.active();
+            places.extend(pages.into_iter().map(|page| document.place_of(page, active)));
         }
         Ok(Some(Plan::of_pages(places, Answer::Entries { entries })))
     }

@@ -1,20 +1,29 @@
 //! Putting what was decided into the log and into the catalog, a piece at a time.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_disk::Disk;
 use tidelog_journal::{BatchPart, DocumentNumber, FoundFrame, FrameHead, Log};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
+use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid, difference};
 
 use super::Store;
 use crate::StorageEntry;
 use crate::append::{Step, StepSize, has_calls_frame};
 use crate::catalog::Catalog;
 use crate::error::StoreError;
-use crate::frame_body::{Kind, PageList, encode_append_id, encode_calls, encode_key};
-use crate::pool::PoolKey;
+use crate::frame_body::{
+    Coding, Kind, ListedPage, PageList, encode_append_id, encode_calls, encode_key,
+};
+use crate::pool::{BufferPool, PoolKey};
+
+/// Pieces of the log of which one version of a page is made at most: as many reads it takes.
+const PIECES_MAX: usize = 32;
+/// Bytes of a difference from the version before, at most: with more, that version is not worth
+/// another read.
+const DIFFERENCE_SIZE_MAX: usize = PAGE_SIZE / 4;
 
 /// An append on its way into the log, as one batch.
 ///
@@ -41,6 +50,9 @@ impl Recording {
 struct Recorder<'a, D> {
     log: &'a mut Log<D>,
     catalog: &'a mut Catalog,
+    pool: &'a BufferPool,
+    /// What lies before it in the log is no base of a difference.
+    bases_from: u64,
     document: DocumentNumber,
     epoch: Epoch,
     parts: Option<BatchPart>,
@@ -188,9 +200,9 @@ impl<D: Disk> Store<D> {
     }
 
     fn recorder(&mut self, document: DocumentNumber, epoch: Epoch) -> Recorder<'_, D> {
-        let Self { log, catalog, unwritten, .. } = self;
+        let Self { log, catalog, unwritten, pool, bases_from, .. } = self;
         unwritten.insert(document);
-        Recorder { log, catalog, document, epoch, parts: None }
+        Recorder { log, catalog, pool, bases_from: *bases_from, document, epoch, parts: None }
     }
 }
 
@@ -283,11 +295,45 @@ impl<D: Disk> Recorder<'_, D> {
     }
 
     fn pages_frame(&mut self, head: FrameHead, db_pages: u32, pages: &BTreeMap<Pgid, Page>) {
-        let list = PageList::of(db_pages, pages.iter().map(|(pgid, page)| (*pgid, page))).encode();
-        let mut body: Vec<&[u8]> = Vec::with_capacity(1 + pages.len());
+        let coded = pages.iter().map(|(pgid, page)| self.coded(*pgid, page));
+        let (pages, bytes): (_, Vec<Cow<'_, [u8]>>) = coded.unzip();
+        let list = PageList { db_pages, pages }.encode();
+        let mut body: Vec<&[u8]> = Vec::with_capacity(1 + bytes.len());
         body.push(&list);
-        body.extend(pages.values().map(Page::bytes));
+        body.extend(bytes.iter().map(|bytes| &**bytes));
         self.frame(head, &body);
+    }
+
+    /// A page as it goes to the log: as its difference from the version before it, where that is at
+    /// hand in the log and in memory, unless so much of it is new that it is better had alone.
+    fn coded<'p>(&self, pgid: Pgid, page: &'p Page) -> (ListedPage, Cow<'p, [u8]>) {
+        let previous = self.base(pgid).map(|base| difference(base.bytes(), page.bytes()));
+        let previous = previous.filter(|bytes| bytes.len() <= DIFFERENCE_SIZE_MAX);
+        let (coding, bytes) = match previous {
+            Some(bytes) => (Coding::Previous, Cow::Owned(bytes)),
+            None => {
+                let bytes = difference(&[0; PAGE_SIZE], page.bytes());
+                match bytes.len() < PAGE_SIZE {
+                    true => (Coding::Zeros, Cow::Owned(bytes)),
+                    false => (Coding::Raw, Cow::Borrowed(page.bytes())),
+                }
+            }
+        };
+        let checksum = crc32c::crc32c(page.bytes());
+        let size = u16::try_from(bytes.len()).expect("BUG: more than a page");
+        (ListedPage { pgid, checksum, coding, size }, bytes)
+    }
+
+    /// There is none for a batch that is put together in pieces: it is not over where a change-over
+    /// begins meanwhile.
+    fn base(&self, pgid: Pgid) -> Option<&Page> {
+        if self.parts.is_some() {
+            return None;
+        }
+        let document = self.catalog.documents.get(&self.document)?;
+        let lsn = document.pages.base(pgid, self.bases_from, PIECES_MAX)?;
+        let key = PoolKey { document: self.document, begun: document.begun, pgid, lsn };
+        self.pool.peek(key)
     }
 }
 

@@ -25,9 +25,17 @@ impl Rng {
         bytes
     }
 
+    /// A page like no other one, or more often one that has most in common with others: so its
+    /// versions differ in little.
     pub fn page(&mut self) -> Page {
         let fill = self.next().to_le_bytes();
-        Page::new(&fill.repeat(PAGE_SIZE / 8)).expect("the size of a page")
+        let common = match self.below(8) {
+            0 => return Page::new(&fill.repeat(PAGE_SIZE / 8)).expect("the size of a page"),
+            1 => Page::zeroed(),
+            _ => Page::new(&[0xC5; PAGE_SIZE]).expect("the size of a page"),
+        };
+        let changed = common.with(PAGE_SIZE - 8, &fill);
+        (0..self.below(4)).fold(changed, |page, _| page.with(8 * self.below(511), &fill))
     }
 }
 

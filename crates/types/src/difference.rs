@@ -1,0 +1,164 @@
+//! A page as its difference from another one.
+
+use crate::limits::PAGE_SIZE;
+
+/// Bytes that two pages share between two runs of a difference, at least: fewer are cheaper to
+/// repeat than another run's numbers.
+const SHARED_MIN: usize = 4;
+
+/// The bytes in which `page` differs from `base`: for each run of them, how many bytes of the base
+/// it leaves before it, how many it is, and these bytes. Numbers are in base 128, the low digits
+/// first, with the high bit set in all but the last byte. What is left behind the last run is the
+/// base's.
+///
+/// # Panics
+///
+/// If one of them is not [`PAGE_SIZE`] bytes long.
+#[must_use]
+pub fn difference(base: &[u8], page: &[u8]) -> Vec<u8> {
+    assert!(base.len() == PAGE_SIZE && page.len() == PAGE_SIZE, "BUG: no page");
+    let mut runs = Vec::new();
+    let mut end = 0;
+    while let Some(start) = first_difference(base, page, end) {
+        let mut next = start + 1;
+        let mut last = next;
+        while next < PAGE_SIZE && next - last < SHARED_MIN {
+            if base[next] != page[next] {
+                last = next + 1;
+            }
+            next += 1;
+        }
+        put_number(&mut runs, start - end);
+        put_number(&mut runs, last - start);
+        runs.extend_from_slice(&page[start..last]);
+        end = last;
+    }
+    runs
+}
+
+/// Makes of a base the page that differs from it in this way, or `None` if these are no runs within
+/// a page; what is in it then is neither.
+#[must_use]
+pub fn apply_difference(page: &mut [u8], mut runs: &[u8]) -> Option<()> {
+    let mut end = 0_usize;
+    while !runs.is_empty() {
+        let start = end + take_number(&mut runs)?;
+        let size = take_number(&mut runs)?;
+        let (run, rest) = runs.split_at_checked(size)?;
+        end = start + size;
+        page.get_mut(start..end)?.copy_from_slice(run);
+        runs = rest;
+    }
+    Some(())
+}
+
+/// Where they first differ from here on.
+fn first_difference(base: &[u8], page: &[u8], from: usize) -> Option<usize> {
+    /// Bytes that are compared at once.
+    const WORD: usize = 16;
+    let mut at = from;
+    while at + WORD <= PAGE_SIZE && base[at..at + WORD] == page[at..at + WORD] {
+        at += WORD;
+    }
+    (at..PAGE_SIZE).find(|at| base[*at] != page[*at])
+}
+
+fn put_number(runs: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        runs.push((number & 0x7F) as u8 | 0x80);
+        number >>= 7;
+    }
+    runs.push(number as u8);
+}
+
+/// A number below 2^14: there is none above the size of a page.
+fn take_number(runs: &mut &[u8]) -> Option<usize> {
+    let (first, rest) = runs.split_first()?;
+    *runs = rest;
+    if *first < 0x80 {
+        return Some(usize::from(*first));
+    }
+    let (second, rest) = runs.split_first()?;
+    *runs = rest;
+    (*second < 0x80).then(|| usize::from(first & 0x7F) | usize::from(*second) << 7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(changes: &[(usize, u8)]) -> Vec<u8> {
+        let mut page: Vec<u8> = (0..PAGE_SIZE).map(|at| (at % 7) as u8).collect();
+        changes.iter().for_each(|(at, byte)| page[*at] = *byte);
+        page
+    }
+
+    fn comes_back(base: &[u8], page: &[u8]) -> usize {
+        let runs = difference(base, page);
+        let mut made = base.to_vec();
+        assert_eq!(apply_difference(&mut made, &runs), Some(()));
+        assert!(made == page);
+        runs.len()
+    }
+
+    #[test]
+    fn a_page_comes_back_from_its_difference() {
+        let base = page(&[]);
+        let last = PAGE_SIZE - 1;
+        assert_eq!(comes_back(&base, &base), 0);
+        assert_eq!(comes_back(&base, &page(&[(0, 99)])), 3);
+        assert_eq!(comes_back(&base, &page(&[(last, 99)])), 4);
+        assert_eq!(comes_back(&base, &page(&[(100, 99), (101, 98), (300, 97)])), 4 + 4);
+        let all: Vec<u8> = base.iter().map(|byte| byte ^ 0xFF).collect();
+        assert_eq!(comes_back(&base, &all), PAGE_SIZE + 3);
+        let zeros = vec![0; PAGE_SIZE];
+        comes_back(&zeros, &base);
+        comes_back(&base, &zeros);
+        assert_eq!(comes_back(&zeros, &zeros), 0);
+    }
+
+    /// Goal: every page comes back, whatever lies beside what. Method: pages by chance, of few
+    /// changes to many.
+    #[test]
+    fn pages_by_chance_come_back() {
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize
+        };
+        for round in 0..500 {
+            let base = page(&[]);
+            let mut other = base.clone();
+            for _ in 0..next() % (1 + round) {
+                other[next() % PAGE_SIZE] = (next() % 256) as u8;
+            }
+            comes_back(&base, &other);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_close_share_a_run() {
+        let base = page(&[]);
+        assert_eq!(comes_back(&base, &page(&[(9, 99), (13, 99)])), 2 + 5);
+        assert_eq!(comes_back(&base, &page(&[(9, 99), (14, 99)])), 3 + 3);
+    }
+
+    #[test]
+    fn what_is_no_difference_is_refused() {
+        let mut base = page(&[]);
+        let huge = [0xFF, 0x7F];
+        let cases: [&[u8]; 7] = [
+            &[1],
+            &[0x80],
+            &[0, 2, 7],
+            &[0x80, 0x80, 1],
+            &huge,
+            &[0xFF, 0x1F, 2, 1, 1],
+            &[0, 0x80],
+        ];
+        for runs in cases {
+            assert_eq!(apply_difference(&mut base, runs), None, "{runs:?}");
+        }
+        assert_eq!(apply_difference(&mut base, &[0xFF, 0x1F, 1, 1]), Some(()), "its last byte");
+    }
+}
