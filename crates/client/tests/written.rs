@@ -1,0 +1,124 @@
+//! How much mutations write.
+
+use tidelog_client::Call;
+use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
+use tidelog_types::Value;
+
+const BLOCK: usize = 4096;
+
+fn items() -> Doctype {
+    let mutation = |name: &str, params: &[(&str, ParamKind)], sql: &str| MutationDefinition {
+        name: name.to_owned(),
+        params: params
+            .iter()
+            .map(|(name, kind)| Param { name: (*name).to_owned(), kind: *kind, optional: false })
+            .collect(),
+        sql: vec![sql.to_owned()],
+    };
+    let [id, title] = ["id", "title"].map(|name| (name, ParamKind::Text));
+    Doctype {
+        name: "items".to_owned(),
+        migrations: vec![
+            "create table item (id text primary key, title text not null, at integer not null)"
+                .to_owned(),
+        ],
+        mutations: vec![
+            mutation(
+                "fill",
+                &[("count", ParamKind::Integer)],
+                "with recursive n(n) as (select 1 union all select n + 1 from n where n < :count)
+                 insert into item (id, title, at)
+                 select printf('%08x-row', (n * 2654435761) % 4294967296), 'title of ' || n, n from n",
+            ),
+            mutation("add", &[id, title], "insert into item (id, title, at) values (:id, :title, :now)"),
+            mutation("rename", &[id, title], "update item set title = :title where id = :id"),
+            mutation("remove", &[id], "delete from item where id = :id"),
+        ],
+    }
+}
+
+fn row(number: u64) -> Value {
+    text(&format!("{:08x}-row", (number * 2_654_435_761) % (1 << 32)))
+}
+
+/// Bytes of the log files that are not zeros at the end of their block.
+fn used(device: &Device) -> usize {
+    let files = ["log-a", "log-b"].map(|name| device.disk.bytes_of(name).unwrap_or_default());
+    let blocks = files.iter().flat_map(|bytes| bytes.chunks(BLOCK).skip(2));
+    let used = |block: &[u8]| block.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    blocks.map(used).sum()
+}
+
+fn filled(server: Option<&mut Server>) -> Device {
+    let mut device = Device::new(1);
+    device.log_size_max = 1 << 30;
+    device.server_is_up = server.is_some();
+    device.lose_page_server();
+    device.lend();
+    let call = device.start_open(TAB, server.is_some().then_some(SERVER), &items());
+    device.opened(call);
+    let fill = device.mutate("fill", &[("count", integer(10_000))]);
+    if let Some(server) = server {
+        talk(server, &mut [&mut device]);
+    }
+    assert!(device.fate(fill).starts_with("durable"), "{}", device.fate(fill));
+    device
+}
+
+/// What a thousand mutations of one kind come to, each issued once the one before has its verdict.
+struct Cost {
+    /// Bytes of log each, without the zeros up to the end of a block.
+    bytes: usize,
+    appends: usize,
+}
+
+/// What they cost that add a row, change one and remove one, in a document of 10,000 rows.
+fn costs(mut server: Option<Server>) -> [Cost; 3] {
+    const COUNT: u64 = 1000;
+    let mut device = filled(server.as_mut());
+    let mut cost = |mutate: &dyn Fn(&mut Device, u64) -> Call| {
+        device.pass(1_000);
+        let (before, appends) = (used(&device), device.appends());
+        for n in 0..COUNT {
+            let call = mutate(&mut device, n);
+            if let Some(server) = &mut server {
+                talk(server, &mut [&mut device]);
+            }
+            assert!(device.fate(call).contains("confirmed"), "{}", device.fate(call));
+        }
+        let bytes = (used(&device) - before) / COUNT as usize;
+        Cost { bytes, appends: device.appends() - appends }
+    };
+    let added = |device: &mut Device, n: u64| {
+        device.mutate("add", &[("id", row(20_000 + n)), ("title", text("a new one"))])
+    };
+    let renamed = |device: &mut Device, n: u64| {
+        device.mutate("rename", &[("id", row(1 + n * 7)), ("title", text("renamed"))])
+    };
+    let removed = |device: &mut Device, n: u64| device.mutate("remove", &[("id", row(1 + n * 7))]);
+    [cost(&added), cost(&renamed), cost(&removed)]
+}
+
+fn mean(costs: &[Cost]) -> usize {
+    costs.iter().map(|cost| cost.bytes).sum::<usize>() / costs.len()
+}
+
+/// Goal: what a mutation writes is about as much as it changes.
+#[test]
+fn a_mutation_of_a_row_writes_some_hundred_bytes_with_one_append() {
+    let costs = costs(None);
+    costs.iter().for_each(|cost| assert_eq!(cost.appends, 1000));
+    println!("{} bytes for a local mutation", mean(&costs));
+    assert!(mean(&costs) <= 800, "{} bytes", mean(&costs));
+}
+
+/// Goal: the same where a server decides: its entry goes to the disk with the next mutation.
+#[test]
+fn a_synced_mutation_writes_little_more_and_takes_as_many_appends() {
+    let costs = costs(Some(Server::default()));
+    costs.iter().for_each(|cost| assert!(cost.appends <= 1001, "{} appends", cost.appends));
+    println!("{} bytes for a synced mutation", mean(&costs));
+    assert!(mean(&costs) <= 1200, "{} bytes", mean(&costs));
+}
