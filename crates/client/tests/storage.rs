@@ -4,7 +4,7 @@ use tidelog_client::{
     Call, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, Status, Storage,
     ToCore,
 };
-use tidelog_disk::{CrashDevice, Disk};
+use tidelog_disk::{BLOCK_SIZE, CrashDevice, Disk};
 use tidelog_pages::{RequestId, StoreReply, StoreRequest};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
@@ -391,7 +391,8 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     let before = log.iter().rposition(|byte| *byte != 0).expect("it is written to");
     add(&mut device, "bread");
     add(&mut device, "eggs");
-    let at = before + 5_000;
+    // In the block of the second one, behind the head of a frame.
+    let at = before.next_multiple_of(BLOCK_SIZE) + 200;
     let rotten = device.disk.bytes_of("log-a").expect("a file")[at] ^ 1;
     device.disk.file("log-a").write_at(at as u64, &[rotten]).expect("room");
     device.kill_core();

@@ -30,9 +30,14 @@ fn items() -> Doctype {
                 &[("count", ParamKind::Integer)],
                 "with recursive n(n) as (select 1 union all select n + 1 from n where n < :count)
                  insert into item (id, title, at)
-                 select printf('%08x-row', (n * 2654435761) % 4294967296), 'title of ' || n, n from n",
+                 select printf('%08x-row', (n * 2654435761) % 4294967296), 'title of ' || n, n
+                 from n",
             ),
-            mutation("add", &[id, title], "insert into item (id, title, at) values (:id, :title, :now)"),
+            mutation(
+                "add",
+                &[id, title],
+                "insert into item (id, title, at) values (:id, :title, :now)",
+            ),
             mutation("rename", &[id, title], "update item set title = :title where id = :id"),
             mutation("remove", &[id], "delete from item where id = :id"),
         ],

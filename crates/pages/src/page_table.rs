@@ -22,7 +22,8 @@ pub(crate) fn entries_of(size: usize) -> usize {
 /// page file, and those that lie in the log since.
 ///
 /// Versions in the log stay until the next change-over, so a page can be had as of any LSN since
-/// the checkpoint, one that is a difference from the version before it among them. A slot stays its page's until then, whatever becomes of the page.
+/// the checkpoint, also one that is a difference from the version before it. A slot stays its
+/// page's until then, whatever becomes of the page.
 #[derive(Debug, Default)]
 pub(crate) struct PageTable {
     /// Ascending. A large document has hundreds of thousands of them, so they lie close together.

@@ -72,8 +72,9 @@ pub(crate) struct Store<D> {
     /// Numbers of the documents of which something was appended and is not written.
     unwritten: BTreeSet<DocumentNumber>,
     readers: Readers,
-    /// What lies before it in the active log is no base of a difference: the point of the change-over
-    /// that goes on, or of one that was given up. What comes behind that is copied as it is.
+    /// What lies before it in the active log is no base of a difference: the point of the
+    /// change-over that goes on, or of one that was given up. What comes behind that is copied as
+    /// it is.
     bases_from: u64,
     /// Whether a flush was asked for since the store was opened: what was found may still be in
     /// the caches of the system, where a killed process left it.

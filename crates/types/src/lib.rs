@@ -1,15 +1,15 @@
 //! The words of the domain as types, and every limit with its unit.
 //!
-//! Hardly anything here does anything: these are the values that the rooms hand to one another. A number
-//! that crosses a function boundary has a type of its own, so that an [`Lsn`] is never taken for a
-//! [`Pgid`].
+//! Hardly anything here does anything: these are the values that the rooms hand to one another. A
+//! number that crosses a function boundary has a type of its own, so that an [`Lsn`] is never taken
+//! for a [`Pgid`].
 //!
 //! # Where to start reading
 //!
 //! - [`Lsn`], [`LsnRange`] and [`Position`]: places in a journal, and how two sides compare them.
 //! - [`Lineage`]: who wrote a journal, by which two sides find where their histories part.
-//! - [`Page`] and [`PageSet`]: what SQLite reads, and what one commit changed; [`difference`]: what
-//!   one page lacks to be another.
+//! - [`Page`] and [`PageSet`]: what SQLite reads, and what one commit changed; [`difference()`]:
+//!   what one page lacks to be another.
 //! - [`limits`]: every bound, with its unit; [`Budget`]: what one slice of work may cost.
 //! - [`probe`]: rare branches, which the simulator has to reach.
 //!
