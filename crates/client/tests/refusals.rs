@@ -1,6 +1,6 @@
 //! What a server refuses, has lost, or cannot decide.
 
-use tidelog_client::{Connection, FromCore};
+use tidelog_client::{Connection, FromCore, ToCore};
 use tidelog_sync::{ByeReason, FromServer, ToRoom, ToServer, UndecidedReason};
 use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
@@ -20,6 +20,26 @@ fn sync_fails_where_trying_again_cannot_help() {
     assert_eq!(device.code(later), ErrorCode::Protocol);
     add(&mut device, "still works");
     assert_eq!(count(&mut device), [[integer(1)]]);
+}
+
+/// Goal: who waits for a server is told what that says now. Method: it has lost the document, and
+/// has one again as the app goes back to it; its answer is on its way as a tab waits.
+#[test]
+fn a_sync_is_not_answered_by_what_the_server_said_before_it_is_asked_anew() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    server.lose_document();
+    back_online(&mut server, &mut device);
+    let early = device.sync();
+    assert_eq!(device.code(early), ErrorCode::DocumentMissing);
+    server.create(&todos());
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 2 }]);
+    let late = device.sync();
+    assert_eq!(device.fate(late), "");
+    talk(&mut server, &mut [&mut device]);
+    assert!(matches!(device.answer(late), FromCore::Done { .. }));
+    assert_eq!(device.status().error, None);
 }
 
 #[test]

@@ -26,7 +26,11 @@ impl Document {
         let replica = &synced.replica;
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let is_outdated = replica.is_outdated();
-        let is_certain = |it: &&CallFailure| it.is_final() && !self.following.is_doubted(it);
+        // What the server refused the document for, it is asked anew for.
+        let is_asked_anew = self.following.refused
+            && self.following.channel.as_ref().is_some_and(|channel| !channel.is_open);
+        let is_certain =
+            |it: &&CallFailure| it.is_final() && !is_asked_anew && !self.following.is_doubted(it);
         let failure = self.why_wrong().filter(is_certain).cloned();
         let is_lost = ctx.store.is_lost();
         // Nobody connects to the server of a document that no tab has opened with one, or will.
