@@ -22,7 +22,7 @@ usage: tidelog-crash                         all scripts
        tidelog-crash --planted [NAME..]      every planted fault must be found, or these";
 
 /// Scripts of a whole run.
-const SEEDS: Range<u64> = 0..15;
+const SEEDS: Range<u64> = 0..30;
 const TURNS: usize = 5;
 /// A few images of each cut are enough to notice a planted fault.
 const HUNT: Hunt<'_> =

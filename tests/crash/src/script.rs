@@ -116,7 +116,7 @@ impl Script {
         }
         StoreOptions {
             log_size_max,
-            pool_pages_max: 24,
+            pool_pages_max: 16,
             log_buffer_size_max,
             limits,
             ..StoreOptions::default()
