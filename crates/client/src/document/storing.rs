@@ -372,11 +372,12 @@ impl Document {
         error: &AppendError,
         ctx: &mut Context<'_>,
     ) {
+        let had_gathered = !self.ledger.draft().storage.is_empty();
         let Some(lost) = self.ledger.on_failed(ticket) else { return };
         reached(Probe::AppendFailedAndReloaded);
         let failure = CallFailure::of_append(error, ctx.store.is_repeat(ticket));
         let is_entry = |then: &Then| matches!(then, Then::Storage(..));
-        let had_entries = self.is_followed() && lost.iter().any(is_entry);
+        let had_entries = self.is_followed() && (had_gathered || lost.iter().any(is_entry));
         self.unstored.forget_gathered();
         self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         if ctx.store.is_lost() {
