@@ -1,8 +1,9 @@
 //! What of the server's waits for something else to go to the disk with, and what does not.
 
 use tidelog_client::{Request, ToCore};
-use tidelog_testing::client::server::{Server, back_online, online, online_with, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
+use tidelog_types::ErrorCode;
 use tidelog_types::limits::Limits;
 
 /// A device that has written all that it has to, for now.
@@ -96,4 +97,33 @@ fn nothing_is_put_off_that_keeps_too_many_pages_in_memory() {
     talk(&mut server, &mut [&mut other, &mut device]);
     assert_eq!(device.appends(), 1);
     assert_eq!(count(&mut device), [[integer(1)]]);
+}
+
+/// Goal: a disk is said to be full until it has what it had no room for. Method: an entry of the
+/// server is put off behind a mutation that finds no room; then there is room for a mutation, and
+/// the server that would send the entry again is away.
+#[test]
+fn what_is_put_off_behind_a_failed_append_is_what_the_disk_lacks() {
+    let mut server = Server::default();
+    let mut other = online(2, &mut server);
+    let mut device = at_rest(1, Limits::DEFAULT, &mut server);
+    device.disk.hold_flushes(true);
+    device.fill_disk();
+    let mine = add(&mut device, "mine");
+    add(&mut other, "milk");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    assert_eq!(device.fate(mine), "", "it is on its way");
+    device.disk.hold_flushes(false);
+    device.flushed();
+    assert_eq!(device.code(mine), ErrorCode::StorageFull);
+    offline(&mut device);
+    device.disk.set_full(false);
+    let tea = add(&mut device, "tea");
+    assert_eq!(device.fate(tea), "durable 1");
+    let error = |device: &Device| device.status().error.as_ref().map(|it| it.code);
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    back_online(&mut server, &mut device);
+    device.pass(1_000);
+    assert_eq!(error(&device), None);
+    assert_eq!(count(&mut device), [[integer(2)]]);
 }

@@ -31,11 +31,7 @@ impl<D: Disk> Store<D> {
         let mut bytes = vec![0; places.len() * PAGE_SIZE];
         let mut pages = bytes.chunks_exact_mut(PAGE_SIZE);
         for run in places.chunk_by(|one, next| next.at.follows(&one.at)) {
-            let stored = match self.read_run(run.iter()) {
-                // Of what the device cannot read, some may be in memory.
-                Err(StoreError::Damaged { .. }) => None,
-                stored => stored?,
-            };
+            let stored = self.read_run(run.iter())?;
             for (nth, place) in run.iter().enumerate() {
                 let page = pages.next().expect("BUG: one for each place");
                 match (self.pool.peek(place.key), &stored) {
