@@ -258,7 +258,9 @@ impl CoreDoor {
                 self.deletions.has_failed(*ticket);
                 if let Some((document, _)) = self.asked.remove(ticket) {
                     let lost = self.owed.extract_if(*ticket.., |_, owed| owed.document == document);
-                    let loses_entries = lost.fold(false, |any, (_, owed)| any | owed.has_entries);
+                    let has_unwritten = self.lines.has_unwritten(&document);
+                    let loses_entries =
+                        lost.fold(has_unwritten, |any, (_, owed)| any | owed.has_entries);
                     let loses_entries = loses_entries && !self.lines.is_local(&document.document);
                     self.refusals.is_refused(&document, self.newest, loses_entries);
                     self.rejections.is_refused(&document.to_string(), now_ms);
@@ -377,6 +379,9 @@ impl CoreDoor {
                         let position = last.map(|entry| entry.position);
                         let document = append.document.clone();
                         let has_entries = !append.storage.is_empty();
+                        if has_entries {
+                            self.lines.is_written(&document);
+                        }
                         self.owed.insert(*ticket, Owed { document, position, has_entries });
                         self.to_hand_over.remove(ticket);
                         if self.newest.is_none_or(|newest| newest < *ticket) {

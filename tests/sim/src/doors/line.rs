@@ -12,7 +12,7 @@ use tidelog_document::Mutation;
 use tidelog_sync::{
     Channel, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, decode_message,
 };
-use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Position};
 
 use super::name_of;
@@ -53,6 +53,8 @@ pub(crate) struct LineDoor {
     probed: BTreeMap<String, u64>,
     /// Where the storage journal of each document stands on the disk.
     durable: BTreeMap<String, Position>,
+    /// Documents of which entries have come from their server since the last append with some.
+    unwritten: BTreeSet<String>,
     /// How much was said.
     said_count: u64,
     /// A server has just said how far it is with what is handed over, and tabs do not know.
@@ -112,6 +114,7 @@ impl LineDoor {
             told: BTreeMap::new(),
             probed: BTreeMap::new(),
             durable: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
             said_count: 0,
             untold: None,
             runs,
@@ -137,8 +140,7 @@ impl LineDoor {
                 self.waiting.retain(|(holder, _), _| holder != tab);
             }
             Input::SocketClosed { socket } => self.ends(*socket),
-            // What is longer has pages.
-            Input::FromServer { socket, bytes } if bytes.len() < PAGE_SIZE => {
+            Input::FromServer { socket, bytes } => {
                 if let Ok(FromServer::About { channel, body }) = decode_message(bytes)
                     && let Some(followed) = self.channels.get_mut(&(*socket, channel))
                 {
@@ -266,6 +268,16 @@ impl LineDoor {
 
     /// The page server has said where the storage journal of a document stands, or that more of the
     /// document is durable.
+    /// An append carries what has come of it from its server, or some of that.
+    pub(super) fn is_written(&mut self, document: &DocumentKey) {
+        self.unwritten.remove(&document.to_string());
+    }
+
+    /// Whether entries of it have come that no append carries: they may be put off.
+    pub(super) fn has_unwritten(&self, document: &DocumentKey) -> bool {
+        self.unwritten.contains(&document.to_string())
+    }
+
     pub(super) fn stands_at(&mut self, document: &DocumentKey, position: Option<Position>) {
         let is_at = position.map(|position| (document.to_string(), position));
         self.durable.extend(is_at);
@@ -282,6 +294,9 @@ impl LineDoor {
                     let probed = self.probed.entry(followed.document.clone()).or_default();
                     *probed = at.max(*probed);
                 }
+            }
+            FromRoom::Entry(part) if part.is_last => {
+                self.unwritten.insert(followed.document.clone());
             }
             _ => {}
         }
