@@ -245,11 +245,12 @@ impl World {
         let messages = self.tab(device, tab).stop_watching();
         self.send_to_core(device, tab, messages);
         self.pass(DECIDED_MS)?;
-        if !self.devices[device].tabs.contains_key(&tab) {
+        // It may have been closed meanwhile, or asked to close the document.
+        if !self.holders(device, Doc(0)).contains(&tab) {
             return Ok(());
         }
         self.turned_away = Some((device, tab));
-        if self.rng.once_in(2) && self.holders(device, Doc(0)).contains(&tab) {
+        if self.rng.once_in(2) {
             // What waits for a server is told as well that there is no core to ask it.
             let now_ms = self.now_ms;
             let sync = self.tab(device, tab).sync(Doc(0), BTreeSet::new(), now_ms);
