@@ -556,9 +556,14 @@ impl World {
     /// Everybody is told that all is in step, and by all devices the same, once each device has its
     /// store: a page server may just have broken, or say nothing.
     fn judge_statuses(&mut self) -> Result<(), String> {
-        let until_ms = self.now_ms + LENT_MS;
+        // A server that is asked anew wants a token.
+        let devices = 0..self.devices.len();
+        let of_all = |device| self.docs.of(device).into_iter().map(move |doc| (device, doc));
+        let token_ms = devices.flat_map(of_all).map(|(device, doc)| self.token_ms(device, doc));
+        let token_ms = token_ms.max().unwrap_or(0);
+        let until_ms = self.now_ms + LENT_MS + token_ms;
         let is_at_rest = |it: &Device, now_ms| {
-            let refused_lately = it.refused_ms + WRITTEN_AGAIN_MS > now_ms;
+            let refused_lately = it.refused_ms + WRITTEN_AGAIN_MS + token_ms > now_ms;
             it.is_lent() && !it.tabs.values().any(|tab| tab.waits_for_store(refused_lately))
         };
         let mut was_at_rest = false;
