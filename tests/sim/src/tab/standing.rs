@@ -123,6 +123,13 @@ impl Tab {
         })
     }
 
+    /// Whether a document was shown with entries of its server that its store lacked, when its core
+    /// said last how it stands: they may be put off.
+    pub(crate) fn is_ahead_of_store(&self) -> bool {
+        let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
+        statuses.any(|(_, it)| it.storage_lsns[0] < it.storage_lsns[1])
+    }
+
     /// When all is in step, and nobody does anything, the status of a document says so. Gives what
     /// it says of the storage journal.
     ///
