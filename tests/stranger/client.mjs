@@ -4,7 +4,7 @@
 // Not here: views of what has no verdict yet. The copy is what the server has said.
 
 import { randomBytes } from 'node:crypto';
-import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import WebSocket from 'ws';
 import * as wire from './messages.mjs';
 
@@ -25,6 +25,8 @@ export class Copy {
   chainsChecked = 0;
   /** The most parts in which one entry came. */
   partsMax = 0;
+  /** How many pages came in each coding. */
+  codings = { Whole: 0, Zeros: 0, Previous: 0 };
 
   constructor(file) {
     this.#file = file;
@@ -38,11 +40,17 @@ export class Copy {
   }
 
   /** Takes a part of an entry. Says whether the entry was applied; throws if it does not fit. */
-  take(part) {
-    const { start, end, position, dbPages, pages: sent, hash } = part;
+  take(message) {
+    const { start, end, position, dbPages, hash } = message;
     const before = this.#parts.at(-1)?.hash ?? NO_HASH;
     const isRepeat = this.#parts.length > 0 ? hash.equals(before) : this.#last?.equals(hash);
     if (isRepeat) return false;
+    const sent = message.pages.map((page) => ({
+      pgid: page.pgid,
+      bytes: wire.decodePage(page, () => this.#read(page.pgid)),
+    }));
+    for (const { type } of message.pages) this.codings[type] += 1;
+    const part = { ...message, pages: sent };
     if (!wire.partHash(before, sent, dbPages).equals(hash)) throw new Error('a garbled part');
     this.#parts.push(part);
     if (!part.isLast) return false;
@@ -68,6 +76,15 @@ export class Copy {
     this.position = position;
     this.#isAnew = false;
     return true;
+  }
+
+  #read(pgid) {
+    const file = openSync(this.#file, 'r');
+    const bytes = Buffer.alloc(wire.PAGE_SIZE);
+    const size = readSync(file, bytes, 0, bytes.length, (pgid - 1) * wire.PAGE_SIZE);
+    closeSync(file);
+    if (size !== bytes.length) throw new Error(`page ${pgid} is not there`);
+    return bytes;
   }
 
   #write(pages, dbPages, isWhole) {

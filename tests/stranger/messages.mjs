@@ -122,9 +122,34 @@ const entryPart = (r) => ({
 
 function page(r) {
   const pgid = r.u32();
-  const { bytes } = r.choice([['Whole', () => ({ bytes: r.blob() })]]);
-  if (bytes.length !== PAGE_SIZE) throw new Error(`a page of ${bytes.length} bytes`);
-  return { pgid, bytes };
+  const coded = r.choice([
+    ['Whole', () => ({ bytes: r.blob() })],
+    ['Zeros', () => ({ difference: r.blob() })],
+    ['Previous', () => ({ difference: r.blob() })],
+  ]);
+  if (coded.bytes && coded.bytes.length !== PAGE_SIZE) throw new Error('a page of another size');
+  return { pgid, ...coded };
+}
+
+/** A page's bytes, by those of the version before it. */
+export function decodePage({ type, bytes, difference }, previous) {
+  if (type === 'Whole') return bytes;
+  const page = Buffer.alloc(PAGE_SIZE);
+  if (type === 'Previous') previous().copy(page);
+  let [at, end] = [0, 0];
+  const number = () => {
+    const low = difference[at++];
+    return low < 128 ? low : (low & 127) + difference[at++] * 128;
+  };
+  while (at < difference.length) {
+    const start = end + number();
+    const size = number();
+    end = start + size;
+    if (!(end <= PAGE_SIZE && at + size <= difference.length)) throw new Error('no difference');
+    difference.copy(page, start, at, at + size);
+    at += size;
+  }
+  return page;
 }
 
 const undecidedReason = (r) =>

@@ -101,6 +101,8 @@ test('it makes a document, and another one follows it', async (t) => {
   assert.deepEqual(rows(client, `select count from part where name = 'nut'`), [{ count: 0 }]);
   await isTheServers(client, document);
   assert.ok(client.copy.chainsChecked >= 4, 'each entry of one LSN follows on its chain');
+  assert.ok(client.copy.codings.Previous >= 4, 'it has what the changes of a page go by');
+  assert.equal(other.copy.codings.Previous > 0, true, 'once it has caught up');
 });
 
 test('a document of many pages travels in parts, and stays the same file', async (t) => {

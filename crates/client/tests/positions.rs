@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{Call, Connection, FromCore, ToCore};
-use tidelog_document::{Authority, hash_of, public_entry, public_life};
+use tidelog_document::{Authority, Committed, public_entry, public_life};
 use tidelog_pages::{StorageEntry, StoreReply};
 use tidelog_sqlite::View;
 use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_testing::client::core::Core;
-use tidelog_testing::client::server::{Server, back_online, connect, offline, online, talk};
+use tidelog_testing::client::server::{Server, alone, back_online, connect, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::{
@@ -362,11 +362,10 @@ impl Played {
         self.tell(FromRoom::Opened { storage, from, wanted, lives: Lineage::default() });
     }
 
-    fn entry(&mut self, entry: StorageEntry, origin: Option<EntryId>) {
+    fn entry(&mut self, committed: Committed, origin: Option<EntryId>) {
+        let Committed { entry, hash, coded: pages } = committed;
         let StorageEntry { range, position, set, .. } = entry;
-        let (db_pages, hash) = (set.db_pages, hash_of(&set));
-        let pages = set.pages.into_iter().map(Into::into).collect();
-        let is_last = true;
+        let (db_pages, is_last) = (set.db_pages, true);
         let part = EntryPart { range, position, db_pages, origin, pages, hash, is_last };
         self.tell(FromRoom::Entry(part));
     }
@@ -411,14 +410,14 @@ fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
             EntryId { journal: timeline, life: *life, lsn: Lsn::new(*lsn).expect("an LSN") };
         let applied = it.authority.reject(origin, None, "not today").unwrap();
         it.core.sent.clone_from(&open);
-        it.entry(applied.entry, Some(public_entry(origin)));
+        it.entry(applied.committed, Some(public_entry(origin)));
         it.core.sent.clear();
     }
     let before = it.core.add(Call(9), "in flight");
     let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST.plus(3) };
     let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
     it.core.sent.clone_from(&open);
-    it.entry(theirs.entry, Some(public_entry(origin)));
+    it.entry(theirs.committed, Some(public_entry(origin)));
     let after = it.core.last_ticket();
     assert!(after > before, "it goes on in another timeline");
     it.opened(it.authority.position().next);
@@ -443,7 +442,7 @@ fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
     }
     let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST };
     let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
-    it.entry(theirs.entry, Some(public_entry(origin)));
+    it.entry(theirs.committed, Some(public_entry(origin)));
     for word in [1, 2] {
         it.core.say(ToCore::SetConnected { handle: HANDLE, word });
     }
@@ -476,8 +475,8 @@ fn whoever_catches_up_does_not_ask_for_that_anew() {
     let (life, lsn) = (Life([8; 16]), Lsn::FIRST);
     let other = EntryId { journal: JournalId([8; 16]), life, lsn };
     let of_other = it.authority.reject(other, None, "of somebody else").unwrap();
-    let from = of_other.entry.range.end();
-    it.entry(of_other.entry, Some(public_entry(other)));
+    let from = of_other.committed.entry.range.end();
+    it.entry(of_other.committed, Some(public_entry(other)));
     for word in [1, 2] {
         it.core.say(ToCore::SetConnected { handle: HANDLE, word });
     }
@@ -491,7 +490,7 @@ fn whoever_catches_up_does_not_ask_for_that_anew() {
     let before = it.timelines();
     it.core.pass(50);
     assert_eq!(it.timelines(), before, "the rest is on its way");
-    it.entry(theirs.entry, Some(public_entry(origin)));
+    it.entry(theirs.committed, Some(public_entry(origin)));
     it.core.pass(50);
     it.core.reply(StoreReply::Durable { ticket: it.core.last_ticket() });
     assert_ne!(it.timelines().last(), Some(&timeline), "it goes on in a timeline of its own");
@@ -513,7 +512,7 @@ fn what_comes_behind_what_another_copy_brought_back_is_sent() {
     let origin = EntryId { journal: timeline, life, lsn: Lsn::FIRST };
     let decided = it.authority.reject(origin, None, "not today").unwrap();
     it.core.sent = sent;
-    it.entry(decided.entry, Some(public_entry(origin)));
+    it.entry(decided.committed, Some(public_entry(origin)));
     let ticket = it.core.add(Call(3), "behind it");
     it.core.reply(StoreReply::Durable { ticket });
     for word in [1, 2] {
@@ -526,13 +525,13 @@ fn what_comes_behind_what_another_copy_brought_back_is_sent() {
     it.authority = Authority::new(view, start, Lineage::default(), Life([78; 16]));
     let created = it.authority.migrate(&todos()).unwrap().expect("it was empty");
     it.opened(Lsn::FIRST);
-    let mut entry = it.authority.reject(origin, None, "not today").unwrap().entry;
-    let mut pages: BTreeMap<Pgid, Page> = created.set.pages.into_iter().collect();
+    let mut entry = it.authority.reject(origin, None, "not today").unwrap().committed.entry;
+    let mut pages: BTreeMap<Pgid, Page> = created.entry.set.pages.into_iter().collect();
     pages.extend(entry.set.pages);
     entry.set.pages = pages.into_iter().collect();
     entry.range = LsnRange::new(Lsn::FIRST, entry.range.end());
     let before = it.timelines().len();
-    it.entry(entry, None);
+    it.entry(alone(entry), None);
     it.core.pass(50);
     assert_eq!(it.timelines()[before..], [timeline], "it asks what the server wants by now");
 

@@ -6,7 +6,9 @@ use tidelog_client::{
 };
 use tidelog_document::{chain_of, hash_of};
 use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineFrame, TimelineState};
-use tidelog_sync::{ByeReason, Channel, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_sync::{
+    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer,
+};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::Server;
 use tidelog_testing::client::*;
@@ -44,12 +46,13 @@ fn close(channel: u32) -> ToServer {
 /// Entry 1 of this journal: one page that is no database.
 fn rubbish(journal: JournalId) -> EntryPart {
     let range = LsnRange::one(Lsn::FIRST);
-    let pages = vec![(Pgid(1), Page::zeroed().with(0, b"this is no database"))];
+    let pages = [(Pgid(1), Page::zeroed().with(0, b"this is no database"))];
     let set = PageSet { db_pages: 1, pages: pages.iter().cloned().collect() };
     let start = Position::start_of(journal);
     let position =
         Position { next: range.end(), chain: chain_of(start.chain, range, &set), ..start };
-    let (hash, pages) = (hash_of(&set), pages.into_iter().map(Into::into).collect());
+    let coded = pages.iter().map(|(pgid, page)| CodedPage::new(*pgid, page, None));
+    let (hash, pages) = (hash_of(&set), coded.collect());
     EntryPart { range, position, db_pages: 1, origin: None, pages, hash, is_last: true }
 }
 

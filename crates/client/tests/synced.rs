@@ -446,8 +446,9 @@ fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
     let say = |body| FromServer::About { channel: *channel, body };
     let absent =
         (1..=part.db_pages).map(Pgid).find(|it| part.pages.iter().all(|page| page.pgid != *it));
-    let old = CodedPage { pgid: absent.expect("not all pages change"), ..part.pages[0].clone() };
-    let (pgid, page) = old.clone().decoded();
+    let (pgid, page) =
+        (absent.expect("not all pages change"), tidelog_types::Page::zeroed().with(0, b"old"));
+    let old = CodedPage::new(pgid, &page, None);
     let hash = hash_part(EntryHash::default(), [(pgid, &page)], part.db_pages);
     let begun = EntryPart { pages: vec![old], hash, is_last: false, ..part.clone() };
     device.hear_server(&say(FromRoom::Entry(begun)));

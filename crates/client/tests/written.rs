@@ -1,7 +1,8 @@
-//! How much mutations write.
+//! How much mutations write, and how much of them travels.
 
 use tidelog_client::Call;
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_sync::{ToRoom, ToServer, encode_message};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::Value;
@@ -96,14 +97,19 @@ fn costs(mut server: Option<Server>) -> [Cost; 3] {
         let bytes = (used(&device) - before) / COUNT as usize;
         Cost { bytes, appends: device.appends() - appends }
     };
-    let added = |device: &mut Device, n: u64| {
-        device.mutate("add", &[("id", row(20_000 + n)), ("title", text("a new one"))])
-    };
-    let renamed = |device: &mut Device, n: u64| {
-        device.mutate("rename", &[("id", row(1 + n * 7)), ("title", text("renamed"))])
-    };
-    let removed = |device: &mut Device, n: u64| device.mutate("remove", &[("id", row(1 + n * 7))]);
     [cost(&added), cost(&renamed), cost(&removed)]
+}
+
+fn added(device: &mut Device, n: u64) -> Call {
+    device.mutate("add", &[("id", row(20_000 + n)), ("title", text("a new one"))])
+}
+
+fn renamed(device: &mut Device, n: u64) -> Call {
+    device.mutate("rename", &[("id", row(1 + n * 7)), ("title", text("renamed"))])
+}
+
+fn removed(device: &mut Device, n: u64) -> Call {
+    device.mutate("remove", &[("id", row(1 + n * 7))])
 }
 
 fn mean(costs: &[Cost]) -> usize {
@@ -126,4 +132,40 @@ fn a_synced_mutation_writes_little_more_and_takes_as_many_appends() {
     costs.iter().for_each(|cost| assert!(cost.appends <= 1001, "{} appends", cost.appends));
     println!("{} bytes for a synced mutation", mean(&costs));
     assert!(mean(&costs) <= 1200, "{} bytes", mean(&costs));
+}
+
+/// Goal: what travels of a mutation is about as much as it changes, to those who follow too.
+/// Method: one device issues what the others cost, and one follows it.
+#[test]
+fn a_mutation_of_a_row_travels_in_some_hundred_bytes() {
+    const COUNT: u64 = 300;
+    let mut server = Server::default();
+    let mut device = filled(Some(&mut server));
+    let mut follower = Device::new(2);
+    follower.server_is_up = true;
+    follower.lose_page_server();
+    follower.lend();
+    follower.start_open(TAB, Some(SERVER), &items());
+    talk(&mut server, &mut [&mut device, &mut follower]);
+    let means = [added, renamed, removed].map(|mutate| {
+        let (mut up, mut down) = (0, 0);
+        for n in 0..COUNT {
+            mutate(&mut device, n);
+            let sent = device.take_sent();
+            let is_frames =
+                |it: &&ToServer| matches!(it, ToServer::About { body: ToRoom::Frames { .. }, .. });
+            up += sent.iter().filter(is_frames).map(|it| encode_message(it).len()).sum::<usize>();
+            let answers = sent.into_iter().flat_map(|it| server.hear(device.number, it));
+            answers.collect::<Vec<_>>().iter().for_each(|answer| device.hear_server(answer));
+            let news = server.news(follower.number);
+            down += news.iter().map(|it| encode_message(it).len()).sum::<usize>();
+            news.iter().for_each(|it| follower.hear_server(it));
+            talk(&mut server, &mut [&mut device, &mut follower]);
+        }
+        [up, down].map(|bytes| bytes / COUNT as usize)
+    });
+    println!("bytes up and down of adding, changing and removing a row: {means:?}");
+    let [up, down] = [0, 1].map(|which| means.iter().map(|it| it[which]).sum::<usize>() / 3);
+    assert!(up <= 260 && down <= 600, "{up} bytes up, {down} down");
+    assert!(follower.image() == server.image(), "the two sides differ");
 }

@@ -1,7 +1,7 @@
 //! An entry on its way in.
 
 use tidelog_sync::{CodedPage, EntryPart};
-use tidelog_types::{EntryHash, PageSet, Position};
+use tidelog_types::{EntryHash, Page, PageSet, Pgid, Position};
 
 use crate::chain::{hash_of, hash_part};
 use crate::{ReplicaError, ServerEntry};
@@ -21,12 +21,17 @@ impl ArrivingEntry {
     /// Takes the next part. Gives the entry when that was the last; the next part is of another.
     ///
     /// A page that comes twice counts as it came last, and where the journal stands after the
-    /// entry is what the last part says. A part that comes twice is known by its hash.
+    /// entry is what the last part says. A part that comes twice is known by its hash. `previous`
+    /// gives pages of before the entry.
     ///
     /// # Errors
     ///
-    /// [`ReplicaError::Garbled`]: what has come is not what was sent.
-    pub fn take(&mut self, part: EntryPart) -> Result<Option<ServerEntry>, ReplicaError> {
+    /// [`ReplicaError::Garbled`]: what has come is not what was sent, or goes with other pages.
+    pub fn take(
+        &mut self,
+        part: EntryPart,
+        previous: impl Fn(Pgid) -> Option<Page>,
+    ) -> Result<Option<ServerEntry>, ReplicaError> {
         let EntryPart { range, position, db_pages, origin, pages, hash, is_last } = part;
         let is_repeat = match self.parts_count {
             0 => self.last == Some((position, hash)),
@@ -35,7 +40,9 @@ impl ArrivingEntry {
         if is_repeat {
             return Ok(None);
         }
-        let pages: Vec<_> = pages.into_iter().map(CodedPage::decoded).collect();
+        let decoded = |page: CodedPage| Some((page.pgid, page.decoded(&previous)?));
+        let pages: Option<Vec<_>> = pages.into_iter().map(decoded).collect();
+        let pages = pages.ok_or(ReplicaError::Garbled { range })?;
         let pages_of_part = pages.iter().map(|(pgid, page)| (*pgid, page));
         if hash_part(self.hash, pages_of_part, db_pages) != hash {
             return Err(ReplicaError::Garbled { range });

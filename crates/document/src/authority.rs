@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::{Reader, Run, View, Writer};
+use tidelog_sync::CodedPage;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
-    CallId, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Value,
+    CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
+    Value,
 };
 
 use crate::program::{self, AppliedTimeline, done};
-use crate::{Doctype, Mutation, Verdict, chain_of};
+use crate::{Doctype, Mutation, Verdict, chain_after, hash_of};
 
 /// What does not begin where it can: the schema itself begins on page 1.
 const FIND_OTHER_ROOT: &str = "
@@ -43,8 +45,8 @@ const FIND_OTHER_ROOT: &str = "
 /// let start = Position::start_of(JournalId([1; 16]));
 /// let lives = Lineage::default();
 /// let mut document = Authority::new(View::new(100, 0), start, lives, Life([2; 16]));
-/// let entry = document.migrate(&doctype).unwrap().expect("it was empty");
-/// assert_eq!(entry.range.to_string(), "1..2");
+/// let migrated = document.migrate(&doctype).unwrap().expect("it was empty");
+/// assert_eq!(migrated.entry.range.to_string(), "1..2");
 ///
 /// let mutation = Mutation {
 ///     doctype: doctype.hash(),
@@ -91,11 +93,22 @@ pub struct AppliedLocally {
     pub changed: BTreeSet<Pgid>,
 }
 
+/// An entry of the storage journal, for the store and for those who follow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// The entry.
+    pub entry: StorageEntry,
+    /// The hash of what it says.
+    pub hash: EntryHash,
+    /// Its pages as they travel to whoever has all before it.
+    pub coded: Vec<CodedPage>,
+}
+
 /// What became of one mutation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// The entry that says so, for the store.
-    pub entry: StorageEntry,
+    /// The entry that says so.
+    pub committed: Committed,
     /// The verdict that it carries.
     pub verdict: Verdict,
 }
@@ -168,7 +181,7 @@ impl Authority {
     }
 
     /// Brings the document to the doctype's version. `None` if it is there already, or beyond.
-    pub fn migrate(&mut self, doctype: &Doctype) -> Run<Option<StorageEntry>> {
+    pub fn migrate(&mut self, doctype: &Doctype) -> Run<Option<Committed>> {
         let version = done!(program::version(&mut self.reader));
         if !program::is_behind(version, doctype) {
             return Run::Done(None);
@@ -199,7 +212,7 @@ impl Authority {
     ) -> Run<Applied> {
         let (verdict, set) =
             done!(program::run_frame(&mut self.writer, origin, mutation, Some(doctype)));
-        Run::Done(Applied { entry: self.commit(set), verdict })
+        Run::Done(Applied { committed: self.commit(set), verdict })
     }
 
     /// Rejects one timeline frame without running it; `None` stands for bytes that are no mutation.
@@ -214,7 +227,7 @@ impl Authority {
         let mutation = mutation.unwrap_or(&unreadable);
         let (verdict, set) =
             done!(program::reject_frame(&mut self.writer, origin, mutation, reason.to_owned()));
-        Run::Done(Applied { entry: self.commit(set), verdict })
+        Run::Done(Applied { committed: self.commit(set), verdict })
     }
 
     /// Applies a mutation of a local document. One that fails leaves nothing behind. It is part of
@@ -253,20 +266,32 @@ impl Authority {
     pub fn seal(&mut self) -> Option<StorageEntry> {
         let Unsealed { set, calls } = std::mem::take(&mut self.unsealed);
         let range = LsnRange::new(self.position.next, self.position.next.plus(calls.len() as u64));
-        (!range.is_empty()).then(|| self.entry(range, set, calls))
+        (!range.is_empty()).then(|| self.entry(range, set, calls).0)
     }
 
-    fn commit(&mut self, set: PageSet) -> StorageEntry {
+    fn commit(&mut self, set: PageSet) -> Committed {
         assert!(self.unsealed.calls.is_empty(), "BUG: local mutations were not sealed");
+        let coded = set
+            .pages
+            .iter()
+            .map(|(pgid, page)| CodedPage::new(*pgid, page, self.view.base_page(*pgid).as_ref()));
+        let coded = coded.collect();
         self.view.advance_base(&set);
-        self.entry(LsnRange::one(self.position.next), set, Vec::new())
+        let (entry, hash) = self.entry(LsnRange::one(self.position.next), set, Vec::new());
+        Committed { entry, hash, coded }
     }
 
-    fn entry(&mut self, range: LsnRange, set: PageSet, calls: Vec<(CallId, Lsn)>) -> StorageEntry {
-        let chain = chain_of(self.position.chain, range, &set);
+    fn entry(
+        &mut self,
+        range: LsnRange,
+        set: PageSet,
+        calls: Vec<(CallId, Lsn)>,
+    ) -> (StorageEntry, EntryHash) {
+        let hash = hash_of(&set);
+        let chain = chain_after(self.position.chain, range, hash);
         self.lives.note(self.life, range.start());
         self.lives.forget(self.view.limits().lives_kept_max, range.start());
         self.position = Position { life: self.life, next: range.end(), chain, ..self.position };
-        StorageEntry { range, position: self.position, calls, set }
+        (StorageEntry { range, position: self.position, calls, set }, hash)
     }
 }

@@ -40,7 +40,7 @@ mod replica;
 mod warm_up;
 
 pub use arriving::ArrivingEntry;
-pub use authority::{Applied, AppliedLocally, Authority};
+pub use authority::{Applied, AppliedLocally, Authority, Committed};
 pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
 pub use check::{DoctypeError, FoundRight, check, schema_of};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};

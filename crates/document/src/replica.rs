@@ -11,8 +11,8 @@ use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{
-    Budget, CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid,
-    Position, SortedMap,
+    Budget, CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet,
+    Pgid, Position, SortedMap,
 };
 
 use own_layers::OwnLayers;
@@ -606,6 +606,23 @@ impl Replica {
     pub fn sync_request(&self) -> Option<Position> {
         let staged = self.staged.back().map(|staged| staged.position);
         staged.or_else(|| self.rebase.as_ref().and_then(Rebase::last_position)).or(self.base)
+    }
+
+    /// A page as it is behind all that is held of the storage journal, whatever this side shows:
+    /// what the next entry says may go by that. `None` if it is not in memory, or there is none.
+    #[must_use]
+    pub fn held_page(&self, pgid: Pgid) -> Option<Page> {
+        let in_rebase = self.rebase.iter().flat_map(Rebase::entries);
+        for entry in in_rebase.chain(&self.staged).rev() {
+            if let Some(page) = entry.set.pages.get(&pgid) {
+                return Some(page.clone());
+            }
+            // What was there before is gone, or is another document's.
+            if entry.set.db_pages < pgid.0 || entry.range.start() == Lsn::FIRST {
+                return None;
+            }
+        }
+        self.view.base_page(pgid)
     }
 
     /// Runs a slice of what is due, if anything is.

@@ -4,7 +4,8 @@ mod common;
 
 use common::{POOLS, Rest, SERVER, integer, items, items_with_tags, spin, text};
 use tidelog_document::{
-    Applied, Authority, Doctype, Mutation, MutationDefinition, Verdict, chain_of,
+    Applied, Authority, Committed, Doctype, Mutation, MutationDefinition, Verdict, chain_of,
+    hash_of,
 };
 use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, Limits};
@@ -42,7 +43,9 @@ fn a_local_document_counts_on_through_opening_and_a_failure_leaves_nothing() {
         let start = Position::start_of(JournalId([1; 16]));
         let mut rest = Rest::default();
         let mut authority = open(&rest, start, pool);
-        let entry = authority.migrate(&doctype).unwrap().expect("it was empty");
+        let Committed { entry, hash, .. } =
+            authority.migrate(&doctype).unwrap().expect("it was empty");
+        assert_eq!(hash, hash_of(&entry.set));
         assert_eq!(entry.position.chain, chain_of(Chain::default(), entry.range, &entry.set));
         rest.0.absorb(&entry.set);
         for n in 0..30 {
@@ -276,7 +279,7 @@ fn who_migrated_inserts_rows_in_the_order_of_whoever_comes_later() {
         let mut rest = Rest::default();
         let mut authority = open(&rest, start, usize::MAX);
         for doctype in [&before, &after] {
-            rest.0.absorb(&authority.migrate(doctype).unwrap().expect("it is behind").set);
+            rest.0.absorb(&authority.migrate(doctype).unwrap().expect("it is behind").entry.set);
         }
         let position = authority.position();
         let later = open(&rest, position, usize::MAX);

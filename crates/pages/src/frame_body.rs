@@ -1,7 +1,7 @@
 //! The kinds of frames that a page server writes, and their bodies. `FORMAT.md` draws them.
 
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{CallId, DocumentKey, Life, Lsn, Pgid};
+use tidelog_types::{CallId, Coding, DocumentKey, Life, Lsn, Pgid};
 
 use crate::Ticket;
 use crate::page_file::Slot;
@@ -80,30 +80,13 @@ const PAGES_PREFIX_SIZE: usize = 8;
 /// Size of each item of that list.
 const PAGES_ITEM_SIZE: usize = 11;
 
-/// How the bytes of a page in the log are coded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Coding {
-    /// As they are.
-    Raw = 0,
-    /// As their difference from zeros.
-    Zeros = 1,
-    /// As their difference from the version before it in the same log file.
-    Previous = 2,
-}
-
-impl Coding {
-    fn of(number: u8) -> Option<Self> {
-        [Self::Raw, Self::Zeros, Self::Previous].into_iter().find(|it| *it as u8 == number)
-    }
-}
-
 /// A page in a body of pages, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListedPage {
     pub pgid: Pgid,
     /// Of the page itself, however it is coded.
     pub checksum: u32,
+    /// By a version before it that lies in the same log file.
     pub coding: Coding,
     /// Bytes that it takes, coded: at most those of a page.
     pub size: u16,
@@ -144,7 +127,7 @@ impl PageList {
         let decode = |item: &[u8]| {
             let (coding, size) = (Coding::of(item[8])?, u16::from_le_bytes([item[9], item[10]]));
             let is_possible = match coding {
-                Coding::Raw => usize::from(size) == PAGE_SIZE,
+                Coding::Whole => usize::from(size) == PAGE_SIZE,
                 Coding::Zeros | Coding::Previous => usize::from(size) < PAGE_SIZE,
             };
             let (pgid, checksum) = (Pgid(u32_at(item, 0)), u32_at(item, 4));
@@ -287,7 +270,7 @@ mod tests {
         assert_eq!(decode_key(&encode_key(&key)), Some(key));
 
         let pages = vec![
-            listed(1, 77, Coding::Raw, 4096),
+            listed(1, 77, Coding::Whole, 4096),
             listed(9, 5, Coding::Previous, 300),
             listed(10, 6, Coding::Zeros, 0),
         ];
@@ -336,7 +319,7 @@ mod tests {
         for size in 0..key.len() {
             assert_eq!(decode_key(&key[..size]), None);
         }
-        let pages = vec![listed(1, 77, Coding::Raw, 4096)];
+        let pages = vec![listed(1, 77, Coding::Whole, 4096)];
         let list = PageList { db_pages: 9, pages }.encode();
         for size in 0..list.len() {
             assert_eq!(PageList::decode(&list[..size]), None);
@@ -353,7 +336,7 @@ mod tests {
     fn pages_of_impossible_sizes_are_refused() {
         for (coding, size) in [(0, 4095), (0, 4097), (1, 4096), (2, 4096), (3, 1)] {
             let mut list =
-                PageList { db_pages: 9, pages: vec![listed(1, 77, Coding::Raw, size)] }.encode();
+                PageList { db_pages: 9, pages: vec![listed(1, 77, Coding::Whole, size)] }.encode();
             list[8 + 8] = coding;
             assert_eq!(PageList::decode(&list), None, "{size} bytes of coding {coding}");
         }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use tidelog_journal::frame_size;
-use tidelog_types::{Lsn, LsnRange, Pgid, SortedMap};
+use tidelog_types::{Coding, Lsn, LsnRange, Pgid, SortedMap};
 
-use crate::frame_body::{Coding, TABLE_ENTRY_SIZE, TABLE_FRAME_ENTRIES, TableEntry};
+use crate::frame_body::{TABLE_ENTRY_SIZE, TABLE_FRAME_ENTRIES, TableEntry};
 use crate::page_file::Slot;
 use crate::place::Piece;
 

@@ -3,10 +3,9 @@
 use tidelog_journal::LogFile;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Page, apply_difference};
+use tidelog_types::{Coding, Page};
 
 use crate::error::StoreError;
-use crate::frame_body::Coding;
 use crate::page_file::Slot;
 use crate::pool::PoolKey;
 
@@ -38,15 +37,7 @@ pub(crate) struct Piece {
 impl Piece {
     /// Makes the page in `page` the one that these bytes of it say.
     pub fn apply(self, bytes: &[u8], page: &mut [u8]) -> Option<()> {
-        match self.coding {
-            Coding::Raw => page.copy_from_slice(bytes),
-            Coding::Zeros => {
-                page.fill(0);
-                apply_difference(page, bytes)?;
-            }
-            Coding::Previous => apply_difference(page, bytes)?,
-        }
-        Some(())
+        self.coding.apply(bytes, page)
     }
 }
 

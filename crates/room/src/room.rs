@@ -65,6 +65,7 @@ pub use io::{
     Answer, Ask, ConnId, MayRun, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
 };
 use outbox::{After, Outbox};
+use outlets::PAGE_HEAD_SIZE;
 pub use outlets::{Outlets, entry_size};
 use refusal::brief;
 pub use seed::STAGED;
@@ -169,7 +170,7 @@ enum Work {
         channel_id: ChannelId,
         position: Position,
         db_pages: u32,
-        pages: Vec<(Pgid, Page)>,
+        pages: Vec<CodedPage>,
         last: bool,
     },
     Probe(ChannelId, ProbeId),
@@ -196,7 +197,7 @@ impl Work {
         match self {
             Self::Open(_, open) => open.size(),
             Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
-            Self::Seed { pages, .. } => pages.len() * PAGE_SIZE,
+            Self::Seed { pages, .. } => pages.iter().map(|page| PAGE_HEAD_SIZE + page.size()).sum(),
             Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
         }
     }
@@ -230,7 +231,7 @@ impl Room {
     ) -> Self {
         let pages_in_flight_max = settings.limits.room_pages_in_flight_max;
         Self {
-            outbox: Outbox::new(document.clone()),
+            outbox: Outbox::new(document.clone(), settings.limits.message_pages_max),
             document,
             settings,
             seed,
@@ -498,7 +499,6 @@ impl Room {
                 Work::Frames { channel_id: id, life, first, frames: frames.into() }
             }
             ToRoom::Seed { position, db_pages, pages, last } => {
-                let pages = pages.into_iter().map(CodedPage::decoded).collect();
                 Work::Seed { channel_id: id, position, db_pages, pages, last }
             }
             ToRoom::Received { next } => return self.on_received(id, next),
@@ -780,14 +780,9 @@ impl Room {
             After::Follow { subscriber, from, opened } => {
                 self.begin_following(subscriber, from, opened);
             }
-            After::Entry(entry, origin) => {
-                if self.is_durable_at(entry.position) {
-                    self.broadcast = Some(Broadcast::new(entry, origin));
-                }
-            }
-            After::Planted(position) => {
-                if self.is_durable_at(position) {
-                    self.broadcast = Some(Broadcast::of_planted(position));
+            After::Entry(leaving) => {
+                if self.is_durable_at(leaving.entry.position) {
+                    self.broadcast = Some(Broadcast::new(leaving));
                 }
             }
             After::Recorded(_) => {}

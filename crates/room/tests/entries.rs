@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use tidelog_room::{Ask, ConnId, RoomInput};
-use tidelog_sync::{Channel, FromRoom, Intent, ToRoom};
+use tidelog_sync::{Channel, CodedPage, EntryPart, FromRoom, Intent, ToRoom};
 use tidelog_testing::room::*;
 use tidelog_types::Lsn;
 use tidelog_types::limits::{LSN_MAX, Limits};
@@ -32,6 +32,41 @@ fn a_client_that_reads_nothing_is_sent_no_more_than_there_is_room_for() {
     let unread = scene.ways.reserved(BOB);
     scene.settle(RoomInput::Left { conn: BOB });
     assert!(scene.ways.reserved(BOB) <= unread);
+}
+
+/// Goal: who has all before an entry is sent what it changes, and who lags whole pages; where an
+/// entry has more pages than a message, nobody goes by what is sent in pieces.
+#[test]
+fn who_is_up_to_date_is_sent_what_an_entry_changes() {
+    let limits = Limits { message_pages_max: 8, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open(ANN);
+    scene.frames(ANN, 1, adds(3));
+    let parts_of = |scene: &mut Scene, conn: ConnId, copy: &mut Copy| {
+        let mut parts = Vec::new();
+        while let Some(said) = scene.read(conn) {
+            if let FromRoom::Entry(part) = said {
+                parts.push(part.clone());
+                copy.take(part);
+            }
+        }
+        parts
+    };
+    let (mut own, mut copy) = (Copy::default(), Copy::default());
+    let to_ann = parts_of(&mut scene, ANN, &mut own);
+    let by_previous = |part: &EntryPart| part.pages.iter().any(CodedPage::needs_previous);
+    assert!(to_ann[1..].iter().all(by_previous), "she was there before they were made");
+    let size = |part: &EntryPart| part.pages.iter().map(CodedPage::size).sum::<usize>();
+    assert!(to_ann[1..].iter().all(|part| size(part) < 1_000));
+    scene.open(BOB);
+    let to_bob = parts_of(&mut scene, BOB, &mut copy);
+    assert!(!to_bob.is_empty() && !to_bob.iter().any(by_previous), "he has nothing");
+    scene.frames(ANN, 4, vec![frame(&notes(), "bulk", "many")]);
+    for (conn, copy) in [(ANN, &mut own), (BOB, &mut copy)] {
+        let parts = parts_of(&mut scene, conn, copy);
+        assert!(parts.len() > 8 && !parts.iter().any(by_previous));
+        assert!(copy.image() == scene.export());
+    }
 }
 
 #[test]

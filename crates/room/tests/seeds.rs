@@ -7,17 +7,28 @@
 use std::sync::{Arc, Mutex};
 
 use tidelog_room::{Caution, ConnId, MayRun, RoomInput, Suspect};
-use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
+use tidelog_sync::{CodedPage, FromRoom, Intent, PageCoding, Refusal, ToRoom, codec};
 use tidelog_testing::room::*;
 use tidelog_types::limits::{ENTRY_PAGES_MAX, LSN_MAX, Limits, PAGE_SIZE};
 use tidelog_types::{BudgetLimits, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
+
+fn zeros(number: u32) -> CodedPage {
+    CodedPage::new(Pgid(number), &Page::zeroed(), None)
+}
+
+/// One page of a seed, coded like this.
+fn coded(coding: PageCoding) -> ToRoom {
+    let ToRoom::Seed { position, db_pages, last, .. } = seed(&[], 9) else { unreachable!() };
+    let pages = vec![CodedPage { pgid: Pgid(1), coding }];
+    ToRoom::Seed { position, db_pages, pages, last }
+}
 
 fn seed(pages: &[u32], db_pages: u32) -> ToRoom {
     let journal = JournalId([9; 16]);
     ToRoom::Seed {
         position: Position { next: lsn(5), ..Position::start_of(journal) },
         db_pages,
-        pages: pages.iter().map(|number| (Pgid(*number), Page::zeroed()).into()).collect(),
+        pages: pages.iter().map(|number| zeros(*number)).collect(),
         last: false,
     }
 }
@@ -28,6 +39,8 @@ fn a_seed_is_its_pages_in_their_order_and_no_more() {
         (seed(&[2], 9), "not from the first page on"),
         (seed(&[1, 2, 3], 2), "more than it says"),
         (seed(&[1], ENTRY_PAGES_MAX as u32 + 1), "more than a document may have"),
+        (coded(PageCoding::Previous(vec![0, 1, 7])), "a page that goes by another one"),
+        (coded(PageCoding::Zeros(vec![0xFF, 0x1F, 2, 7, 7])), "bytes behind the page"),
     ] {
         let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
         scene.open_on(ANN, CHANNEL, offer());
@@ -451,7 +464,7 @@ fn seed_with(sql: &str, change: impl FnOnce(&mut [u8], &dyn Fn(&str) -> usize)) 
     ToRoom::Seed {
         position: Position { next: lsn(5), life: LIFE, ..Position::start_of(JournalId([9; 16])) },
         db_pages: u32::try_from(pages.len()).expect("few"),
-        pages: pages.into_iter().map(Into::into).collect(),
+        pages: pages.iter().map(|(pgid, page)| CodedPage::new(*pgid, page, None)).collect(),
         last: true,
     }
 }
@@ -683,7 +696,10 @@ fn a_seed_leaves_room_for_what_is_written_behind_it() {
     }
     let mut scene = at(LSN_MAX / 2, true);
     scene.frames(ANN, 1, adds(3));
-    let mut copy = Copy { position: Some(local(LSN_MAX / 2)), ..Copy::default() };
+    let ToRoom::Seed { pages, .. } = seed_after("select 1") else { panic!("a seed") };
+    let handed_over = |page: CodedPage| (page.pgid, page.decoded(|_| None).expect("a page"));
+    let pages = pages.into_iter().map(handed_over).collect();
+    let mut copy = Copy { position: Some(local(LSN_MAX / 2)), pages, ..Copy::default() };
     let heard = scene.read_all(ANN, &mut copy);
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(4)), "{heard:?}");
 }

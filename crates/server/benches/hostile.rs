@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use tidelog_sync::{Channel, FromRoom, Intent, ToRoom, ToServer, WireFrame, codec};
+use tidelog_sync::{
+    Channel, CodedPage, FromRoom, Intent, PageCoding, ToRoom, ToServer, WireFrame, codec,
+};
 use tidelog_testing::room::{Copy, burner, frame, lsn, notes};
 use tidelog_testing::server::{Client, Process, http};
 use tidelog_types::limits::{LSN_MAX, MESSAGE_FRAMES_MAX};
@@ -241,7 +243,10 @@ async fn seed(at: SocketAddr) {
     let mut client = Client::connect(at).await.expect("up");
     client.tell(open(Intent::Offer { lives: Lineage::default() })).await.expect("up");
     for part in 0..2_000 {
-        let pages = (1..=64).map(|number| (Pgid(part * 64 + number), Page::zeroed()).into());
+        let pages = (1..=64).map(|number| CodedPage {
+            pgid: Pgid(part * 64 + number),
+            coding: PageCoding::Whole(Page::zeroed()),
+        });
         let part = ToRoom::Seed {
             position: Position { next: lsn(2), ..Position::start_of(JournalId([9; 16])) },
             db_pages: 131_072,

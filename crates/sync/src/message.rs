@@ -13,13 +13,14 @@
 //! The version comes first so that two sides that do not speak the same one can still say so.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_SIZE_MAX};
+use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, MESSAGE_SIZE_MAX, PAGE_SIZE};
 use tidelog_types::{
-    CallId, ClientId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, Pgid,
-    Position,
+    CallId, ClientId, Coding, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
+    Pgid, Position, coded,
 };
 
 use crate::codec;
@@ -90,7 +91,8 @@ pub enum ToRoom {
         position: Position,
         /// Size of the database in pages.
         db_pages: u32,
-        /// Some of its pages.
+        /// Some of its pages, at most [`MESSAGE_PAGES_MAX`], by themselves.
+        #[serde(deserialize_with = "pages")]
         pages: Vec<CodedPage>,
         /// Whether these are the last pages of the document.
         last: bool,
@@ -112,26 +114,38 @@ pub enum ToRoom {
 /// Reads frames, at most [`MESSAGE_FRAMES_MAX`]. The size of a message does not bound their number
 /// enough: small frames take more room in memory than in the message.
 fn frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WireFrame>, D::Error> {
-    struct Frames;
-    impl<'de> Visitor<'de> for Frames {
-        type Value = Vec<WireFrame>;
+    deserializer.deserialize_seq(Bounded { count_max: MESSAGE_FRAMES_MAX, items: PhantomData })
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MESSAGE_FRAMES_MAX} frames")
-        }
+/// Reads pages, at most [`MESSAGE_PAGES_MAX`]: what is a difference in a message is a page in
+/// memory.
+fn pages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CodedPage>, D::Error> {
+    deserializer.deserialize_seq(Bounded { count_max: MESSAGE_PAGES_MAX, items: PhantomData })
+}
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
-            let mut frames = Vec::new();
-            while let Some(frame) = sequence.next_element()? {
-                if frames.len() == MESSAGE_FRAMES_MAX {
-                    return Err(A::Error::invalid_length(MESSAGE_FRAMES_MAX + 1, &self));
-                }
-                frames.push(frame);
-            }
-            Ok(frames)
-        }
+/// Reads a sequence of so many items at most.
+struct Bounded<T> {
+    count_max: usize,
+    items: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {} items", self.count_max)
     }
-    deserializer.deserialize_seq(Frames)
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = sequence.next_element()? {
+            if items.len() == self.count_max {
+                return Err(A::Error::invalid_length(self.count_max + 1, &self));
+            }
+            items.push(item);
+        }
+        Ok(items)
+    }
 }
 
 /// What a client wants of a document.
@@ -166,25 +180,56 @@ pub struct CodedPage {
     pub coding: PageCoding,
 }
 
-/// How a page travels.
+/// How a page travels: as [`Coding`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PageCoding {
     /// All bytes of the page.
     Whole(Page),
+    /// Its difference from zeros.
+    Zeros(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Its difference from the version before the entry. Only an entry has such pages that is one
+    /// part, and goes to those who have all before it.
+    Previous(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 impl CodedPage {
-    /// The page and its number.
+    /// A page in the fewest bytes, for one who has this version before it; by itself if there is
+    /// none.
     #[must_use]
-    pub fn decoded(self) -> (Pgid, Page) {
-        let PageCoding::Whole(page) = self.coding;
-        (self.pgid, page)
+    pub fn new(pgid: Pgid, page: &Page, previous: Option<&Page>) -> Self {
+        let (coding, bytes) = coded(page.bytes(), previous.map(Page::bytes), PAGE_SIZE - 1);
+        let coding = match coding {
+            Coding::Whole => PageCoding::Whole(page.clone()),
+            Coding::Zeros => PageCoding::Zeros(bytes.into_owned()),
+            Coding::Previous => PageCoding::Previous(bytes.into_owned()),
+        };
+        Self { pgid, coding }
     }
-}
 
-impl From<(Pgid, Page)> for CodedPage {
-    fn from((pgid, page): (Pgid, Page)) -> Self {
-        Self { pgid, coding: PageCoding::Whole(page) }
+    /// Bytes that it takes, beside its number and how they are coded.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.coding {
+            PageCoding::Whole(_) => PAGE_SIZE,
+            PageCoding::Zeros(bytes) | PageCoding::Previous(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it takes the version before it to read this one.
+    #[must_use]
+    pub fn needs_previous(&self) -> bool {
+        matches!(self.coding, PageCoding::Previous(_))
+    }
+
+    /// The page, by the version before it if it [takes](Self::needs_previous) one. `None` if it
+    /// does and there is none, or if its bytes say no page.
+    #[must_use]
+    pub fn decoded(self, previous: impl FnOnce(Pgid) -> Option<Page>) -> Option<Page> {
+        match self.coding {
+            PageCoding::Whole(page) => Some(page),
+            PageCoding::Zeros(difference) => Page::zeroed().changed_by(&difference),
+            PageCoding::Previous(difference) => previous(self.pgid)?.changed_by(&difference),
+        }
     }
 }
 
@@ -276,7 +321,8 @@ pub struct EntryPart {
     /// The timeline frame that the entry applies or rejects, if it decides a single one, with the
     /// public life of its writer.
     pub origin: Option<EntryId>,
-    /// Pages of this part.
+    /// Pages of this part, at most [`MESSAGE_PAGES_MAX`].
+    #[serde(deserialize_with = "pages")]
     pub pages: Vec<CodedPage>,
     /// The hash of the entry up to this part, included. An entry of one LSN is proven by its chain
     /// too; an entry of several LSNs by this hash alone.
@@ -457,6 +503,43 @@ mod tests {
         };
         assert!(decode_message::<ToServer>(&of(MESSAGE_FRAMES_MAX)).is_ok());
         assert!(decode_message::<ToServer>(&of(MESSAGE_FRAMES_MAX + 1)).is_err());
+    }
+
+    /// Goal: few bytes are no more memory than as many pages whole.
+    #[test]
+    fn a_message_of_too_many_pages_is_refused() {
+        let of = |count| {
+            let page = CodedPage { pgid: Pgid(1), coding: PageCoding::Zeros(Vec::new()) };
+            let position = Position::start_of(JournalId([1; 16]));
+            let pages = vec![page; count];
+            let body = ToRoom::Seed { position, db_pages: 1, pages, last: false };
+            encode_message(&ToServer::About { channel: Channel(2), body })
+        };
+        assert!(decode_message::<ToServer>(&of(MESSAGE_PAGES_MAX)).is_ok());
+        assert!(decode_message::<ToServer>(&of(MESSAGE_PAGES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_page_comes_back_from_each_coding_and_from_nothing_else() {
+        let full = Page::new(&[7; PAGE_SIZE]).expect("a page");
+        let (near, few) = (full.with(9, b"tide"), Page::zeroed().with(9, b"tide"));
+        let coded = |page, previous| CodedPage::new(Pgid(3), page, previous);
+        let sizes = [
+            (coded(&full, None), PAGE_SIZE, false),
+            (coded(&few, None), 6, false),
+            (coded(&near, Some(&full)), 6, true),
+            (coded(&few, Some(&full)), 6, false),
+        ];
+        for (page, size, needs_previous) in sizes {
+            assert_eq!((page.size(), page.needs_previous()), (size, needs_previous), "{page:?}");
+        }
+        assert_eq!(coded(&full, None).decoded(|_| None), Some(full.clone()));
+        assert_eq!(coded(&few, None).decoded(|_| None), Some(few.clone()));
+        let by_full = |pgid: Pgid| (pgid == Pgid(3)).then(|| full.clone());
+        assert_eq!(coded(&near, Some(&full)).decoded(by_full), Some(near.clone()));
+        assert_eq!(coded(&near, Some(&full)).decoded(|_| None), None, "it goes by another one");
+        let bytes_behind = CodedPage { pgid: Pgid(3), coding: PageCoding::Zeros(vec![1, 9, 9]) };
+        assert_eq!(bytes_behind.decoded(|_| None), None);
     }
 
     #[test]

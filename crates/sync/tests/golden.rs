@@ -36,8 +36,20 @@ fn lives() -> Lineage {
     Lineage::try_from(vec![(Life([3; 16]), lsn(1)), (Life([4; 16]), lsn(30))]).expect("in order")
 }
 
-fn page() -> CodedPage {
-    (Pgid(3), Page::zeroed().with(PAGE_SIZE - 4, b"tide")).into()
+/// A page in each coding that goes by no other page.
+fn pages_alone() -> Vec<CodedPage> {
+    let full = Page::new(&[7; PAGE_SIZE]).expect("a page");
+    let few = Page::zeroed().with(PAGE_SIZE - 4, b"tide");
+    vec![CodedPage::new(Pgid(3), &full, None), CodedPage::new(Pgid(4), &few, None)]
+}
+
+/// A page in each coding.
+fn pages() -> Vec<CodedPage> {
+    let before = Page::new(&[7; PAGE_SIZE]).expect("a page");
+    let page = before.with(200, b"tide").with(300, b"log");
+    let mut pages = pages_alone();
+    pages.push(CodedPage::new(Pgid(9), &page, Some(&before)));
+    pages
 }
 
 /// One of every message that a client sends, and of every shape of its parts.
@@ -54,7 +66,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
     };
     let frame = |number: u8| WireFrame { call: CallId([number; 16]), body: vec![number; 3] };
     let (life, frames) = (Life([4; 16]), vec![frame(1), frame(2)]);
-    let (db_pages, pages) = (4, vec![page()]);
+    let (db_pages, pages) = (4, pages_alone());
     let (client, token) = (ClientId([9; 16]), Some("why".to_owned()));
     vec![
         ("hello", ToServer::Hello { client, token: None }),
@@ -80,9 +92,9 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         about(FromRoom::Entry(EntryPart {
             range: LsnRange::new(lsn(42), lsn(43)),
             position: position(),
-            db_pages: 4,
+            db_pages: 9,
             origin,
-            pages: vec![page()],
+            pages: pages(),
             hash: EntryHash([6; 32]),
             is_last,
         }))

@@ -7,8 +7,8 @@ use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, CONNECTION_OUT_SIZE_MAX, CONNECTIONS_MAX,
     DOCTYPE_SIZE_MAX, DOCTYPES_MAX, DOCTYPES_SIZE_MAX, DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX,
     HELLO_SIZE_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits, MESSAGE_FRAMES_MAX,
-    MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX,
-    ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX, SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX,
+    MESSAGE_PAGES_MAX, MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX,
+    OFFER_LIVES_MAX, ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX, SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX,
     SQL_VALUE_SIZE_MAX,
 };
 
@@ -80,6 +80,7 @@ fn the_limits_of_the_paper_are_those_of_the_code() {
             "doctypes of one document",
             format!("{}, and {} in all ", count(DOCTYPES_MAX), size(DOCTYPES_SIZE_MAX)),
         ),
+        ("pages in one message", format!("{} ", count(MESSAGE_PAGES_MAX))),
         ("a message", format!("{} ", size(MESSAGE_SIZE_MAX))),
         ("a value in SQL, text or blob", format!("{} ", size(SQL_VALUE_SIZE_MAX))),
         ("a doctype", format!("{} ", size(DOCTYPE_SIZE_MAX))),

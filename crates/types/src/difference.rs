@@ -1,21 +1,81 @@
-//! A page as its difference from another one.
+//! A page in few bytes: as its difference from another one.
+
+use std::borrow::Cow;
 
 use crate::limits::PAGE_SIZE;
+
+/// How the bytes of a page are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Coding {
+    /// As they are.
+    Whole = 0,
+    /// As their difference from zeros.
+    Zeros = 1,
+    /// As their difference from the version before it.
+    Previous = 2,
+}
+
+impl Coding {
+    /// The coding of this number.
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        [Self::Whole, Self::Zeros, Self::Previous].into_iter().find(|it| *it as u8 == number)
+    }
+
+    /// Makes of the version before it, if that is what it is coded by, the page that these bytes
+    /// say; `None` if they say none.
+    #[must_use]
+    pub fn apply(self, bytes: &[u8], page: &mut [u8]) -> Option<()> {
+        match self {
+            Self::Whole if bytes.len() == page.len() => page.copy_from_slice(bytes),
+            Self::Whole => return None,
+            Self::Zeros => {
+                page.fill(0);
+                apply_difference(page, bytes)?;
+            }
+            Self::Previous => apply_difference(page, bytes)?,
+        }
+        Some(())
+    }
+}
+
+/// A page in the fewest bytes: by its `previous` version, if that is at hand, it takes no more than
+/// `previous_size_max` that way, and fewer than alone; else by itself, in at most [`PAGE_SIZE`].
+///
+/// # Panics
+///
+/// If a page is not [`PAGE_SIZE`] bytes long.
+#[must_use]
+pub fn coded<'p>(
+    page: &'p [u8],
+    previous: Option<&[u8]>,
+    previous_size_max: usize,
+) -> (Coding, Cow<'p, [u8]>) {
+    let by_previous = previous.and_then(|base| difference(base, page, previous_size_max));
+    // So many at most that it is worth it.
+    let size_max = by_previous.as_ref().map_or(PAGE_SIZE - 1, Vec::len);
+    match (difference(&[0; PAGE_SIZE], page, size_max), by_previous) {
+        (Some(by_zeros), _) => (Coding::Zeros, Cow::Owned(by_zeros)),
+        (None, Some(by_previous)) => (Coding::Previous, Cow::Owned(by_previous)),
+        (None, None) => (Coding::Whole, Cow::Borrowed(page)),
+    }
+}
 
 /// Bytes that two pages share between two runs of a difference, at least: fewer are cheaper to
 /// repeat than another run's numbers.
 const SHARED_MIN: usize = 4;
 
-/// The bytes in which `page` differs from `base`: for each run of them, how many bytes of the base
-/// it leaves before it, how many it is, and these bytes. Numbers are in base 128, the low digits
-/// first, with the high bit set in all but the last byte. What is left behind the last run is the
-/// base's.
+/// The bytes in which `page` differs from `base`, or `None` if that takes more than `size_max`: for
+/// each run of them, how many bytes of the base it leaves before it, how many it is, and these
+/// bytes. Numbers are in base 128, the low digits first, with the high bit set in all but the last
+/// byte. What is left behind the last run is the base's.
 ///
 /// # Panics
 ///
 /// If one of them is not [`PAGE_SIZE`] bytes long.
 #[must_use]
-pub fn difference(base: &[u8], page: &[u8]) -> Vec<u8> {
+pub fn difference(base: &[u8], page: &[u8], size_max: usize) -> Option<Vec<u8>> {
     assert!(base.len() == PAGE_SIZE && page.len() == PAGE_SIZE, "BUG: no page");
     let mut runs = Vec::new();
     let mut end = 0;
@@ -31,9 +91,12 @@ pub fn difference(base: &[u8], page: &[u8]) -> Vec<u8> {
         put_number(&mut runs, start - end);
         put_number(&mut runs, last - start);
         runs.extend_from_slice(&page[start..last]);
+        if runs.len() > size_max {
+            return None;
+        }
         end = last;
     }
-    runs
+    Some(runs)
 }
 
 /// Makes of a base the page that differs from it in this way, or `None` if these are no runs within
@@ -94,7 +157,7 @@ mod tests {
     }
 
     fn comes_back(base: &[u8], page: &[u8]) -> usize {
-        let runs = difference(base, page);
+        let runs = difference(base, page, usize::MAX).expect("no bound");
         let mut made = base.to_vec();
         assert_eq!(apply_difference(&mut made, &runs), Some(()));
         assert!(made == page);
@@ -115,6 +178,27 @@ mod tests {
         comes_back(&zeros, &base);
         comes_back(&base, &zeros);
         assert_eq!(comes_back(&zeros, &zeros), 0);
+    }
+
+    #[test]
+    fn a_page_takes_the_fewest_bytes() {
+        let full: Vec<u8> = (0..PAGE_SIZE).map(|at| (at % 251) as u8 + 1).collect();
+        let mut near = full.clone();
+        near[7] = 0;
+        let zeros = vec![0; PAGE_SIZE];
+        let of = |page: &[u8], previous: Option<&[u8]>, max| {
+            let (coding, bytes) = coded(page, previous, max);
+            (coding, bytes.len())
+        };
+        assert_eq!(of(&full, None, 100), (Coding::Whole, PAGE_SIZE));
+        assert_eq!(of(&full, Some(&near), 100), (Coding::Previous, 3));
+        assert_eq!(of(&full, Some(&near), 2), (Coding::Whole, PAGE_SIZE));
+        assert_eq!(of(&zeros, None, 100), (Coding::Zeros, 0));
+        assert_eq!(of(&zeros, Some(&zeros), 100), (Coding::Zeros, 0), "it needs nothing before it");
+        assert_eq!(of(&zeros, Some(&near), PAGE_SIZE), (Coding::Zeros, 0));
+        let all = [Coding::Whole, Coding::Zeros, Coding::Previous];
+        assert_eq!(all.map(|it| Coding::of(it as u8)), all.map(Some));
+        assert_eq!(Coding::of(3), None);
     }
 
     /// Goal: every page comes back, whatever lies beside what. Method: pages by chance, of few

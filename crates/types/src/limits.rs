@@ -142,6 +142,9 @@ pub const ROOMS_MAX: usize = 50_000;
 /// Timeline frames in one message.
 pub const MESSAGE_FRAMES_MAX: usize = 128 * 1024;
 
+/// Pages in one message, however they are coded: as many as fit into one whole.
+pub const MESSAGE_PAGES_MAX: usize = MESSAGE_SIZE_MAX / PAGE_SIZE;
+
 /// Doctypes under which one document may be used on a server.
 pub const DOCTYPES_MAX: usize = 256;
 

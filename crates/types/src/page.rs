@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::apply_difference;
 use crate::limits::PAGE_SIZE;
 
 /// A page's number in its document, from 1.
@@ -40,6 +41,16 @@ impl Page {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The page that differs from this one by these [bytes](crate::difference()), or `None` if they
+    /// are no difference.
+    #[must_use]
+    pub fn changed_by(&self, difference: &[u8]) -> Option<Self> {
+        let mut changed: Arc<[u8]> = Arc::from(&*self.0);
+        let bytes = Arc::get_mut(&mut changed).expect("BUG: a new one is shared");
+        apply_difference(bytes, difference)?;
+        Some(Self(changed))
     }
 
     /// A copy with `bytes` at `offset`.

@@ -91,6 +91,8 @@ probes! {
     TimelinesParted,
     /// An entry comes in parts.
     EntryInParts,
+    /// An entry waits for pages of before it, by which it goes.
+    EntryWaitedForPages,
     /// An entry comes that is held already, and is acknowledged again.
     RepeatedEntryAcked,
     /// Entries that do not fit are asked for anew.

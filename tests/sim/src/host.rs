@@ -510,7 +510,10 @@ impl Running {
                         continue;
                     };
                     self.ways.release(EXPORTER, entry_size(&part));
-                    self.export.extend(part.pages.into_iter().map(CodedPage::decoded));
+                    let alone = |page: CodedPage| (page.pgid, page.decoded(|_| None));
+                    for (pgid, page) in part.pages.into_iter().map(alone) {
+                        self.export.insert(pgid, page.expect("a page by itself"));
+                    }
                     if part.is_last {
                         here.inbox.push_back(RoomInput::Left { conn: EXPORTER });
                         let mut file = vec![0; part.db_pages as usize * PAGE_SIZE];

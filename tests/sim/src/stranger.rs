@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
 use tidelog_room::ConnId;
 use tidelog_sync::{
-    Channel, CodedPage, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, WireFrame, codec,
+    Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, WireFrame, codec,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -71,7 +71,7 @@ pub(crate) fn tell(seed: u64, swarm: &Swarm) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let mut swarm = swarm.clone();
     let slice = if rng.once_in(2) { swarm.limits.slice } else { Limits::DEFAULT.slice };
-    swarm.limits = Limits { slice, lives_kept_max: 3, message_pages_max: 2, ..Limits::DEFAULT };
+    swarm.limits = Limits { slice, lives_kept_max: 3, message_pages_max: 8, ..Limits::DEFAULT };
     (swarm.flushes_at_once, swarm.way_size_max) = (true, usize::MAX);
     let mut host = Host::new(&swarm);
     host.serves_strangers = true;
@@ -151,8 +151,11 @@ impl Stranger {
         let FromServer::About { channel, body } = message else { return };
         if let FromRoom::Entry(part) = &body {
             self.position = Some(part.position);
-            let pages = part.pages.iter().cloned().map(CodedPage::decoded);
-            self.pages.extend(pages);
+            for page in &part.pages {
+                let previous = |pgid| self.pages.get(&pgid).cloned();
+                let decoded = page.clone().decoded(previous).expect("a page");
+                self.pages.insert(page.pgid, decoded);
+            }
             self.pages.retain(|pgid, _| pgid.0 <= part.db_pages);
         }
         self.heard.entry(channel).or_default().push_back(body);

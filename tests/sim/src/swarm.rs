@@ -784,7 +784,7 @@ fn shrunk(rng: &mut Rng) -> Limits {
     some(&mut limits.fault_pages_max, &[1, 4]);
     some(&mut limits.mutation_pages_max, &[24]);
     some(&mut limits.layers_max, &[1, 3]);
-    some(&mut limits.message_pages_max, &[1, 3]);
+    some(&mut limits.message_pages_max, &[1, 8]);
     some(&mut limits.append_part_pages_max, &[1, 5]);
     some(&mut limits.frames_in_flight_size_max, &[1, 300]);
     some(&mut limits.entries_in_flight_size_max, &[1, 20_000]);

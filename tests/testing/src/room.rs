@@ -99,7 +99,11 @@ impl Copy {
         let next = self.position.map_or(Lsn::FIRST, |it| it.next);
         let follows = part.range.start() == next;
         assert!(follows || part.range.start() == Lsn::FIRST, "{} at {next}", part.range);
-        self.pages.extend(part.pages.into_iter().map(CodedPage::decoded));
+        for page in part.pages {
+            let pgid = page.pgid;
+            let page = page.decoded(|pgid| self.pages.get(&pgid).cloned()).expect("a page");
+            self.pages.insert(pgid, page);
+        }
         if part.is_last {
             self.position = Some(part.position);
             self.db_pages = part.db_pages;
@@ -383,7 +387,7 @@ pub fn seed_of(file: &[u8], part_pages: usize) -> Vec<ToRoom> {
         .collect();
     let parts = pages.chunks(part_pages).map(|part| {
         let last = part.last().is_some_and(|(pgid, _)| pgid.0 == db_pages);
-        let pages = part.iter().cloned().map(Into::into).collect();
+        let pages = part.iter().map(|(pgid, page)| CodedPage::new(*pgid, page, None)).collect();
         ToRoom::Seed { position, db_pages, pages, last }
     });
     parts.collect()

@@ -3,14 +3,17 @@
 mod hearing;
 mod syncs;
 
+use std::collections::VecDeque;
+
 use tidelog_document::{ArrivingEntry, DoctypeHash, PutOff};
-use tidelog_sync::{Channel, Intent, ToRoom, ToServer, WireFrame, codec};
+use tidelog_sync::{Channel, EntryPart, Intent, ToRoom, ToServer, WireFrame, codec};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, JournalId, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
 use super::open::{Open, Synced};
+use super::reads::For;
 use super::{Context, Document, HandleState, Role, State};
 use crate::protocol::CallFailure;
 use crate::record::HashedDoctype;
@@ -88,6 +91,8 @@ pub(super) struct Joined {
     pub(super) seed: Option<Seeding>,
     /// An entry of which some parts have come.
     arriving: ArrivingEntry,
+    /// Parts that have come and are not taken in: the first goes by pages that are being read.
+    waiting: VecDeque<EntryPart>,
     /// Entries before this position have come; the server is told so once the disk has caught up.
     owed: Option<Position>,
 }
@@ -230,6 +235,7 @@ impl Document {
             ask_again_at_ms: None,
             seed: None,
             arriving,
+            waiting: VecDeque::new(),
             owed: None,
         });
         for message in messages {
@@ -326,6 +332,7 @@ impl Document {
 
     fn forget_channel(&mut self) {
         self.following.channel = None;
+        self.reads.forget_fault(For::Entry);
         if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.sender.disconnected();
         }

@@ -293,7 +293,7 @@ impl Document {
         let mut pages = Vec::new();
         for pgid in pgids {
             match view.page(pgid) {
-                Some(page) => pages.push(CodedPage::from((pgid, page))),
+                Some(page) => pages.push(CodedPage::new(pgid, &page, None)),
                 None => return Some(Run::Fault(pgid)),
             }
         }

@@ -1,6 +1,6 @@
 //! Opening a document: making it, and bringing it to a doctype.
 
-use tidelog_document::{Doctype, DoctypeHash, Replica, check};
+use tidelog_document::{Committed, Doctype, DoctypeHash, Replica, check};
 use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Lineage, Lsn};
@@ -212,7 +212,7 @@ impl Document {
         let Role::Local(authority) = &mut open.role else { return Ran::Done };
         match authority.migrate(doctype) {
             Run::Done(None) => Ran::Done,
-            Run::Done(Some(entry)) => {
+            Run::Done(Some(Committed { entry, .. })) => {
                 self.watches.mark(&entry.set.pgids(), open.view());
                 self.append_storage(entry);
                 Ran::Done

@@ -17,6 +17,7 @@ pub(super) struct Reads {
     front: Option<PageFault>,
     past_offer: Option<PageFault>,
     rebase: Option<PageFault>,
+    entry: Option<PageFault>,
     back: Option<PageFault>,
     under_way: SortedMap<RequestId, Read>,
     /// Pages that this device has lost.
@@ -32,6 +33,8 @@ pub(super) enum For {
     PastOffer,
     /// A mutation of a rebase: live queries come after all of them.
     Rebase,
+    /// An entry of the server that says how pages differ from those before it.
+    Entry,
     /// What else nobody waits for in particular.
     Background,
 }
@@ -74,6 +77,7 @@ impl Reads {
         match who {
             For::Front => &mut self.front,
             For::PastOffer => &mut self.past_offer,
+            For::Entry => &mut self.entry,
             For::Rebase => &mut self.rebase,
             For::Background => &mut self.back,
         }
@@ -81,7 +85,7 @@ impl Reads {
 
     /// The faults of all runs that are to be run again.
     fn faults(&self) -> impl Iterator<Item = &PageFault> {
-        [&self.front, &self.past_offer, &self.rebase, &self.back].into_iter().flatten()
+        [&self.front, &self.past_offer, &self.rebase, &self.entry, &self.back].into_iter().flatten()
     }
 
     /// Whether anybody's run met a fault and is to be run again.
@@ -130,7 +134,7 @@ impl Reads {
         }
         let urgency = match who {
             For::Front | For::PastOffer => Urgency::User,
-            For::Rebase | For::Background => Urgency::Background,
+            For::Rebase | For::Entry | For::Background => Urgency::Background,
         };
         let request = ctx.store.next_request();
         let earlier = self.fault(who).take().filter(|_| kth > 0);

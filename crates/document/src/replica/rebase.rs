@@ -129,6 +129,10 @@ impl Rebase {
         }
     }
 
+    pub(super) fn entries(&self) -> &[ServerEntry] {
+        &self.entries
+    }
+
     pub(super) fn into_entries(self) -> Vec<ServerEntry> {
         self.entries
     }

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 
 use tidelog_document::{
-    Advance, Applied, Authority, Decided, Doctype, DoctypeHash, Issued, Mutation,
+    Advance, Applied, Authority, Committed, Decided, Doctype, DoctypeHash, Issued, Mutation,
     MutationDefinition, OwnTimeline, Param, ParamKind, Replica, ServerEntry, Verdict, chain_of,
     hash_of, public_entry,
 };
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Params, Run, View};
+use tidelog_sync::CodedPage;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{
     Budget, BudgetLimits, CallId, Chain, ClientId, EntryId, JournalId, Life, Lineage, Lsn,
@@ -94,10 +95,10 @@ impl Server {
     pub fn learn(&mut self, doctype: &Doctype) {
         self.doctypes.insert(doctype.hash(), doctype.clone());
         let view = self.authority.view().clone();
-        let entry =
+        let committed =
             self.rest.serve(&view, || self.authority.migrate(doctype)).expect("it migrates");
-        if let Some(entry) = entry {
-            self.keep(entry, None);
+        if let Some(committed) = committed {
+            self.keep(committed, None);
         }
     }
 
@@ -113,14 +114,19 @@ impl Server {
             }
             Err(_) => self.rest.serve(&view, || self.authority.reject(origin, None, "unreadable")),
         };
-        let Applied { entry, verdict } = applied.expect("every frame has a verdict");
-        (verdict, self.keep(entry, Some(public_entry(origin))))
+        let Applied { committed, verdict } = applied.expect("every frame has a verdict");
+        (verdict, self.keep(committed, Some(public_entry(origin))))
     }
 
-    fn keep(&mut self, entry: StorageEntry, origin: Option<EntryId>) -> ServerEntry {
-        self.rest.0.absorb(&entry.set);
+    /// Keeps what was decided, if it travels to those who have all before it as what it is.
+    fn keep(&mut self, committed: Committed, origin: Option<EntryId>) -> ServerEntry {
+        let Committed { entry, hash, coded } = committed;
         let StorageEntry { range, position, set, .. } = entry;
-        let hash = hash_of(&set);
+        let previous = |pgid: Pgid| self.rest.0.pages.get(&pgid).cloned();
+        let decoded = |page: CodedPage| Some((page.pgid, page.decoded(previous)?));
+        let pages: Option<BTreeMap<Pgid, Page>> = coded.into_iter().map(decoded).collect();
+        assert!(pages.as_ref() == Some(&set.pages) && hash == hash_of(&set));
+        self.rest.0.absorb(&set);
         self.entries.push(ServerEntry { range, position, origin, set, hash });
         self.entries.last().expect("just pushed").clone()
     }

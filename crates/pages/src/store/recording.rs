@@ -7,16 +7,14 @@ use tidelog_disk::Disk;
 use tidelog_journal::{BatchPart, DocumentNumber, FoundFrame, FrameHead, Log};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid, difference};
+use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid, coded};
 
 use super::Store;
 use crate::StorageEntry;
 use crate::append::{Step, StepSize, has_calls_frame};
 use crate::catalog::Catalog;
 use crate::error::StoreError;
-use crate::frame_body::{
-    Coding, Kind, ListedPage, PageList, encode_append_id, encode_calls, encode_key,
-};
+use crate::frame_body::{Kind, ListedPage, PageList, encode_append_id, encode_calls, encode_key};
 use crate::pool::{BufferPool, PoolKey};
 
 /// Pieces of the log of which one version of a page is made at most: as many reads it takes.
@@ -307,18 +305,8 @@ impl<D: Disk> Recorder<'_, D> {
     /// A page as it goes to the log: as its difference from the version before it, where that is at
     /// hand in the log and in memory, unless so much of it is new that it is better had alone.
     fn coded<'p>(&self, pgid: Pgid, page: &'p Page) -> (ListedPage, Cow<'p, [u8]>) {
-        let previous = self.base(pgid).map(|base| difference(base.bytes(), page.bytes()));
-        let previous = previous.filter(|bytes| bytes.len() <= DIFFERENCE_SIZE_MAX);
-        let (coding, bytes) = match previous {
-            Some(bytes) => (Coding::Previous, Cow::Owned(bytes)),
-            None => {
-                let bytes = difference(&[0; PAGE_SIZE], page.bytes());
-                match bytes.len() < PAGE_SIZE {
-                    true => (Coding::Zeros, Cow::Owned(bytes)),
-                    false => (Coding::Raw, Cow::Borrowed(page.bytes())),
-                }
-            }
-        };
+        let base = self.base(pgid).map(Page::bytes);
+        let (coding, bytes) = coded(page.bytes(), base, DIFFERENCE_SIZE_MAX);
         let checksum = crc32c::crc32c(page.bytes());
         let size = u16::try_from(bytes.len()).expect("BUG: more than a page");
         (ListedPage { pgid, checksum, coding, size }, bytes)

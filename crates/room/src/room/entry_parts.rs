@@ -1,7 +1,7 @@
 //! A storage entry as it travels: in parts that fit into messages.
 
 use tidelog_document::hash_part;
-use tidelog_sync::EntryPart;
+use tidelog_sync::{CodedPage, EntryPart};
 use tidelog_types::{EntryHash, EntryId, LsnRange, Page, Pgid, Position, in_parts};
 
 /// What all parts of an entry say.
@@ -30,7 +30,8 @@ impl EntryHead {
         let last = cut.len();
         let part = |(pages, number): (Vec<(Pgid, &Page)>, usize)| {
             *hash = hash_part(*hash, pages.iter().copied(), db_pages);
-            let pages = pages.into_iter().map(|(pgid, page)| (pgid, page.clone()).into()).collect();
+            let pages =
+                pages.into_iter().map(|(pgid, page)| CodedPage::new(pgid, page, None)).collect();
             let is_last = ends && number == last;
             EntryPart { range, position, db_pages, origin, pages, hash: *hash, is_last }
         };

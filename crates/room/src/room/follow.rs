@@ -1,14 +1,13 @@
 //! The storage journal's way to those who follow the document.
 
-use tidelog_pages::{RequestId, StorageEntry, StoreRequest, Urgency};
-use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
+use tidelog_pages::{RequestId, StoreRequest, Urgency};
+use tidelog_sync::{FollowerStep, FromRoom};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{
-    Budget, EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
-};
+use tidelog_types::{Budget, EntryHash, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
 use super::entry_parts::EntryHead;
+use super::outbox::LeavingEntry;
 use super::outlets::{entry_size, size_of_entry};
 use super::subscriber::{ChannelId, SubscriberId};
 use super::{ConnId, Room, RoomEffect, State, WORK_STEPS};
@@ -43,12 +42,7 @@ pub(super) struct CatchUp {
 
 /// An entry on its way to those who follow, one after the other.
 pub(super) struct Broadcast {
-    entry: StorageEntry,
-    origin: Option<EntryId>,
-    /// Whether its pages are in the store alone, from where whoever follows is read them.
-    is_only_stored: bool,
-    /// The entry as it travels, the same to everybody; nothing before somebody is sent it.
-    parts: Vec<EntryPart>,
+    leaving: LeavingEntry,
     /// Whoever came before this one has had a turn.
     next: SubscriberId,
 }
@@ -103,12 +97,8 @@ impl Room {
 
     /// Sends an entry to those who have not had their turn, as far as the budget goes.
     pub(super) fn broadcast(&mut self, mut broadcast: Broadcast, budget: &mut Budget) {
-        let limits = self.settings.limits;
-        let pages_count = broadcast.entry.set.pages.len();
-        let range = broadcast.entry.range;
-        let size = size_of_entry(pages_count, limits.message_pages_max);
-        let is_large = pages_count > limits.catch_up_pages.max(limits.catch_up_pages_max);
-        let is_read = is_large || broadcast.is_only_stored;
+        let LeavingEntry { entry, pages_count, is_only_stored } = &broadcast.leaving;
+        let (range, size) = (entry.range, entry_size(entry));
         let mut lagging = Vec::new();
         let mut turns = self.subscribers.range_mut(broadcast.next..);
         let is_over = loop {
@@ -117,15 +107,14 @@ impl Room {
             budget.spend_steps(WORK_STEPS);
             let channel_id = subscriber.channel_id;
             let reserve = || self.outlets.reserve(channel_id.conn, size);
-            let step = match is_read {
+            let step = match is_only_stored {
                 true => subscriber.next_step(range.end()),
                 false => subscriber.on_entry(range, size, reserve),
             };
             match step {
                 FollowerStep::SendEntry => {
-                    let parts = broadcast.parts(&limits, budget).iter().cloned();
-                    self.effects.extend(parts.map(|part| channel_id.say(FromRoom::Entry(part))));
-                    budget.spend_pages(pages_count as u64);
+                    self.effects.push(channel_id.say(FromRoom::Entry(entry.clone())));
+                    budget.spend_pages(*pages_count as u64);
                 }
                 FollowerStep::CatchUp(since) => lagging.push((*id, since)),
                 FollowerStep::Rest => {}
@@ -289,29 +278,8 @@ impl Room {
 }
 
 impl Broadcast {
-    pub(super) fn new(entry: StorageEntry, origin: Option<EntryId>) -> Self {
-        Self { entry, origin, is_only_stored: false, parts: Vec::new(), next: SubscriberId(0) }
-    }
-
-    /// What was staged is the document's, up to this position: there is no more of it here.
-    pub(super) fn of_planted(position: Position) -> Self {
-        let range = LsnRange::new(Lsn::FIRST, position.next);
-        let (calls, set) = (Vec::new(), PageSet::default());
-        let entry = StorageEntry { range, position, calls, set };
-        Self { is_only_stored: true, ..Self::new(entry, None) }
-    }
-
-    fn parts(&mut self, limits: &Limits, budget: &mut Budget) -> &[EntryPart] {
-        if self.parts.is_empty() {
-            let StorageEntry { range, position, set, .. } = &self.entry;
-            let (db_pages, origin) = (set.db_pages, self.origin);
-            let head = EntryHead { range: *range, position: *position, db_pages, origin };
-            let pages = set.pages.iter().map(|(pgid, page)| (*pgid, page));
-            let hash = &mut EntryHash::default();
-            self.parts = head.parts(pages, true, hash, limits.message_pages_max);
-            budget.spend_pages(set.pages.len() as u64);
-        }
-        &self.parts
+    pub(super) fn new(leaving: LeavingEntry) -> Self {
+        Self { leaving, next: SubscriberId(0) }
     }
 }
 

@@ -71,8 +71,9 @@ impl Room {
                         Verdict::Applied => self.counts.applied += 1,
                         Verdict::Rejected { .. } => self.counts.rejected += 1,
                     }
-                    budget.spend_pages(applied.entry.set.pages.len() as u64);
-                    self.outbox.entry(applied.entry, Some(public_entry(origin)));
+                    let committed = applied.committed;
+                    budget.spend_pages(committed.entry.set.pages.len() as u64);
+                    self.outbox.entry(committed, Some(public_entry(origin)));
                     self.run_ended();
                 }
                 Fate::Undecided(why) => {

@@ -1,7 +1,6 @@
 //! How a client gets into a room: document, doctype and positions are compared.
 
-use tidelog_document::{AppliedTimeline, Doctype, DoctypeError, check};
-use tidelog_pages::StorageEntry;
+use tidelog_document::{AppliedTimeline, Committed, Doctype, DoctypeError, check};
 use tidelog_sync::{FromRoom, Intent, Refusal, codec};
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, OFFER_LIVES_MAX};
 use tidelog_types::probe::{Probe, reached};
@@ -125,8 +124,8 @@ impl Room {
         self.commit();
         self.outbox.record(document.record.encode());
         self.outbox.begin_storage(start.journal);
-        if let Some(entry) = migrated {
-            self.outbox.entry(entry, None);
+        if let Some(committed) = migrated {
+            self.outbox.entry(committed, None);
         }
         self.state = State::Open(Box::new(document));
         Ok(())
@@ -163,9 +162,9 @@ impl Room {
         let State::Open(document) = &mut self.state else { unreachable!("BUG: it was open") };
         if is_newer {
             reached(Probe::DoctypeAdmitted);
-            let entry = document.migrate(&self.document, &doctype, &*self.caution)?;
-            if let Some(entry) = entry {
-                self.outbox.entry(entry, None);
+            let committed = document.migrate(&self.document, &doctype, &*self.caution)?;
+            if let Some(committed) = committed {
+                self.outbox.entry(committed, None);
             }
             document.record.add_newest(doctype);
         } else {
@@ -241,7 +240,7 @@ impl Document {
         key: &DocumentKey,
         doctype: &Doctype,
         caution: &dyn Caution,
-    ) -> Result<Option<StorageEntry>, Halt> {
+    ) -> Result<Option<Committed>, Halt> {
         let run = || self.authority.migrate(doctype);
         let run = try_migrations(caution, key, doctype, run)?;
         let migrated = ran(run).map_err(invalid_migration)?;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_bytes::ByteBuf;
+use tidelog_document::Committed;
 use tidelog_pages::{Append, AppendLedger, StorageEntry, StoreRequest, Ticket};
-use tidelog_sync::FromRoom;
+use tidelog_sync::{EntryPart, FromRoom};
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{DocumentKey, EntryId, JournalId, Lsn, Position};
+use tidelog_types::{DocumentKey, EntryHash, EntryId, JournalId, Lsn, LsnRange, PageSet, Position};
 
 use super::Answer;
 use super::subscriber::{ChannelId, SubscriberId};
@@ -21,17 +22,47 @@ pub(super) enum After {
     /// The subscriber is followed from now on, from this LSN, and told so.
     Follow { subscriber: SubscriberId, from: Lsn, opened: FromRoom },
     /// This entry may leave.
-    Entry(StorageEntry, Option<EntryId>),
-    /// The storage journal stands here: what was staged is the document's.
-    Planted(Position),
+    Entry(LeavingEntry),
     /// Answer the shell.
     Answer(u64, Answer),
     /// So many pages of memory are free again, which the record has taken.
     Recorded(usize),
 }
 
+/// An entry for those who follow.
+#[derive(Debug)]
+pub(super) struct LeavingEntry {
+    /// As it travels to whoever has all before it; without pages if it is only stored.
+    pub(super) entry: EntryPart,
+    pub(super) pages_count: usize,
+    /// Whether whoever follows is read its pages from the store: it is too large for one message,
+    /// or was never here.
+    pub(super) is_only_stored: bool,
+}
+
+impl LeavingEntry {
+    /// What was decided, if it fits into a message of so many pages.
+    fn new(committed: Committed, origin: Option<EntryId>, pages_max: usize) -> Self {
+        let Committed { entry: StorageEntry { range, position, set, .. }, hash, coded } = committed;
+        let (db_pages, pages_count) = (set.db_pages, coded.len());
+        let is_only_stored = pages_count > pages_max;
+        let pages = if is_only_stored { Vec::new() } else { coded };
+        let entry = EntryPart { range, position, db_pages, origin, pages, hash, is_last: true };
+        Self { entry, pages_count, is_only_stored }
+    }
+
+    /// What was staged is the document's, up to this position.
+    pub(super) fn planted(position: Position) -> Self {
+        let range = LsnRange::new(Lsn::FIRST, position.next);
+        let entry = StorageEntry { range, position, calls: Vec::new(), set: PageSet::default() };
+        let (hash, coded) = (EntryHash::default(), Vec::new());
+        Self { is_only_stored: true, ..Self::new(Committed { entry, hash, coded }, None, 0) }
+    }
+}
+
 /// What the room hands to the store, with what waits for it.
 pub(super) struct Outbox {
+    message_pages_max: usize,
     ledger: AppendLedger<After>,
     /// What is on its way to what is staged for the document: if it fails, the document is what it
     /// was.
@@ -66,8 +97,10 @@ pub(super) struct Staging {
 }
 
 impl Outbox {
-    pub(super) fn new(document: DocumentKey) -> Self {
+    /// Entries of so many pages fit into one message.
+    pub(super) fn new(document: DocumentKey, message_pages_max: usize) -> Self {
         Self {
+            message_pages_max,
             staging: BTreeMap::new(),
             ledger: AppendLedger::new(document),
             last: Ticket(0),
@@ -90,10 +123,16 @@ impl Outbox {
         draft.begin_storage = Some(journal);
     }
 
-    pub(super) fn entry(&mut self, entry: StorageEntry, origin: Option<EntryId>) {
-        self.draft_pages += entry.set.pages.len();
-        self.ledger.draft().storage.push(entry.clone());
-        self.after(After::Entry(entry, origin));
+    pub(super) fn entry(&mut self, committed: Committed, origin: Option<EntryId>) {
+        self.draft_pages += committed.entry.set.pages.len();
+        self.ledger.draft().storage.push(committed.entry.clone());
+        let leaving = self.leaving(committed, origin);
+        self.after(After::Entry(leaving));
+    }
+
+    /// What was decided, for those who follow.
+    pub(super) fn leaving(&self, committed: Committed, origin: Option<EntryId>) -> LeavingEntry {
+        LeavingEntry::new(committed, origin, self.message_pages_max)
     }
 
     pub(super) fn after(&mut self, after: After) {
@@ -260,11 +299,7 @@ impl Outbox {
                 After::Answer(request, _) => lost.questions.push(request),
                 After::TellChannel(channel_id, _) => lost.channel_ids.push(channel_id),
                 // It is for subscribers.
-                After::Tell(..)
-                | After::Follow { .. }
-                | After::Entry(..)
-                | After::Planted(_)
-                | After::Recorded(_) => {}
+                After::Tell(..) | After::Follow { .. } | After::Entry(..) | After::Recorded(_) => {}
             }
         }
         lost
@@ -290,7 +325,7 @@ fn recorded(record: &ByteBuf) -> After {
 
 fn held_of(after: &After) -> usize {
     match after {
-        After::Entry(entry, _) => 1 + entry.set.pages.len(),
+        After::Entry(leaving) => 1 + leaving.pages_count,
         After::Recorded(pages_count) => *pages_count,
         _ => 1,
     }

@@ -7,7 +7,7 @@ use super::ConnId;
 
 /// Bytes of an entry's part besides its pages, and of a page besides its bytes.
 const HEAD_SIZE: usize = 192;
-const PAGE_HEAD_SIZE: usize = 16;
+pub(super) const PAGE_HEAD_SIZE: usize = 16;
 
 /// The connections of a room, as far as it has to know them: whether they take storage entries.
 ///
@@ -32,15 +32,10 @@ pub trait Outlets: Send + Sync {
 /// What has to be reserved for a part of an entry.
 #[must_use]
 pub fn entry_size(part: &EntryPart) -> usize {
-    size_of_part(part.pages.len())
+    HEAD_SIZE + part.pages.iter().map(|page| PAGE_HEAD_SIZE + page.size()).sum::<usize>()
 }
 
-/// The same of a part with so many pages.
-pub(super) fn size_of_part(pages_count: usize) -> usize {
-    HEAD_SIZE + pages_count * (PAGE_SIZE + PAGE_HEAD_SIZE)
-}
-
-/// The same of an entry with so many pages, in parts of `part_pages_max`.
+/// The most of an entry with so many pages, in parts of `part_pages_max`.
 pub(super) const fn size_of_entry(pages_count: usize, part_pages_max: usize) -> usize {
     let parts_count = if pages_count == 0 { 1 } else { pages_count.div_ceil(part_pages_max) };
     parts_count * HEAD_SIZE + pages_count * (PAGE_SIZE + PAGE_HEAD_SIZE)

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_document::{PageLinks, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
-use tidelog_sync::{FromRoom, Intent, Refusal};
+use tidelog_sync::{CodedPage, FromRoom, Intent, Refusal};
 use tidelog_types::limits::{ENTRY_PAGES_MAX, PAGE_SIZE, SEED_LSN_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
@@ -18,7 +18,7 @@ use tidelog_types::{
 use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
 use super::open::{decode_doctype, try_migrations, unusable_doctype};
-use super::outbox::After;
+use super::outbox::{After, LeavingEntry};
 use super::record::RoomRecord;
 use super::refusal::brief;
 use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed, SubscriberId, Walk};
@@ -86,7 +86,7 @@ impl Room {
         channel_id: ChannelId,
         position: Position,
         db_pages: u32,
-        pages: &mut Vec<(Pgid, Page)>,
+        pages: &mut Vec<CodedPage>,
         last: bool,
     ) -> Result<(), Halt> {
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
@@ -121,7 +121,7 @@ impl Room {
         seed: &mut Seed,
         position: Position,
         db_pages: u32,
-        pages: Vec<(Pgid, Page)>,
+        pages: Vec<CodedPage>,
     ) -> Result<(), Halt> {
         if *seed.position.get_or_insert(position) != position {
             return Err(broken_protocol("two seeds at once"));
@@ -136,7 +136,7 @@ impl Room {
         }
         let is_in_order = (seed.pages_count + 1..=db_pages)
             .zip(&pages)
-            .filter(|(number, (pgid, _))| pgid.0 == *number)
+            .filter(|(number, page)| page.pgid.0 == *number)
             .count();
         if is_in_order != pages.len() {
             return Err(broken_protocol("a seed with pages out of order"));
@@ -147,6 +147,9 @@ impl Room {
         if position.next == Lsn::FIRST {
             return Err(broken_protocol("a seed with pages that nobody wrote"));
         }
+        let decoded = |page: CodedPage| Some((page.pgid, page.decoded(|_| None)?));
+        let pages: Option<BTreeMap<Pgid, Page>> = pages.into_iter().map(decoded).collect();
+        let pages = pages.ok_or_else(|| broken_protocol("a seed with pages that are none"))?;
         self.commit();
         let is_first = !seed.is_staged();
         if is_first {
@@ -161,7 +164,7 @@ impl Room {
         }
         let pages_count = pages.len();
         seed.pages_count += u32::try_from(pages_count).expect("BUG: they are at most db_pages");
-        let set = PageSet { db_pages, pages: pages.into_iter().collect() };
+        let set = PageSet { db_pages, pages };
         let append = Append {
             begin_storage: is_first.then_some(position.journal),
             is_anew: is_first,
@@ -331,14 +334,14 @@ impl Room {
         if let Some(planted) = document.record.seeded.filter(|_| seed.is_staged()) {
             let rest = PageSet { db_pages, pages: BTreeMap::new() };
             append.storage.push(whole(planted, rest));
-            after.push(After::Planted(planted));
+            after.push(After::Entry(LeavingEntry::planted(planted)));
         } else {
             append.begin_storage = Some(position.journal);
             append.is_anew = true;
         }
-        if let Some(entry) = migrated {
-            append.storage.push(entry.clone());
-            after.push(After::Entry(entry, None));
+        if let Some(committed) = migrated {
+            append.storage.push(committed.entry.clone());
+            after.push(After::Entry(self.outbox.leaving(committed, None)));
         }
         let request = self.outbox.plant(append, after);
         self.effects.push(RoomEffect::Store(request));

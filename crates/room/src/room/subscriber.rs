@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Doctype, EntryHasher, FreeWalk, PageLinks};
-use tidelog_pages::StorageEntry;
+use tidelog_document::{Committed, Doctype, EntryHasher, FreeWalk, PageLinks};
 use tidelog_sync::{Channel, Follower, FollowerStep, FromRoom, FromServer, Intent};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
@@ -104,7 +103,7 @@ pub(super) struct Candidate {
     /// Where its pages stand, as far as that was looked at.
     pub(super) walk: Walk,
     /// What its migrations have changed.
-    pub(super) migrated: Option<StorageEntry>,
+    pub(super) migrated: Option<Committed>,
     /// What its schema has to be.
     pub(super) schema: Vec<Vec<Value>>,
 }

@@ -315,7 +315,8 @@ impl Scene {
         let mut is_whole = false;
         for message in self.heard(EXPORTER) {
             if let FromRoom::Entry(part) = message {
-                pages.extend(part.pages.into_iter().map(CodedPage::decoded));
+                let alone = |page: CodedPage| (page.pgid, page.decoded(|_| None).expect("a page"));
+                pages.extend(part.pages.into_iter().map(alone));
                 is_whole |= part.is_last;
             }
         }

@@ -1,6 +1,6 @@
 //! How a local document becomes the server's.
 
-use tidelog_sync::{Intent, ToRoom, codec};
+use tidelog_sync::{CodedPage, Intent, ToRoom, codec};
 use tidelog_types::limits::{ENTRY_PAGES_MAX, OFFER_LIVES_MAX};
 use tidelog_types::{Chain, JournalId, Life, Page, Pgid, Position};
 
@@ -19,7 +19,7 @@ fn offer(lives_count: u8) -> Intent {
 
 fn seed(position: Position, db_pages: usize, pages: &[(Pgid, Page)], last: bool) -> ToRoom {
     let db_pages = u32::try_from(db_pages).expect("BUG: few");
-    let pages = pages.iter().cloned().map(Into::into).collect();
+    let pages = pages.iter().map(|(pgid, page)| CodedPage::new(*pgid, page, None)).collect();
     ToRoom::Seed { position, db_pages, pages, last }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use tidelog_client::Connection;
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Doctype, DoctypeHash, Mutation, chain_of, hash_of,
-    public_entry, public_life,
+    Applied, AppliedTimeline, Authority, Committed, Doctype, DoctypeHash, Mutation, chain_of,
+    hash_of, public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
@@ -24,7 +24,7 @@ use super::{Device, SERVER, TAB, todos};
 pub struct Server {
     pub document: Option<Authority>,
     doctypes: BTreeMap<DoctypeHash, Doctype>,
-    entries: Vec<(StorageEntry, Option<EntryId>)>,
+    entries: Vec<(Committed, Option<EntryId>)>,
     subscribers: BTreeMap<usize, Subscriber>,
     seed: PageSet,
     journal: u8,
@@ -34,6 +34,8 @@ pub struct Server {
     pub is_damaged: bool,
     /// Why its document takes no verdict.
     pub no_verdict: Option<UndecidedReason>,
+    /// How often devices have asked for the document.
+    pub opens: usize,
 }
 
 struct Subscriber {
@@ -41,6 +43,8 @@ struct Subscriber {
     timeline: JournalId,
     /// The entry that it is sent next.
     next: Lsn,
+    /// What was here as it came is read for it.
+    came_at: Lsn,
 }
 
 impl Default for Server {
@@ -55,6 +59,7 @@ impl Default for Server {
             lives: 77,
             is_damaged: false,
             no_verdict: None,
+            opens: 0,
         }
     }
 }
@@ -67,14 +72,14 @@ impl Server {
 
     /// Is put back to what it had before an LSN, and goes on as another life.
     pub fn restore(&mut self, next: Lsn) {
-        self.entries.retain(|(entry, _)| entry.range.end() <= next);
+        self.entries.retain(|(it, _)| it.entry.range.end() <= next);
         let mut set = PageSet::default();
-        self.entries.iter().for_each(|(entry, _)| set.absorb(&entry.set));
+        self.entries.iter().for_each(|(it, _)| set.absorb(&it.entry.set));
         let view = View::new(usize::MAX, set.db_pages);
         view.fill(set.pages.into_iter().collect::<Vec<(Pgid, _)>>());
         let old = self.document.take().expect("a document");
         let lives = old.lives().clone().before(next);
-        let position = self.entries.last().expect("a document").0.position;
+        let position = self.entries.last().expect("a document").0.entry.position;
         self.lives += 1;
         self.document = Some(Authority::new(view, position, lives, Life([self.lives; 16])));
         self.subscribers.clear();
@@ -110,6 +115,7 @@ impl Server {
     fn hear_of(&mut self, device: usize, channel: Channel, message: ToRoom) -> Vec<FromRoom> {
         match message {
             ToRoom::Open { doctype, timeline, have, intent, .. } => {
+                self.opens += 1;
                 let doctype: Doctype = codec::decode(&doctype).expect("a doctype");
                 let goes_with =
                     |known: &Doctype| doctype.succeeds(known) || known.succeeds(&doctype);
@@ -140,7 +146,10 @@ impl Server {
             }
             ToRoom::Seed { position, db_pages, pages, last } => {
                 self.seed.db_pages = db_pages;
-                self.seed.pages.extend(pages.into_iter().map(CodedPage::decoded));
+                let alone = |page: CodedPage| {
+                    (page.pgid, page.decoded(|_| None).expect("a page by itself"))
+                };
+                self.seed.pages.extend(pages.into_iter().map(alone));
                 match last {
                     true => self.seeded(device, channel, position),
                     false => {
@@ -215,7 +224,8 @@ impl Server {
         };
         let from = have.filter(is_held).map_or(Lsn::FIRST, |have| have.next);
         let AppliedTimeline { wanted, lives, .. } = authority.applied(timeline).unwrap();
-        self.subscribers.insert(device, Subscriber { channel, timeline, next: from });
+        self.subscribers
+            .insert(device, Subscriber { channel, timeline, next: from, came_at: storage.next });
         vec![FromRoom::Opened { storage, from, wanted, lives }]
     }
 
@@ -243,8 +253,8 @@ impl Server {
         }
         let mutation = Mutation::decode(body).expect("a mutation");
         let doctype = &self.doctypes[&mutation.doctype];
-        let Applied { entry, .. } = authority.apply(origin, &mutation, doctype).unwrap();
-        self.entries.push((entry, Some(public_entry(origin))));
+        let Applied { committed, .. } = authority.apply(origin, &mutation, doctype).unwrap();
+        self.entries.push((committed, Some(public_entry(origin))));
         true
     }
 
@@ -253,36 +263,40 @@ impl Server {
         let Some(subscriber) = self.subscribers.get_mut(&device) else { return Vec::new() };
         let channel = subscriber.channel;
         let lacking =
-            self.entries.iter().filter(|(entry, _)| entry.range.start() >= subscriber.next);
+            self.entries.iter().filter(|(it, _)| it.entry.range.start() >= subscriber.next);
         let news: Vec<FromServer> = lacking
-            .map(|(entry, origin)| {
+            .map(|(Committed { entry, hash, coded }, origin)| {
                 let part = EntryPart {
                     range: entry.range,
                     position: entry.position,
                     db_pages: entry.set.db_pages,
                     origin: *origin,
-                    pages: entry.set.pages.clone().into_iter().map(Into::into).collect(),
-                    hash: hash_of(&entry.set),
+                    pages: if entry.range.end() <= subscriber.came_at {
+                        alone(entry.clone()).coded
+                    } else {
+                        coded.clone()
+                    },
+                    hash: *hash,
                     is_last: true,
                 };
                 FromServer::About { channel, body: FromRoom::Entry(part) }
             })
             .collect();
         subscriber.next =
-            self.entries.last().map_or(subscriber.next, |(entry, _)| entry.range.end());
+            self.entries.last().map_or(subscriber.next, |(it, _)| it.entry.range.end());
         news
     }
 
     /// One entry stands for the latest ones, as for those who lag.
     pub fn join(&mut self, count: usize) {
         let latest = self.entries.split_off(self.entries.len() - count);
-        let joined = latest.into_iter().map(|(entry, _)| entry).reduce(|mut joined, entry| {
+        let joined = latest.into_iter().map(|(it, _)| it.entry).reduce(|mut joined, entry| {
             joined.range = LsnRange::new(joined.range.start(), entry.range.end());
             joined.position = entry.position;
             joined.set.absorb(&entry.set);
             joined
         });
-        self.entries.extend(joined.map(|entry| (entry, None)));
+        self.entries.extend(joined.map(|entry| (alone(entry), None)));
     }
 
     pub fn forget(&mut self, device: usize) {
@@ -292,6 +306,13 @@ impl Server {
     pub fn image(&self) -> Vec<u8> {
         self.document.as_ref().expect("a document").view().image().expect("all is in memory")
     }
+}
+
+/// An entry that goes by no other page.
+pub fn alone(entry: StorageEntry) -> Committed {
+    let pages = entry.set.pages.iter();
+    let coded = pages.map(|(pgid, page)| CodedPage::new(*pgid, page, None)).collect();
+    Committed { hash: hash_of(&entry.set), coded, entry }
 }
 
 /// Carries messages both ways until there are none.

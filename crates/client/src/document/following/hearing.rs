@@ -3,9 +3,10 @@
 use tidelog_document::{ArrivingEntry, ServerEntry};
 use tidelog_sync::{Channel, EntryPart, FromRoom, PeerAhead, Refusal, UndecidedReason};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ErrorCode, Lineage, Lsn, Position};
+use tidelog_types::{ErrorCode, Lineage, Lsn, Pgid, Position};
 
 use super::{NoVerdict, RETRY_FINAL_MS};
+use crate::document::reads::For;
 use crate::document::{Context, Document, Role, State};
 use crate::protocol::CallFailure;
 
@@ -103,6 +104,8 @@ impl Document {
         self.following.silences = 0;
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
+        channel.waiting.clear();
+        self.reads.forget_fault(For::Entry);
         let held = channel.have.map_or(Lsn::FIRST, |have| have.next);
         let is_lost = from != held;
         self.error = if is_lost {
@@ -140,10 +143,43 @@ impl Document {
 
     fn on_entry(&mut self, part: EntryPart, ctx: &mut Context<'_>) {
         let Some(channel) = &mut self.following.channel else { return };
-        let arrived = channel.arriving.take(part);
+        channel.waiting.push_back(part);
+        if channel.waiting.len() == 1 {
+            self.take_entries(ctx);
+        }
+    }
+
+    /// Takes in what has come of entries, up to one that goes by pages which are to be read first.
+    pub(in crate::document) fn take_entries(&mut self, ctx: &mut Context<'_>) {
+        while let Some(kth) = self.reads.faults_met(For::Entry) {
+            let Some(channel) = &self.following.channel else { break };
+            let Some(part) = channel.waiting.front() else { break };
+            let lacking = self.pages_to_read_for(part);
+            let is_lost = self.reads.why_lost(&lacking, ctx.store).is_some();
+            if !is_lost && self.reads.fetch(For::Entry, lacking, kth, &self.key, ctx) {
+                return reached(Probe::EntryWaitedForPages);
+            }
+            self.reads.forget_fault(For::Entry);
+            self.take_entry(ctx);
+        }
+    }
+
+    /// The pages of before an entry by which it goes, and which are not in memory.
+    fn pages_to_read_for(&self, part: &EntryPart) -> Vec<Pgid> {
+        let Some(replica) = self.replica() else { return Vec::new() };
+        let by_previous = part.pages.iter().filter(|page| page.needs_previous());
+        let pgids = by_previous.map(|page| page.pgid);
+        pgids.filter(|pgid| replica.held_page(*pgid).is_none()).collect()
+    }
+
+    /// Takes in the part that has come first.
+    fn take_entry(&mut self, ctx: &mut Context<'_>) {
+        let Some(channel) = &mut self.following.channel else { return };
+        let Some(part) = channel.waiting.pop_front() else { return };
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
         let replica = &mut synced.replica;
+        let arrived = channel.arriving.take(part, |pgid| replica.held_page(pgid));
         let arrived = match arrived {
             Ok(None) => return reached(Probe::EntryInParts),
             Ok(Some(entry)) => Ok(entry),

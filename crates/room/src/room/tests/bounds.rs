@@ -272,7 +272,7 @@ impl Scene {
     /// One page of a document of so many.
     fn seed_page(&mut self, conn: ConnId, number: u32, db_pages: u32) -> Vec<String> {
         let position = Position { next: lsn(5), ..Position::start_of(JournalId([9; 16])) };
-        let pages = vec![(Pgid(number), Page::zeroed()).into()];
+        let pages = vec![CodedPage::new(Pgid(number), &Page::zeroed(), None)];
         let last = number == db_pages;
         self.say(conn, ToRoom::Seed { position, db_pages, pages, last });
         brief(&self.heard(conn))

@@ -145,7 +145,10 @@ impl Local {
         let (position, db_pages) = self.0.position_and_size();
         let State::Open(document) = &self.0.room.state else { panic!("open") };
         let view = document.authority.view();
-        let page = |number| (Pgid(number), view.base_page(Pgid(number)).expect("all here")).into();
+        let page = |number| {
+            let page = view.base_page(Pgid(number)).expect("all here");
+            CodedPage::new(Pgid(number), &page, None)
+        };
         let pages: Vec<CodedPage> = (1..=db_pages).map(page).collect();
         let (first, second) = pages.split_at(2);
         [(first, false), (second, true)].map(|(pages, last)| {
@@ -544,13 +547,14 @@ fn a_merged_entry_is_proven_by_its_own_hash() {
     };
     let parts = parts(&scene.open(BOB, None));
     assert!(parts.len() > 1);
+    let none = |_| None;
     let take = |parts: &[tidelog_sync::EntryPart]| {
         let mut arriving = ArrivingEntry::default();
         let (last, others) = parts.split_last().expect("some");
         for part in others {
-            assert!(arriving.take(part.clone())?.is_none(), "the last part is still to come");
+            assert!(arriving.take(part.clone(), none)?.is_none(), "the last part is still to come");
         }
-        arriving.take(last.clone())
+        arriving.take(last.clone(), none)
     };
     let entry = take(&parts).expect("as it was sent").expect("the last part has come");
     assert_eq!(entry.set.pages.len(), scene.position_and_size().1 as usize);
@@ -560,7 +564,7 @@ fn a_merged_entry_is_proven_by_its_own_hash() {
     let repeated: Vec<_> = parts.iter().flat_map(|part| [part.clone(), part.clone()]).collect();
     let mut arriving = ArrivingEntry::default();
     let taken: Vec<_> =
-        repeated.into_iter().filter_map(|part| arriving.take(part).expect("as sent")).collect();
+        repeated.into_iter().filter_map(|part| arriving.take(part, none).expect("sent")).collect();
     assert!(taken.len() == 1 && taken[0].set == entry.set, "what comes twice is known");
     let mut without_the_first = parts;
     without_the_first.remove(0);

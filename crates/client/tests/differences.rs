@@ -1,0 +1,141 @@
+//! Entries whose pages are differences from those before them.
+//!
+//! Goal: whoever follows has each version of a page as it is, whatever of it is in memory, and in
+//! the end the same bytes as the server. Method: a device whose core has just read the document, of
+//! which nothing is in memory, and one that writes.
+
+use tidelog_pages::StoreRequest;
+use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
+use tidelog_testing::client::*;
+
+/// A device that has the document, and none of its pages in memory.
+fn cold(seed: u8, server: &mut Server) -> Device {
+    let mut device = online(seed, server);
+    device.pass(1_000);
+    device.kill_core();
+    server.forget(device.number);
+    device.lend();
+    device.server_is_up = false;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    back_online(server, &mut device);
+    device.asked.clear();
+    device
+}
+
+fn entry_of(message: &FromServer) -> &EntryPart {
+    match message {
+        FromServer::About { body: FromRoom::Entry(part), .. } => part,
+        other => panic!("no entry: {other:?}"),
+    }
+}
+
+fn reads(device: &Device) -> usize {
+    let is_read = |request: &&StoreRequest| matches!(request, StoreRequest::Read { .. });
+    device.asked.iter().filter(is_read).count()
+}
+
+#[test]
+fn an_entry_waits_for_the_pages_that_it_goes_by_and_others_behind_it() {
+    let mut server = Server::default();
+    let mut writer = online(1, &mut server);
+    add(&mut writer, "before");
+    talk(&mut server, &mut [&mut writer]);
+    let mut device = cold(2, &mut server);
+    device.holds_replies = true;
+    for n in 0..3 {
+        add(&mut writer, &n.to_string());
+        talk(&mut server, &mut [&mut writer]);
+    }
+    let news = server.news(device.number);
+    assert_eq!(news.len(), 3);
+    for message in &news {
+        assert!(entry_of(message).pages.iter().any(|page| page.needs_previous()));
+        device.hear_server(message);
+    }
+    assert_eq!(reads(&device), 1, "one read for all that the first goes by");
+    let visible = |device: &Device| device.status().confirmed_lsn;
+    let before = visible(&device);
+    device.holds_replies = false;
+    while device.let_reply_through() {}
+    device.pass(50);
+    assert_eq!(visible(&device), before + 3);
+    assert_eq!(reads(&device), 1, "what came with the first is what the others go by");
+    assert_eq!(count(&mut device), [[integer(4)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+#[test]
+fn what_waits_for_pages_is_forgotten_with_its_connection_and_comes_again() {
+    let mut server = Server::default();
+    let mut writer = online(1, &mut server);
+    add(&mut writer, "before");
+    talk(&mut server, &mut [&mut writer]);
+    let mut device = cold(2, &mut server);
+    device.holds_replies = true;
+    add(&mut writer, "milk");
+    talk(&mut server, &mut [&mut writer]);
+    let news = server.news(device.number);
+    device.hear_server(&news[0]);
+    offline(&mut device);
+    server.forget(device.number);
+    device.holds_replies = false;
+    while device.let_reply_through() {}
+    assert_eq!(count(&mut device), [[integer(1)]], "nobody goes on with it");
+    back_online(&mut server, &mut device);
+    assert_eq!(count(&mut device), [[integer(2)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+/// Goal: a page that has rotted here holds up nothing that the server says. Method: the page that
+/// an entry goes by is damaged on the disk; the document is followed anew, and sent whole pages.
+#[test]
+fn an_entry_that_goes_by_a_lost_page_is_asked_for_anew() {
+    let mut server = Server::default();
+    let mut writer = online(1, &mut server);
+    titled(&mut writer, "before", "of long ago");
+    talk(&mut server, &mut [&mut writer]);
+    let mut device = cold(2, &mut server);
+    device.rot(b"of long ago");
+    add(&mut writer, "milk");
+    talk(&mut server, &mut [&mut writer]);
+    let news = server.news(device.number);
+    device.take_sent();
+    device.hear_server(&news[0]);
+    let says = |body: &dyn Fn(&ToRoom) -> bool, sent: &[ToServer]| {
+        sent.iter().any(|it| matches!(it, ToServer::About { body: said, .. } if body(said)))
+    };
+    assert!(says(&|said| matches!(said, ToRoom::Close), &device.sent), "{:?}", device.sent);
+    talk(&mut server, &mut [&mut writer, &mut device]);
+    assert_eq!(device.status().error, None);
+    assert_eq!(count(&mut device), [[integer(2)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+/// Goal: what an entry goes by is what is held, shown or not. Method: the frames of a device are on
+/// their way, so that entries wait for a rebase over many mutations, and others come meanwhile.
+#[test]
+fn entries_go_by_those_that_wait_for_a_rebase() {
+    let mut server = Server::default();
+    let (mut writer, mut device) = (online(1, &mut server), online(2, &mut server));
+    for n in 0..2_000 {
+        add(&mut device, &format!("mine {n}"));
+    }
+    let visible = |device: &Device| device.status().confirmed_lsn;
+    let (opens, before) = (server.opens, visible(&device));
+    for n in 0..10 {
+        add(&mut writer, &n.to_string());
+        talk(&mut server, &mut [&mut writer]);
+        for message in server.news(device.number) {
+            device.hear_server(&message);
+        }
+    }
+    assert_eq!(visible(&device), before, "they wait for the rebase");
+    device.pass(10_000);
+    talk(&mut server, &mut [&mut writer, &mut device]);
+    assert_eq!(server.opens, opens, "nothing was asked for anew");
+    assert_eq!(device.status().error, None);
+    assert_eq!(count(&mut device), [[integer(2_010)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
