@@ -45,6 +45,7 @@ export class Copy {
     const before = this.#parts.at(-1)?.hash ?? NO_HASH;
     const isRepeat = this.#parts.length > 0 ? hash.equals(before) : this.#last?.equals(hash);
     if (isRepeat) return false;
+    if (message.isPredicted) throw new Error('nothing was predicted');
     const sent = message.pages.map((page) => ({
       pgid: page.pgid,
       bytes: wire.decodePage(page, () => this.#read(page.pgid)),

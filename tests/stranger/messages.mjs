@@ -46,7 +46,8 @@ export function open(channel, { document, doctype, timeline, have = null, offere
 
 export function frames(channel, life, first, list) {
   const w = about(channel, 1).bytes(life).u64(first);
-  return w.list(list, ({ call, mutation }) => w.bytes(call).blob(mutation)).done();
+  const frame = ({ call, mutation }) => w.bytes(call).blob(mutation).bool(false);
+  return w.list(list, frame).done();
 }
 
 export function seed(channel, at, pages, last) {
@@ -116,6 +117,7 @@ const entryPart = (r) => ({
   dbPages: r.u32(),
   origin: r.optional(() => ({ timeline: r.id(), life: r.id(), lsn: r.lsn() })),
   pages: r.list(() => page(r)),
+  isPredicted: r.bool(),
   hash: r.hash(),
   isLast: r.bool(),
 });

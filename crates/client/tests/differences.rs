@@ -139,3 +139,66 @@ fn entries_go_by_those_that_wait_for_a_rebase() {
     assert_eq!(count(&mut device), [[integer(2_010)]]);
     assert!(device.image() == server.image(), "the two sides differ");
 }
+
+/// What of the next entry comes to a device.
+fn next_of(server: &mut Server, device: &mut Device) -> (bool, usize) {
+    for message in device.take_sent() {
+        server.hear(device.number, message).iter().for_each(|answer| device.hear_server(answer));
+    }
+    let news = server.news(device.number);
+    let [message] = news.as_slice() else { panic!("{news:?}") };
+    let part = entry_of(message);
+    let came = (part.is_predicted, part.pages.len());
+    device.hear_server(message);
+    came
+}
+
+/// Goal: what a device has already is not sent to it. Method: it writes alone, then another one
+/// writes between two mutations of its own, and then it is alone again.
+#[test]
+fn an_entry_that_a_device_has_predicted_comes_without_pages() {
+    let mut server = Server::default();
+    let (mut writer, mut device) = (online(1, &mut server), online(2, &mut server));
+    let milk = add(&mut device, "milk");
+    assert_eq!(next_of(&mut server, &mut device), (true, 0));
+    assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
+    talk(&mut server, &mut [&mut writer]);
+    // On its way while another one's is applied first.
+    let eggs = add(&mut device, "eggs");
+    add(&mut writer, "theirs");
+    talk(&mut server, &mut [&mut writer]);
+    talk(&mut server, &mut [&mut writer, &mut device]);
+    assert!(device.fate(eggs).contains("confirmed"), "{}", device.fate(eggs));
+    let opens = server.opens;
+    add(&mut device, "bread");
+    let (is_predicted, pages_count) = next_of(&mut server, &mut device);
+    assert!(!is_predicted && pages_count > 0, "others write as well, and nothing is predicted");
+    add(&mut device, "salt");
+    assert_eq!(next_of(&mut server, &mut device), (true, 0), "the last one was as it was here");
+    talk(&mut server, &mut [&mut writer, &mut device]);
+    assert_eq!(server.opens, opens, "nothing was asked for anew");
+    assert_eq!(count(&mut device), [[integer(5)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+#[test]
+fn an_entry_that_was_not_predicted_like_that_is_asked_for_anew() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    add(&mut device, "milk");
+    for message in device.take_sent() {
+        server.hear(device.number, message);
+    }
+    let [FromServer::About { channel, body: FromRoom::Entry(part) }] = &server.news(1)[..] else {
+        panic!("one entry")
+    };
+    let mut other = part.clone();
+    other.hash.0[9] ^= 1;
+    let opens = server.opens;
+    let body = FromRoom::Entry(other);
+    device.hear_server(&FromServer::About { channel: *channel, body });
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(server.opens, opens + 1);
+    assert_eq!(count(&mut device), [[integer(1)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}

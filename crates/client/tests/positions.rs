@@ -363,10 +363,19 @@ impl Played {
     }
 
     fn entry(&mut self, committed: Committed, origin: Option<EntryId>) {
-        let Committed { entry, hash, coded: pages } = committed;
+        let Committed { entry, hash, coded } = committed;
         let StorageEntry { range, position, set, .. } = entry;
         let (db_pages, is_last) = (set.db_pages, true);
-        let part = EntryPart { range, position, db_pages, origin, pages, hash, is_last };
+        let part = EntryPart {
+            range,
+            position,
+            db_pages,
+            origin,
+            pages: coded.expect("few pages"),
+            is_predicted: false,
+            hash,
+            is_last,
+        };
         self.tell(FromRoom::Entry(part));
     }
 

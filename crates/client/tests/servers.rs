@@ -53,7 +53,16 @@ fn rubbish(journal: JournalId) -> EntryPart {
         Position { next: range.end(), chain: chain_of(start.chain, range, &set), ..start };
     let coded = pages.iter().map(|(pgid, page)| CodedPage::new(*pgid, page, None));
     let (hash, pages) = (hash_of(&set), coded.collect());
-    EntryPart { range, position, db_pages: 1, origin: None, pages, hash, is_last: true }
+    EntryPart {
+        range,
+        position,
+        db_pages: 1,
+        origin: None,
+        pages,
+        is_predicted: false,
+        hash,
+        is_last: true,
+    }
 }
 
 fn frames_sent(core: &Core) -> Vec<(&str, u32, u64)> {

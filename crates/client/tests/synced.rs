@@ -450,7 +450,7 @@ fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
         (absent.expect("not all pages change"), tidelog_types::Page::zeroed().with(0, b"old"));
     let old = CodedPage::new(pgid, &page, None);
     let hash = hash_part(EntryHash::default(), [(pgid, &page)], part.db_pages);
-    let begun = EntryPart { pages: vec![old], hash, is_last: false, ..part.clone() };
+    let begun = EntryPart { pages: vec![old].into(), hash, is_last: false, ..part.clone() };
     device.hear_server(&say(FromRoom::Entry(begun)));
     let (storage, wanted, lives) = (server.position(), Lsn::FIRST, Lineage::default());
     let from = Lsn::FIRST;

@@ -32,7 +32,7 @@ impl ArrivingEntry {
         part: EntryPart,
         previous: impl Fn(Pgid) -> Option<Page>,
     ) -> Result<Option<ServerEntry>, ReplicaError> {
-        let EntryPart { range, position, db_pages, origin, pages, hash, is_last } = part;
+        let EntryPart { range, position, db_pages, origin, pages, hash, is_last, .. } = part;
         let is_repeat = match self.parts_count {
             0 => self.last == Some((position, hash)),
             _ => self.hash == hash,
@@ -40,8 +40,8 @@ impl ArrivingEntry {
         if is_repeat {
             return Ok(None);
         }
-        let decoded = |page: CodedPage| Some((page.pgid, page.decoded(&previous)?));
-        let pages: Option<Vec<_>> = pages.into_iter().map(decoded).collect();
+        let decoded = |page: &CodedPage| Some((page.pgid, page.decoded(&previous)?));
+        let pages: Option<Vec<_>> = pages.iter().map(decoded).collect();
         let pages = pages.ok_or(ReplicaError::Garbled { range })?;
         let pages_of_part = pages.iter().map(|(pgid, page)| (*pgid, page));
         if hash_part(self.hash, pages_of_part, db_pages) != hash {

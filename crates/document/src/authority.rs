@@ -1,14 +1,15 @@
 //! The side that decides.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::{Reader, Run, View, Writer};
 use tidelog_sync::CodedPage;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
-    CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
-    Value,
+    CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid,
+    Position, Value,
 };
 
 use crate::program::{self, AppliedTimeline, done};
@@ -100,8 +101,9 @@ pub struct Committed {
     pub entry: StorageEntry,
     /// The hash of what it says.
     pub hash: EntryHash,
-    /// Its pages as they travel to whoever has all before it.
-    pub coded: Vec<CodedPage>,
+    /// Its pages as they travel to whoever has all before it; `None` if they are more than a message
+    /// has.
+    pub coded: Option<Arc<[CodedPage]>>,
 }
 
 /// What became of one mutation.
@@ -271,11 +273,11 @@ impl Authority {
 
     fn commit(&mut self, set: PageSet) -> Committed {
         assert!(self.unsealed.calls.is_empty(), "BUG: local mutations were not sealed");
-        let coded = set
-            .pages
-            .iter()
-            .map(|(pgid, page)| CodedPage::new(*pgid, page, self.view.base_page(*pgid).as_ref()));
-        let coded = coded.collect();
+        let coded = |(pgid, page): (&Pgid, &Page)| {
+            CodedPage::new(*pgid, page, self.view.base_page(*pgid).as_ref())
+        };
+        let is_one_message = set.pages.len() <= self.view.limits().message_pages_max;
+        let coded = is_one_message.then(|| set.pages.iter().map(coded).collect());
         self.view.advance_base(&set);
         let (entry, hash) = self.entry(LsnRange::one(self.position.next), set, Vec::new());
         Committed { entry, hash, coded }

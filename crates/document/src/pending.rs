@@ -80,6 +80,10 @@ impl<T: Called> Pending<T> {
         self.queue.get(index)
     }
 
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+        self.queue.get_mut(index)
+    }
+
     pub fn oldest(&self) -> Option<&T> {
         self.queue.front()
     }

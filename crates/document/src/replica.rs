@@ -9,6 +9,7 @@ use std::{fmt, mem};
 
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
+use tidelog_sync::EntryPart;
 use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{
     Budget, CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet,
@@ -22,7 +23,7 @@ use crate::check::{self, DoctypeError};
 use crate::pending::{Called, Pending};
 use crate::program::{self, done};
 use crate::public_life::{public_entry, public_lives};
-use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
+use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after, hash_of};
 
 /// One document on the side that follows: the authority's pages under a layer for each mutation
 /// that has no verdict yet.
@@ -77,6 +78,9 @@ pub struct Replica {
     /// Whether building the layers was given up before it had ended once: mutations that were never
     /// run are not shown.
     unrun: bool,
+    /// Whether the entry of the latest own mutation was what its first layer predicted: as long as
+    /// others write as well, none is.
+    predicts: bool,
     runs_again: u64,
 }
 
@@ -103,6 +107,10 @@ pub struct Undecided {
     pub body: Vec<u8>,
     /// What its run here changed; `None` where it shares a layer with others.
     layer: Option<PageSet>,
+    /// The hash of that as an entry, once it was predicted.
+    hash: Option<EntryHash>,
+    /// Whether it was run again since it was issued or read: for another entry that came first.
+    has_run_again: bool,
     /// What its run here said.
     predicted: Option<Verdict>,
 }
@@ -244,6 +252,7 @@ impl Replica {
             built: false,
             version: None,
             unrun: false,
+            predicts: true,
             runs_again: 0,
         }
     }
@@ -539,7 +548,9 @@ impl Replica {
             reached(Probe::LayerShared);
         }
         let predicted = Some(Verdict::Applied);
-        self.undecided.push(Undecided { call, mutation, body, layer, predicted });
+        let (hash, has_run_again) = (None, false);
+        let undecided = Undecided { call, mutation, body, layer, hash, has_run_again, predicted };
+        self.undecided.push(undecided);
         Run::Done(Issued { frame, changed })
     }
 
@@ -571,6 +582,9 @@ impl Replica {
         self.anew = false;
         if self.is_predicted(&entry) {
             return Ok(Some(self.fold_lowest(entry)));
+        }
+        if entry.origin == Some(public_entry(self.origin(self.first()))) {
+            self.predicts = false;
         }
         self.staged.push_back(entry);
         Ok(None)
@@ -606,6 +620,38 @@ impl Replica {
     pub fn sync_request(&self) -> Option<Position> {
         let staged = self.staged.back().map(|staged| staged.position);
         staged.or_else(|| self.rebase.as_ref().and_then(Rebase::last_position)).or(self.base)
+    }
+
+    /// The hash of the entry that the mutation at `lsn` becomes, if it changes at the authority what
+    /// it has changed here: worth to be said as long as that is likely.
+    pub fn predict(&mut self, lsn: Lsn) -> Option<EntryHash> {
+        if !self.predicts || !self.is_rebased() {
+            return None;
+        }
+        let index = lsn.get().checked_sub(self.first().get())?;
+        let undecided = self.undecided.get_mut(usize::try_from(index).ok()?)?;
+        let layer = undecided.layer.as_ref()?;
+        Some(*undecided.hash.get_or_insert_with(|| hash_of(layer)))
+    }
+
+    /// The entry that an own mutation was [predicted](Self::predict) to become, of which no pages
+    /// have come.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplicaError::Garbled`]: it is no such entry, or the layers have been built anew since.
+    pub fn predicted_entry(&self, head: &EntryPart) -> Result<ServerEntry, ReplicaError> {
+        let EntryPart { range, position, origin, hash, .. } = *head;
+        let undecided = origin.and_then(|origin| {
+            let is_own = origin == public_entry(self.origin(origin.lsn));
+            self.undecided_at(origin.lsn).filter(|it| is_own && it.hash == Some(hash))
+        });
+        match undecided.and_then(|undecided| undecided.layer.clone()) {
+            Some(set) if position.next == range.end() => {
+                Ok(ServerEntry { range, position, origin, set, hash })
+            }
+            _ => Err(ReplicaError::Garbled { range }),
+        }
     }
 
     /// A page as it is behind all that is held of the storage journal, whatever this side shows:
@@ -809,6 +855,7 @@ impl Replica {
         if let Some(layer) = &lowest.layer {
             self.own_layers.give_back(layer);
         }
+        self.predicts = !lowest.has_run_again;
         let (call, mutation) = (lowest.call, lowest.mutation);
         self.base = Some(entry.position);
         self.view.advance_base(&entry.set);
@@ -840,7 +887,8 @@ impl Undecided {
         // Frames were written by `issue`; one that cannot be read is rejected by the authority in
         // its place, and changes nothing here.
         let mutation = Mutation::decode(&frame.body).unwrap_or_else(|_| Mutation::unreadable());
-        Self { call: frame.call, mutation, body: frame.body, layer: None, predicted: None }
+        let (layer, hash, has_run_again, predicted) = (None, None, false, None);
+        Self { call: frame.call, mutation, body: frame.body, layer, hash, has_run_again, predicted }
     }
 
     /// The frame at this place.

@@ -26,5 +26,5 @@ mod room;
 
 pub use room::{
     Answer, Ask, Caution, ConnId, ENDED_THE_SERVER, MayRun, Outlets, Room, RoomCounts, RoomEffect,
-    RoomInput, RoomSettings, STAGED, Service, Suspect, ThreadClock, entry_size,
+    RoomInput, RoomSettings, STAGED, Service, Suspect, ThreadClock, entry_size, received_size,
 };

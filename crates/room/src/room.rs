@@ -65,8 +65,8 @@ pub use io::{
     Answer, Ask, ConnId, MayRun, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
 };
 use outbox::{After, Outbox};
-use outlets::PAGE_HEAD_SIZE;
-pub use outlets::{Outlets, entry_size};
+use outlets::size_of_pages;
+pub use outlets::{Outlets, entry_size, received_size};
 use refusal::brief;
 pub use seed::STAGED;
 use seed::SeedProgress;
@@ -197,7 +197,7 @@ impl Work {
         match self {
             Self::Open(_, open) => open.size(),
             Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
-            Self::Seed { pages, .. } => pages.iter().map(|page| PAGE_HEAD_SIZE + page.size()).sum(),
+            Self::Seed { pages, .. } => size_of_pages(pages),
             Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
         }
     }
@@ -231,7 +231,7 @@ impl Room {
     ) -> Self {
         let pages_in_flight_max = settings.limits.room_pages_in_flight_max;
         Self {
-            outbox: Outbox::new(document.clone(), settings.limits.message_pages_max),
+            outbox: Outbox::new(document.clone()),
             document,
             settings,
             seed,

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::Ordering;
 
-use tidelog_room::{Ask, ConnId, RoomInput};
-use tidelog_sync::{Channel, CodedPage, EntryPart, FromRoom, Intent, ToRoom};
+use tidelog_room::{Ask, ConnId, RoomInput, entry_size};
+use tidelog_sync::{Channel, CodedPage, EntryPart, FromRoom, Intent, ToRoom, WireFrame};
 use tidelog_testing::room::*;
 use tidelog_types::Lsn;
 use tidelog_types::limits::{LSN_MAX, Limits};
@@ -67,6 +67,53 @@ fn who_is_up_to_date_is_sent_what_an_entry_changes() {
         assert!(parts.len() > 8 && !parts.iter().any(by_previous));
         assert!(copy.image() == scene.export());
     }
+}
+
+/// Goal: what a follower has received and not said so is a bounded amount of its memory, however
+/// few bytes it took on the way.
+#[test]
+fn a_follower_that_says_nothing_is_sent_as_many_pages_as_it_may_keep() {
+    let page = 4_200;
+    let limits = Limits { entries_in_flight_size_max: 30 * page, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open(ANN);
+    scene.open(BOB);
+    scene.frames(ANN, 1, adds(50));
+    let (mut pages_count, mut size) = (0, 0);
+    while let Some(said) = scene.read(BOB) {
+        if let FromRoom::Entry(part) = said {
+            pages_count += part.pages.len();
+            size += entry_size(&part);
+        }
+    }
+    assert!((20..=36).contains(&pages_count), "{pages_count} pages");
+    assert!(size < 30 * page / 2, "{size} bytes");
+}
+
+/// Goal: only who has predicted an entry is sent none of its pages. Method: a frame says how the
+/// hash of its entry begins, or how that of another one does.
+#[test]
+fn who_has_predicted_an_entry_is_sent_no_pages() {
+    let of = |scene: &mut Scene, conn: ConnId| {
+        let mut last = None;
+        while let Some(said) = scene.read(conn) {
+            if let FromRoom::Entry(part) = said {
+                last = Some((part.is_predicted, part.pages.is_empty(), part.hash));
+            }
+        }
+        last.expect("an entry")
+    };
+    let hear = |predicted: Option<[u8; 8]>| {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open(ANN);
+        scene.open(BOB);
+        scene.frames(ANN, 1, vec![WireFrame { predicted, ..adds(1).remove(0) }]);
+        [ANN, BOB].map(|conn| of(&mut scene, conn))
+    };
+    let [(is_predicted, is_empty, hash), _] = hear(None);
+    assert!(!is_predicted && !is_empty);
+    assert_eq!(hear(Some(hash.start())), [(true, true, hash), (false, false, hash)]);
+    assert_eq!(hear(Some([9; 8])), [(false, false, hash); 2]);
 }
 
 #[test]

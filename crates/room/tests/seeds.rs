@@ -697,8 +697,8 @@ fn a_seed_leaves_room_for_what_is_written_behind_it() {
     let mut scene = at(LSN_MAX / 2, true);
     scene.frames(ANN, 1, adds(3));
     let ToRoom::Seed { pages, .. } = seed_after("select 1") else { panic!("a seed") };
-    let handed_over = |page: CodedPage| (page.pgid, page.decoded(|_| None).expect("a page"));
-    let pages = pages.into_iter().map(handed_over).collect();
+    let handed_over = |page: &CodedPage| (page.pgid, page.decoded(|_| None).expect("a page"));
+    let pages = pages.iter().map(handed_over).collect();
     let mut copy = Copy { position: Some(local(LSN_MAX / 2)), pages, ..Copy::default() };
     let heard = scene.read_all(ANN, &mut copy);
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(4)), "{heard:?}");

@@ -191,7 +191,7 @@ fn open(intent: Intent) -> ToRoom {
 async fn frames(at: SocketAddr) {
     let mut client = Client::connect(at).await.expect("up");
     opened(&mut client, "list").await;
-    let empty = WireFrame { call: CallId([0; 16]), body: Vec::new() };
+    let empty = WireFrame { call: CallId([0; 16]), body: Vec::new(), predicted: None };
     let mut copy = Copy::default();
     let mut first = 1;
     for _ in 0..2 {

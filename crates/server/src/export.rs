@@ -163,7 +163,7 @@ fn takes_at_most(size: u64) -> Duration {
 
 /// Puts the pages of a part where they belong. The last one says how many there are.
 fn write(mut file: File, part: EntryPart) -> io::Result<File> {
-    for page in part.pages {
+    for page in part.pages.iter() {
         let pgid = page.pgid;
         // What is read for somebody who has nothing goes by no other page.
         let page = page.decoded(|_| None).ok_or(io::ErrorKind::InvalidData)?;
@@ -259,8 +259,10 @@ mod tests {
             answer.send(Answer::Exporting).expect("it is waited for");
             let position = Position::start_of(JournalId([7; 16]));
             let (range, hash) = (LsnRange::empty_at(Lsn::FIRST), EntryHash::default());
-            let (pages, is_last, origin, db_pages) = (Vec::new(), false, None, 1);
-            let part = EntryPart { range, position, db_pages, origin, pages, hash, is_last };
+            let (pages, is_last, origin, db_pages) = (Arc::default(), false, None, 1);
+            let is_predicted = false;
+            let part =
+                EntryPart { range, position, db_pages, origin, pages, is_predicted, hash, is_last };
             let (channel, body) = (Channel(0), FromRoom::Entry(part.clone()));
             let (room, _mail) = mpsc::unbounded_channel();
             loop {

@@ -14,9 +14,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, MESSAGE_SIZE_MAX, PAGE_SIZE};
 use tidelog_types::{
     CallId, ClientId, Coding, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
@@ -123,6 +124,14 @@ fn pages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CodedPage>, D
     deserializer.deserialize_seq(Bounded { count_max: MESSAGE_PAGES_MAX, items: PhantomData })
 }
 
+fn shared_pages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[CodedPage]>, D::Error> {
+    pages(deserializer).map(Arc::from)
+}
+
+fn as_slice<S: Serializer>(pages: &Arc<[CodedPage]>, serializer: S) -> Result<S::Ok, S::Error> {
+    (**pages).serialize(serializer)
+}
+
 /// Reads a sequence of so many items at most.
 struct Bounded<T> {
     count_max: usize,
@@ -169,6 +178,10 @@ pub struct WireFrame {
     /// The mutation.
     #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
+    /// The first bytes of the [hash](EntryPart::hash) that its entry has, if it says what the
+    /// client has seen the mutation change: then the client needs no pages. `None` if it keeps
+    /// none, or others write as well.
+    pub predicted: Option<[u8; 8]>,
 }
 
 /// A page on its way.
@@ -224,11 +237,11 @@ impl CodedPage {
     /// The page, by the version before it if it [takes](Self::needs_previous) one. `None` if it
     /// does and there is none, or if its bytes say no page.
     #[must_use]
-    pub fn decoded(self, previous: impl FnOnce(Pgid) -> Option<Page>) -> Option<Page> {
-        match self.coding {
-            PageCoding::Whole(page) => Some(page),
-            PageCoding::Zeros(difference) => Page::zeroed().changed_by(&difference),
-            PageCoding::Previous(difference) => previous(self.pgid)?.changed_by(&difference),
+    pub fn decoded(&self, previous: impl FnOnce(Pgid) -> Option<Page>) -> Option<Page> {
+        match &self.coding {
+            PageCoding::Whole(page) => Some(page.clone()),
+            PageCoding::Zeros(difference) => Page::zeroed().changed_by(difference),
+            PageCoding::Previous(difference) => previous(self.pgid)?.changed_by(difference),
         }
     }
 }
@@ -321,9 +334,12 @@ pub struct EntryPart {
     /// The timeline frame that the entry applies or rejects, if it decides a single one, with the
     /// public life of its writer.
     pub origin: Option<EntryId>,
-    /// Pages of this part, at most [`MESSAGE_PAGES_MAX`].
-    #[serde(deserialize_with = "pages")]
-    pub pages: Vec<CodedPage>,
+    /// Pages of this part, at most [`MESSAGE_PAGES_MAX`]; shared by all who are sent it.
+    #[serde(serialize_with = "as_slice", deserialize_with = "shared_pages")]
+    pub pages: Arc<[CodedPage]>,
+    /// Whether the entry is what its client has [predicted](WireFrame::predicted): then it is one
+    /// part, without pages.
+    pub is_predicted: bool,
     /// The hash of the entry up to this part, included. An entry of one LSN is proven by its chain
     /// too; an entry of several LSNs by this hash alone.
     pub hash: EntryHash,
@@ -480,7 +496,11 @@ mod tests {
         let body = ToRoom::Frames {
             life: Life([3; 16]),
             first: Lsn::FIRST.plus(2),
-            frames: vec![WireFrame { call: CallId([5; 16]), body: vec![8, 9] }],
+            frames: vec![WireFrame {
+                call: CallId([5; 16]),
+                body: vec![8, 9],
+                predicted: Some([7; 8]),
+            }],
         };
         let message = ToServer::About { channel: Channel(2), body };
         let hex: String = encode_message(&message).iter().map(|b| format!("{b:02x}")).collect();
@@ -488,14 +508,14 @@ mod tests {
             hex,
             "0100020000000200000001000000030303030303030303030303030303030300000000000000\
              0100000000000000050505050505050505050505050505050200000000000000\
-             0809"
+             0809010707070707070707"
         );
     }
 
     #[test]
     fn a_message_of_too_many_frames_is_refused() {
         let of = |count| {
-            let frame = WireFrame { call: CallId([5; 16]), body: Vec::new() };
+            let frame = WireFrame { call: CallId([5; 16]), body: Vec::new(), predicted: None };
             let first = Lsn::FIRST;
             let (life, frames) = (Life([3; 16]), vec![frame; count]);
             let body = ToRoom::Frames { life, first, frames };

@@ -64,7 +64,11 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
             intent,
         })
     };
-    let frame = |number: u8| WireFrame { call: CallId([number; 16]), body: vec![number; 3] };
+    let frame = |number: u8| WireFrame {
+        call: CallId([number; 16]),
+        body: vec![number; 3],
+        predicted: (number == 2).then_some([6; 8]),
+    };
     let (life, frames) = (Life([4; 16]), vec![frame(1), frame(2)]);
     let (db_pages, pages) = (4, pages_alone());
     let (client, token) = (ClientId([9; 16]), Some("why".to_owned()));
@@ -94,11 +98,22 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
             position: position(),
             db_pages: 9,
             origin,
-            pages: pages(),
+            pages: pages().into(),
+            is_predicted: false,
             hash: EntryHash([6; 32]),
             is_last,
         }))
     };
+    let predicted = about(FromRoom::Entry(EntryPart {
+        range: LsnRange::new(lsn(42), lsn(43)),
+        position: position(),
+        db_pages: 9,
+        origin: Some(origin),
+        pages: Vec::new().into(),
+        is_predicted: true,
+        hash: EntryHash([6; 32]),
+        is_last: true,
+    }));
     let refused = |refusal| about(FromRoom::Refused(refusal));
     let bye = |reason| FromServer::Bye { reason };
     let (storage, wanted) = (position(), lsn(14));
@@ -120,6 +135,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("seeded", about(FromRoom::Seeded { position: position() })),
         ("entry, a part", part(None, false)),
         ("entry, whole", part(Some(origin), true)),
+        ("entry, predicted", predicted),
         ("acked", about(FromRoom::Acked { next: lsn(15) })),
         ("undecided: unknown doctype", undecided(unknown)),
         ("undecided: no room for the verdict", undecided(no_room)),

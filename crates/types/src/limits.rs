@@ -246,8 +246,7 @@ pub struct Limits {
     /// Pages that a room reads at once for a follower who lags, at first.
     pub catch_up_pages: usize,
     /// Pages that a room sends one follower at once, or reads for it, unless the one before is
-    /// more: at most half of what a connection takes. Larger entries are read from the store, as
-    /// those are that a follower lacks.
+    /// more: at most half of what a connection takes.
     pub catch_up_pages_max: usize,
     /// Pages of a document that is handed over which a client has on their way, beyond those that
     /// the server has taken.
@@ -257,7 +256,8 @@ pub struct Limits {
     /// Lives that a document's pages remember of each timeline that was applied to it, the same on
     /// every side: at most [`TIMELINE_LIVES_KEPT_MAX`]. Older ones are unknown.
     pub timeline_lives_kept_max: usize,
-    /// Pages in one message on the wire: entries with more travel in parts.
+    /// Pages in one message on the wire: entries with more are read from the store, as those are
+    /// that a follower lacks, and travel in parts.
     pub message_pages_max: usize,
     /// Pages in one message of an append to a page server: those of a larger one are sent ahead.
     pub append_part_pages_max: usize,

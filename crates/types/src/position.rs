@@ -27,6 +27,15 @@ impl fmt::Debug for Chain {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EntryHash(pub [u8; 32]);
 
+impl EntryHash {
+    /// Its first bytes, which tell it from any other that was not sought for it.
+    #[must_use]
+    pub fn start(&self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
 impl fmt::Debug for EntryHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EntryHash({})", Chain(self.0))

@@ -510,8 +510,8 @@ impl Running {
                         continue;
                     };
                     self.ways.release(EXPORTER, entry_size(&part));
-                    let alone = |page: CodedPage| (page.pgid, page.decoded(|_| None));
-                    for (pgid, page) in part.pages.into_iter().map(alone) {
+                    let alone = |page: &CodedPage| (page.pgid, page.decoded(|_| None));
+                    for (pgid, page) in part.pages.iter().map(alone) {
                         self.export.insert(pgid, page.expect("a page by itself"));
                     }
                     if part.is_last {

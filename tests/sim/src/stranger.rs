@@ -151,9 +151,9 @@ impl Stranger {
         let FromServer::About { channel, body } = message else { return };
         if let FromRoom::Entry(part) = &body {
             self.position = Some(part.position);
-            for page in &part.pages {
+            for page in part.pages.iter() {
                 let previous = |pgid| self.pages.get(&pgid).cloned();
-                let decoded = page.clone().decoded(previous).expect("a page");
+                let decoded = page.decoded(previous).expect("a page");
                 self.pages.insert(page.pgid, decoded);
             }
             self.pages.retain(|pgid, _| pgid.0 <= part.db_pages);
@@ -194,7 +194,7 @@ impl Stranger {
                 moved_from: None::<EntryId>,
             };
             let body = if name.is_empty() { vec![255; 3] } else { mutation.encode() };
-            WireFrame { call: CallId(call), body }
+            WireFrame { call: CallId(call), body, predicted: None }
         });
         let frames = frames.collect();
         ToRoom::Frames { life: Life([life; 16]), first: lsn(first), frames }

@@ -82,7 +82,7 @@ pub fn frame(doctype: &Doctype, name: &str, id: &str) -> WireFrame {
         kept_rejections: Lsn::FIRST,
         moved_from: None,
     };
-    WireFrame { call: CallId([0; 16]), body: mutation.encode() }
+    WireFrame { call: CallId([0; 16]), body: mutation.encode(), predicted: None }
 }
 
 /// What a client holds of a document.
@@ -99,7 +99,7 @@ impl Copy {
         let next = self.position.map_or(Lsn::FIRST, |it| it.next);
         let follows = part.range.start() == next;
         assert!(follows || part.range.start() == Lsn::FIRST, "{} at {next}", part.range);
-        for page in part.pages {
+        for page in part.pages.iter() {
             let pgid = page.pgid;
             let page = page.decoded(|pgid| self.pages.get(&pgid).cloned()).expect("a page");
             self.pages.insert(pgid, page);

@@ -539,19 +539,22 @@ impl Document {
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
         let Synced { replica, durable, sender, .. } = &mut **synced;
-        let size_of =
-            |lsn: Lsn| replica.undecided_at(lsn).map_or(0, |undecided| undecided.body.len() + 64);
+        let size_of = |frame: &[u8]| frame.len() + 64;
+        let size_at = |lsn: Lsn| replica.undecided_at(lsn).map_or(0, |it| size_of(&it.body));
         let window = ctx.settings.limits.frames_in_flight_size_max;
-        let range = sender.next_to_send(*durable, window, size_of);
+        let range = sender.next_to_send(*durable, window, size_at);
         let message_size_max = ctx.settings.limits.message_frames_size_max;
         let mut messages: Vec<ToRoom> = Vec::new();
         let mut message_size = 0;
         let mut lsn = range.start();
         while lsn < range.end() {
+            let predicted = replica.predict(lsn).map(|hash| hash.start());
             let undecided = replica.undecided_at(lsn).expect("BUG: sending what is decided");
-            let frame = WireFrame { call: undecided.call, body: undecided.body.clone() };
+            let (call, body) = (undecided.call, undecided.body.clone());
+            let frame = WireFrame { call, body, predicted };
             let writer = replica.origin(lsn).life;
-            message_size += size_of(lsn);
+            let size = size_of(&frame.body);
+            message_size += size;
             match messages.last_mut() {
                 Some(ToRoom::Frames { life, frames, .. })
                     if *life == writer && message_size <= message_size_max =>
@@ -559,7 +562,7 @@ impl Document {
                     frames.push(frame);
                 }
                 _ => {
-                    message_size = size_of(lsn);
+                    message_size = size;
                     messages.push(ToRoom::Frames { life: writer, first: lsn, frames: vec![frame] });
                 }
             }

@@ -240,8 +240,8 @@ impl Document {
     /// Runs requests, and what nobody waits for in particular once there are none; after a slice
     /// that requests had for themselves the other way round, since they may come without end.
     fn run_slice(&mut self, ctx: &mut Context<'_>) {
-        self.take_entries(ctx);
         let mut budget = Budget::new(ctx.settings.limits.slice);
+        self.take_entries(&mut budget, ctx);
         let mut has_come_to_background = mem::take(&mut self.is_background_due);
         // Until it rests: server and tabs may both go on without end, and live queries come last.
         let mut goes_on = has_come_to_background;

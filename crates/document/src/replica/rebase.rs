@@ -311,7 +311,8 @@ impl Rebase {
         replica.migration_failure = self.migration_failure;
         for (undecided, (verdict, layer)) in replica.undecided.iter_mut().zip(self.ran) {
             undecided.predicted = Some(verdict);
-            undecided.layer = layer;
+            (undecided.layer, undecided.hash) = (layer, None);
+            undecided.has_run_again = true;
         }
         // SQLite's own caches must not outlive what they were read from. Those of the rebase were
         // read from what the replica shows now.

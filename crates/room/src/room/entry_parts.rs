@@ -33,7 +33,16 @@ impl EntryHead {
             let pages =
                 pages.into_iter().map(|(pgid, page)| CodedPage::new(pgid, page, None)).collect();
             let is_last = ends && number == last;
-            EntryPart { range, position, db_pages, origin, pages, hash: *hash, is_last }
+            EntryPart {
+                range,
+                position,
+                db_pages,
+                origin,
+                pages,
+                is_predicted: false,
+                hash: *hash,
+                is_last,
+            }
         };
         cut.into_iter().zip(1..).map(part).collect()
     }

@@ -8,7 +8,7 @@ use tidelog_types::{Budget, EntryHash, JournalId, Lsn, LsnRange, Page, Pgid, Pos
 
 use super::entry_parts::EntryHead;
 use super::outbox::LeavingEntry;
-use super::outlets::{entry_size, size_of_entry};
+use super::outlets::{entry_size, received_size, size_of_entry};
 use super::subscriber::{ChannelId, SubscriberId};
 use super::{ConnId, Room, RoomEffect, State, WORK_STEPS};
 
@@ -35,7 +35,7 @@ pub(super) struct CatchUp {
     step: Step,
     /// What is reserved on the way for the chunk.
     reserved: usize,
-    sent_size: usize,
+    received_size: usize,
     /// Over what was sent.
     hash: EntryHash,
 }
@@ -97,8 +97,8 @@ impl Room {
 
     /// Sends an entry to those who have not had their turn, as far as the budget goes.
     pub(super) fn broadcast(&mut self, mut broadcast: Broadcast, budget: &mut Budget) {
-        let LeavingEntry { entry, pages_count, is_only_stored } = &broadcast.leaving;
-        let (range, size) = (entry.range, entry_size(entry));
+        let LeavingEntry { pages_count, is_only_stored, .. } = broadcast.leaving;
+        let range = broadcast.leaving.entry.range;
         let mut lagging = Vec::new();
         let mut turns = self.subscribers.range_mut(broadcast.next..);
         let is_over = loop {
@@ -106,15 +106,16 @@ impl Room {
             broadcast.next = SubscriberId(id.0 + 1);
             budget.spend_steps(WORK_STEPS);
             let channel_id = subscriber.channel_id;
-            let reserve = || self.outlets.reserve(channel_id.conn, size);
+            let entry = broadcast.leaving.entry_for(*id);
+            let reserve = || self.outlets.reserve(channel_id.conn, entry_size(&entry));
             let step = match is_only_stored {
                 true => subscriber.next_step(range.end()),
-                false => subscriber.on_entry(range, size, reserve),
+                false => subscriber.on_entry(range, received_size(&entry), reserve),
             };
             match step {
                 FollowerStep::SendEntry => {
-                    self.effects.push(channel_id.say(FromRoom::Entry(entry.clone())));
-                    budget.spend_pages(*pages_count as u64);
+                    self.effects.push(channel_id.say(FromRoom::Entry(entry)));
+                    budget.spend_pages(pages_count as u64);
                 }
                 FollowerStep::CatchUp(since) => lagging.push((*id, since)),
                 FollowerStep::Rest => {}
@@ -247,20 +248,20 @@ impl Room {
         let part_pages_max = self.settings.limits.message_pages_max;
         let parts = head.parts(pages, is_whole, &mut catch_up.hash, part_pages_max);
         let sent_size = parts.iter().map(entry_size).sum();
+        catch_up.received_size += parts.iter().map(received_size).sum::<usize>();
         let parts = parts.into_iter();
         self.effects.extend(parts.map(|part| channel_id.say(FromRoom::Entry(part))));
         let unused = catch_up.reserved.checked_sub(sent_size);
         self.outlets.release(channel_id.conn, unused.expect("BUG: more was sent than asked for"));
         catch_up.reserved = 0;
-        catch_up.sent_size += sent_size;
         if is_whole {
             if position.next.get() > since.get() + 1 {
                 reached(Probe::EntryMerged);
             }
-            let sent_size = catch_up.sent_size;
+            let received_size = catch_up.received_size;
             self.catch_ups.remove(&id);
             if let Some(subscriber) = self.subscribers.get_mut(&id) {
-                subscriber.caught_up(position.next, sent_size);
+                subscriber.caught_up(position.next, received_size);
             }
             self.follow_up(id);
             return pages_count;
@@ -295,7 +296,7 @@ impl CatchUp {
             from: Pgid(1),
             step: Step::Waits,
             reserved: 0,
-            sent_size: 0,
+            received_size: 0,
             hash: EntryHash::default(),
         }
     }

@@ -73,7 +73,9 @@ impl Room {
                     }
                     let committed = applied.committed;
                     budget.spend_pages(committed.entry.set.pages.len() as u64);
-                    self.outbox.entry(committed, Some(public_entry(origin)));
+                    let is_predicted = frame.predicted == Some(committed.hash.start());
+                    let predicted_by = is_predicted.then_some(id);
+                    self.outbox.entry(committed, Some(public_entry(origin)), predicted_by);
                     self.run_ended();
                 }
                 Fate::Undecided(why) => {

@@ -125,7 +125,7 @@ impl Room {
         self.outbox.record(document.record.encode());
         self.outbox.begin_storage(start.journal);
         if let Some(committed) = migrated {
-            self.outbox.entry(committed, None);
+            self.outbox.entry(committed, None, None);
         }
         self.state = State::Open(Box::new(document));
         Ok(())
@@ -164,7 +164,7 @@ impl Room {
             reached(Probe::DoctypeAdmitted);
             let committed = document.migrate(&self.document, &doctype, &*self.caution)?;
             if let Some(committed) = committed {
-                self.outbox.entry(committed, None);
+                self.outbox.entry(committed, None, None);
             }
             document.record.add_newest(doctype);
         } else {

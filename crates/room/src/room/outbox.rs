@@ -1,6 +1,7 @@
 //! What a room hands to the store, and what it says once that is durable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use tidelog_document::Committed;
@@ -10,6 +11,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, EntryHash, EntryId, JournalId, Lsn, LsnRange, PageSet, Position};
 
 use super::Answer;
+use super::outlets::entry_size;
 use super::subscriber::{ChannelId, SubscriberId};
 
 /// Something to do when all that came before it is durable, and not earlier: persist, then send.
@@ -34,35 +36,59 @@ pub(super) enum After {
 pub(super) struct LeavingEntry {
     /// As it travels to whoever has all before it; without pages if it is only stored.
     pub(super) entry: EntryPart,
+    /// How many pages it has in the store.
     pub(super) pages_count: usize,
     /// Whether whoever follows is read its pages from the store: it is too large for one message,
     /// or was never here.
     pub(super) is_only_stored: bool,
+    /// Who has predicted it.
+    pub(super) predicted_by: Option<SubscriberId>,
 }
 
 impl LeavingEntry {
-    /// What was decided, if it fits into a message of so many pages.
-    fn new(committed: Committed, origin: Option<EntryId>, pages_max: usize) -> Self {
+    /// What was decided, and who has predicted that.
+    pub(super) fn new(
+        committed: Committed,
+        origin: Option<EntryId>,
+        predicted_by: Option<SubscriberId>,
+    ) -> Self {
         let Committed { entry: StorageEntry { range, position, set, .. }, hash, coded } = committed;
-        let (db_pages, pages_count) = (set.db_pages, coded.len());
-        let is_only_stored = pages_count > pages_max;
-        let pages = if is_only_stored { Vec::new() } else { coded };
-        let entry = EntryPart { range, position, db_pages, origin, pages, hash, is_last: true };
-        Self { entry, pages_count, is_only_stored }
+        let is_only_stored = coded.is_none();
+        let entry = EntryPart {
+            range,
+            position,
+            db_pages: set.db_pages,
+            origin,
+            pages: coded.unwrap_or_default(),
+            is_predicted: false,
+            hash,
+            is_last: true,
+        };
+        Self { entry, pages_count: set.pages.len(), is_only_stored, predicted_by }
+    }
+
+    /// What this one is sent of it: no pages if it has predicted them.
+    pub(super) fn entry_for(&self, id: SubscriberId) -> EntryPart {
+        match self.predicted_by == Some(id) {
+            true => self.predicted(),
+            false => self.entry.clone(),
+        }
+    }
+
+    fn predicted(&self) -> EntryPart {
+        EntryPart { pages: Arc::default(), is_predicted: true, ..self.entry }
     }
 
     /// What was staged is the document's, up to this position.
     pub(super) fn planted(position: Position) -> Self {
         let range = LsnRange::new(Lsn::FIRST, position.next);
         let entry = StorageEntry { range, position, calls: Vec::new(), set: PageSet::default() };
-        let (hash, coded) = (EntryHash::default(), Vec::new());
-        Self { is_only_stored: true, ..Self::new(Committed { entry, hash, coded }, None, 0) }
+        Self::new(Committed { entry, hash: EntryHash::default(), coded: None }, None, None)
     }
 }
 
 /// What the room hands to the store, with what waits for it.
 pub(super) struct Outbox {
-    message_pages_max: usize,
     ledger: AppendLedger<After>,
     /// What is on its way to what is staged for the document: if it fails, the document is what it
     /// was.
@@ -97,10 +123,8 @@ pub(super) struct Staging {
 }
 
 impl Outbox {
-    /// Entries of so many pages fit into one message.
-    pub(super) fn new(document: DocumentKey, message_pages_max: usize) -> Self {
+    pub(super) fn new(document: DocumentKey) -> Self {
         Self {
-            message_pages_max,
             staging: BTreeMap::new(),
             ledger: AppendLedger::new(document),
             last: Ticket(0),
@@ -123,16 +147,15 @@ impl Outbox {
         draft.begin_storage = Some(journal);
     }
 
-    pub(super) fn entry(&mut self, committed: Committed, origin: Option<EntryId>) {
+    pub(super) fn entry(
+        &mut self,
+        committed: Committed,
+        origin: Option<EntryId>,
+        predicted_by: Option<SubscriberId>,
+    ) {
         self.draft_pages += committed.entry.set.pages.len();
         self.ledger.draft().storage.push(committed.entry.clone());
-        let leaving = self.leaving(committed, origin);
-        self.after(After::Entry(leaving));
-    }
-
-    /// What was decided, for those who follow.
-    pub(super) fn leaving(&self, committed: Committed, origin: Option<EntryId>) -> LeavingEntry {
-        LeavingEntry::new(committed, origin, self.message_pages_max)
+        self.after(After::Entry(LeavingEntry::new(committed, origin, predicted_by)));
     }
 
     pub(super) fn after(&mut self, after: After) {
@@ -325,7 +348,10 @@ fn recorded(record: &ByteBuf) -> After {
 
 fn held_of(after: &After) -> usize {
     match after {
-        After::Entry(leaving) => 1 + leaving.pages_count,
+        // Once in the store's hands, and once as it travels.
+        After::Entry(LeavingEntry { entry, pages_count, .. }) => {
+            1 + pages_count + entry_size(entry) / PAGE_SIZE
+        }
         After::Recorded(pages_count) => *pages_count,
         _ => 1,
     }

@@ -1,13 +1,13 @@
 //! Whether there is room on the ways to clients.
 
-use tidelog_sync::EntryPart;
+use tidelog_sync::{CodedPage, EntryPart};
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, Limits, PAGE_SIZE};
 
 use super::ConnId;
 
 /// Bytes of an entry's part besides its pages, and of a page besides its bytes.
 const HEAD_SIZE: usize = 192;
-pub(super) const PAGE_HEAD_SIZE: usize = 16;
+const PAGE_HEAD_SIZE: usize = 16;
 
 /// The connections of a room, as far as it has to know them: whether they take storage entries.
 ///
@@ -32,7 +32,18 @@ pub trait Outlets: Send + Sync {
 /// What has to be reserved for a part of an entry.
 #[must_use]
 pub fn entry_size(part: &EntryPart) -> usize {
-    HEAD_SIZE + part.pages.iter().map(|page| PAGE_HEAD_SIZE + page.size()).sum::<usize>()
+    HEAD_SIZE + size_of_pages(&part.pages)
+}
+
+/// Bytes of pages as they travel.
+pub(super) fn size_of_pages(pages: &[CodedPage]) -> usize {
+    pages.iter().map(|page| PAGE_HEAD_SIZE + page.size()).sum()
+}
+
+/// Bytes that a part takes of the memory of who has received it.
+#[must_use]
+pub fn received_size(part: &EntryPart) -> usize {
+    HEAD_SIZE + part.pages.len() * (PAGE_SIZE + PAGE_HEAD_SIZE)
 }
 
 /// The most of an entry with so many pages, in parts of `part_pages_max`.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_document::{PageLinks, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{CodedPage, FromRoom, Intent, Refusal};
-use tidelog_types::limits::{ENTRY_PAGES_MAX, PAGE_SIZE, SEED_LSN_MAX};
+use tidelog_types::limits::{ENTRY_PAGES_MAX, SEED_LSN_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
@@ -19,6 +19,7 @@ use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
 use super::open::{decode_doctype, try_migrations, unusable_doctype};
 use super::outbox::{After, LeavingEntry};
+use super::outlets::size_of_pages;
 use super::record::RoomRecord;
 use super::refusal::brief;
 use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed, SubscriberId, Walk};
@@ -47,7 +48,7 @@ pub(super) struct SeedProgress {
     subscriber: SubscriberId,
     /// Since when it is their turn.
     began_ms: u64,
-    pages_count: u32,
+    came_size: usize,
     /// Since when no more have come.
     silent_since_ms: u64,
     /// Since when the room takes nothing in, if it does not: that time is not theirs.
@@ -55,17 +56,17 @@ pub(super) struct SeedProgress {
 }
 
 impl SeedProgress {
-    fn begin(subscriber: SubscriberId, pages_count: u32, now_ms: u64) -> Self {
+    fn begin(subscriber: SubscriberId, came_size: usize, now_ms: u64) -> Self {
         let (began_ms, silent_since_ms) = (now_ms, now_ms);
-        Self { subscriber, began_ms, pages_count, silent_since_ms, held_since_ms: None }
+        Self { subscriber, began_ms, came_size, silent_since_ms, held_since_ms: None }
     }
 
-    fn go_on(self, pages_count: u32, now_ms: u64) -> Self {
-        let is_silent = self.pages_count == pages_count;
+    fn go_on(self, came_size: usize, now_ms: u64) -> Self {
+        let is_silent = self.came_size == came_size;
         let silent_since_ms = if is_silent { self.silent_since_ms } else { now_ms };
         let held_ms = self.held_since_ms.map_or(0, |since_ms| now_ms - since_ms);
         let began_ms = self.began_ms + held_ms;
-        Self { pages_count, silent_since_ms, began_ms, held_since_ms: None, ..self }
+        Self { came_size, silent_since_ms, began_ms, held_since_ms: None, ..self }
     }
 
     /// When it has taken too long, if no more comes. `is_idle`: nobody waits for it to end.
@@ -75,7 +76,7 @@ impl SeedProgress {
         if is_idle {
             return silent_at_ms;
         }
-        let came_ms = u64::from(self.pages_count) * PAGE_SIZE as u64 * 1_000 / SEED_BYTES_PER_S;
+        let came_ms = self.came_size as u64 * 1_000 / SEED_BYTES_PER_S;
         silent_at_ms.min(self.began_ms + (came_ms.max(SEED_TURN_MS) << patience))
     }
 }
@@ -147,8 +148,9 @@ impl Room {
         if position.next == Lsn::FIRST {
             return Err(broken_protocol("a seed with pages that nobody wrote"));
         }
-        let decoded = |page: CodedPage| Some((page.pgid, page.decoded(|_| None)?));
-        let pages: Option<BTreeMap<Pgid, Page>> = pages.into_iter().map(decoded).collect();
+        seed.came_size += size_of_pages(&pages);
+        let decoded = |page: &CodedPage| Some((page.pgid, page.decoded(|_| None)?));
+        let pages: Option<BTreeMap<Pgid, Page>> = pages.iter().map(decoded).collect();
         let pages = pages.ok_or_else(|| broken_protocol("a seed with pages that are none"))?;
         self.commit();
         let is_first = !seed.is_staged();
@@ -234,15 +236,15 @@ impl Room {
     /// none.
     pub fn seed_overdue_at_ms(&mut self, now_ms: u64) -> Option<u64> {
         let seeding = self.seeding.and_then(|id| {
-            let pages_count = self.subscribers.get(&id)?.seed.as_ref()?.pages_count;
-            Some((id, pages_count))
+            let came_size = self.subscribers.get(&id)?.seed.as_ref()?.came_size;
+            Some((id, came_size))
         });
         let before = self.seed_progress;
-        self.seed_progress = seeding.map(|(id, pages_count)| {
+        self.seed_progress = seeding.map(|(id, came_size)| {
             // Since when is known, whoever came or went meanwhile.
             match before.filter(|before| before.subscriber == id) {
-                Some(before) => before.go_on(pages_count, now_ms),
-                None => SeedProgress::begin(id, pages_count, now_ms),
+                Some(before) => before.go_on(came_size, now_ms),
+                None => SeedProgress::begin(id, came_size, now_ms),
             }
         });
         let is_idle = self.offers.is_empty() && !self.is_pressed;
@@ -341,7 +343,7 @@ impl Room {
         }
         if let Some(committed) = migrated {
             append.storage.push(committed.entry.clone());
-            after.push(After::Entry(self.outbox.leaving(committed, None)));
+            after.push(After::Entry(LeavingEntry::new(committed, None, None)));
         }
         let request = self.outbox.plant(append, after);
         self.effects.push(RoomEffect::Store(request));
@@ -487,7 +489,7 @@ mod tests {
         let gone_on = held.go_on(1, 72_000);
         assert_eq!(gone_on.overdue_at_ms(false, 0), 72_000 + SEED_SILENT_MS);
         let trickles = (72_000..=140_000).step_by(1_000);
-        let last = trickles.fold(gone_on, |it, now_ms| it.go_on(it.pages_count + 1, now_ms));
+        let last = trickles.fold(gone_on, |it, now_ms| it.go_on(it.came_size + 4_096, now_ms));
         assert_eq!(last.overdue_at_ms(false, 0), 1_000 + 70_000 + SEED_TURN_MS);
     }
 }

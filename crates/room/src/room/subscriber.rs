@@ -82,6 +82,8 @@ pub(super) struct Seed {
     pub(super) position: Option<Position>,
     /// How many of its pages have come, in their order: they are staged in the store.
     pub(super) pages_count: u32,
+    /// In how many bytes.
+    pub(super) came_size: usize,
     pub(super) hasher: EntryHasher,
     /// What they name.
     pub(super) links: PageLinks,
@@ -111,7 +113,16 @@ pub(super) struct Candidate {
 impl Seed {
     pub(super) fn new(doctype: Vec<u8>, lives: Lineage) -> Self {
         let (hasher, links) = (EntryHasher::default(), PageLinks::default());
-        Self { doctype, lives, position: None, pages_count: 0, hasher, links, candidate: None }
+        Self {
+            doctype,
+            lives,
+            position: None,
+            pages_count: 0,
+            came_size: 0,
+            hasher,
+            links,
+            candidate: None,
+        }
     }
 
     /// About how many bytes are kept of it.
@@ -145,8 +156,8 @@ impl Subscriber {
         self.in_flight_size = 0;
     }
 
-    /// The entry of `range` may leave. `reserve` says whether there is room for it on the way; if
-    /// not, the follower lags from now on.
+    /// The entry of `range` may leave, which takes so much of the follower's memory. `reserve` says
+    /// whether there is room for it on the way; if not, the follower lags from now on.
     pub(super) fn on_entry(
         &mut self,
         range: LsnRange,

@@ -69,7 +69,7 @@ fn frame(doctype: &Doctype, name: &str, args: &[(&str, &str)]) -> WireFrame {
         kept_rejections: Lsn::FIRST,
         moved_from: None,
     };
-    WireFrame { call: CallId([0; 16]), body: mutation.encode() }
+    WireFrame { call: CallId([0; 16]), body: mutation.encode(), predicted: None }
 }
 
 fn add(id: &str) -> WireFrame {
@@ -315,8 +315,8 @@ impl Scene {
         let mut is_whole = false;
         for message in self.heard(EXPORTER) {
             if let FromRoom::Entry(part) = message {
-                let alone = |page: CodedPage| (page.pgid, page.decoded(|_| None).expect("a page"));
-                pages.extend(part.pages.into_iter().map(alone));
+                let alone = |page: &CodedPage| (page.pgid, page.decoded(|_| None).expect("a page"));
+                pages.extend(part.pages.iter().map(alone));
                 is_whole |= part.is_last;
             }
         }
@@ -406,7 +406,7 @@ fn a_gap_in_a_timeline_is_refused() {
 fn what_cannot_be_applied_is_rejected_in_its_place_and_holds_nobody_up() {
     let mut scene = Scene::new();
     scene.open(ANN, None);
-    let rubbish = WireFrame { call: CallId([0; 16]), body: vec![1, 2, 3] };
+    let rubbish = WireFrame { call: CallId([0; 16]), body: vec![1, 2, 3], predicted: None };
     let heard = scene.frames(ANN, 1, vec![add("a"), rubbish, add("a"), add("b")]);
     assert_eq!(brief(&heard).last().map(String::as_str), Some("acked 5"));
     assert_eq!(scene.room.counts(), RoomCounts { applied: 2, rejected: 2 });

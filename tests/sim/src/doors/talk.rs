@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_pages::{RequestId, StoreReply, StoreRequest, Ticket};
-use tidelog_room::{Ask, ConnId, Room, RoomEffect, RoomInput, entry_size};
+use tidelog_room::{Ask, ConnId, Room, RoomEffect, RoomInput, received_size};
 use tidelog_sync::{Channel, EntryPart, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom};
 use tidelog_types::limits::{Limits, TIMELINE_LIVES_KEPT_MAX};
 use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, Position};
@@ -98,7 +98,7 @@ impl Served {
             let received = self.received;
             return Err(format!("one who has received all before {received} is sent {range}"));
         }
-        let size = self.begun.take().unwrap_or(0) + entry_size(part);
+        let size = self.begun.take().unwrap_or(0) + received_size(part);
         if part.is_last {
             self.sent = range.end();
             self.in_flight.push_back((range.end(), size));

@@ -2,6 +2,7 @@
 //! and devices on their way to it and back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidelog_client::Connection;
 use tidelog_document::{
@@ -12,7 +13,7 @@ use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer,
-    UndecidedReason, codec,
+    UndecidedReason, WireFrame, codec,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -24,7 +25,7 @@ use super::{Device, SERVER, TAB, todos};
 pub struct Server {
     pub document: Option<Authority>,
     doctypes: BTreeMap<DoctypeHash, Doctype>,
-    entries: Vec<(Committed, Option<EntryId>)>,
+    entries: Vec<Made>,
     subscribers: BTreeMap<usize, Subscriber>,
     seed: PageSet,
     journal: u8,
@@ -45,6 +46,20 @@ struct Subscriber {
     next: Lsn,
     /// What was here as it came is read for it.
     came_at: Lsn,
+}
+
+/// An entry, and the device that has predicted it.
+struct Made {
+    committed: Committed,
+    origin: Option<EntryId>,
+    predicted_by: Option<usize>,
+}
+
+impl Made {
+    /// Of no frame.
+    fn by_itself(committed: Committed) -> Self {
+        Self { committed, origin: None, predicted_by: None }
+    }
 }
 
 impl Default for Server {
@@ -72,14 +87,14 @@ impl Server {
 
     /// Is put back to what it had before an LSN, and goes on as another life.
     pub fn restore(&mut self, next: Lsn) {
-        self.entries.retain(|(it, _)| it.entry.range.end() <= next);
+        self.entries.retain(|it| it.committed.entry.range.end() <= next);
         let mut set = PageSet::default();
-        self.entries.iter().for_each(|(it, _)| set.absorb(&it.entry.set));
+        self.entries.iter().for_each(|it| set.absorb(&it.committed.entry.set));
         let view = View::new(usize::MAX, set.db_pages);
         view.fill(set.pages.into_iter().collect::<Vec<(Pgid, _)>>());
         let old = self.document.take().expect("a document");
         let lives = old.lives().clone().before(next);
-        let position = self.entries.last().expect("a document").0.entry.position;
+        let position = self.entries.last().expect("a document").committed.entry.position;
         self.lives += 1;
         self.document = Some(Authority::new(view, position, lives, Life([self.lives; 16])));
         self.subscribers.clear();
@@ -95,7 +110,7 @@ impl Server {
             Life([self.lives; 16]),
         );
         let entry = authority.migrate(doctype).unwrap().expect("it was empty");
-        self.entries.push((entry, None));
+        self.entries.push(Made::by_itself(entry));
         self.doctypes.insert(doctype.hash(), doctype.clone());
         self.document = Some(authority);
     }
@@ -133,7 +148,8 @@ impl Server {
                 let timeline = self.subscribers[&device].timeline;
                 let mut lsn = first;
                 for frame in frames {
-                    if !self.take(EntryId { journal: timeline, life, lsn }, &frame.body) {
+                    let origin = EntryId { journal: timeline, life, lsn };
+                    if !self.take(device, origin, &frame) {
                         self.subscribers.remove(&device);
                         return vec![FromRoom::Refused(Refusal::Parted)];
                     }
@@ -146,10 +162,10 @@ impl Server {
             }
             ToRoom::Seed { position, db_pages, pages, last } => {
                 self.seed.db_pages = db_pages;
-                let alone = |page: CodedPage| {
+                let alone = |page: &CodedPage| {
                     (page.pgid, page.decoded(|_| None).expect("a page by itself"))
                 };
-                self.seed.pages.extend(pages.into_iter().map(alone));
+                self.seed.pages.extend(pages.iter().map(alone));
                 match last {
                     true => self.seeded(device, channel, position),
                     false => {
@@ -200,7 +216,7 @@ impl Server {
             (Some(_), Intent::Offer { .. }, _) => return refused(Refusal::Exists),
             (Some(authority), Intent::Follow, _) => {
                 if let Some(entry) = authority.migrate(doctype).unwrap() {
-                    self.entries.push((entry, None));
+                    self.entries.push(Made::by_itself(entry));
                 }
             }
         }
@@ -245,16 +261,18 @@ impl Server {
     }
 
     /// Applies a frame, or says no if it is another copy's.
-    fn take(&mut self, origin: EntryId, body: &[u8]) -> bool {
+    fn take(&mut self, device: usize, origin: EntryId, frame: &WireFrame) -> bool {
         let authority = self.document.as_mut().expect("a document");
         let applied = authority.applied(origin.journal).unwrap();
         if origin.lsn < applied.wanted {
             return applied.lives.life_at(origin.lsn) == Some(public_life(origin.life));
         }
-        let mutation = Mutation::decode(body).expect("a mutation");
+        let mutation = Mutation::decode(&frame.body).expect("a mutation");
         let doctype = &self.doctypes[&mutation.doctype];
         let Applied { committed, .. } = authority.apply(origin, &mutation, doctype).unwrap();
-        self.entries.push((committed, Some(public_entry(origin))));
+        let is_predicted = frame.predicted == Some(committed.hash.start());
+        let predicted_by = is_predicted.then_some(device);
+        self.entries.push(Made { origin: Some(public_entry(origin)), predicted_by, committed });
         true
     }
 
@@ -262,20 +280,25 @@ impl Server {
     pub fn news(&mut self, device: usize) -> Vec<FromServer> {
         let Some(subscriber) = self.subscribers.get_mut(&device) else { return Vec::new() };
         let channel = subscriber.channel;
-        let lacking =
-            self.entries.iter().filter(|(it, _)| it.entry.range.start() >= subscriber.next);
-        let news: Vec<FromServer> = lacking
-            .map(|(Committed { entry, hash, coded }, origin)| {
+        let lacks = |it: &&Made| it.committed.entry.range.start() >= subscriber.next;
+        let news: Vec<FromServer> = (self.entries.iter().filter(lacks))
+            .map(|Made { committed: Committed { entry, hash, coded }, origin, predicted_by }| {
+                let is_read = entry.range.end() <= subscriber.came_at;
+                let is_predicted = !is_read && *predicted_by == Some(device);
                 let part = EntryPart {
                     range: entry.range,
                     position: entry.position,
                     db_pages: entry.set.db_pages,
                     origin: *origin,
-                    pages: if entry.range.end() <= subscriber.came_at {
-                        alone(entry.clone()).coded
-                    } else {
-                        coded.clone()
+                    pages: match (is_read, is_predicted) {
+                        (true, _) => alone(entry.clone()).coded.expect("coded"),
+                        (false, true) => Arc::default(),
+                        // More than a message has, which a room would have read.
+                        (false, false) => {
+                            coded.clone().or(alone(entry.clone()).coded).expect("coded")
+                        }
                     },
+                    is_predicted,
                     hash: *hash,
                     is_last: true,
                 };
@@ -283,20 +306,20 @@ impl Server {
             })
             .collect();
         subscriber.next =
-            self.entries.last().map_or(subscriber.next, |(it, _)| it.entry.range.end());
+            self.entries.last().map_or(subscriber.next, |it| it.committed.entry.range.end());
         news
     }
 
     /// One entry stands for the latest ones, as for those who lag.
     pub fn join(&mut self, count: usize) {
         let latest = self.entries.split_off(self.entries.len() - count);
-        let joined = latest.into_iter().map(|(it, _)| it.entry).reduce(|mut joined, entry| {
+        let joined = latest.into_iter().map(|it| it.committed.entry).reduce(|mut joined, entry| {
             joined.range = LsnRange::new(joined.range.start(), entry.range.end());
             joined.position = entry.position;
             joined.set.absorb(&entry.set);
             joined
         });
-        self.entries.extend(joined.map(|entry| (alone(entry), None)));
+        self.entries.extend(joined.map(|entry| Made::by_itself(alone(entry))));
     }
 
     pub fn forget(&mut self, device: usize) {
@@ -312,7 +335,7 @@ impl Server {
 pub fn alone(entry: StorageEntry) -> Committed {
     let pages = entry.set.pages.iter();
     let coded = pages.map(|(pgid, page)| CodedPage::new(*pgid, page, None)).collect();
-    Committed { hash: hash_of(&entry.set), coded, entry }
+    Committed { hash: hash_of(&entry.set), coded: Some(coded), entry }
 }
 
 /// Carries messages both ways until there are none.

@@ -3,7 +3,7 @@
 use tidelog_document::{ArrivingEntry, ServerEntry};
 use tidelog_sync::{Channel, EntryPart, FromRoom, PeerAhead, Refusal, UndecidedReason};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ErrorCode, Lineage, Lsn, Pgid, Position};
+use tidelog_types::{Budget, ErrorCode, Lineage, Lsn, Pgid, Position};
 
 use super::{NoVerdict, RETRY_FINAL_MS};
 use crate::document::reads::For;
@@ -145,18 +145,24 @@ impl Document {
         let Some(channel) = &mut self.following.channel else { return };
         channel.waiting.push_back(part);
         if channel.waiting.len() == 1 {
-            self.take_entries(ctx);
+            self.take_entries(&mut Budget::new(ctx.settings.limits.slice), ctx);
         }
     }
 
-    /// Takes in what has come of entries, up to one that goes by pages which are to be read first.
-    pub(in crate::document) fn take_entries(&mut self, ctx: &mut Context<'_>) {
-        while let Some(kth) = self.reads.faults_met(For::Entry) {
+    /// Takes in what has come of entries, for as long as the budget goes, up to one that goes by
+    /// pages which are to be read first.
+    pub(in crate::document) fn take_entries(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) {
+        while !budget.is_spent()
+            && let Some(kth) = self.reads.faults_met(For::Entry)
+        {
             let Some(channel) = &self.following.channel else { break };
             let Some(part) = channel.waiting.front() else { break };
             let lacking = self.pages_to_read_for(part);
             let is_lost = self.reads.why_lost(&lacking, ctx.store).is_some();
-            if !is_lost && self.reads.fetch(For::Entry, lacking, kth, &self.key, ctx) {
+            budget.spend_pages(part.pages.len() as u64);
+            // What has come stays for it. What it lacks then is nowhere.
+            let may_come = kth == 0 && !is_lost;
+            if may_come && self.reads.fetch(For::Entry, lacking, kth, &self.key, ctx) {
                 return reached(Probe::EntryWaitedForPages);
             }
             self.reads.forget_fault(For::Entry);
@@ -179,7 +185,10 @@ impl Document {
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
         let replica = &mut synced.replica;
-        let arrived = channel.arriving.take(part, |pgid| replica.held_page(pgid));
+        let arrived = match part.is_predicted {
+            true => replica.predicted_entry(&part).map(Some),
+            false => channel.arriving.take(part, |pgid| replica.held_page(pgid)),
+        };
         let arrived = match arrived {
             Ok(None) => return reached(Probe::EntryInParts),
             Ok(Some(entry)) => Ok(entry),

@@ -279,6 +279,26 @@ impl Scene {
     }
 }
 
+/// Goal: a turn lasts as long as bytes come, however many pages they say. Method: two thousand
+/// pages of zeros, and then one more every three seconds.
+#[test]
+fn pages_that_take_few_bytes_hold_nobody_up_for_longer() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.offer(ANN), ["seed wanted"]);
+    assert!(scene.offer(BOB).is_empty());
+    scene.room.seed_overdue_at_ms(0);
+    let position = Position { next: lsn(5), ..Position::start_of(JournalId([9; 16])) };
+    let zeros = |number| CodedPage::new(Pgid(number), &Page::zeroed(), None);
+    let pages = (1..=2_000).map(zeros).collect();
+    scene.say(ANN, ToRoom::Seed { position, db_pages: 3_000, pages, last: false });
+    let trickle = (1..100).find_map(|number: u32| {
+        scene.seed_page(ANN, 2_000 + number, 3_000);
+        scene.pass(u64::from(number) * 3_000)
+    });
+    assert_eq!(trickle, Some(60_000));
+    assert_eq!(brief(&scene.heard(BOB)), ["seed wanted"]);
+}
+
 /// Goal: of those who are silent each has one turn before one of them has a second. Method: the one
 /// that came last is on the oldest connection.
 #[test]

@@ -76,7 +76,7 @@ fn slow_settings() -> RoomSettings {
 
 /// Many frames, each of which takes a step.
 fn frames() -> ToRoom {
-    let frame = WireFrame { call: CallId([0; 16]), body: b"no mutation".to_vec() };
+    let frame = WireFrame { call: CallId([0; 16]), body: b"no mutation".to_vec(), predicted: None };
     ToRoom::Frames { life: Life([1; 16]), first: Lsn::FIRST, frames: vec![frame; 100] }
 }
 
