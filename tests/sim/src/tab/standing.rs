@@ -73,13 +73,14 @@ impl Tab {
         status.is_none_or(|(_, it)| it.pending == 0)
     }
 
-    /// Whether a server that had lost a document refused it, as its core said last: it is asked
-    /// again after a while.
-    pub(crate) fn lacks_any(&self) -> bool {
+    /// Whether a server that had lost a document refused it, or one whose disk was damaged, as its
+    /// core said last: it is asked again after a while.
+    pub(crate) fn is_refused_any(&self) -> bool {
         let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
-        statuses.any(|(_, it)| {
-            it.error.as_ref().is_some_and(|failure| failure.code == ErrorCode::DocumentMissing)
-        })
+        let is_refusal = |failure: &CallFailure| {
+            failure.code == ErrorCode::DocumentMissing || failure.remedy == Remedy::Mend
+        };
+        statuses.any(|(_, it)| it.error.as_ref().is_some_and(is_refusal))
     }
 
     /// Whether a server had no room for a verdict, as the core said last.

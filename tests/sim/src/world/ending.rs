@@ -215,7 +215,7 @@ impl World {
                 break;
             }
             let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
-            let is_refused = tabs.any(Tab::lacks_any);
+            let is_refused = tabs.any(Tab::is_refused_any);
             self.pass(if is_refused { ASKED_AGAIN_MS } else { LISTENED_MS })?;
         }
         compared
