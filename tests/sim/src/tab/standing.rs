@@ -124,6 +124,14 @@ impl Tab {
         })
     }
 
+    /// Whether the core that it hears has said how each of its documents stands: it may have found
+    /// its next one just now, or be about to.
+    pub(crate) fn is_told(&self) -> bool {
+        let said =
+            |handle| self.statuses.get(handle).is_some_and(|(core, _)| *core == self.port.core);
+        !self.port.is_heard || self.held.values().all(said)
+    }
+
     /// Whether a document was shown with entries of its server that its store lacked, when its core
     /// said last how it stands: they may be put off.
     pub(crate) fn is_ahead_of_store(&self) -> bool {

@@ -564,7 +564,9 @@ impl World {
         let until_ms = self.now_ms + LENT_MS + token_ms;
         let is_at_rest = |it: &Device, now_ms| {
             let refused_lately = it.refused_ms + WRITTEN_AGAIN_MS + token_ms > now_ms;
-            let waits = |tab: &Tab| tab.waits_for_store(refused_lately) || tab.is_ahead_of_store();
+            let waits = |tab: &Tab| {
+                tab.waits_for_store(refused_lately) || tab.is_ahead_of_store() || !tab.is_told()
+            };
             it.is_lent() && !it.tabs.values().any(waits)
         };
         let mut was_at_rest = false;
