@@ -79,6 +79,14 @@ impl PagePlace {
         if crc32c::crc32c(bytes) == self.checksum { Ok(()) } else { Err(self.damaged()) }
     }
 
+    /// How many reads it takes to have what lies there.
+    pub fn reads_count(&self) -> usize {
+        match &self.at {
+            PageAt::Log(_, pieces) => pieces.len(),
+            PageAt::Slot(_) => 1,
+        }
+    }
+
     /// Makes the page of the bytes of the one piece in which it lies.
     pub fn unpack(&self, bytes: &[u8], page: &mut [u8]) -> Result<(), StoreError> {
         match &self.at {

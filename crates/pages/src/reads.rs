@@ -31,25 +31,25 @@ pub(crate) struct ActiveRead {
 /// What came of one chunk.
 pub(crate) struct Served {
     pub replies: Vec<StoreReply>,
-    /// What was read, in pages; at least one, since a read that finds nothing has to end too.
-    pub pages_count: usize,
+    /// What was read, in pages and in pieces of pages; at least one, since a read that finds nothing
+    /// has to end too.
+    pub reads_count: usize,
     pub is_done: bool,
 }
 
 impl ActiveRead {
-    /// Reads at most so many pages, or frames of about that size.
+    /// Reads pages of about so many pieces, or frames of about as many pages.
     pub fn serve_chunk<D: Disk>(
         &mut self,
         store: &mut Store<D>,
-        pages_max: usize,
+        reads_max: usize,
     ) -> Result<Served, StoreError> {
-        let count = self.plan.pages.len().min(pages_max);
-        let places: Vec<PagePlace> = self.plan.pages.drain(..count).collect();
-        let (frames, size) = match self.plan.read_frames(store, pages_max * PAGE_SIZE) {
+        let (places, count) = self.plan.next_places(reads_max);
+        let (frames, size) = match self.plan.read_frames(store, reads_max * PAGE_SIZE) {
             Err(StoreError::Damaged { .. }) => return Ok(self.damaged(Vec::new(), count.max(1))),
             frames => frames?,
         };
-        let pages_count = (count + size.div_ceil(PAGE_SIZE)).max(1);
+        let reads_count = (count + size.div_ceil(PAGE_SIZE)).max(1);
         let (pages, mut lost) = store.fetch_all(&places)?;
         match &mut self.plan.answer {
             Answer::Pages { damaged } => damaged.append(&mut lost),
@@ -57,9 +57,9 @@ impl ActiveRead {
                 let (request, document) = (self.request, self.document.clone());
                 let history = store.history(&document, *journal);
                 let replies = vec![StoreReply::Trimmed { request, document, history }];
-                return Ok(Served { replies, pages_count, is_done: true });
+                return Ok(Served { replies, reads_count, is_done: true });
             }
-            _ if !lost.is_empty() => return Ok(self.damaged(lost, pages_count)),
+            _ if !lost.is_empty() => return Ok(self.damaged(lost, reads_count)),
             _ => {}
         }
         let is_done = self.plan.left() == 0;
@@ -69,19 +69,19 @@ impl ActiveRead {
         {
             let lost = std::mem::take(damaged);
             let intact = self.answer(pages, frames, false);
-            let mut served = self.damaged(lost, pages_count);
+            let mut served = self.damaged(lost, reads_count);
             served.replies.splice(..0, intact);
             return Ok(served);
         }
         let replies = self.answer(pages, frames, is_done).into_iter().collect();
-        Ok(Served { replies, pages_count, is_done })
+        Ok(Served { replies, reads_count, is_done })
     }
 
     /// The read ends, since what it is about is no longer what was written.
-    fn damaged(&self, pgids: Vec<Pgid>, pages_count: usize) -> Served {
+    fn damaged(&self, pgids: Vec<Pgid>, reads_count: usize) -> Served {
         let (request, document) = (self.request, self.document.clone());
         let replies = vec![StoreReply::Damaged { request, document, pgids }];
-        Served { replies, pages_count, is_done: true }
+        Served { replies, reads_count, is_done: true }
     }
 
     /// What is to be said of what was read just now.
@@ -121,6 +121,18 @@ impl ActiveRead {
 }
 
 impl Plan {
+    /// The next places that take about so many reads, one at least, and how many they take.
+    fn next_places(&mut self, reads_max: usize) -> (Vec<PagePlace>, usize) {
+        let (mut places, mut reads_count) = (Vec::new(), 0);
+        while reads_count < reads_max
+            && let Some(place) = self.pages.pop_front()
+        {
+            reads_count += place.reads_count();
+            places.push(place);
+        }
+        (places, reads_count)
+    }
+
     /// Reads the next frames, of about so many bytes. Gives how many these were.
     fn read_frames<D: Disk>(
         &mut self,

@@ -354,6 +354,8 @@ impl<D: Disk> PageServer<D> {
             && let Some((owner, waiting)) = self.waiting.pop()
         {
             let before = self.store.log_size();
+            // What a page takes in the log says nothing of what it takes to record it.
+            budget.spend_pages(waiting.pages_count() as u64);
             match waiting {
                 Waiting::Request(request) => self.carry_out(owner, *request),
                 Waiting::AppendRefused { ticket, names } => self.refuse(owner, ticket, names),

@@ -32,6 +32,21 @@ pub(crate) enum Waiting {
     Left,
 }
 
+impl Waiting {
+    /// How many pages it brings.
+    pub fn pages_count(&self) -> usize {
+        match self {
+            Self::Request(request) => match &**request {
+                StoreRequest::Append { append, .. } => {
+                    append.storage.iter().map(|entry| entry.set.pages.len()).sum()
+                }
+                _ => 0,
+            },
+            Self::AppendRefused { .. } | Self::PagesRefused { .. } | Self::Left => 0,
+        }
+    }
+}
+
 /// In the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingLine {

@@ -106,11 +106,21 @@ fn every_version_that_the_log_has_can_be_read() {
             count: 100,
         },
     );
-    let entries = replies.into_iter().flat_map(|reply| match reply {
-        StoreReply::Entries { entries, is_cut: false, .. } => entries,
-        other => panic!("unasked: {other:?}"),
-    });
-    assert_eq!(entries.collect::<Vec<_>>(), (1..=100).map(change).collect::<Vec<_>>());
+    let mut entries: Vec<StorageEntry> = Vec::new();
+    let mut was_cut = false;
+    for reply in replies {
+        let StoreReply::Entries { entries: some, is_cut, .. } = reply else {
+            panic!("unasked: {reply:?}")
+        };
+        let mut some = some.into_iter();
+        // The rest of an entry of which a part has come.
+        if was_cut && let (Some(begun), Some(rest)) = (entries.last_mut(), some.next()) {
+            begun.set.absorb(&rest.set);
+        }
+        entries.extend(some);
+        was_cut = is_cut;
+    }
+    assert_eq!(entries, (1..=100).map(change).collect::<Vec<_>>());
 }
 
 /// Goal: a page is a difference from the version before it and from no other one. Method: an older

@@ -411,6 +411,58 @@ fn a_large_append_is_recorded_in_slices_while_earlier_reads_are_served() {
     assert_eq!(store.settle().len(), PAGES as usize, "and it is there");
 }
 
+/// Goal: a read of pages of which each lies in many pieces is served by its pieces. Method: eight
+/// pages that each of twenty entries changed a little, from a store that was opened anew.
+#[test]
+fn pages_in_many_pieces_are_read_in_slices() {
+    const PIECES: u64 = 20;
+    let limits = Limits { read_chunk_pages: 8, ..Limits::DEFAULT };
+    let options = || StoreOptions { log_size_max: 1 << 24, limits, ..StoreOptions::default() };
+    let row = |number: u64| Page::new(&[0xC5; PAGE_SIZE]).expect("a page").with(8, &[number as u8]);
+    let mut store = Store::open(&CrashDevice::new(), options());
+    for at in 1..=PIECES {
+        let mut entry = entry(at, at + 1, 8, &[]);
+        entry.set.pages = (1..=8).map(|pgid| (Pgid(pgid), row(at))).collect();
+        store.server.serve(OWNER, request(at, storage("a", [entry])));
+        store.server.flush();
+        store.settle();
+    }
+    let mut store = Store::open(&store.device, options());
+    store.server.serve(READER, read_of(1, "a", 1..=8));
+    let (mut most, mut pages_count) = (0, 0);
+    while store.server.wants_poll() {
+        let (replies, cost) = store.cost(PageServer::poll);
+        most = most.max(cost.calls);
+        pages_count += fills(&replies).len();
+    }
+    assert_eq!(pages_count, 8);
+    assert!((8..2 * PIECES).contains(&most), "{most} calls in one poll");
+}
+
+/// Goal: appends that had to wait are carried out in slices of their pages, though they take few
+/// bytes in the log.
+#[test]
+fn what_had_to_wait_is_carried_out_in_slices_of_pages() {
+    let mut store = Store::open(&CrashDevice::new(), in_slices());
+    store.server.serve(OWNER, request(1, large(9)));
+    // Pages of zeros.
+    for at in 2..=40 {
+        let mut entry = entry(at - 1, at, 3, &[]);
+        entry.set.pages = (1..=3).map(|pgid| (Pgid(pgid), Page::zeroed())).collect();
+        store.server.serve(OWNER, request(at, storage("small", [entry])));
+    }
+    store.server.flush();
+    let mut polls = 0;
+    while store.server.wants_poll() {
+        let (replies, _) = store.cost(PageServer::poll);
+        let durable =
+            replies.iter().filter(|(_, reply)| matches!(reply, StoreReply::Durable { .. }));
+        assert!(durable.count() <= 3, "poll {polls}");
+        polls += 1;
+    }
+    assert!(polls >= 40 * 3 / 4, "{polls} polls");
+}
+
 #[test]
 fn a_large_append_of_an_owner_that_went_away_stays() {
     let mut store = Store::open(&CrashDevice::new(), in_slices());

@@ -395,17 +395,17 @@ impl<D: Disk> PageServer<D> {
         Ok((self.limits().read_chunk_pages - left) as u64)
     }
 
-    /// Goes on with a read. Gives how many pages that took.
-    fn serve_chunk(&mut self, mut read: ActiveRead, pages_max: usize) -> Result<usize, StoreError> {
+    /// Goes on with a read. Gives how many pages and pieces of pages that took.
+    fn serve_chunk(&mut self, mut read: ActiveRead, reads_max: usize) -> Result<usize, StoreError> {
         let owner = read.owner;
-        let Served { replies, pages_count, is_done } =
-            read.serve_chunk(&mut self.store, pages_max)?;
+        let Served { replies, reads_count, is_done } =
+            read.serve_chunk(&mut self.store, reads_max)?;
         self.replies.extend(replies.into_iter().map(|reply| (owner, reply)));
         if !is_done {
             reached(Probe::ReadSliced);
             self.reads.put_back(read);
         }
-        Ok(pages_count)
+        Ok(reads_count)
     }
 }
 

@@ -596,9 +596,10 @@ fn write_pages<D: Disk>(
         {
             run.push(entry.remove());
         }
-        let run = store.read_pages(&run)?;
-        store.pages.write(first, &run)?;
-        written += run.len() as u64;
+        let reads_count: usize = run.iter().map(PagePlace::reads_count).sum();
+        let pages = store.read_pages(&run)?;
+        store.pages.write(first, &pages)?;
+        written += (pages.len() + (reads_count - run.len()) * PAGE_SIZE) as u64;
     }
     Ok(())
 }
