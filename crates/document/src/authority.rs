@@ -101,8 +101,8 @@ pub struct Committed {
     pub entry: StorageEntry,
     /// The hash of what it says.
     pub hash: EntryHash,
-    /// Its pages as they travel to whoever has all before it; `None` if they are more than a message
-    /// has.
+    /// Its pages as they travel to whoever has all before it; `None` if they are more than a
+    /// message has.
     pub coded: Option<Arc<[CodedPage]>>,
 }
 

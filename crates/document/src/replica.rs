@@ -622,8 +622,8 @@ impl Replica {
         staged.or_else(|| self.rebase.as_ref().and_then(Rebase::last_position)).or(self.base)
     }
 
-    /// The hash of the entry that the mutation at `lsn` becomes, if it changes at the authority what
-    /// it has changed here: worth to be said as long as that is likely.
+    /// The hash of the entry that the mutation at `lsn` becomes, if it changes at the authority
+    /// what it has changed here: worth to be said as long as that is likely.
     pub fn predict(&mut self, lsn: Lsn) -> Option<EntryHash> {
         if !self.predicts || !self.is_rebased() {
             return None;

@@ -31,8 +31,8 @@ pub(crate) struct ActiveRead {
 /// What came of one chunk.
 pub(crate) struct Served {
     pub replies: Vec<StoreReply>,
-    /// What was read, in pages and in pieces of pages; at least one, since a read that finds nothing
-    /// has to end too.
+    /// What was read, in pages and in pieces of pages; at least one, since a read that finds
+    /// nothing has to end too.
     pub reads_count: usize,
     pub is_done: bool,
 }

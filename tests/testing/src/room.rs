@@ -11,7 +11,8 @@ use tidelog_room::{
     Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, WireFrame, codec,
+    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PageCoding, Refusal, ToRoom,
+    WireFrame, codec,
 };
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{
@@ -387,7 +388,11 @@ pub fn seed_of(file: &[u8], part_pages: usize) -> Vec<ToRoom> {
         .collect();
     let parts = pages.chunks(part_pages).map(|part| {
         let last = part.last().is_some_and(|(pgid, _)| pgid.0 == db_pages);
-        let pages = part.iter().map(|(pgid, page)| CodedPage::new(*pgid, page, None)).collect();
+        let whole = |(pgid, page): &(Pgid, Page)| CodedPage {
+            pgid: *pgid,
+            coding: PageCoding::Whole(page.clone()),
+        };
+        let pages = part.iter().map(whole).collect();
         ToRoom::Seed { position, db_pages, pages, last }
     });
     parts.collect()
