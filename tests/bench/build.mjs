@@ -1,10 +1,11 @@
 // The benchmark's pages as an app would publish them, and the sizes of what a page downloads.
 
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 import { build } from 'vite';
 import { inRoot } from '../browser/harness/places.mjs';
+import { record } from './site/record.mjs';
 
 async function bundle(root, input, outDir) {
   rmSync(outDir, { recursive: true, force: true });
@@ -32,6 +33,27 @@ export function buildSite(pages) {
   const root = inRoot('tests/bench/site');
   const input = pages.map((name) => path.join(root, `${name}.html`));
   return bundle(root, input, inRoot('target/bench-site'));
+}
+
+/** The same pages, whose scripts note what they do: see `site/record.mjs`. The folder they are in. */
+export function recordedSite(built) {
+  const folder = inRoot('target/bench-site-recorded');
+  rmSync(folder, { recursive: true, force: true });
+  cpSync(built, folder, { recursive: true });
+  for (const file of filesBelow(folder)) {
+    const text = /\.(m?js|html)$/.test(file) && readFileSync(file, 'utf8');
+    if (!text) continue;
+    const recording = `(${record})();`;
+    if (file.endsWith('.html')) {
+      writeFileSync(
+        file,
+        text.replace('<script', () => `<script>${recording}</script><script`),
+      );
+    } else if (/worker/.test(path.basename(file))) {
+      writeFileSync(file, `${recording}\n${text}`);
+    }
+  }
+  return folder;
 }
 
 /** What of each system a page downloads. A peer's worker is a few lines and the peer. */

@@ -9,7 +9,7 @@ import { Device } from '../browser/harness/device.mjs';
 import { inRoot } from '../browser/harness/places.mjs';
 import { startSite } from '../browser/harness/site.mjs';
 import { eventually, sleep } from '../browser/harness/time.mjs';
-import { median, printColumns } from './table.mjs';
+import { median, percentile, printColumns } from './table.mjs';
 
 /** Goals for the 99th of 100, milliseconds. */
 const GOALS = { Chromium: 60, Firefox: 100 };
@@ -101,9 +101,6 @@ async function stallsIn(browser, site, closings) {
   return chains.map(({ stalls }) => stalls.sort((a, b) => a - b));
 }
 
-/** What so much of a hundred stalls is no longer than. */
-const percentile = (sorted, percent) => sorted[Math.ceil((sorted.length * percent) / 100) - 1];
-
 /** Measures it in these browsers, prints a table and gives rows for `bench.json`. */
 export async function benchHandOver(browsers, quick) {
   const closings = quick ? 5 : 50;
@@ -118,7 +115,7 @@ export async function benchHandOver(browsers, quick) {
         ['longest', (sorted) => sorted.at(-1)],
       ]) {
         const measure = `hand-over, ${name} stall, ${browser}`;
-        const row = { measure, unit: 'ms' };
+        const row = { measure, browser, unit: 'ms' };
         rows.push({ ...row, system: 'bare', median: of(bare), runs: bare, ratio: null });
         const ratio = of(stalls) / of(bare);
         rows.push({ ...row, system: 'tidelog', median: of(stalls), runs: stalls, ratio });

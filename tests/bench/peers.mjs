@@ -1,74 +1,61 @@
-// Tidelog, its peers and the limit, driven from a page, in one run.
+// Tidelog, its peers and what is bare, driven from a page, in one run.
 //
-// Every system does the same in a fresh database: the median of three rounds, in which the systems
-// take turns. The peers sit in a worker of their own, one message a call. The limit is the same
-// calls with a page written and flushed in place of SQL.
+// Every system does the same in a fresh database: medians of five rounds, in which the systems take
+// turns. The peers sit in a worker of their own, one message a call.
 
-import { writeFileSync } from 'node:fs';
 import { Device } from '../browser/harness/device.mjs';
-import { inRoot } from '../browser/harness/places.mjs';
 import { startSite } from '../browser/harness/site.mjs';
 import { startServer } from '../browser/harness/tidelog-server.mjs';
 import { eventually, sleep } from '../browser/harness/time.mjs';
-import { buildSite, downloadSizes } from './build.mjs';
-import { plot } from './plot.mjs';
-import { median, printSizes, printTimes } from './table.mjs';
+import { buildSite, recordedSite } from './build.mjs';
+import { countWrites } from './count.mjs';
+import { ISOLATED } from './isolated.mjs';
+import { fileOf, isMeasured, SYSTEMS } from './systems.mjs';
+import { median, percentile } from './table.mjs';
+import { firstRowOf } from './timeline.mjs';
 
 const BULK_ROWS = 10_000;
 
-const SYSTEMS = [
-  { name: 'limit', says: 'raw OPFS write + flush', page: 'peers', color: '#9aa0a6' },
-  { name: 'tidelog', says: 'Tidelog, a local document', page: 'tidelog', color: '#0b7a75' },
-  { name: 'tidelog-server', says: 'Tidelog, synced', page: 'tidelog', color: '#19b5a5' },
-  { name: 'sqlite-wasm', says: 'sqlite-wasm, opfs-sahpool', page: 'peers', color: '#8c6bb1' },
-  { name: 'sqlite-wasm-wal', says: 'the same, exclusive, WAL', page: 'peers', color: '#b39ddb' },
-  { name: 'wa-sqlite', says: 'wa-sqlite, AccessHandlePool', page: 'peers', color: '#d98e32' },
-];
-
-const measuresOf = (calls) => [
-  { name: 'sequential', says: `${calls} durable inserts, one by one` },
-  { name: 'together', says: `${calls} durable inserts, issued together` },
+/** What is measured, in milliseconds. */
+export const measuresOf = (calls) => [
+  { name: 'inserts', says: `${calls} durable inserts, one by one` },
+  { name: 'updates', says: `${calls} durable updates, one by one` },
+  { name: 'removes', says: `${calls} durable deletes, one by one` },
+  { name: 'wideInserts', says: `${calls / 10} durable inserts of 2,000 characters, one by one` },
+  { name: 'insertsTogether', says: `${calls} durable inserts, issued together` },
   { name: 'bulk', says: `${BULK_ROWS} rows in one mutation` },
   { name: 'selects', says: `${calls} point selects, one by one` },
   { name: 'selectsTogether', says: `${calls} point selects, issued together` },
+  { name: 'ranges', says: `${calls / 10} ranges of 1000 rows, one by one` },
   { name: 'first', says: `navigation to the first row of ${BULK_ROWS}` },
+  { name: 'visit', says: 'first visit, no cache, to the first durable write' },
 ];
 
-/** One system, once: milliseconds by measure. Single rows go into a database of their own, so that
- * the one of the first row holds exactly those of the bulk insert; a page of its own each time. */
-async function round({ device, site, server, calls }, system, database) {
-  const address = (query) =>
-    site.url(
-      `${system.page}.html?${new URLSearchParams({ system: system.name, server, ...query })}`,
-    );
-  const times = {};
+/** A page that a system is driven from, in a browser that runs. */
+class Stage {
+  constructor(device, site, server) {
+    Object.assign(this, { device, site, server });
+  }
 
-  let page = await opened(device, address({}), `${database}-inserts`);
-  times.sequential = await page.evaluate((count) => bench.sequential(count, 1), calls);
-  times.together = await page.evaluate((count) => bench.together(count, count + 1), calls);
-  await page.evaluate(() => bench.settle());
-  await closed(page);
+  #address(system, query) {
+    const options = new URLSearchParams({ system: system.name, server: this.server, ...query });
+    return this.site.url(`${fileOf(system)}.html?${options}`);
+  }
 
-  // Ids all over the table, the same for everybody.
-  const ids = Array.from({ length: calls }, (_, index) => ((index * 7919) % BULK_ROWS) + 1);
-  page = await opened(device, address({}), `${database}-rows`);
-  times.bulk = await page.evaluate((count) => bench.bulk(count), BULK_ROWS);
-  times.selects = await page.evaluate((list) => bench.selects(list), ids);
-  times.selectsTogether = await page.evaluate((list) => bench.selectsTogether(list), ids);
-  await page.evaluate(() => bench.settle());
-  await closed(page);
+  /** A page that has opened this database. */
+  async opened(system, database, isText = false) {
+    const page = await this.device.open(this.#address(system, {}));
+    await eventually(() => page.evaluate(() => globalThis.ready));
+    await page.evaluate((...args) => bench.open(...args), database, isText);
+    return page;
+  }
 
-  page = await device.open(address({ first: 1, database: `${database}-rows` }));
-  times.first = await page.evaluate(() => globalThis.done);
-  await closed(page);
-  return times;
-}
-
-async function opened(device, url, database) {
-  const page = await device.open(url);
-  await eventually(() => page.evaluate(() => globalThis.ready));
-  await page.evaluate((name) => bench.open(name), database);
-  return page;
+  /** A page that does something by itself; and when that was done. */
+  async did(system, task, database, isText = false) {
+    const query = { task, database, ...(isText && { text: 1 }) };
+    const page = await this.device.open(this.#address(system, query));
+    return { page, time: await page.evaluate(() => globalThis.done) };
+  }
 }
 
 /** Closes a page and gives its workers the time to end, so that the next start is a cold one. */
@@ -77,61 +64,115 @@ async function closed(page) {
   await sleep(500);
 }
 
-function timeRows(runs, systems, measures) {
+/** One system, once: milliseconds by measure, and of each call. Single rows go into a database of
+ * their own, so that the one of the first row holds exactly those of the bulk insert; a page of its
+ * own each time. */
+async function round(stage, calls, system, database) {
+  const numbers = Array.from({ length: calls }, (_, index) => index + 1);
+  let page = await stage.opened(system, `${database}-inserts`);
+  const inserts = await page.evaluate((count) => bench.inserts(count, 1), calls);
+  const updates = await page.evaluate((list) => bench.updates(list), numbers);
+  const removes = await page.evaluate((list) => bench.removes(list), numbers);
+  const wideInserts = await page.evaluate((count) => bench.wideInserts(count, 1), calls / 10);
+  const insertsTogether = await page.evaluate(
+    (count) => bench.insertsTogether(count, count + 1),
+    calls,
+  );
+  await page.evaluate(() => bench.settle());
+  await closed(page);
+
+  // Numbers all over the table, the same for everybody.
+  const spread = numbers.map((number) => ((number * 7919) % BULK_ROWS) + 1);
+  const starts = spread.slice(0, calls / 10).map((number) => Math.max(number - 1000, 1));
+  page = await stage.opened(system, `${database}-rows`);
+  const bulk = await page.evaluate((count) => bench.bulk(count), BULK_ROWS);
+  const selects = await page.evaluate((list) => bench.selects(list), spread);
+  const selectsTogether = await page.evaluate((list) => bench.selectsTogether(list), spread);
+  const ranges = await page.evaluate((list) => bench.ranges(list), starts);
+  await page.evaluate(() => bench.settle());
+  await closed(page);
+
+  const { page: last, time: first } = await stage.did(system, 'first', `${database}-rows`);
+  await closed(last);
+  const times = { inserts, updates, removes, wideInserts, selects, ranges };
+  return { ...times, insertsTogether, bulk, selectsTogether, first };
+}
+
+/** A browser that has never been here, to the first durable write. */
+async function visit({ site, server }, system, browser) {
+  const device = await new Device(browser).launch();
+  try {
+    const stage = new Stage(device, site, server);
+    return (await stage.did(system, 'insert', 'visit')).time;
+  } finally {
+    await device.dispose();
+  }
+}
+
+function rowsOf(runs, systems, measures, where) {
+  const rounded = (time) => Math.round(time * 100) / 100;
   return measures.flatMap(({ name }) => {
-    const limit = runs.get('limit') && median(runs.get('limit').map((times) => times[name]));
+    const all = (system) => runs.get(system.name).map((times) => times[name]);
+    const wholes = (system) => all(system).map((time) => rounded(time.all ?? time));
+    const bare = systems.find((system) => system.name === 'bare-way');
     return systems.map((system) => {
-      const times = runs.get(system.name).map((all) => Math.round(all[name] * 100) / 100);
-      const middle = median(times);
+      const each = all(system).flatMap((time) => time.each ?? []);
+      const middle = median(wholes(system));
       return {
+        ...where,
         measure: name,
         system: system.name,
         median: middle,
-        runs: times,
+        p99: each.length > 0 ? rounded(percentile(each, 99)) : null,
+        runs: wholes(system),
         unit: 'ms',
-        ratio: limit ? Math.round((middle / limit) * 100) / 100 : null,
+        ratio: bare ? rounded(middle / median(wholes(bare))) : null,
       };
     });
   });
 }
 
-/** Milliseconds of each system by measure, of each round. */
-async function measureAll(systems, { browser, rounds, calls }) {
-  const built = await buildSite([...new Set(systems.map((system) => system.page))]);
-  const site = await startSite({ folders: { '/': built }, cache: true });
+/**
+ * Measures all systems, or those that `only` names, in a browser on a kind of page, `plain` or
+ * `isolated`: rows of times for `bench.json`, rows of what was written, and where the time to the
+ * first row goes.
+ */
+export async function benchPeers({ only, browser, page, rounds, calls }) {
+  const systems = SYSTEMS.filter(
+    (system) => isMeasured(system, browser, page) && (!only || only.includes(system.name)),
+  );
+  const built = await buildSite([...new Set(systems.map(fileOf))]);
+  const headers = page === 'isolated' ? ISOLATED : {};
+  const site = await startSite({ folders: { '/': built }, cache: true, headers });
+  const recorded = await startSite({ folders: { '/': recordedSite(built) }, cache: true, headers });
   const device = await new Device(browser).launch();
-  const needsServer = systems.some((system) => system.name === 'tidelog-server');
-  const server = needsServer ? await startServer() : null;
+  const server = await startServer();
   const runs = new Map(systems.map((system) => [system.name, []]));
-  const stage = { device, site, server: server?.ws ?? '', calls };
+  const where = { browser, page };
   try {
+    const stage = new Stage(device, site, server.ws);
     for (let number = 1; number <= rounds; number += 1) {
       for (const system of systems) {
-        const database = `${system.name}-${number}`;
-        runs.get(system.name).push(await round(stage, system, database));
-        process.stderr.write(`round ${number} of ${rounds}: ${system.says}\n`);
+        const times = await round(stage, calls, system, `${system.name}-${page}-${number}`);
+        times.visit = await visit(stage, system, browser);
+        runs.get(system.name).push(times);
+        process.stderr.write(`${browser}, ${page}, ${number} of ${rounds}: ${system.says}\n`);
       }
     }
+    const times = rowsOf(runs, systems, measuresOf(calls), where);
+    const noting = new Stage(device, recorded, server.ws);
+    const written = [];
+    const timelines = [];
+    for (const system of systems.filter(({ name }) => name !== 'bare-write')) {
+      const counts = await countWrites(noting, system);
+      written.push(...counts.map((row) => ({ ...where, ...row })));
+      if (system.group === 'tidelog') timelines.push(await firstRowOf(noting, system));
+    }
+    return { systems, times, written, timelines };
   } finally {
     await device.dispose();
-    await server?.dispose();
+    await server.dispose();
     await site.close();
+    await recorded.close();
   }
-  return runs;
-}
-
-/** Measures all systems, or those that `only` names, prints tables, draws `bench.svg`, and gives
- * rows for `bench.json`. */
-export async function benchPeers({ only, browser, rounds, quick }) {
-  const wanted = (system) => !only || only.split(',').includes(system.name);
-  const systems = SYSTEMS.filter(wanted);
-  const calls = quick ? 100 : 1000;
-  const measures = measuresOf(calls);
-  const runs = await measureAll(systems, { browser, rounds, calls });
-  const times = timeRows(runs, systems, measures);
-  const sizes = await downloadSizes(systems.map((system) => system.name));
-  writeFileSync(inRoot('target/bench.svg'), plot(times, systems, measures, browser));
-  printTimes(times, systems, measures, browser);
-  printSizes(sizes);
-  return [...times, ...sizes];
 }

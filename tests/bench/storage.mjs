@@ -4,6 +4,7 @@ import { Device } from '../browser/harness/device.mjs';
 import { inRoot } from '../browser/harness/places.mjs';
 import { startSite } from '../browser/harness/site.mjs';
 import { eventually } from '../browser/harness/time.mjs';
+import { ISOLATED } from './isolated.mjs';
 import { median, printColumns } from './table.mjs';
 
 /** What the page is asked for, in turn. */
@@ -42,12 +43,6 @@ const ROWS = [
   { name: 'port-one-beside-many', says: 'p99 of a page while 10,000 are read', ratio: 5 },
   { name: 'port-one-beside-many-median', says: 'median of the same' },
 ];
-
-/** Isolated pages have clocks of some microseconds, others of up to a millisecond. */
-const ISOLATED = {
-  'cross-origin-opener-policy': 'same-origin',
-  'cross-origin-embedder-policy': 'require-corp',
-};
 
 /** Measures in each of these browsers, prints a table for each, and gives rows for `bench.json`. */
 export async function benchStorage(browsers, quick) {

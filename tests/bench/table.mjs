@@ -1,10 +1,14 @@
 // The results as text.
 
-const PEERS = ['sqlite-wasm', 'sqlite-wasm-wal', 'wa-sqlite'];
-
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)];
+}
+
+/** What so much of a hundred values is no more than. */
+export function percentile(values, percent) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.ceil((sorted.length * percent) / 100) - 1];
 }
 
 /** Lines of cells, the first of which are names. */
@@ -18,28 +22,96 @@ export function printColumns(lines) {
   }
 }
 
-/** A table a measure: milliseconds, and how often the limit and the best peer fit into them. */
-export function printTimes(rows, systems, measures, browser) {
-  console.log(`\nmilliseconds in ${browser}, the median of ${rows[0].runs.length}`);
+const isPeer = ({ group }) => group.includes('tab') && group !== 'tidelog';
+
+/** The shortest time of a peer, in any setting. */
+export function bestPeer(rows, systems, measure) {
+  const names = systems.filter(isPeer).map(({ name }) => name);
+  const times = rows.filter((row) => row.measure === measure && names.includes(row.system));
+  return Math.min(...times.map((row) => row.median));
+}
+
+const ratioOf = (time, best) => (Number.isFinite(best) ? (time / best).toFixed(2) : '');
+
+/** A table a measure: milliseconds, and how often the bare way and the best peer fit into them. */
+export function printTimes({ systems, times }, measures) {
+  const [{ browser, page, runs }] = times;
+  console.log(`\nmilliseconds in ${browser}, on a page that is ${page}, medians of ${runs.length}`);
   for (const measure of measures) {
-    const of = (name) => rows.find((row) => row.measure === measure.name && row.system === name);
-    const peers = PEERS.map(of).filter(Boolean);
-    const best = Math.min(...peers.map((row) => row.median));
+    const best = bestPeer(times, systems, measure.name);
     console.log('');
     printColumns([
-      [measure.says, 'median', 'of limit', 'of best peer', 'runs'],
-      ...systems.map(({ name, says }) => {
-        const row = of(name);
+      [measure.says, 'serves', 'median', 'p99 of a call', 'of bare way', 'of best peer', 'runs'],
+      ...systems.map(({ name, says, group }) => {
+        const row = times.find((one) => one.measure === measure.name && one.system === name);
         return [
           `  ${says}`,
+          { 'one tab': 'one tab', bare: '' }[group] ?? 'all tabs',
           row.median.toFixed(1),
-          row.ratio === null ? '' : row.ratio.toFixed(2),
-          Number.isFinite(best) ? (row.median / best).toFixed(2) : '',
+          row.p99?.toFixed(2) ?? '',
+          row.ratio?.toFixed(2) ?? '',
+          ratioOf(row.median, best),
           row.runs.map((run) => run.toFixed(1)).join(' '),
         ];
       }),
     ]);
   }
+}
+
+/** What a row costs the disk. */
+export function printWritten({ systems, written }) {
+  if (written.length === 0) return;
+  const kinds = [...new Set(written.map(({ measure }) => measure))];
+  const units = [...new Set(written.map(({ unit }) => unit))];
+  console.log('\nwritten for one row with a text as its key, in a table of ten thousand');
+  printColumns([
+    ['', ...kinds.flatMap((kind) => units.map((unit) => `${kind}: ${unit}`))],
+    ...systems
+      .filter(({ name }) => written.some(({ system }) => system === name))
+      .map(({ name, says }) => [
+        `  ${says}`,
+        ...kinds.flatMap((kind) =>
+          units.map((unit) => {
+            const row = written.find(
+              (one) => one.system === name && one.measure === kind && one.unit === unit,
+            );
+            return row.median.toFixed(unit === 'flushes' ? 3 : 0);
+          }),
+        ),
+      ]),
+  ]);
+}
+
+/** What has to come of it: at most so many times what it is measured by. */
+const GOALS = [
+  ['inserts', 'tidelog', 'bare-way', 1.35],
+  ['inserts', 'tidelog', 'best peer', 1],
+  ['inserts', 'tidelog-server', 'bare-way', 1.5],
+  ['inserts', 'tidelog-server', 'best peer', 1],
+  ['insertsTogether', 'tidelog', 'best peer', 0.05],
+  ['bulk', 'tidelog', 'best peer', 1],
+  ['selects', 'tidelog', 'best peer', 1],
+  ['ranges', 'tidelog', 'best peer', 0.4],
+  ['first', 'tidelog', 'best peer', 0.9],
+  ['first', 'tidelog-server', 'best peer', 0.9],
+];
+
+/** The goals, and what came of them. */
+export function printGoals({ systems, times }, measures) {
+  const [{ browser, page }] = times;
+  const of = (measure, name) =>
+    times.find((row) => row.measure === measure && row.system === name)?.median;
+  const lines = GOALS.flatMap(([measure, system, by, goal]) => {
+    const base = by === 'best peer' ? bestPeer(times, systems, measure) : of(measure, by);
+    const ratio = of(measure, system) / base;
+    if (!Number.isFinite(ratio)) return [];
+    const { says } = measures.find(({ name }) => name === measure);
+    const told = ratio <= goal ? '' : 'missed';
+    const who = systems.find(({ name }) => name === system).says;
+    return [[`  ${says}`, who, by, ratio.toFixed(2), goal.toFixed(2), told]];
+  });
+  console.log(`\ngoals, in ${browser}, on a page that is ${page}`);
+  printColumns([['', '', 'of', 'ratio', 'goal', ''], ...lines]);
 }
 
 /** Kilobytes (1,000 bytes) that a page downloads. */

@@ -1,7 +1,7 @@
 // A peer as an app uses it: its database in a worker of its own, one message a call.
 
 /** The page's side. Every call is one message there and one back. */
-export function peer(worker) {
+export function peer(worker, options) {
   const waiting = new Map();
   let last = 0;
   worker.onmessage = ({ data: [call, value, error] }) => {
@@ -17,12 +17,15 @@ export function peer(worker) {
       worker.postMessage([last, ...request]);
     });
   return {
-    open: (name, options) => ask('open', name, options),
-    insert: (id, title) => ask('insert', id, title),
-    insertMany: (rows) => ask('insertMany', rows),
-    select: (id) => ask('select', id),
-    first: () => ask('first'),
+    open: (name, isText) => ask('open', name, { ...options, isText }),
+    mutate: (statement, values) => ask('run', statement, listed(values)),
+    query: (statement, values = {}) => ask('rows', statement, values),
   };
+}
+
+/** A list of rows goes as JSON, which is how SQLite takes it. */
+function listed(values) {
+  return values.rows ? { rows: JSON.stringify(values.rows) } : values;
 }
 
 /** The worker's side: answers each call in turn. */

@@ -1,37 +1,44 @@
-// SQLite's own WebAssembly build, on its pool of OPFS access handles.
+// SQLite's own WebAssembly build, on its pool of OPFS access handles or on files that it shares.
 
 import sqlite3InitModule from '@sqlite.org/sqlite-wasm';
 import { serve } from './peer.mjs';
-import { FIRST, INSERT, INSERT_MANY, SELECT, TABLE } from './sql.mjs';
+import { inOrder, MUTATIONS, QUERIES, schema } from './sql.mjs';
 
-let statements;
+const SQL = { ...MUTATIONS, ...QUERIES };
+const prepared = {};
 
-/** Runs a prepared statement, and takes its first row. */
-function run(name, ...values) {
-  const statement = statements[name];
-  values.forEach((value, index) => {
+function bound(name, values) {
+  const statement = prepared[name];
+  inOrder(SQL[name], values).forEach((value, index) => {
     statement.bind(index + 1, value);
   });
-  const row = statement.step() ? statement.get({}) : null;
-  statement.reset();
-  return row;
+  return statement;
+}
+
+async function openDatabase(name, vfs) {
+  const sqlite3 = await sqlite3InitModule();
+  if (vfs !== 'opfs-sahpool') return new sqlite3.oo1.DB(`file:/${name}?vfs=${vfs}`, 'c');
+  const pool = await sqlite3.installOpfsSAHPoolVfs({ directory: `/sahpool-${name}` });
+  return new pool.OpfsSAHPoolDb(`/${name}`);
 }
 
 serve({
-  async open(name, { pragmas }) {
-    const sqlite3 = await sqlite3InitModule();
-    const pool = await sqlite3.installOpfsSAHPoolVfs({ directory: `/sahpool-${name}` });
-    const db = new pool.OpfsSAHPoolDb(`/${name}`);
+  async open(name, { vfs, pragmas, isText }) {
+    const db = await openDatabase(name, vfs);
     for (const pragma of pragmas) db.exec(`pragma ${pragma}`);
-    db.exec(TABLE);
-    const prepared = { insert: INSERT, insertMany: INSERT_MANY, select: SELECT, first: FIRST };
-    statements = Object.fromEntries(
-      Object.entries(prepared).map(([key, sql]) => [key, db.prepare(sql)]),
-    );
-    return db.selectValue('pragma journal_mode');
+    db.exec(schema(isText).replace('table', 'table if not exists'));
+    for (const [key, sql] of Object.entries(SQL)) prepared[key] = db.prepare(sql);
   },
-  insert: (id, title) => run('insert', id, title),
-  insertMany: (rows) => run('insertMany', rows),
-  select: (id) => run('select', id),
-  first: () => run('first'),
+  run(name, values) {
+    const statement = bound(name, values);
+    statement.step();
+    statement.reset();
+  },
+  rows(name, values) {
+    const statement = bound(name, values);
+    const rows = [];
+    while (statement.step()) rows.push(statement.get({}));
+    statement.reset();
+    return rows;
+  },
 });

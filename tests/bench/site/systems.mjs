@@ -1,20 +1,35 @@
-// The systems that only need a worker: the peers, and the limit.
+// The systems that are no Tidelog.
 
+import { bareWay } from './bare/way.mjs';
 import { peer } from './peer.mjs';
 
-const BEST_PRAGMAS = ['locking_mode=exclusive', 'journal_mode=wal', 'synchronous=full'];
+const ALONE = ['locking_mode=exclusive', 'journal_mode=wal', 'synchronous=full'];
+const FULL = ['synchronous=full'];
 
-const sqliteWasm = (pragmas) => () => {
-  const proxy = peer(
-    new Worker(new URL('./sqlite-wasm.worker.mjs', import.meta.url), { type: 'module' }),
-  );
-  return { ...proxy, open: (name) => proxy.open(name, { pragmas }) };
-};
+const bareWrite = () =>
+  peer(new Worker(new URL('./bare/write.worker.mjs', import.meta.url), { type: 'module' }));
+
+const sqliteWasm = (vfs, pragmas) => () =>
+  peer(new Worker(new URL('./sqlite-wasm.worker.mjs', import.meta.url), { type: 'module' }), {
+    vfs,
+    pragmas,
+  });
+
+const waSqlite = (vfs, pragmas) => () =>
+  peer(new Worker(new URL('./wa-sqlite.worker.mjs', import.meta.url), { type: 'module' }), {
+    vfs,
+    pragmas,
+  });
 
 export const systems = {
-  limit: () => peer(new Worker(new URL('./raw.worker.mjs', import.meta.url), { type: 'module' })),
-  'sqlite-wasm': sqliteWasm([]),
-  'sqlite-wasm-wal': sqliteWasm(BEST_PRAGMAS),
-  'wa-sqlite': () =>
-    peer(new Worker(new URL('./wa-sqlite.worker.mjs', import.meta.url), { type: 'module' })),
+  'bare-write': bareWrite,
+  'bare-way': bareWay,
+  'sqlite-wasm': sqliteWasm('opfs-sahpool', FULL),
+  'sqlite-wasm-wal': sqliteWasm('opfs-sahpool', ALONE),
+  'sqlite-wasm-opfs': sqliteWasm('opfs', FULL),
+  'sqlite-wasm-locks': sqliteWasm('opfs-wl', FULL),
+  'wa-sqlite': waSqlite('pool', FULL),
+  'wa-sqlite-wal': waSqlite('pool', ALONE),
+  'wa-sqlite-coop': waSqlite('coop', FULL),
+  'wa-sqlite-ahead': waSqlite('ahead', FULL),
 };

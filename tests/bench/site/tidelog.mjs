@@ -1,35 +1,32 @@
 // Tidelog as an app uses it, behind the calls that the benchmark makes of everybody.
 
 import { doctype, mutation, open } from 'tidelog';
-import { FIRST, SELECT, TABLE } from './sql.mjs';
+import { MUTATIONS, QUERIES, schema } from './sql.mjs';
 
-const bench = doctype({
-  name: 'bench',
-  migrations: [TABLE.replace('if not exists ', '')],
-  mutations: {
-    insert: mutation(
-      { id: 'integer', title: 'text' },
-      'insert into item (id, title) values (:id, :title)',
-    ),
-    insertMany: mutation(
-      { rows: 'json' },
-      `insert into item (id, title) select value ->> 0, value ->> 1 from json_each(:rows)`,
-    ),
-  },
-});
+const doctypeOf = (isText) => {
+  const id = isText ? 'text' : 'integer';
+  const { insert, update, remove, insertMany } = MUTATIONS;
+  return doctype({
+    name: isText ? 'bench-text' : 'bench',
+    migrations: [schema(isText)],
+    mutations: {
+      insert: mutation({ id, title: 'text' }, insert),
+      update: mutation({ id, title: 'text' }, update),
+      remove: mutation({ id }, remove),
+      insertMany: mutation({ rows: 'json' }, insertMany),
+    },
+  });
+};
 
 export const tidelog = (server) => () => {
   let db;
   return {
-    async open(name) {
-      db = await open(bench, { document: name, ...(server && { server }) });
-      if (server) await db.sync();
+    async open(name, isText) {
+      db = await open(doctypeOf(isText), { document: name, ...(server && { server }) });
     },
     // A receipt settles when the mutation is on the disk.
-    insert: (id, title) => db.mutate.insert({ id, title }),
-    insertMany: (rows) => db.mutate.insertMany({ rows: JSON.parse(rows) }),
-    select: async (id) => (await db.query(SELECT, [id]))[0],
-    first: async () => (await db.query(FIRST))[0],
+    mutate: (statement, values) => db.mutate[statement](values),
+    query: (statement, values) => db.query(QUERIES[statement], values),
     settle: () => (server ? db.sync() : undefined),
   };
 };

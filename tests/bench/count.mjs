@@ -1,0 +1,56 @@
+// What a system writes for a row, and how often it flushes: counted at the browser's own calls.
+//
+// Zeros at the end of a write are counted apart: a log is laid out ahead of what comes, and fills up
+// the block that it has written to.
+
+import { sleep } from '../browser/harness/time.mjs';
+
+const ROWS = 10_000;
+const CALLS = 200;
+
+/** What follows a verdict may be written this much later. */
+const LATE_MS = 3_000;
+
+/** A row for `bench.json` for each kind of mutation, and one for all of them together: of rows with
+ * texts as keys, one after the other, in a table of ten thousand. */
+export async function countWrites(stage, system) {
+  const page = await stage.opened(system, `${system.name}-counted`, true);
+  const counted = async () => {
+    await page.evaluate(() => bench.settle());
+    await sleep(LATE_MS);
+    const all = await page.evaluate(() => recorded());
+    return all.map(({ counts }) => counts).reduce(sum);
+  };
+  await page.evaluate((count) => bench.bulk(count), ROWS);
+  const numbers = Array.from({ length: CALLS }, (_, nth) => ROWS + 1 + nth);
+  const rows = [];
+  let before = await counted();
+  const all = {};
+  for (const [measure, run] of [
+    ['insert', (list) => bench.inserts(list.length, list[0])],
+    ['update', (list) => bench.updates(list)],
+    ['remove', (list) => bench.removes(list)],
+  ]) {
+    await page.evaluate(run, numbers);
+    const after = await counted();
+    for (const [name, unit] of [
+      ['writtenBytes', 'bytes'],
+      ['zeroBytes', 'zeros behind'],
+      ['flushes', 'flushes'],
+    ]) {
+      const each = (after[name] - before[name]) / CALLS;
+      all[unit] = (all[unit] ?? 0) + each / 3;
+      rows.push({ measure, system: system.name, unit, median: each });
+    }
+    before = after;
+  }
+  await page.close();
+  const means = Object.entries(all);
+  rows.push(
+    ...means.map(([unit, each]) => ({ measure: 'mean', system: system.name, unit, median: each })),
+  );
+  return rows;
+}
+
+const sum = (one, other) =>
+  Object.fromEntries(Object.entries(one).map(([name, count]) => [name, count + other[name]]));
