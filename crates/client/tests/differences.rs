@@ -4,14 +4,16 @@
 //! the end the same bytes as the server. Method: a device whose core has just read the document, of
 //! which nothing is in memory, and one that writes.
 
-use tidelog_pages::StoreRequest;
-use tidelog_sync::{EntryPart, FromRoom, FromServer};
-use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
+use tidelog_pages::{StoreRequest, Urgency};
+use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
+use tidelog_types::limits::Limits;
+use tidelog_types::{BudgetLimits, Pgid};
 
 /// A device that has the document, and none of its pages in memory.
-fn cold(seed: u8, server: &mut Server) -> Device {
-    let mut device = online(seed, server);
+fn cold(seed: u8, limits: Limits, server: &mut Server) -> Device {
+    let mut device = online_with(seed, limits, server);
     device.pass(1_000);
     device.kill_core();
     server.forget(device.number);
@@ -30,7 +32,7 @@ fn beside_a_writer() -> (Server, Device, Device) {
     let mut writer = online(1, &mut server);
     titled(&mut writer, "before", "of long ago");
     talk(&mut server, &mut [&mut writer]);
-    let device = cold(2, &mut server);
+    let device = cold(2, Limits::DEFAULT, &mut server);
     (server, writer, device)
 }
 
@@ -69,6 +71,34 @@ fn an_entry_waits_for_the_pages_that_it_goes_by_and_others_behind_it() {
     assert_eq!(visible(&device), before + 3);
     assert_eq!(reads(&device), 1, "what came with the first is what the others go by");
     assert_eq!(count(&mut device), [[integer(4)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+/// Goal: what an entry goes by stays in memory until it is taken in. Method: the first page is there
+/// for the sake of a query alone, which reads many more and ends while others are read.
+#[test]
+fn what_an_entry_goes_by_stays_in_memory_while_the_rest_is_read() {
+    let mut server = Server::default();
+    let mut writer = online(1, &mut server);
+    titled(&mut writer, "before", &"of long ago ".repeat(10_000));
+    talk(&mut server, &mut [&mut writer]);
+    let limits = Limits { pool_pages_max: 0, ..Limits::DEFAULT };
+    let mut device = cold(2, limits, &mut server);
+    device.holds_replies = true;
+    let query = device.start_query(TAB, "select sum(length(title)) from todo");
+    assert!(device.let_reply_through(), "the first page");
+    add(&mut writer, "milk");
+    talk(&mut server, &mut [&mut writer]);
+    let opens = server.opens;
+    device.hear_server(&server.news(device.number)[0]);
+    let is_of_entry = |request: &StoreRequest| matches!(request, StoreRequest::Read { pgids, urgency: Urgency::Background, .. } if !pgids.contains(&Pgid(1)));
+    assert!(device.asked.iter().any(is_of_entry), "the first page is there: {:?}", device.asked);
+    device.holds_replies = false;
+    while device.let_reply_through() {}
+    talk(&mut server, &mut [&mut writer, &mut device]);
+    assert_eq!(server.opens, opens, "nothing was asked for anew");
+    assert!(!device.answers(query).is_empty());
+    assert_eq!(count(&mut device), [[integer(2)]]);
     assert!(device.image() == server.image(), "the two sides differ");
 }
 
@@ -173,6 +203,77 @@ fn an_entry_that_a_device_has_predicted_comes_without_pages() {
     talk(&mut server, &mut [&mut writer, &mut device]);
     assert_eq!(server.opens, opens, "nothing was asked for anew");
     assert_eq!(count(&mut device), [[integer(5)]]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+/// Goal: a prediction holds, whatever has become of the layers since it was said. Method: the entries
+/// of two mutations are lost with the connection and come as one, so that a third, which was sent
+/// before, is run again before its entry comes.
+#[test]
+fn a_prediction_outlives_a_rebase_that_changes_nothing_of_it() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    add(&mut device, "milk");
+    add(&mut device, "eggs");
+    for message in device.take_sent() {
+        server.hear(device.number, message);
+    }
+    server.join(2);
+    offline(&mut device);
+    server.forget(device.number);
+    let bread = add(&mut device, "bread");
+    let opens = server.opens;
+    back_online(&mut server, &mut device);
+    assert_eq!(server.opens, opens + 1, "nothing was asked for anew");
+    assert!(device.fate(bread).contains("confirmed"), "{}", device.fate(bread));
+    assert_eq!(device.status().error, None);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+/// Goal: what predicts many entries at once costs no more than a slice. Method: mutations that were
+/// issued offline, and a slice of few pages.
+#[test]
+fn predictions_cost_no_more_than_a_slice() {
+    let slice = BudgetLimits { pages: 10, ..BudgetLimits::default() };
+    let limits = Limits { slice, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let mut device = online_with(1, limits, &mut server);
+    offline(&mut device);
+    server.forget(device.number);
+    for n in 0..20 {
+        add(&mut device, &n.to_string());
+    }
+    device.server_is_up = true;
+    device.pass(15_000);
+    let mut predicted = Vec::new();
+    while predicted.is_empty() {
+        let sent = device.take_sent();
+        assert!(!sent.is_empty(), "no frames came");
+        for message in sent {
+            if let ToServer::About { body: ToRoom::Frames { frames, .. }, .. } = &message {
+                predicted.extend(frames.iter().map(|frame| frame.predicted.is_some()));
+            }
+            server.hear(1, message).iter().for_each(|answer| device.hear_server(answer));
+        }
+    }
+    let count_of = |is: bool| predicted.iter().filter(|it| **it == is).count();
+    assert_eq!(predicted.len(), 20);
+    assert!(count_of(true) >= 2 && count_of(false) >= 10, "{predicted:?}");
+    talk(&mut server, &mut [&mut device]);
+    device.pass(1_000);
+    talk(&mut server, &mut [&mut device]);
+    assert!(device.image() == server.image(), "the two sides differ");
+}
+
+#[test]
+fn what_leaves_in_parts_is_not_predicted() {
+    let limits = Limits { message_pages_max: 8, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let mut device = online_with(1, limits, &mut server);
+    add(&mut device, "small");
+    assert_eq!(next_of(&mut server, &mut device), (true, 0));
+    titled(&mut device, "large", &"x".repeat(40_000));
+    assert!(!next_of(&mut server, &mut device).0);
     assert!(device.image() == server.image(), "the two sides differ");
 }
 

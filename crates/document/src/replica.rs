@@ -109,7 +109,7 @@ pub struct Undecided {
     layer: Option<PageSet>,
     /// The hash of that as an entry, once it was predicted.
     hash: Option<EntryHash>,
-    /// Whether it was run again since it was issued or read: for another entry that came first.
+    /// Whether it was run again since it was issued: as a rule for another entry that came first.
     has_run_again: bool,
     /// What its run here said.
     predicted: Option<Verdict>,
@@ -623,15 +623,21 @@ impl Replica {
     }
 
     /// The hash of the entry that the mutation at `lsn` becomes, if it changes at the authority
-    /// what it has changed here: worth to be said as long as that is likely.
-    pub fn predict(&mut self, lsn: Lsn) -> Option<EntryHash> {
-        if !self.predicts || !self.is_rebased() {
+    /// what it has changed here: worth to be said as long as that is likely, the entry is one that
+    /// leaves as a whole, and the budget lasts.
+    pub fn predict(&mut self, lsn: Lsn, budget: &mut Budget) -> Option<EntryHash> {
+        if !self.predicts || !self.is_rebased() || budget.is_spent() {
             return None;
         }
         let index = lsn.get().checked_sub(self.first().get())?;
+        let pages_max = self.view.limits().message_pages_max;
         let undecided = self.undecided.get_mut(usize::try_from(index).ok()?)?;
-        let layer = undecided.layer.as_ref()?;
-        Some(*undecided.hash.get_or_insert_with(|| hash_of(layer)))
+        let layer = undecided.layer.as_ref().filter(|layer| layer.pages.len() <= pages_max)?;
+        let hash = undecided.hash.get_or_insert_with(|| {
+            budget.spend_pages(layer.pages.len() as u64);
+            hash_of(layer)
+        });
+        Some(*hash)
     }
 
     /// The entry that an own mutation was [predicted](Self::predict) to become, of which no pages
@@ -639,18 +645,26 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// [`ReplicaError::Garbled`]: it is no such entry, or the layers have been built anew since.
-    pub fn predicted_entry(&self, head: &EntryPart) -> Result<ServerEntry, ReplicaError> {
+    /// [`ReplicaError::Garbled`]: it is no such entry, or the layers were built anew since and have
+    /// come out differently.
+    pub fn predicted_entry(&mut self, head: &EntryPart) -> Result<ServerEntry, ReplicaError> {
         let EntryPart { range, position, origin, hash, .. } = *head;
         let undecided = origin.and_then(|origin| {
             let is_own = origin == public_entry(self.origin(origin.lsn));
-            self.undecided_at(origin.lsn).filter(|it| is_own && it.hash == Some(hash))
+            self.undecided_at(origin.lsn).filter(|_| is_own)
         });
-        match undecided.and_then(|undecided| undecided.layer.clone()) {
-            Some(set) if position.next == range.end() => {
-                Ok(ServerEntry { range, position, origin, set, hash })
+        let layer = undecided.and_then(|it| it.layer.as_ref().map(|layer| (layer, it.hash)));
+        match layer {
+            // Another entry may have come first, and changed nothing of what this one becomes.
+            Some((set, known))
+                if known.unwrap_or_else(|| hash_of(set)) == hash && position.next == range.end() =>
+            {
+                Ok(ServerEntry { range, position, origin, set: set.clone(), hash })
             }
-            _ => Err(ReplicaError::Garbled { range }),
+            _ => {
+                self.predicts = false;
+                Err(ReplicaError::Garbled { range })
+            }
         }
     }
 

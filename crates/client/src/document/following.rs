@@ -9,7 +9,7 @@ use tidelog_document::{ArrivingEntry, DoctypeHash, PutOff};
 use tidelog_sync::{Channel, EntryPart, Intent, ToRoom, ToServer, WireFrame, codec};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ErrorCode, JournalId, Lsn, Position, SortedMap};
+use tidelog_types::{Budget, ErrorCode, JournalId, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
 use super::open::{Open, Synced};
@@ -547,8 +547,10 @@ impl Document {
         let mut messages: Vec<ToRoom> = Vec::new();
         let mut message_size = 0;
         let mut lsn = range.start();
+        // They go in one step, but what is worked out for them costs no more than a slice.
+        let mut budget = Budget::new(ctx.settings.limits.slice);
         while lsn < range.end() {
-            let predicted = replica.predict(lsn).map(|hash| hash.start());
+            let predicted = replica.predict(lsn, &mut budget).map(|hash| hash.start());
             let undecided = replica.undecided_at(lsn).expect("BUG: sending what is decided");
             let (call, body) = (undecided.call, undecided.body.clone());
             let frame = WireFrame { call, body, predicted };

@@ -44,8 +44,9 @@ struct PageFault {
     request: RequestId,
     /// Which fault of one run it is, from 0.
     kth: u32,
-    /// All pages that were fetched for the run so far. They stay in memory until it has ended: it
-    /// begins anew at each fault, and each adds to them, so that it comes to its end.
+    /// All pages that were fetched for the run so far, and those that it [keeps](Reads::keep). They
+    /// stay in memory until it has ended: it begins anew at each fault, and each adds to them, so
+    /// that it comes to its end.
     fetched: BTreeSet<Pgid>,
 }
 
@@ -145,6 +146,13 @@ impl Reads {
         ctx.store.ask(read.ask(request, document), ctx.out);
         self.under_way.insert(request, read);
         true
+    }
+
+    /// Pages by which a run with a fault goes as well: those that are in memory stay there.
+    pub fn keep(&mut self, who: For, pgids: impl IntoIterator<Item = Pgid>) {
+        if let Some(fault) = self.fault(who) {
+            fault.fetched.extend(pgids);
+        }
     }
 
     /// Pages that were asked for: those that are still what was asked for go into `view`.

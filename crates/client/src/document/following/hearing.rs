@@ -157,12 +157,15 @@ impl Document {
         {
             let Some(channel) = &self.following.channel else { break };
             let Some(part) = channel.waiting.front() else { break };
-            let lacking = self.pages_to_read_for(part);
+            let by_previous = part.pages.iter().filter(|page| page.needs_previous());
+            let needed: Vec<Pgid> = by_previous.map(|page| page.pgid).collect();
+            let lacking = self.not_in_memory(&needed);
             let is_lost = self.reads.why_lost(&lacking, ctx.store).is_some();
             budget.spend_pages(part.pages.len() as u64);
-            // What has come stays for it. What it lacks then is nowhere.
+            // What has come stays for it, and so does what was there. What it lacks then is nowhere.
             let may_come = kth == 0 && !is_lost;
             if may_come && self.reads.fetch(For::Entry, lacking, kth, &self.key, ctx) {
+                self.reads.keep(For::Entry, needed);
                 return reached(Probe::EntryWaitedForPages);
             }
             self.reads.forget_fault(For::Entry);
@@ -170,12 +173,11 @@ impl Document {
         }
     }
 
-    /// The pages of before an entry by which it goes, and which are not in memory.
-    fn pages_to_read_for(&self, part: &EntryPart) -> Vec<Pgid> {
+    /// Those of the pages behind all that is held which are to be read first.
+    fn not_in_memory(&self, pgids: &[Pgid]) -> Vec<Pgid> {
         let Some(replica) = self.replica() else { return Vec::new() };
-        let by_previous = part.pages.iter().filter(|page| page.needs_previous());
-        let pgids = by_previous.map(|page| page.pgid);
-        pgids.filter(|pgid| replica.held_page(*pgid).is_none()).collect()
+        let is_lacking = |pgid: &Pgid| replica.held_page(*pgid).is_none();
+        pgids.iter().copied().filter(is_lacking).collect()
     }
 
     /// Takes in the part that has come first.
