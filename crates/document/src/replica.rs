@@ -648,8 +648,8 @@ impl Replica {
     /// [`ReplicaError::Garbled`]: it is no such entry, or the layers were built anew since and have
     /// come out differently.
     pub fn predicted_entry(&mut self, head: &EntryPart) -> Result<ServerEntry, ReplicaError> {
-        let EntryPart { range, position, origin, hash, .. } = *head;
-        let undecided = origin.and_then(|origin| {
+        let EntryPart { range, position, origin, hash, is_last, .. } = *head;
+        let undecided = origin.filter(|_| is_last && head.pages.is_empty()).and_then(|origin| {
             let is_own = origin == public_entry(self.origin(origin.lsn));
             self.undecided_at(origin.lsn).filter(|_| is_own)
         });

@@ -40,6 +40,7 @@ impl Waiting {
                 StoreRequest::Append { append, .. } => {
                     append.storage.iter().map(|entry| entry.set.pages.len()).sum()
                 }
+                StoreRequest::Stage { pages, .. } => pages.len(),
                 _ => 0,
             },
             Self::AppendRefused { .. } | Self::PagesRefused { .. } | Self::Left => 0,

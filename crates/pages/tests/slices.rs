@@ -439,6 +439,32 @@ fn pages_in_many_pieces_are_read_in_slices() {
     assert!((8..2 * PIECES).contains(&most), "{most} calls in one poll");
 }
 
+/// The same of a change-over, which writes them to their slots.
+#[test]
+fn pages_in_many_pieces_are_checkpointed_in_slices() {
+    const PIECES: u64 = 20;
+    let options = |log_size_max| StoreOptions { log_size_max, ..StoreOptions::default() };
+    let row = |number: u64| Page::new(&[0xC5; PAGE_SIZE]).expect("a page").with(8, &[number as u8]);
+    let mut store = Store::open(&CrashDevice::new(), options(1 << 24));
+    for at in 1..=PIECES {
+        let mut entry = entry(at, at + 1, 64, &[]);
+        entry.set.pages = (1..=64).map(|pgid| (Pgid(pgid), row(at))).collect();
+        store.server.serve(OWNER, request(at, storage("a", [entry])));
+        store.server.flush();
+        store.settle();
+    }
+    let mut store = Store::open(&store.device, options(1 << 14));
+    let mut calls = Vec::new();
+    while store.server.wants_poll() || store.device.has_held_flushes() {
+        let (_, cost) = store.cost(PageServer::poll);
+        calls.push(cost.calls);
+        store.device.complete_flushes();
+    }
+    assert!(calls.iter().sum::<u64>() > 64 * PIECES, "not all were read: {calls:?}");
+    let is_bounded = |calls: &u64| *calls <= 64 + 2 * PIECES;
+    assert!(calls.iter().all(is_bounded), "{calls:?} calls in each poll");
+}
+
 /// Goal: appends that had to wait are carried out in slices of their pages, though they take few
 /// bytes in the log.
 #[test]
@@ -450,6 +476,30 @@ fn what_had_to_wait_is_carried_out_in_slices_of_pages() {
         let mut entry = entry(at - 1, at, 3, &[]);
         entry.set.pages = (1..=3).map(|pgid| (Pgid(pgid), Page::zeroed())).collect();
         store.server.serve(OWNER, request(at, storage("small", [entry])));
+    }
+    store.server.flush();
+    let mut polls = 0;
+    while store.server.wants_poll() {
+        let (replies, _) = store.cost(PageServer::poll);
+        let durable =
+            replies.iter().filter(|(_, reply)| matches!(reply, StoreReply::Durable { .. }));
+        assert!(durable.count() <= 3, "poll {polls}");
+        polls += 1;
+    }
+    assert!(polls >= 40 * 3 / 4, "{polls} polls");
+}
+
+/// The same of pages that are sent ahead of their append.
+#[test]
+fn pages_ahead_that_had_to_wait_are_carried_out_in_slices() {
+    let mut store = Store::open(&CrashDevice::new(), in_slices());
+    store.server.serve(OWNER, request(1, large(9)));
+    for at in 2..=40 {
+        let mut entry = entry(at - 1, at, 3, &[]);
+        entry.set.pages = (1..=3).map(|pgid| (Pgid(pgid), Page::zeroed())).collect();
+        for part in request(at, storage("small", [entry])).into_parts(2) {
+            store.server.serve(OWNER, part);
+        }
     }
     store.server.flush();
     let mut polls = 0;

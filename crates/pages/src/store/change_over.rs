@@ -578,28 +578,28 @@ fn assign_slots<D: Disk>(
     false
 }
 
-/// Writes pages to their slots, of at least one run and of about `size` bytes.
+/// Writes pages to their slots, at least one, of which about `size` bytes are read in pieces that
+/// count as pages.
 fn write_pages<D: Disk>(
     store: &mut Store<D>,
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
 ) -> Result<(), StoreError> {
-    let run_max = RUN_PAGES.min(to_usize(size / PAGE_SIZE as u64)).max(1);
-    let mut written = 0;
-    while written < size
+    let mut left = to_usize(size / PAGE_SIZE as u64).max(1);
+    while left > 0
         && let Some((&first, _)) = places.first_key_value()
     {
         let mut run: Vec<PagePlace> = Vec::new();
-        while run.len() < run_max
+        while run.len() < RUN_PAGES
+            && left > 0
             && let Some(entry) = places.first_entry()
             && entry.key().number() as usize == first.number() as usize + run.len()
         {
+            left = left.saturating_sub(entry.get().reads_count());
             run.push(entry.remove());
         }
-        let reads_count: usize = run.iter().map(PagePlace::reads_count).sum();
         let pages = store.read_pages(&run)?;
         store.pages.write(first, &pages)?;
-        written += (pages.len() + (reads_count - run.len()) * PAGE_SIZE) as u64;
     }
     Ok(())
 }

@@ -240,6 +240,7 @@ impl LineDoor {
     /// A document is read anew.
     pub(super) fn is_read_anew(&mut self, document: &str) {
         self.loaded.remove(document);
+        self.unwritten.remove(document);
     }
 
     /// Whether this device decides what becomes of a document, as tabs were told last.
@@ -266,8 +267,6 @@ impl LineDoor {
         self.asked_count(document) - waiting as u64
     }
 
-    /// The page server has said where the storage journal of a document stands, or that more of the
-    /// document is durable.
     /// An append carries what has come of it from its server, or some of that.
     pub(super) fn is_written(&mut self, document: &DocumentKey) {
         self.unwritten.remove(&document.to_string());
@@ -278,6 +277,8 @@ impl LineDoor {
         self.unwritten.contains(&document.to_string())
     }
 
+    /// The page server has said where the storage journal of a document stands, or that more of the
+    /// document is durable.
     pub(super) fn stands_at(&mut self, document: &DocumentKey, position: Option<Position>) {
         let is_at = position.map(|position| (document.to_string(), position));
         self.durable.extend(is_at);
@@ -296,7 +297,13 @@ impl LineDoor {
                 }
             }
             FromRoom::Entry(part) if part.is_last => {
-                self.unwritten.insert(followed.document.clone());
+                // What the disk has, and comes again, no append carries.
+                let is_there = |at: &Position| {
+                    at.journal == part.position.journal && part.range.end() <= at.next
+                };
+                if !self.durable.get(&followed.document).is_some_and(is_there) {
+                    self.unwritten.insert(followed.document.clone());
+                }
             }
             _ => {}
         }
