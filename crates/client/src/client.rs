@@ -715,12 +715,14 @@ impl Client {
         }
     }
 
-    /// Forgets documents that nobody holds or wants any more, with what was said of them.
+    /// Forgets documents that nobody holds or wants any more, with what was said of them, once that
+    /// is on its way to the disk.
     fn forget_idle(&mut self) {
         let destroying = &self.destroying;
         self.documents.retain(|key, document| {
             let wanted = destroying.iter().any(|destroy| destroy.key == *key);
-            wanted || !document.is_idle() || !document.is_loaded()
+            let is_over = document.is_idle() && document.is_loaded() && !document.owes_record();
+            wanted || !is_over
         });
     }
 

@@ -380,6 +380,28 @@ fn a_handled_rejection_that_cannot_be_noted_keeps_no_sync_from_the_server() {
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
 }
 
+/// Goal: what a listener has dealt with is told to nobody again, though the document was closed
+/// before that could be noted. Method: there is room on the disk once nobody holds it any more.
+#[test]
+fn a_handled_rejection_is_noted_though_the_document_was_closed_meanwhile() {
+    let mut server = Server::default();
+    let (mut first, refused) = about_to_be_rejected(&mut server);
+    back_online(&mut server, &mut first);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [1]);
+    first.fill_disk();
+    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) }]);
+    first.close(TAB);
+    first.pass(5_000);
+    first.disk.set_full(false);
+    first.pass(60_000);
+    first.cut_power();
+    let call = first.start_open(TAB, Some(SERVER), &todos());
+    first.opened(call);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
 /// Goal: what a listener has dealt with is not noted as fast as a full disk refuses it. Method:
 /// nothing tells what the server has decided of the timeline, as on a damaged disk, so the document
 /// begins another one whenever it is read.

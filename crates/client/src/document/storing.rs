@@ -674,6 +674,12 @@ impl Document {
         waits
     }
 
+    /// Whether its record says something that goes to the disk by itself as soon as it can, as where
+    /// there was no room for it.
+    pub(crate) fn owes_record(&self) -> bool {
+        self.open().is_some_and(|open| open.record_due > Some(RecordDue::WithNext))
+    }
+
     /// Whether what is gathered waits until the record that is on its way is durable.
     pub(super) fn waits_for_a_record(&mut self) -> bool {
         self.open().is_some_and(|open| open.record_due == Some(RecordDue::BehindLast))
