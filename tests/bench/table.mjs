@@ -104,7 +104,7 @@ export function printGoals({ systems, times }, measures) {
   const lines = GOALS.flatMap(([measure, system, by, goal]) => {
     const base = by === 'best peer' ? bestPeer(times, systems, measure) : of(measure, by);
     const ratio = of(measure, system) / base;
-    if (!Number.isFinite(ratio)) return [];
+    if (!Number.isFinite(base) || !Number.isFinite(ratio)) return [];
     const { says } = measures.find(({ name }) => name === measure);
     const told = ratio <= goal ? '' : 'missed';
     const who = systems.find(({ name }) => name === system).says;

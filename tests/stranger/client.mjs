@@ -118,6 +118,8 @@ export class Stranger {
   #document;
   #doctype;
   #socket = null;
+  /** Whether what it says is compressed. */
+  compresses = false;
   #isOpen = false;
   #failure = null;
   #watchers = new Set();
@@ -161,7 +163,7 @@ export class Stranger {
   }
 
   send(bytes) {
-    this.#socket.send(bytes);
+    this.#socket.send(this.compresses ? wire.inLiterals(bytes) : bytes);
   }
 
   /** Hello, and the document: the server has said where it stands when this resolves. */

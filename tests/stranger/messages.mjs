@@ -2,8 +2,10 @@
 
 import { blake3 } from '@noble/hashes/blake3.js';
 import { Reader, Writer } from './bytes.mjs';
+import { decompress } from './lz4.mjs';
 
 export const VERSION = 1;
+const COMPRESSED = 0x8000;
 export const PAGE_SIZE = 4096;
 
 /** BLAKE3 of all that is given, one after another. */
@@ -64,11 +66,40 @@ export const close = (channel) => about(channel, 5).done();
 
 // --- what a server says ---------------------------------------------------------------------
 
-/** The message in the bytes: what it says of a document is under `body`. */
-export function decode(bytes) {
+/** Version and body of a message, which may be compressed. */
+function opened(bytes) {
   const r = new Reader(bytes);
   const version = r.u16();
+  if (version < COMPRESSED) return { version, body: bytes.subarray(2) };
+  const body = decompress(bytes.subarray(6), r.u32());
+  compressedMessages += 1;
+  return { version: version - COMPRESSED, body };
+}
+
+let compressedMessages = 0;
+
+/** How many messages have come compressed. */
+export const compressedCount = () => compressedMessages;
+
+/** The same message, compressed as little as there is: in literals alone. */
+export function inLiterals(bytes) {
+  const body = bytes.subarray(2);
+  const lengths = [];
+  for (let left = body.length - 15; left >= 0; left -= 255) lengths.push(Math.min(left, 255));
+  if (lengths.at(-1) === 255) lengths.push(0);
+  const token = body.length < 15 ? body.length << 4 : 0xf0;
+  const w = new Writer()
+    .u16(VERSION + COMPRESSED)
+    .u32(body.length)
+    .u8(token);
+  return w.bytes(Buffer.from(lengths)).bytes(body).done();
+}
+
+/** The message in the bytes: what it says of a document is under `body`. */
+export function decode(bytes) {
+  const { version, body: content } = opened(bytes);
   if (version !== VERSION) throw new Error(`the server speaks version ${version}`);
+  const r = new Reader(content);
   const said = r.choice([
     ['Welcome'],
     ['Pong'],

@@ -26,6 +26,7 @@ const STOCK = {
       params: { name: 'text', count: 'integer', weight: 'real?', image: 'blob?' },
       sql: ['insert into part values (:name, :count, :weight, :image)'],
     },
+    note: { params: { text: 'text' }, sql: ['insert into part values (:text, 1, null, null)'] },
     refuse: { params: { why: 'text' }, sql: ['select reject(:why)'] },
     fill: {
       params: { pages: 'integer' },
@@ -121,6 +122,23 @@ test('a document of many pages travels in parts, and stays the same file', async
     await each.sync();
     await isTheServers(each, document);
   }
+});
+
+test('what has many bytes comes compressed, and may be said so', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  client.mutate('note', { text: 'buy milk and some bread, '.repeat(10_000) });
+  await client.sync();
+  await isTheServers(client, document);
+  const before = wire.compressedCount();
+  const other = await started(t, document);
+  await other.sync();
+  await isTheServers(other, document);
+  assert.ok(wire.compressedCount() > before, 'all has come as it is');
+  other.compresses = true;
+  other.mutate('add', { name: 'bolt', count: 1 });
+  await other.sync();
+  await isTheServers(other, document);
 });
 
 test('a rejection is a row, and goes when it was kept', async (t) => {

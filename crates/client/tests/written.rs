@@ -2,10 +2,11 @@
 
 use tidelog_client::Call;
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
-use tidelog_sync::{ToRoom, ToServer, encode_message};
+use tidelog_sync::{Channel, CodedPage, ToRoom, ToServer, encode_message};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
-use tidelog_types::Value;
+use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::{Page, Pgid, Value};
 
 const BLOCK: usize = 4096;
 
@@ -171,4 +172,24 @@ fn a_mutation_of_a_row_travels_in_some_hundred_bytes() {
     let [up, down, back] = [0, 1, 2].map(|it| means.iter().map(|mean| mean[it]).sum::<usize>() / 3);
     assert!(up <= 230 && down <= 600 && back <= 250, "{up} bytes up, {down} down, {back} back");
     assert!(follower.image() == server.image(), "the two sides differ");
+}
+
+/// Goal: what travels together is compressed. Method: all pages of a document of ten thousand rows,
+/// in messages of as many as a room sends in one.
+#[test]
+fn a_document_travels_in_less_than_two_thirds_of_its_bytes() {
+    let mut server = Server::default();
+    let _device = filled(Some(&mut server));
+    let image = server.image();
+    let pages = image.chunks(PAGE_SIZE).map(|bytes| Page::new(bytes).expect("a page"));
+    let pages: Vec<CodedPage> =
+        (1..).zip(pages).map(|(pgid, page)| CodedPage::new(Pgid(pgid), &page, None)).collect();
+    let travels = |pages: &[CodedPage]| {
+        let (position, pages) = (server.position(), pages.to_vec());
+        let body = ToRoom::Seed { position, db_pages: 0, pages, last: false };
+        encode_message(&ToServer::About { channel: Channel(1), body }).len()
+    };
+    let down: usize = pages.chunks(Limits::DEFAULT.message_pages_max).map(travels).sum();
+    println!("{down} bytes for a document of {}", image.len());
+    assert!(down * 3 < image.len() * 2, "{down} bytes for {}", image.len());
 }

@@ -657,7 +657,8 @@ impl Replica {
         match layer {
             // Another entry may have come first, and changed nothing of what this one becomes.
             Some((set, known))
-                if known.unwrap_or_else(|| hash_of(set)) == hash && position.next == range.end() =>
+                if known.unwrap_or_else(|| hash_of(set)) == hash
+                    && position.next == range.end() =>
             {
                 Ok(ServerEntry { range, position, origin, set: set.clone(), hash })
             }

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tidelog_room::ConnId;
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
-    decode_message, encode_message,
+    decode_message, encode_message, message_size,
 };
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
@@ -224,7 +224,7 @@ impl Reader {
             // comes next, and begins a small one, while we still have the large one.
             self.early = self.hear(stream).now_or_never();
         }
-        let own = self.own(bytes.len(), large.as_ref()).await?;
+        let own = self.own(message_size(&bytes), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
         self.take(message, MessagePermit::new(own, large, &self.shared.counters))

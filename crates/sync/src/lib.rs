@@ -16,6 +16,7 @@
 //! # Where to start reading
 //!
 //! - `message.rs`: what is said. `PROTOCOL.md` lists it with every case of a broken connection.
+//! - `envelope.rs`: how that becomes bytes, compressed where it pays.
 //! - [`Sender`]: which timeline frames go up next.
 //! - [`Follower`]: which storage entries a client lacks.
 //! - [`codec`]: the only place that knows how messages become bytes.
@@ -25,14 +26,15 @@
 //! Sockets and time; what a frame or a page means.
 
 pub mod codec;
+mod envelope;
 mod follower;
 mod message;
 mod sender;
 
+pub use envelope::{MessageError, PROTOCOL_VERSION, decode_message, encode_message, message_size};
 pub use follower::{Follower, FollowerStep};
 pub use message::{
-    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError,
-    PROTOCOL_VERSION, PageCoding, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
-    decode_message, encode_message,
+    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PageCoding, ProbeId,
+    Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
 };
 pub use sender::{PeerAhead, Sender};

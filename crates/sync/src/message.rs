@@ -1,16 +1,4 @@
-//! The messages between client and server.
-//!
-//! Every message is one binary WebSocket message:
-//!
-//! ```text
-//! 0        2
-//! +--------+---------------------------------+
-//! | version| body, as `codec` writes it      |
-//! | u16 LE |                                 |
-//! +--------+---------------------------------+
-//! ```
-//!
-//! The version comes first so that two sides that do not speak the same one can still say so.
+//! The messages between client and server; `envelope.rs` says how they become bytes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,16 +6,11 @@ use std::sync::Arc;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, MESSAGE_SIZE_MAX, PAGE_SIZE};
+use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, PAGE_SIZE};
 use tidelog_types::{
     CallId, ClientId, Coding, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
     Pgid, Position, coded,
 };
-
-use crate::codec;
-
-/// The version of the protocol that this code speaks.
-pub const PROTOCOL_VERSION: u16 = 1;
 
 /// The client's number for a document on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -428,68 +411,10 @@ pub enum ByeReason {
     Origin,
 }
 
-/// Why a message was not understood.
-#[derive(Debug, thiserror::Error)]
-pub enum MessageError {
-    /// Longer than any message may be.
-    #[error("message of {size} bytes is over the limit of {MESSAGE_SIZE_MAX} bytes")]
-    TooLarge {
-        /// The message's size.
-        size: usize,
-    },
-    /// The other side speaks another version.
-    #[error("the other side speaks protocol version {theirs}, we speak {PROTOCOL_VERSION}")]
-    Version {
-        /// The other side's version.
-        theirs: u16,
-    },
-    /// The bytes are no message.
-    #[error("not a message")]
-    Malformed(#[source] Option<codec::DecodeError>),
-}
-
-/// The bytes of a message.
-#[must_use]
-pub fn encode_message<T: Serialize>(message: &T) -> Vec<u8> {
-    let mut bytes = PROTOCOL_VERSION.to_le_bytes().to_vec();
-    bytes.append(&mut codec::encode(message));
-    bytes
-}
-
-/// The message in `bytes`.
-///
-/// # Errors
-///
-/// [`MessageError`] if the bytes are no message of this version.
-pub fn decode_message<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
-    if bytes.len() > MESSAGE_SIZE_MAX {
-        return Err(MessageError::TooLarge { size: bytes.len() });
-    }
-    let Some((version, body)) = bytes.split_first_chunk::<2>() else {
-        return Err(MessageError::Malformed(None));
-    };
-    let theirs = u16::from_le_bytes(*version);
-    if theirs != PROTOCOL_VERSION {
-        return Err(MessageError::Version { theirs });
-    }
-    codec::decode(body).map_err(|source| MessageError::Malformed(Some(source)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn another_version_is_told_apart_from_rubbish() {
-        let mut bytes = encode_message(&ToServer::Ping);
-        assert_eq!(decode_message::<ToServer>(&bytes).ok(), Some(ToServer::Ping));
-        bytes[0] = 9;
-        assert!(matches!(
-            decode_message::<ToServer>(&bytes),
-            Err(MessageError::Version { theirs: 9 })
-        ));
-        assert!(matches!(decode_message::<ToServer>(&[1]), Err(MessageError::Malformed(_))));
-    }
+    use crate::{decode_message, encode_message};
 
     #[test]
     fn the_bytes_of_a_message_do_not_change_unnoticed() {
@@ -572,17 +497,6 @@ mod tests {
             let at = bytes.len() - 8;
             bytes[at..].copy_from_slice(&u64::to_le_bytes(number));
             assert!(decode_message::<ToServer>(&bytes).is_err(), "{number}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(0_u8.., 0..200)) {
-            let mut message = PROTOCOL_VERSION.to_le_bytes().to_vec();
-            message.extend_from_slice(&bytes);
-            if let Ok(decoded) = decode_message::<FromServer>(&message) {
-                assert_eq!(encode_message(&decoded), message);
-            }
         }
     }
 }

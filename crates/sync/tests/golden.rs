@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
     ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError,
-    PROTOCOL_VERSION, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
+    PROTOCOL_VERSION, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
     decode_message, encode_message,
 };
 use tidelog_types::limits::PAGE_SIZE;
@@ -182,8 +182,15 @@ where
     for (name, message) in messages {
         let bytes = &golden[&format!("{direction} {name}")];
         assert_eq!(decode_message::<T>(bytes).ok().as_ref(), Some(&message), "{name}");
-        assert_eq!(hex(&encode_message(&message)), hex(bytes), "{name}");
+        assert_eq!(hex(&plain(&message)), hex(bytes), "{name}");
+        let written = encode_message(&message);
+        assert_eq!(decode_message::<T>(&written).ok().as_ref(), Some(&message), "{name}");
     }
+}
+
+/// A message that is not compressed: whichever way an encoder takes, that is how it is read.
+fn plain<T: Serialize>(message: &T) -> Vec<u8> {
+    [&PROTOCOL_VERSION.to_le_bytes()[..], &codec::encode(message)].concat()
 }
 
 #[test]
@@ -196,7 +203,7 @@ fn every_message_is_read_and_written_as_it_was() {
 #[test]
 fn every_other_version_is_refused_by_its_number() {
     for mut bytes in golden(PROTOCOL_VERSION).into_values() {
-        for other in [0, PROTOCOL_VERSION + 1, u16::MAX] {
+        for other in [0, PROTOCOL_VERSION + 1, u16::MAX >> 1] {
             bytes[..2].copy_from_slice(&other.to_le_bytes());
             let answer = decode_message::<FromServer>(&bytes);
             assert!(matches!(answer, Err(MessageError::Version { theirs }) if theirs == other));
@@ -208,9 +215,9 @@ fn every_other_version_is_refused_by_its_number() {
 #[test]
 #[ignore = "writes the golden messages of the present version anew"]
 fn write_the_golden_messages() {
-    let sent = to_server().into_iter().map(|(name, it)| ("to server:", name, encode_message(&it)));
+    let sent = to_server().into_iter().map(|(name, it)| ("to server:", name, plain(&it)));
     let received = from_server();
-    let received = received.iter().map(|(name, it)| ("from server:", *name, encode_message(it)));
+    let received = received.iter().map(|(name, it)| ("from server:", *name, plain(it)));
     let lines = sent.chain(received);
     let lines = lines.map(|(way, name, bytes)| format!("{way} {name} = {}\n", hex(&bytes)));
     fs::write(file(PROTOCOL_VERSION), lines.collect::<String>()).expect("room");
