@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::room::{CHANNEL, Copy, frame, lsn, notes};
 
@@ -71,7 +71,10 @@ impl Client {
         for (name, value) in headers {
             request.headers_mut().insert(*name, HeaderValue::from_static(value));
         }
-        let (socket, _) = tokio_tungstenite::connect_async(request).await.ok()?;
+        // As browsers do: what is said in two messages leaves at once.
+        let is_undelayed = true;
+        let connecting = connect_async_with_config(request, None, is_undelayed);
+        let (socket, _) = connecting.await.ok()?;
         Some(Self { socket, life: Life::NONE })
     }
 
