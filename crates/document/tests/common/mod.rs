@@ -186,10 +186,14 @@ pub struct Device {
 
 impl Device {
     pub fn new(number: u8, pool: usize, doctype: &Doctype) -> Self {
-        let timeline = JournalId([100 + number; 16]);
         // Some dozens of mutations are more than one slice of a rebase.
         let slice = BudgetLimits { pages: 64, ..BudgetLimits::default() };
         let limits = Limits { slice, ..Limits::DEFAULT };
+        Self::with_limits(number, pool, doctype, limits)
+    }
+
+    pub fn with_limits(number: u8, pool: usize, doctype: &Doctype, limits: Limits) -> Self {
+        let timeline = JournalId([100 + number; 16]);
         let replica = Replica::open(
             View::new(pool, 0).with_limits(limits),
             None,
