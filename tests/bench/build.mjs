@@ -49,7 +49,7 @@ export function recordedSite(built) {
         file,
         text.replace('<script', () => `<script>${recording}</script><script`),
       );
-    } else if (/worker/.test(path.basename(file))) {
+    } else if (/worker|async-proxy/.test(path.basename(file))) {
       writeFileSync(file, `${recording}\n${text}`);
     }
   }

@@ -99,11 +99,11 @@ async function round(stage, calls, system, database) {
 }
 
 /** A browser that has never been here, to the first durable write. */
-async function visit({ site, server }, system, browser) {
+async function visit({ site, server }, system, browser, database) {
   const device = await new Device(browser).launch();
   try {
     const stage = new Stage(device, site, server);
-    return (await stage.did(system, 'insert', 'visit')).time;
+    return (await stage.did(system, 'insert', database)).time;
   } finally {
     await device.dispose();
   }
@@ -135,12 +135,13 @@ function rowsOf(runs, systems, measures, where) {
 /**
  * Measures all systems, or those that `only` names, in a browser on a kind of page, `plain` or
  * `isolated`: rows of times for `bench.json`, rows of what was written, and where the time to the
- * first row goes.
+ * first row goes. Nothing if none of these is measured there.
  */
 export async function benchPeers({ only, browser, page, rounds, calls }) {
   const systems = SYSTEMS.filter(
     (system) => isMeasured(system, browser, page) && (!only || only.includes(system.name)),
   );
+  if (systems.length === 0) return undefined;
   const built = await buildSite([...new Set(systems.map(fileOf))]);
   const headers = page === 'isolated' ? ISOLATED : {};
   const site = await startSite({ folders: { '/': built }, cache: true, headers });
@@ -154,7 +155,7 @@ export async function benchPeers({ only, browser, page, rounds, calls }) {
     for (let number = 1; number <= rounds; number += 1) {
       for (const system of systems) {
         const times = await round(stage, calls, system, `${system.name}-${page}-${number}`);
-        times.visit = await visit(stage, system, browser);
+        times.visit = await visit(stage, system, browser, `${system.name}-${page}-${number}-visit`);
         runs.get(system.name).push(times);
         process.stderr.write(`${browser}, ${page}, ${number} of ${rounds}: ${system.says}\n`);
       }

@@ -46,7 +46,8 @@ async function peers() {
   ]) {
     if (!browsers.includes(browser) || !isWanted(options.page, page)) continue;
     const rounds = Number(options.rounds);
-    results.push(await benchPeers({ only, browser, page, rounds, calls }));
+    const result = await benchPeers({ only, browser, page, rounds, calls });
+    if (result) results.push(result);
   }
   const measures = measuresOf(calls);
   for (const result of results) {

@@ -4,8 +4,7 @@
 // open it. Those that let go of them serve two, as an app in a browser has to expect. SQLite's own
 // do so only on pages that are cross-origin isolated, which few sites are.
 
-/** `group`: `bare` are no databases but what one cannot do without. `isFirefox`: whether it is
- * measured there too, `needs`: the only kind of page that it works on. */
+/** `group`: how many tabs it serves; `bare` are no databases, but what one cannot do without. */
 export const SYSTEMS = [
   { name: 'bare-write', says: 'a page written and flushed', group: 'bare', color: '#bdc1c6' },
   { name: 'bare-way', says: 'the bare way', group: 'bare', color: '#80868b' },

@@ -28,3 +28,12 @@ export function decompress(block, size) {
   if (to !== size) throw new Error(`a block of ${to} bytes, and not of ${size}`);
   return bytes;
 }
+
+/** A block that becomes these bytes, without a match. */
+export function literals(bytes) {
+  if (bytes.length < 15) return Buffer.concat([Buffer.from([bytes.length << 4]), bytes]);
+  const lengths = [];
+  let left = bytes.length - 15;
+  for (; left >= 255; left -= 255) lengths.push(255);
+  return Buffer.concat([Buffer.from([0xf0, ...lengths, left]), bytes]);
+}

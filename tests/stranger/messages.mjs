@@ -2,10 +2,12 @@
 
 import { blake3 } from '@noble/hashes/blake3.js';
 import { Reader, Writer } from './bytes.mjs';
-import { decompress } from './lz4.mjs';
+import { decompress, literals } from './lz4.mjs';
 
 export const VERSION = 1;
 const COMPRESSED = 0x8000;
+/** Of a body that is compressed, so much is a block by itself. */
+const PIECE_SIZE = 61_440;
 export const PAGE_SIZE = 4096;
 
 /** BLAKE3 of all that is given, one after another. */
@@ -71,9 +73,13 @@ function opened(bytes) {
   const r = new Reader(bytes);
   const version = r.u16();
   if (version < COMPRESSED) return { version, body: bytes.subarray(2) };
-  const body = decompress(bytes.subarray(6), r.u32());
   compressedMessages += 1;
-  return { version: version - COMPRESSED, body };
+  const pieces = [];
+  for (let left = r.u32(); left > 0; left -= PIECE_SIZE) {
+    pieces.push(decompress(r.bytes(r.u16()), Math.min(left, PIECE_SIZE)));
+  }
+  r.end();
+  return { version: version - COMPRESSED, body: Buffer.concat(pieces) };
 }
 
 let compressedMessages = 0;
@@ -84,15 +90,12 @@ export const compressedCount = () => compressedMessages;
 /** The same message, compressed as little as there is: in literals alone. */
 export function inLiterals(bytes) {
   const body = bytes.subarray(2);
-  const lengths = [];
-  for (let left = body.length - 15; left >= 0; left -= 255) lengths.push(Math.min(left, 255));
-  if (lengths.at(-1) === 255) lengths.push(0);
-  const token = body.length < 15 ? body.length << 4 : 0xf0;
-  const w = new Writer()
-    .u16(VERSION + COMPRESSED)
-    .u32(body.length)
-    .u8(token);
-  return w.bytes(Buffer.from(lengths)).bytes(body).done();
+  const w = new Writer().u16(VERSION + COMPRESSED).u32(body.length);
+  for (let at = 0; at < body.length; at += PIECE_SIZE) {
+    const block = literals(body.subarray(at, at + PIECE_SIZE));
+    w.u16(block.length).bytes(block);
+  }
+  return w.done();
 }
 
 /** The message in the bytes: what it says of a document is under `body`. */

@@ -74,8 +74,8 @@ fn an_entry_waits_for_the_pages_that_it_goes_by_and_others_behind_it() {
     assert!(device.image() == server.image(), "the two sides differ");
 }
 
-/// Goal: what an entry goes by stays in memory until it is taken in. Method: the first page is there
-/// for the sake of a query alone, which reads many more and ends while others are read.
+/// Goal: what an entry goes by stays in memory until it is taken in. Method: the first page is
+/// there for the sake of a query alone, which reads many more and ends while others are read.
 #[test]
 fn what_an_entry_goes_by_stays_in_memory_while_the_rest_is_read() {
     let mut server = Server::default();
@@ -91,7 +91,12 @@ fn what_an_entry_goes_by_stays_in_memory_while_the_rest_is_read() {
     talk(&mut server, &mut [&mut writer]);
     let opens = server.opens;
     device.hear_server(&server.news(device.number)[0]);
-    let is_of_entry = |request: &StoreRequest| matches!(request, StoreRequest::Read { pgids, urgency: Urgency::Background, .. } if !pgids.contains(&Pgid(1)));
+    let is_of_entry = |request: &StoreRequest| match request {
+        StoreRequest::Read { pgids, urgency, .. } => {
+            *urgency == Urgency::Background && !pgids.contains(&Pgid(1))
+        }
+        _ => false,
+    };
     assert!(device.asked.iter().any(is_of_entry), "the first page is there: {:?}", device.asked);
     device.holds_replies = false;
     while device.let_reply_through() {}
@@ -206,9 +211,9 @@ fn an_entry_that_a_device_has_predicted_comes_without_pages() {
     assert!(device.image() == server.image(), "the two sides differ");
 }
 
-/// Goal: a prediction holds, whatever has become of the layers since it was said. Method: the entries
-/// of two mutations are lost with the connection and come as one, so that a third, which was sent
-/// before, is run again before its entry comes.
+/// Goal: a prediction holds, whatever has become of the layers since it was said. Method: the
+/// entries of two mutations are lost with the connection and come as one, so that a third, which
+/// was sent before, is run again before its entry comes.
 #[test]
 fn a_prediction_outlives_a_rebase_that_changes_nothing_of_it() {
     let mut server = Server::default();

@@ -105,6 +105,33 @@ fn a_rejection_that_cannot_be_kept_is_told_once() {
     }
 }
 
+/// Goal: the same where nobody holds the document once there is room. Method: the last tab closes
+/// it, and opens it again when there is some.
+#[test]
+fn a_rejection_that_was_dealt_with_and_not_kept_is_not_told_to_who_opens_next() {
+    let mut server = Server::default();
+    let (mut first, refused) = about_to_be_rejected(&mut server);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    first.server_is_up = true;
+    first.pass(15_000);
+    send_until(&mut server, &mut first, Lsn::FIRST.plus(3));
+    first.fill_disk();
+    server.news(first.number).iter().for_each(|news| first.hear_server(news));
+    assert_eq!(first.rejections(TAB), [1]);
+    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) }]);
+    first.close(TAB);
+    first.pass(5_000);
+    first.disk.set_full(false);
+    first.pass(60_000);
+    first.told.clear();
+    let call = first.start_open(TAB, Some(SERVER), &todos());
+    first.opened(call);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    back_online(&mut server, &mut first);
+    assert_eq!(first.status().pending, 0);
+    assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
 /// Goal: the same of more rejections than are kept. Method: four come while nobody serves the
 /// store, of which the record keeps one; then the disk has no room for what came with the last of
 /// them.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use tidelog_sync::{ToServer, encode_message};
+use tidelog_testing::Rng;
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 
@@ -51,11 +52,14 @@ impl Line {
 /// kbit/s, which takes half a minute for a part of the seed and several for what is sent ahead.
 #[test]
 fn a_line_of_64_kbits_hands_a_document_over_at_the_first_try() {
-    let (mut server, mut device) = (Server::default(), Device::new(1));
-    fill_shelves(&mut device, 1_500);
+    let (mut server, mut device, mut rng) = (Server::default(), Device::new(1), Rng::new(1));
+    device.open(&todos());
+    for n in 0..30 {
+        titled(&mut device, &n.to_string(), &rng.letters(100_000));
+    }
     device.server_is_up = true;
     let mut line = Line::new(8);
-    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &todos());
     let start_ms = device.now_ms;
     while device.answers(call).is_empty() {
         line.carry(&mut device, &mut server);
@@ -72,7 +76,7 @@ fn a_line_of_64_kbits_hands_a_document_over_at_the_first_try() {
 #[test]
 fn who_takes_long_to_ask_is_not_asked_to_begin_anew_for_ever() {
     let mut doctype = todos();
-    doctype.migrations[0] += &format!(" -- {}", "x".repeat(200_000));
+    doctype.migrations[0] += &format!(" -- {}", Rng::new(1).letters(200_000));
     let (mut server, mut device) = (Server::default(), Device::new(1));
     device.server_is_up = true;
     let mut line = Line::new(8);

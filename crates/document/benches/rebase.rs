@@ -1,9 +1,9 @@
 //! How long a rebase takes, beside running its mutations for the first time.
 //!
-//! Run by hand: `cargo bench -p tidelog-document --bench rebase`. A device has issued mutations that
-//! no server has decided, and one of somebody else comes first: all of its own run again. Goals: the
-//! same in a document of a hundred times as many rows within a fifth, and one and a half times as
-//! long as the first time. All pages are in memory. Medians of five.
+//! Run by hand: `cargo bench -p tidelog-document --bench rebase`. A device has issued mutations
+//! that no server has decided, and one of somebody else comes first: all of its own run again.
+//! Goals: the same in a document of a hundred times as many rows within a fifth, and one and a half
+//! times as long as the first time. All pages are in memory. Medians of five.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -111,9 +111,8 @@ fn main() {
         });
         for (rows, [first, again]) in ROWS.into_iter().zip(medians) {
             let ratio = again.as_secs_f64() / first.as_secs_f64();
-            println!(
-                "{pending} pending, {rows} rows: first {first:?}, rebase {again:?}: {ratio:.2} (goal 1.5)"
-            );
+            let what = format!("{pending} pending, {rows} rows");
+            println!("{what}: first {first:?}, rebase {again:?}: {ratio:.2} (goal 1.5)");
         }
         let by_size = medians[1][1].as_secs_f64() / medians[0][1].as_secs_f64();
         println!("{pending} pending, a hundred times the rows: {by_size:.2} (goal 1.2)");

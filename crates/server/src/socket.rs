@@ -598,6 +598,7 @@ mod tests {
     use std::task::{Context, Poll};
 
     use tidelog_room::{RoomSettings, ThreadClock as _};
+    use tidelog_testing::Rng;
     use tidelog_types::Lsn;
     use tidelog_types::limits::SMALL_WAITING_SIZE_MAX;
     use tokio::sync::mpsc::error::TryRecvError;
@@ -909,7 +910,7 @@ mod tests {
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
         let server = WebSocketStream::from_raw_socket(server, Role::Server, Some(config())).await;
         let (mut sink, _stream) = server.split();
-        let body = FromRoom::Refused(Refusal::Protocol { reason: "x".repeat(100 * 1024) });
+        let body = FromRoom::Refused(Refusal::Protocol { reason: Rng::new(1).letters(100 * 1024) });
         let message = FromServer::About { channel: Channel(1), body };
         connection.send(message.clone());
         let heard = async {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::codec;
 use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer};
+use tidelog_testing::Rng;
 use tidelog_testing::room::{
     Copy, LIFE, burner, frame, large_seed, lsn, notes, offer_of_a_life, open,
 };
@@ -367,7 +368,8 @@ async fn what_comes_early_counts_for_the_message_that_it_begins() {
     let mut client = Client::connect(server.address()).await.expect("up");
     // Of a document that it has not opened: nobody answers.
     for size in [size / 2, size + 32 * 1024] {
-        client.frames(1, vec![frame(&notes(), "add", &"x".repeat(size))]).await.expect("up");
+        let text = Rng::new(1).letters(size);
+        client.frames(1, vec![frame(&notes(), "add", &text)]).await.expect("up");
     }
     client.say(&ToServer::Ping).await.expect("up");
     let began = Instant::now();

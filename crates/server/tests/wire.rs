@@ -8,6 +8,7 @@ use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, PROTOCOL_VERSION, Refusal, ToRoom, ToServer,
     encode_message,
 };
+use tidelog_testing::Rng;
 use tidelog_testing::room::{Copy, frame, lsn, notes};
 use tidelog_testing::server::{Client, http, settings, texts};
 use tidelog_types::{ClientId, JournalId, Life, Position};
@@ -78,7 +79,7 @@ async fn what_arrived_whole_is_heard_however_soon_its_client_goes_away() {
         opened(&mut client, &copy, timeline).await;
         // With something unread the system would drop what is on its way.
         client.sync(&mut copy).await.expect("up");
-        let id = format!("{timeline}{}", "x".repeat(100_000));
+        let id = format!("{timeline}{}", Rng::new(timeline.into()).letters(100_000));
         let (life, frames) = (Life([timeline; 16]), vec![frame(&doctype, "add", &id)]);
         let said = ToRoom::Frames { life, first: lsn(1), frames };
         client.tell_and_leave(said).await.expect("up");
@@ -197,9 +198,15 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
     let mut copy = Copy::default();
     opened(&mut ann, &copy, 1).await;
     let doctype = notes();
-    // Some 50 MB, far more than the socket's buffers and what a follower is sent ahead.
+    // Some 60 MB in memory, and 10 MB on the way: far more than a follower is sent ahead, and than
+    // the socket's buffers.
+    let mut rng = Rng::new(1);
     for number in 1..=50 {
-        ann.frames(number, vec![frame(&doctype, "bulk", "x")]).await.expect("up");
+        let (name, id) = match number % 2 {
+            0 => ("bulk", "x".to_owned()),
+            _ => ("log", rng.letters(400_000)),
+        };
+        ann.frames(number, vec![frame(&doctype, name, &id)]).await.expect("up");
         ann.acked(&mut copy, number + 1).await.expect("up");
     }
     let mut late = Copy::default();

@@ -8,7 +8,7 @@ export function record() {
   const clock = () => performance.timeOrigin + performance.now();
   const who = 'onconnect' in self ? 'core' : typeof document === 'undefined' ? 'worker' : 'tab';
   const spans = [{ what: 'script', from: performance.timeOrigin, to: clock() }];
-  const counts = { writes: 0, writtenBytes: 0, zeroBytes: 0, flushes: 0, reads: 0, readBytes: 0 };
+  const counts = { writtenBytes: 0, zeroBytes: 0, flushes: 0 };
   const note = (what, from) => spans.push({ what, from, to: clock() });
 
   /** Puts a wrapper in the place of a function that may be absent. */
@@ -73,21 +73,13 @@ export function record() {
     waitFor(() => 'open file'),
   );
   const handle = self.FileSystemSyncAccessHandle?.prototype;
-  wrap(
-    handle,
-    'read',
-    timed('read', (bytes) => {
-      counts.reads += 1;
-      counts.readBytes += bytes;
-    }),
-  );
+  wrap(handle, 'read', timed('read'));
   wrap(
     handle,
     'write',
     timed('write', (bytes, [written]) => {
       const all = new Uint8Array(written.buffer ?? written, written.byteOffset, bytes);
       const last = all.findLastIndex((byte) => byte !== 0);
-      counts.writes += 1;
       counts.writtenBytes += last + 1;
       counts.zeroBytes += bytes - last - 1;
     }),

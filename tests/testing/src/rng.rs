@@ -21,6 +21,11 @@ impl Rng {
         (self.next() % count as u64) as usize
     }
 
+    /// Letters that no message compresses.
+    pub fn letters(&mut self, count: usize) -> String {
+        (0..count).map(|_| char::from(b'a' + self.below(26) as u8)).collect()
+    }
+
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }

@@ -79,6 +79,11 @@ impl RejectionNews {
         told.chain([self.handled.len()]).max().unwrap_or(0)
     }
 
+    /// Whether a listener has dealt with one of these.
+    pub(super) fn has_handled(&self, is_one: impl Fn(CallId) -> bool) -> bool {
+        self.handled.iter().any(|call| is_one(*call))
+    }
+
     /// Forgets what nobody can be told again.
     fn forget_all_but(&mut self, matters: impl Fn(&CallId) -> bool) {
         self.listeners.values_mut().for_each(|told| told.retain(&matters));

@@ -674,10 +674,13 @@ impl Document {
         waits
     }
 
-    /// Whether its record says something that goes to the disk by itself as soon as it can, as where
-    /// there was no room for it.
+    /// Whether its record is still to say something: it goes to the disk by itself as soon as there
+    /// is room for it, or the rejection that was dealt with has to come once more.
     pub(crate) fn owes_record(&self) -> bool {
-        self.open().is_some_and(|open| open.record_due > Some(RecordDue::WithNext))
+        let Some(open) = self.open() else { return false };
+        let is_undecided =
+            |call| self.replica().is_some_and(|replica| replica.find_call(call).is_some());
+        open.record_due > Some(RecordDue::WithNext) || self.rejection_news.has_handled(is_undecided)
     }
 
     /// Whether what is gathered waits until the record that is on its way is durable.

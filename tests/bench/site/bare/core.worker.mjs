@@ -16,11 +16,9 @@ self.onconnect = ({ ports: [tab] }) => {
       return;
     }
     const [call, kind, ...args] = data;
-    if (kind === 'rows') {
-      tab.postMessage([call, rowsOf(...args)]);
-    } else {
-      const [rows] = args;
-      pages.postMessage([call, rows ? encoder.encode(rows) : new Uint8Array(SIZE)]);
-    }
+    if (kind === 'rows') tab.postMessage([call, rowsOf(...args)]);
+    else pages.postMessage([call, kind === 'run' && bytesOf(...args)]);
   };
 };
+
+const bytesOf = (rows) => (rows ? encoder.encode(rows) : new Uint8Array(SIZE).fill(7));

@@ -162,7 +162,7 @@ impl Document {
             let lacking = self.not_in_memory(&needed);
             let is_lost = self.reads.why_lost(&lacking, ctx.store).is_some();
             budget.spend_pages(part.pages.len() as u64);
-            // What has come stays for it, and so does what was there. What it lacks then is nowhere.
+            // What has come stays for it, as does what was there. What it lacks then is nowhere.
             let may_come = kth == 0 && !is_lost;
             if may_come && self.reads.fetch(For::Entry, lacking, kth, &self.key, ctx) {
                 self.reads.keep(For::Entry, needed);
