@@ -166,7 +166,7 @@ mod tests {
     use tidelog_types::{JournalId, Page, Pgid, Position};
 
     use super::*;
-    use crate::{Channel, CodedPage, FromServer, ToRoom, ToServer};
+    use crate::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 
     fn seed(pages: Vec<CodedPage>) -> ToServer {
         let position = Position::start_of(JournalId([1; 16]));
@@ -230,6 +230,20 @@ mod tests {
             bytes.extend_from_slice(block);
         }
         bytes
+    }
+
+    /// A block made by hand: literals, a match over what it writes itself, and the last literals.
+    #[test]
+    fn a_compressed_message_is_read_as_the_paper_says() {
+        let reason = "x".repeat(100);
+        let body = FromRoom::Refused(Refusal::DoctypeMismatch { reason });
+        let message = FromServer::About { channel: Channel(1), body };
+        let body = codec::encode(&message);
+        let block = [&[0xff, 10][..], &body[..25], &[1, 0, 75, 0x50], &body[119..]].concat();
+        let bytes = enveloped(124, &[&block]);
+        assert_eq!((bytes.len(), bytes[..8].to_vec()), (44, vec![1, 0x80, 124, 0, 0, 0, 36, 0]));
+        assert_eq!(decode_message(&bytes).ok(), Some(message));
+        assert_eq!(message_size(&bytes), 124);
     }
 
     #[test]
