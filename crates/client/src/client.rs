@@ -721,8 +721,14 @@ impl Client {
         let destroying = &self.destroying;
         self.documents.retain(|key, document| {
             let wanted = destroying.iter().any(|destroy| destroy.key == *key);
-            let is_over = document.is_idle() && document.is_loaded() && !document.owes_record();
-            wanted || !is_over
+            if wanted || !document.is_idle() || !document.is_loaded() {
+                return true;
+            }
+            let owes = document.owes_record();
+            if owes {
+                document.forget_what_was_said();
+            }
+            owes
         });
     }
 

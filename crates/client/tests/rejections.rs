@@ -1,6 +1,6 @@
 //! What the server rejects, and who hears of it.
 
-use tidelog_client::{Call, FromCore, Input, KeptRejections, ToCore};
+use tidelog_client::{Call, Connection, FromCore, Input, KeptRejections, ToCore};
 use tidelog_pages::{Append, OpenedDocument, StoreReply, StoreRequest, TimelineState};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
@@ -130,6 +130,26 @@ fn a_rejection_that_was_dealt_with_and_not_kept_is_not_told_to_who_opens_next() 
     back_online(&mut server, &mut first);
     assert_eq!(first.status().pending, 0);
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
+/// Goal: whoever opens a document finds it as if it had been forgotten when it was closed, though it
+/// is kept for what is still to be noted. Method: it was told to stay away from its server.
+#[test]
+fn a_document_that_is_kept_for_a_note_goes_by_no_earlier_word() {
+    let mut server = Server::default();
+    let (mut first, refused) = about_to_be_rejected(&mut server);
+    back_online(&mut server, &mut first);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    first.fill_disk();
+    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) }]);
+    first.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 1 }]);
+    assert!(first.status().away);
+    first.close(TAB);
+    first.pass(1_000);
+    let call = first.start_open(TAB, Some(SERVER), &todos());
+    assert!(!first.opened(call).away);
+    back_online(&mut server, &mut first);
+    assert_eq!(first.status().connection, Connection::Online);
 }
 
 /// Goal: the same of more rejections than are kept. Method: four come while nobody serves the

@@ -129,6 +129,16 @@ impl Following {
 }
 
 impl Document {
+    /// Nobody holds it any more: whoever opens it next has said nothing of its server, and was told
+    /// nothing of what was wrong there.
+    pub(crate) fn forget_what_was_said(&mut self) {
+        if self.following.channel.is_none() && self.following.offer.is_none() {
+            self.following = Following::default();
+            let is_incomplete = self.open().is_some_and(|open| open.is_incomplete);
+            self.error = is_incomplete.then(CallFailure::damaged_copy);
+        }
+    }
+
     /// Whether somebody waits for what the server says.
     pub(crate) fn waits_for_server(&self) -> bool {
         self.pending() > 0 || !self.syncs.is_empty() || self.following.offer.is_some()
