@@ -132,8 +132,8 @@ fn a_rejection_that_was_dealt_with_and_not_kept_is_not_told_to_who_opens_next() 
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
 }
 
-/// Goal: whoever opens a document finds it as if it had been forgotten when it was closed, though it
-/// is kept for what is still to be noted. Method: it was told to stay away from its server.
+/// Goal: whoever opens a document finds it as if it had been forgotten when it was closed, though
+/// it is kept for what is still to be noted. Method: it was told to stay away from its server.
 #[test]
 fn a_document_that_is_kept_for_a_note_goes_by_no_earlier_word() {
     let mut server = Server::default();
