@@ -12,7 +12,7 @@ use tidelog_pages::{
     Append, OpenError, OwnerId, PageServer, RequestId, Seed, StoreReply, StoreRequest, Ticket,
     Urgency,
 };
-use tidelog_sync::{FromServer, ToServer, codec, decode_message, encode_message, message_size};
+use tidelog_sync::{FromServer, ToServer, codec, decode_message, encode_message};
 use tidelog_types::{DocumentKey, Lsn, Pgid, Position};
 
 const OWNER: OwnerId = OwnerId(1);
