@@ -1,12 +1,12 @@
 //! What tabs are told, and when.
 
-use tidelog_client::{Call, FromCore, Handle, Input, ToCore};
+use tidelog_client::{Call, FromCore, Handle, Input, Query, Request, ToCore};
 use tidelog_pages::StoreReply;
 use tidelog_testing::client::core::Core;
 use tidelog_testing::client::server::{Server, offline, online_with, talk};
 use tidelog_testing::client::*;
-use tidelog_types::ErrorCode;
 use tidelog_types::limits::Limits;
+use tidelog_types::{BudgetLimits, ErrorCode, Params};
 
 /// Shows how large the newest of so many notes is.
 const NOTES: u32 = 40;
@@ -63,6 +63,31 @@ fn of_two_tabs_that_contradict_each_other_the_last_word_holds_in_whichever_order
             assert_eq!(come_back(words).memo().word, a.max(b), "{words:?}");
         }
     }
+}
+
+/// Goal: a document is forgotten with what was said of it once the last tab has let go of it,
+/// whatever that tab had asked. Method: queries behind it, where a step answers one request.
+#[test]
+fn what_waits_behind_a_close_is_answered_with_it() {
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let mut core = Core::with_limits(limits);
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    set_connected(&mut core, 1);
+    let query = || {
+        let (sql, params) = ("select 1".to_owned(), Params::NONE);
+        Request::Query(Query { sql, params })
+    };
+    let late = [Call(3), Call(4), Call(5)];
+    let mut messages = vec![ToCore::Ask { call: Call(2), handle: HANDLE, request: Request::Close }];
+    messages.extend(late.map(|call| ToCore::Ask { call, handle: HANDLE, request: query() }));
+    core.step(Input::FromTab { tab: TAB, messages });
+    for call in late {
+        let failure = core.failure_of(call).expect("nobody reads for it any more");
+        assert_eq!(failure.code, ErrorCode::DocumentClosed);
+    }
+    core.word = 0;
+    core.open_new(Call(6), Handle(6), "list", Some(SERVER));
+    assert_eq!(core.memo().word, 0);
 }
 
 /// A tab that was frozen when another one was called back to the server comes late.

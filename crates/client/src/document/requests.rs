@@ -2,6 +2,7 @@
 //! of them.
 
 use std::collections::BTreeSet;
+use std::mem;
 
 use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
@@ -326,8 +327,18 @@ impl Document {
         }
     }
 
+    /// A handle lets go of the document; what was asked with it and still waits is answered with
+    /// that, so that nothing is kept for it.
     pub(super) fn close(&mut self, ask: &Ask, out: &mut Outbox) {
         self.handles.remove(&(ask.tab, ask.handle));
+        for late in mem::take(&mut self.queue) {
+            let is_its = (late.tab, late.handle) == (ask.tab, ask.handle);
+            match late.request {
+                Request::Open(_) => self.queue.push_back(late),
+                _ if is_its => late.fail(CallFailure::closed(), out),
+                _ => self.queue.push_back(late),
+            }
+        }
         out.ended.push((ask.tab, ask.handle));
         self.rejection_news.drop_listener(ask.tab, ask.handle);
         self.syncs.retain(|sync| {
