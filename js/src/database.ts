@@ -39,6 +39,16 @@ import { type Abortable, type Asking, parted } from './sql.js';
 import type { Status } from './status.js';
 import type { CallKind } from './step.js';
 
+/** Whether a call may be given up by its caller, and by time alone. */
+interface AskOptions extends Abortable {
+  readonly limited?: boolean | undefined;
+}
+
+/** In Chromium, Node and newer Firefox. */
+interface WithStacks {
+  captureStackTrace?(of: object): void;
+}
+
 /** The mutations of a doctype as functions. */
 export type Mutate<Defined extends Mutations> = {
   readonly [Name in keyof Defined]: Defined[Name] extends Mutation<infer Types>
@@ -453,14 +463,32 @@ export class Database<Defined extends Mutations = Mutations> {
     }
   }
 
-  /** A call with one answer. */
-  #ask<Kind extends CallKind, T>(
+  /** A call with one answer. What fails it names, where the browser can, who has asked. */
+  async #ask<Kind extends CallKind, T>(
     kind: Kind,
     message: () => Omit<ToCore[Kind], 'call' | 'handle'>,
     result: (answer: Answer) => T | undefined,
-    { signal, limited = true }: Abortable & { limited?: boolean } = {},
+    options: AskOptions = {},
   ): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
+    const answer = await this.#answer(kind, message, options);
+    if (answer.type === 'failed') {
+      // It was made where the answer came in, which was asked for from here.
+      (Error as WithStacks).captureStackTrace?.(answer.error);
+      throw answer.error;
+    }
+    try {
+      return result(answer) as T;
+    } catch (error) {
+      throw noRoomFor(error);
+    }
+  }
+
+  #answer<Kind extends CallKind>(
+    kind: Kind,
+    message: () => Omit<ToCore[Kind], 'call' | 'handle'>,
+    { signal, limited = true }: AskOptions,
+  ): Promise<Answer> {
+    return new Promise<Answer>((resolve, reject) => {
       if (signal?.aborted) {
         reject(signal.reason);
         return;
@@ -475,14 +503,7 @@ export class Database<Defined extends Mutations = Mutations> {
       const take = (answer: Answer): void => {
         isSettled = true;
         signal?.removeEventListener('abort', abort);
-        if (answer.type === 'failed') reject(answer.error);
-        else {
-          try {
-            resolve(result(answer) as T);
-          } catch (error) {
-            reject(noRoomFor(error));
-          }
-        }
+        resolve(answer);
       };
       const call = this.#connection.call(kind, whole, take, limited);
       if (!isSettled) signal?.addEventListener('abort', abort, { once: true });

@@ -88,6 +88,16 @@ test('an answer that this page cannot take settles the call with an error', asyn
   await expect(db.query('select a from b')).rejects.toThrow(EngineError);
 });
 
+test('the stack of what failed a query names who has asked', async () => {
+  const db = answeredBy({ type: 'failed', error: new QueryError('no such table: b') });
+  async function shownOnTheBoard(): Promise<void> {
+    await db.query('select a from b');
+  }
+  const error: Error = await shownOnTheBoard().catch((it) => it);
+  expect(error.stack).toMatch(/^QueryError: no such table: b\n/);
+  expect(error.stack).toContain('shownOnTheBoard');
+});
+
 test('a live query tells of an answer that this page cannot take', async () => {
   const listener = vi.fn();
   answeredBy(CUT_OFF).live('select a from b').subscribe(listener);
