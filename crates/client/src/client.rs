@@ -715,20 +715,17 @@ impl Client {
         }
     }
 
-    /// Forgets documents that nobody holds or wants any more, with what was said of them, once that
-    /// is on its way to the disk.
+    /// Forgets what was said of documents that nobody holds or wants any more, and the documents
+    /// once all of them is on the disk.
     fn forget_idle(&mut self) {
         let destroying = &self.destroying;
         self.documents.retain(|key, document| {
             let wanted = destroying.iter().any(|destroy| destroy.key == *key);
-            if wanted || !document.is_idle() || !document.is_loaded() {
+            if wanted || !document.is_let_go() {
                 return true;
             }
-            let owes = document.owes_record();
-            if owes {
-                document.forget_what_was_said();
-            }
-            owes
+            document.forget_what_was_said();
+            !document.is_drained() || !document.is_loaded() || document.owes_record()
         });
     }
 

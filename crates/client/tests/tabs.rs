@@ -2,7 +2,7 @@
 
 use tidelog_client::{Call, FromCore, Handle, Input, Query, Request, ToCore};
 use tidelog_pages::StoreReply;
-use tidelog_testing::client::core::Core;
+use tidelog_testing::client::core::{Core, is_durable};
 use tidelog_testing::client::server::{Server, offline, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
@@ -87,6 +87,20 @@ fn what_waits_behind_a_close_is_answered_with_it() {
     }
     core.word = 0;
     core.open_new(Call(6), Handle(6), "list", Some(SERVER));
+    assert_eq!(core.memo().word, 0);
+}
+
+/// Goal: the same though the disk has not answered yet for what the last tab has changed.
+#[test]
+fn what_was_said_ends_with_who_said_it_whatever_is_still_on_its_way_to_the_disk() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    set_connected(&mut core, 1);
+    core.add(Call(2), "milk");
+    core.ask(Call(3), HANDLE, Request::Close);
+    assert!(core.is_done(Call(3)) && !is_durable(&core, Call(2)));
+    core.word = 0;
+    core.ask_to_open(TAB, Call(4), Handle(4), "list", Some(SERVER));
     assert_eq!(core.memo().word, 0);
 }
 

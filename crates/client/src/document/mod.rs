@@ -279,17 +279,17 @@ impl Document {
 
     /// Whether nothing holds it: no tab, and nothing on its way to the disk.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.is_held() && self.is_drained() && self.queue.is_empty()
+        self.is_let_go() && self.is_drained()
+    }
+
+    /// Whether no tab holds it, or waits for something of it.
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.handles.is_empty() && self.queue.is_empty()
     }
 
     /// Whether the store has answered for all that it was handed.
     pub(crate) fn is_drained(&self) -> bool {
         self.ledger.is_drained()
-    }
-
-    /// Whether a tab holds it.
-    fn is_held(&self) -> bool {
-        !self.handles.is_empty()
     }
 
     /// Whether this handle holds it, or something that was asked with it waits.

@@ -159,12 +159,8 @@ impl CoreDoor {
     pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
         let notices = mem::take(&mut self.notices);
         notices.iter().try_for_each(|notice| self.may_be_told(notice))?;
-        let asked = &self.asked;
         let is_served = self.is_let_in && self.page_server.is_some();
-        if is_served {
-            // Nothing is forgotten that no store was handed yet.
-            self.lines.are_forgotten(|name| asked.values().any(|(it, _)| it.to_string() == *name));
-        }
+        self.lines.are_forgotten();
         if let Some(ticket) = self.to_hand_over.pop_first() {
             return Err(format!("{ticket:?} was not handed to the next page server"));
         }

@@ -41,8 +41,6 @@ pub(crate) struct LineDoor {
     closes: BTreeMap<(TabId, Call), Handle>,
     /// The documents that are being deleted.
     destroys: BTreeMap<(TabId, Call), String>,
-    /// Those that were opened since they were read last.
-    loaded: BTreeSet<String>,
     /// How often tabs have asked for each document, for a change of it, or for what is newest.
     asked: BTreeMap<String, u64>,
     /// What was said on connecting each document.
@@ -63,8 +61,7 @@ pub(crate) struct LineDoor {
     pub(super) runs: Runs,
 }
 
-/// The last word on connecting a document, whoever has said it: at least, and at most. What was
-/// said before nobody held the document may be forgotten, and is once nothing of it is under way.
+/// The last word on connecting a document, whoever has said it: at least, and at most.
 #[derive(Clone, Copy, Default)]
 struct Word {
     least: u64,
@@ -108,7 +105,6 @@ impl LineDoor {
             held: BTreeSet::new(),
             closes: BTreeMap::new(),
             destroys: BTreeMap::new(),
-            loaded: BTreeSet::new(),
             asked: BTreeMap::new(),
             words: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -217,29 +213,19 @@ impl LineDoor {
         self.closes.iter().any(|((holder, _), closed)| (*holder, *closed) == (tab, handle))
     }
 
-    /// What was said of a document is forgotten with it: once nobody holds it, or wants anything of
-    /// it, and nothing of it is on its way to the disk.
-    pub(super) fn are_forgotten(&mut self, is_on_its_way: impl Fn(&String) -> bool) {
-        let of = |key: &(TabId, Handle), it: &String| self.documents.get(key) == Some(it);
-        let is_wanted = |it: &String| {
-            let opens = self.opens.iter().map(|((tab, _), (handle, _))| (*tab, *handle));
-            let closes = self.closes.iter().map(|((tab, _), handle)| (*tab, *handle));
-            self.destroys.values().any(|destroyed| destroyed == it)
-                || opens.chain(closes).any(|key| of(&key, it))
-        };
-        let held = |it: &String| self.held.iter().any(|key| of(key, it));
-        let is_over = |it: &&String| !held(it) && !is_wanted(it) && !is_on_its_way(it);
-        // What is not read yet is forgotten only once it is; and what is forgotten is read anew.
-        let over: Vec<String> = self.loaded.iter().filter(is_over).cloned().collect();
-        for it in over {
-            self.words.remove(&it);
-            self.loaded.remove(&it);
-        }
+    /// What was said of a document is forgotten once nobody holds it, or wants anything of it.
+    pub(super) fn are_forgotten(&mut self) {
+        let opens = self.opens.iter().map(|((tab, _), (handle, _))| (*tab, *handle));
+        let closes = self.closes.iter().map(|((tab, _), handle)| (*tab, *handle));
+        let wanted = self.held.iter().copied().chain(opens).chain(closes);
+        let mut wanted: BTreeSet<&String> =
+            wanted.filter_map(|key| self.documents.get(&key)).collect();
+        wanted.extend(self.destroys.values());
+        self.words.retain(|it, _| wanted.contains(it));
     }
 
     /// A document is read anew.
     pub(super) fn is_read_anew(&mut self, document: &str) {
-        self.loaded.remove(document);
         self.unwritten.remove(document);
     }
 
@@ -453,7 +439,6 @@ impl LineDoor {
                             self.held.insert((tab, handle));
                         }
                         if let Some(document) = self.documents.get(&(tab, handle)) {
-                            self.loaded.insert(document.clone());
                             self.words.entry(document.clone()).or_default().is_said(word);
                             self.must_be_last(document, status, memo.word)?;
                         }
