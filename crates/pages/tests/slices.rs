@@ -463,6 +463,10 @@ fn pages_in_many_pieces_are_checkpointed_in_slices() {
     assert!(calls.iter().sum::<u64>() > 64 * PIECES, "not all were read: {calls:?}");
     let is_bounded = |calls: &u64| *calls <= 64 + 2 * PIECES;
     assert!(calls.iter().all(is_bounded), "{calls:?} calls in each poll");
+    let slices: Vec<&u64> = calls.iter().filter(|calls| **calls > PIECES).collect();
+    let beside_reads = slices.iter().copied().sum::<u64>() - 64 * PIECES;
+    let (writes, flushes) = (slices.len() as u64, 1);
+    assert_eq!(beside_reads, writes + flushes, "{calls:?}: what is read is no reason to flush");
 }
 
 /// Goal: appends that had to wait are carried out in slices of their pages, though they take few

@@ -392,9 +392,9 @@ impl ChangeOver {
                 Step::Slice(Some(Stage::Pages(places)))
             }
             Stage::Pages(places) => {
-                write_pages(store, places, size)?;
+                let written = write_pages(store, places, size)?;
                 let is_last = places.is_empty();
-                if !self.is_flush_due(size) && !is_last {
+                if !self.is_flush_due(written) && !is_last {
                     return Ok(Step::Slice(None));
                 }
                 let id = store.pages.request_flush()?;
@@ -477,7 +477,7 @@ impl ChangeOver {
         })
     }
 
-    /// Whether enough was written to be flushed, after a slice of about `size` bytes.
+    /// Whether enough was written to be flushed, after a slice of so many bytes.
     fn is_flush_due(&mut self, size: u64) -> bool {
         self.unflushed += size;
         let is_due = self.unflushed >= FLUSH_SIZE;
@@ -579,13 +579,14 @@ fn assign_slots<D: Disk>(
 }
 
 /// Writes pages to their slots, at least one, of which about `size` bytes are read in pieces that
-/// count as pages.
+/// count as pages. Answers with the bytes written.
 fn write_pages<D: Disk>(
     store: &mut Store<D>,
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     let mut left = to_usize(size / PAGE_SIZE as u64).max(1);
+    let mut written = 0;
     while left > 0
         && let Some((&first, _)) = places.first_key_value()
     {
@@ -600,8 +601,9 @@ fn write_pages<D: Disk>(
         }
         let pages = store.read_pages(&run)?;
         store.pages.write(first, &pages)?;
+        written += run.len() * PAGE_SIZE;
     }
-    Ok(())
+    Ok(written as u64)
 }
 
 fn to_usize(size: u64) -> usize {
