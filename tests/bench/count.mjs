@@ -6,7 +6,9 @@
 import { sleep } from '../browser/harness/time.mjs';
 
 const ROWS = 10_000;
-const CALLS = 200;
+
+/** Of each kind: enough that a log is checkpointed several times. */
+const CALLS = 2_000;
 
 /** What follows a verdict may be written this much later. */
 const LATE_MS = 3_000;
@@ -44,7 +46,7 @@ export async function countWrites(stage, system) {
     }
     before = after;
   }
-  await page.close();
+  await stage.close(page);
   const means = Object.entries(all);
   rows.push(
     ...means.map(([unit, each]) => ({ measure: 'mean', system: system.name, unit, median: each })),

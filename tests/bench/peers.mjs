@@ -50,18 +50,18 @@ class Stage {
     return page;
   }
 
+  /** Closes a page and gives its workers the time to end, so that the next start is a cold one. */
+  async close(page) {
+    await page.close();
+    await sleep(500);
+  }
+
   /** A page that does something by itself; and when that was done. */
   async did(system, task, database, isText = false) {
     const query = { task, database, ...(isText && { text: 1 }) };
     const page = await this.device.open(this.#address(system, query));
     return { page, time: await page.evaluate(() => globalThis.done) };
   }
-}
-
-/** Closes a page and gives its workers the time to end, so that the next start is a cold one. */
-async function closed(page) {
-  await page.close();
-  await sleep(500);
 }
 
 /** One system, once: milliseconds by measure, and of each call. Single rows go into a database of
@@ -79,7 +79,7 @@ async function round(stage, calls, system, database) {
     calls,
   );
   await page.evaluate(() => bench.settle());
-  await closed(page);
+  await stage.close(page);
 
   // Numbers all over the table, the same for everybody.
   const spread = numbers.map((number) => ((number * 7919) % BULK_ROWS) + 1);
@@ -90,10 +90,10 @@ async function round(stage, calls, system, database) {
   const selectsTogether = await page.evaluate((list) => bench.selectsTogether(list), spread);
   const ranges = await page.evaluate((list) => bench.ranges(list), starts);
   await page.evaluate(() => bench.settle());
-  await closed(page);
+  await stage.close(page);
 
   const { page: last, time: first } = await stage.did(system, 'first', `${database}-rows`);
-  await closed(last);
+  await stage.close(last);
   const times = { inserts, updates, removes, wideInserts, selects, ranges };
   return { ...times, insertsTogether, bulk, selectsTogether, first };
 }

@@ -2,23 +2,46 @@
 
 import { rowsOf } from './rows.mjs';
 
-/** How many bytes a row is said in on its way to the disk. */
+/** In how many bytes the least is said on its way to the disk. */
 const SIZE = 200;
 
 const encoder = new TextEncoder();
 let pages;
 
+/** The calls that are being written; and those that came meanwhile, with their bytes. */
+let under = [];
+let next = [];
+
 self.onconnect = ({ ports: [tab] }) => {
   tab.onmessage = ({ data, ports }) => {
     if (data === 'pages') {
       [pages] = ports;
-      pages.onmessage = (said) => tab.postMessage([said.data]);
+      pages.onmessage = () => {
+        for (const call of under) tab.postMessage([call]);
+        under = [];
+        write();
+      };
       return;
     }
     const [call, kind, ...args] = data;
     if (kind === 'rows') tab.postMessage([call, rowsOf(...args)]);
-    else pages.postMessage([call, kind === 'run' && bytesOf(...args)]);
+    else {
+      next.push([call, kind === 'run' ? bytesOf(...args) : undefined]);
+      write();
+    }
   };
 };
 
-const bytesOf = (rows) => (rows ? encoder.encode(rows) : new Uint8Array(SIZE).fill(7));
+/** All that has come, unless something is under way. */
+function write() {
+  if (under.length > 0 || next.length === 0) return;
+  under = next.map(([call]) => call);
+  pages.postMessage(next.flatMap(([, bytes]) => bytes ?? []));
+  next = [];
+}
+
+function bytesOf(said = '') {
+  const bytes = new Uint8Array(Math.max(SIZE, said.length)).fill(7);
+  encoder.encodeInto(said, bytes);
+  return bytes;
+}

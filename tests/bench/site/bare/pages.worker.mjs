@@ -12,13 +12,16 @@ self.onmessage = async ({ data: name, ports: [core] }) => {
   const file = await handle.createSyncAccessHandle();
   let size = file.getSize();
   let end = 0;
-  core.onmessage = ({ data: [call, bytes] }) => {
-    if (bytes) {
+  core.onmessage = ({ data: parts }) => {
+    for (const bytes of parts) {
       while (end + bytes.length > size) size += file.write(AHEAD, { at: size });
       file.write(bytes, { at: end });
-      file.flush();
-      end += Math.ceil(bytes.length / BLOCK) * BLOCK;
+      end += bytes.length;
     }
-    core.postMessage(call);
+    if (parts.length > 0) {
+      file.flush();
+      end = Math.ceil(end / BLOCK) * BLOCK;
+    }
+    core.postMessage('durable');
   };
 };

@@ -1,6 +1,7 @@
 // The bare way: what no engine that all tabs share can do without. A call goes from the tab to a
 // SharedWorker, from there to the worker that a tab lends, which writes a few bytes and flushes
-// them, and all the way back. A query goes as far as the SharedWorker.
+// them, and all the way back; what comes while it flushes is flushed together. A query goes as far
+// as the SharedWorker.
 
 /** A system as `measure.mjs` takes it. */
 export function bareWay() {
@@ -25,7 +26,7 @@ export function bareWay() {
       core.port.postMessage('pages', [port2]);
       return ask('open');
     },
-    mutate: (_statement, { rows }) => ask('run', rows && JSON.stringify(rows)),
+    mutate: (_statement, { rows, title }) => ask('run', rows ? JSON.stringify(rows) : title),
     query: (statement, values = {}) => ask('rows', statement, values),
   };
 }
