@@ -1,0 +1,67 @@
+// The first row of a stored document of half a gigabyte, beside one of ten thousand rows.
+//
+//   node tests/bench/large.mjs
+//
+// After `npm run build`. From the call of `open` to the row, each time in a page of its own whose
+// workers start cold: medians of nine, in turns. Goal: as long within a fifth.
+
+import { Device } from '../browser/harness/device.mjs';
+import { startSite } from '../browser/harness/site.mjs';
+import { sleep } from '../browser/harness/time.mjs';
+import { median } from './table.mjs';
+
+const ROUNDS = 9;
+
+/** Of a thousand characters each, three to a page. */
+const ROWS = { small: 10_000, large: 400_000 };
+
+/** Time for the workers of a page that was closed to end. */
+const END_MS = 500;
+
+async function fill([document, rows]) {
+  const db = await tidelog.open(doctypes.list, { document });
+  for (let from = 0; from < rows; from += 1000) {
+    const items = Array.from({ length: 1000 }, (_, n) => ({
+      id: `i${String(from + n).padStart(7, '0')}`,
+      title: 'x'.repeat(1000),
+    }));
+    await db.mutate.addMany({ items });
+  }
+  await db.close();
+  const { usage } = await navigator.storage.estimate();
+  return usage;
+}
+
+async function first(document) {
+  const start = performance.now();
+  const db = await tidelog.open(doctypes.list, { document });
+  const rows = await db.query('select title from item order by id limit 1');
+  if (rows.length !== 1) throw new Error('there is no first row');
+  return performance.now() - start;
+}
+
+const site = await startSite();
+for (const kind of ['Chromium', 'Firefox']) {
+  const device = await new Device(kind).launch();
+  const tab = async (work, argument) => {
+    const page = await device.open(new URL('/app.html', site.origin).href);
+    await page.waitForFunction(() => globalThis.ready === true);
+    const answer = await page.evaluate(work, argument);
+    await page.close();
+    await sleep(END_MS);
+    return answer;
+  };
+  for (const [document, rows] of Object.entries(ROWS)) {
+    const usage = await tab(fill, [document, rows]);
+    console.log(`${kind}: ${document} has ${rows} rows, the store ${Math.round(usage / 1e6)} MB`);
+  }
+  const times = { small: [], large: [] };
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (const [document, list] of Object.entries(times)) list.push(await tab(first, document));
+  }
+  const [small, large] = [times.small, times.large].map(median);
+  const ms = (time) => `${time.toFixed(1)} ms`;
+  console.log(`${kind}: ${ms(small)}, ${ms(large)}: ${(large / small).toFixed(2)} (goal 1.2)`);
+  await device.dispose();
+}
+await site.close();
