@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_int};
+use std::mem;
 use std::ptr;
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub(crate) struct Connection {
     schema_size: Cell<Option<usize>>,
     /// The cookie of the one that the last transaction left.
     last_cookie: Option<u32>,
+    /// Bytes in its page cache; `None` if it may have changed since they were counted.
+    cache_size: Cell<Option<usize>>,
 }
 
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
@@ -86,6 +89,7 @@ impl Connection {
             schema_literal: 0,
             schema_size: Cell::new(None),
             last_cookie: None,
+            cache_size: Cell::new(None),
         };
         connection.check(code)?;
         within_schema_limits(state, || connection.set_up())?;
@@ -414,6 +418,7 @@ impl Connection {
     /// what faults later has its pages alone to fetch. Where page 1 is not in memory, it comes no
     /// further than there.
     fn look_at_schema(&mut self) -> Result<(), Failure> {
+        self.cache_size.set(None);
         let cookie = lock(&self.state).view.schema_cookie();
         if cookie.is_none() || cookie == self.schema_cookie {
             return Ok(());
@@ -501,11 +506,14 @@ impl Connection {
     /// About how many bytes it takes: what SQLite has for its schema and its pages, the statements
     /// that are kept, and what any connection takes.
     fn size(&self) -> usize {
-        BARE_SIZE + self.schema_size() + self.scripts.size + self.guard.cache_size()
+        let cache_size = self.cache_size.get().unwrap_or_else(|| self.guard.cache_size());
+        self.cache_size.set(Some(cache_size));
+        BARE_SIZE + self.schema_size() + self.scripts.size + cache_size
     }
 
     /// Empties SQLite's page cache. The schema stays.
     pub fn drop_page_cache(&self) {
+        self.cache_size.set(None);
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_db_release_memory(self.db) };
     }
@@ -564,11 +572,17 @@ struct Scripts {
 }
 
 impl Scripts {
+    /// One that is kept leaves its place, which counts as its text.
     fn take(&mut self, origin: Origin, sql: &str) -> Script {
-        let script = self.scripts.get_mut(&origin).and_then(|scripts| scripts.remove(sql));
-        let script = script.unwrap_or_default();
-        self.size -= script.size;
+        let Some(place) = self.place_of(origin, sql) else { return Script::default() };
+        let left = Script { used: place.used, size: sql.len(), ..Script::default() };
+        let script = mem::replace(place, left);
+        self.size = self.size - script.size + sql.len();
         script
+    }
+
+    fn place_of(&mut self, origin: Origin, sql: &str) -> Option<&mut Script> {
+        self.scripts.get_mut(&origin)?.get_mut(sql)
     }
 
     fn keep(&mut self, origin: Origin, sql: &str, mut script: Script) {
@@ -577,14 +591,20 @@ impl Scripts {
             script.size = sql.len() + script.statements.iter().map(Statement::size).sum::<usize>();
         }
         if script.size > SCRIPTS_SIZE_MAX {
+            let place = self.scripts.get_mut(&origin).and_then(|scripts| scripts.remove(sql));
+            self.size -= place.map_or(0, |place| place.size);
             return;
         }
-        // The same text may have been prepared twice.
-        drop(self.take(origin, sql));
         self.clock += 1;
         script.used = self.clock;
         self.size += script.size;
-        self.scripts.get_or_insert_with(origin, SortedMap::new).insert(sql.into(), script);
+        // The same text may have been prepared twice.
+        if let Some(place) = self.place_of(origin, sql) {
+            let before = mem::replace(place, script);
+            self.size -= before.size;
+        } else {
+            self.scripts.get_or_insert_with(origin, SortedMap::new).insert(sql.into(), script);
+        }
         while self.size > SCRIPTS_SIZE_MAX {
             self.drop_oldest();
         }

@@ -36,8 +36,10 @@ pub(super) struct WorkTime {
 struct Taken {
     /// By the runs before, which faulted or were cut off.
     before_ns: u64,
-    /// When the step has taken so much that its run is cut off, if it is at all.
-    cut_off_at_ns: Option<u64>,
+    /// What the step may take before its run is cut off, if it is at all.
+    step_takes_ns: Option<u64>,
+    /// When it first ran something: before that it takes next to nothing, and to ask is not free.
+    step_began_ns: Option<u64>,
     /// When the run began, and its latest transaction.
     run_began_ns: u64,
     began_ns: u64,
@@ -53,11 +55,10 @@ impl WorkTime {
 
     /// A step begins, on this thread.
     pub(super) fn begin_step(&self, may_run: MayRun) {
-        self.taken().cut_off_at_ns = match may_run {
-            MayRun::Briefly(time) => {
-                let takes_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-                Some(self.clock.worked_ns().saturating_add(takes_ns))
-            }
+        let mut taken = self.taken();
+        taken.step_began_ns = None;
+        taken.step_takes_ns = match may_run {
+            MayRun::Briefly(time) => Some(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
             MayRun::Nothing | MayRun::Everything => None,
         };
     }
@@ -72,8 +73,10 @@ impl WorkTime {
     pub(super) fn go_on(&self) {
         let run_began_ns = self.clock.worked_ns();
         let mut taken = self.taken();
-        let Taken { before_ns, cut_off_at_ns, .. } = *taken;
-        *taken = Taken { before_ns, cut_off_at_ns, run_began_ns, ..Taken::default() };
+        let Taken { before_ns, step_takes_ns, step_began_ns, .. } = *taken;
+        let step_began_ns = step_began_ns.or(Some(run_began_ns));
+        let step = Taken { step_takes_ns, step_began_ns, ..Taken::default() };
+        *taken = Taken { before_ns, run_began_ns, ..step };
     }
 
     /// The run faulted or was cut off, on this thread.
@@ -92,6 +95,7 @@ impl Stopwatch for WorkTime {
     fn start(&self) {
         let began_ns = self.clock.worked_ns();
         let mut taken = self.taken();
+        taken.step_began_ns.get_or_insert(began_ns);
         taken.is_behind_one_over = taken.is_over;
         (taken.began_ns, taken.is_over) = (began_ns, false);
     }
@@ -101,7 +105,8 @@ impl Stopwatch for WorkTime {
         let mut taken = self.taken();
         let before_ns = if taken.is_behind_one_over { 0 } else { taken.before_ns };
         let run_ns = now_ns.saturating_sub(taken.began_ns);
-        if taken.cut_off_at_ns.is_some_and(|at_ns| now_ns > at_ns) {
+        let step_ns = now_ns.saturating_sub(taken.step_began_ns.unwrap_or(now_ns));
+        if taken.step_takes_ns.is_some_and(|takes_ns| step_ns > takes_ns) {
             return TimeLeft::NoneNow;
         }
         taken.is_over |= run_ns > RUN_TAKES_NS || before_ns + run_ns > ALL_RUNS_TAKE_NS;
