@@ -87,8 +87,9 @@ async function isTaken(db: Database<Mutations>): Promise<void> {
   const away = new AbortController();
   const { signal } = away;
   const timer = setTimeout(() => away.abort(), TAKES_MS);
-  const stop = db.on('status', ({ connection }) => {
-    if (connection === 'offline') away.abort();
+  const stop = db.on('status', ({ connection, error }) => {
+    // It may be why the server is left: that it refused the doctype. The call is told so later.
+    if (connection === 'offline') away.abort(error ?? undefined);
   });
   try {
     await db.sync({ signal });

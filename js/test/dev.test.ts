@@ -115,6 +115,29 @@ test('a copy that a server refuses begins anew with it', async () => {
   expect(asked).toEqual(['open', 'close', 'open', ...there]);
 });
 
+test('a server that refuses it is believed before the answer is here', async () => {
+  const it = device({ there: MISMATCH });
+  answers(it.answer);
+  const open = async () => {
+    const db = (await it.open()) as object;
+    if (!it.left.there) return db as never;
+    let tell: (status: object) => void;
+    const on = (_: string, listener: typeof tell): (() => void) => {
+      tell = listener;
+      return () => {};
+    };
+    const sync = ({ signal }: { signal: AbortSignal }): Promise<void> =>
+      new Promise((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason));
+        tell({ connection: 'offline', error: MISMATCH });
+      });
+    return { ...db, on, sync } as never;
+  };
+  await openIt({ ...it, open });
+  const there = [`GET ${URL_THERE}`, 'destroy', `DELETE ${URL_THERE}`, 'open'];
+  expect(asked).toEqual(['open', 'close', 'open', ...there]);
+});
+
 test('nothing is deleted at a server that cannot be here', async () => {
   const it = device({ there: MISMATCH });
   answers(it.answer);
