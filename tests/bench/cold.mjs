@@ -8,6 +8,7 @@
 
 import { Device } from '../browser/harness/device.mjs';
 import { startSite } from '../browser/harness/site.mjs';
+import { inAppPage } from './app-page.mjs';
 
 const ROUNDS = 5;
 const ROWS = 20_000;
@@ -49,13 +50,7 @@ async function measure([what, rows]) {
 const site = await startSite();
 for (const kind of ['Chromium', 'Firefox']) {
   const device = await new Device(kind).launch();
-  const tab = async (work, argument) => {
-    const page = await device.open(new URL('/app.html', site.origin).href);
-    await page.waitForFunction(() => globalThis.ready === true);
-    const answer = await page.evaluate(work, argument);
-    await page.close();
-    return answer;
-  };
+  const tab = (work, argument) => inAppPage(device, site, work, argument);
   await tab(fill, ROWS);
   for (const what of ['scan', 'lookups']) {
     const rounds = [];

@@ -8,6 +8,7 @@
 import { Device } from '../browser/harness/device.mjs';
 import { startSite } from '../browser/harness/site.mjs';
 import { sleep } from '../browser/harness/time.mjs';
+import { inAppPage } from './app-page.mjs';
 import { median } from './table.mjs';
 
 const ROUNDS = 9;
@@ -44,10 +45,7 @@ async function first(document) {
 async function stored(kind, site, rows) {
   const device = await new Device(kind).launch();
   const tab = async (work, argument) => {
-    const page = await device.open(new URL('/app.html', site.origin).href);
-    await page.waitForFunction(() => globalThis.ready === true);
-    const answer = await page.evaluate(work, argument);
-    await page.close();
+    const answer = await inAppPage(device, site, work, argument);
     await sleep(END_MS);
     return answer;
   };
