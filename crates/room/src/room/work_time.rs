@@ -40,8 +40,8 @@ struct Taken {
     step_takes_ns: Option<u64>,
     /// When it first ran something: before that it takes next to nothing, and to ask is not free.
     step_began_ns: Option<u64>,
-    /// When the run began, and its latest transaction.
-    run_began_ns: u64,
+    /// When the run first ran something, and when its latest transaction began.
+    run_began_ns: Option<u64>,
     began_ns: u64,
     /// Whether the latest transaction is over, and whether the one before it was.
     is_over: bool,
@@ -71,19 +71,16 @@ impl WorkTime {
 
     /// It is run again.
     pub(super) fn go_on(&self) {
-        let run_began_ns = self.clock.worked_ns();
         let mut taken = self.taken();
         let Taken { before_ns, step_takes_ns, step_began_ns, .. } = *taken;
-        let step_began_ns = step_began_ns.or(Some(run_began_ns));
-        let step = Taken { step_takes_ns, step_began_ns, ..Taken::default() };
-        *taken = Taken { before_ns, run_began_ns, ..step };
+        *taken = Taken { before_ns, step_takes_ns, step_began_ns, ..Taken::default() };
     }
 
     /// The run faulted or was cut off, on this thread.
     pub(super) fn stop(&self) {
         let now_ns = self.clock.worked_ns();
         let mut taken = self.taken();
-        taken.before_ns += now_ns.saturating_sub(taken.run_began_ns);
+        taken.before_ns += now_ns.saturating_sub(taken.run_began_ns.unwrap_or(now_ns));
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -96,6 +93,7 @@ impl Stopwatch for WorkTime {
         let began_ns = self.clock.worked_ns();
         let mut taken = self.taken();
         taken.step_began_ns.get_or_insert(began_ns);
+        taken.run_began_ns.get_or_insert(began_ns);
         taken.is_behind_one_over = taken.is_over;
         (taken.began_ns, taken.is_over) = (began_ns, false);
     }
