@@ -66,14 +66,13 @@ async fn mutations(in_flight: u64, goal: u64) {
     let (acked, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut clients = Vec::new();
     for number in 0..DOCUMENTS {
-        let client = following(server.address, &format!("list {number}"), 1).await;
-        clients.push(tokio::spawn(writes(
-            client,
-            in_flight,
-            Arc::clone(&acked),
-            Arc::clone(&is_over),
-        )));
+        clients.push(following(server.address, &format!("list {number}"), 1).await);
     }
+    // Only now: who comes to a server that is busy waits for long.
+    let writing = clients.into_iter().map(|client| {
+        tokio::spawn(writes(client, in_flight, Arc::clone(&acked), Arc::clone(&is_over)))
+    });
+    let clients: Vec<_> = writing.collect();
     tokio::time::sleep(WARM_UP).await;
     let processes = [std::process::id(), server.id()];
     let before = processes.map(processor_ms);
