@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidelog_pages::StorageEntry;
-use tidelog_sqlite::{Reader, Run, View, Writer};
+use tidelog_sqlite::{Reader, Run, SystemQueries as _, View, Writer};
 use tidelog_sync::CodedPage;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -179,6 +179,9 @@ impl Authority {
 
     /// How much of that timeline is applied.
     pub fn applied(&mut self, timeline: JournalId) -> Run<AppliedTimeline> {
+        if done!(program::version(&mut self.reader)).is_none() {
+            return Run::Done(AppliedTimeline::default());
+        }
         program::applied(&mut self.reader, timeline)
     }
 

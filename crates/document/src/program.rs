@@ -20,7 +20,7 @@
 //! still. It stands for all that one copy has brought in a row, however much that was, and says
 //! where the verdicts are, which are bounded there by what that copy has kept.
 
-use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
+use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, TIMELINE_LIVES_KEPT_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
@@ -62,6 +62,15 @@ const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tide
 const FIND_TIMELINE: &str =
     "select wanted, lives, forgotten from _tidelog_timeline where timeline = ?1";
 
+/// What there is of a timeline, in one statement, since most frames need no more: its row, whether
+/// there are rejections before `?2`, and whether frames like the one that was issued at `?3`, `?4`,
+/// `?5` have moved.
+const FIND_BEFORE: &str = "
+    select wanted, lives, forgotten,
+           exists (select 1 from _tidelog_rejection where timeline = ?1 and lsn < ?2),
+           exists (select 1 from _tidelog_moved where timeline = ?3 and life = ?4 and first <= ?5)
+    from (select 1) left join _tidelog_timeline on timeline = ?1";
+
 const FIND_REJECTION: &str =
     "select reason from _tidelog_rejection where timeline = ?1 and lsn = ?2";
 
@@ -73,6 +82,9 @@ const TRIM_REJECTIONS: &str = "
 
 const FIND_MOVED: &str = "select first, last, place, place_first from _tidelog_moved
      where timeline = ?1 and life = ?2 and first <= ?3 order by first desc limit 1";
+
+/// What SQLite answers where something exists.
+const HAS: Value = Value::Integer(1);
 
 /// Why a mutation is reported as rejected whose verdict nobody can know.
 pub(crate) const UNKNOWN: &str = "nobody can tell whether this was applied: this device's data \
@@ -116,25 +128,25 @@ macro_rules! done {
 pub(crate) use done;
 
 /// How many migrations the document has seen; `None` for one that holds nothing yet.
-pub(crate) fn version(reader: &mut Reader) -> Run<Option<usize>> {
-    if reader.is_of_nothing() || done!(reader.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
+pub(crate) fn version(queries: &mut dyn SystemQueries) -> Run<Option<usize>> {
+    if queries.is_of_nothing() || done!(queries.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
         return Run::Done(None);
     }
     let rows =
-        done!(reader.query_system("select value from _tidelog_meta where key = 'version'", &[]));
+        done!(queries.query_system("select value from _tidelog_meta where key = 'version'", &[]));
     let version = single_integer(&rows).and_then(|number| usize::try_from(number).ok());
     Run::Done(Some(version.unwrap_or(0)))
 }
 
-/// What the schema of what `reader` reads is.
-pub(crate) fn schema(reader: &mut Reader) -> Run<Vec<Vec<Value>>> {
+/// What the schema is.
+pub(crate) fn schema(queries: &mut dyn SystemQueries) -> Run<Vec<Vec<Value>>> {
     let sql = "select type, name, tbl_name, sql from sqlite_schema order by type, name";
-    reader.query_system(sql, &[])
+    queries.query_system(sql, &[])
 }
 
-/// Whether what `reader` reads is a document at the version of this doctype, or beyond.
-pub fn is_migrated_to(reader: &mut Reader, doctype: &Doctype) -> Run<bool> {
-    version(reader).map(|version| !is_behind(version, doctype))
+/// Whether what these queries read is a document at the version of this doctype, or beyond.
+pub fn is_migrated_to(queries: &mut dyn SystemQueries, doctype: &Doctype) -> Run<bool> {
+    version(queries).map(|version| !is_behind(version, doctype))
 }
 
 /// Whether a document at `version` has migrations of `doctype` before it.
@@ -142,25 +154,23 @@ pub(crate) fn is_behind(version: Option<usize>, doctype: &Doctype) -> bool {
     version.is_none_or(|version| version < doctype.migrations.len())
 }
 
-/// How much of `timeline` is applied.
-pub(crate) fn applied(reader: &mut Reader, timeline: JournalId) -> Run<AppliedTimeline> {
-    if done!(version(reader)).is_none() {
-        return Run::Done(AppliedTimeline::default());
-    }
-    let rows = done!(reader.query_system(FIND_TIMELINE, &[timeline_value(timeline)]));
+/// How much of `timeline` is applied, in a document that holds something.
+pub(crate) fn applied(
+    queries: &mut dyn SystemQueries,
+    timeline: JournalId,
+) -> Run<AppliedTimeline> {
+    let rows = done!(queries.query_system(FIND_TIMELINE, &[timeline_value(timeline)]));
     Run::Done(AppliedTimeline::of_rows(&rows))
 }
 
-/// The rejections of `timeline` at or after `since`, oldest first.
+/// The rejections of `timeline` at or after `since`, oldest first, in a document that holds
+/// something.
 pub(crate) fn rejections(
-    reader: &mut Reader,
+    queries: &mut dyn SystemQueries,
     timeline: JournalId,
     since: Lsn,
 ) -> Run<Vec<Rejection>> {
-    if done!(version(reader)).is_none() {
-        return Run::Done(Vec::new());
-    }
-    let rows = done!(reader.query_system(
+    let rows = done!(queries.query_system(
         "select lsn, reason from _tidelog_rejection where timeline = ?1 and lsn >= ?2 order by lsn",
         &[timeline_value(timeline), lsn_value(since)],
     ));
@@ -234,7 +244,7 @@ pub(crate) fn rehearse_verdicts(transaction: &Transaction<'_>) -> Result<(), Fai
     };
     let reason = "rehearsed".to_owned();
     for lsn in 0..2 {
-        begin_frame(transaction, place(1, lsn), Lsn::FIRST)?;
+        begin_frame(transaction, place(1, lsn), None, Lsn::FIRST)?;
         note_moved(transaction, place(1, lsn), Some(place(2, lsn)))?;
         note_rejection(transaction, place(1, lsn), reason.clone(), reason.clone())?;
         transaction.run_system(
@@ -242,7 +252,7 @@ pub(crate) fn rehearse_verdicts(transaction: &Transaction<'_>) -> Result<(), Fai
             &[timeline_value(JournalId([1; 16])), lsn_value(place(1, lsn).lsn)],
         )?;
     }
-    begin_frame(transaction, place(1, 2), place(1, 2).lsn)
+    begin_frame(transaction, place(1, 2), None, place(1, 2).lsn).map(drop)
 }
 
 /// Runs a frame in its place in the order: applied or rejected, the pages say which. Fails only
@@ -258,8 +268,7 @@ pub(crate) fn run_frame(
         Ok((definition, args)) => {
             let (origin, moved_from) = public(origin, mutation);
             let run = writer.write(&mut |transaction| {
-                begin_frame(transaction, origin, mutation.kept_rejections)?;
-                match earlier_verdict(transaction, origin, moved_from)? {
+                match begin_frame(transaction, origin, moved_from, mutation.kept_rejections)? {
                     Some(Verdict::Applied) => return Ok(()),
                     Some(Verdict::Rejected { reason }) => {
                         return Err(Failure::Rejected { reason });
@@ -296,8 +305,7 @@ pub(crate) fn reject_frame(
     let (origin, moved_from) = public(origin, mutation);
     let (name, reason) = (shortened(name.clone()), shortened(reason));
     writer.write(&mut |transaction| {
-        begin_frame(transaction, origin, *kept_rejections)?;
-        let reason = match earlier_verdict(transaction, origin, moved_from)? {
+        let reason = match begin_frame(transaction, origin, moved_from, *kept_rejections)? {
             Some(Verdict::Applied) => return Ok(Verdict::Applied),
             Some(Verdict::Rejected { reason: earlier }) => earlier,
             None => {
@@ -387,17 +395,32 @@ fn run_statements(
     definition.sql.iter().try_for_each(|sql| transaction.run_app(sql, &args))
 }
 
-fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Result<(), Failure> {
-    let AppliedTimeline { lives, mut forgotten, .. } = find_timeline(transaction, origin.journal)?;
+/// Writes down that the frame has its place in its timeline. Gives the verdict that it has got
+/// already, if it has.
+fn begin_frame(
+    transaction: &Transaction<'_>,
+    origin: EntryId,
+    moved_from: Option<EntryId>,
+    kept: Lsn,
+) -> Result<Option<Verdict>, Failure> {
     let timeline = timeline_value(origin.journal);
-    let count_max = Value::Integer(FRAME_REJECTIONS_TRIMMED_MAX.cast_signed());
-    let trimmed = [timeline.clone(), lsn_value(kept.min(origin.lsn)), count_max];
+    let kept = lsn_value(kept.min(origin.lsn));
+    let [issued, life, lsn] = issued_values(moved_from.unwrap_or(origin));
+    let asked = [timeline.clone(), kept.clone(), issued, life, lsn];
+    let before = transaction.run_system(FIND_BEFORE, &asked)?;
+    let has = |column: usize| before.first().and_then(|row| row.get(column)) == Some(&HAS);
+    let (has_rejections, has_moved) = (has(3), has(4));
+    let AppliedTimeline { lives, mut forgotten, .. } = AppliedTimeline::of_rows(&before);
     let mut lives = lives.before(origin.lsn);
     lives.note(origin.life, origin.lsn);
     lives.forget(transaction.limits().timeline_lives_kept_max, origin.lsn);
-    let removed = transaction.run_system(TRIM_REJECTIONS, &trimmed)?;
-    for lsn in removed.iter().filter_map(|row| lsn_of(row.first()?)) {
-        forgotten = forgotten.max(lsn.next());
+    if has_rejections {
+        let count_max = Value::Integer(FRAME_REJECTIONS_TRIMMED_MAX.cast_signed());
+        let trimmed = [timeline.clone(), kept, count_max];
+        let removed = transaction.run_system(TRIM_REJECTIONS, &trimmed)?;
+        for lsn in removed.iter().filter_map(|row| lsn_of(row.first()?)) {
+            forgotten = forgotten.max(lsn.next());
+        }
     }
     transaction.run_system(
         "insert into _tidelog_timeline values (?1, ?2, ?3, ?4)
@@ -405,7 +428,10 @@ fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Res
          set wanted = excluded.wanted, lives = excluded.lives, forgotten = excluded.forgotten",
         &[timeline, lsn_value(origin.lsn.next()), lives_value(&lives), lsn_value(forgotten)],
     )?;
-    Ok(())
+    match has_moved || moved_from.is_some() {
+        true => earlier_verdict(transaction, origin, moved_from),
+        false => Ok(None),
+    }
 }
 
 /// The verdict that the mutation at `origin` has got already, brought by another copy of its
@@ -523,7 +549,8 @@ fn find_timeline(
 impl AppliedTimeline {
     /// What the row of a timeline says, if there is one. Of lives that cannot be, none is known.
     fn of_rows(rows: &[Vec<Value>]) -> Self {
-        let Some([wanted, Value::Blob(lives), forgotten]) = rows.first().map(Vec::as_slice) else {
+        let Some([wanted, Value::Blob(lives), forgotten, ..]) = rows.first().map(Vec::as_slice)
+        else {
             return Self::default();
         };
         let [wanted, forgotten] = [wanted, forgotten].map(|it| lsn_of(it).unwrap_or(Lsn::FIRST));

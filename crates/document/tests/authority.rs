@@ -7,7 +7,7 @@ use tidelog_document::{
     Applied, Authority, Committed, Doctype, Mutation, MutationDefinition, Verdict, chain_of,
     hash_of,
 };
-use tidelog_sqlite::{Failure, Params, Run, View};
+use tidelog_sqlite::{Failure, Params, Run, SystemQueries as _, View};
 use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, Limits};
 use tidelog_types::{
     CallId, Chain, ClientId, EntryId, JournalId, Lineage, Lsn, LsnRange, Position, Value,

@@ -177,6 +177,22 @@ fn a_rebase_gets_on_under_a_budget_that_is_spent_on_other_work() {
     });
 }
 
+/// Goal: of two connections none is opened in vain, which takes as long as many mutations. Method: a
+/// device that opens with something to run again needs the one for mutations, and one that opens
+/// with nothing the one for queries, which stays.
+#[test]
+fn a_rebase_opens_no_connection_but_the_one_that_is_needed_next() {
+    with_items(|doctype, _server, mut first, mut second| {
+        bump(&mut first, &doctype, 1);
+        for device in [&mut first, &mut second] {
+            device.reopen(&[&doctype]);
+            device.settle();
+        }
+        assert!(!first.replica.reader().is_open());
+        assert!(second.replica.reader().is_open());
+    });
+}
+
 #[test]
 fn entries_that_come_during_a_rebase_wait_for_the_next_one() {
     with_items(|doctype, mut server, mut first, mut second| {

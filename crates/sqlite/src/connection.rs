@@ -14,7 +14,7 @@ use crate::failure::{Failure, Run};
 use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::memory::Looks;
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
-use crate::statement::{Statement, Stepping};
+use crate::statement::{Statement, Stepping, to_value};
 use crate::view::{SchemaPages, View};
 use crate::{flags, functions, memory, scan, vfs};
 
@@ -654,6 +654,20 @@ impl Lazy {
             }
         }
         Ok(self.connection.as_mut().expect("BUG: opened above"))
+    }
+
+    /// Answers a query of ours, on any table. `params` by place.
+    pub fn query_system(&mut self, sql: &str, params: &[Value]) -> Run<Vec<Vec<Value>>> {
+        let mut rows = Vec::new();
+        let arrange = |_: &[Option<String>]| Ok(params.iter().collect());
+        let mut row = |row: &Stepping<'_>| {
+            rows.push(row.row().map(to_value).collect());
+            Ok(())
+        };
+        let result = self
+            .begin()
+            .and_then(|connection| connection.run(Origin::System, sql, &arrange, &mut row));
+        self.end(result).map(|()| rows)
     }
 
     pub fn refresh(&mut self) {

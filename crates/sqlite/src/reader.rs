@@ -7,8 +7,16 @@ use crate::failure::{Failure, Run};
 use crate::params::arrange;
 use crate::read_set::ReadSet;
 use crate::state::{Origin, lock};
-use crate::statement::{Stepping, to_value};
 use crate::view::View;
+
+/// A connection that can answer queries of ours, one for queries or one for mutations.
+pub trait SystemQueries {
+    /// Whether there is nothing to read: no table, not even one of SQLite's.
+    fn is_of_nothing(&self) -> bool;
+
+    /// Answers a query of ours, on any table. `params` by place.
+    fn query_system(&mut self, sql: &str, params: &[Value]) -> Run<Vec<Vec<Value>>>;
+}
 
 /// A connection for queries. Opens when it is first used.
 #[derive(Debug)]
@@ -28,12 +36,6 @@ impl Reader {
     /// was pushed.
     pub fn refresh(&mut self) {
         self.connection.refresh();
-    }
-
-    /// Whether there is nothing to read: no table, not even one of SQLite's.
-    #[must_use]
-    pub fn is_of_nothing(&self) -> bool {
-        self.view.db_pages() == 0
     }
 
     /// Whether it has a connection open.
@@ -101,20 +103,15 @@ impl Reader {
             .end(result)
             .map(|rows| (rows, ReadSet::new(reads, schema_cookie.unwrap_or(0))))
     }
+}
 
-    /// Answers a query of ours, on any table. `params` by place.
-    pub fn query_system(&mut self, sql: &str, params: &[Value]) -> Run<Vec<Vec<Value>>> {
-        let mut rows = Vec::new();
-        let arrange = |_: &[Option<String>]| Ok(params.iter().collect());
-        let mut row = |row: &Stepping<'_>| {
-            rows.push(row.row().map(to_value).collect());
-            Ok(())
-        };
-        let result = self
-            .connection
-            .begin()
-            .and_then(|connection| connection.run(Origin::System, sql, &arrange, &mut row));
-        self.connection.end(result).map(|()| rows)
+impl SystemQueries for Reader {
+    fn is_of_nothing(&self) -> bool {
+        self.view.db_pages() == 0
+    }
+
+    fn query_system(&mut self, sql: &str, params: &[Value]) -> Run<Vec<Vec<Value>>> {
+        self.connection.query_system(sql, params)
     }
 }
 

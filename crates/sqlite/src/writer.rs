@@ -1,9 +1,10 @@
 //! The connection that runs mutations.
 
-use tidelog_types::{PageSet, Pgid};
+use tidelog_types::{PageSet, Pgid, Value};
 
 use crate::connection::{Connection, Lazy, no_values};
 use crate::failure::{Failure, Run};
+use crate::reader::SystemQueries;
 use crate::state::{Origin, lock};
 use crate::transaction::Transaction;
 use crate::view::{View, schema_cookie};
@@ -94,6 +95,16 @@ impl Writer {
             return PageSet::default();
         }
         set
+    }
+}
+
+impl SystemQueries for Writer {
+    fn is_of_nothing(&self) -> bool {
+        lock(self.connection.state()).view.db_pages() == 0
+    }
+
+    fn query_system(&mut self, sql: &str, params: &[Value]) -> Run<Vec<Vec<Value>>> {
+        self.connection.query_system(sql, params)
     }
 }
 

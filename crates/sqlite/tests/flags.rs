@@ -5,7 +5,7 @@
 mod common;
 
 use common::Document;
-use tidelog_sqlite::flags;
+use tidelog_sqlite::{SystemQueries as _, flags};
 use tidelog_types::Value;
 
 #[test]

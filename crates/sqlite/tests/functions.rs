@@ -10,6 +10,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use tidelog_sqlite::SystemQueries as _;
 
 use common::Document;
 use tidelog_types::Value;

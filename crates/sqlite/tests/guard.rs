@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Document, failure, text};
-use tidelog_sqlite::{Failure, Params};
+use tidelog_sqlite::{Failure, Params, SystemQueries as _};
 use tidelog_types::Value;
 
 fn document() -> Document {

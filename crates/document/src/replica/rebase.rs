@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 
-use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
+use tidelog_sqlite::{Failure, Reader, Run, SystemQueries, View, Writer};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
@@ -26,12 +26,9 @@ pub(super) struct Rebase {
     /// this is complete.
     writer: Writer,
     reader: Reader,
-    /// Whether writer and reader were open before; one that was closed is closed again at the end.
-    were_open: [bool; 2],
-    /// What the authority has decided; known once its tables were read.
+    /// What the authority has decided; known once its tables were read, and the migration has run
+    /// if one is needed.
     verdicts: Option<Verdicts>,
-    /// Whether the migration, if one is needed, has run.
-    migrated: bool,
     /// How many migrations it shows then.
     version: usize,
     migration: Option<PageSet>,
@@ -106,7 +103,6 @@ impl Rebase {
         for entry in &entries {
             view.push(&entry.set);
         }
-        let were_open = [replica.writer.is_open(), replica.reader.is_open()];
         let writer = mem::replace(&mut replica.writer, Writer::new(&replica.view)).move_to(&view);
         let reader = mem::replace(&mut replica.reader, Reader::new(&replica.view)).move_to(&view);
         Self {
@@ -115,9 +111,7 @@ impl Rebase {
             view,
             writer,
             reader,
-            were_open,
             verdicts: None,
-            migrated: false,
             version: 0,
             migration: None,
             migration_failure: None,
@@ -156,14 +150,10 @@ impl Rebase {
     /// before it in place.
     pub(super) fn step(&mut self, replica: &mut Replica, budget: &mut Budget) -> Run<RebaseStep> {
         if self.verdicts.is_none() {
-            let applied = done!(program::applied(&mut self.reader, replica.timeline));
-            let (timeline, first) = (replica.timeline, replica.first());
-            let rejected = done!(program::rejections(&mut self.reader, timeline, first));
-            self.verdicts = Some(Verdicts::of(replica, &applied, rejected));
-        }
-        if !self.migrated {
-            done!(self.migrate(replica));
-            self.migrated = true;
+            let version = done!(program::version(self.queries(replica)));
+            let verdicts = done!(self.read_verdicts(replica, version.is_some()));
+            done!(self.migrate(replica, version));
+            self.verdicts = Some(verdicts);
         }
         loop {
             let Verdicts { known, moves, .. } =
@@ -209,6 +199,29 @@ impl Rebase {
         }
     }
 
+    /// The connection that is open or will be needed next, rather than to open another one: that of
+    /// mutations if any are to run again.
+    fn queries(&mut self, replica: &Replica) -> &mut dyn SystemQueries {
+        let is_next = !self.reader.is_open() && !replica.undecided.is_empty();
+        match self.writer.is_open() || is_next {
+            true => &mut self.writer,
+            false => &mut self.reader,
+        }
+    }
+
+    fn read_verdicts(&mut self, replica: &Replica, holds_some: bool) -> Run<Verdicts> {
+        let (mut applied, mut rejected) = (AppliedTimeline::default(), Vec::new());
+        let (timeline, undecided) = (replica.timeline, replica.undecided());
+        if holds_some {
+            applied = done!(program::applied(self.queries(replica), timeline));
+        }
+        if holds_some && !undecided.is_empty() {
+            rejected =
+                done!(program::rejections(self.queries(replica), timeline, undecided.start()));
+        }
+        Run::Done(Verdicts::of(replica, &applied, rejected))
+    }
+
     /// What stands for a mutation that this device can neither apply nor reject.
     fn nothing(&self, failure: &Failure) -> (Verdict, PageSet) {
         let set = PageSet { db_pages: self.view.db_pages(), ..PageSet::default() };
@@ -235,9 +248,8 @@ impl Rebase {
         self.ran.iter().filter_map(|(_, layer)| layer.as_ref()).map(|set| set.pages.len()).sum()
     }
 
-    fn migrate(&mut self, replica: &Replica) -> Run<()> {
+    fn migrate(&mut self, replica: &Replica, version: Option<usize>) -> Run<()> {
         let newest = &replica.doctypes[&replica.newest];
-        let version = done!(program::version(&mut self.reader));
         self.version = version.unwrap_or(0);
         if program::is_behind(version, newest) {
             match program::migrate(&mut self.writer, newest, version) {
@@ -316,13 +328,8 @@ impl Rebase {
         }
         // SQLite's own caches must not outlive what they were read from. Those of the rebase were
         // read from what the replica shows now.
-        let [writer_was_open, reader_was_open] = self.were_open;
-        if writer_was_open || replica.writer.is_open() {
-            replica.writer = self.writer.go_on_with(&replica.view);
-        }
-        if reader_was_open || replica.reader.is_open() {
-            replica.reader = self.reader.go_on_with(&replica.view);
-        }
+        replica.writer = self.writer.go_on_with(&replica.view);
+        replica.reader = self.reader.go_on_with(&replica.view);
 
         if moves {
             reached(Probe::TimelineMoved);

@@ -10,7 +10,7 @@ use tidelog_document::{
     hash_of, public_entry,
 };
 use tidelog_pages::{StorageEntry, TimelineFrame};
-use tidelog_sqlite::{Failure, Params, Run, View};
+use tidelog_sqlite::{Failure, Params, Run, SystemQueries as _, View};
 use tidelog_sync::CodedPage;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{

@@ -1,5 +1,6 @@
 //! What a room holds for its clients is bounded, and ends with them.
 
+use tidelog_sqlite::SystemQueries as _;
 use tidelog_types::Lineage;
 use tidelog_types::limits::{DOCTYPES_MAX, OFFER_LIVES_MAX};
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidelog_document::{ArrivingEntry, public_life};
 use tidelog_pages::Ticket;
-use tidelog_sqlite::Params;
+use tidelog_sqlite::{Params, SystemQueries as _};
 use tidelog_types::{Chain, EntryId, Lineage};
 
 use super::*;
