@@ -60,6 +60,51 @@ pub const REASON_SIZE_MAX: usize = 4096;
 /// Bytes of a document's name, and of a user's.
 pub const DOCUMENT_NAME_SIZE_MAX: usize = 512;
 
+/// Bytes of a token.
+pub const TOKEN_SIZE_MAX: usize = 8 * 1024;
+
+/// Grants of a token: more than any token has room for with names of some length.
+pub const TOKEN_GRANTS_MAX: usize = 128;
+
+/// Bytes of a token's subject, and of its id.
+pub const TOKEN_NAME_SIZE_MAX: usize = 256;
+
+/// Seconds that the clocks of a token's issuer and of the server may differ, either way.
+pub const TOKEN_LEEWAY_S: u64 = 60;
+
+/// The last second since 1970 that a token may name: the end of the year 9999. A time in
+/// milliseconds is beyond it.
+pub const TOKEN_TIME_S_MAX: u64 = 253_402_300_799;
+
+/// Keys that tokens are verified with.
+pub const TOKEN_KEYS_MAX: usize = 64;
+
+/// Bytes of a secret that tokens are signed with, at least: as many as its hash has.
+pub const TOKEN_SECRET_SIZE_MIN: usize = 32;
+
+/// Bits of an RSA key that tokens are signed with, at least.
+pub const RSA_KEY_BITS_MIN: usize = 2048;
+/// Bits of an RSA key, at most: what verifies takes no more.
+pub const RSA_KEY_BITS_MAX: usize = 8192;
+
+/// Tokens that a server remembers as revoked, until they expire.
+pub const REVOKED_TOKENS_MAX: usize = 100_000;
+
+/// Subjects that a server remembers as revoked.
+pub const REVOKED_SUBJECTS_MAX: usize = 10_000;
+
+/// Bytes of a password.
+pub const PASSWORD_SIZE_MAX: usize = 1024;
+
+/// KiB of memory that a password's hash may take.
+pub const PASSWORD_MEMORY_KIB_MAX: u32 = 256 * 1024;
+
+/// Passes over that memory that a password's hash may take.
+pub const PASSWORD_PASSES_MAX: u32 = 16;
+
+/// Lanes that a password's hash may take.
+pub const PASSWORD_LANES_MAX: u32 = 4;
+
 /// Bytes of an encoded doctype.
 pub const DOCTYPE_SIZE_MAX: usize = 4 * 1024 * 1024;
 

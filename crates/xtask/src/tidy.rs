@@ -11,8 +11,10 @@ use crate::run;
 const COLUMNS_MAX: usize = 100;
 
 /// Crates in which one seed replays everything.
-const PURE: [&str; 10] =
-    ["types", "disk", "journal", "pages", "sync", "sqlite", "document", "client", "room", "world"];
+const PURE: [&str; 11] = [
+    "types", "disk", "journal", "pages", "sync", "sqlite", "document", "client", "room", "world",
+    "access",
+];
 
 /// Clocks, chance, and orders that differ between two runs.
 const IMPURE: [&str; 7] =

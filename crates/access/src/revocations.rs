@@ -1,0 +1,239 @@
+//! Tokens that ended before they expired.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tidelog_types::limits::{REVOKED_SUBJECTS_MAX, REVOKED_TOKENS_MAX, TOKEN_LEEWAY_S};
+
+use crate::claims::is_name;
+use crate::{Access, RevocationError, TokenError};
+
+/// Tokens that ended before they expired, for the server to keep in its store: at most
+/// [`REVOKED_TOKENS_MAX`] tokens and [`REVOKED_SUBJECTS_MAX`] subjects.
+///
+/// A subject is kept for good: nobody knows how late the last of its tokens expires.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
+pub struct Revocations {
+    /// By `jti`, the second since 1970 at which the token expires.
+    tokens: BTreeMap<String, u64>,
+    /// The second since 1970 by which a subject's tokens were issued that are revoked.
+    subjects: BTreeMap<String, u64>,
+}
+
+/// What a store may hold, before its bounds are checked.
+#[derive(Deserialize)]
+struct Stored {
+    tokens: BTreeMap<String, u64>,
+    subjects: BTreeMap<String, u64>,
+}
+
+impl Revocations {
+    /// Ends one token: `jti`, and the second since 1970 at which it expires (`exp`, or later).
+    ///
+    /// # Errors
+    ///
+    /// [`RevocationError`] if no token has such a name, or too many tokens are revoked;
+    /// [`Revocations::prune`] makes room.
+    pub fn revoke_token(
+        &mut self,
+        token_id: &str,
+        expires_at_s: u64,
+    ) -> Result<(), RevocationError> {
+        raise(&mut self.tokens, REVOKED_TOKENS_MAX, token_id, expires_at_s)
+    }
+
+    /// Ends all tokens of a subject that were issued at this second since 1970 or before, and those
+    /// that do not say when. One that is issued later in the same second is revoked with them.
+    ///
+    /// # Errors
+    ///
+    /// [`RevocationError`] if no token has such a subject, or too many subjects are revoked.
+    pub fn revoke_subject(
+        &mut self,
+        subject: &str,
+        issued_by_s: u64,
+    ) -> Result<(), RevocationError> {
+        raise(&mut self.subjects, REVOKED_SUBJECTS_MAX, subject, issued_by_s)
+    }
+
+    /// Whether the token was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, access: &Access) -> bool {
+        let by_id = access.token_id.as_ref().is_some_and(|id| self.tokens.contains_key(id));
+        let by_subject = self.subjects.get(&access.subject).is_some_and(|issued_by_s| {
+            access.issued_at_s.is_none_or(|issued_at_s| issued_at_s <= *issued_by_s)
+        });
+        by_id || by_subject
+    }
+
+    /// [`Revocations::is_revoked`] as an error.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Revoked`] if it was.
+    pub fn check(&self, access: &Access) -> Result<(), TokenError> {
+        if self.is_revoked(access) { Err(TokenError::Revoked) } else { Ok(()) }
+    }
+
+    /// Forgets tokens that have expired by the second `now_s` since 1970. They are kept for as long
+    /// as [`crate::Verifier`] lets them pass, [`TOKEN_LEEWAY_S`] included.
+    pub fn prune(&mut self, now_s: u64) {
+        self.tokens.retain(|_, expires_at_s| now_s < expires_at_s.saturating_add(TOKEN_LEEWAY_S));
+    }
+}
+
+/// Sets a name's second, unless a later one stands there.
+fn raise(
+    seconds: &mut BTreeMap<String, u64>,
+    count_max: usize,
+    name: &str,
+    second: u64,
+) -> Result<(), RevocationError> {
+    if !is_name(name) {
+        return Err(RevocationError::Name);
+    }
+    if let Some(known) = seconds.get_mut(name) {
+        *known = second.max(*known);
+        return Ok(());
+    }
+    if seconds.len() >= count_max {
+        return Err(RevocationError::Full);
+    }
+    seconds.insert(name.to_owned(), second);
+    Ok(())
+}
+
+impl TryFrom<Stored> for Revocations {
+    type Error = RevocationError;
+
+    fn try_from(stored: Stored) -> Result<Self, RevocationError> {
+        if !stored.tokens.keys().chain(stored.subjects.keys()).all(|name| is_name(name)) {
+            return Err(RevocationError::Name);
+        }
+        if stored.tokens.len() > REVOKED_TOKENS_MAX || stored.subjects.len() > REVOKED_SUBJECTS_MAX
+        {
+            return Err(RevocationError::Full);
+        }
+        Ok(Self { tokens: stored.tokens, subjects: stored.subjects })
+    }
+}
+
+impl fmt::Display for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revoked: tokens {} subjects {}", self.tokens.len(), self.subjects.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Grants;
+
+    fn access(subject: &str, token_id: Option<&str>, issued_at_s: Option<u64>) -> Access {
+        Access {
+            subject: subject.to_owned(),
+            grants: Grants::default(),
+            expires_at_s: 2_000,
+            issued_at_s,
+            token_id: token_id.map(str::to_owned),
+            is_own: false,
+        }
+    }
+
+    #[test]
+    fn a_revoked_token_is_refused_and_others_are_not() {
+        let mut revoked = Revocations::default();
+        revoked.revoke_token("t1", 2_000).expect("revoked");
+        assert_eq!(revoked.check(&access("a", Some("t1"), None)), Err(TokenError::Revoked));
+        assert_eq!(revoked.check(&access("a", Some("t2"), None)), Ok(()));
+        assert_eq!(revoked.check(&access("a", None, None)), Ok(()));
+        assert_eq!(revoked.check(&access("t1", None, None)), Ok(()), "a subject of that name");
+    }
+
+    #[test]
+    fn a_subjects_tokens_are_revoked_up_to_a_second() {
+        let mut revoked = Revocations::default();
+        revoked.revoke_subject("a", 1_000).expect("revoked");
+        assert!(revoked.is_revoked(&access("a", None, Some(999))));
+        assert!(revoked.is_revoked(&access("a", None, Some(1_000))));
+        assert!(!revoked.is_revoked(&access("a", None, Some(1_001))));
+        assert!(!revoked.is_revoked(&access("b", Some("a"), Some(1))));
+    }
+
+    #[test]
+    fn a_token_that_does_not_say_when_it_was_issued_is_revoked_with_its_subject() {
+        let mut revoked = Revocations::default();
+        revoked.revoke_subject("a", 0).expect("revoked");
+        assert!(revoked.is_revoked(&access("a", None, None)));
+    }
+
+    #[test]
+    fn an_earlier_revocation_takes_nothing_back() {
+        let mut revoked = Revocations::default();
+        for second in [1_000, 500] {
+            revoked.revoke_subject("a", second).expect("revoked");
+            revoked.revoke_token("t", second).expect("revoked");
+        }
+        assert!(revoked.is_revoked(&access("a", None, Some(1_000))));
+        revoked.prune(999);
+        assert!(revoked.is_revoked(&access("b", Some("t"), None)));
+    }
+
+    #[test]
+    fn a_revocation_lasts_as_long_as_the_token_would_pass() {
+        let mut revoked = Revocations::default();
+        revoked.revoke_token("t", 2_000).expect("revoked");
+        revoked.revoke_subject("a", 1_000).expect("revoked");
+        let token = access("b", Some("t"), None);
+        revoked.prune(2_000 + TOKEN_LEEWAY_S - 1);
+        assert!(!token.is_expired(2_000 + TOKEN_LEEWAY_S - 1));
+        assert!(revoked.is_revoked(&token));
+        revoked.prune(2_000 + TOKEN_LEEWAY_S);
+        assert!(token.is_expired(2_000 + TOKEN_LEEWAY_S));
+        assert_eq!(revoked.to_string(), "revoked: tokens 0 subjects 1");
+    }
+
+    #[test]
+    fn too_many_revocations_are_refused_and_none_is_forgotten() {
+        let mut revoked = Revocations::default();
+        for index in 0..REVOKED_SUBJECTS_MAX {
+            revoked.revoke_subject(&index.to_string(), 1).expect("room");
+        }
+        assert_eq!(revoked.revoke_subject("one more", 1), Err(RevocationError::Full));
+        assert_eq!(revoked.revoke_subject("0", 2), Ok(()), "known already");
+        assert!(revoked.is_revoked(&access("0", None, Some(2))));
+        for index in 0..REVOKED_TOKENS_MAX {
+            revoked.revoke_token(&index.to_string(), 1).expect("room");
+        }
+        assert_eq!(revoked.revoke_token("one more", 1), Err(RevocationError::Full));
+        revoked.prune(1 + TOKEN_LEEWAY_S);
+        assert_eq!(revoked.revoke_token("one more", 1), Ok(()));
+    }
+
+    #[test]
+    fn what_no_token_is_named_is_not_revoked() {
+        let long = "a".repeat(257);
+        for name in ["", "a\n", long.as_str()] {
+            let mut revoked = Revocations::default();
+            assert_eq!(revoked.revoke_token(name, 1), Err(RevocationError::Name));
+            assert_eq!(revoked.revoke_subject(name, 1), Err(RevocationError::Name));
+        }
+    }
+
+    #[test]
+    fn revocations_are_read_as_they_were_written() {
+        let mut revoked = Revocations::default();
+        revoked.revoke_token("t", 2_000).expect("revoked");
+        revoked.revoke_subject("a", 1_000).expect("revoked");
+        let json = serde_json::to_string(&revoked).expect("serialised");
+        assert_eq!(json, r#"{"tokens":{"t":2000},"subjects":{"a":1000}}"#);
+        assert_eq!(serde_json::from_str::<Revocations>(&json).expect("parsed"), revoked);
+        let odd = r#"{"tokens":{"":2000},"subjects":{}}"#;
+        assert!(serde_json::from_str::<Revocations>(odd).is_err());
+        let many = (0..=REVOKED_SUBJECTS_MAX).map(|it| (it.to_string(), 1)).collect();
+        let stored = Stored { tokens: BTreeMap::new(), subjects: many };
+        assert_eq!(Revocations::try_from(stored), Err(RevocationError::Full));
+    }
+}
