@@ -1,7 +1,7 @@
 // What a system writes for a row, and how often it flushes: counted at the browser's own calls.
 //
 // Zeros at the end of a write are counted apart: a log is laid out ahead of what comes, and fills up
-// the block that it has written to.
+// the block that it has written to. What the tab and its workers work besides is added up as well.
 
 import { sleep } from '../browser/harness/time.mjs';
 
@@ -13,20 +13,26 @@ const CALLS = 2_000;
 /** What follows a verdict may be written this much later. */
 const LATE_MS = 3_000;
 
+/** Of the rows of `bench.json`, which tell how long the tab and its workers work. */
+export const WORKED = 'worked';
+
 /** A row for `bench.json` for each kind of mutation, and one for all of them together: of rows with
- * texts as keys, one after the other, in a table of ten thousand. */
+ * texts as keys, one after the other, in a table of ten thousand. And one for the tab and each of
+ * its workers, of how long it works on a message in the mean of all, besides reads, writes and
+ * flushes. */
 export async function countWrites(stage, system) {
   const page = await stage.opened(system, `${system.name}-counted`, true);
-  const counted = async () => {
+  const lanes = async () => {
     await page.evaluate(() => bench.settle());
     await sleep(LATE_MS);
-    const all = await page.evaluate(() => recorded());
-    return all.map(({ counts }) => counts).reduce(sum);
+    return page.evaluate(() => recorded());
   };
+  const counted = async () => (await lanes()).map(({ counts }) => counts).reduce(sum);
   await page.evaluate((count) => bench.bulk(count), ROWS);
   const numbers = Array.from({ length: CALLS }, (_, nth) => ROWS + 1 + nth);
   const rows = [];
-  let before = await counted();
+  const began = await lanes();
+  let before = began.map(({ counts }) => counts).reduce(sum);
   const all = {};
   for (const [measure, run] of [
     ['insert', (list) => bench.inserts(list.length, list[0])],
@@ -45,6 +51,15 @@ export async function countWrites(stage, system) {
       rows.push({ measure, system: system.name, unit, median: each });
     }
     before = after;
+  }
+  const ended = await lanes();
+  const workedMs = (all, who) => {
+    const { workMs, diskMs } = all.find((lane) => lane.who === who)?.counts ?? {};
+    return workMs - diskMs;
+  };
+  for (const { who } of began) {
+    const each = (1_000 * (workedMs(ended, who) - workedMs(began, who))) / (3 * CALLS);
+    rows.push({ measure: WORKED, system: system.name, unit: `us in the ${who}`, median: each });
   }
   await stage.close(page);
   const means = Object.entries(all);

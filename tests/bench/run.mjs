@@ -15,7 +15,7 @@ import { benchHandOver } from './hand-over.mjs';
 import { benchPeers, measuresOf } from './peers.mjs';
 import { plot } from './plot.mjs';
 import { benchStorage } from './storage.mjs';
-import { printGoals, printSizes, printTimes, printWritten } from './table.mjs';
+import { printGoals, printSizes, printTimes, printWorked, printWritten } from './table.mjs';
 import { printTimeline } from './timeline.mjs';
 
 const { values: options } = parseArgs({
@@ -53,6 +53,7 @@ async function peers() {
   for (const result of results) {
     printTimes(result, measures);
     printWritten(result);
+    printWorked(result);
     result.timelines.forEach(printTimeline);
   }
   for (const result of results) printGoals(result, measures);

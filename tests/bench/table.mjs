@@ -1,5 +1,7 @@
 // The results as text.
 
+import { WORKED } from './count.mjs';
+
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)];
@@ -59,8 +61,9 @@ export function printTimes({ systems, times }, measures) {
 }
 
 /** What a row costs the disk. */
-export function printWritten({ systems, written }) {
-  if (written.length === 0) return;
+export function printWritten({ systems, written: all }) {
+  if (all.length === 0) return;
+  const written = all.filter(({ measure }) => measure !== WORKED);
   const kinds = [...new Set(written.map(({ measure }) => measure))];
   const units = [...new Set(written.map(({ unit }) => unit))];
   console.log('\nwritten for one row with a text as its key, in a table of ten thousand');
@@ -78,6 +81,24 @@ export function printWritten({ systems, written }) {
             return row.median.toFixed(unit === 'flushes' ? 3 : 0);
           }),
         ),
+      ]),
+  ]);
+}
+
+/** How long the tab and its workers work on one of those mutations, besides reads and writes. */
+export function printWorked({ systems, written }) {
+  const rows = written.filter(({ measure }) => measure === WORKED);
+  if (rows.length === 0) return;
+  const units = [...new Set(rows.map(({ unit }) => unit))];
+  const cell = (name, unit) => rows.find((row) => row.system === name && row.unit === unit)?.median;
+  console.log('\nworked on a message for one of these, besides reads, writes and flushes');
+  printColumns([
+    ['', ...units],
+    ...systems
+      .filter(({ name }) => rows.some(({ system }) => system === name))
+      .map(({ name, says }) => [
+        `  ${says}`,
+        ...units.map((unit) => cell(name, unit)?.toFixed(0) ?? ''),
       ]),
   ]);
 }

@@ -5,11 +5,17 @@
 
 /** Notes what this page or worker does. */
 export function record() {
+  const DISK = ['read', 'write', 'flush'];
   const clock = () => performance.timeOrigin + performance.now();
   const who = 'onconnect' in self ? 'core' : typeof document === 'undefined' ? 'worker' : 'tab';
   const spans = [{ what: 'script', from: performance.timeOrigin, to: clock() }];
-  const counts = { writtenBytes: 0, zeroBytes: 0, flushes: 0 };
-  const note = (what, from) => spans.push({ what, from, to: clock() });
+  const counts = { writtenBytes: 0, zeroBytes: 0, flushes: 0, workMs: 0, diskMs: 0 };
+  const note = (what, from) => {
+    const to = clock();
+    spans.push({ what, from, to });
+    if (what === 'message') counts.workMs += to - from;
+    if (DISK.includes(what)) counts.diskMs += to - from;
+  };
 
   /** Puts a wrapper in the place of a function that may be absent. */
   const wrap = (object, name, wrapper) => {
