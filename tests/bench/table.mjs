@@ -96,10 +96,7 @@ export function printWorked({ systems, written }) {
     ['', ...units],
     ...systems
       .filter(({ name }) => rows.some(({ system }) => system === name))
-      .map(({ name, says }) => [
-        `  ${says}`,
-        ...units.map((unit) => cell(name, unit)?.toFixed(0) ?? ''),
-      ]),
+      .map(({ name, says }) => [`  ${says}`, ...units.map((unit) => cell(name, unit).toFixed(0))]),
   ]);
 }
 
