@@ -65,7 +65,6 @@ export class StatusIndicator {
     const isOffline = status?.connection === 'offline';
     this.#toggle.hidden = !status || status.connection === 'local';
     this.#toggle.textContent = isOffline ? 'Go online' : 'Go offline';
-    this.#toggle.setAttribute('aria-pressed', String(isOffline));
     this.#toggle.title = isOffline ? 'Go back to the server (o)' : 'Stay away from the server (o)';
 
     const error = status && alarming(status);

@@ -47,7 +47,8 @@ export class Toasts {
     );
     this.#box.append(toast);
     while (this.#box.childElementCount > SHOWN_MAX) this.#box.firstElementChild?.remove();
-    this.#expire(toast, SHOWN_MS[kind]);
+    // What can be done about it can be done for as long as somebody takes to get there.
+    if (!action) this.#expire(toast, SHOWN_MS[kind]);
   }
 
   /** Takes all messages away: they are about what is no longer on the page. */

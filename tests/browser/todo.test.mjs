@@ -5,7 +5,10 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { at, click, examplesServer, press, statusIs } from './harness/example-page.mjs';
-import { atLeast, both, eventually, inRoot } from './harness.mjs';
+import { atLeast, both, eventually, inRoot, sleep } from './harness.mjs';
+
+/** Longer than news are shown to which nothing can be done. */
+const NEWS_SHOWN_MS = 5_500;
 
 /** The titles on the page, those checked off in brackets. */
 const shownIn = (page) =>
@@ -120,6 +123,30 @@ both('a to-do list is worked with the keyboard alone', async (stage) => {
   await press(page, 'o', 'n', ['  '], 'Enter', ['tea'], 'Enter');
   await statusIs(page, { connection: 'online', pending: 0 });
   await shows(page, '[bread] oat milk tea');
+});
+
+both('keys that are meant for nothing can be turned off, and Undo waits', async (stage) => {
+  const server = await examplesServer(stage);
+  const page = await stage.tab(`${server.http}/todo/?list=${stage.document}`);
+  await statusIs(page, { connection: 'online', pending: 0 });
+  const toggle = await page.$eval(at('offline-toggle'), (it) => it.outerHTML);
+  assert.doesNotMatch(toggle, /aria-pressed/, 'it says what it does, not how it is');
+
+  await click(page, 'single-keys');
+  await page.reload();
+  await statusIs(page, { connection: 'online' });
+  await press(page, 'Escape', 'o');
+  await add(page, 'milk');
+  await shows(page, 'milk');
+  await click(page, 'remove');
+  await page.waitForSelector(at('toast-action'));
+  await sleep(NEWS_SHOWN_MS);
+  await statusIs(page, { connection: 'online', pending: 0 });
+  await click(page, 'toast-action');
+  await shows(page, 'milk');
+  await click(page, 'single-keys');
+  await press(page, 'Escape', 'o');
+  await statusIs(page, { connection: 'offline' });
 });
 
 both('each list is a document of its own, and takes nothing of the one before', async (stage) => {

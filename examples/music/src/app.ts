@@ -3,9 +3,10 @@
 
 import { open, RejectedError } from 'tidelog';
 import { nameFromAddress, serverFromAddress } from '../../shared/address.ts';
-import { count, download, fill, h, isTyping } from '../../shared/dom.ts';
+import { count, download, fill, h } from '../../shared/dom.ts';
 import { Panel } from '../../shared/panel.ts';
 import { onRejected } from '../../shared/rejections.ts';
+import { Shortcuts } from '../../shared/shortcuts.ts';
 import { StatusIndicator } from '../../shared/status.ts';
 import { Toasts } from '../../shared/toasts.ts';
 import { Browse } from './browse.ts';
@@ -93,12 +94,17 @@ export class App {
     this.#status = new StatusIndicator(this.#bar, this.#banners);
     this.#panel = new Panel(this.#bar, page);
     this.#toasts = new Toasts(page);
-    this.#bar.append(this.#menu());
+    const shortcuts = new Shortcuts((key) => this.#isRun(key));
+    this.#bar.append(shortcuts.element, this.#menu());
     addEventListener('hashchange', () => {
       this.#search.value = '';
       this.#showView();
     });
-    addEventListener('keydown', (event) => this.#onKey(event));
+    this.#search.addEventListener('keydown', ({ key }) => {
+      if (key !== 'Escape') return;
+      this.#search.value = '';
+      this.#showView();
+    });
     this.#acceptDrops();
     this.#open();
   }
@@ -338,17 +344,13 @@ export class App {
     );
   }
 
-  #onKey(event: KeyboardEvent): void {
-    if (event.key === 'Escape' && event.target === this.#search) {
-      this.#search.value = '';
-      this.#showView();
-    }
-    if (isTyping(event) || event.defaultPrevented) return;
-    if (event.key === '/') this.#search.focus();
-    else if (event.key === 'o') this.#status.toggleConnection();
-    else if (event.key === '`') this.#panel.toggle();
-    else return;
-    event.preventDefault();
+  /** Does what a key stands for, if it is a shortcut. */
+  #isRun(key: string): boolean {
+    if (key === '/') this.#search.focus();
+    else if (key === 'o') this.#status.toggleConnection();
+    else if (key === '`') this.#panel.toggle();
+    else return false;
+    return true;
   }
 }
 

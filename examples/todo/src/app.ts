@@ -3,9 +3,10 @@
 
 import { type Database, type LiveQuery, open, type Receipt, RejectedError } from 'tidelog';
 import { addressWith, nameFromAddress, serverFromAddress } from '../../shared/address.ts';
-import { count, download, h, isTyping } from '../../shared/dom.ts';
+import { count, download, h } from '../../shared/dom.ts';
 import { Panel } from '../../shared/panel.ts';
 import { onRejected } from '../../shared/rejections.ts';
+import { Shortcuts } from '../../shared/shortcuts.ts';
 import { StatusIndicator } from '../../shared/status.ts';
 import { Toasts } from '../../shared/toasts.ts';
 import { type Todo, todos } from './doctype.ts';
@@ -89,6 +90,7 @@ export class App {
         'p',
         { class: 'shortcuts' },
         ...SHORTCUTS.map(([key, deed]) => h('span', null, h('kbd', null, key), ` ${deed}`)),
+        new Shortcuts((key) => this.#isRun(key)).element,
       ),
     );
     page.append(h('div', { class: 'frame' }, this.#lists.element, this.#main));
@@ -100,7 +102,7 @@ export class App {
     this.#removeDone.addEventListener('click', () => {
       this.#mutate('removeDone', (db) => db.mutate.removeDone({}));
     });
-    addEventListener('keydown', (event) => this.#onKey(event));
+    this.#field.addEventListener('keydown', ({ key }) => key === 'Escape' && this.#field.blur());
     addEventListener('popstate', () => this.#show(listFromAddress()));
     addEventListener('hashchange', () => this.#show(listFromAddress()));
     this.#show(listFromAddress());
@@ -330,17 +332,16 @@ export class App {
     return h('button', props, 'Export');
   }
 
-  #onKey(event: KeyboardEvent): void {
-    if (event.key === 'Escape' && event.target === this.#field) this.#field.blur();
-    if (isTyping(event) || event.defaultPrevented) return;
-    const filter = (Object.keys(FILTERS) as Filter[])[Number(event.key) - 1];
-    if (event.key === 'n' || event.key === '/') this.#field.focus();
-    else if (event.key === 'l') this.#lists.focusNew();
-    else if (event.key === 'o') this.#status.toggleConnection();
-    else if (event.key === '`') this.#panel.toggle();
+  /** Does what a key stands for, if it is a shortcut. */
+  #isRun(key: string): boolean {
+    const filter = (Object.keys(FILTERS) as Filter[])[Number(key) - 1];
+    if (key === 'n' || key === '/') this.#field.focus();
+    else if (key === 'l') this.#lists.focusNew();
+    else if (key === 'o') this.#status.toggleConnection();
+    else if (key === '`') this.#panel.toggle();
     else if (filter) this.#choose(filter);
-    else return;
-    event.preventDefault();
+    else return false;
+    return true;
   }
 }
 
