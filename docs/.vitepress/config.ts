@@ -13,6 +13,7 @@ const START = [
 ];
 
 const USE = [
+  { text: 'Using it', link: '/using' },
   { text: 'Concepts', link: '/concepts' },
   { text: 'Hooks', link: '/hooks' },
   { text: 'Cookbook', link: '/cookbook' },
