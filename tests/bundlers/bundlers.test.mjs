@@ -8,6 +8,7 @@ import * as sites from './sites.mjs';
 
 const closers = [];
 let twoBundles;
+let viteWithout;
 installPackage();
 
 async function started(page) {
@@ -38,6 +39,7 @@ const SITES = [
   ['a build by webpack 5, isolated and with Trusted Types', sites.webpack5, { isStrict: true }],
   ['a build by esbuild, with the assets copied', sites.esbuildAndCopiedAssets],
   ['Next.js', sites.nextJs],
+  ['the development server of Next.js', sites.nextJs, { isDev: true }],
 ];
 
 for (const [what, build, options] of SITES) {
@@ -71,6 +73,14 @@ for (const [what, build, options] of SITES) {
     assert.equal(isIsolated, options?.isStrict ?? false);
   });
 }
+
+both('Vite 5 without the plugin: what is missing is named', async (stage) => {
+  viteWithout ??= sites.viteDev((close) => closers.push(close), { version: 5, isBare: true });
+  const page = await stage.tab(await viteWithout);
+  const failure = () => page.evaluate(() => globalThis.app?.failure);
+  await eventually(failure, { what: 'a failure' });
+  assert.match(await failure(), /EngineError.*optimizeDeps: \{ exclude: \['tidelog'\] \}/);
+});
 
 both('bundles of two kinds on one site join one core, whichever was first', async (stage) => {
   twoBundles ??= sites.twoBundles((close) => closers.push(close));

@@ -54,16 +54,16 @@ export async function plainHtml(onEnd, { isStrict = false } = {}) {
   return serve(onEnd, folders, { script: ` 'sha256-${hash}'`, isStrict });
 }
 
-/** With Tidelog's plugin, which older ones need, where it is one of those. */
-async function viteOf(version) {
+/** With Tidelog's plugin, which older ones need, where it is one of those and not `isBare`. */
+async function viteOf(version, isBare) {
   if (version === undefined) return { vite, config: {} };
-  const plugins = [(await import('tidelog/vite')).tidelog()];
-  const cacheDir = inTarget(`cache-${version}`);
+  const plugins = isBare ? [] : [(await import('tidelog/vite')).tidelog()];
+  const cacheDir = inTarget(`cache-${version}${isBare ? '-bare' : ''}`);
   return { vite: await import(`vite-${version}`), config: { plugins, cacheDir } };
 }
 
-export async function viteDev(onEnd, { version } = {}) {
-  const { vite, config } = await viteOf(version);
+export async function viteDev(onEnd, { version, isBare } = {}) {
+  const { vite, config } = await viteOf(version, isBare);
   const server = await vite.createServer({
     ...config,
     root: inProject('app'),
@@ -142,20 +142,21 @@ export async function twoBundles(onEnd) {
 /** Next.js has scripts in its pages, which its own guide lets in so. */
 const NEXT_POLICY = POLICY.replace(';', ` 'unsafe-inline';`);
 
-export async function nextJs(onEnd) {
+/** Built and started, or while it is developed. */
+export async function nextJs(onEnd, { isDev = false } = {}) {
   const env = { ...process.env, NEXT_TELEMETRY_DISABLED: '1', POLICY: NEXT_POLICY };
   // Vite has set it for a development of its own.
   delete env.NODE_ENV;
+  if (isDev) env.POLICY = NEXT_POLICY.replace(';', ` 'unsafe-eval';`);
   const next = inProject('node_modules/next/dist/bin/next');
-  const at = { cwd: inProject('next'), env };
-  execFileSync(process.execPath, [next, 'build'], {
-    ...at,
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
+  const stdio = ['ignore', 'ignore', 'inherit'];
+  const at = { cwd: inProject('next'), env, stdio };
+  if (!isDev) execFileSync(process.execPath, [next, 'build'], at);
   const port = await freePort();
-  const start = [next, 'start', '--hostname', '127.0.0.1', '--port', String(port)];
-  const server = spawn(process.execPath, start, { ...at, stdio: ['ignore', 'ignore', 'inherit'] });
-  onEnd(() => server.kill());
+  const start = [next, isDev ? 'dev' : 'start', '--hostname', '127.0.0.1', '--port', String(port)];
+  const server = spawn(process.execPath, start, { ...at, detached: true });
+  // It has processes of its own.
+  onEnd(() => process.kill(-server.pid));
   const origin = `http://127.0.0.1:${port}`;
   await eventually(() => fetch(origin).catch(() => null), { what: 'the server of Next.js' });
   return origin;

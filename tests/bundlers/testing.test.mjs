@@ -24,6 +24,17 @@ test('a world of clients and a server stands in for them in Vitest', () => {
   assert.ok(Number(passed) >= 15, said);
 });
 
+test('and in Jest', () => {
+  const jest = inProject('node_modules/jest/bin/jest.js');
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--experimental-vm-modules', jest, '--ci'],
+    { cwd: inProject('jest'), encoding: 'utf8', env: { ...process.env, NO_COLOR: '1' } },
+  );
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stderr, /Tests:\s+1 passed/);
+});
+
 test("a test in TypeScript is compiled where a page's types are not there", () => {
   const tsc = inProject('node_modules/typescript/bin/tsc');
   const flags = ['-p', inProject('testing/types')];
