@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tidelog_types::limits::{TOKEN_NAME_SIZE_MAX, TOKEN_TIME_S_MAX};
 
-use crate::{Grants, TokenError};
+use crate::{Grant, Grants, TokenError};
 
 /// The claims that count, each as its JSON; others are passed over. A claim that stands twice makes
 /// the payload malformed, since two readers could take it for two things.
@@ -42,7 +42,7 @@ enum Audience {
 
 impl<'p> Claims<'p> {
     pub(crate) fn parse(json: &'p str) -> Result<Self, TokenError> {
-        serde_json::from_str(json).map_err(|_| TokenError::Malformed { part: "payload" })
+        object(json).ok_or(TokenError::Malformed { part: "payload" })
     }
 
     /// Whether `iss` is this text. Without the claim it is not.
@@ -81,9 +81,11 @@ impl<'p> Claims<'p> {
 
     /// The grants; none without the claim.
     pub(crate) fn grants(&self) -> Result<Grants, TokenError> {
-        let read = |raw: &RawValue| serde_json::from_str(raw.get());
-        let grants = self.tidelog.map(read).transpose().map_err(|_| TokenError::Grants)?;
-        Ok(grants.unwrap_or_default())
+        let Some(raw) = self.tidelog else { return Ok(Grants::default()) };
+        let list: Vec<&RawValue> =
+            serde_json::from_str(raw.get()).map_err(|_| TokenError::Grants)?;
+        let grants: Option<Vec<Grant>> = list.into_iter().map(|it| object(it.get())).collect();
+        grants.and_then(|grants| Grants::new(grants).ok()).ok_or(TokenError::Grants)
     }
 
     /// Whether the token is of this generation.
@@ -100,6 +102,12 @@ impl<'p> Claims<'p> {
 /// Whether subjects and token ids may be named so.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= TOKEN_NAME_SIZE_MAX && !text.chars().any(char::is_control)
+}
+
+/// Reads a JSON object. A list of its fields' values in their order, which would do as well, is none.
+pub(crate) fn object<'o, T: Deserialize<'o>>(json: &'o str) -> Option<T> {
+    let is_object = json.trim_ascii_start().starts_with('{');
+    is_object.then(|| serde_json::from_str(json).ok()).flatten()
 }
 
 /// Reads what is there, `null` too: for an `Option` alone, that would be as if it were not.

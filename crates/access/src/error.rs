@@ -100,9 +100,9 @@ pub enum KeyError {
         /// Its size in bytes.
         size: usize,
     },
-    /// A PEM in place of a secret: whoever has the public key could sign.
-    #[error("the secret is a PEM: configure it as a public key")]
-    SecretIsPem,
+    /// What a public key comes in, in place of a secret: whoever has it could sign.
+    #[error("the secret is a public key, or what one comes in: configure it as such")]
+    SecretIsPublic,
     /// Text that is not one PEM.
     #[error("not one PEM: a file with one `BEGIN PUBLIC KEY` is needed")]
     Pem,

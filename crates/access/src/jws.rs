@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidelog_types::limits::TOKEN_SIZE_MAX;
 
-use crate::claims::present;
+use crate::claims::{object, present};
 use crate::{Algorithm, TokenError};
 
 /// A token that has the form of one. Nobody has verified it.
@@ -45,7 +45,7 @@ impl<'t> Jws<'t> {
         }
         let (signed, header, payload, signature) = parts(token).ok_or(malformed("parts"))?;
         let json = json(header).ok_or(malformed("header"))?;
-        let header: Header = serde_json::from_str(&json).map_err(|_| malformed("header"))?;
+        let header: Header<'_> = object(&json).ok_or(malformed("header"))?;
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }

@@ -30,13 +30,14 @@ impl Key {
     /// # Errors
     ///
     /// [`KeyError::SecretTooShort`] below [`TOKEN_SECRET_SIZE_MIN`] bytes;
-    /// [`KeyError::SecretIsPem`] for a PEM, which a public key might be in.
+    /// [`KeyError::SecretIsPublic`] for what a public key might be in, which is no secret: a PEM, a
+    /// JWK or a DER.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         if secret.len() < TOKEN_SECRET_SIZE_MIN {
             return Err(KeyError::SecretTooShort { size: secret.len() });
         }
-        if secret.trim_ascii_start().starts_with(b"-----BEGIN ") {
-            return Err(KeyError::SecretIsPem);
+        if is_public(secret) {
+            return Err(KeyError::SecretIsPublic);
         }
         Ok(Self::new(Algorithm::Hs256, DecodingKey::from_secret(secret)))
     }
@@ -149,6 +150,14 @@ impl Key {
         }
         Ok(Self::new(Algorithm::Rs256, DecodingKey::from_rsa_der(key.as_ref())))
     }
+}
+
+/// Whether this is what a public key comes in: a PEM, a JWK, or a DER, which is a list and longer
+/// than the 32 bytes that are a key of Ed25519 whatever they are.
+fn is_public(secret: &[u8]) -> bool {
+    let has = |text: &[u8]| secret.windows(text.len()).any(|part| part == text);
+    let is_list = secret.first() == Some(&0x30) && secret.len() > 32;
+    has(b"-----BEGIN ") || has(b"\"kty\"") || (is_list && Key::from_der(secret).is_ok())
 }
 
 /// The key as DER, if it is one of this algorithm's. What stood behind it is gone.

@@ -20,6 +20,8 @@ pub struct Revocations {
     tokens: BTreeMap<String, u64>,
     /// The second since 1970 by which a subject's tokens were issued that are revoked.
     subjects: BTreeMap<String, u64>,
+    /// The same of everybody's tokens.
+    everybody: Option<u64>,
 }
 
 /// What a store may hold, before its bounds are checked.
@@ -27,10 +29,16 @@ pub struct Revocations {
 struct Stored {
     tokens: BTreeMap<String, u64>,
     subjects: BTreeMap<String, u64>,
+    everybody: Option<u64>,
 }
 
+/// Seconds for which a token that has expired is kept as revoked: a clock that was fast when it was
+/// looked at may be put back.
+const KEPT_S: u64 = 24 * 60 * 60;
+
 impl Revocations {
-    /// Ends one token: `jti`, and the second since 1970 at which it expires (`exp`, or later).
+    /// Ends one token: `jti`, and the second since 1970 at which it expires (`exp`, or later). All
+    /// tokens of that id end, so whoever signs them gives no two the same.
     ///
     /// # Errors
     ///
@@ -45,7 +53,8 @@ impl Revocations {
     }
 
     /// Ends all tokens of a subject that were issued at this second since 1970 or before, and those
-    /// that do not say when. One that is issued later in the same second is revoked with them.
+    /// that do not say when. One that is issued later in the same second is revoked with them, and
+    /// so is an app's that is issued within [`TOKEN_LEEWAY_S`], by which its clock may be ahead.
     ///
     /// # Errors
     ///
@@ -58,14 +67,29 @@ impl Revocations {
         raise(&mut self.subjects, REVOKED_SUBJECTS_MAX, subject, issued_by_s)
     }
 
+    /// Ends all tokens that were issued at this second since 1970 or before, and those that do not
+    /// say when: what was revoked later than a backup was made, a restore of it cannot know.
+    pub fn revoke_all(&mut self, issued_by_s: u64) {
+        self.everybody = self.everybody.max(Some(issued_by_s));
+    }
+
+    /// Lets a subject's tokens pass again, but for those that are revoked by their id.
+    pub fn forgive_subject(&mut self, subject: &str) {
+        self.subjects.remove(subject);
+    }
+
     /// Whether the token was revoked.
     #[must_use]
     pub fn is_revoked(&self, access: &Access) -> bool {
         let by_id = access.token_id.as_ref().is_some_and(|id| self.tokens.contains_key(id));
-        let by_subject = self.subjects.get(&access.subject).is_some_and(|issued_by_s| {
-            access.issued_at_s.is_none_or(|issued_at_s| issued_at_s <= *issued_by_s)
-        });
-        by_id || by_subject
+        // The clock of an app may be ahead of the server's by as much as its tokens may say.
+        let ahead_s = if access.is_own { 0 } else { TOKEN_LEEWAY_S };
+        let is_among = |issued_by_s: u64| {
+            let last_s = issued_by_s.saturating_add(ahead_s);
+            access.issued_at_s.is_none_or(|issued_at_s| issued_at_s <= last_s)
+        };
+        let by_subject = self.subjects.get(&access.subject).copied().is_some_and(is_among);
+        by_id || by_subject || self.everybody.is_some_and(is_among)
     }
 
     /// [`Revocations::is_revoked`] as an error.
@@ -77,10 +101,11 @@ impl Revocations {
         if self.is_revoked(access) { Err(TokenError::Revoked) } else { Ok(()) }
     }
 
-    /// Forgets tokens that have expired by the second `now_s` since 1970. They are kept for as long
-    /// as [`crate::Verifier`] lets them pass, [`TOKEN_LEEWAY_S`] included.
+    /// Forgets tokens that have expired by the second `now_s` since 1970, and a day before: a clock
+    /// that is an hour fast now and put back then lets none of them pass again.
     pub fn prune(&mut self, now_s: u64) {
-        self.tokens.retain(|_, expires_at_s| now_s < expires_at_s.saturating_add(TOKEN_LEEWAY_S));
+        let is_kept = |expires_at_s: u64| now_s < expires_at_s.saturating_add(KEPT_S);
+        self.tokens.retain(|_, expires_at_s| is_kept(*expires_at_s));
     }
 }
 
@@ -116,7 +141,8 @@ impl TryFrom<Stored> for Revocations {
         {
             return Err(RevocationError::Full);
         }
-        Ok(Self { tokens: stored.tokens, subjects: stored.subjects })
+        let Stored { tokens, subjects, everybody } = stored;
+        Ok(Self { tokens, subjects, everybody })
     }
 }
 
@@ -157,9 +183,28 @@ mod tests {
         let mut revoked = Revocations::default();
         revoked.revoke_subject("a", 1_000).expect("revoked");
         assert!(revoked.is_revoked(&access("a", None, Some(999))));
-        assert!(revoked.is_revoked(&access("a", None, Some(1_000))));
-        assert!(!revoked.is_revoked(&access("a", None, Some(1_001))));
+        let last_s = 1_000 + TOKEN_LEEWAY_S;
+        assert!(revoked.is_revoked(&access("a", None, Some(last_s))), "its app's clock is ahead");
+        assert!(!revoked.is_revoked(&access("a", None, Some(last_s + 1))));
         assert!(!revoked.is_revoked(&access("b", Some("a"), Some(1))));
+        let own = |issued_at_s| Access { is_own: true, ..access("a", None, Some(issued_at_s)) };
+        assert!(revoked.is_revoked(&own(1_000)));
+        assert!(!revoked.is_revoked(&own(1_001)), "the clock is the server's");
+        revoked.forgive_subject("a");
+        assert!(!revoked.is_revoked(&own(1)));
+    }
+
+    #[test]
+    fn everybodys_tokens_are_revoked_up_to_a_second() {
+        let mut revoked = Revocations::default();
+        for second in [1_000, 500] {
+            revoked.revoke_all(second);
+        }
+        assert!(revoked.is_revoked(&access("a", None, None)));
+        assert!(revoked.is_revoked(&access("a", None, Some(1_000))));
+        assert!(!revoked.is_revoked(&access("a", None, Some(1_001 + TOKEN_LEEWAY_S))));
+        let json = serde_json::to_string(&revoked).expect("serialised");
+        assert_eq!(serde_json::from_str::<Revocations>(&json).expect("parsed"), revoked);
     }
 
     #[test]
@@ -187,11 +232,10 @@ mod tests {
         revoked.revoke_token("t", 2_000).expect("revoked");
         revoked.revoke_subject("a", 1_000).expect("revoked");
         let token = access("b", Some("t"), None);
-        revoked.prune(2_000 + TOKEN_LEEWAY_S - 1);
-        assert!(!token.is_expired(2_000 + TOKEN_LEEWAY_S - 1));
-        assert!(revoked.is_revoked(&token));
-        revoked.prune(2_000 + TOKEN_LEEWAY_S);
-        assert!(token.is_expired(2_000 + TOKEN_LEEWAY_S));
+        revoked.prune(2_000 + KEPT_S - 1);
+        assert!(token.is_expired(2_000 + TOKEN_LEEWAY_S) && KEPT_S > TOKEN_LEEWAY_S);
+        assert!(revoked.is_revoked(&token), "a clock may be put back");
+        revoked.prune(2_000 + KEPT_S);
         assert_eq!(revoked.to_string(), "revoked: tokens 0 subjects 1");
     }
 
@@ -208,7 +252,7 @@ mod tests {
             revoked.revoke_token(&index.to_string(), 1).expect("room");
         }
         assert_eq!(revoked.revoke_token("one more", 1), Err(RevocationError::Full));
-        revoked.prune(1 + TOKEN_LEEWAY_S);
+        revoked.prune(1 + KEPT_S);
         assert_eq!(revoked.revoke_token("one more", 1), Ok(()));
     }
 
@@ -228,12 +272,12 @@ mod tests {
         revoked.revoke_token("t", 2_000).expect("revoked");
         revoked.revoke_subject("a", 1_000).expect("revoked");
         let json = serde_json::to_string(&revoked).expect("serialised");
-        assert_eq!(json, r#"{"tokens":{"t":2000},"subjects":{"a":1000}}"#);
+        assert_eq!(json, r#"{"tokens":{"t":2000},"subjects":{"a":1000},"everybody":null}"#);
         assert_eq!(serde_json::from_str::<Revocations>(&json).expect("parsed"), revoked);
-        let odd = r#"{"tokens":{"":2000},"subjects":{}}"#;
+        let odd = r#"{"tokens":{"":2000},"subjects":{},"everybody":null}"#;
         assert!(serde_json::from_str::<Revocations>(odd).is_err());
         let many = (0..=REVOKED_SUBJECTS_MAX).map(|it| (it.to_string(), 1)).collect();
-        let stored = Stored { tokens: BTreeMap::new(), subjects: many };
+        let stored = Stored { tokens: BTreeMap::new(), subjects: many, everybody: None };
         assert_eq!(Revocations::try_from(stored), Err(RevocationError::Full));
     }
 }

@@ -305,6 +305,42 @@ fn json_that_is_no_object_is_refused() {
     }
 }
 
+/// A list of a claim's values in the order of our own fields is no object, though it is read as one
+/// where nobody looks.
+#[test]
+fn a_list_in_the_place_of_an_object_is_refused() {
+    let list = r#"[null,null,"ada",1800000600]"#;
+    assert_eq!(verify(list), malformed("payload"));
+    let header = verifier([secret_key()]).verify(&APP.sign(r#"["HS256"]"#, PAYLOAD), NOW_S);
+    assert_eq!(header, malformed("header"));
+    for grants in [r#"[["*","admin",true]]"#, r#"[["a","read"]]"#, r#"{"document":"a"}"#] {
+        assert_eq!(verify_with(&format!(r#""tidelog":{grants}"#)), Err(TokenError::Grants));
+    }
+    let spaced = " \n{\"sub\":\"ada\",\"exp\":1800000600}";
+    assert!(verify(spaced).is_ok(), "space before an object is JSON");
+}
+
+/// Of several keys of one algorithm any verifies, while an app changes from one to the next, and
+/// `kid` says which.
+#[test]
+fn keys_of_one_algorithm_stand_beside_each_other_and_an_id_chooses() {
+    let (first, second) =
+        (b"the first secret, of 32 bytes...", b"another secret, of 32 bytes.....");
+    let key = |secret: &[u8], id: &str| Key::from_secret(secret).expect("a key").with_id(id);
+    let verifier = verifier([key(first, "a"), key(second, "b")]);
+    for secret in [first, second] {
+        assert!(verifier.verify(&Signer::Secret(secret).token(PAYLOAD), NOW_S).is_ok());
+    }
+    let of = |secret, id| {
+        let header = format!(r#"{{"alg":"HS256","kid":"{id}"}}"#);
+        verifier.verify(&Signer::Secret(secret).sign(header, PAYLOAD), NOW_S)
+    };
+    assert!(of(first, "a").is_ok() && of(second, "b").is_ok());
+    for (secret, id) in [(first, "b"), (second, "a")] {
+        assert_eq!(of(secret, id), Err(TokenError::Signature), "{id}");
+    }
+}
+
 #[test]
 fn a_claim_that_stands_twice_is_refused() {
     for claim in [

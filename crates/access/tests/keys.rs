@@ -43,12 +43,23 @@ fn refused(key: &str) -> Option<KeyError> {
 }
 
 #[test]
-fn a_secret_that_is_short_or_a_pem_is_refused() {
+fn a_secret_that_is_short_or_a_public_key_is_refused() {
     assert!(Key::from_secret(&[0; 32]).is_ok());
+    assert!(Key::from_secret(&[0x30; 32]).is_ok());
     assert_eq!(Key::from_secret(&[0; 31]).err(), Some(KeyError::SecretTooShort { size: 31 }));
     assert_eq!(Key::from_secret(b"").err(), Some(KeyError::SecretTooShort { size: 0 }));
-    for pem in [RSA_PUBLIC.to_owned(), format!("\n {ED25519_PUBLIC}")] {
-        assert_eq!(Key::from_secret(pem.as_bytes()).err(), Some(KeyError::SecretIsPem));
+    let jwks = format!(r#"{{"keys":[{}]}}"#, ed25519_jwk(""));
+    for public in [
+        RSA_PUBLIC.to_owned().into_bytes(),
+        format!("\n {ED25519_PUBLIC}").into_bytes(),
+        format!("\u{feff}{ED25519_PUBLIC}").into_bytes(),
+        format!("our key:\n{P256_PUBLIC}").into_bytes(),
+        jwks.into_bytes(),
+        der(RSA_PUBLIC),
+        der(P256_PUBLIC),
+        der(ED25519_PUBLIC),
+    ] {
+        assert_eq!(Key::from_secret(&public).err(), Some(KeyError::SecretIsPublic));
     }
 }
 
@@ -199,7 +210,7 @@ fn a_jwk_with_the_algorithm_of_another_type_is_refused() {
 fn a_jwk_that_is_not_safe_is_refused() {
     let secret = |k: &[u8]| format!(r#"{{"kty":"oct","k":"{}"}}"#, encode(k));
     assert_eq!(refused(&secret(&[1; 31])), Some(KeyError::SecretTooShort { size: 31 }));
-    assert_eq!(refused(&secret(RSA_PUBLIC.as_bytes())), Some(KeyError::SecretIsPem));
+    assert_eq!(refused(&secret(RSA_PUBLIC.as_bytes())), Some(KeyError::SecretIsPublic));
     let mut half = rsa_n()[..128].to_vec();
     half[127] |= 1;
     assert_eq!(refused(&rsa_jwk(&half, "")), Some(KeyError::RsaSize { bits: 1024 }));
