@@ -830,15 +830,11 @@ impl Replica {
             reached(Probe::SharedLayerFolded);
             let origin = self.origin(self.first());
             let doctype = self.doctypes.get(&lowest.mutation.doctype);
-            let was_open = self.writer.is_open();
             let mut writer =
                 mem::replace(&mut self.writer, Writer::new(&self.view)).move_to(&self.view.fork());
             let run = program::run_frame(&mut writer, origin, &lowest.mutation, doctype);
             let steps = writer.take_steps();
-            // For whom none was open, none stays open.
-            if was_open {
-                self.writer = writer.move_to(&self.view);
-            }
+            self.writer = writer.move_to(&self.view);
             let (verdict, set) = done!(run);
             budget.spend_pages(set.pages.len() as u64);
             budget.spend_steps(steps);
