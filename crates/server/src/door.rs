@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind, Result};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,12 +77,12 @@ impl Door {
     async fn let_in(&mut self) -> Visitor {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.expect("BUG: places are never closed");
-        let (stream, _) = Listener::accept(&mut self.listener).await;
+        let (stream, from) = Listener::accept(&mut self.listener).await;
         // What is said is said whole: nothing is gained by waiting for more of it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "a connection is gone already");
         }
-        Visitor::new(stream, place)
+        Visitor::new(stream, place, Peer(from.ip()))
     }
 }
 
@@ -98,10 +99,12 @@ async fn answer(
     mut stopped: watch::Receiver<bool>,
 ) {
     let (upgrade, waits) = (visitor.upgrade.clone(), Arc::clone(&visitor.waits));
+    let peer = visitor.peer;
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(upgrade.clone());
+        request.extensions_mut().insert(peer);
         let answer = router.call(request);
         let (places, waits) = (Arc::clone(&places), Arc::clone(&waits));
         async move {
@@ -151,9 +154,14 @@ impl Upgrade {
     }
 }
 
+/// The address that a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 /// One who has come in.
 pub(crate) struct Visitor {
     stream: TcpStream,
+    peer: Peer,
     /// Until it is upgraded: it would keep the task in memory that has answered the request.
     silence: Option<Pin<Box<Sleep>>>,
     upgrade: Upgrade,
@@ -162,10 +170,10 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit, peer: Peer) -> Self {
         let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
         let silence = Some(Box::pin(sleep(SILENCE_ENDS)));
-        Self { stream, silence, upgrade, waits: Arc::default() }
+        Self { stream, peer, silence, upgrade, waits: Arc::default() }
     }
 
     fn silence(&mut self) -> Option<Pin<&mut Sleep>> {

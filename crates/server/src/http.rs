@@ -1,29 +1,36 @@
 //! Everything over HTTP but the sync itself.
 
+mod login;
+mod pass;
+
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
 use axum::extract::{Path as UrlPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
+use tidelog_access::Role;
 use tidelog_room::{Answer, Ask, Service};
 use tidelog_sync::ByeReason;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::PAGE_SIZE;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::debug;
 
+use crate::access::Pass;
 use crate::door::Upgrade;
 use crate::export::Exported;
 use crate::shared::Shared;
@@ -35,22 +42,38 @@ const TOO_MANY_EXPORTS: &str = "too many documents are being exported";
 /// Bytes of a file that are read at once: each visitor who takes one has some of these in memory.
 const FILE_PIECE_SIZE: usize = 8 * 1024;
 
+/// Within which time a request's body has to come.
+const BODY_TAKES: Duration = Duration::from_secs(10);
+/// For how long browsers may remember what a page may ask.
+const PREFLIGHT_STAYS: Duration = Duration::from_secs(600);
+
 type Ours = State<Arc<Shared>>;
 
 /// All that the server answers.
 pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
     let mut api = Router::new()
+        .route("/v1/login", post(login::login))
         .route("/v1/documents", get(list))
         .route("/v1/documents/{id}", get(describe).delete(destroy))
         .route("/v1/documents/{id}/export", get(export));
-    api = if shared.dev {
-        let origin = AllowOrigin::predicate(|origin, _| loopback::allows_origin(origin));
-        let cors = CorsLayer::new()
-            .allow_origin(origin)
-            .allow_methods([axum::http::Method::GET, axum::http::Method::DELETE]);
-        api.layer(cors).layer(middleware::from_fn(loopback::only))
-    } else {
-        api
+    api = match shared.guard.clone() {
+        None => {
+            let origin = AllowOrigin::predicate(|origin, _| loopback::allows_origin(origin));
+            let cors =
+                CorsLayer::new().allow_origin(origin).allow_methods([Method::GET, Method::DELETE]);
+            api.layer(cors).layer(middleware::from_fn(loopback::only))
+        }
+        // No cookie says who asks, and so no page has anything to lend.
+        Some(guard) => {
+            let origin = AllowOrigin::predicate(move |origin, _| guard.allows_origin(origin));
+            let cors = CorsLayer::new()
+                .allow_origin(origin)
+                .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+                .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+                .max_age(PREFLIGHT_STAYS);
+            let of_pages = middleware::from_fn_with_state(Arc::clone(&shared), pass::of_pages);
+            api.layer(cors).layer(of_pages)
+        }
     };
     let mut router = api
         // A page is told there why it is refused, since browsers keep the answers of a handshake to
@@ -84,16 +107,19 @@ async fn sync(
     let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
         return failed("too many connections");
     };
-    let refusal = if !shared.dev {
-        Some(ByeReason::Unauthenticated)
-    } else if !loopback::is_ours(request.headers()) {
+    let is_served = match &shared.guard {
+        None => loopback::is_ours(request.headers()),
+        Some(guard) => guard.serves(request.headers()),
+    };
+    if !is_served {
         let (origin, host) =
             [header::ORIGIN, header::HOST].map(|it| request.headers().get(it)).into();
         // A page may be refused as often as it likes.
-        debug!(?origin, ?host, "refused: with --dev it serves pages of this machine only");
-        Some(ByeReason::Origin)
-    } else {
-        None
+        debug!(?origin, ?host, "refused: this server does not serve that page");
+    }
+    let refusal = match &shared.guard {
+        Some(_) => Some(ByeReason::Unauthenticated),
+        None => (!is_served).then_some(ByeReason::Origin),
     };
     tokio::spawn(async move {
         let _seat = seat;
@@ -143,10 +169,7 @@ async fn metrics(State(shared): Ours) -> Response {
     (kind, shared.counters.text()).into_response()
 }
 
-async fn list(State(shared): Ours) -> Response {
-    if !shared.dev {
-        return unauthenticated();
-    }
+async fn list(State(shared): Ours, pass: Pass) -> Response {
     // Of many documents their names are many MiB.
     let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
         return failed(TOO_MANY_EXPORTS);
@@ -154,18 +177,19 @@ async fn list(State(shared): Ours) -> Response {
     let Some(documents) = shared.store.documents().await else {
         return failed("the store does not answer");
     };
-    let names: Vec<String> = documents.into_iter().map(|key| key.document).collect();
+    let names = documents.into_iter().map(|key| key.document);
+    let names: Vec<String> = names.filter(|name| pass.for_document(name).is_some()).collect();
     let listed = Exported::of(json!({ "documents": names }).to_string().into());
     sent("application/json", listed, turn)
 }
 
-async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
-    ask(&shared, &id, Ask::Describe).await
+async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {
+    ask(&shared, &id, &pass, Role::Read, Ask::Describe).await
 }
 
-async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
-    if !shared.dev {
-        return unauthenticated();
+async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {
+    if let Some(refused) = pass::refusal(&pass, &id, Role::Read) {
+        return refused;
     }
     let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
     let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
@@ -190,16 +214,38 @@ fn sent<R: Read + Send + 'static>(
     (headers, Body::from_stream(exported.pieces(turn))).into_response()
 }
 
-async fn destroy(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
-    ask(&shared, &id, Ask::Destroy).await
+async fn destroy(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {
+    ask(&shared, &id, &pass, Role::Admin, Ask::Destroy).await
 }
 
-async fn ask(shared: &Arc<Shared>, id: &str, ask: Ask) -> Response {
-    if !shared.dev {
-        return unauthenticated();
+/// Asks the document's room what takes this role.
+async fn ask(shared: &Arc<Shared>, id: &str, pass: &Pass, role: Role, ask: Ask) -> Response {
+    if let Some(refused) = pass::refusal(pass, id, role) {
+        return refused;
     }
     let Ok(document) = DocumentKey::new(id, "") else { return no_name() };
     answered(id, shared.rooms.ask(&document, ask).await)
+}
+
+/// The body of a request, if it has at most so many bytes and comes in time.
+async fn body(request: Request, size_max: usize) -> Result<Bytes, Response> {
+    let too_large = || {
+        let why = format!("the body has more than {size_max} bytes\n");
+        (StatusCode::PAYLOAD_TOO_LARGE, why).into_response()
+    };
+    let body = request.into_body();
+    if body.size_hint().lower() > size_max as u64 {
+        return Err(too_large());
+    }
+    match timeout(BODY_TAKES, to_bytes(body, size_max)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(too_large()),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body is late\n").into_response()),
+    }
+}
+
+fn missing() -> Response {
+    (StatusCode::NOT_FOUND, "no such document\n").into_response()
 }
 
 fn no_name() -> Response {
@@ -208,7 +254,7 @@ fn no_name() -> Response {
 
 fn answered(id: &str, answer: Answer) -> Response {
     match answer {
-        Answer::Missing => (StatusCode::NOT_FOUND, "no such document\n").into_response(),
+        Answer::Missing => missing(),
         Answer::Description { position, db_pages, subscribers_count, doctype, service } => {
             Json(json!({
                 "document": id,
@@ -233,11 +279,6 @@ fn answered(id: &str, answer: Answer) -> Response {
 
 fn failed(reason: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
-}
-
-fn unauthenticated() -> Response {
-    let why = "logins are not there yet: only a server with --dev answers this\n";
-    (StatusCode::UNAUTHORIZED, why).into_response()
 }
 
 /// Each folder of `folder` that has a `dist` in it, under its name, and a page that links to them.
@@ -278,10 +319,29 @@ fn examples_in(folder: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use futures_util::stream;
     use tidelog_room::RoomSettings;
 
     use super::*;
     use crate::rooms::tests::Scene;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_too_large_or_late_is_not_waited_for() {
+        let of = body_of;
+        assert_eq!(of(Body::from("12345")).await, Ok(Bytes::from("12345")));
+        assert_eq!(of(Body::from("123456")).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        let unsized_body = Body::from_stream(stream::iter(["123", "456"].map(io::Result::Ok)));
+        assert_eq!(of(unsized_body).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        let late = Body::from_stream(stream::pending::<io::Result<Bytes>>());
+        let late = timeout(2 * BODY_TAKES, of(late)).await.expect("an answer");
+        assert_eq!(late, Err(StatusCode::REQUEST_TIMEOUT));
+    }
+
+    async fn body_of(it: Body) -> Result<Bytes, StatusCode> {
+        body(Request::new(it), 5).await.map_err(|refused| refused.status())
+    }
 
     /// Goal: however many ask for the names of all documents, which may be many MiB, the store and
     /// the server's memory hold only so many lists at once. Method: all turns are taken, then one
@@ -290,7 +350,7 @@ mod tests {
     async fn there_are_only_so_many_lists_of_documents_at_once() {
         let scene = Scene::new(RoomSettings::default());
         let shared = Arc::new(Shared::of(&scene));
-        let status = async || list(State(Arc::clone(&shared))).await.status();
+        let status = async || list(State(Arc::clone(&shared)), Pass::Everything).await.status();
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
         shared.exports.add_permits(1);
         assert_eq!(status().await, StatusCode::OK);

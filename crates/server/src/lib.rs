@@ -17,16 +17,19 @@
 //! - `rooms.rs`: a room's task, and what it does with what the room decided.
 //! - `store.rs`: how many rooms share one page server.
 //! - `socket.rs`: a connection's life.
+//! - `access.rs`: who may come in, and what for.
 //! - `settings.rs`: flags, environment, file.
 //!
 //! # What this crate does not know
 //!
 //! Browsers; what a room decides, and what a mutation means; what the bytes of the store look like.
 
+mod access;
 mod connection;
 mod counters;
 mod cpu_time;
 mod door;
+mod durable_file;
 mod export;
 mod gate;
 mod http;
@@ -40,5 +43,6 @@ mod shared;
 mod socket;
 mod store;
 
+pub use access::AccessError;
 pub use server::{Server, ServerError};
-pub use settings::{Serve, ServeSettings, SettingsError};
+pub use settings::{AccessFlags, AccessSettings, Password, Serve, ServeSettings, SettingsError};

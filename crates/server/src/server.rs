@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::access::{AccessError, Guard};
 use crate::connection::Ending;
 use crate::counters::Counters;
 use crate::door::Door;
@@ -56,6 +57,9 @@ pub enum ServerError {
         /// Why.
         reason: String,
     },
+    /// Who may come in cannot be told.
+    #[error("cannot tell who may come in")]
+    Access(#[source] AccessError),
     /// The threads that run rooms cannot be started.
     #[error("cannot start threads")]
     Threads {
@@ -103,6 +107,11 @@ impl Server {
                     OpenStoreError::Failed { reason } => ServerError::Store { data, reason },
                 }
             })?;
+        let guard = match settings.dev {
+            true => None,
+            false => Some(Guard::open(&settings.data, &settings.access)),
+        };
+        let guard = guard.transpose().map_err(ServerError::Access)?.map(Arc::new);
         let listen_error = |source| ServerError::Listen { listen: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
@@ -116,7 +125,7 @@ impl Server {
         let caution = Arc::clone(&marks) as Arc<dyn Caution>;
         let (store_handle, room_threads) = (handle.clone(), threads.handle());
         let shared = Arc::new(Shared {
-            dev: settings.dev,
+            guard,
             rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
             store: handle,
             counters,
@@ -129,8 +138,11 @@ impl Server {
             large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),
             connections: Mutex::default(),
         });
-        if !settings.dev {
-            warn!("logins come in a later release: without --dev, every client is refused");
+        if !settings.dev && !settings.access.lets_somebody_in() {
+            warn!(
+                "every client is refused, since nobody can have a token: set \
+                 TIDELOG_ADMIN_PASSWORD, or --token-key or another key of the app's; see --help"
+            );
         }
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(give_back_memory(Arc::clone(&shared.counters), stopped.clone()));
@@ -202,6 +214,7 @@ mod tests {
 
     use super::*;
     use crate::connection::Connection;
+    use crate::settings::AccessSettings;
 
     /// V24. Goal: whoever comes while the server stops is told so. Method: a connection is being
     /// upgraded when everybody is said goodbye to, and comes in behind that.
@@ -215,6 +228,7 @@ mod tests {
             serve: None,
             documents_max: 10,
             connections_max: 10,
+            access: AccessSettings::default(),
         };
         let server = Server::start(&settings).await.expect("it starts");
         let shared = Arc::clone(&server.shared);

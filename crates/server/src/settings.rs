@@ -1,12 +1,18 @@
 //! Settings: flags before environment before file.
 
+mod access;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde::Deserialize;
+use tidelog_access::{KeyError, PasswordError};
 use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
+
+pub(crate) use access::USERS;
+pub use access::{AccessFlags, AccessSettings, Password};
 
 /// Flags of `tidelog serve`. Each can be set in the environment too, as TIDELOG_ and its name, and
 /// in the file that --config names; flags win over the environment, and that over the file.
@@ -21,8 +27,10 @@ pub struct Serve {
     pub listen: Option<SocketAddr>,
 
     /// Development server: no token is needed and clients bring their doctypes along. Listens on
-    /// this machine only, and serves pages of this machine only. Logins come in a later release:
-    /// until then, a server without --dev refuses every client.
+    /// this machine only, and serves pages of this machine only. Without --dev whoever comes needs
+    /// a token: of a built-in user, whose password is set by TIDELOG_ADMIN_PASSWORD,
+    /// TIDELOG_WRITER_PASSWORD or TIDELOG_READER_PASSWORD (or ..._PASSWORD_FILE, or as a PHC string
+    /// of argon2id ..._PASSWORD_HASH) in the environment, or signed by a key of the app's, below.
     #[arg(
         long,
         env = "TIDELOG_DEV",
@@ -41,6 +49,10 @@ pub struct Serve {
     /// Connections that there may be at once [default: 100000]
     #[arg(long, env = "TIDELOG_CONNECTIONS_MAX", value_name = "COUNT")]
     pub connections_max: Option<usize>,
+
+    /// Who may come in.
+    #[command(flatten)]
+    pub access: AccessFlags,
 
     /// Also serve the built examples of this folder: DIR/NAME/dist as /NAME/
     #[arg(long, env = "TIDELOG_SERVE", value_name = "DIR")]
@@ -61,10 +73,18 @@ struct SettingsFile {
     serve: Option<PathBuf>,
     documents_max: Option<usize>,
     connections_max: Option<usize>,
+    token_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    token_keys: Vec<PathBuf>,
+    token_jwks_file: Option<PathBuf>,
+    token_issuer: Option<String>,
+    token_audience: Option<String>,
+    #[serde(default)]
+    allow_origins: Vec<String>,
 }
 
 /// The settings in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ServeSettings {
     /// Folder of the store.
     pub data: PathBuf,
@@ -78,6 +98,8 @@ pub struct ServeSettings {
     pub documents_max: usize,
     /// Connections that there may be at once.
     pub connections_max: usize,
+    /// Who may come in; not looked at on a development server.
+    pub access: AccessSettings,
 }
 
 /// Why settings cannot be used. All of them are wrong usage.
@@ -110,6 +132,60 @@ pub enum SettingsError {
         /// The address.
         listen: SocketAddr,
     },
+    /// A development server that is told whom to let in.
+    #[error(
+        "a development server asks nobody for a token, and {setting} says who may come in: leave \
+         --dev out, or {setting}"
+    )]
+    DevWithAccess {
+        /// The setting.
+        setting: &'static str,
+    },
+    /// A file is no key.
+    #[error("cannot use the key in {path}")]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: KeyError,
+    },
+    /// A password or its hash cannot be used.
+    #[error("cannot use {origin} as the password of {user}")]
+    Password {
+        /// The built-in user.
+        user: &'static str,
+        /// The variable or the file.
+        origin: String,
+        /// What is wrong with it.
+        #[source]
+        source: PasswordError,
+    },
+    /// A user has a password in several ways.
+    #[error("{user} has two passwords: set one of {one} and {other}")]
+    TwoPasswords {
+        /// The built-in user.
+        user: &'static str,
+        /// A variable.
+        one: String,
+        /// Another one.
+        other: String,
+    },
+    /// A variable is no text.
+    #[error("{variable} is no UTF-8 text")]
+    NotText {
+        /// Which variable.
+        variable: String,
+    },
+    /// What no browser sends as an origin.
+    #[error(
+        "{origin} is no origin: write it as browsers do, https://app.example.org, with a port if \
+         it has one, and no slash behind it"
+    )]
+    Origin {
+        /// What was given.
+        origin: String,
+    },
 }
 
 impl Serve {
@@ -119,9 +195,29 @@ impl Serve {
     ///
     /// [`SettingsError`] if the file or the whole cannot be used.
     pub fn resolve(self) -> Result<ServeSettings, SettingsError> {
+        self.resolve_in(&|name| std::env::var_os(name))
+    }
+
+    /// The same with these variables in place of the environment's.
+    fn resolve_in(self, variable: &access::Variables<'_>) -> Result<ServeSettings, SettingsError> {
         let file = match &self.config {
             Some(path) => read(path)?,
             None => SettingsFile::default(),
+        };
+        let dev = self.dev.or(file.dev).unwrap_or(false);
+        let access = self.access.or(AccessFlags {
+            token_secret_file: file.token_secret_file,
+            token_keys: file.token_keys,
+            token_jwks_file: file.token_jwks_file,
+            token_issuer: file.token_issuer,
+            token_audience: file.token_audience,
+            allow_origins: file.allow_origins,
+        });
+        let access = if dev {
+            access.check_unset(variable)?;
+            AccessSettings::default()
+        } else {
+            access.resolve(variable)?
         };
         let settings = ServeSettings {
             data: self.data.or(file.data).unwrap_or_else(|| PathBuf::from("tidelog-data")),
@@ -129,7 +225,7 @@ impl Serve {
                 .listen
                 .or(file.listen)
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8787))),
-            dev: self.dev.or(file.dev).unwrap_or(false),
+            dev,
             serve: self.serve.or(file.serve),
             documents_max: self
                 .documents_max
@@ -139,6 +235,7 @@ impl Serve {
                 .connections_max
                 .or(file.connections_max)
                 .unwrap_or(CONNECTIONS_MAX),
+            access,
         };
         if settings.dev && !settings.listen.ip().is_loopback() {
             return Err(SettingsError::DevBeyondLoopback { listen: settings.listen });

@@ -10,6 +10,7 @@ use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tokio::sync::Semaphore;
 
+use crate::access::Guard;
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::large_messages::LargeMessages;
@@ -18,7 +19,8 @@ use crate::store::StoreHandle;
 
 /// The parts of a server that runs, for whoever serves a connection or a request.
 pub(crate) struct Shared {
-    pub(crate) dev: bool,
+    /// Who decides who may come in; nobody on a development server.
+    pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) store: StoreHandle,
     pub(crate) counters: Arc<Counters>,
@@ -68,7 +70,7 @@ impl Shared {
     /// Those of a server that has these rooms, and nothing that there is only so much of.
     pub(crate) fn of(scene: &crate::rooms::tests::Scene) -> Self {
         Self {
-            dev: true,
+            guard: None,
             rooms: Arc::clone(&scene.rooms),
             store: scene.store(),
             counters: Arc::default(),

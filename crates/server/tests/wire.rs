@@ -218,7 +218,7 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_dev_every_client_is_refused_for_now() {
+async fn without_dev_a_client_without_a_valid_token_is_refused() {
     let data = tempfile::tempdir().expect("a folder");
     let settings = ServeSettings { dev: false, ..settings(data.path()) };
     let server = Server::start(&settings).await.expect("a server");

@@ -105,6 +105,21 @@ pub const PASSWORD_PASSES_MAX: u32 = 16;
 /// Lanes that a password's hash may take.
 pub const PASSWORD_LANES_MAX: u32 = 4;
 
+/// Logins that may fail in a row from one address before it has to wait.
+pub const LOGIN_FAILURES_MAX: u32 = 10;
+
+/// Addresses of which a server remembers that logins failed.
+pub const LOGIN_ADDRESSES_MAX: usize = 10_000;
+
+/// Passwords that a server checks at once: each takes 19 MiB, or what its hash asks for.
+pub const LOGINS_AT_ONCE_MAX: usize = 2;
+
+/// Logins that wait for that, or have it: more are refused.
+pub const LOGINS_WAITING_MAX: usize = 64;
+
+/// Bytes of the body of a login.
+pub const LOGIN_SIZE_MAX: usize = 16 * 1024;
+
 /// Bytes of an encoded doctype.
 pub const DOCTYPE_SIZE_MAX: usize = 4 * 1024 * 1024;
 

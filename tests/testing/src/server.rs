@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tidelog_document::Doctype;
-use tidelog_server::ServeSettings;
+use tidelog_server::{AccessSettings, ServeSettings};
 use tidelog_sync::{
     FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, WireFrame, codec, decode_message,
     encode_message,
@@ -38,6 +38,7 @@ pub fn settings(data: &Path) -> ServeSettings {
         serve: None,
         documents_max: Limits::DEFAULT.documents_max,
         connections_max: CONNECTIONS_MAX,
+        access: AccessSettings::default(),
     }
 }
 
@@ -405,8 +406,10 @@ impl Drop for Process {
 /// The binary, with none of the settings of whoever runs the tests.
 pub fn command(tidelog: &str) -> Command {
     let mut command = Command::new(tidelog);
-    for name in ["DATA", "LISTEN", "DEV", "SERVE", "CONFIG"] {
-        command.env_remove(format!("TIDELOG_{name}"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDELOG_") {
+            command.env_remove(name);
+        }
     }
     command.env("RUST_LOG", "warn");
     command

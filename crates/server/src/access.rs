@@ -1,0 +1,188 @@
+//! Who may come in, and what for: tokens are verified here, and passwords become tokens.
+//!
+//! A development server has no [`Guard`]: everybody has a [`Pass`] for everything there.
+
+mod failures;
+mod logins;
+mod own;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use tidelog_access::{
+    Access, Allowed, KeyError, OwnIssuer, OwnKey, PasswordError, PasswordHash, Role, TokenError,
+    Users, Verifier,
+};
+
+use crate::settings::{AccessSettings, Password, USERS};
+use logins::Logins;
+pub(crate) use logins::{LoggedIn, LoginError};
+use own::Own;
+
+/// Why a server cannot tell who may come in.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The file with the server's own secret cannot be read or written.
+    #[error("cannot use {path}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file with the server's own secret has something else in it.
+    #[error("{path} is not what a server has written: put it back, or delete it to end all logins")]
+    NotOwn {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A key of the app's cannot be used beside the server's own.
+    #[error("cannot use the app's keys")]
+    Key(#[source] KeyError),
+    /// A password cannot be hashed.
+    #[error("cannot hash a password")]
+    Password(#[source] PasswordError),
+}
+
+/// What decides who may come in.
+pub(crate) struct Guard {
+    verifier: Verifier,
+    users: Arc<Users>,
+    issuer: OwnIssuer,
+    origins: Vec<String>,
+    logins: Logins,
+}
+
+/// What somebody may do here.
+#[derive(Clone, Debug)]
+pub(crate) enum Pass {
+    /// Everything: it is a development server.
+    Everything,
+    /// What a token grants that was verified.
+    Granted(Arc<Access>),
+}
+
+impl Pass {
+    /// What is allowed with the document of this name; `None` if nothing is.
+    pub(crate) fn for_document(&self, name: &str) -> Option<Allowed> {
+        match self {
+            Self::Everything => Some(Allowed { role: Role::Admin, create: true }),
+            Self::Granted(access) => access.grants.for_document(name),
+        }
+    }
+}
+
+impl Guard {
+    /// Reads the server's own secret in `folder`, or draws one, and hashes the passwords.
+    pub(crate) fn open(folder: &Path, settings: &AccessSettings) -> Result<Self, AccessError> {
+        let own = Own::open(folder)?;
+        let mut users = Vec::new();
+        for (name, role) in USERS {
+            let hash = match settings.passwords.get(&role) {
+                None => continue,
+                Some(Password::Hash(hash)) => hash.as_ref().clone(),
+                Some(Password::Plain(password)) => {
+                    PasswordHash::new(password, own.salt_of(name)).map_err(AccessError::Password)?
+                }
+            };
+            users.push((name.to_owned(), role, hash));
+        }
+        let users = Users::new(users);
+        let issuer = OwnIssuer {
+            key: OwnKey::new(&own.secret).map_err(AccessError::Key)?,
+            generation: own.generation,
+            users: users.versions(),
+        };
+        let (keys, policy) = (settings.keys.clone(), settings.policy.clone());
+        let verifier = Verifier::new(keys, policy, Some(issuer.clone()));
+        Ok(Self {
+            verifier: verifier.map_err(AccessError::Key)?,
+            users: Arc::new(users),
+            issuer,
+            origins: settings.allow_origins.clone(),
+            logins: Logins::default(),
+        })
+    }
+
+    /// What the token allows by now.
+    pub(crate) fn verify(&self, token: &str) -> Result<Pass, TokenError> {
+        self.verifier.verify(token, now_s()).map(|access| Pass::Granted(Arc::new(access)))
+    }
+
+    /// Whether a request with these headers is of no page, or of one that is served here: by its
+    /// origin, or since it comes from the host that it calls this server by.
+    pub(crate) fn serves(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        self.allows_origin(origin) || is_of(origin, headers.get(header::HOST))
+    }
+
+    /// Whether the origin is one of those that the settings name.
+    pub(crate) fn allows_origin(&self, origin: &HeaderValue) -> bool {
+        let is = |known: &String| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes());
+        self.origins.iter().any(is)
+    }
+}
+
+/// Whether pages of this origin come from this host, whatever speaks TLS for it.
+fn is_of(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
+    let text = |value: &'_ HeaderValue| value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let (origin, host) = (text(origin), host.map(text).unwrap_or_default());
+    origin.split_once("://").is_some_and(|(_, it)| it == host && !it.is_empty())
+}
+
+/// The second since 1970, by the server's clock.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(origins: &[&str]) -> Guard {
+        let folder = tempfile::tempdir().expect("a folder");
+        let allow_origins = origins.iter().map(|it| (*it).to_owned()).collect();
+        let settings = AccessSettings { allow_origins, ..AccessSettings::default() };
+        Guard::open(folder.path(), &settings).expect("usable")
+    }
+
+    #[test]
+    fn pages_are_served_by_their_origin_or_from_the_host_itself() {
+        let guard = guard(&["https://app.example.org", "http://localhost:5173"]);
+        let serves = |origin: Option<&str>, host: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            let value = |text: &str| HeaderValue::from_str(text).expect("a value");
+            origin.map(|origin| headers.insert(header::ORIGIN, value(origin)));
+            host.map(|host| headers.insert(header::HOST, value(host)));
+            guard.serves(&headers)
+        };
+        let host = Some("sync.example.org:8787");
+        assert!(serves(None, host), "no page");
+        for origin in [
+            "https://app.example.org",
+            "https://App.Example.org",
+            "http://localhost:5173",
+            "https://sync.example.org:8787",
+            "http://SYNC.example.org:8787",
+        ] {
+            assert!(serves(Some(origin), host), "{origin}");
+        }
+        for origin in [
+            "http://app.example.org",
+            "https://app.example.org:8443",
+            "https://app.example.org.evil.org",
+            "https://sync.example.org",
+            "https://localhost:5173",
+            "sync.example.org:8787",
+            "null",
+            "",
+        ] {
+            assert!(!serves(Some(origin), host), "{origin}");
+        }
+        assert!(!serves(Some("https://"), Some("")));
+        assert!(!serves(Some("https://other"), None));
+    }
+}

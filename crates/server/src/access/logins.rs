@@ -1,0 +1,192 @@
+//! A password becomes a token.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidelog_access::{Grants, Login, Role};
+use tidelog_types::limits::{LOGINS_AT_ONCE_MAX, LOGINS_WAITING_MAX};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tracing::error;
+
+use super::failures::Failures;
+use super::own::{hex, random};
+use super::{Guard, now_s};
+
+/// Seconds for which a login is valid.
+const LIFETIME_S: u64 = 12 * 60 * 60;
+/// When to try again where too many log in at once.
+const BUSY_FOR: Duration = Duration::from_secs(1);
+
+/// What whoever logs in gets.
+#[derive(Debug)]
+pub(crate) struct LoggedIn {
+    pub(crate) token: String,
+    /// The second since 1970 at which the token expires.
+    pub(crate) expires_at_s: u64,
+}
+
+/// Why somebody gets no token.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum LoginError {
+    /// No such user, or another password: nobody is told which.
+    Wrong,
+    /// The address failed too often, or too many log in at once.
+    TooMany {
+        /// When to try again.
+        after: Duration,
+    },
+    /// The server could not find out.
+    Failed,
+}
+
+/// What bounds the work of logins.
+pub(super) struct Logins {
+    failures: Mutex<Failures>,
+    waiting: Semaphore,
+    /// One for each password that may be checked at once.
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self {
+            failures: Mutex::default(),
+            waiting: Semaphore::new(LOGINS_WAITING_MAX),
+            turns: Arc::new(Semaphore::new(LOGINS_AT_ONCE_MAX)),
+        }
+    }
+}
+
+impl Logins {
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, address: IpAddr) -> Result<(), LoginError> {
+        let wait = self.failures().wait(address, Instant::now());
+        wait.map_or(Ok(()), |after| Err(LoginError::TooMany { after }))
+    }
+}
+
+impl Guard {
+    /// Checks a password, one of few at a time. Whoever goes away meanwhile has failed.
+    pub(crate) async fn log_in(
+        &self,
+        address: IpAddr,
+        user: String,
+        password: String,
+    ) -> Result<LoggedIn, LoginError> {
+        self.logins.check(address)?;
+        let busy = LoginError::TooMany { after: BUSY_FOR };
+        let _place = self.logins.waiting.try_acquire().map_err(|_| busy)?;
+        let turn = Arc::clone(&self.logins.turns).acquire_owned().await;
+        let turn = turn.expect("BUG: turns are never closed");
+        // Others of the same address may have failed meanwhile.
+        self.logins.check(address)?;
+        self.logins.failures().note(address, Instant::now());
+        let users = Arc::clone(&self.users);
+        let checked = spawn_blocking(move || {
+            let _turn = turn;
+            users.check(&user, &password).map(|role| (user, role))
+        });
+        let (user, role) =
+            checked.await.map_err(|_| LoginError::Failed)?.ok_or(LoginError::Wrong)?;
+        self.logins.failures().take_back(address);
+        self.mint(&user, role)
+    }
+
+    fn mint(&self, subject: &str, role: Role) -> Result<LoggedIn, LoginError> {
+        let (grants, token_id) = (Grants::on_everything(role), hex(&random::<16>()));
+        let (token_id, lifetime_s, now_s) = (token_id.as_str(), LIFETIME_S, now_s());
+        let login = Login { subject, grants: &grants, token_id, lifetime_s };
+        let token = self.issuer.mint(&login, now_s).map_err(|error| {
+            error!(%error, "no token can be made");
+            LoginError::Failed
+        })?;
+        Ok(LoggedIn { token, expires_at_s: now_s.saturating_add(lifetime_s) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tidelog_types::limits::LOGIN_FAILURES_MAX;
+
+    use super::super::Pass;
+    use super::*;
+    use crate::settings::{AccessSettings, Password};
+
+    fn guard() -> Guard {
+        let folder = tempfile::tempdir().expect("a folder");
+        let passwords = BTreeMap::from([
+            (Role::Admin, Password::Plain("a".to_owned())),
+            (Role::Read, Password::Plain("r".to_owned())),
+        ]);
+        let settings = AccessSettings { passwords, ..AccessSettings::default() };
+        Guard::open(folder.path(), &settings).expect("usable")
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    async fn log_in(guard: &Guard, user: &str, password: &str) -> Result<LoggedIn, LoginError> {
+        guard.log_in(HERE, user.to_owned(), password.to_owned()).await
+    }
+
+    #[tokio::test]
+    async fn a_login_gives_the_role_of_its_user_on_everything() {
+        let guard = guard();
+        for (user, password, role) in [("admin", "a", Role::Admin), ("reader", "r", Role::Read)] {
+            let LoggedIn { token, expires_at_s } =
+                log_in(&guard, user, password).await.expect("logged in");
+            let left_s = expires_at_s - now_s();
+            assert!((LIFETIME_S - 60..=LIFETIME_S).contains(&left_s), "{left_s}");
+            let pass = guard.verify(&token).expect("valid");
+            let Pass::Granted(access) = &pass else { panic!("it has a token") };
+            assert_eq!((access.subject.as_str(), access.expires_at_s), (user, expires_at_s));
+            let allowed = pass.for_document("any").expect("everything");
+            assert_eq!((allowed.role, allowed.create), (role, role == Role::Admin));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_is_refused_until_the_address_has_to_wait() {
+        let guard = guard();
+        for number in 0..LOGIN_FAILURES_MAX {
+            let (user, password) = [("admin", "r"), ("nobody", "a")][number as usize % 2];
+            assert_eq!(log_in(&guard, user, password).await.err(), Some(LoginError::Wrong));
+        }
+        let refused = log_in(&guard, "admin", "a").await;
+        assert!(matches!(refused, Err(LoginError::TooMany { .. })), "{refused:?}");
+        let elsewhere = IpAddr::V4([192, 0, 2, 1].into());
+        let other = guard.log_in(elsewhere, "admin".to_owned(), "a".to_owned()).await;
+        assert!(other.is_ok(), "nobody is locked out");
+    }
+
+    /// Goal: who comes in a crowd fails no more often than one by one. Method: many at once.
+    #[tokio::test]
+    async fn a_crowd_of_one_address_has_as_many_tries_as_one() {
+        let guard = guard();
+        let tries = (0..LOGINS_WAITING_MAX + 5).map(|_| log_in(&guard, "admin", "wrong"));
+        let tried = futures_util::future::join_all(tries).await;
+        let wrong = tried.iter().filter(|it| matches!(it, Err(LoginError::Wrong))).count();
+        assert_eq!(wrong, LOGIN_FAILURES_MAX as usize);
+    }
+
+    #[tokio::test]
+    async fn passwords_are_checked_a_few_at_a_time_and_few_wait() {
+        let guard = guard();
+        let turns = Arc::clone(&guard.logins.turns);
+        let _all = turns.acquire_many(LOGINS_AT_ONCE_MAX as u32).await.expect("open");
+        let mut waiting: Vec<_> =
+            (0..LOGINS_WAITING_MAX).map(|_| Box::pin(log_in(&guard, "admin", "a"))).collect();
+        for waits in &mut waiting {
+            assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        }
+        let refused = log_in(&guard, "admin", "a").await.err();
+        assert_eq!(refused, Some(LoginError::TooMany { after: BUSY_FOR }));
+    }
+}

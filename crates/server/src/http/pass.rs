@@ -1,0 +1,89 @@
+//! Who asks over HTTP: `Authorization: Bearer TOKEN`.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tidelog_access::Role;
+
+use crate::access::Pass;
+use crate::shared::Shared;
+
+impl FromRequestParts<Arc<Shared>> for Pass {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
+        let Some(guard) = &shared.guard else { return Ok(Self::Everything) };
+        let Some(token) = bearer(&parts.headers) else {
+            let why = "a token is needed: log in by POST /v1/login, or ask the app for one, and \
+                       send it as Authorization: Bearer TOKEN";
+            return Err(unauthenticated(why));
+        };
+        guard.verify(token).map_err(|error| unauthenticated(&error.to_string()))
+    }
+}
+
+/// The token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn unauthenticated(why: &str) -> Response {
+    let asks = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, asks, format!("{why}\n")).into_response()
+}
+
+/// What whoever asks is answered whose token does not allow this role with the document.
+pub(super) fn refusal(pass: &Pass, document: &str, role: Role) -> Option<Response> {
+    match pass.for_document(document) {
+        Some(allowed) if allowed.role >= role => None,
+        Some(_) => Some(forbidden(&format!("{role} on the document"))),
+        // As if it were not there, be it or not.
+        None => Some(super::missing()),
+    }
+}
+
+fn forbidden(role: &str) -> Response {
+    let why = format!("the token does not allow this: it takes the role {role}\n");
+    (StatusCode::FORBIDDEN, why).into_response()
+}
+
+/// Refuses requests of pages that are not served here.
+pub(super) async fn of_pages(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match &shared.guard {
+        Some(guard) if !guard.serves(request.headers()) => {
+            let why = "pages of this origin are not served: name it by --allow-origin\n";
+            (StatusCode::FORBIDDEN, why).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_token_stands_behind_bearer() {
+        let of = |value: &'static str| {
+            let headers = [(header::AUTHORIZATION, HeaderValue::from_static(value))];
+            bearer(&headers.into_iter().collect()).map(str::to_owned)
+        };
+        assert_eq!(of("Bearer a.b.c").as_deref(), Some("a.b.c"));
+        assert_eq!(of("bearer  a.b.c ").as_deref(), Some("a.b.c"));
+        for other in ["Basic a.b.c", "a.b.c", "Bearer", ""] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,395 @@
+//! Settings of who may come in: keys, passwords and origins.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tidelog_access::{Key, KeyError, Keys, PasswordError, PasswordHash, Policy, Role};
+use tidelog_types::limits::PASSWORD_SIZE_MAX;
+use tracing::warn;
+
+use super::SettingsError;
+
+/// The built-in users and their roles.
+pub(crate) const USERS: [(&str, Role); 3] =
+    [("admin", Role::Admin), ("writer", Role::Write), ("reader", Role::Read)];
+
+/// How a variable is looked up.
+pub(super) type Variables<'v> = dyn Fn(&str) -> Option<OsString> + 'v;
+
+/// How the bytes of a file become keys.
+type Read<'r> = dyn Fn(&[u8]) -> Result<Keys, KeyError> + 'r;
+
+/// Flags that say who may come in to a server without --dev.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AccessFlags {
+    /// File with the secret, of 32 bytes or more, that the app signs its tokens with (HS256). A
+    /// line break at its end does not count
+    #[arg(long, env = "TIDELOG_TOKEN_SECRET_FILE", value_name = "FILE")]
+    pub token_secret_file: Option<PathBuf>,
+
+    /// PEM with a public key that verifies the app's tokens: Ed25519, P-256 or RSA. Can be given
+    /// several times; in the environment, with commas between the files
+    #[arg(
+        long = "token-key",
+        env = "TIDELOG_TOKEN_KEYS",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
+    pub token_keys: Vec<PathBuf>,
+
+    /// File with a JWKS whose keys verify the app's tokens
+    #[arg(long, env = "TIDELOG_TOKEN_JWKS_FILE", value_name = "FILE")]
+    pub token_jwks_file: Option<PathBuf>,
+
+    /// The `iss` that the app's tokens need to have [default: any]
+    #[arg(long, env = "TIDELOG_TOKEN_ISSUER", value_name = "TEXT")]
+    pub token_issuer: Option<String>,
+
+    /// The `aud` that the app's tokens need to have [default: any]
+    #[arg(long, env = "TIDELOG_TOKEN_AUDIENCE", value_name = "TEXT")]
+    pub token_audience: Option<String>,
+
+    /// Origin of pages that may use this server, as `https://app.example.org`, beside those that
+    /// come from its own host. Can be given several times; in the environment, with commas between
+    #[arg(
+        long = "allow-origin",
+        env = "TIDELOG_ALLOW_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub allow_origins: Vec<String>,
+}
+
+/// Who may come in, with everything read and checked.
+#[derive(Clone, Debug, Default)]
+pub struct AccessSettings {
+    /// What the app's tokens are verified with.
+    pub keys: Keys,
+    /// What is asked of the app's tokens beside a signature.
+    pub policy: Policy,
+    /// The passwords of the built-in users, by their roles. A user without one cannot log in.
+    pub passwords: BTreeMap<Role, Password>,
+    /// Origins of pages that are served, in lower case.
+    pub allow_origins: Vec<String>,
+}
+
+/// How a user's password is known.
+#[derive(Clone)]
+pub enum Password {
+    /// Itself.
+    Plain(String),
+    /// By its hash.
+    Hash(Box<PasswordHash>),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+impl AccessSettings {
+    /// Whether anybody could have a token.
+    #[must_use]
+    pub fn lets_somebody_in(&self) -> bool {
+        !self.passwords.is_empty() || !self.keys.as_slice().is_empty()
+    }
+}
+
+impl AccessFlags {
+    /// These, and those where there are none.
+    pub(super) fn or(self, file: Self) -> Self {
+        let or = |own: Vec<_>, file| if own.is_empty() { file } else { own };
+        Self {
+            token_secret_file: self.token_secret_file.or(file.token_secret_file),
+            token_keys: or(self.token_keys, file.token_keys),
+            token_jwks_file: self.token_jwks_file.or(file.token_jwks_file),
+            token_issuer: self.token_issuer.or(file.token_issuer),
+            token_audience: self.token_audience.or(file.token_audience),
+            allow_origins: match self.allow_origins.is_empty() {
+                true => file.allow_origins,
+                false => self.allow_origins,
+            },
+        }
+    }
+
+    /// Whoever says whom to let in believes that others are kept out.
+    pub(super) fn check_unset(&self, variable: &Variables<'_>) -> Result<(), SettingsError> {
+        let set = [
+            ("--token-secret-file", self.token_secret_file.is_some()),
+            ("--token-key", !self.token_keys.is_empty()),
+            ("--token-jwks-file", self.token_jwks_file.is_some()),
+            ("--token-issuer", self.token_issuer.is_some()),
+            ("--token-audience", self.token_audience.is_some()),
+            ("--allow-origin", !self.allow_origins.is_empty()),
+        ];
+        if let Some((setting, _)) = set.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(SettingsError::DevWithAccess { setting });
+        }
+        let has_password = |user: &str| {
+            let mut names = password_variables(user).into_iter();
+            names.any(|name| variable(&name).is_some())
+        };
+        match USERS.into_iter().any(|(user, _)| has_password(user)) {
+            true => Err(SettingsError::DevWithAccess { setting: "TIDELOG_..._PASSWORD" }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn resolve(self, variable: &Variables<'_>) -> Result<AccessSettings, SettingsError> {
+        let keys = self.keys()?;
+        let policy = Policy {
+            issuer: self.token_issuer,
+            audience: self.token_audience,
+            ..Policy::default()
+        };
+        let mut passwords = BTreeMap::new();
+        for (user, role) in USERS {
+            passwords.extend(password(user, variable)?.map(|password| (role, password)));
+        }
+        for origin in &self.allow_origins {
+            if !is_origin(origin) {
+                return Err(SettingsError::Origin { origin: origin.clone() });
+            }
+        }
+        let allow_origins = self.allow_origins.iter().map(|it| it.to_ascii_lowercase()).collect();
+        Ok(AccessSettings { keys, policy, passwords, allow_origins })
+    }
+
+    fn keys(&self) -> Result<Keys, SettingsError> {
+        let mut keys = Keys::default();
+        let mut add = |path: &Path, read: &Read<'_>| -> Result<(), SettingsError> {
+            let bytes = std::fs::read(path)
+                .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+            let read = read(&bytes).and_then(|new| std::mem::take(&mut keys).with(new));
+            keys = read.map_err(|source| SettingsError::Key { path: path.to_owned(), source })?;
+            Ok(())
+        };
+        if let Some(path) = &self.token_secret_file {
+            add(path, &|bytes| Keys::new([Key::from_secret(without_line_break(bytes))?]))?;
+        }
+        for path in &self.token_keys {
+            add(path, &|bytes| {
+                let pem = std::str::from_utf8(bytes).map_err(|_| KeyError::Pem)?;
+                Keys::new([Key::from_pem(pem)?])
+            })?;
+        }
+        if let Some(path) = &self.token_jwks_file {
+            add(path, &|bytes| {
+                let json = std::str::from_utf8(bytes).map_err(|_| KeyError::Jwks)?;
+                let (keys, skipped) = Keys::from_jwks(json)?;
+                for skipped in skipped {
+                    let (index, reason) = (skipped.index, skipped.reason);
+                    warn!(path = %path.display(), index, %reason, "a key of the JWKS is left out");
+                }
+                Ok(keys)
+            })?;
+        }
+        Ok(keys)
+    }
+}
+
+/// The variables that may say a user's password: itself, its file, its hash.
+fn password_variables(user: &str) -> [String; 3] {
+    let user = user.to_ascii_uppercase();
+    ["", "_FILE", "_HASH"].map(|kind| format!("TIDELOG_{user}_PASSWORD{kind}"))
+}
+
+fn password(
+    user: &'static str,
+    variable: &Variables<'_>,
+) -> Result<Option<Password>, SettingsError> {
+    let names = password_variables(user);
+    let is_set = |name: &&String| variable(name).is_some();
+    let mut set = names.iter().filter(is_set);
+    let Some(name) = set.next() else { return Ok(None) };
+    if let Some(other) = set.next() {
+        let (one, other) = (name.clone(), other.clone());
+        return Err(SettingsError::TwoPasswords { user, one, other });
+    }
+    let value = variable(name).unwrap_or_default();
+    let text = |value: OsString| {
+        value.into_string().map_err(|_| SettingsError::NotText { variable: name.clone() })
+    };
+    let wrong = |origin: String| move |source| SettingsError::Password { user, origin, source };
+    let plain = |text: String| match text.is_empty() || text.len() > PASSWORD_SIZE_MAX {
+        true => Err(PasswordError::Size),
+        false => Ok(Password::Plain(text)),
+    };
+    let [_, file, hash] = &names;
+    let password = if name == hash {
+        PasswordHash::from_phc(&text(value)?)
+            .map(|hash| Password::Hash(Box::new(hash)))
+            .map_err(wrong(name.clone()))?
+    } else if name == file {
+        let path = PathBuf::from(value);
+        let bytes = std::fs::read(&path)
+            .map_err(|source| SettingsError::Read { path: path.clone(), source })?;
+        let origin = path.display().to_string();
+        let text = String::from_utf8(without_line_break(&bytes).to_vec());
+        let text = text.map_err(|_| SettingsError::NotText { variable: origin.clone() })?;
+        plain(text).map_err(wrong(origin))?
+    } else {
+        plain(text(value)?).map_err(wrong(name.clone()))?
+    };
+    Ok(Some(password))
+}
+
+/// What an editor puts at the end of a file is no part of a secret.
+fn without_line_break(bytes: &[u8]) -> &[u8] {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    bytes.strip_suffix(b"\r").unwrap_or(bytes)
+}
+
+/// Whether browsers write an origin so: a scheme, a host, a port if it is not the scheme's.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let is_scheme = |it: char| it.is_ascii_alphanumeric() || "+-.".contains(it);
+    let is_host = |it: char| it.is_ascii_alphanumeric() || "-._:[]".contains(it);
+    let is_plain = !scheme.is_empty() && scheme.chars().all(is_scheme);
+    is_plain && !host.is_empty() && host.chars().all(is_host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Serve;
+    use super::*;
+
+    fn resolve(
+        access: AccessFlags,
+        dev: bool,
+        variables: &[(&str, &str)],
+    ) -> Result<AccessSettings, SettingsError> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        let flags = Serve { access, dev: Some(dev), ..Serve::default() };
+        flags.resolve_in(&variable).map(|settings| settings.access)
+    }
+
+    fn passwords(variables: &[(&str, &str)]) -> Result<BTreeMap<Role, Password>, SettingsError> {
+        resolve(AccessFlags::default(), false, variables).map(|settings| settings.passwords)
+    }
+
+    const HASH: &str = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$\
+        nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+    #[test]
+    fn a_password_comes_by_its_variable_its_file_or_its_hash() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("password");
+        std::fs::write(&file, "from a file\r\n").expect("written");
+        let file = file.to_str().expect("a text");
+        let passwords = passwords(&[
+            ("TIDELOG_ADMIN_PASSWORD", "itself"),
+            ("TIDELOG_WRITER_PASSWORD_FILE", file),
+            ("TIDELOG_READER_PASSWORD_HASH", HASH),
+        ]);
+        let passwords = passwords.expect("usable");
+        let is = |role, text: &str| matches!(&passwords[&role], Password::Plain(it) if it == text);
+        assert!(is(Role::Admin, "itself"));
+        assert!(is(Role::Write, "from a file"));
+        assert!(matches!(passwords[&Role::Read], Password::Hash(_)));
+        assert!(!format!("{passwords:?}").contains("itself"));
+    }
+
+    #[test]
+    fn a_user_without_a_password_has_none() {
+        assert!(passwords(&[]).expect("usable").is_empty());
+    }
+
+    #[test]
+    fn a_password_that_cannot_be_one_is_refused_without_repeating_it() {
+        let long = "x".repeat(PASSWORD_SIZE_MAX + 1);
+        for (name, value) in [
+            ("TIDELOG_ADMIN_PASSWORD", ""),
+            ("TIDELOG_ADMIN_PASSWORD", long.as_str()),
+            ("TIDELOG_ADMIN_PASSWORD_HASH", "secret, and no hash"),
+        ] {
+            let error = passwords(&[(name, value)]).expect_err("refused");
+            assert!(matches!(error, SettingsError::Password { .. }), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        }
+        let absent = passwords(&[("TIDELOG_ADMIN_PASSWORD_FILE", "no/such/file")]);
+        assert!(matches!(absent, Err(SettingsError::Read { .. })));
+        let two = [("TIDELOG_READER_PASSWORD", "a"), ("TIDELOG_READER_PASSWORD_HASH", HASH)];
+        assert!(matches!(passwords(&two), Err(SettingsError::TwoPasswords { .. })));
+    }
+
+    #[test]
+    fn keys_are_read_and_a_bad_one_is_named_and_not_repeated() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let secret = |text: &str| AccessFlags {
+            token_secret_file: Some(write("secret", text)),
+            ..AccessFlags::default()
+        };
+        let settings = resolve(secret(&"s".repeat(32)), false, &[]).expect("usable");
+        assert_eq!(settings.keys.as_slice().len(), 1);
+        // The line break is no part of it.
+        let bad = [
+            secret(&format!("{}\n", "s".repeat(31))),
+            AccessFlags { token_keys: vec![write("key", "sesame")], ..AccessFlags::default() },
+            AccessFlags {
+                token_jwks_file: Some(write("jwks", "{\"keys\":\"sesame\"}")),
+                ..AccessFlags::default()
+            },
+        ];
+        for flags in bad {
+            let error = resolve(flags, false, &[]).expect_err("refused");
+            assert!(matches!(error, SettingsError::Key { .. }), "{error}");
+            assert!(error.to_string().contains(folder.path().to_str().expect("a text")));
+            assert!(!format!("{error:?}").contains("sesame"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_do() {
+        for origin in ["https://app.example.org", "http://[::1]:8080", "capacitor://localhost"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for origin in ["*", "null", "", "app.example.org", "https://", "https://a/", "https://*.a"]
+        {
+            assert!(!is_origin(origin), "{origin}");
+        }
+        let origins = |origin: &str| AccessFlags {
+            allow_origins: vec![origin.to_owned()],
+            ..AccessFlags::default()
+        };
+        let settings = resolve(origins("https://App.example.org"), false, &[]).expect("usable");
+        assert_eq!(settings.allow_origins, ["https://app.example.org"]);
+        let slash = resolve(origins("https://a/"), false, &[]);
+        assert!(matches!(slash, Err(SettingsError::Origin { .. })));
+    }
+
+    #[test]
+    fn a_development_server_that_is_told_whom_to_let_in_is_refused() {
+        let dev = |flags, variables: &[_]| resolve(flags, true, variables);
+        assert!(dev(AccessFlags::default(), &[]).is_ok());
+        let path = || Some(PathBuf::from("file"));
+        let text = || Some("text".to_owned());
+        let none = AccessFlags::default;
+        for flags in [
+            AccessFlags { token_secret_file: path(), ..none() },
+            AccessFlags { token_keys: path().into_iter().collect(), ..none() },
+            AccessFlags { token_jwks_file: path(), ..none() },
+            AccessFlags { token_issuer: text(), ..none() },
+            AccessFlags { token_audience: text(), ..none() },
+            AccessFlags { allow_origins: vec!["https://a".to_owned()], ..none() },
+        ] {
+            let refused = dev(flags, &[]);
+            assert!(matches!(refused, Err(SettingsError::DevWithAccess { .. })), "{refused:?}");
+        }
+        let refused = dev(none(), &[("TIDELOG_WRITER_PASSWORD_FILE", "file")]);
+        assert!(matches!(refused, Err(SettingsError::DevWithAccess { .. })), "{refused:?}");
+    }
+}

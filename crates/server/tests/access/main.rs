@@ -1,0 +1,6 @@
+//! Who may do what, over real sockets and HTTP, on a server without `--dev`.
+
+mod common;
+mod http;
+mod logins;
+mod process;
