@@ -449,9 +449,10 @@ impl CallFailure {
             ByeReason::Origin => Some(Self::new(
                 ErrorCode::Access,
                 format!(
-                    "{server} refuses this page by its origin: a server that is started with --dev \
-                         serves pages of its own machine only, so open the page at \
-                         http://localhost, and give open() a server at localhost too"
+                    "{server} refuses this page by its origin: start it with --allow-origin and \
+                         that origin; one that is started with --dev serves pages of its own \
+                         machine only, so open the page at http://localhost, and give open() a \
+                         server at localhost too"
                 ),
             )),
             ByeReason::Protocol { reason } => Some(Self::protocol(reason)),

@@ -62,7 +62,7 @@ pub use caution::{Caution, ENDED_THE_SERVER, Suspect};
 use document::Document;
 use follow::{Broadcast, CatchUp};
 pub use io::{
-    Answer, Ask, ConnId, MayRun, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
+    Answer, Ask, ConnId, May, MayRun, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
 };
 use outbox::{After, Outbox};
 use outlets::size_of_pages;
@@ -175,6 +175,7 @@ enum Work {
     },
     Probe(ChannelId, ProbeId),
     Close(ChannelId),
+    Refuse(ChannelId, Refusal),
     Left(ConnId),
     Ask(u64, Ask),
 }
@@ -199,11 +200,12 @@ impl Work {
             Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
             Self::Seed { pages, .. } => size_of_pages(pages),
             Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
+            Self::Refuse(..) => 0,
         }
     }
 
     fn needs_document(&self) -> bool {
-        !matches!(self, Self::Close(_) | Self::Left(_))
+        !matches!(self, Self::Close(_) | Self::Left(_) | Self::Refuse(..))
     }
 }
 
@@ -286,8 +288,11 @@ impl Room {
     /// Takes what happened, says what is to be done.
     pub fn step(&mut self, input: RoomInput) -> Vec<RoomEffect> {
         match input {
-            RoomInput::Message { conn, channel, message } => {
-                self.on_message(ChannelId { conn, channel }, message);
+            RoomInput::Message { conn, channel, message, may } => {
+                self.on_message(ChannelId { conn, channel }, message, may);
+            }
+            RoomInput::Refuse { conn, channel, refusal } => {
+                self.queue.push_back(Work::Refuse(ChannelId { conn, channel }, refusal));
             }
             RoomInput::Left { conn } => self.on_left(conn),
             RoomInput::Store(reply) => self.on_store(reply),
@@ -490,10 +495,10 @@ impl Room {
         }
     }
 
-    fn on_message(&mut self, id: ChannelId, message: ToRoom) {
+    fn on_message(&mut self, id: ChannelId, message: ToRoom, may: May) {
         self.queue.push_back(match message {
             ToRoom::Open { doctype, timeline, have, intent, .. } => {
-                Work::Open(id, OpenRequest { doctype, timeline, have, intent })
+                Work::Open(id, OpenRequest { doctype, timeline, have, intent, may })
             }
             ToRoom::Frames { life, first, frames } => {
                 Work::Frames { channel_id: id, life, first, frames: frames.into() }
@@ -612,6 +617,10 @@ impl Room {
                 self.vacate(*channel_id);
                 Ok(())
             }
+            Work::Refuse(channel_id, refusal) => {
+                self.send_away(*channel_id, refusal.clone());
+                Ok(())
+            }
             Work::Left(conn) => {
                 self.offers.retain(|(waiting, _)| waiting.conn != *conn);
                 for channel_id in self.channels_of(*conn) {
@@ -718,6 +727,18 @@ impl Room {
         }
         self.vacate(channel_id);
         // What it is told from may not be durable yet.
+        let refused = FromRoom::Refused(brief(refusal));
+        self.outbox.after(After::TellChannel(channel_id, refused));
+    }
+
+    /// Whoever is on that channel has said what it may not say. One who was sent away already may
+    /// still have had more of it on the way.
+    fn send_away(&mut self, channel_id: ChannelId, refusal: Refusal) {
+        let waits = self.offers.iter().any(|(waiting, _)| *waiting == channel_id);
+        if !waits && !self.channels.contains_key(&channel_id) {
+            return;
+        }
+        self.vacate(channel_id);
         let refused = FromRoom::Refused(brief(refusal));
         self.outbox.after(After::TellChannel(channel_id, refused));
     }

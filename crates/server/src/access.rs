@@ -2,6 +2,7 @@
 //!
 //! A development server has no [`Guard`]: everybody has a [`Pass`] for everything there.
 
+mod expiries;
 mod failures;
 mod logins;
 mod own;
@@ -17,6 +18,7 @@ use tidelog_access::{
 };
 
 use crate::settings::{AccessSettings, Password, USERS};
+pub(crate) use expiries::{Expiries, Expiry, end_expired};
 use logins::Logins;
 pub(crate) use logins::{LoggedIn, LoginError};
 use own::Own;
@@ -59,6 +61,8 @@ pub(crate) struct Guard {
 /// What somebody may do here.
 #[derive(Clone, Debug)]
 pub(crate) enum Pass {
+    /// Nothing: whoever it is has not said who yet.
+    Nothing,
     /// Everything: it is a development server.
     Everything,
     /// What a token grants that was verified.
@@ -69,6 +73,7 @@ impl Pass {
     /// What is allowed with the document of this name; `None` if nothing is.
     pub(crate) fn for_document(&self, name: &str) -> Option<Allowed> {
         match self {
+            Self::Nothing => None,
             Self::Everything => Some(Allowed { role: Role::Admin, create: true }),
             Self::Granted(access) => access.grants.for_document(name),
         }

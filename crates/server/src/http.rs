@@ -117,10 +117,7 @@ async fn sync(
         // A page may be refused as often as it likes.
         debug!(?origin, ?host, "refused: this server does not serve that page");
     }
-    let refusal = match &shared.guard {
-        Some(_) => Some(ByeReason::Unauthenticated),
-        None => (!is_served).then_some(ByeReason::Origin),
-    };
+    let refusal = (!is_served).then_some(ByeReason::Origin);
     tokio::spawn(async move {
         let _seat = seat;
         // A client that is gone already is nobody to serve.

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::access::{AccessError, Guard};
+use crate::access::{AccessError, Expiries, Guard, end_expired};
 use crate::connection::Ending;
 use crate::counters::Counters;
 use crate::door::Door;
@@ -126,6 +126,7 @@ impl Server {
         let (store_handle, room_threads) = (handle.clone(), threads.handle());
         let shared = Arc::new(Shared {
             guard,
+            expiries: Expiries::default(),
             rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
             store: handle,
             counters,
@@ -146,6 +147,7 @@ impl Server {
         }
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(give_back_memory(Arc::clone(&shared.counters), stopped.clone()));
+        tokio::spawn(end_expired(shared.expiries.clone(), stopped.clone()));
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let door = Door::new(listener, settings.connections_max);
         let accepting = tokio::spawn(door.serve(router, stopped));

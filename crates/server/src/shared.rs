@@ -10,7 +10,7 @@ use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tokio::sync::Semaphore;
 
-use crate::access::Guard;
+use crate::access::{Expiries, Guard};
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::large_messages::LargeMessages;
@@ -21,6 +21,8 @@ use crate::store::StoreHandle;
 pub(crate) struct Shared {
     /// Who decides who may come in; nobody on a development server.
     pub(crate) guard: Option<Arc<Guard>>,
+    /// The connections that end with their tokens.
+    pub(crate) expiries: Expiries,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) store: StoreHandle,
     pub(crate) counters: Arc<Counters>,
@@ -71,6 +73,7 @@ impl Shared {
     pub(crate) fn of(scene: &crate::rooms::tests::Scene) -> Self {
         Self {
             guard: None,
+            expiries: Expiries::default(),
             rooms: Arc::clone(&scene.rooms),
             store: scene.store(),
             counters: Arc::default(),

@@ -11,7 +11,8 @@ use futures_util::stream::SplitStream;
 use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tidelog_room::ConnId;
+use tidelog_access::Role;
+use tidelog_room::{ConnId, May};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
     decode_message, encode_message, message_size,
@@ -27,10 +28,11 @@ use tokio::time::{interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Role as Side, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::debug;
 
+use crate::access::{Expiry, Pass};
 use crate::connection::{Connection, ConnectionEnd, Ending, SMALL_MESSAGE_SIZE};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
@@ -76,7 +78,7 @@ fn config() -> WebSocketConfig {
 /// Serves one connection until it ends; with a `refusal` as far as `Hello`, which that answers.
 pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>, refusal: Option<ByeReason>) {
     let (transport, gate) = Gated::new(TokioIo::new(upgraded), HELLO_SIZE_MAX);
-    let socket = WebSocketStream::from_raw_socket(transport, Role::Server, Some(config())).await;
+    let socket = WebSocketStream::from_raw_socket(transport, Side::Server, Some(config())).await;
 
     let id = ConnId(shared.connections_ever.fetch_add(1, Ordering::Relaxed));
     let (connection, end) = Connection::new(id);
@@ -88,6 +90,8 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>, refusal: Opti
         connection: connection.clone(),
         shared: Arc::clone(&shared),
         refusal,
+        pass: Pass::Nothing,
+        expiry: None,
         channels: Channels { conn: id, open: BTreeMap::new() },
         permits,
         early: None,
@@ -116,6 +120,10 @@ struct Reader {
     shared: Arc<Shared>,
     /// Why it is not served.
     refusal: Option<ByeReason>,
+    /// What it may do, once it has said Hello.
+    pass: Pass,
+    /// Ends it when its token expires.
+    expiry: Option<Expiry>,
     channels: Channels,
     /// What it may say before rooms have worked it off.
     permits: Arc<Semaphore>,
@@ -133,11 +141,20 @@ struct OpenChannel {
     document: DocumentKey,
     /// A room that refused the channel need not stay for it.
     room: WeakRoomSender,
+    /// Whether something was said of it that may not be said: nothing more is heard of it until it
+    /// is opened again, and so its room is told no more than is opened.
+    is_sent_away: bool,
 }
 
 impl Channels {
     fn enter(&mut self, channel: Channel, document: DocumentKey, room: &RoomSender) {
-        self.open.insert(channel, OpenChannel { document, room: room.downgrade() });
+        let room = room.downgrade();
+        self.open.insert(channel, OpenChannel { document, room, is_sent_away: false });
+    }
+
+    /// The room of a channel that is open, as far as we know.
+    fn room(&self, channel: Channel) -> Option<RoomSender> {
+        self.open.get(&channel).filter(|known| !known.is_sent_away)?.room.upgrade()
     }
 
     /// Whether there may be no further one. Of those that were refused, and that their client has
@@ -151,7 +168,7 @@ impl Channels {
 
     /// Forgets a channel, and tells its room if it was the last one there.
     fn close(&mut self, channel: Channel) {
-        let Some(OpenChannel { document, room }) = self.open.remove(&channel) else { return };
+        let Some(OpenChannel { document, room, .. }) = self.open.remove(&channel) else { return };
         // A room that is gone has forgotten us already, and another one may be in its place.
         let Some(room) = room.upgrade() else { return };
         let is_there = |other: &OpenChannel| {
@@ -168,7 +185,7 @@ impl Drop for Channels {
     /// Tells every room that the connection was in, however it ends.
     fn drop(&mut self) {
         let mut told = BTreeSet::new();
-        for OpenChannel { document, room } in std::mem::take(&mut self.open).into_values() {
+        for OpenChannel { document, room, .. } in std::mem::take(&mut self.open).into_values() {
             let left = RoomMail::Left { conn: self.conn };
             if !told.contains(&document)
                 && room.upgrade().is_some_and(|room| room.send(left).is_ok())
@@ -310,14 +327,26 @@ impl Reader {
         }
     }
 
-    fn hello(&self, bytes: &Bytes) -> Flow {
+    fn hello(&mut self, bytes: &Bytes) -> Flow {
         let message = decode(bytes)?;
-        let ToServer::Hello { client, .. } = message else {
+        let ToServer::Hello { client, token } = message else {
             return Flow::Break(protocol("the first message is Hello"));
         };
         if let Some(reason) = &self.refusal {
             return Flow::Break(Ending::Bye(reason.clone()));
         }
+        self.pass = match &self.shared.guard {
+            None => Pass::Everything,
+            Some(guard) => match token.as_deref().map(|token| guard.verify(token)) {
+                Some(Ok(pass)) => pass,
+                refused => {
+                    let why = refused.and_then(Result::err);
+                    debug!(conn = self.connection.id().0, ?why, "refused: no valid token");
+                    return Flow::Break(Ending::Bye(ByeReason::Unauthenticated));
+                }
+            },
+        };
+        self.expiry = self.shared.expiries.enter(&self.connection, &self.pass);
         debug!(conn = self.connection.id().0, %client, "hello");
         self.connection.send(FromServer::Welcome);
         Flow::Continue(())
@@ -336,7 +365,7 @@ impl Reader {
             (matches!(message, ToRoom::Open { .. }), matches!(message, ToRoom::Close));
         let room = match &message {
             ToRoom::Open { document, .. } => self.open(channel, document)?,
-            _ => self.channels.open.get(&channel).and_then(|known| known.room.upgrade()),
+            _ => self.channels.room(channel),
         };
         // A channel that was refused or closed may still have had some messages on the way.
         let Some(room) = room else {
@@ -345,9 +374,19 @@ impl Reader {
             }
             return Flow::Continue(());
         };
+        let Some(may) = self.may(channel, &message) else {
+            // Nothing of it goes any further.
+            if let Some(known) = self.channels.open.get_mut(&channel) {
+                known.is_sent_away = true;
+            }
+            let conn = self.connection.id();
+            let refusal = no_access("the token allows to follow it, and not to change it");
+            let _ = room.send(RoomMail::Refuse { conn, channel, refusal });
+            return Flow::Continue(());
+        };
         let connection = self.connection.clone();
         let message = Box::new(message);
-        let mail = RoomMail::Message { connection, channel, message, permit };
+        let mail = RoomMail::Message { connection, channel, message, may, permit };
         // A room that is gone has let go of all who were there, and never saw this one.
         if room.send(mail).is_err() && is_first {
             return Flow::Break(Ending::Quiet);
@@ -356,6 +395,24 @@ impl Reader {
             self.channels.close(channel);
         }
         Flow::Continue(())
+    }
+
+    /// What its token allows with the document of the channel, by now; `None` if not even to say
+    /// this.
+    fn may(&self, channel: Channel, message: &ToRoom) -> Option<May> {
+        let document = &self.channels.open.get(&channel)?.document.document;
+        let allowed = self.pass.for_document(document)?;
+        let may = match allowed.role {
+            Role::Read => May::Follow,
+            Role::Write | Role::Admin if allowed.create => May::Create,
+            Role::Write | Role::Admin => May::Write,
+        };
+        let needed = match message {
+            ToRoom::Frames { .. } => May::Write,
+            ToRoom::Seed { .. } => May::Create,
+            _ => May::Follow,
+        };
+        (may >= needed).then_some(may)
     }
 
     /// The room of the channel from now on; `None` if it is refused.
@@ -373,6 +430,10 @@ impl Reader {
             let reason = "no document can have that name".to_owned();
             return refuse(Refusal::Protocol { reason });
         };
+        if self.pass.for_document(&document.document).is_none() {
+            // Be it there or not.
+            return refuse(no_access("the token says nothing of it"));
+        }
         if known.is_none() && self.channels.is_full() {
             let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
             return refuse(Refusal::Protocol { reason });
@@ -384,6 +445,10 @@ impl Reader {
         self.channels.enter(channel, document, &room);
         Flow::Continue(Some(room))
     }
+}
+
+fn no_access(reason: &str) -> Refusal {
+    Refusal::Access { reason: reason.to_owned() }
 }
 
 /// Waits until rooms have worked off enough of what the client said before.
@@ -646,7 +711,7 @@ mod tests {
 
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         let (transport, gate) = Gated::new(server, u64::MAX);
-        let mut socket = WebSocketStream::from_raw_socket(transport, Role::Server, None).await;
+        let mut socket = WebSocketStream::from_raw_socket(transport, Side::Server, None).await;
         // A binary message of 1,000 bytes, under a mask of zeros.
         client.write_all(&[0x82, 0xfe, 3, 232, 0, 0, 0, 0]).await.expect("there is room");
         for size in [500, 499] {
@@ -720,6 +785,8 @@ mod tests {
             connection,
             shared: Arc::new(Shared::of(scene)),
             refusal: None,
+            pass: Pass::Everything,
+            expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(permits_count)),
             early: None,
@@ -823,6 +890,8 @@ mod tests {
             connection: Connection::new(ConnId(7)).0,
             shared: Arc::clone(&shared),
             refusal: None,
+            pass: Pass::Everything,
+            expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
             early: None,
@@ -907,8 +976,8 @@ mod tests {
         let (shared, (connection, end)) = (Shared::of(&scene), Connection::new(ConnId(7)));
         let (client, server) = tokio::io::duplex(1024);
         let (server, gate) = Gated::new(server, u64::MAX);
-        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        let server = WebSocketStream::from_raw_socket(server, Role::Server, Some(config())).await;
+        let mut client = WebSocketStream::from_raw_socket(client, Side::Client, None).await;
+        let server = WebSocketStream::from_raw_socket(server, Side::Server, Some(config())).await;
         let (mut sink, _stream) = server.split();
         let body = FromRoom::Refused(Refusal::Protocol { reason: Rng::new(1).letters(100 * 1024) });
         let message = FromServer::About { channel: Channel(1), body };

@@ -407,7 +407,8 @@ pub enum ByeReason {
     /// The client does not read its messages.
     Slow,
     /// The client is a page that this server does not serve, by where it comes from or by the name
-    /// that it has called the server by: a development server serves those of its own machine.
+    /// that it has called the server by: a development server serves those of its own machine, any
+    /// other one those of its own host and of the origins that it was told.
     Origin,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidelog_disk::MemoryDisk;
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreRequest};
-use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
+use tidelog_room::{Answer, Ask, ConnId, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::{DocumentKey, Life};
 
@@ -129,7 +129,7 @@ impl Server {
         if matches!(message, ToRoom::Close) {
             channels.remove(&channel);
         }
-        self.tell(&document, RoomInput::Message { conn, channel, message });
+        self.tell(&document, RoomInput::Message { conn, channel, message, may: May::Create });
     }
 
     /// Something for a room, which is made if it is not there.

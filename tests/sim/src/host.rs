@@ -10,7 +10,8 @@ use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
+    Answer, Ask, Caution, ConnId, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    entry_size,
 };
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
@@ -418,7 +419,12 @@ impl Running {
         if matches!(message, ToRoom::Close) {
             channels.remove(&channel);
         }
-        self.tell(&document, RoomInput::Message { conn, channel, message }, swarm, done);
+        self.tell(
+            &document,
+            RoomInput::Message { conn, channel, message, may: May::Create },
+            swarm,
+            done,
+        );
     }
 
     /// Something for a room, which is made if it is not there.

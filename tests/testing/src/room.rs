@@ -8,7 +8,7 @@ use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
 use tidelog_pages::{OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
+    Answer, Ask, ConnId, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PageCoding, Refusal, ToRoom,
@@ -252,7 +252,7 @@ impl Scene {
     }
 
     pub fn say_on(&mut self, conn: ConnId, channel: Channel, message: ToRoom) {
-        self.settle(RoomInput::Message { conn, channel, message });
+        self.settle(RoomInput::Message { conn, channel, message, may: May::Create });
     }
 
     pub fn open_on(&mut self, conn: ConnId, channel: Channel, intent: Intent) {

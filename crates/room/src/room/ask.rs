@@ -5,7 +5,7 @@ use tidelog_types::{JournalId, Lineage, Lsn};
 
 use super::outbox::After;
 use super::subscriber::{ChannelId, OpenRequest};
-use super::{Answer, Ask, Room, RoomEffect, Service, State};
+use super::{Answer, Ask, May, Room, RoomEffect, Service, State};
 
 impl Room {
     pub(super) fn answer(&mut self, request: u64, ask: Ask) {
@@ -42,8 +42,8 @@ impl Room {
             Ask::Export { conn } => {
                 let storage = document.authority.position();
                 let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
-                let (timeline, intent) = (JournalId::NONE, Intent::Follow);
-                let open = OpenRequest { doctype: Vec::new(), timeline, have: None, intent };
+                let (timeline, intent, may) = (JournalId::NONE, Intent::Follow, May::Follow);
+                let open = OpenRequest { doctype: Vec::new(), timeline, have: None, intent, may };
                 let subscriber = self.subscribe(ChannelId { conn, channel: Channel(0) }, &open);
                 let answer = Answer::Exporting;
                 self.effects.push(RoomEffect::Answer { request, answer });

@@ -4,13 +4,24 @@ use std::time::Duration;
 
 use tidelog_document::FoundRight;
 use tidelog_pages::{StoreReply, StoreRequest};
-use tidelog_sync::{Channel, FromServer, ToRoom};
+use tidelog_sync::{Channel, FromServer, Refusal, ToRoom};
 use tidelog_types::Position;
 use tidelog_types::limits::Limits;
 
 /// The shell's number for a connection, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
+
+/// What a client may do with the document when it says something. Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum May {
+    /// Follow it.
+    Follow,
+    /// Change it as well.
+    Write,
+    /// Begin it as well, if it is not there.
+    Create,
+}
 
 /// Something that happened to a room.
 #[derive(Clone, Debug)]
@@ -23,6 +34,18 @@ pub enum RoomInput {
         channel: Channel,
         /// What.
         message: ToRoom,
+        /// What it may do.
+        may: May,
+    },
+    /// A client said something that it may not say, which is not here: whoever is on that channel
+    /// is sent away.
+    Refuse {
+        /// On which connection.
+        conn: ConnId,
+        /// Under which number it knows the document there.
+        channel: Channel,
+        /// Why.
+        refusal: Refusal,
     },
     /// A connection is gone. Of the frames that it said, those that are not begun are forgotten.
     Left {

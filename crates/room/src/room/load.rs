@@ -200,7 +200,12 @@ impl Room {
                     requests.push(request);
                 }
                 Work::Left(conn) => left.push_back(Work::Left(conn)),
-                Work::Frames { .. } | Work::Seed { .. } | Work::Probe(..) | Work::Close(_) => {}
+                // Whoever was to be sent away is.
+                Work::Refuse(..)
+                | Work::Frames { .. }
+                | Work::Seed { .. }
+                | Work::Probe(..)
+                | Work::Close(_) => {}
             }
         }
         let refusal = brief(Refusal::Storage { reason: reason.to_owned() });

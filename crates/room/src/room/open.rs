@@ -11,7 +11,7 @@ use super::document::{Document, Offered};
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
-use super::{Halt, Room, State, Work, ran};
+use super::{Halt, May, Room, State, Work, ran};
 
 /// Bytes of the offers that wait at most: a few, since a doctype has some kilobytes.
 const OFFERS_SIZE_MAX: usize = 64 * 1024;
@@ -26,6 +26,9 @@ impl Room {
             let reason = format!("a document by more than {OFFER_LIVES_MAX} lives");
             return Err(Halt::Refuse(Refusal::Protocol { reason }));
         }
+        if matches!(open.intent, Intent::Offer { .. }) && open.may < May::Create {
+            return Err(no_access("the token does not allow to hand it over"));
+        }
         self.check_damage(open, &doctype)?;
         if matches!(self.state, State::Absent) {
             match (&open.intent, open.have) {
@@ -35,6 +38,11 @@ impl Room {
                 (Intent::Follow, Some(_)) => {
                     reached(Probe::DocumentMissing);
                     return Err(Halt::Refuse(Refusal::Missing));
+                }
+                (Intent::Follow, None) if open.may < May::Create => {
+                    return Err(no_access(
+                        "it is not there, and the token does not allow to begin it",
+                    ));
                 }
                 (Intent::Follow, None) => self.create(&doctype)?,
             }
@@ -52,7 +60,7 @@ impl Room {
                 }
             }
         }
-        self.admit(doctype)?;
+        self.admit(doctype, open.may)?;
         self.welcome(channel_id, open)
     }
 
@@ -145,8 +153,9 @@ impl Room {
         try_migrations(&*self.caution, &self.document, doctype, check)?.map_err(unusable_doctype)
     }
 
-    /// Finds the doctype among those of the document, or registers it and migrates.
-    pub(super) fn admit(&mut self, doctype: Doctype) -> Result<(), Halt> {
+    /// Finds the doctype among those of the document, or registers it and migrates. For one who may
+    /// only follow it does neither: who is ahead migrates its own copy.
+    pub(super) fn admit(&mut self, doctype: Doctype, may: May) -> Result<(), Halt> {
         let State::Open(document) = &self.state else {
             unreachable!("BUG: no document to admit to")
         };
@@ -157,6 +166,9 @@ impl Room {
         let is_newer = newest.as_ref().is_none_or(|newest| doctype.succeeds(newest));
         if let Some(reason) = newest.and_then(|newest| doctype.parting_from(&newest)) {
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
+        }
+        if may < May::Write {
+            return Ok(());
         }
         self.check_new(&doctype, &document.record)?;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: it was open") };
@@ -223,6 +235,10 @@ impl Room {
         self.channels.insert(channel_id, id);
         id
     }
+}
+
+fn no_access(reason: &str) -> Halt {
+    Halt::Refuse(Refusal::Access { reason: reason.to_owned() })
 }
 
 pub(super) fn decode_doctype(bytes: &[u8]) -> Result<Doctype, Halt> {

@@ -23,7 +23,7 @@ use super::outlets::size_of_pages;
 use super::record::RoomRecord;
 use super::refusal::brief;
 use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed, SubscriberId, Walk};
-use super::{Halt, Room, RoomEffect, State, Work, ran};
+use super::{Halt, May, Room, RoomEffect, State, Work, ran};
 
 /// The other half of the name under which the pages of a local document are staged in the store,
 /// until all are there. A server's own documents have no user.
@@ -111,7 +111,8 @@ impl Room {
             return taken;
         }
         let (doctype, intent) = (Vec::new(), Intent::Offer { lives: seed.lives });
-        let open = OpenRequest { doctype, timeline, have: Some(position), intent };
+        let (have, may) = (Some(position), May::Create);
+        let open = OpenRequest { doctype, timeline, have, intent, may };
         self.welcome(channel_id, &open)
     }
 

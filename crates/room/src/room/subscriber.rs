@@ -9,7 +9,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{JournalId, Lineage, Lsn, LsnRange, Position, Value};
 
 use super::document::Document;
-use super::{ConnId, RoomEffect};
+use super::{ConnId, May, RoomEffect};
 
 /// About how many bytes a request to open takes without what it names.
 const REQUEST_SIZE: usize = 256;
@@ -43,6 +43,7 @@ pub(super) struct OpenRequest {
     pub(super) timeline: JournalId,
     pub(super) have: Option<Position>,
     pub(super) intent: Intent,
+    pub(super) may: May,
 }
 
 impl OpenRequest {

@@ -1,5 +1,6 @@
 //! Stories of one room over a real page server on a disk in memory.
 
+mod access;
 mod bounds;
 mod damage;
 mod positions;
@@ -257,7 +258,7 @@ impl Scene {
     }
 
     fn say(&mut self, conn: ConnId, message: ToRoom) {
-        self.step(RoomInput::Message { conn, channel: CHANNEL, message });
+        self.step(RoomInput::Message { conn, channel: CHANNEL, message, may: May::Create });
     }
 
     fn open_as(
@@ -586,6 +587,7 @@ fn a_store_that_fails_closes_the_room_and_the_next_message_opens_it() {
         conn: ANN,
         channel: CHANNEL,
         message: ToRoom::Frames { life: life_of(ANN), first: lsn(1), frames: vec![add("a")] },
+        may: May::Create,
     };
     let lost = scene.room.step(input);
     let Some(RoomEffect::Store(StoreRequest::Append { ticket, .. })) = lost.first() else {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tidelog_room::{Answer, Ask, ConnId};
-use tidelog_sync::{Channel, ToRoom};
+use tidelog_room::{Answer, Ask, ConnId, May};
+use tidelog_sync::{Channel, Refusal, ToRoom};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::connection::Connection;
@@ -56,7 +56,15 @@ pub(crate) enum RoomMail {
         connection: Connection,
         channel: Channel,
         message: Box<ToRoom>,
+        /// What it may do, by its token.
+        may: May,
         permit: MessagePermit,
+    },
+    /// Somebody said what it may not say.
+    Refuse {
+        conn: ConnId,
+        channel: Channel,
+        refusal: Refusal,
     },
     Left {
         conn: ConnId,
@@ -87,7 +95,7 @@ impl RoomMail {
                 connection.was_let_go() || (is_wanted && connection.has_ended())
             }
             Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
-            Self::Left { .. } | Self::Writable { .. } => false,
+            Self::Refuse { .. } | Self::Left { .. } | Self::Writable { .. } => false,
         }
     }
 

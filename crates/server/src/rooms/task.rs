@@ -399,12 +399,15 @@ impl RoomTask {
 
     fn input(&mut self, mail: RoomMail) -> RoomInput {
         match mail {
-            RoomMail::Message { connection, channel, message, permit } => {
+            RoomMail::Message { connection, channel, message, may, permit } => {
                 let conn = connection.id();
                 let speaker = connection.clone();
                 self.worked_on = Some(WorkedOn { speaker, has_left: false, permit });
                 self.ways.connections().insert(conn, connection);
-                RoomInput::Message { conn, channel, message: *message }
+                RoomInput::Message { conn, channel, message: *message, may }
+            }
+            RoomMail::Refuse { conn, channel, refusal } => {
+                RoomInput::Refuse { conn, channel, refusal }
             }
             RoomMail::Left { conn } => RoomInput::Left { conn },
             RoomMail::Writable { conn } => RoomInput::Writable { conn },

@@ -1,7 +1,10 @@
 //! Roles over HTTP.
 
-use crate::common::{Answer, ROLES, Scene, ask, ask_with, escaped, invalid_tokens, start, token};
+use crate::common::{
+    Answer, ROLES, Scene, ask, ask_with, escaped, invalid_tokens, join_from, start, token,
+};
 use tidelog_server::AccessSettings;
+use tidelog_sync::ByeReason;
 
 const OWN: &str = "lists/own";
 const ABSENT: &str = "lists/absent";
@@ -134,5 +137,16 @@ async fn pages_are_answered_by_their_origin() {
     let answer = ask_with(at, "OPTIONS", "/v1/documents/x", asks, "").await;
     let headers = answer.header("Access-Control-Allow-Headers").expect("some");
     assert!(headers.contains("authorization"), "{headers}");
+
+    for (origin, is_served) in [
+        ("https://app.example.org", true),
+        ("https://example.org", false),
+        ("http://localhost:5173", false),
+    ] {
+        let joined = join_from(at, Some(&token), &[("Origin", origin)]).await;
+        assert_eq!(joined.err(), (!is_served).then_some(ByeReason::Origin), "{origin}");
+    }
+    let of_host = [("Origin", "https://sync.example.org"), ("Host", "sync.example.org")];
+    assert!(join_from(at, Some(&token), &of_host).await.is_ok(), "its own host");
     server.stop().await;
 }

@@ -52,7 +52,12 @@ impl RoomDoor {
     /// The store has refused an append as one that nobody may make.
     pub(crate) fn comes(&mut self, key: &DocumentKey, input: &RoomInput) -> Result<(), String> {
         match input {
-            RoomInput::Message { conn, channel, message: ToRoom::Frames { first, frames, .. } } => {
+            RoomInput::Message {
+                conn,
+                channel,
+                message: ToRoom::Frames { first, frames, .. },
+                ..
+            } => {
                 let come = self.frames.entry((*conn, *channel)).or_default();
                 come.end = first.plus(frames.len() as u64).max(come.end);
                 for (nth, frame) in (0..).zip(frames) {
@@ -60,7 +65,7 @@ impl RoomDoor {
                     self.calls.entry(frame.call).or_insert(self.answers_count);
                 }
             }
-            RoomInput::Message { conn, channel, message: ToRoom::Open { .. } } => {
+            RoomInput::Message { conn, channel, message: ToRoom::Open { .. }, .. } => {
                 *self.opened.entry((*conn, *channel)).or_default() += 1;
             }
             RoomInput::Ask { ask: Ask::Export { conn }, .. } => {

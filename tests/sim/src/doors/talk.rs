@@ -140,7 +140,7 @@ impl Talk {
     /// Something comes in to the room of this document.
     pub(crate) fn comes(&mut self, key: &DocumentKey, input: &RoomInput) {
         match input {
-            RoomInput::Message { conn, channel, message } => {
+            RoomInput::Message { conn, channel, message, .. } => {
                 self.is_said((*conn, *channel), message)
             }
             RoomInput::Left { conn } => {

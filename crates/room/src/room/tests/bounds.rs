@@ -45,6 +45,7 @@ fn whoever_leaves_leaves_its_waiting_offers_too() {
             have: None,
             intent: offer(),
         },
+        may: May::Create,
     };
     let effects = scene.room.step(open(CHANNEL));
     assert!(matches!(effects[..], [RoomEffect::Store(StoreRequest::Open { .. })]));
@@ -63,7 +64,7 @@ fn whoever_leaves_leaves_its_waiting_offers_too() {
 }
 
 fn close(conn: ConnId) -> RoomInput {
-    RoomInput::Message { conn, channel: CHANNEL, message: ToRoom::Close }
+    RoomInput::Message { conn, channel: CHANNEL, message: ToRoom::Close, may: May::Create }
 }
 
 #[test]

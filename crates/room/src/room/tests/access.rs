@@ -1,0 +1,106 @@
+//! What clients may do, by what their shell knows of them.
+
+use tidelog_types::Lineage;
+
+use super::*;
+
+fn open_message(doctype: &Doctype, intent: Intent) -> ToRoom {
+    ToRoom::Open {
+        document: "notebook".to_owned(),
+        doctype: codec::encode(doctype),
+        timeline: JournalId([9; 16]),
+        have: None,
+        intent,
+    }
+}
+
+impl Scene {
+    fn say_as(&mut self, conn: ConnId, message: ToRoom, may: May) -> Vec<String> {
+        self.step(RoomInput::Message { conn, channel: CHANNEL, message, may });
+        brief(&self.heard(conn))
+    }
+}
+
+#[test]
+fn only_one_who_may_begin_a_document_does() {
+    for (may, begins) in [(May::Follow, false), (May::Write, false), (May::Create, true)] {
+        let mut scene = Scene::new();
+        let heard = scene.say_as(ANN, open_message(&notes(), Intent::Follow), may);
+        match begins {
+            true => assert_eq!(heard[0], "opened 2 wanted 1"),
+            false => assert_eq!(heard, ["refused Access"]),
+        }
+        let is_there = !matches!(scene.ask(Ask::Describe), Answer::Missing);
+        assert_eq!(is_there, begins, "{may:?}");
+    }
+}
+
+#[test]
+fn only_one_who_may_begin_a_document_hands_one_over() {
+    for is_there in [false, true] {
+        for may in [May::Follow, May::Write] {
+            let mut scene = Scene::new();
+            if is_there {
+                scene.open(BOB, None);
+            }
+            let offer = Intent::Offer { lives: Lineage::default() };
+            let heard = scene.say_as(ANN, open_message(&notes(), offer), may);
+            assert_eq!(heard, ["refused Access"], "{may:?} {is_there}");
+        }
+    }
+}
+
+/// Goal: one who may only follow changes nothing, by a newer release of its app neither. Method: it
+/// brings a doctype with one migration more; then somebody who may write does.
+#[test]
+fn one_who_may_only_follow_migrates_nothing() {
+    let mut scene = Scene::new();
+    scene.open(BOB, None);
+    let before = scene.position();
+    let newer = doctype(&[
+        "create table note (id text primary key, body text) strict",
+        "alter table note add column done integer",
+    ]);
+    let open = || open_message(&newer, Intent::Follow);
+    assert_eq!(scene.say_as(ANN, open(), May::Follow)[0], "opened 2 wanted 1");
+    assert_eq!(scene.position(), before);
+    assert_eq!(brief(&scene.heard(BOB)), [""; 0]);
+    let parting = doctype(&["create table other (id text) strict"]);
+    let parting = open_message(&parting, Intent::Follow);
+    assert_eq!(scene.say_as(ANN, parting, May::Follow), ["refused DoctypeMismatch"]);
+    assert_eq!(scene.say_as(ANN, open(), May::Write)[0], "opened 3 wanted 1");
+    assert_ne!(scene.position(), before);
+}
+
+#[test]
+fn one_who_said_what_it_may_not_say_is_sent_away_once() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.open(BOB, None);
+    let refuse = || RoomInput::Refuse {
+        conn: ANN,
+        channel: CHANNEL,
+        refusal: Refusal::Access { reason: "no".to_owned() },
+    };
+    scene.step(refuse());
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Access"]);
+    scene.step(refuse());
+    assert_eq!(brief(&scene.heard(ANN)), [""; 0], "it has heard it");
+    scene.frames(BOB, 1, vec![add("a")]);
+    assert_eq!(brief(&scene.heard(ANN)), [""; 0], "it follows no longer");
+    assert_eq!(scene.open(ANN, None).len(), 2, "and may come again");
+}
+
+/// Goal: what was done before it is told before it. Method: a mutation is on its way to the disk.
+#[test]
+fn one_who_is_sent_away_hears_first_what_came_of_what_it_said() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    assert_eq!(brief(&scene.frames(ANN, 1, vec![add("a")])), [""; 0]);
+    let refusal = Refusal::Access { reason: "no".to_owned() };
+    scene.step(RoomInput::Refuse { conn: ANN, channel: CHANNEL, refusal });
+    assert_eq!(brief(&scene.heard(ANN)), [""; 0]);
+    scene.release();
+    assert_eq!(brief(&scene.heard(ANN)).last().map(String::as_str), Some("refused Access"));
+}

@@ -1,0 +1,212 @@
+//! Roles on the socket.
+
+use std::time::{Duration, Instant};
+
+use tidelog_server::Server;
+use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, ToRoom};
+use tidelog_testing::room::{Copy, frame, lsn, notes, offer_of_a_life, open, seed_of};
+use tidelog_testing::server::{Client, settings};
+use tidelog_types::{JournalId, Life, Position};
+
+use crate::common::{ROLES, Scene, ask, invalid_tokens, join, start, token, token_that_ends_in};
+
+const OWN: &str = "lists/own";
+const ABSENT: &str = "lists/absent";
+
+/// The first answer about the document that is no entry.
+async fn heard(client: &mut Client) -> FromRoom {
+    loop {
+        match client.hear_of().await.expect("an answer") {
+            FromRoom::Entry(_) => {}
+            other => return other,
+        }
+    }
+}
+
+fn access(answer: FromRoom) -> Option<String> {
+    match answer {
+        FromRoom::Refused(Refusal::Access { reason }) => Some(reason),
+        _ => None,
+    }
+}
+
+async fn joined(scene: &Scene, grants: &str) -> Client {
+    join(scene.at, Some(&token(grants))).await.expect("welcome")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_valid_token_is_welcome() {
+    let scene = Scene::new(&[]).await;
+    for (what, token) in invalid_tokens() {
+        let refused = join(scene.at, token.as_deref()).await.err();
+        assert_eq!(refused, Some(ByeReason::Unauthenticated), "{what}");
+    }
+    for (role, grants) in ROLES {
+        assert!(join(scene.at, Some(&token(grants))).await.is_ok(), "{role}");
+    }
+    scene.stop().await;
+}
+
+/// Goal: each role may do what it says, and who may not change a document changes no byte of it.
+/// Method: every role opens what is there and what is not, hands one over, and sends frames.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_may_do_what_it_says() {
+    let scene = Scene::new(&[OWN]).await;
+    for (number, (role, grants)) in (10..).zip(ROLES) {
+        let (reads, writes, creates) = match role {
+            "none" | "other" => (false, false, false),
+            "read" => (true, false, false),
+            "write" => (true, true, false),
+            _ => (true, true, true),
+        };
+        let before = scene.bytes_of(OWN).await;
+        let mut client = joined(&scene, grants).await;
+        client.open(OWN, number, None).await.expect("up");
+        let opened = heard(&mut client).await;
+        assert_eq!(matches!(opened, FromRoom::Opened { .. }), reads, "{role} {opened:?}");
+        assert_eq!(access(opened).is_none(), reads, "{role}");
+        client.frames(1, vec![frame(&notes(), "add", role)]).await.expect("up");
+        if reads {
+            let answer = heard(&mut client).await;
+            assert_eq!(matches!(answer, FromRoom::Acked { .. }), writes, "{role} {answer:?}");
+            assert_eq!(access(answer).is_none(), writes, "{role}");
+        }
+        // What comes behind is heard of no more, until it is opened again.
+        client.frames(2, vec![frame(&notes(), "add", &format!("{role} 2"))]).await.expect("up");
+        client.say(&tidelog_sync::ToServer::Ping).await.expect("up");
+        while client.hear().await.expect("up") != FromServer::Pong {}
+        let after = scene.bytes_of(OWN).await;
+        assert_eq!(after != before, writes, "{role}");
+
+        let mut client = joined(&scene, grants).await;
+        client.open(ABSENT, number, None).await.expect("up");
+        let absent = heard(&mut client).await;
+        // No doctype is deployed: whoever might begin it gets as far as that.
+        let is_begun = matches!(absent, FromRoom::Refused(Refusal::DoctypeMismatch { .. }));
+        assert_eq!(is_begun, creates, "{role} {absent:?}");
+        assert_eq!(access(absent).is_none(), creates, "{role}");
+        assert!(access_to_offer(&scene, grants, ABSENT).await == creates, "{role}");
+        assert!(access_to_offer(&scene, grants, OWN).await == creates, "{role}");
+    }
+    let answer = ask(scene.at, "GET", "/v1/documents", Some(&token(ROLES[6].1)), "").await;
+    assert_eq!(answer.text(), "{\"documents\":[\"lists/own\"]}");
+    scene.stop().await;
+}
+
+/// Whether a local document may be offered there, whatever becomes of it.
+async fn access_to_offer(scene: &Scene, grants: &str, document: &str) -> bool {
+    let mut client = joined(scene, grants).await;
+    client.tell(open(document, 9, offer_of_a_life())).await.expect("up");
+    access(heard(&mut client).await).is_none()
+}
+
+/// Goal: without a grant nobody learns by the socket either which documents there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_grant_existing_and_absent_documents_are_refused_in_the_same_words() {
+    let scene = Scene::new(&[OWN]).await;
+    for (_, grants) in [ROLES[0], ROLES[1]] {
+        let mut words = Vec::new();
+        for document in [OWN, ABSENT] {
+            for have in [None, Some(Position::start_of(JournalId([7; 16])))] {
+                let mut client = joined(&scene, grants).await;
+                client.open(document, 2, have).await.expect("up");
+                words.push(access(heard(&mut client).await).expect("refused"));
+            }
+        }
+        words.dedup();
+        assert_eq!(words.len(), 1, "{words:?}");
+    }
+    scene.stop().await;
+}
+
+/// Goal: pages of a document that is handed over are not taken from one who may not write. Method:
+/// a reader says all of a seed at once, without being asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_of_a_reader_is_refused() {
+    let scene = Scene::new(&[OWN]).await;
+    let before = scene.bytes_of(OWN).await;
+    let mut client = joined(&scene, ROLES[2].1).await;
+    client.open(OWN, 2, None).await.expect("up");
+    assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
+    for part in seed_of(&before, 2) {
+        client.tell(part).await.expect("up");
+    }
+    assert!(access(heard(&mut client).await).is_some());
+    assert_eq!(scene.bytes_of(OWN).await, before);
+    scene.stop().await;
+}
+
+/// A reader is told of what others write, and opens again what it was sent away from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_follows_and_comes_back() {
+    let scene = Scene::new(&[OWN]).await;
+    let mut reader = joined(&scene, ROLES[2].1).await;
+    let mut writer = joined(&scene, ROLES[3].1).await;
+    let mut copies = [Copy::default(), Copy::default()];
+    for (client, number) in [(&mut reader, 2), (&mut writer, 3)] {
+        client.open(OWN, number, None).await.expect("up");
+        assert!(matches!(heard(client).await, FromRoom::Opened { .. }));
+    }
+    writer.frames(1, vec![frame(&notes(), "add", "second")]).await.expect("up");
+    writer.acked(&mut copies[1], 2).await.expect("acknowledged");
+    let frames = vec![frame(&notes(), "add", "third")];
+    let said = ToRoom::Frames { life: Life([2; 16]), first: lsn(1), frames };
+    reader.tell(said).await.expect("up");
+    assert!(access(heard(&mut reader).await).is_some());
+    reader.open(OWN, 2, None).await.expect("up");
+    assert!(matches!(heard(&mut reader).await, FromRoom::Opened { .. }));
+    reader.sync(&mut copies[0]).await.expect("up");
+    assert_eq!(copies[0].image(), scene.bytes_of(OWN).await);
+    scene.stop().await;
+}
+
+/// Goal: a connection ends with its token, within a second, and the next one takes another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_its_token() {
+    let scene = Scene::new(&[OWN]).await;
+    let short = token_that_ends_in(ROLES[3].1, 3);
+    let joined_at = Instant::now();
+    let mut client = join(scene.at, Some(&short)).await.expect("welcome");
+    client.open(OWN, 2, None).await.expect("up");
+    let bye = loop {
+        if let FromServer::Bye { reason } = client.hear().await.expect("a last word") {
+            break reason;
+        }
+    };
+    assert_eq!(bye, ByeReason::Unauthenticated);
+    // The token's second may have begun when it was made.
+    let lasted = joined_at.elapsed();
+    let lasts = Duration::from_millis(1_500)..Duration::from_millis(4_500);
+    assert!(lasts.contains(&lasted), "{lasted:?}");
+    assert_eq!(join(scene.at, Some(&short)).await.err(), Some(ByeReason::Unauthenticated));
+    assert!(join(scene.at, Some(&token(ROLES[3].1))).await.is_ok());
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_knows_nobody_starts_and_refuses_everybody() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), tidelog_server::AccessSettings::default()).await;
+    let token = token(ROLES[6].1);
+    let refused = join(server.address(), Some(&token)).await.err();
+    assert_eq!(refused, Some(ByeReason::Unauthenticated));
+    let answer = ask(server.address(), "GET", "/v1/documents", Some(&token), "").await;
+    assert_eq!(answer.status, 401);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_development_server_asks_nobody_for_a_token() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&settings(data.path())).await.expect("a server");
+    for token in [None, Some("sesame")] {
+        let mut client = join(server.address(), token).await.expect("welcome");
+        client.open(OWN, 1, None).await.expect("up");
+        assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
+        let answer = ask(server.address(), "GET", "/v1/documents", token, "").await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(ask(server.address(), "POST", "/v1/login", None, "{}").await.status, 404);
+    server.stop().await;
+    assert!(!data.path().join("access.json").exists());
+}
