@@ -26,6 +26,7 @@
 
 mod ask;
 mod caution;
+mod doctypes;
 mod document;
 mod doubt;
 mod entry_parts;
@@ -59,6 +60,7 @@ use tidelog_types::{
 
 use caution::NoCaution;
 pub use caution::{Caution, ENDED_THE_SERVER, Suspect};
+pub use doctypes::Doctypes;
 use document::Document;
 use follow::{Broadcast, CatchUp};
 pub use io::{

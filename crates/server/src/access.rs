@@ -78,6 +78,15 @@ impl Pass {
             Self::Granted(access) => access.grants.for_document(name),
         }
     }
+
+    /// The role for what concerns the whole server.
+    pub(crate) fn everywhere(&self) -> Option<Role> {
+        match self {
+            Self::Nothing => None,
+            Self::Everything => Some(Role::Admin),
+            Self::Granted(access) => access.grants.everywhere(),
+        }
+    }
 }
 
 impl Guard {

@@ -1,5 +1,6 @@
 //! Everything over HTTP but the sync itself.
 
+mod doctypes;
 mod login;
 mod pass;
 
@@ -13,7 +14,7 @@ use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
@@ -53,6 +54,8 @@ type Ours = State<Arc<Shared>>;
 pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
     let mut api = Router::new()
         .route("/v1/login", post(login::login))
+        .route("/v1/doctypes", get(doctypes::list))
+        .route("/v1/doctypes/{name}", put(doctypes::deploy))
         .route("/v1/documents", get(list))
         .route("/v1/documents/{id}", get(describe).delete(destroy))
         .route("/v1/documents/{id}/export", get(export));

@@ -18,6 +18,7 @@
 //! - `store.rs`: how many rooms share one page server.
 //! - `socket.rs`: a connection's life.
 //! - `access.rs`: who may come in, and what for.
+//! - `deployments.rs`: the doctypes that documents may be of.
 //! - `settings.rs`: flags, environment, file.
 //!
 //! # What this crate does not know
@@ -28,6 +29,7 @@ mod access;
 mod connection;
 mod counters;
 mod cpu_time;
+mod deployments;
 mod door;
 mod durable_file;
 mod export;
@@ -44,5 +46,6 @@ mod socket;
 mod store;
 
 pub use access::AccessError;
+pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, Password, Serve, ServeSettings, SettingsError};

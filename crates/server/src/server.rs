@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidelog_room::{Caution, RoomSettings};
+use tidelog_room::{Caution, Doctypes, RoomSettings};
 use tidelog_sync::ByeReason;
 use tidelog_types::limits::{EXPORTS_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits};
 use tokio::net::TcpListener;
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::access::{AccessError, Expiries, Guard, end_expired};
 use crate::connection::Ending;
 use crate::counters::Counters;
+use crate::deployments::{Deployments, DoctypesError};
 use crate::door::Door;
 use crate::http;
 use crate::large_messages::LargeMessages;
@@ -60,6 +61,9 @@ pub enum ServerError {
     /// Who may come in cannot be told.
     #[error("cannot tell who may come in")]
     Access(#[source] AccessError),
+    /// The doctypes that were deployed cannot be read.
+    #[error("cannot tell which doctypes were deployed")]
+    Doctypes(#[source] DoctypesError),
     /// The threads that run rooms cannot be started.
     #[error("cannot start threads")]
     Threads {
@@ -118,7 +122,13 @@ impl Server {
 
         let handle = store.handle();
         let limits = Limits { pool_pages_max: ROOM_POOL_PAGES, ..limits };
-        let rooms = RoomSettings { dev: settings.dev, limits, ..RoomSettings::default() };
+        let rooms = match settings.dev {
+            true => RoomSettings { doctypes: Doctypes::any(), limits, ..RoomSettings::default() },
+            false => RoomSettings { limits, ..RoomSettings::default() },
+        };
+        let (taken, found_right) = (rooms.doctypes.clone(), rooms.found_right.clone());
+        let deployments = Deployments::open(&settings.data, taken, found_right, limits);
+        let deployments = Arc::new(deployments.map_err(ServerError::Doctypes)?);
         let threads = RoomThreads::start().map_err(|source| ServerError::Threads { source })?;
         let marks = Arc::new(Marks::open(&settings.data));
         let seats_count = settings.connections_max.min(Semaphore::MAX_PERMITS);
@@ -127,6 +137,7 @@ impl Server {
         let shared = Arc::new(Shared {
             guard,
             expiries: Expiries::default(),
+            deployments,
             rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
             store: handle,
             counters,

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::access::{Expiries, Guard};
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
+use crate::deployments::Deployments;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
 use crate::store::StoreHandle;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) guard: Option<Arc<Guard>>,
     /// The connections that end with their tokens.
     pub(crate) expiries: Expiries,
+    pub(crate) deployments: Arc<Deployments>,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) store: StoreHandle,
     pub(crate) counters: Arc<Counters>,
@@ -74,6 +76,7 @@ impl Shared {
         Self {
             guard: None,
             expiries: Expiries::default(),
+            deployments: Arc::new(Deployments::none()),
             rooms: Arc::clone(&scene.rooms),
             store: scene.store(),
             counters: Arc::default(),

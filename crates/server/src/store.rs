@@ -456,7 +456,7 @@ fn open_page_server(
 mod tests {
     use tidelog_document::Doctype;
     use tidelog_pages::{Append, TimelineFrame};
-    use tidelog_room::{ConnId, May, RoomSettings};
+    use tidelog_room::{ConnId, Doctypes, May, RoomSettings};
     use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, codec};
     use tidelog_types::{BudgetLimits, CallId, JournalId, Lsn, Position};
     use tokio::sync::Semaphore;
@@ -598,7 +598,7 @@ mod tests {
         let threads = RoomThreads::start().expect("threads");
         let folder = tempfile::tempdir().expect("a folder");
         let caution = Arc::new(Marks::open(folder.path()));
-        let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+        let settings = RoomSettings { doctypes: Doctypes::any(), ..RoomSettings::default() };
         let rooms = Rooms::new(handle, settings, caution, Arc::default(), threads.handle());
         let document = DocumentKey::new("list", "").expect("a name");
         let room = rooms.room(&document).expect("there is room");

@@ -120,6 +120,12 @@ pub const LOGINS_WAITING_MAX: usize = 64;
 /// Bytes of the body of a login.
 pub const LOGIN_SIZE_MAX: usize = 16 * 1024;
 
+/// Doctypes that are deployed on a server.
+pub const DEPLOYED_DOCTYPES_MAX: usize = 4096;
+
+/// Bytes of a doctype as JSON, with all that is escaped there.
+pub const DOCTYPE_JSON_SIZE_MAX: usize = 2 * DOCTYPE_SIZE_MAX;
+
 /// Bytes of an encoded doctype.
 pub const DOCTYPE_SIZE_MAX: usize = 4 * 1024 * 1024;
 

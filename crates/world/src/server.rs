@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tidelog_disk::MemoryDisk;
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreRequest};
-use tidelog_room::{Answer, Ask, ConnId, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
+use tidelog_room::{
+    Answer, Ask, ConnId, Doctypes, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::{DocumentKey, Life};
 
@@ -136,7 +138,8 @@ impl Server {
     fn tell(&mut self, document: &DocumentKey, input: RoomInput) {
         if !self.rooms.contains_key(document) {
             let found_right = self.found_right.clone();
-            let settings = RoomSettings { dev: true, found_right, ..RoomSettings::default() };
+            let settings =
+                RoomSettings { doctypes: Doctypes::any(), found_right, ..RoomSettings::default() };
             let room = Room::new(document.clone(), settings, self.chance.draw(), Arc::new(AtOnce));
             let owner = OwnerId(self.owners.len() as u64 + 1);
             self.owners.insert(owner, document.clone());

@@ -10,8 +10,8 @@ use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, Caution, ConnId, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
-    entry_size,
+    Answer, Ask, Caution, ConnId, Doctypes, May, Outlets, Room, RoomEffect, RoomInput,
+    RoomSettings, entry_size,
 };
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
@@ -431,7 +431,7 @@ impl Running {
     fn tell(&mut self, document: &DocumentKey, input: RoomInput, swarm: &Swarm, done: &mut Done) {
         if !self.rooms.contains_key(document) {
             let settings = RoomSettings {
-                dev: true,
+                doctypes: Doctypes::any(),
                 limits: swarm.limits,
                 is_damaged: self.is_damaged,
                 found_right: self.found_right.clone(),

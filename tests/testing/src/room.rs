@@ -8,7 +8,8 @@ use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
 use tidelog_pages::{OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
+    Answer, Ask, ConnId, Doctypes, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    entry_size,
 };
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PageCoding, Refusal, ToRoom,
@@ -182,7 +183,8 @@ impl Scene {
             most: AtomicUsize::new(0),
         });
         let document = DocumentKey::new("notebook", "").expect("a name");
-        let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
+        let settings =
+            RoomSettings { doctypes: Doctypes::any(), limits, ..RoomSettings::default() };
         let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
         Self {
             room: Room::new(document, settings, [1; 32], outlets),

@@ -8,6 +8,8 @@ use tidelog_sync::{Channel, FromServer, Refusal, ToRoom};
 use tidelog_types::Position;
 use tidelog_types::limits::Limits;
 
+use super::Doctypes;
+
 /// The shell's number for a connection, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -178,8 +180,8 @@ pub enum RoomEffect {
 /// How a room is to behave.
 #[derive(Clone, Debug, Default)]
 pub struct RoomSettings {
-    /// Clients bring their doctypes along.
-    pub dev: bool,
+    /// The doctypes that it takes beside those that its document knows.
+    pub doctypes: Doctypes,
     /// The store is damaged: it can be read, and nothing is written to it.
     pub is_damaged: bool,
     /// How much it keeps, runs and sends.

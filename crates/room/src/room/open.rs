@@ -141,7 +141,7 @@ impl Room {
 
     /// A doctype that nobody has brought here before, and that could be used beside the others.
     pub(super) fn check_new(&self, doctype: &Doctype, known: &RoomRecord) -> Result<(), Halt> {
-        if !self.settings.dev {
+        if !self.settings.doctypes.takes(doctype.hash()) {
             let reason = format!("doctype {} is not deployed on this server", doctype.name);
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }

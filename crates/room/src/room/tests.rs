@@ -135,7 +135,7 @@ impl Outlets for Ways {
 
 fn room(seed: u8, ways: &Arc<Ways>) -> Room {
     let document = DocumentKey::new("notebook", "").expect("a name");
-    let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+    let settings = RoomSettings { doctypes: Doctypes::any(), ..RoomSettings::default() };
     Room::new(document, settings, [seed; 32], Arc::clone(ways) as Arc<dyn Outlets>)
 }
 

@@ -147,6 +147,7 @@ mod tests {
             let pass = guard.verify(&token).expect("valid");
             let Pass::Granted(access) = &pass else { panic!("it has a token") };
             assert_eq!((access.subject.as_str(), access.expires_at_s), (user, expires_at_s));
+            assert_eq!(pass.everywhere(), Some(role));
             let allowed = pass.for_document("any").expect("everything");
             assert_eq!((allowed.role, allowed.create), (role, role == Role::Admin));
         }

@@ -47,6 +47,14 @@ pub(super) fn refusal(pass: &Pass, document: &str, role: Role) -> Option<Respons
     }
 }
 
+/// The same of whoever is no admin of the whole server.
+pub(super) fn refusal_unless_admin(pass: &Pass) -> Option<Response> {
+    match pass.everywhere() {
+        Some(Role::Admin) => None,
+        _ => Some(forbidden("admin on *")),
+    }
+}
+
 fn forbidden(role: &str) -> Response {
     let why = format!("the token does not allow this: it takes the role {role}\n");
     (StatusCode::FORBIDDEN, why).into_response()

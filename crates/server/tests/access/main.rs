@@ -1,6 +1,7 @@
 //! Who may do what, over real sockets and HTTP, on a server without `--dev`.
 
 mod common;
+mod doctypes;
 mod http;
 mod logins;
 mod process;

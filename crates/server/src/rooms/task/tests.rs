@@ -9,7 +9,7 @@ use std::sync::mpsc as std_mpsc;
 
 use tidelog_document::Doctype;
 use tidelog_pages::AppendError;
-use tidelog_room::{Caution, May, Suspect};
+use tidelog_room::{Caution, Doctypes, May, Suspect};
 use tidelog_sync::{ByeReason, Channel, Intent, Refusal, ToRoom, WireFrame, codec};
 use tidelog_types::limits::{Limits, MESSAGE_SIZE_MAX};
 use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
@@ -27,7 +27,7 @@ fn settings() -> RoomSettings {
 }
 
 fn settings_with(limits: Limits) -> RoomSettings {
-    RoomSettings { dev: true, limits, ..RoomSettings::default() }
+    RoomSettings { doctypes: Doctypes::any(), limits, ..RoomSettings::default() }
 }
 
 fn message(connection: &Connection, body: ToRoom) -> RoomMail {

@@ -1,0 +1,163 @@
+//! A doctype as `JSON.stringify` writes what the TypeScript function `doctype` returns:
+//!
+//! ```json
+//! { "name": "todos",
+//!   "migrations": ["create table todo (id text primary key) strict"],
+//!   "mutations": { "add": { "params": { "id": "uuid", "at": "integer?" }, "sql": ["..."] } } }
+//! ```
+//!
+//! Its hash is over the encoding that clients send: mutations sorted by name, as JavaScript sorts,
+//! and parameters in their order. So no name may stand twice, and nothing else may stand there.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+
+/// The doctype that the JSON says, or why it says none.
+pub(crate) fn parse(json: &[u8]) -> Result<Doctype, serde_json::Error> {
+    let Definition { name, migrations, mutations } = serde_json::from_slice(json)?;
+    let mut mutations: Vec<_> = mutations.0.into_iter().map(definition).collect();
+    mutations.sort_by(|one, other| one.name.encode_utf16().cmp(other.name.encode_utf16()));
+    Ok(Doctype { name, migrations, mutations })
+}
+
+fn definition((name, Mutation { params, sql }): (String, Mutation)) -> MutationDefinition {
+    let param = |(name, ParamType { kind, optional })| Param { name, kind, optional };
+    MutationDefinition { name, params: params.0.into_iter().map(param).collect(), sql }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Definition {
+    name: String,
+    migrations: Vec<String>,
+    mutations: Ordered<Mutation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutation {
+    params: Ordered<ParamType>,
+    sql: Vec<String>,
+}
+
+/// An object's members, in their order.
+struct Ordered<T>(Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = Ordered<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut members, mut names) = (Vec::new(), BTreeSet::new());
+        while let Some((name, value)) = map.next_entry::<String, T>()? {
+            if !names.insert(name.clone()) {
+                return Err(A::Error::custom(format!("{name} stands twice")));
+            }
+            members.push((name, value));
+        }
+        Ok(Ordered(members))
+    }
+}
+
+/// A parameter's type: `text`, or with a `?` behind it.
+struct ParamType {
+    kind: ParamKind,
+    optional: bool,
+}
+
+impl<'de> Deserialize<'de> for ParamType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let kind = match text.strip_suffix('?').unwrap_or(&text) {
+            "text" => ParamKind::Text,
+            "integer" => ParamKind::Integer,
+            "real" => ParamKind::Real,
+            "blob" => ParamKind::Blob,
+            "boolean" => ParamKind::Boolean,
+            "json" => ParamKind::Json,
+            "uuid" => ParamKind::Uuid,
+            _ => return Err(D::Error::custom(format!("there is no type {text}"))),
+        };
+        Ok(Self { kind, optional: text.ends_with('?') })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_sync::codec;
+
+    use super::*;
+
+    /// What `js/test/codec.test.ts` opens, as `JSON.stringify` writes it.
+    const KINDS: &str = r#"{"name":"kinds","migrations":["create table a (b)"],"mutations":{
+        "none":{"params":{},"sql":["delete from a"]},
+        "all":{"params":{"t":"text","i":"integer","r":"real?","b":"blob","o":"boolean","j":"json",
+                         "u":"uuid"},"sql":["select :t","select :i"]}}}"#;
+
+    /// Goal: a doctype that was deployed is the one that clients bring. Method: the bytes that
+    /// TypeScript has written of it, and that its own test holds it to.
+    #[test]
+    fn a_doctype_is_encoded_as_clients_encode_it() {
+        let golden = include_str!("../../../../js/test/golden.json");
+        let golden: serde_json::Value = serde_json::from_str(golden).expect("JSON");
+        let doctype = parse(KINDS.as_bytes()).expect("a doctype");
+        let hex: String =
+            codec::encode(&doctype).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(golden["toCore"].as_str().expect("a text").contains(&hex), "{hex}");
+    }
+
+    #[test]
+    fn mutations_are_sorted_as_javascript_sorts_and_parameters_are_not() {
+        let json = r#"{"name":"n","migrations":[],"mutations":{
+            "\uff5e":{"params":{"z":"text","a":"text"},"sql":[]},
+            "\ud83c\udf0a":{"params":{},"sql":[]},"b":{"params":{},"sql":[]}}}"#;
+        let doctype = parse(json.as_bytes()).expect("a doctype");
+        let names: Vec<_> = doctype.mutations.iter().map(|it| it.name.as_str()).collect();
+        // By code points the wave, U+1F30A, would come last.
+        assert_eq!(names, ["b", "\u{1f30a}", "\u{ff5e}"]);
+        let params = &doctype.mutations[2].params;
+        assert_eq!(params.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["z", "a"]);
+    }
+
+    #[test]
+    fn whatever_else_stands_there_is_refused() {
+        assert!(parse(KINDS.as_bytes()).is_ok());
+        for (from, to) in [
+            ("\"name\":\"kinds\",", ""),
+            ("\"name\"", "\"extra\":1,\"name\""),
+            ("\"name\":\"kinds\"", "\"name\":\"kinds\",\"name\":\"kinds\""),
+            ("\"name\":\"kinds\"", "\"name\":7"),
+            ("\"kinds\"", "\"\\ud800\""),
+            ("\"none\"", "\"all\""),
+            ("\"i\":", "\"t\":"),
+            ("\"real?\"", "\"real??\""),
+            ("\"real?\"", "\"re?al\""),
+            ("\"real?\"", "\"date\""),
+            ("\"real?\"", "null"),
+            ("[\"delete from a\"]", "\"delete from a\""),
+            ("\"params\":{},", ""),
+            ("\"params\":{},", "\"params\":[],"),
+            ("}}}", "}}}x"),
+        ] {
+            let other = KINDS.replacen(from, to, 1);
+            assert_ne!(other, KINDS);
+            assert!(parse(other.as_bytes()).is_err(), "{other}");
+        }
+    }
+}
