@@ -18,9 +18,10 @@ const TURN_LOCK = 'tidelog-lend-next';
 /** Why a tab has no engine once the files of its release are gone from their address. */
 const OTHER_BUILD = 'another release of the app was deployed: load this page anew';
 
-/** Where a browser does not say why a script could not be loaded. Vite 5 to 7 bundle dependencies for
- * development, and leave the scripts behind that those load. */
-const NOT_THERE = `see the console; Vite 5 to 7 need optimizeDeps: { exclude: ['tidelog'] }, or tidelog/vite`;
+/** Where a browser does not say why a script could not be loaded. Vite 5 to 7 bundle dependencies
+ * for development, and leave the scripts behind that those load. */
+const NOT_THERE =
+  "see the console; Vite 5 to 7 need optimizeDeps: { exclude: ['tidelog'] }, or tidelog/vite";
 
 /** Why a tab has no engine whose locks are of before the data of its site were cleared. */
 const CLEARED = 'the data of this site were cleared: load this page anew';

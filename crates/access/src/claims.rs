@@ -104,7 +104,8 @@ pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= TOKEN_NAME_SIZE_MAX && !text.chars().any(char::is_control)
 }
 
-/// Reads a JSON object. A list of its fields' values in their order, which would do as well, is none.
+/// Reads a JSON object. A list of its fields' values in their order, which would do as well, is
+/// none.
 pub(crate) fn object<'o, T: Deserialize<'o>>(json: &'o str) -> Option<T> {
     let is_object = json.trim_ascii_start().starts_with('{');
     is_object.then(|| serde_json::from_str(json).ok()).flatten()

@@ -5,9 +5,9 @@ use tidelog_sqlite::{Reader, Run, SystemQueries as _, View};
 /// Looks into a document that holds nothing, by what a document is first asked.
 ///
 /// A browser compiles a function of a WebAssembly module when it is first called. What the first
-/// document of a core needs is compiled by this while that document is on its way from the disk. It
-/// is no more than that takes: making a document here, and writing to it, would hold up the one that
-/// has come meanwhile.
+/// document of a core needs is compiled by this while that document is on its way from the disk.
+/// It is no more than that takes: making a document here, and writing to it, would hold up the one
+/// that has come meanwhile.
 pub fn warm_up() {
     drop(warmed());
 }

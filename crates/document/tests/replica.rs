@@ -177,8 +177,8 @@ fn a_rebase_gets_on_under_a_budget_that_is_spent_on_other_work() {
     });
 }
 
-/// Goal: of two connections none is opened in vain, which takes as long as many mutations. Method: a
-/// device that opens with something to run again needs the one for mutations, and one that opens
+/// Goal: of two connections none is opened in vain, which takes as long as many mutations. Method:
+/// a device that opens with something to run again needs the one for mutations, and one that opens
 /// with nothing the one for queries, which stays.
 #[test]
 fn a_rebase_opens_no_connection_but_the_one_that_is_needed_next() {

@@ -17,8 +17,9 @@ export async function freePort() {
   return port;
 }
 
-/** Prepares a server with a data folder and an address of its own; `start` runs it. */
-export async function prepareServer({ args = [] } = {}) {
+/** Prepares a server with a data folder and an address of its own; `start` runs it. It is one for
+ * development unless it is told whom to let in, in its environment. */
+export async function prepareServer({ args = [], env } = {}) {
   const port = await freePort();
   const listen = `127.0.0.1:${port}`;
   const data = mkdtempSync(path.join(os.tmpdir(), 'tidelog-server-'));
@@ -40,15 +41,12 @@ export async function prepareServer({ args = [] } = {}) {
     ws: `ws://${listen}`,
 
     async start() {
-      const child = spawn(serverBinary(), [
-        'serve',
-        '--dev',
-        '--data',
-        data,
-        '--listen',
-        listen,
-        ...args,
-      ]);
+      const mode = env ? [] : ['--dev'];
+      const child = spawn(
+        serverBinary(),
+        ['serve', ...mode, '--data', data, '--listen', listen, ...args],
+        { env: { ...process.env, ...env } },
+      );
       process_ = child;
       for (const stream of [child.stdout, child.stderr]) {
         stream.on('data', (bytes) => {
