@@ -83,15 +83,17 @@ impl PasswordHash {
     /// A hash that takes as long as this one, for a name that nobody has. No password is known for
     /// it, and a match would not count.
     pub(crate) fn decoy(&self) -> Self {
-        let output = Output::new(&[0; Params::DEFAULT_OUTPUT_LEN]).ok();
-        Self(phc::PasswordHash { hash: output, ..self.0.clone() })
+        // Without an output nothing would be computed, and the time would tell who is there.
+        let output = Output::new(&[0; Params::DEFAULT_OUTPUT_LEN]).expect("BUG: of that length");
+        Self(phc::PasswordHash { hash: Some(output), ..self.0.clone() })
     }
 
     /// [`PasswordHash::decoy`] where there are no users.
     pub(crate) fn decoy_alone() -> Self {
         let text = "$argon2id$v=19$m=19456,t=2,p=1";
         let bare = phc::PasswordHash::new(text).expect("BUG: a PHC string");
-        Self(phc::PasswordHash { salt: Salt::new(&[0; 16]).ok(), ..bare }).decoy()
+        let salt = Salt::new(&[0; 16]).expect("BUG: 16 bytes");
+        Self(phc::PasswordHash { salt: Some(salt), ..bare }).decoy()
     }
 
     /// How long the hash takes, in KiB that are passed over.
