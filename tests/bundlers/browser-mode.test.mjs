@@ -34,7 +34,9 @@ both("a test in Vitest's browser mode has documents as the page has", async (sta
         return undefined;
       }
     };
-    await eventually(address, { what: `an address: ${said}` });
+    await eventually(address, { what: 'an address' }).catch((error) => {
+      throw new Error(`${error.message}; Vitest said: ${said}`);
+    });
     await stage.tab(address());
     assert.equal(await ended, 0, said);
     assert.match(said, /Tests\s+1 passed/);

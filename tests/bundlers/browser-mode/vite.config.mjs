@@ -8,6 +8,12 @@ export default defineConfig({
   plugins: [tidelog()],
   test: {
     teardownTimeout: 1_000,
-    browser: { enabled: true, provider: preview(), instances: [{ browser: 'chromium' }] },
+    browser: {
+      enabled: true,
+      // Vitest takes `CI` for a wish to be headless, and the preview opens nothing then.
+      headless: false,
+      provider: preview(),
+      instances: [{ browser: 'chromium' }],
+    },
   },
 });
