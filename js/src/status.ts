@@ -47,12 +47,21 @@ export interface Status {
    * one.
    */
   readonly release: 'current' | 'newer-elsewhere';
+  /**
+   * What the server has said last that this user may do with the document; null of a local one, and
+   * where it has said nothing yet or gives no access. Who may only read is told so by each mutation
+   * at once.
+   */
+  readonly access: 'read' | 'write' | 'admin' | null;
 }
 
 /** In the order of `Connection` in crate `client`. */
 export const CONNECTIONS = ['local', 'connecting', 'online', 'offline'] as const;
 /** In the order of `Storage` in crate `client`. */
 export const STORAGES = ['opfs', 'indexeddb', 'memory', 'waiting'] as const;
+
+/** In the order of `Role` in crate `types`. */
+export const ROLES = ['read', 'write', 'admin'] as const;
 
 /** Reads a `Status`. */
 export function readStatus(r: Reader): Status {
@@ -72,5 +81,6 @@ export function readStatus(r: Reader): Status {
     journal: { durable: r.u64(), visible: r.u64() },
     synced: r.flag(),
     release: r.flag() ? 'newer-elsewhere' : 'current',
+    access: r.option(() => ROLES[r.u32()]!),
   };
 }

@@ -139,6 +139,7 @@ test('what the core tells is read as Rust wrote it', () => {
     journal: { durable: 7, visible: 8 },
     synced: true,
     release: 'newer-elsewhere',
+    access: 'write',
   };
   const error = new RejectedError('no', { outcome: 'unknown', mutation: 'add', reason: 'no' });
   expect(answers.map((answer) => answer.type)).toEqual([

@@ -108,6 +108,8 @@ export function decode(bytes) {
     ['Pong'],
     ['Bye', () => ({ reason: byeReason(r) })],
     ['About', () => ({ channel: r.u32(), body: body(r) })],
+    ['Admitted', () => ({ subject: r.text(), secondsLeft: r.u64() })],
+    ['NotRenewed'],
   ]);
   r.end();
   return said;
@@ -139,6 +141,8 @@ const body = (r) =>
     ['Probed', () => ({ question: r.u32(), next: r.lsn() })],
     ['Refused', () => ({ refusal: refusal(r) })],
     ['SeedTaken', () => ({ pagesCount: r.u32() })],
+    ['Allowed', () => ({ role: r.u32() })],
+    ['Forbidden', () => ({ lsn: r.lsn() })],
   ]);
 
 const readPosition = (r) => ({ journal: r.id(), life: r.id(), next: r.lsn(), chain: r.hash() });

@@ -202,11 +202,6 @@ pub enum RevocationError {
 )]
 pub struct InvalidPattern;
 
-/// Why a text is no role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a role is read, write or admin")]
-pub struct InvalidRole;
-
 /// Why a text is no algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an algorithm is HS256, EdDSA, ES256 or RS256")]

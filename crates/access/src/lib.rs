@@ -41,14 +41,13 @@ mod password_hash;
 mod pattern;
 mod policy;
 mod revocations;
-mod role;
 mod users;
 mod verifier;
 
 pub use access::Access;
 pub use algorithm::Algorithm;
 pub use error::{
-    GrantsError, InvalidAlgorithm, InvalidPattern, InvalidRole, KeyError, MintError, PasswordError,
+    GrantsError, InvalidAlgorithm, InvalidPattern, KeyError, MintError, PasswordError,
     RevocationError, TokenError,
 };
 pub use grant::Grant;
@@ -61,6 +60,6 @@ pub use password_hash::PasswordHash;
 pub use pattern::Pattern;
 pub use policy::Policy;
 pub use revocations::Revocations;
-pub use role::Role;
+pub use tidelog_types::{InvalidRole, Role};
 pub use users::Users;
 pub use verifier::Verifier;

@@ -302,3 +302,12 @@ fn no_refusal_repeats_any_of_the_token() {
         assert!(!format!("{error} {error:?}").contains(secret), "{error}");
     }
 }
+
+#[test]
+fn a_role_is_spelt_alike_in_settings_and_in_tokens() {
+    for role in [Role::Read, Role::Write, Role::Admin] {
+        let json = serde_json::to_string(&role).expect("serialised");
+        assert_eq!(json, format!("\"{role}\""));
+        assert_eq!(serde_json::from_str::<Role>(&json).expect("parsed"), role);
+    }
+}

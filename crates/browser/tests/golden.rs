@@ -13,7 +13,7 @@ use tidelog_client::{
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_sync::codec;
 use tidelog_types::{
-    CallId, ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Rows,
+    CallId, ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Role, Rows,
     UnservedKind, Value, ValueRef,
 };
 
@@ -100,6 +100,7 @@ fn status(error: Option<CallFailure>) -> Status {
         storage_lsns: [7, 8],
         synced: true,
         newer_elsewhere: true,
+        access: Some(Role::Write),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tidelog_document::FoundRight;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
-use tidelog_sync::{ToRoom, ToServer};
+use tidelog_sync::{FromRoom, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::CALL_SETTLES_MS;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, Outcome, SortedMap};
@@ -15,7 +15,7 @@ use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore, Handle, Request, ToCore};
 use crate::rng::Rng;
-use crate::server_link::{Heard, Need, ServerLink, Stage};
+use crate::server_link::{Heard, Need, ServerLink, Stage, TokenHolder};
 use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
 use crate::tab_flow::TabFlow;
@@ -553,12 +553,18 @@ impl Client {
 
     fn socket_opened(&mut self, socket: SocketId, out: &mut Outbox) {
         let Some(url) = self.url_of(socket) else { return };
-        let wants = |document: &&Document| document.wanted_server() == Some(&url);
-        let at_server = self.documents.values().filter(wants);
-        let mut holders: Vec<_> = at_server.flat_map(|it| it.token_holders(&url)).collect();
-        holders.sort_unstable();
+        let holders = self.token_holders(&url);
         let link = self.servers.get_mut(&url).expect("BUG: found just now");
         link.opened(self.now_ms, &holders, out);
+    }
+
+    /// The tabs that can be asked for a token for this server.
+    fn token_holders(&self, url: &str) -> Vec<TokenHolder> {
+        let wants = |document: &&Document| document.wanted_server() == Some(url);
+        let at_server = self.documents.values().filter(wants);
+        let mut holders: Vec<_> = at_server.flat_map(|it| it.token_holders(url)).collect();
+        holders.sort_unstable();
+        holders
     }
 
     #[inline(never)]
@@ -567,6 +573,9 @@ impl Client {
         let link = self.servers.get_mut(&url).expect("BUG: found just now");
         match link.hear(self.now_ms, bytes) {
             Heard::About(key, channel, message) => {
+                if let FromRoom::Refused(Refusal::Access { .. }) = *message {
+                    link.was_refused_access(self.now_ms);
+                }
                 self.with(&key, out, |document, ctx| {
                     document.on_server(&url, channel, *message, ctx)
                 });
@@ -631,6 +640,11 @@ impl Client {
         }
         let urls: Vec<String> = self.servers.keys().cloned().collect();
         for url in urls {
+            if self.servers[&url].wants_renewal(self.now_ms) {
+                let holders = self.token_holders(&url);
+                let link = self.servers.get_mut(&url).expect("BUG: listed just now");
+                link.renew(self.now_ms, &holders, out);
+            }
             let link = self.servers.get_mut(&url).expect("BUG: listed just now");
             let in_use = wanted.contains(&url);
             let followers = if in_use { Vec::new() } else { link.followers() };

@@ -342,6 +342,16 @@ impl CallFailure {
         )
     }
 
+    pub(crate) fn may_only_read(mutation: &str, document: &str) -> Self {
+        Self::new(
+            ErrorCode::Access,
+            format!(
+                "{mutation} was not recorded: the server has said last that this user may only \
+                 read {document}; db.status.access says what is allowed"
+            ),
+        )
+    }
+
     pub(crate) fn of_refusal(document: &str, refusal: &Refusal) -> Self {
         match refusal {
             Refusal::Missing => Self::new(

@@ -31,6 +31,7 @@ mod failure;
 mod outbox;
 mod protocol;
 mod record;
+mod renewal;
 mod rng;
 mod server_link;
 mod settings;

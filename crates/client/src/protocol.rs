@@ -7,7 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_document::Doctype;
-use tidelog_types::{CallId, ClientId, EntryId, ErrorCode, Outcome, Params, Remedy, Rows, Value};
+use tidelog_types::{
+    CallId, ClientId, EntryId, ErrorCode, Outcome, Params, Remedy, Role, Rows, Value,
+};
 
 /// A tab's number for one of its calls, from 1, never reused by that tab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -373,6 +375,9 @@ pub struct Status {
     pub synced: bool,
     /// Whether a newer release than that of who is told this has migrated the document.
     pub newer_elsewhere: bool,
+    /// What the server has said last that the token allows with the document; `None` of a local
+    /// one, and where it has said nothing or allows nothing.
+    pub access: Option<Role>,
 }
 
 /// The way to the server.

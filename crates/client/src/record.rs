@@ -5,7 +5,9 @@ use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_sync::codec;
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{CallId, ClientId, EntryId, JournalId, Lineage, Position, SortedMap, Value};
+use tidelog_types::{
+    CallId, ClientId, EntryId, JournalId, Lineage, Position, Role, SortedMap, Value,
+};
 
 /// The client's notes about one document, in the store as one opaque record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub(crate) struct Record {
     pub(crate) seeded: Option<Position>,
     /// Whether this copy has ever had all that its server had.
     pub(crate) synced: bool,
+    /// What the server has said last that its token allows with the document; `None` if nothing.
+    pub(crate) access: Option<Role>,
     /// Rejections, oldest first: those for which no listener has returned, and the latest others;
     /// of both the oldest are forgotten beyond what may be kept.
     pub(crate) rejections: Vec<KeptRejection>,
@@ -261,6 +265,7 @@ mod tests {
                 chain: Chain([7; 32]),
             }),
             synced: true,
+            access: Some(Role::Write),
             rejections: vec![rejection],
             forgotten: Some(entry(TIMELINE, 3)),
         }

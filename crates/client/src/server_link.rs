@@ -9,6 +9,7 @@ use tidelog_types::{ClientId, DocumentKey, SortedMap};
 use crate::effect::{SocketId, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore, Handle};
+use crate::renewal::Renewal;
 use crate::rng::Rng;
 
 /// Milliseconds without a word from the server after which it is asked for one, and the same while
@@ -108,6 +109,8 @@ pub(crate) struct ServerLink {
     pub(crate) barred: bool,
     /// Whether a token was refused, and no connection was tried without a pause since.
     was_refused: bool,
+    /// When the token is renewed by which we are let in, if there is one.
+    renewal: Option<Renewal>,
 }
 
 /// A token, and when it came.
@@ -185,6 +188,7 @@ impl ServerLink {
             is_said_here: false,
             barred: false,
             was_refused: false,
+            renewal: None,
         }
     }
 
@@ -195,6 +199,11 @@ impl ServerLink {
     /// The documents that have a channel on the connection.
     pub(crate) fn followers(&self) -> Vec<DocumentKey> {
         self.channels.values().cloned().collect()
+    }
+
+    /// Whether the server lets in whoever comes, and says nothing of what that may do.
+    pub(crate) fn asks_nobody(&self) -> bool {
+        self.renewal.is_none()
     }
 
     /// Sends, if the server is there.
@@ -246,6 +255,9 @@ impl ServerLink {
                 out.wake_at(self.heard_at_ms + CONNECT_MS);
             }
             Stage::Welcomed => {
+                if let Some(renewal) = &self.renewal {
+                    out.wake_at(renewal.wakes_at_ms(now_ms));
+                }
                 let silence_ms = match (self.is_doubted, is_soon) {
                     (true, _) => 0,
                     (false, true) => PING_SOON_AFTER_MS,
@@ -334,6 +346,27 @@ impl ServerLink {
         out.tell(tab, FromCore::TokenWanted { handle });
     }
 
+    /// A document was refused to the token: another one may allow it.
+    pub(crate) fn was_refused_access(&mut self, now_ms: u64) {
+        self.renewal.iter_mut().for_each(|renewal| renewal.hurry(now_ms));
+    }
+
+    /// Whether somebody is to be asked for a token in the place of one that expires soon.
+    pub(crate) fn wants_renewal(&self, now_ms: u64) -> bool {
+        let is_due = |renewal: &Renewal| renewal.is_due(now_ms);
+        self.stage == Stage::Welcomed && self.renewal.as_ref().is_some_and(is_due)
+    }
+
+    /// Asks one of those for it.
+    pub(crate) fn renew(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
+        let first = self.asked_for_token;
+        let next = self.renewal.as_mut().and_then(|it| it.ask(now_ms, holders, first));
+        if let Some((tab, handle)) = next {
+            self.move_behind((tab, handle)).owed += 1;
+            out.tell(tab, FromCore::TokenWanted { handle });
+        }
+    }
+
     /// All others have their turn to be asked for a token before this one.
     fn move_behind(&mut self, holder: TokenHolder) -> &mut Asked {
         let last_turn = self.asked.values().map(|asked| asked.turn).max().unwrap_or(0);
@@ -361,6 +394,21 @@ impl ServerLink {
             asked.owed = asked.owed.saturating_sub(1);
             asked.owed
         });
+        if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal)
+            && renewal.wants_of(holder)
+        {
+            match token {
+                Some(token) => {
+                    self.asked_for_token = Some(holder);
+                    self.send(&ToServer::Renew { token }, out);
+                }
+                None => {
+                    renewal.has_none(holder);
+                    out.wake_at(now_ms);
+                }
+            }
+            return false;
+        }
         let is_wanted = self.stage == Stage::WantsToken;
         let Some(token) = token else {
             return is_wanted && self.asked_for_token == Some(holder) && owed == 0;
@@ -399,6 +447,19 @@ impl ServerLink {
             }
         };
         match message {
+            FromServer::Admitted { seconds_left, .. } => {
+                self.renewal = Some(Renewal::new(now_ms, seconds_left, self.client.0[0]));
+                if self.stage != Stage::Welcomed {
+                    return Heard::Nothing;
+                }
+                reached(Probe::TokenRenewed);
+                // What was refused by the token before may be served by this one.
+                Heard::Welcome
+            }
+            FromServer::NotRenewed => {
+                self.renewal.iter_mut().for_each(Renewal::was_refused);
+                Heard::Nothing
+            }
             FromServer::Welcome => {
                 self.stage = Stage::Welcomed;
                 self.welcomed_at_ms = Some(now_ms);
@@ -529,6 +590,7 @@ impl ServerLink {
     }
 
     fn drop_socket(&mut self, out: &mut Outbox) {
+        self.renewal = None;
         if let Some(socket) = self.socket.take() {
             out.close_socket(socket);
         }

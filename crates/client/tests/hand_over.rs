@@ -257,7 +257,7 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
             .filter(|message| matches!(message, ToServer::About { body: ToRoom::Seed { .. }, .. }));
         assert!(parts.count() <= 2, "more is on its way than the server has taken");
         for message in sent {
-            device.now_ms += 5_000;
+            device.now_ms += 3_000;
             let answers = server.hear(device.number, message);
             answers.iter().for_each(|answer| device.hear_server(answer));
             let is_taken = |answer: &&FromServer| {

@@ -81,6 +81,9 @@ pub struct Replica {
     /// Whether the entry of the latest own mutation was what its first layer predicted: as long as
     /// others write as well, none is.
     predicts: bool,
+    /// Mutations that the authority does not take, since this side may not change the document: see
+    /// [`withdraw`](Self::withdraw).
+    withdrawn: Option<LsnRange>,
     runs_again: u64,
 }
 
@@ -180,6 +183,9 @@ pub struct Advance {
     pub trim: Option<Lsn>,
     /// Mutations that have their verdict now.
     pub decided: Vec<Decided>,
+    /// Mutations that are rejected by what is begun here, and by nothing that the authority keeps:
+    /// nobody is told before that is durable.
+    pub withdrawn: Vec<Decided>,
     /// The pages that look different now.
     pub changed: BTreeSet<Pgid>,
 }
@@ -253,6 +259,7 @@ impl Replica {
             version: None,
             unrun: false,
             predicts: true,
+            withdrawn: None,
             runs_again: 0,
         }
     }
@@ -429,7 +436,7 @@ impl Replica {
     /// Whether everything that is known is visible: no rebase is due or under way.
     #[must_use]
     pub fn is_rebased(&self) -> bool {
-        self.rebase.is_none() && self.staged.is_empty() && !self.stale
+        self.rebase.is_none() && self.staged.is_empty() && !self.stale && !self.is_withdrawal_due()
     }
 
     /// Whether this device was short of memory when the layers were built: something is not shown
@@ -470,7 +477,7 @@ impl Replica {
     pub fn can_wait(&self) -> bool {
         // The first entry of all, and one that takes the place of all before it, are no small part.
         let is_part = |entry: &ServerEntry| entry.range.start() != Lsn::FIRST;
-        let is_idle = self.rebase.is_none() && !self.stale;
+        let is_idle = self.rebase.is_none() && !self.stale && !self.is_withdrawal_due();
         is_idle && self.staged.front().is_some_and(is_part)
     }
 
@@ -608,6 +615,29 @@ impl Replica {
         self.anew || is_replaced() || self.staged.iter().any(is_first)
     }
 
+    /// The authority takes none of the mutations from `lsn` on, since this side may not change the
+    /// document. Once those before it are decided, the next [step](Self::step) rejects them and
+    /// leaves the timeline, so that no authority is ever sent one of them again.
+    pub fn withdraw(&mut self, lsn: Lsn) {
+        self.withdrawn = (lsn < self.head).then(|| LsnRange::new(lsn, self.head));
+    }
+
+    /// The authority may take them by now, or has said nothing of it yet that holds: what was not
+    /// rejected is not.
+    pub fn end_withdrawal(&mut self) {
+        if self.withdrawn.take().is_some() {
+            reached(Probe::WithdrawalEnded);
+            if self.rebase.as_ref().is_some_and(Rebase::withdraws) {
+                self.abandon_rebase();
+            }
+        }
+    }
+
+    fn is_withdrawal_due(&self) -> bool {
+        let first = self.first();
+        self.withdrawn.is_some_and(|range| range.start() <= first && first < range.end())
+    }
+
     /// Forgets entries that are not visible yet: what brought them was wrong about something.
     pub fn forget_staged(&mut self) {
         self.abandon_rebase();
@@ -738,6 +768,7 @@ impl Replica {
         self.newest = self.built_for;
         self.retries = false;
         self.rebase = None;
+        self.withdrawn = None;
         self.staged.clear();
         self.stale = false;
         self.unrun |= !self.built;

@@ -167,6 +167,7 @@ enum Work {
         life: Life,
         first: Lsn,
         frames: VecDeque<WireFrame>,
+        may: May,
     },
     Seed {
         channel_id: ChannelId,
@@ -503,7 +504,7 @@ impl Room {
                 Work::Open(id, OpenRequest { doctype, timeline, have, intent, may })
             }
             ToRoom::Frames { life, first, frames } => {
-                Work::Frames { channel_id: id, life, first, frames: frames.into() }
+                Work::Frames { channel_id: id, life, first, frames: frames.into(), may }
             }
             ToRoom::Seed { position, db_pages, pages, last } => {
                 Work::Seed { channel_id: id, position, db_pages, pages, last }
@@ -604,7 +605,10 @@ impl Room {
                 budget.spend_bytes(open.doctype.len() as u64);
                 self.open(*channel_id, open)
             }
-            Work::Frames { channel_id, life, first, frames } => {
+            Work::Frames { channel_id, first, frames, may, .. } if *may < May::Write => {
+                self.forbidden_frames(*channel_id, *first, frames)
+            }
+            Work::Frames { channel_id, life, first, frames, .. } => {
                 self.frames(*channel_id, *life, first, frames, budget)
             }
             Work::Seed { channel_id, position, db_pages, pages, last } => {

@@ -11,7 +11,7 @@ use futures_util::stream::SplitStream;
 use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tidelog_access::Role;
+use tidelog_access::{Allowed, Role};
 use tidelog_room::{ConnId, May};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
@@ -32,7 +32,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role as Side, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::debug;
 
-use crate::access::{Expiry, Pass};
+use crate::access::{Expiry, Pass, now_s};
 use crate::connection::{Connection, ConnectionEnd, Ending, SMALL_MESSAGE_SIZE};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
@@ -346,15 +346,66 @@ impl Reader {
                 }
             },
         };
-        self.expiry = self.shared.expiries.enter(&self.connection, &self.pass);
+        self.admit();
         debug!(conn = self.connection.id().0, %client, "hello");
         self.connection.send(FromServer::Welcome);
         Flow::Continue(())
     }
 
+    /// The connection ends with the token of its pass, and the client is told when that is.
+    fn admit(&mut self) {
+        // The one before first: it may expire at the same time.
+        self.expiry = None;
+        self.expiry = self.shared.expiries.enter(&self.connection, &self.pass);
+        if let Pass::Granted(access) = &self.pass {
+            let subject = access.subject.clone();
+            let seconds_left = access.expires_at_s.saturating_sub(now_s());
+            self.connection.send(FromServer::Admitted { subject, seconds_left });
+        }
+    }
+
+    /// A later token of the same subject takes the place of the one before. What it allows holds
+    /// from here on.
+    fn renew(&mut self, token: &str) {
+        let verified = self.shared.guard.as_ref().map(|guard| guard.verify(token));
+        let renewed = match (&self.pass, verified) {
+            (Pass::Granted(before), Some(Ok(Pass::Granted(access))))
+                if before.subject == access.subject =>
+            {
+                Pass::Granted(access)
+            }
+            (_, verified) => {
+                let why = verified.and_then(Result::err);
+                debug!(conn = self.connection.id().0, ?why, "a token was not renewed");
+                return self.connection.send(FromServer::NotRenewed);
+            }
+        };
+        let before = std::mem::replace(&mut self.pass, renewed);
+        self.admit();
+        let conn = self.connection.id();
+        for (channel, open) in &mut self.channels.open {
+            let [was, is] = [&before, &self.pass]
+                .map(|pass| pass.for_document(&open.document.document).map(|allowed| allowed.role));
+            let room = open.room.upgrade().filter(|_| was != is && !open.is_sent_away);
+            let (Some(room), channel) = (room, *channel) else { continue };
+            if let Some(role) = is {
+                let body = FromRoom::Allowed { role };
+                self.connection.send(FromServer::About { channel, body });
+            } else {
+                open.is_sent_away = true;
+                let refusal = no_access("the token says nothing of it");
+                let _ = room.send(RoomMail::Refuse { conn, channel, refusal });
+            }
+        }
+    }
+
     fn take(&mut self, message: ToServer, permit: MessagePermit) -> Flow {
         let (channel, message) = match message {
             ToServer::Hello { .. } => return Flow::Break(protocol("a second Hello")),
+            ToServer::Renew { token } => {
+                self.renew(&token);
+                return Flow::Continue(());
+            }
             ToServer::Ping => {
                 self.connection.send(FromServer::Pong);
                 return Flow::Continue(());
@@ -380,7 +431,7 @@ impl Reader {
                 known.is_sent_away = true;
             }
             let conn = self.connection.id();
-            let refusal = no_access("the token allows to follow it, and not to change it");
+            let refusal = no_access("the token does not allow to hand it over");
             let _ = room.send(RoomMail::Refuse { conn, channel, refusal });
             return Flow::Continue(());
         };
@@ -407,12 +458,9 @@ impl Reader {
             Role::Write | Role::Admin if allowed.create => May::Create,
             Role::Write | Role::Admin => May::Write,
         };
-        let needed = match message {
-            ToRoom::Frames { .. } => May::Write,
-            ToRoom::Seed { .. } => May::Create,
-            _ => May::Follow,
-        };
-        (may >= needed).then_some(may)
+        // Of frames it is the room that knows which are the first ones.
+        let is_said = may == May::Create || !matches!(message, ToRoom::Seed { .. });
+        is_said.then_some(may)
     }
 
     /// The room of the channel from now on; `None` if it is refused.
@@ -430,10 +478,10 @@ impl Reader {
             let reason = "no document can have that name".to_owned();
             return refuse(Refusal::Protocol { reason });
         };
-        if self.pass.for_document(&document.document).is_none() {
+        let Some(Allowed { role, .. }) = self.pass.for_document(&document.document) else {
             // Be it there or not.
             return refuse(no_access("the token says nothing of it"));
-        }
+        };
         if known.is_none() && self.channels.is_full() {
             let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
             return refuse(Refusal::Protocol { reason });
@@ -443,6 +491,10 @@ impl Reader {
             return refuse(Refusal::Storage { reason });
         };
         self.channels.enter(channel, document, &room);
+        if let Pass::Granted(_) = self.pass {
+            let body = FromRoom::Allowed { role };
+            self.connection.send(FromServer::About { channel, body });
+        }
         Flow::Continue(Some(room))
     }
 }

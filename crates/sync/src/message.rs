@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, PAGE_SIZE};
 use tidelog_types::{
     CallId, ClientId, Coding, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
-    Pgid, Position, coded,
+    Pgid, Position, Role, coded,
 };
 
 /// The client's number for a document on one connection.
@@ -38,6 +38,12 @@ pub enum ToServer {
         channel: Channel,
         /// The message.
         body: ToRoom,
+    },
+    /// A later token of the same subject, which takes the place of the one before. Answered by
+    /// [`FromServer::Admitted`] or [`FromServer::NotRenewed`].
+    Renew {
+        /// The client's credential.
+        token: String,
     },
 }
 
@@ -248,6 +254,15 @@ pub enum FromServer {
         /// The message.
         body: FromRoom,
     },
+    /// A token was taken: said before Welcome, and as the answer to Renew.
+    Admitted {
+        /// Whose token it is.
+        subject: String,
+        /// Seconds for which the server takes it yet.
+        seconds_left: u64,
+    },
+    /// The token of a Renew was not taken: the one before holds for as long as it does.
+    NotRenewed,
 }
 
 /// What a server says of a document.
@@ -302,6 +317,18 @@ pub enum FromRoom {
     SeedTaken {
         /// Pages from the first one on.
         pages_count: u32,
+    },
+    /// What the client's token allows with the document: said before anything else as it is opened,
+    /// and when that changes. A server that asks for no token allows everything, and says nothing.
+    Allowed {
+        /// What.
+        role: Role,
+    },
+    /// The frames from `lsn` on are neither run nor recorded, since the client's token does not allow
+    /// to change the document. None is taken on this channel before it is opened again.
+    Forbidden {
+        /// The first of them.
+        lsn: Lsn,
     },
 }
 

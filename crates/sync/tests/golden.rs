@@ -16,7 +16,7 @@ use tidelog_sync::{
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
     CallId, Chain, ClientId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
-    Pgid, Position,
+    Pgid, Position, Role,
 };
 
 fn file(version: u16) -> PathBuf {
@@ -75,6 +75,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
     vec![
         ("hello", ToServer::Hello { client, token: None }),
         ("hello with a token", ToServer::Hello { client, token }),
+        ("renew", ToServer::Renew { token: "why".to_owned() }),
         ("ping", ToServer::Ping),
         ("open, following", open(Intent::Follow, Some(position()))),
         ("open, following, without a copy", open(Intent::Follow, None)),
@@ -122,6 +123,8 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     let no_room = UndecidedReason::NoRoomForVerdict { reason: reason() };
     let failed = UndecidedReason::VerdictFailed { reason: reason() };
     vec![
+        ("admitted", FromServer::Admitted { subject: "ada".to_owned(), seconds_left: 3_600 }),
+        ("not renewed", FromServer::NotRenewed),
         ("welcome", FromServer::Welcome),
         ("pong", FromServer::Pong),
         ("bye: version", bye(ByeReason::Version)),
@@ -131,6 +134,8 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("bye: slow", bye(ByeReason::Slow)),
         ("bye: origin", bye(ByeReason::Origin)),
         ("opened", about(FromRoom::Opened { storage, from: lsn(1), wanted, lives: lives() })),
+        ("allowed: read", about(FromRoom::Allowed { role: Role::Read })),
+        ("allowed: admin", about(FromRoom::Allowed { role: Role::Admin })),
         ("seed wanted", about(FromRoom::SeedWanted)),
         ("seeded", about(FromRoom::Seeded { position: position() })),
         ("entry, a part", part(None, false)),
@@ -140,6 +145,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("undecided: unknown doctype", undecided(unknown)),
         ("undecided: no room for the verdict", undecided(no_room)),
         ("undecided: the verdict failed", undecided(failed)),
+        ("forbidden", about(FromRoom::Forbidden { lsn: lsn(14) })),
         ("probed", about(FromRoom::Probed { probe: ProbeId(77), next: lsn(43) })),
         ("refused: missing", refused(Refusal::Missing)),
         ("refused: exists", refused(Refusal::Exists)),

@@ -45,6 +45,14 @@ probes! {
     DocumentSliceSpent,
     /// A rejection is forgotten, since too many are kept.
     RejectionDropped,
+    /// Mutations are rejected since who issued them may not change the document any more.
+    MutationsWithdrawn,
+    /// That does not become durable, or its server is lost before.
+    WithdrawalEnded,
+    /// Nobody has a token that takes the place of one that expires soon.
+    TokenNotRenewed,
+    /// A token is renewed.
+    TokenRenewed,
     // --- core: store -----------------------------------------------------------------------------
     /// An append failed: its document is read anew.
     AppendFailedAndReloaded,
@@ -153,6 +161,8 @@ probes! {
     RoomFaulted,
     /// A frame comes that was decided before.
     FrameRepeated,
+    /// A server takes no frames of one who may only follow.
+    FramesForbidden,
     /// Frames come of a life that is not the timeline's any more.
     FramesParted,
     /// A room's state is not what is on the disk: everybody is sent away.

@@ -90,6 +90,7 @@ impl Server {
                 self.conns.entry(conn).or_default();
                 self.told.push((conn, FromServer::Welcome));
             }
+            ToServer::Renew { .. } => self.told.push((conn, FromServer::NotRenewed)),
             ToServer::Ping => self.told.push((conn, FromServer::Pong)),
             ToServer::About { channel, body } => self.route(conn, channel, body),
         }

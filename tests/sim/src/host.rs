@@ -265,6 +265,7 @@ impl Host {
                 running.conns.entry(conn).or_default();
                 done.sent.push((conn, FromServer::Welcome));
             }
+            ToServer::Renew { .. } => done.sent.push((conn, FromServer::NotRenewed)),
             ToServer::Ping => done.sent.push((conn, FromServer::Pong)),
             ToServer::About { channel, body } => {
                 running.route(conn, channel, body, &self.swarm, &mut done);

@@ -125,12 +125,12 @@ impl Client {
     }
 
     /// The next message about the document, of which alone messages come; a busy server says in
-    /// between that it is there.
+    /// between that it is there, and what is allowed is not asked for.
     pub async fn hear_of(&mut self) -> Option<FromRoom> {
         loop {
             match self.hear().await? {
+                FromServer::About { body: FromRoom::Allowed { .. }, .. } | FromServer::Pong => {}
                 FromServer::About { body, .. } => return Some(body),
-                FromServer::Pong => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }

@@ -328,6 +328,7 @@ impl Document {
         if !rejections.is_empty() {
             self.keep_rejections(rejections, ctx);
         }
+        self.withdraw(advance.withdrawn, ctx);
         if let Some((timeline, frames)) = advance.begin_timeline {
             let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
             if let Some(synced) = open.synced_mut() {
@@ -378,19 +379,12 @@ impl Document {
                 }
                 None
             }
-            Verdict::Rejected { reason } => {
+            Verdict::Rejected { ref reason } => {
                 if let Some((tab, call)) = waiting {
-                    let failure = CallFailure::rejected(&decided.mutation.name, &reason);
+                    let failure = CallFailure::rejected(&decided.mutation.name, reason);
                     ctx.out.tell(tab, FromCore::Rejected { call, entry, failure });
                 }
-                Some(KeptRejection {
-                    call: decided.call,
-                    entry,
-                    mutation: decided.mutation.name,
-                    args: decided.mutation.args,
-                    reason,
-                    handled: false,
-                })
+                Some(KeptRejection::of(decided))
             }
         }
     }

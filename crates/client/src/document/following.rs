@@ -345,6 +345,7 @@ impl Document {
         self.reads.forget_fault(For::Entry);
         if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.sender.disconnected();
+            synced.replica.end_withdrawal();
         }
         for sync in &mut self.syncs {
             sync.storage = None;

@@ -234,6 +234,7 @@ impl Document {
             doctypes: vec![HashedDoctype::new(doctype.clone())],
             lives: Lineage::default(),
             seeded: None,
+            access: None,
             synced: false,
             rejections: Vec::new(),
             forgotten: None,

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use tidelog_document::{Decided, Verdict};
 use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, SortedMap};
 
 use super::open::{Open, Role};
+use super::storing::Then;
 use super::{Context, Document, State};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{FromCore, Handle};
+use crate::protocol::{CallFailure, FromCore, Handle};
 use crate::record::KeptRejection;
 
 /// What listeners were told of rejections, and have said of them. It outlives the document in
@@ -22,6 +24,8 @@ pub(super) struct RejectionNews {
     behind: BTreeSet<(TabId, Handle)>,
     /// What a listener has dealt with.
     handled: BTreeSet<CallId>,
+    /// What was withdrawn, until that is durable: nobody is told before.
+    withdrawn: BTreeSet<CallId>,
 }
 
 impl RejectionNews {
@@ -57,7 +61,7 @@ impl RejectionNews {
                 continue;
             }
             for rejection in rejections.clone().filter(|rejection| !rejection.handled) {
-                if told.contains(&rejection.call) {
+                if told.contains(&rejection.call) || self.withdrawn.contains(&rejection.call) {
                     continue;
                 }
                 if are_kept && out.flow.is_behind(tab) {
@@ -77,6 +81,21 @@ impl RejectionNews {
     fn count(&self) -> usize {
         let told = self.listeners.values().map(BTreeSet::len);
         told.chain([self.handled.len()]).max().unwrap_or(0)
+    }
+
+    /// Whether this call was withdrawn, and the disk does not have that yet.
+    pub(super) fn holds_back(&self, call: CallId) -> bool {
+        self.withdrawn.contains(&call)
+    }
+
+    /// Whether nobody may be told yet what became of some calls.
+    pub(super) fn holds_back_some(&self) -> bool {
+        !self.withdrawn.is_empty()
+    }
+
+    /// What was withdrawn did not become durable, and is undecided again.
+    pub(super) fn forget_withdrawn(&mut self) {
+        self.withdrawn.clear();
     }
 
     /// Whether a listener has dealt with one of these.
@@ -138,6 +157,35 @@ impl Document {
         self.append_rejections();
     }
 
+    /// Keeps mutations that this device has taken back out of its timeline, since they may not be
+    /// applied: nobody is told before that is durable.
+    pub(super) fn withdraw(&mut self, withdrawn: Vec<Decided>, ctx: &Context<'_>) {
+        if withdrawn.is_empty() {
+            return;
+        }
+        let rejections: Vec<_> = withdrawn.into_iter().map(KeptRejection::of).collect();
+        self.rejection_news.withdrawn.extend(rejections.iter().map(|rejection| rejection.call));
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        if let Role::Synced(synced) = &open.role {
+            let timeline = synced.replica.timeline();
+            open.record.keep_rejections(rejections.clone(), timeline, &ctx.settings.limits);
+        }
+        self.ledger.after(Then::Withdrawn(rejections));
+    }
+
+    /// It is durable: whoever waits for what became of them is told.
+    pub(super) fn tell_withdrawn(&mut self, withdrawn: &[KeptRejection], out: &mut Outbox) {
+        for rejection in withdrawn {
+            self.rejection_news.withdrawn.remove(&rejection.call);
+            if let Some((tab, call)) = self.confirming.remove(&rejection.call) {
+                let failure = CallFailure::rejected(&rejection.mutation, &rejection.reason);
+                out.tell(tab, FromCore::Rejected { call, entry: rejection.entry, failure });
+            }
+        }
+        let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
+        self.rejection_news.tell(withdrawn.iter(), true, holds, out);
+    }
+
     /// A record is durable. Only once it says all that is known here, what is old is forgotten: a
     /// document that is read anew before that rejects again what no record has.
     pub(super) fn record_is_durable(&mut self, limits: &Limits) {
@@ -191,6 +239,14 @@ impl Document {
 }
 
 impl KeptRejection {
+    /// A mutation that was rejected, whose listeners have heard nothing yet.
+    pub(super) fn of(decided: Decided) -> Self {
+        let Decided { entry, call, mutation, verdict } = decided;
+        let Verdict::Rejected { reason } = verdict else { unreachable!("BUG: it was applied") };
+        let (mutation, args) = (mutation.name, mutation.args);
+        Self { call, entry, mutation, args, reason, handled: false }
+    }
+
     fn news(&self, handle: Handle) -> FromCore {
         FromCore::RejectionNews {
             handle,

@@ -8,7 +8,7 @@ use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
 use tidelog_types::limits::MUTATION_SIZE_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid};
+use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid, Role as TokenRole};
 
 use super::storing::Settle;
 use super::watches::Watch;
@@ -392,6 +392,9 @@ impl Document {
                 format!("the arguments of {name} are over {MUTATION_SIZE_MAX} bytes"),
             ));
         }
+        if let (Role::Synced(_), Some(TokenRole::Read)) = (&open.role, open.record.access) {
+            return Ran::Failed(CallFailure::may_only_read(name, &self.key.document));
+        }
         if let Role::Synced(synced) = &open.role
             && synced.replica.undecided_size() >= open.view().limits().undecided_size_max
         {
@@ -460,6 +463,10 @@ impl Document {
                 reached(Probe::CallFoundInFlight);
                 self.settle(ask, id, entry, Some(Box::new(ask.clone())));
             }
+            return true;
+        }
+        if self.rejection_news.holds_back(id) {
+            self.ledger.after(Then::AskedAgain(Box::new(ask.clone())));
             return true;
         }
         // By its name: LSNs count per timeline, and these may be of several.

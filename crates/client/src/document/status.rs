@@ -75,6 +75,7 @@ impl Document {
             storage_lsns: storage.map(Lsn::get),
             synced,
             newer_elsewhere: false,
+            access: self.synced().and(self.open()).and_then(|open| open.record.access),
         }
     }
 

@@ -14,6 +14,7 @@ use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore};
+use crate::record::KeptRejection;
 
 /// Milliseconds after an append that failed in which the document writes nothing of itself, and
 /// asks no server for what it could not keep; doubles each time in a row, so many times at most.
@@ -162,12 +163,16 @@ pub(super) enum Then {
     Recorded,
     /// The document is on the disk at all.
     Kept,
+    /// Tell what became of these mutations, which are in the timeline no longer.
+    Withdrawn(Vec<KeptRejection>),
+    /// Ask again what became of one of these.
+    AskedAgain(Box<Ask>),
 }
 
 impl Then {
     /// Whether a caller waits for it.
     fn is_awaited(&self) -> bool {
-        matches!(self, Self::Settle(_) | Self::Synced(_))
+        matches!(self, Self::Settle(_) | Self::Synced(_) | Self::Withdrawn(_) | Self::AskedAgain(_))
     }
 
     fn entries_size(&self) -> usize {
@@ -176,6 +181,18 @@ impl Then {
             _ => 0,
         }
     }
+}
+
+/// Who waited for appends that left nothing behind.
+#[derive(Default)]
+struct Waited {
+    /// The mutations whose callers waited for the disk.
+    settles: Vec<Settle>,
+    /// Who waited until all of a local document is on it.
+    syncs: Vec<Ask>,
+    /// Who asks again what became of a mutation that was withdrawn.
+    asked_again: Vec<Ask>,
+    withdrawn: Vec<KeptRejection>,
 }
 
 /// A mutation whose caller waits for the disk.
@@ -355,6 +372,8 @@ impl Document {
                     }
                 }
                 (Then::Kept, Some(open)) => open.is_kept = true,
+                (Then::Withdrawn(rejections), _) => self.tell_withdrawn(&rejections, ctx.out),
+                (Then::AskedAgain(ask), _) => self.look_again(vec![*ask], ctx.out),
                 (Then::Record, _) => self.record_is_durable(&ctx.settings.limits),
                 (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
@@ -385,10 +404,9 @@ impl Document {
             ctx.store.give_up(&self.key, ticket);
             return self.fail_cleared(lost, ctx.out);
         }
-        let (settles, syncs) = self.who_waited(lost);
+        let Waited { settles, syncs, mut asked_again, .. } = self.who_waited(lost);
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
-        let mut asked_again = Vec::new();
         for Settle { tab, call, id, again, .. } in settles {
             self.confirming.remove(&id);
             if let Some(ask) = again.filter(|_| !taken_back.contains(&id)) {
@@ -432,7 +450,7 @@ impl Document {
 
     /// The data were cleared: what waits for the disk never gets there. It is shown all the same.
     pub(crate) fn fail_settling(&mut self, out: &mut Outbox) {
-        if self.settling + self.local_syncs == 0 {
+        if self.settling + self.local_syncs == 0 && !self.rejection_news.holds_back_some() {
             return;
         }
         let waiting = self.ledger.take_waiting(Then::is_awaited);
@@ -440,29 +458,36 @@ impl Document {
     }
 
     fn fail_cleared(&mut self, lost: impl IntoIterator<Item = Then>, out: &mut Outbox) {
-        let (settles, syncs) = self.who_waited(lost);
-        syncs.into_iter().for_each(|ask| ask.fail(CallFailure::data_cleared(), out));
+        let Waited { settles, syncs, asked_again, withdrawn } = self.who_waited(lost);
+        let asks = syncs.into_iter().chain(asked_again);
+        asks.for_each(|ask| ask.fail(CallFailure::data_cleared(), out));
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
         for Settle { tab, call, id, .. } in settles {
             self.confirming.remove(&id);
             out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
         }
+        for KeptRejection { call, .. } in withdrawn {
+            if let Some((tab, call)) = self.confirming.remove(&call) {
+                out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+            }
+        }
+        self.rejection_news.forget_withdrawn();
     }
 
-    /// The mutations whose callers waited for the disk, and who waited until all of a local
-    /// document is on it.
-    fn who_waited(&mut self, lost: impl IntoIterator<Item = Then>) -> (Vec<Settle>, Vec<Ask>) {
-        let (mut settles, mut syncs) = (Vec::new(), Vec::new());
+    fn who_waited(&mut self, lost: impl IntoIterator<Item = Then>) -> Waited {
+        let mut waited = Waited::default();
         for then in lost {
             match then {
-                Then::Settle(settle) => settles.push(settle),
-                Then::Synced(ask) => syncs.push(*ask),
+                Then::Settle(settle) => waited.settles.push(settle),
+                Then::Synced(ask) => waited.syncs.push(*ask),
+                Then::AskedAgain(ask) => waited.asked_again.push(*ask),
+                Then::Withdrawn(rejections) => waited.withdrawn.extend(rejections),
                 _ => {}
             }
         }
-        self.settling -= settles.len();
-        self.local_syncs -= syncs.len();
-        (settles, syncs)
+        self.settling -= waited.settles.len();
+        self.local_syncs -= waited.syncs.len();
+        waited
     }
 
     /// Looks for these mutations before all that was asked since: what is not found is run. Who
@@ -489,6 +514,7 @@ impl Document {
         };
         self.state = State::Asking { server };
         self.reads = Reads::default();
+        self.rejection_news.forget_withdrawn();
         self.watches.mark_all();
         self.ask_where_it_stands(ctx);
     }

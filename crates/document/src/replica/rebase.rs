@@ -6,12 +6,15 @@ use std::mem;
 use tidelog_sqlite::{Failure, Reader, Run, SystemQueries, View, Writer};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, ran_again, reached};
-use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
+use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, LsnRange, PageSet, Pgid, Position};
 
 use super::own_layers::OwnLayers;
 use super::{Advance, Decided, Replica, ServerEntry};
 use crate::program::{self, AppliedTimeline, Rejection, UNKNOWN, done};
 use crate::{Mutation, Verdict, public_life};
+
+/// Why a mutation is rejected that its issuer might not issue any more.
+const NO_ACCESS: &str = "access";
 
 /// A rebase under way: a view of its own, in which the entries are the lowest layers.
 ///
@@ -55,8 +58,10 @@ struct Verdicts {
     rejected: Vec<Rejection>,
     /// Rejections before this LSN are gone: what is undecided here is another copy's to know.
     forgotten: Lsn,
+    /// From here on to `known` the authority takes nothing.
+    withdrawn: Option<Lsn>,
     /// What is undecided goes on in another timeline: another copy of this device has gone on in
-    /// this one, or the authority has lost what it had decided.
+    /// this one, the authority has lost what it had decided, or takes no more of it.
     moves: bool,
 }
 
@@ -75,7 +80,16 @@ impl Verdicts {
             None => (first, *wanted),
         };
         let [decided, known] = [decided, known].map(|lsn| lsn.clamp(first, head));
-        Self { decided, known, rejected, forgotten: *forgotten, moves }
+        let forgotten = *forgotten;
+        let is_due = |range: &LsnRange| range.start() <= known && known < range.end();
+        match replica.withdrawn.filter(is_due) {
+            None => Self { decided, known, rejected, forgotten, withdrawn: None, moves },
+            Some(range) => {
+                reached(Probe::MutationsWithdrawn);
+                let (withdrawn, known) = (Some(known), range.end());
+                Self { decided, known, rejected, forgotten, withdrawn, moves: true }
+            }
+        }
     }
 }
 
@@ -134,6 +148,11 @@ impl Rebase {
     /// Whether its entries take the place of the pages held so far.
     pub(super) fn is_replacing(&self) -> bool {
         self.replaced
+    }
+
+    /// Whether it rejects what the authority has not decided.
+    pub(super) fn withdraws(&self) -> bool {
+        self.verdicts.as_ref().is_some_and(|verdicts| verdicts.withdrawn.is_some())
     }
 
     pub(super) fn last_position(&self) -> Option<Position> {
@@ -273,7 +292,7 @@ impl Rebase {
     /// Makes the new layers the replica's, in one step.
     pub(super) fn complete(self, replica: &mut Replica) -> Advance {
         let changed = self.changed(replica);
-        let Verdicts { decided, known, rejected, forgotten, moves } =
+        let Verdicts { decided, known, rejected, forgotten, withdrawn, moves } =
             self.verdicts.expect("BUG: completed before it began");
         let mut advance = Advance { changed, ..Advance::default() };
 
@@ -283,6 +302,13 @@ impl Rebase {
         while lsn < known {
             let entry = replica.origin(lsn);
             let undecided = replica.undecided.pop_oldest().expect("BUG: decided beyond the head");
+            let (call, mutation) = (undecided.call, undecided.mutation);
+            if withdrawn.is_some_and(|from| lsn >= from) {
+                let verdict = Verdict::Rejected { reason: NO_ACCESS.to_owned() };
+                advance.withdrawn.push(Decided { entry, call, mutation, verdict });
+                lsn = lsn.next();
+                continue;
+            }
             while rejected.next_if(|rejection| rejection.lsn < lsn).is_some() {}
             let verdict = match rejected.next_if(|rejection| rejection.lsn == lsn) {
                 Some(Rejection { reason, .. }) if lsn < decided => {
@@ -295,7 +321,6 @@ impl Rebase {
                     Verdict::Rejected { reason: UNKNOWN.to_owned() }
                 }
             };
-            let (call, mutation) = (undecided.call, undecided.mutation);
             advance.decided.push(Decided { entry, call, mutation, verdict });
             lsn = lsn.next();
         }
@@ -319,6 +344,7 @@ impl Rebase {
         (replica.built, replica.built_for) = (true, replica.newest);
         replica.version = Some(self.version);
         (replica.short, replica.retries, replica.unrun) = (self.short, false, false);
+        replica.withdrawn.take_if(|range| range.end() <= known);
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;
         for (undecided, (verdict, layer)) in replica.undecided.iter_mut().zip(self.ran) {

@@ -42,11 +42,12 @@ impl Room {
         // One who was refused, or has closed the channel, may still have had some on the way.
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
         let subscriber = &self.subscribers[&id];
-        let timeline = subscriber.timeline;
-        if subscriber.undecided.is_some_and(|undecided| *first >= undecided) {
+        let (timeline, undecided) = (subscriber.timeline, subscriber.undecided);
+        let is_undecided = |lsn: Lsn| undecided.is_some_and(|undecided| lsn >= undecided);
+        if is_undecided(*first) {
             return Ok(());
         }
-        while let Some(frame) = frames.front() {
+        while let Some(frame) = frames.front().filter(|_| !is_undecided(*first)) {
             if self.is_full() {
                 reached(Probe::RoomWaitedForDisk);
                 return Err(Halt::Pause);
@@ -90,6 +91,37 @@ impl Room {
         // What is applied behind these frames can be another copy's.
         let next = document.served(timeline)?.wanted.min(*first);
         self.outbox.after(After::Tell(id, FromRoom::Acked { next }));
+        Ok(())
+    }
+
+    /// Takes none of the frames, of one who may only follow, and says which of them is the first.
+    /// Those that were taken while it might write have their verdict.
+    pub(super) fn forbidden_frames(
+        &mut self,
+        channel_id: ChannelId,
+        first: Lsn,
+        frames: &VecDeque<WireFrame>,
+    ) -> Result<(), Halt> {
+        let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
+        let subscriber = &self.subscribers[&id];
+        if subscriber.undecided.is_some() {
+            return Ok(());
+        }
+        let timeline = subscriber.timeline;
+        let State::Open(document) = &mut self.state else { return Ok(()) };
+        if self.settings.is_damaged {
+            return Err(Halt::Refuse(Refusal::Damaged));
+        }
+        let end = first.plus(frames.len() as u64);
+        let lsn = document.served(timeline)?.wanted;
+        if end <= lsn {
+            self.outbox.after(After::Tell(id, FromRoom::Acked { next: end }));
+        } else if let Some(subscriber) = self.subscribers.get_mut(&id) {
+            reached(Probe::FramesForbidden);
+            // Also once it may write again: its client has been told that they are rejected.
+            subscriber.undecided = Some(lsn);
+            self.outbox.after(After::Tell(id, FromRoom::Forbidden { lsn }));
+        }
         Ok(())
     }
 

@@ -348,6 +348,8 @@ fn brief(messages: &[FromRoom]) -> Vec<String> {
         }
         FromRoom::Acked { next } => format!("acked {next}"),
         FromRoom::Undecided { lsn, .. } => format!("undecided {lsn}"),
+        FromRoom::Forbidden { lsn } => format!("forbidden {lsn}"),
+        FromRoom::Allowed { role } => format!("allowed to {role}"),
         FromRoom::Refused(refusal) => {
             let text = format!("{refusal:?}");
             format!("refused {}", text.split(' ').next().unwrap_or_default())

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use tidelog_server::Server;
-use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, ToRoom};
-use tidelog_testing::room::{Copy, frame, lsn, notes, offer_of_a_life, open, seed_of};
+use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, ToRoom, ToServer};
+use tidelog_testing::room::{CHANNEL, Copy, frame, lsn, notes, offer_of_a_life, open, seed_of};
 use tidelog_testing::server::{Client, settings};
-use tidelog_types::{JournalId, Life, Position};
+use tidelog_types::{ClientId, JournalId, Life, Position, Role};
 
-use crate::common::{ROLES, Scene, ask, invalid_tokens, join, start, token, token_that_ends_in};
+use crate::common::{
+    ROLES, Scene, ask, invalid_tokens, join, start, token, token_of_subject, token_that_ends_in,
+};
 
 const OWN: &str = "lists/own";
 const ABSENT: &str = "lists/absent";
@@ -69,11 +71,11 @@ async fn each_role_may_do_what_it_says() {
         if reads {
             let answer = heard(&mut client).await;
             assert_eq!(matches!(answer, FromRoom::Acked { .. }), writes, "{role} {answer:?}");
-            assert_eq!(access(answer).is_none(), writes, "{role}");
+            assert_eq!(matches!(answer, FromRoom::Forbidden { .. }), !writes, "{role} {answer:?}");
         }
         // What comes behind is heard of no more, until it is opened again.
         client.frames(2, vec![frame(&notes(), "add", &format!("{role} 2"))]).await.expect("up");
-        client.say(&tidelog_sync::ToServer::Ping).await.expect("up");
+        client.say(&ToServer::Ping).await.expect("up");
         while client.hear().await.expect("up") != FromServer::Pong {}
         let after = scene.bytes_of(OWN).await;
         assert_eq!(after != before, writes, "{role}");
@@ -152,7 +154,7 @@ async fn a_reader_follows_and_comes_back() {
     let frames = vec![frame(&notes(), "add", "third")];
     let said = ToRoom::Frames { life: Life([2; 16]), first: lsn(1), frames };
     reader.tell(said).await.expect("up");
-    assert!(access(heard(&mut reader).await).is_some());
+    assert_eq!(heard(&mut reader).await, FromRoom::Forbidden { lsn: lsn(1) });
     reader.open(OWN, 2, None).await.expect("up");
     assert!(matches!(heard(&mut reader).await, FromRoom::Opened { .. }));
     reader.sync(&mut copies[0]).await.expect("up");
@@ -181,6 +183,83 @@ async fn a_connection_ends_with_its_token() {
     assert_eq!(join(scene.at, Some(&short)).await.err(), Some(ByeReason::Unauthenticated));
     assert!(join(scene.at, Some(&token(ROLES[3].1))).await.is_ok());
     scene.stop().await;
+}
+
+/// Goal: a later token takes the place of the one before without a word lost, and what it allows
+/// holds at once. Method: a writer's token is renewed to a reader's, to one that allows nothing of
+/// the document, and back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_renewed_on_the_same_connection() {
+    let scene = Scene::new(&[OWN]).await;
+    let mut client = Client::connect_silently(scene.at).await.expect("up");
+    let token_of = |index: usize| token(ROLES[index].1);
+    let (id, token) = (ClientId([1; 16]), Some(token_that_ends_in(ROLES[3].1, 100)));
+    client.say(&ToServer::Hello { client: id, token }).await.expect("up");
+    let admitted = client.hear().await.expect("up");
+    assert!(is_admitted(&admitted, 30..=40), "{admitted:?}");
+    assert_eq!(client.hear().await, Some(FromServer::Welcome));
+    client.open(OWN, 2, None).await.expect("up");
+    assert_eq!(client.hear().await, Some(allowed(Role::Write)));
+    assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
+    client.frames(1, vec![frame(&notes(), "add", "a")]).await.expect("up");
+    client.acked(&mut Copy::default(), 2).await.expect("acknowledged");
+    let before = scene.bytes_of(OWN).await;
+
+    for bad in ["sesame", &token_of_subject("bob", ROLES[6].1)] {
+        client.say(&ToServer::Renew { token: bad.to_owned() }).await.expect("up");
+        assert_eq!(client.hear().await, Some(FromServer::NotRenewed), "{bad}");
+    }
+    client.say(&ToServer::Renew { token: token_of(2) }).await.expect("up");
+    let admitted = client.hear().await.expect("up");
+    assert!(is_admitted(&admitted, 590..=600), "{admitted:?}");
+    assert_eq!(client.hear().await, Some(allowed(Role::Read)));
+    client.frames(2, vec![frame(&notes(), "add", "b")]).await.expect("up");
+    assert_eq!(heard(&mut client).await, FromRoom::Forbidden { lsn: lsn(2) });
+    client.say(&ToServer::Renew { token: token_of(1) }).await.expect("up");
+    assert!(matches!(client.hear().await, Some(FromServer::Admitted { .. })));
+    assert!(access(heard(&mut client).await).is_some());
+    client.open(OWN, 2, None).await.expect("up");
+    assert!(access(heard(&mut client).await).is_some());
+    assert_eq!(scene.bytes_of(OWN).await, before);
+
+    client.say(&ToServer::Renew { token: token_of(5) }).await.expect("up");
+    assert!(matches!(client.hear().await, Some(FromServer::Admitted { .. })));
+    client.open(OWN, 2, None).await.expect("up");
+    assert_eq!(client.hear().await, Some(allowed(Role::Admin)));
+    assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
+    client.frames(2, vec![frame(&notes(), "add", "b")]).await.expect("up");
+    let acked = loop {
+        if let FromRoom::Acked { next } = heard(&mut client).await {
+            break next;
+        }
+    };
+    assert_eq!(acked, lsn(3));
+    scene.stop().await;
+}
+
+/// Goal: a connection lasts as long as the latest of its tokens, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_the_token_that_was_renewed_last() {
+    let scene = Scene::new(&[]).await;
+    let renewed_at = Instant::now();
+    let mut client = joined(&scene, ROLES[3].1).await;
+    let short = token_that_ends_in(ROLES[3].1, 3);
+    client.say(&ToServer::Renew { token: short }).await.expect("up");
+    let admitted = client.hear().await.expect("up");
+    assert!(is_admitted(&admitted, 0..=0), "{admitted:?}");
+    let bye = FromServer::Bye { reason: ByeReason::Unauthenticated };
+    assert_eq!(client.hear().await, Some(bye));
+    assert!(renewed_at.elapsed() < Duration::from_millis(4_500));
+    scene.stop().await;
+}
+
+fn is_admitted(message: &FromServer, seconds: std::ops::RangeInclusive<u64>) -> bool {
+    let FromServer::Admitted { subject, seconds_left } = message else { return false };
+    subject == "ada" && seconds.contains(seconds_left)
+}
+
+fn allowed(role: Role) -> FromServer {
+    FromServer::About { channel: CHANNEL, body: FromRoom::Allowed { role } }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -344,6 +344,12 @@ impl Talk {
                 place.served.iter_mut().for_each(|served| served.is_undecided = true);
                 Ok(())
             }
+            FromRoom::Forbidden { .. } => {
+                place.owes_frames = false;
+                place.served.iter_mut().for_each(|served| served.is_undecided = true);
+                Ok(())
+            }
+            FromRoom::Allowed { .. } => Err("a room says what its shell has to say".to_owned()),
             FromRoom::Acked { next } => {
                 place.owes_frames = false;
                 if let Some(served) = &place.served {

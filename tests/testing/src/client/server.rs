@@ -1,7 +1,7 @@
 //! A server of one document that keeps everything in memory and decides with the real authority,
 //! and devices on their way to it and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidelog_client::Connection;
@@ -17,7 +17,7 @@ use tidelog_sync::{
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
+    Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Role,
 };
 
 use super::{Device, SERVER, TAB, todos};
@@ -37,6 +37,8 @@ pub struct Server {
     pub no_verdict: Option<UndecidedReason>,
     /// How often devices have asked for the document.
     pub opens: usize,
+    /// Devices that may only read it.
+    pub readers: BTreeSet<usize>,
 }
 
 struct Subscriber {
@@ -75,6 +77,7 @@ impl Default for Server {
             is_damaged: false,
             no_verdict: None,
             opens: 0,
+            readers: BTreeSet::new(),
         }
     }
 }
@@ -118,7 +121,11 @@ impl Server {
     /// Answers one message of a device.
     pub fn hear(&mut self, device: usize, message: ToServer) -> Vec<FromServer> {
         match message {
-            ToServer::Hello { .. } => vec![FromServer::Welcome],
+            ToServer::Hello { .. } => {
+                let (subject, seconds_left) = ("ada".to_owned(), 1_000_000);
+                vec![FromServer::Admitted { subject, seconds_left }, FromServer::Welcome]
+            }
+            ToServer::Renew { .. } => vec![FromServer::NotRenewed],
             ToServer::Ping => vec![FromServer::Pong],
             ToServer::About { channel, body } => {
                 let answers = self.hear_of(device, channel, body);
@@ -139,13 +146,20 @@ impl Server {
                     return vec![FromRoom::Refused(Refusal::DoctypeMismatch { reason })];
                 }
                 self.doctypes.insert(doctype.hash(), doctype.clone());
-                self.open(device, channel, &doctype, timeline, have, &intent)
+                let mut answers = vec![FromRoom::Allowed { role: self.role_of(device) }];
+                answers.extend(self.open(device, channel, &doctype, timeline, have, &intent));
+                answers
             }
             ToRoom::Frames { life, first, frames } => {
                 if let Some(why) = self.no_verdict.clone() {
                     return vec![FromRoom::Undecided { lsn: first, why }];
                 }
                 let timeline = self.subscribers[&device].timeline;
+                if self.readers.contains(&device) {
+                    let document = self.document.as_mut().expect("a document");
+                    let AppliedTimeline { wanted, .. } = document.applied(timeline).unwrap();
+                    return vec![FromRoom::Forbidden { lsn: wanted }];
+                }
                 let mut lsn = first;
                 for frame in frames {
                     let origin = EntryId { journal: timeline, life, lsn };
@@ -183,6 +197,22 @@ impl Server {
                 Vec::new()
             }
         }
+    }
+
+    fn role_of(&self, device: usize) -> Role {
+        if self.readers.contains(&device) { Role::Read } else { Role::Write }
+    }
+
+    /// The device may only read from now on, or write again. It is told.
+    pub fn allow(&mut self, device: usize, role: Role) -> Vec<FromServer> {
+        match role {
+            Role::Read => self.readers.insert(device),
+            _ => self.readers.remove(&device),
+        };
+        let Some(Subscriber { channel, .. }) = self.subscribers.get(&device) else {
+            return Vec::new();
+        };
+        vec![FromServer::About { channel: *channel, body: FromRoom::Allowed { role } }]
     }
 
     pub fn position(&self) -> Position {

@@ -3,12 +3,14 @@
 use tidelog_document::{ArrivingEntry, ServerEntry};
 use tidelog_sync::{Channel, EntryPart, FromRoom, PeerAhead, Refusal, UndecidedReason};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, ErrorCode, Lineage, Lsn, Pgid, Position};
+use tidelog_types::{Budget, ErrorCode, Lineage, Lsn, Pgid, Position, Role as TokenRole};
 
 use super::{NoVerdict, RETRY_FINAL_MS};
+use crate::document::open::RecordDue;
 use crate::document::reads::For;
 use crate::document::{Context, Document, Role, State};
 use crate::protocol::CallFailure;
+use crate::server_link::ServerLink;
 
 impl Document {
     /// What the server says of this document.
@@ -26,6 +28,12 @@ impl Document {
         match message {
             FromRoom::Opened { storage, from, wanted, lives } => {
                 self.on_opened(storage, from, (wanted, &lives), ctx);
+            }
+            FromRoom::Allowed { role } => self.note_access(Some(role)),
+            FromRoom::Forbidden { lsn } => {
+                if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
+                    synced.replica.withdraw(lsn);
+                }
             }
             FromRoom::SeedWanted => self.seed_wanted(ctx),
             FromRoom::SeedTaken { pages_count } => self.seed_taken(pages_count, ctx),
@@ -65,6 +73,16 @@ impl Document {
         }
     }
 
+    /// What the server allows this copy, as far as it has said so.
+    fn note_access(&mut self, access: Option<TokenRole>) {
+        if let Some(open) = self.open_mut()
+            && open.record.access != access
+        {
+            open.record.access = access;
+            open.record_due = open.record_due.max(Some(RecordDue::WithNext));
+        }
+    }
+
     /// The server stands at `storage`, sends what follows on `from`, and has applied of our
     /// timeline what came before the LSN, written by these lives.
     fn on_opened(
@@ -74,6 +92,10 @@ impl Document {
         (wanted, lives): (Lsn, &Lineage),
         ctx: &mut Context<'_>,
     ) {
+        let server = self.following.channel.as_ref().and_then(|it| ctx.servers.get(&it.server));
+        if server.is_some_and(ServerLink::asks_nobody) {
+            self.note_access(Some(TokenRole::Admin));
+        }
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
         let Some(channel) = &mut self.following.channel else { return };
@@ -232,6 +254,9 @@ impl Document {
     fn on_refused(&mut self, refusal: &Refusal, ctx: &mut Context<'_>) {
         reached(Probe::DocumentRefused);
         let failure = CallFailure::of_refusal(&self.key.document, refusal);
+        if let Refusal::Access { .. } = refusal {
+            self.note_access(None);
+        }
         let is_of_doctype = matches!(failure.code, ErrorCode::DoctypeMismatch | ErrorCode::Doctype);
         // Once it has said where the document stands, it has taken the newest.
         let is_of_newest = is_of_doctype && !self.is_online();

@@ -23,6 +23,10 @@ impl Document {
     pub(in crate::document) fn settle_syncs(&mut self, ctx: &mut Context<'_>) {
         let State::Open(open) = &self.state else { return };
         let Role::Synced(synced) = &open.role else { return };
+        // What was withdrawn has no verdict that anybody may know of yet.
+        if self.rejection_news.holds_back_some() {
+            return;
+        }
         let replica = &synced.replica;
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let is_outdated = replica.is_outdated();

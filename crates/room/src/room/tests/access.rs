@@ -104,3 +104,29 @@ fn one_who_is_sent_away_hears_first_what_came_of_what_it_said() {
     scene.release();
     assert_eq!(brief(&scene.heard(ANN)).last().map(String::as_str), Some("refused Access"));
 }
+
+/// Goal: of one who became a reader no frame is run from then on, and it is told which is the first
+/// of them; on that channel none is either once it may write again, since by then it has rejected
+/// them. Method: a message comes while it may write, the next one after that, and both once more.
+#[test]
+fn frames_of_one_who_may_only_follow_are_not_run() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![add("a"), add("b")]);
+    let before = scene.position();
+    let frames = |first: u64, ids: &[&str]| ToRoom::Frames {
+        life: life_of(ANN),
+        first: Lsn::new(first).expect("from 1"),
+        frames: ids.iter().map(|id| add(id)).collect(),
+    };
+    let late = || frames(2, &["b", "c"]);
+    assert_eq!(scene.say_as(ANN, frames(1, &["a"]), May::Follow), ["acked 2"], "it was run");
+    assert_eq!(scene.say_as(ANN, late(), May::Follow), ["forbidden 3"]);
+    assert_eq!(scene.say_as(ANN, frames(4, &["d"]), May::Follow), [""; 0], "it knows");
+    assert_eq!(scene.say_as(ANN, late(), May::Write), ["acked 3"]);
+    assert_eq!(scene.say_as(ANN, frames(3, &["c"]), May::Write), [""; 0]);
+    assert_eq!(scene.position(), before, "nothing was written");
+    scene.open(ANN, None);
+    let heard = scene.say_as(ANN, frames(3, &["c"]), May::Write);
+    assert_eq!(heard, ["entry 4..5 of 3", "acked 4"]);
+}

@@ -1,0 +1,159 @@
+//! What the server allows with the document, and what becomes of mutations that it does not.
+
+use tidelog_client::{FromCore, ToCore};
+use tidelog_testing::client::server::{Server, back_online, connect, offline, online, talk};
+use tidelog_testing::client::*;
+use tidelog_types::{ErrorCode, Outcome, Role};
+
+/// The server allows a device something else from now on, and it hears so.
+fn allow(server: &mut Server, device: &mut Device, role: Role) {
+    for told in server.allow(device.number, role) {
+        device.hear_server(&told);
+    }
+}
+
+fn listen(device: &mut Device) {
+    device.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+}
+
+#[test]
+fn a_reader_is_told_at_once_that_it_may_not_change_the_document() {
+    let mut server = Server::default();
+    let (mut writer, mut reader) = (online(1, &mut server), online(2, &mut server));
+    assert_eq!(writer.status().access, Some(Role::Write));
+    allow(&mut server, &mut reader, Role::Read);
+    assert_eq!(reader.status().access, Some(Role::Read));
+    let refused = add(&mut reader, "milk");
+    let failure = reader.failure(refused);
+    assert_eq!((failure.code, failure.outcome), (ErrorCode::Access, Outcome::None));
+    assert_eq!(reader.status().pending, 0);
+    add(&mut writer, "bread");
+    talk(&mut server, &mut [&mut writer, &mut reader]);
+    assert_eq!(reader.query("select id from todo"), [[text("bread")]], "it follows");
+
+    // Away from the server it is the same, of a core that knows it from the disk alone.
+    reader.pass(2_000);
+    reader.cut_power();
+    reader.server_is_up = false;
+    let call = reader.start_open(TAB, Some(SERVER), &todos());
+    assert_eq!(reader.opened(call).access, Some(Role::Read));
+    let refused = add(&mut reader, "milk");
+    assert_eq!(reader.code(refused), ErrorCode::Access);
+    server.readers.clear();
+    back_online(&mut server, &mut reader);
+    assert_eq!(reader.status().access, Some(Role::Write));
+    add(&mut reader, "milk");
+    talk(&mut server, &mut [&mut writer, &mut reader]);
+    assert_eq!(server.image(), reader.image());
+}
+
+/// Goal: who became a reader while it was away hears of each mutation that it is rejected, once,
+/// with the reason, and shows none of them; what it issues once it may write again is applied.
+#[test]
+fn what_a_writer_has_issued_who_became_a_reader_is_rejected() {
+    let mut server = Server::default();
+    let (mut ann, mut bob) = (online(1, &mut server), online(2, &mut server));
+    listen(&mut ann);
+    let kept = add(&mut ann, "kept");
+    talk(&mut server, &mut [&mut ann]);
+    assert_eq!(ann.fate(kept), "durable 1, confirmed 2");
+    offline(&mut ann);
+    let calls = ["a", "b"].map(|id| add(&mut ann, id));
+    add(&mut bob, "theirs");
+    talk(&mut server, &mut [&mut bob]);
+    server.readers.insert(ann.number);
+    let synced = ann.sync();
+    back_online(&mut server, &mut ann);
+    for (call, lsn) in calls.into_iter().zip([2, 3]) {
+        assert_eq!(ann.fate(call), format!("durable {lsn}, rejected: access"));
+    }
+    assert!(matches!(ann.answer(synced), FromCore::Done { .. }));
+    assert_eq!(ann.rejections(TAB), [2, 3]);
+    let ids = "select id from todo order by id";
+    assert_eq!(ann.query(ids), [[text("kept")], [text("theirs")]]);
+    assert_eq!((ann.status().pending, ann.status().access), (0, Some(Role::Read)));
+    assert_eq!(server.image(), ann.image());
+
+    server.readers.clear();
+    offline(&mut ann);
+    back_online(&mut server, &mut ann);
+    let again = add(&mut ann, "again");
+    talk(&mut server, &mut [&mut ann, &mut bob]);
+    assert_eq!(ann.fate(again), "durable 1, confirmed 4");
+    assert_eq!(server.image(), bob.image());
+}
+
+/// Goal: nobody is told of a rejection that a power cut takes back, since the server may take the
+/// mutation after that. Method: the flush that would make it last is held back.
+#[test]
+fn a_rejection_for_want_of_access_is_told_once_it_is_durable() {
+    for is_durable in [true, false] {
+        let mut server = Server::default();
+        let mut ann = online(1, &mut server);
+        listen(&mut ann);
+        offline(&mut ann);
+        let call = add(&mut ann, "a");
+        server.readers.insert(ann.number);
+        ann.disk.hold_flushes(true);
+        let synced = ann.sync();
+        back_online(&mut server, &mut ann);
+        assert!(ann.query("select id from todo").is_empty(), "it is taken back");
+        listen(&mut ann);
+        assert_eq!(ann.fate(call), "durable 1");
+        assert_eq!(ann.rejections(TAB), [0; 0]);
+        assert!(ann.answers(synced).is_empty(), "{:?}", ann.answers(synced));
+        ann.ask_again(&[call]);
+        assert_eq!(ann.fate(call), "durable 1");
+        if is_durable {
+            ann.flushed();
+            assert!(ann.fate(call).ends_with("rejected: access"), "{}", ann.fate(call));
+            assert_eq!(ann.rejections(TAB), [1]);
+            talk(&mut server, &mut [&mut ann]);
+            assert!(matches!(ann.answer(synced), FromCore::Done { .. }));
+            ann.cut_power();
+            server.readers.clear();
+            connect(&mut server, &mut ann);
+            listen(&mut ann);
+            assert_eq!(ann.rejections(TAB), [1], "kept until a listener has returned");
+            assert!(ann.query("select id from todo").is_empty());
+        } else {
+            ann.cut_power();
+            server.readers.clear();
+            connect(&mut server, &mut ann);
+            listen(&mut ann);
+            talk(&mut server, &mut [&mut ann]);
+            assert_eq!(ann.rejections(TAB), [0; 0]);
+            assert_eq!(ann.query("select id from todo"), [[text("a")]], "the server took it");
+        }
+        assert_eq!(server.image(), ann.image());
+    }
+}
+
+/// Goal: who hears that its frames are not taken, and may write again before it has rejected them,
+/// loses none and is told nothing wrong. Method: it hears first of the frames before them, late.
+#[test]
+fn what_is_not_rejected_yet_as_the_connection_is_lost_is_sent_again() {
+    let mut server = Server::default();
+    let mut ann = online(1, &mut server);
+    let first = add(&mut ann, "first");
+    let mut answers = Vec::new();
+    for message in ann.take_sent() {
+        answers.extend(server.hear(ann.number, message));
+    }
+    server.readers.insert(ann.number);
+    let second = add(&mut ann, "second");
+    for message in ann.take_sent() {
+        answers.extend(server.hear(ann.number, message));
+    }
+    // What the first one has become does not come any more.
+    for answer in &answers {
+        ann.hear_server(answer);
+    }
+    assert_eq!(ann.status().pending, 2);
+    offline(&mut ann);
+    server.readers.clear();
+    back_online(&mut server, &mut ann);
+    assert_eq!(ann.fate(first), "durable 1, confirmed 2");
+    assert_eq!(ann.fate(second), "durable 2, confirmed 3");
+    assert_eq!(server.image(), ann.image());
+}

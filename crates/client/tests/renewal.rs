@@ -1,0 +1,147 @@
+//! Tokens that are renewed on a connection that stands.
+
+use tidelog_client::{Call, Handle, TabId, ToCore};
+use tidelog_pages::StoreReply;
+use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
+use tidelog_testing::client::core::{Core, key};
+use tidelog_testing::client::*;
+use tidelog_types::Life;
+
+const X: &str = "ws://x";
+
+/// A core that the server has let in by a token of the first tab, for so long; a second tab can be
+/// asked for one as well.
+fn let_in(seconds_left: u64) -> Core {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    give(&mut core, TAB, Some("first"));
+    admit(&mut core, seconds_left);
+    core.hear(X, &FromServer::Welcome);
+    core.server_opens(X, 1);
+    assert_eq!(core.tokens_wanted, [TAB]);
+    core
+}
+
+fn give(core: &mut Core, tab: TabId, token: Option<&str>) {
+    core.say_from(tab, ToCore::Token { handle: HANDLE, token: token.map(str::to_owned) });
+}
+
+fn admit(core: &mut Core, seconds_left: u64) {
+    core.hear(X, &FromServer::Admitted { subject: "ada".to_owned(), seconds_left });
+}
+
+/// Time goes by, in which the server answers whenever it is asked for a sign of life.
+fn pass(core: &mut Core, seconds: u64) {
+    for _ in 0..seconds {
+        core.pass(1_000);
+        core.hear(X, &FromServer::Pong);
+    }
+}
+
+fn renewed(core: &Core) -> Vec<&str> {
+    let tokens = core.sent.iter().filter_map(|(_, message)| match message {
+        ToServer::Renew { token } => Some(token.as_str()),
+        _ => None,
+    });
+    tokens.collect()
+}
+
+/// Seconds until somebody is asked for another token.
+fn asked_after(core: &mut Core, seconds_max: u64) -> Option<u64> {
+    let before = core.tokens_wanted.len();
+    (0..seconds_max).find(|_| {
+        let is_asked = core.tokens_wanted.len() > before;
+        if !is_asked {
+            pass(core, 1);
+        }
+        is_asked
+    })
+}
+
+#[test]
+fn a_token_is_renewed_before_it_expires_and_the_connection_stays() {
+    let mut core = let_in(1_600);
+    for (token, seconds_left) in [("second", 160), ("third", 16_000)] {
+        let after = asked_after(&mut core, 1_600).expect("it is asked for");
+        let before = if token == "second" { 1_600 } else { 160 };
+        assert!(after * 16 > before * 11 - 16 && after * 4 <= before * 3 + 4, "{after}");
+        assert_eq!(core.tokens_wanted.last(), Some(&TAB), "whose token let us in");
+        give(&mut core, TAB, Some(token));
+        admit(&mut core, seconds_left);
+    }
+    assert_eq!(renewed(&core), ["second", "third"]);
+    assert_eq!(core.tokens_sent(X).len(), 1, "there was one connection");
+}
+
+/// Goal: a tab whose token function throws, or takes its time, holds up no other one.
+#[test]
+fn a_tab_that_has_no_further_token_gives_way_to_another_one() {
+    for is_silent in [true, false] {
+        let mut core = let_in(160);
+        asked_after(&mut core, 160).expect("it is asked for");
+        if is_silent {
+            pass(&mut core, 4);
+            assert_eq!(core.tokens_wanted, [TAB, TAB]);
+            pass(&mut core, 1);
+        } else {
+            give(&mut core, TAB, None);
+        }
+        assert_eq!(core.tokens_wanted, [TAB, TAB, OTHER_TAB]);
+        give(&mut core, OTHER_TAB, Some("other"));
+        // It is late, and may be the better one.
+        if is_silent {
+            give(&mut core, TAB, Some("late"));
+        }
+        let sent: &[&str] = if is_silent { &["other", "late"] } else { &["other"] };
+        assert_eq!(renewed(&core), sent);
+    }
+}
+
+/// Goal: where nobody has a token that is taken, all are asked again, less and less often, and the
+/// old one serves for as long as it does.
+#[test]
+fn who_has_no_further_token_is_asked_again_less_and_less_often() {
+    let mut core = let_in(160_000);
+    asked_after(&mut core, 160_000).expect("it is asked for");
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        give(&mut core, TAB, Some("of another subject"));
+        core.hear(X, &FromServer::NotRenewed);
+        core.pass(0);
+        assert_eq!(core.tokens_wanted.last(), Some(&OTHER_TAB));
+        give(&mut core, OTHER_TAB, None);
+        pauses.push(asked_after(&mut core, 400).expect("it is asked again"));
+        assert_eq!(core.tokens_wanted.last(), Some(&TAB));
+    }
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    assert_eq!(core.tokens_sent(X).len(), 1, "there was one connection");
+}
+
+/// Goal: a document that the token does not allow is asked for by another token, in a while and not
+/// all the time. Method: it is refused again and again.
+#[test]
+fn a_token_that_does_not_allow_a_document_is_renewed_soon() {
+    let mut core = let_in(160_000);
+    core.ask_to_open(TAB, Call(9), Handle(9), "other", Some(X));
+    core.reply(StoreReply::Opened { document: key("other"), life: Life::NONE, state: None });
+    let refuse = |core: &mut Core, channel| {
+        let refusal = Refusal::Access { reason: "no".to_owned() };
+        let body = FromRoom::Refused(refusal);
+        core.hear(X, &FromServer::About { channel: Channel(channel), body });
+    };
+    refuse(&mut core, 2);
+    assert_eq!(asked_after(&mut core, 100), Some(30));
+    // It was tried once more by then, whatever comes of that.
+    refuse(&mut core, 3);
+    give(&mut core, TAB, Some("better"));
+    let is_open = |(_, message): &&(String, ToServer)| {
+        matches!(message, ToServer::About { body: ToRoom::Open { .. }, .. })
+    };
+    let opens = |core: &Core| core.sent.iter().filter(is_open).count();
+    let before = opens(&core);
+    admit(&mut core, 160_000);
+    assert_eq!(opens(&core), before + 1, "it is asked for at once");
+}
