@@ -90,7 +90,10 @@ export type DoctypeDefinition = Doctype<Mutations>;
 
 /**
  * Defines a mutation: SQL that may read its parameters (`:name`), the database, `:now`
- * (milliseconds since the epoch, taken when it was issued) and `:client`, and nothing else.
+ * (milliseconds since the epoch, taken when it was issued), `:client` (which copy issued it) and
+ * `:user` (whose copy that is: the subject of the token by which the server let it in first; before
+ * that, and where the server asks for none, the option `user` of `open`, or an empty text), and
+ * nothing else.
  *
  * @param params the types of its parameters, for example `{ id: 'text', weight: 'real?' }`.
  * @param sql one statement, or several that are one transaction.

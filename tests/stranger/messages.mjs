@@ -235,10 +235,11 @@ export function doctype({ name, migrations, mutations }) {
 const utf8 = (text) => Buffer.from(text);
 
 /** A frame's body. */
-export function mutation({ doctype, name, args, now, client, kept = 1, movedFrom = null }) {
+export function mutation({ doctype, name, args, now, client, user = '', ...rest }) {
+  const { kept = 1, movedFrom = null } = rest;
   const w = new Writer().bytes(hash(doctype)).text(name);
   w.list(Object.entries(args), ([name, value]) => writeValue(w.text(name), value));
-  w.u64(now).bytes(client).u64(kept);
+  w.u64(now).bytes(client).text(user).u64(kept);
   const entry = ({ timeline, life, lsn }) => w.bytes(timeline).bytes(life).u64(lsn);
   return w.optional(movedFrom, entry).done();
 }

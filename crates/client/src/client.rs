@@ -15,7 +15,7 @@ use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore, Handle, Request, ToCore};
 use crate::rng::Rng;
-use crate::server_link::{Heard, Need, ServerLink, Stage, TokenHolder};
+use crate::server_link::{Heard, LinkName, Need, ServerLink, Stage, TokenHolder};
 use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
 use crate::tab_flow::TabFlow;
@@ -33,7 +33,7 @@ pub struct Client {
     tabs: SortedMap<TabId, SortedMap<Handle, DocumentKey>>,
     documents: SortedMap<DocumentKey, Document>,
     store: StoreLink,
-    servers: SortedMap<String, ServerLink>,
+    servers: SortedMap<LinkName, ServerLink>,
     found_right: FoundRight,
     destroying: Vec<Destroy>,
     last_socket: u32,
@@ -207,8 +207,8 @@ impl Client {
             Input::SocketOpened { socket } => self.socket_opened(socket, out),
             Input::FromServer { socket, bytes } => self.hear_server(socket, &bytes, out),
             Input::SocketClosed { socket } => {
-                if let Some(url) = self.url_of(socket) {
-                    self.server_lost(&url, out);
+                if let Some(name) = self.link_of(socket) {
+                    self.server_lost(&name, out);
                 }
             }
             Input::Wake => {}
@@ -314,11 +314,11 @@ impl Client {
                 // Whoever was asked may have closed the document meanwhile.
                 let has_asked = |link: &ServerLink| link.has_asked((tab, handle));
                 let asked = self.servers.iter_mut().find(|(_, link)| has_asked(link));
-                let Some((url, link)) = asked else { return };
+                let Some((name, link)) = asked else { return };
                 if link.answered_with((tab, handle), token, self.now_ms, out) {
                     link.lacks_token();
-                    let url = url.clone();
-                    self.server_lost(&url, out);
+                    let name = name.clone();
+                    self.server_lost(&name, out);
                 }
             }
             ToCore::Device { persisted, usage, quota } => self.device = (persisted, usage, quota),
@@ -546,55 +546,54 @@ impl Client {
 
     // --- servers -------------------------------------------------------------------------------
 
-    fn url_of(&self, socket: SocketId) -> Option<String> {
+    fn link_of(&self, socket: SocketId) -> Option<LinkName> {
         let found = self.servers.iter().find(|(_, link)| link.is_socket(socket));
-        found.map(|(url, _)| url.clone())
+        found.map(|(name, _)| name.clone())
     }
 
     fn socket_opened(&mut self, socket: SocketId, out: &mut Outbox) {
-        let Some(url) = self.url_of(socket) else { return };
-        let holders = self.token_holders(&url);
-        let link = self.servers.get_mut(&url).expect("BUG: found just now");
+        let Some(name) = self.link_of(socket) else { return };
+        let holders = self.token_holders(&name);
+        let link = self.servers.get_mut(&name).expect("BUG: found just now");
         link.opened(self.now_ms, &holders, out);
     }
 
-    /// The tabs that can be asked for a token for this server.
-    fn token_holders(&self, url: &str) -> Vec<TokenHolder> {
-        let wants = |document: &&Document| document.wanted_server() == Some(url);
-        let at_server = self.documents.values().filter(wants);
-        let mut holders: Vec<_> = at_server.flat_map(|it| it.token_holders(url)).collect();
+    /// The tabs that can be asked for a token on this way.
+    fn token_holders(&self, name: &LinkName) -> Vec<TokenHolder> {
+        let at_server = self.documents.values().filter(|document| document.wants(name));
+        let mut holders: Vec<_> = at_server.flat_map(|it| it.token_holders(&name.url)).collect();
         holders.sort_unstable();
         holders
     }
 
     #[inline(never)]
     fn hear_server(&mut self, socket: SocketId, bytes: &[u8], out: &mut Outbox) {
-        let Some(url) = self.url_of(socket) else { return };
-        let link = self.servers.get_mut(&url).expect("BUG: found just now");
+        let Some(name) = self.link_of(socket) else { return };
+        let link = self.servers.get_mut(&name).expect("BUG: found just now");
         match link.hear(self.now_ms, bytes) {
             Heard::About(key, channel, message) => {
                 if let FromRoom::Refused(Refusal::Access { .. }) = *message {
                     link.was_refused_access(self.now_ms);
                 }
                 self.with(&key, out, |document, ctx| {
-                    document.on_server(&url, channel, *message, ctx)
+                    document.on_server(&name.url, channel, *message, ctx)
                 });
             }
-            Heard::Broken => self.server_lost(&url, out),
-            Heard::Welcome => self.with_each(out, |document, _| document.server_came(&url)),
+            Heard::Broken => self.server_lost(&name, out),
+            Heard::Welcome => self.with_each(out, |document, _| document.server_came(&name)),
             Heard::Nothing => {}
         }
     }
 
     #[inline(never)]
-    fn server_lost(&mut self, url: &str, out: &mut Outbox) {
-        let link = self.servers.get_mut(url).expect("BUG: lost a server that never was");
+    fn server_lost(&mut self, name: &LinkName, out: &mut Outbox) {
+        let link = self.servers.get_mut(name).expect("BUG: lost a server that never was");
         let followers = link.followers();
         link.lost(self.now_ms, &mut self.rng, out);
         let failure = link.failure.clone().filter(|_| link.barred);
-        self.channels_lost(url, &followers, out);
+        self.channels_lost(&name.url, &followers, out);
         if let Some(failure) = &failure {
-            self.tell_barred(url, failure, out);
+            self.tell_barred(name, failure, out);
         }
         // Who was told may go on at once.
         out.wake_at(self.now_ms);
@@ -609,46 +608,46 @@ impl Client {
 
     /// Tells who waits for a server that trying again cannot help. Where a token was refused it may
     /// help whoever has another one, which is asked for at once.
-    fn tell_barred(&mut self, url: &str, failure: &CallFailure, out: &mut Outbox) {
+    fn tell_barred(&mut self, name: &LinkName, failure: &CallFailure, out: &mut Outbox) {
         let mut has_another = false;
         self.with_each(out, |document, ctx| {
-            if document.wanted_server() != Some(url) || !document.waits_for_server() {
+            if !document.wants(name) || !document.waits_for_server() {
                 return;
             }
             let has_unasked = |link: &ServerLink| {
-                link.is_token_refused() && link.has_unasked(&document.token_holders(url))
+                link.is_token_refused() && link.has_unasked(&document.token_holders(&name.url))
             };
-            if ctx.servers.get(url).is_some_and(has_unasked) {
+            if ctx.servers.get(name).is_some_and(has_unasked) {
                 has_another = true;
             } else {
                 document.server_barred(failure, ctx);
             }
         });
-        if has_another && self.servers.get_mut(url).is_some_and(ServerLink::try_next_holder) {
+        if has_another && self.servers.get_mut(name).is_some_and(ServerLink::try_next_holder) {
             out.wake_at(self.now_ms);
         }
     }
 
     #[inline(never)]
     fn run_servers(&mut self, out: &mut Outbox) {
-        let wanted = self.documents.values().filter_map(Document::wanted_server);
-        let wanted: Vec<String> = wanted.map(str::to_owned).collect();
-        for url in &wanted {
+        let wanted: Vec<LinkName> =
+            self.documents.values().filter_map(Document::wanted_link).collect();
+        for name in &wanted {
             let client = self.id;
-            let new = || ServerLink::new(url.clone(), client);
-            self.servers.get_or_insert_with(url.clone(), new);
+            let new = || ServerLink::new(name.url.clone(), client);
+            self.servers.get_or_insert_with(name.clone(), new);
         }
-        let urls: Vec<String> = self.servers.keys().cloned().collect();
-        for url in urls {
-            if self.servers[&url].wants_renewal(self.now_ms) {
-                let holders = self.token_holders(&url);
-                let link = self.servers.get_mut(&url).expect("BUG: listed just now");
+        let names: Vec<LinkName> = self.servers.keys().cloned().collect();
+        for name in names {
+            if self.servers[&name].wants_renewal(self.now_ms) {
+                let holders = self.token_holders(&name);
+                let link = self.servers.get_mut(&name).expect("BUG: listed just now");
                 link.renew(self.now_ms, &holders, out);
             }
-            let link = self.servers.get_mut(&url).expect("BUG: listed just now");
-            let in_use = wanted.contains(&url);
+            let link = self.servers.get_mut(&name).expect("BUG: listed just now");
+            let in_use = wanted.contains(&name);
             let followers = if in_use { Vec::new() } else { link.followers() };
-            let waits = |it: &Document| it.wanted_server() == Some(&url) && it.waits_for_server();
+            let waits = |it: &Document| it.wants(&name) && it.waits_for_server();
             let need = match in_use {
                 true if self.documents.values().any(waits) => Need::Soon,
                 true => Need::Some,
@@ -656,23 +655,23 @@ impl Client {
             };
             if link.tick(self.now_ms, need, &mut self.last_socket, out) {
                 if in_use {
-                    self.server_lost(&url, out);
+                    self.server_lost(&name, out);
                 } else {
-                    self.servers.remove(&url);
-                    self.channels_lost(&url, &followers, out);
+                    self.servers.remove(&name);
+                    self.channels_lost(&name.url, &followers, out);
                 }
                 continue;
             }
-            let link = &self.servers[&url];
+            let link = &self.servers[&name];
             if link.stage == Stage::Welcomed {
-                self.open_channels(&url, out);
+                self.open_channels(&name, out);
             } else if let Some(failure) = link.failure.clone().filter(|_| link.barred) {
                 // Also who began to wait only now.
-                self.tell_barred(&url, &failure, out);
+                self.tell_barred(&name, &failure, out);
             }
         }
-        for (url, message) in std::mem::take(&mut out.to_servers) {
-            if let Some(link) = self.servers.get_mut(&url) {
+        for (name, message) in std::mem::take(&mut out.to_servers) {
+            if let Some(link) = self.servers.get_mut(&name) {
                 link.send(&message, out);
                 if let ToServer::About { channel, body: ToRoom::Close } = message {
                     link.close_channel(channel);
@@ -681,17 +680,25 @@ impl Client {
         }
     }
 
-    fn open_channels(&mut self, url: &str, out: &mut Outbox) {
+    fn open_channels(&mut self, name: &LinkName, out: &mut Outbox) {
         let (now_ms, store, limits) = (self.now_ms, &self.store, &self.settings.limits);
         let ready = |document: &Document| {
-            document.wanted_server() == Some(url) && document.wants_channel(now_ms, store, limits)
+            document.wants(name) && document.wants_channel(now_ms, store, limits)
         };
         let keys: Vec<_> =
             self.documents.iter().filter(|(_, d)| ready(d)).map(|(key, _)| key.clone()).collect();
         for key in keys {
-            let link = self.servers.get_mut(url).expect("BUG: no such server");
+            let link = self.servers.get_mut(name).expect("BUG: no such server");
+            if let Some(subject) = link.subject()
+                && !self.documents[&key].is_of(Some(subject))
+            {
+                let subject = subject.to_owned();
+                link.was_refused_access(now_ms);
+                self.with(&key, out, |document, ctx| document.refuse_subject(&subject, ctx));
+                continue;
+            }
             let channel = link.open_channel(key.clone());
-            self.with(&key, out, |document, ctx| document.open_channel(url, channel, ctx));
+            self.with(&key, out, |document, ctx| document.open_channel(&name.url, channel, ctx));
         }
     }
 
@@ -746,7 +753,7 @@ impl Client {
     fn tell_status(&mut self, out: &mut Outbox) {
         let (persisted, usage, quota) = self.device;
         for document in self.documents.values_mut() {
-            let link = document.wanted_server().and_then(|url| self.servers.get(url));
+            let link = document.wanted_link().and_then(|name| self.servers.get(&name));
             let around = Surroundings {
                 now_ms: self.now_ms,
                 link,

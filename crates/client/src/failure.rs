@@ -352,6 +352,17 @@ impl CallFailure {
         )
     }
 
+    pub(crate) fn of_another(document: &str, owner: &str, subject: &str) -> Self {
+        Self::new(
+            ErrorCode::Access,
+            format!(
+                "this copy of {document} belongs to {owner}, and the token is for {subject}: \
+                 nothing is sent; give open() a token of {owner}, or open a copy of its own for \
+                 {subject} by the option user"
+            ),
+        )
+    }
+
     pub(crate) fn of_refusal(document: &str, refusal: &Refusal) -> Self {
         match refusal {
             Refusal::Missing => Self::new(

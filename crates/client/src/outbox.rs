@@ -7,6 +7,7 @@ use tidelog_types::limits::Limits;
 
 use crate::effect::{Effect, Notice, PageServerId, SocketId, TabId};
 use crate::protocol::{FromCore, Handle};
+use crate::server_link::LinkName;
 use crate::tab_flow::TabFlow;
 
 /// The effects of one step.
@@ -17,9 +18,9 @@ pub(crate) struct Outbox {
     pub(crate) flow: TabFlow,
     to_store: Vec<StoreRequest>,
     notices: Vec<Notice>,
-    /// Messages for servers, by address: those of a server that is not there are dropped, since
-    /// everything is said again once it is.
-    pub(crate) to_servers: Vec<(String, ToServer)>,
+    /// Messages for servers, by the way there: those of a server that is not there are dropped,
+    /// since everything is said again once it is.
+    pub(crate) to_servers: Vec<(LinkName, ToServer)>,
     sockets: Vec<Effect>,
     wake_at_ms: Option<u64>,
     /// Handles that were closed, or could not be opened.
@@ -58,8 +59,8 @@ impl Outbox {
         self.notices.push(notice);
     }
 
-    pub(crate) fn say(&mut self, server: &str, message: ToServer) {
-        self.to_servers.push((server.to_owned(), message));
+    pub(crate) fn say(&mut self, link: LinkName, message: ToServer) {
+        self.to_servers.push((link, message));
     }
 
     pub(crate) fn open_socket(&mut self, socket: SocketId, url: String) {

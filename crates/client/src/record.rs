@@ -33,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) synced: bool,
     /// What the server has said last that its token allows with the document; `None` if nothing.
     pub(crate) access: Option<Role>,
+    /// Whose copy this is: the subject of the token by which the server let it in first.
+    pub(crate) subject: Option<String>,
     /// Rejections, oldest first: those for which no listener has returned, and the latest others;
     /// of both the oldest are forgotten beyond what may be kept.
     pub(crate) rejections: Vec<KeptRejection>,
@@ -266,6 +268,7 @@ mod tests {
             }),
             synced: true,
             access: Some(Role::Write),
+            subject: Some("ada".to_owned()),
             rejections: vec![rejection],
             forgotten: Some(entry(TIMELINE, 3)),
         }

@@ -1,4 +1,4 @@
-//! The way to one server: one socket for all documents that are synced there.
+//! The way to one server: one socket for all copies of one user that are synced there.
 
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, ToServer, decode_message,
@@ -64,10 +64,19 @@ pub(crate) enum Need {
     Soon,
 }
 
+/// Which way that is: users of one device speak to a server by tokens of their own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LinkName {
+    /// The server's address.
+    pub(crate) url: String,
+    /// Whose copies are synced by it; empty for the device's.
+    pub(crate) user: String,
+}
+
 /// A tab that can be asked for a token, by a document that it holds.
 pub(crate) type TokenHolder = (TabId, Handle);
 
-/// The way to one server.
+/// The way to one server for one user.
 #[derive(Debug)]
 pub(crate) struct ServerLink {
     url: String,
@@ -111,6 +120,8 @@ pub(crate) struct ServerLink {
     was_refused: bool,
     /// When the token is renewed by which we are let in, if there is one.
     renewal: Option<Renewal>,
+    /// Whose token that is.
+    subject: Option<String>,
 }
 
 /// A token, and when it came.
@@ -189,6 +200,7 @@ impl ServerLink {
             barred: false,
             was_refused: false,
             renewal: None,
+            subject: None,
         }
     }
 
@@ -201,9 +213,10 @@ impl ServerLink {
         self.channels.values().cloned().collect()
     }
 
-    /// Whether the server lets in whoever comes, and says nothing of what that may do.
-    pub(crate) fn asks_nobody(&self) -> bool {
-        self.renewal.is_none()
+    /// Whose token the server has taken; `None` if it lets in whoever comes, and says nothing of
+    /// what that may do.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
     }
 
     /// Sends, if the server is there.
@@ -447,7 +460,8 @@ impl ServerLink {
             }
         };
         match message {
-            FromServer::Admitted { seconds_left, .. } => {
+            FromServer::Admitted { subject, seconds_left } => {
+                self.subject = Some(subject);
                 self.renewal = Some(Renewal::new(now_ms, seconds_left, self.client.0[0]));
                 if self.stage != Stage::Welcomed {
                     return Heard::Nothing;
@@ -590,7 +604,7 @@ impl ServerLink {
     }
 
     fn drop_socket(&mut self, out: &mut Outbox) {
-        self.renewal = None;
+        (self.renewal, self.subject) = (None, None);
         if let Some(socket) = self.socket.take() {
             out.close_socket(socket);
         }

@@ -1,6 +1,8 @@
 //! What the server allows with the document, and what becomes of mutations that it does not.
 
 use tidelog_client::{FromCore, ToCore};
+use tidelog_document::Mutation;
+use tidelog_sync::{ToRoom, ToServer, WireFrame};
 use tidelog_testing::client::server::{Server, back_online, connect, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::{ErrorCode, Outcome, Role};
@@ -12,13 +14,20 @@ fn allow(server: &mut Server, device: &mut Device, role: Role) {
     }
 }
 
+/// A server that takes tokens of one user.
+fn with_tokens() -> Server {
+    let mut server = Server::default();
+    server.subject = Some("ada".to_owned());
+    server
+}
+
 fn listen(device: &mut Device) {
     device.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
 }
 
 #[test]
 fn a_reader_is_told_at_once_that_it_may_not_change_the_document() {
-    let mut server = Server::default();
+    let mut server = with_tokens();
     let (mut writer, mut reader) = (online(1, &mut server), online(2, &mut server));
     assert_eq!(writer.status().access, Some(Role::Write));
     allow(&mut server, &mut reader, Role::Read);
@@ -51,7 +60,7 @@ fn a_reader_is_told_at_once_that_it_may_not_change_the_document() {
 /// with the reason, and shows none of them; what it issues once it may write again is applied.
 #[test]
 fn what_a_writer_has_issued_who_became_a_reader_is_rejected() {
-    let mut server = Server::default();
+    let mut server = with_tokens();
     let (mut ann, mut bob) = (online(1, &mut server), online(2, &mut server));
     listen(&mut ann);
     let kept = add(&mut ann, "kept");
@@ -88,7 +97,7 @@ fn what_a_writer_has_issued_who_became_a_reader_is_rejected() {
 #[test]
 fn a_rejection_for_want_of_access_is_told_once_it_is_durable() {
     for is_durable in [true, false] {
-        let mut server = Server::default();
+        let mut server = with_tokens();
         let mut ann = online(1, &mut server);
         listen(&mut ann);
         offline(&mut ann);
@@ -133,7 +142,7 @@ fn a_rejection_for_want_of_access_is_told_once_it_is_durable() {
 /// loses none and is told nothing wrong. Method: it hears first of the frames before them, late.
 #[test]
 fn what_is_not_rejected_yet_as_the_connection_is_lost_is_sent_again() {
-    let mut server = Server::default();
+    let mut server = with_tokens();
     let mut ann = online(1, &mut server);
     let first = add(&mut ann, "first");
     let mut answers = Vec::new();
@@ -155,5 +164,88 @@ fn what_is_not_rejected_yet_as_the_connection_is_lost_is_sent_again() {
     back_online(&mut server, &mut ann);
     assert_eq!(ann.fate(first), "durable 1, confirmed 2");
     assert_eq!(ann.fate(second), "durable 2, confirmed 3");
+    assert_eq!(server.image(), ann.image());
+}
+
+/// The users of the mutations that the server was told, in their order.
+fn users_told(server: &mut Server, device: &mut Device) -> Vec<String> {
+    let mut users = Vec::new();
+    loop {
+        let sent = device.take_sent();
+        if sent.is_empty() {
+            return users;
+        }
+        for message in sent {
+            if let ToServer::About { body: ToRoom::Frames { frames, .. }, .. } = &message {
+                let user = |frame: &WireFrame| Mutation::decode(&frame.body).map(|it| it.user);
+                users.extend(frames.iter().map(user).map(|user| user.expect("a mutation")));
+            }
+            for answer in server.hear(device.number, message) {
+                device.hear_server(&answer);
+            }
+            for news in server.news(device.number) {
+                device.hear_server(&news);
+            }
+        }
+    }
+}
+
+/// Goal: a copy is of the user by whose token it was let in first, and so are the mutations that
+/// were issued before that: each is applied once, as that user's.
+#[test]
+fn a_copy_belongs_to_the_first_user_that_is_let_in_with_it() {
+    for is_killed in [false, true] {
+        let mut server = with_tokens();
+        server.create(&todos());
+        let mut ann = Device::new(1);
+        let call = ann.start_open(TAB, Some(SERVER), &todos());
+        ann.opened(call);
+        let before = ["a", "b"].map(|id| add(&mut ann, id));
+        if is_killed {
+            ann.kill_core();
+            ann.start_open(TAB, Some(SERVER), &todos());
+        }
+        ann.server_is_up = true;
+        ann.pass(15_000);
+        assert_eq!(users_told(&mut server, &mut ann), ["ada", "ada"], "{is_killed}");
+        let after = add(&mut ann, "c");
+        assert_eq!(users_told(&mut server, &mut ann), ["ada"]);
+        assert_eq!(ann.fate(after), "durable 3, confirmed 4");
+        if !is_killed {
+            assert_eq!(ann.fate(before[0]), "durable 1, confirmed 2");
+            assert_eq!(ann.fate(before[1]), "durable 2, confirmed 3");
+        }
+        assert_eq!(server.image(), ann.image());
+    }
+}
+
+/// Goal: of a copy nothing is sent by another user's token, and nothing of it is lost.
+#[test]
+fn a_copy_sends_nothing_by_another_users_token() {
+    let mut server = with_tokens();
+    let mut ann = online(1, &mut server);
+    let first = add(&mut ann, "first");
+    talk(&mut server, &mut [&mut ann]);
+    offline(&mut ann);
+    let second = add(&mut ann, "second");
+    server.subject = Some("bob".to_owned());
+    let opens = server.opens;
+    back_online(&mut server, &mut ann);
+    let error = ann.status().error.clone().expect("it says so");
+    assert_eq!(error.code, ErrorCode::Access);
+    assert!(error.message.contains("belongs to ada, and the token is for bob"), "{error:?}");
+    assert_eq!((server.opens, ann.status().pending), (opens, 1));
+    // By another core too, which knows it from the disk.
+    ann.pass(2_000);
+    ann.kill_core();
+    ann.start_open(TAB, Some(SERVER), &todos());
+    back_online(&mut server, &mut ann);
+    assert_eq!((server.opens, ann.status().pending), (opens, 1));
+    ann.lose_socket();
+    server.subject = Some("ada".to_owned());
+    ann.ask_again(&[first, second]);
+    back_online(&mut server, &mut ann);
+    assert_eq!((ann.status().pending, &ann.status().error), (0, &None));
+    assert_eq!(ann.query("select count(*) from todo"), [[integer(2)]]);
     assert_eq!(server.image(), ann.image());
 }

@@ -55,6 +55,7 @@ const FIND_OTHER_ROOT: &str = "
 ///     args: Vec::new(),
 ///     now_ms: 5,
 ///     client: ClientId([3; 16]),
+///     user: String::new(),
 ///     kept_rejections: Lsn::FIRST,
 ///     moved_from: None,
 /// };

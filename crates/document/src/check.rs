@@ -259,7 +259,7 @@ fn check_mutation(
     if definition.sql.len() > MUTATION_STATEMENTS_MAX {
         return Err(format!("it has more than {MUTATION_STATEMENTS_MAX} statements").into());
     }
-    let taken = |name: &str| name == "now" || name == "client";
+    let taken = |name: &str| matches!(name, "now" | "client" | "user");
     if let Some(param) = definition.params.iter().find(|param| taken(&param.name)) {
         return Err(format!("a parameter cannot be named {}", param.name).into());
     }

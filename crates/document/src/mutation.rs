@@ -20,6 +20,9 @@ pub struct Mutation {
     pub now_ms: u64,
     /// The copy that issued it: `:client`.
     pub client: ClientId,
+    /// Whose copy that is: `:user`. The subject of the token by which the server let it in first;
+    /// before that, and where a server asks for none, the user that the app has named, or empty.
+    pub user: String,
     /// The client has the rejections of its timeline before this LSN on its disk, so that the
     /// authority need not keep them. [`Replica::issue`](crate::Replica::issue) says which.
     pub kept_rejections: Lsn,
@@ -53,6 +56,7 @@ impl Mutation {
             args: Vec::new(),
             now_ms: 0,
             client: ClientId([0; 16]),
+            user: String::new(),
             kept_rejections: Lsn::FIRST,
             moved_from: None,
         }

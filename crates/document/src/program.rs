@@ -382,6 +382,7 @@ fn find<'d>(mutation: &Mutation, doctype: Option<&'d Doctype>) -> Result<Found<'
     let now = i64::try_from(mutation.now_ms).unwrap_or(i64::MAX);
     args.push(("now".to_owned(), Value::Integer(now)));
     args.push(("client".to_owned(), Value::Text(mutation.client.to_hex())));
+    args.push(("user".to_owned(), Value::Text(mutation.user.clone())));
     Ok((definition, args))
 }
 

@@ -84,6 +84,9 @@ pub struct Replica {
     /// Mutations that the authority does not take, since this side may not change the document: see
     /// [`withdraw`](Self::withdraw).
     withdrawn: Option<LsnRange>,
+    /// Whose mutations the undecided ones are to be, that were issued as somebody else's: see
+    /// [`rename`](Self::rename).
+    renamed: Option<String>,
     runs_again: u64,
 }
 
@@ -260,6 +263,7 @@ impl Replica {
             unrun: false,
             predicts: true,
             withdrawn: None,
+            renamed: None,
             runs_again: 0,
         }
     }
@@ -436,7 +440,12 @@ impl Replica {
     /// Whether everything that is known is visible: no rebase is due or under way.
     #[must_use]
     pub fn is_rebased(&self) -> bool {
-        self.rebase.is_none() && self.staged.is_empty() && !self.stale && !self.is_withdrawal_due()
+        self.rebase.is_none() && self.staged.is_empty() && !self.is_due()
+    }
+
+    /// Whether layers are to be built anew although no entry came.
+    fn is_due(&self) -> bool {
+        self.stale || self.is_withdrawal_due() || self.renamed.is_some()
     }
 
     /// Whether this device was short of memory when the layers were built: something is not shown
@@ -477,7 +486,7 @@ impl Replica {
     pub fn can_wait(&self) -> bool {
         // The first entry of all, and one that takes the place of all before it, are no small part.
         let is_part = |entry: &ServerEntry| entry.range.start() != Lsn::FIRST;
-        let is_idle = self.rebase.is_none() && !self.stale && !self.is_withdrawal_due();
+        let is_idle = self.rebase.is_none() && !self.is_due();
         is_idle && self.staged.front().is_some_and(is_part)
     }
 
@@ -613,6 +622,20 @@ impl Replica {
         let is_first = |entry: &ServerEntry| entry.range.start() == Lsn::FIRST;
         let is_replaced = || self.rebase.as_ref().is_some_and(Rebase::is_replacing);
         self.anew || is_replaced() || self.staged.iter().any(is_first)
+    }
+
+    /// The copy is known to be this user's. Mutations that were issued before as somebody else's go
+    /// on as this one's with the next [step](Self::step), in a timeline of their own. Says whether
+    /// there are any.
+    pub fn rename(&mut self, user: &str) -> bool {
+        let is_other = |undecided: &Undecided| undecided.mutation.user != user;
+        let are_there = self.undecided.iter().any(is_other);
+        if are_there {
+            self.renamed = Some(user.to_owned());
+            // One that is under way has run some of them.
+            self.abandon_rebase();
+        }
+        are_there
     }
 
     /// The authority takes none of the mutations from `lsn` on, since this side may not change the
@@ -768,7 +791,7 @@ impl Replica {
         self.newest = self.built_for;
         self.retries = false;
         self.rebase = None;
-        self.withdrawn = None;
+        (self.withdrawn, self.renamed) = (None, None);
         self.staged.clear();
         self.stale = false;
         self.unrun |= !self.built;

@@ -20,6 +20,7 @@ fn mutation(name: &str, args: &[(&str, Value)]) -> Mutation {
         args: args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         now_ms: 5,
         client: ClientId([7; 16]),
+        user: String::new(),
         kept_rejections: Lsn::FIRST,
         moved_from: None,
     }

@@ -26,6 +26,6 @@ mod room;
 
 pub use room::{
     Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, May, MayRun, Outlets, Room,
-    RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service, Suspect, ThreadClock,
-    entry_size, received_size,
+    RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service, Speaker, Suspect,
+    ThreadClock, entry_size, received_size,
 };

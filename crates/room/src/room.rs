@@ -65,6 +65,7 @@ use document::Document;
 use follow::{Broadcast, CatchUp};
 pub use io::{
     Answer, Ask, ConnId, May, MayRun, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
+    Speaker,
 };
 use outbox::{After, Outbox};
 use outlets::size_of_pages;
@@ -167,7 +168,7 @@ enum Work {
         life: Life,
         first: Lsn,
         frames: VecDeque<WireFrame>,
-        may: May,
+        speaker: Speaker,
     },
     Seed {
         channel_id: ChannelId,
@@ -291,8 +292,8 @@ impl Room {
     /// Takes what happened, says what is to be done.
     pub fn step(&mut self, input: RoomInput) -> Vec<RoomEffect> {
         match input {
-            RoomInput::Message { conn, channel, message, may } => {
-                self.on_message(ChannelId { conn, channel }, message, may);
+            RoomInput::Message { conn, channel, message, speaker } => {
+                self.on_message(ChannelId { conn, channel }, message, speaker);
             }
             RoomInput::Refuse { conn, channel, refusal } => {
                 self.queue.push_back(Work::Refuse(ChannelId { conn, channel }, refusal));
@@ -498,13 +499,14 @@ impl Room {
         }
     }
 
-    fn on_message(&mut self, id: ChannelId, message: ToRoom, may: May) {
+    fn on_message(&mut self, id: ChannelId, message: ToRoom, speaker: Speaker) {
         self.queue.push_back(match message {
             ToRoom::Open { doctype, timeline, have, intent, .. } => {
+                let may = speaker.may;
                 Work::Open(id, OpenRequest { doctype, timeline, have, intent, may })
             }
             ToRoom::Frames { life, first, frames } => {
-                Work::Frames { channel_id: id, life, first, frames: frames.into(), may }
+                Work::Frames { channel_id: id, life, first, frames: frames.into(), speaker }
             }
             ToRoom::Seed { position, db_pages, pages, last } => {
                 Work::Seed { channel_id: id, position, db_pages, pages, last }
@@ -605,11 +607,12 @@ impl Room {
                 budget.spend_bytes(open.doctype.len() as u64);
                 self.open(*channel_id, open)
             }
-            Work::Frames { channel_id, first, frames, may, .. } if *may < May::Write => {
+            Work::Frames { channel_id, first, frames, speaker, .. } if speaker.may < May::Write => {
                 self.forbidden_frames(*channel_id, *first, frames)
             }
-            Work::Frames { channel_id, life, first, frames, .. } => {
-                self.frames(*channel_id, *life, first, frames, budget)
+            Work::Frames { channel_id, life, first, frames, speaker } => {
+                let subject = speaker.subject.as_deref();
+                self.frames(*channel_id, *life, subject, (first, frames), budget)
             }
             Work::Seed { channel_id, position, db_pages, pages, last } => {
                 budget.spend_pages(pages.len() as u64);

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tidelog_room::{Caution, ConnId, May, MayRun, RoomInput, Suspect};
+use tidelog_room::{Caution, ConnId, MayRun, RoomInput, Speaker, Suspect};
 use tidelog_sync::{CodedPage, FromRoom, Intent, PageCoding, Refusal, ToRoom, codec};
 use tidelog_testing::room::*;
 use tidelog_types::limits::{ENTRY_PAGES_MAX, LSN_MAX, Limits, PAGE_SIZE};
@@ -95,9 +95,14 @@ fn a_seed_that_is_not_gone_on_with_is_given_back() {
             conn: ANN,
             channel: CHANNEL,
             message: ToRoom::Close,
-            may: May::Create,
+            speaker: Speaker::anybody(),
         },
-        RoomInput::Message { conn: ANN, channel: CHANNEL, message: out_of_order, may: May::Create },
+        RoomInput::Message {
+            conn: ANN,
+            channel: CHANNEL,
+            message: out_of_order,
+            speaker: Speaker::anybody(),
+        },
     ] {
         let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
         scene.open_on(ANN, CHANNEL, offer_of_a_life());
@@ -276,7 +281,7 @@ fn a_turn_to_hand_over_does_not_pass_while_the_room_takes_nothing_in() {
     assert_eq!(scene.room.seed_overdue_at_ms(0), Some(5_000), "something has to come");
     scene.room.let_run(MayRun::Nothing);
     let (conn, channel, message) = (ANN, CHANNEL, parts[1].clone());
-    scene.step(RoomInput::Message { conn, channel, message, may: May::Create });
+    scene.step(RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() });
     for now_ms in [1_000, 50_000, 100_000] {
         assert_eq!(scene.room.seed_overdue_at_ms(now_ms), None, "{now_ms}: nothing is taken in");
     }
@@ -326,7 +331,7 @@ fn a_document_that_has_come_is_looked_at_anew_and_taken_over() {
     let (last, others) = parts.split_last().expect("some");
     others.iter().for_each(|part| scene.say(ANN, part.clone()));
     let (conn, channel, message) = (ANN, CHANNEL, last.clone());
-    scene.step(RoomInput::Message { conn, channel, message, may: May::Create });
+    scene.step(RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() });
     let mut times = 0;
     while times < 3 {
         scene.store.flush();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidelog_document::Doctype;
-use tidelog_room::{ConnId, May, MayRun, RoomInput, ThreadClock};
+use tidelog_room::{ConnId, MayRun, RoomInput, Speaker, ThreadClock};
 use tidelog_sync::{FromRoom, Intent, ProbeId, Refusal, ToRoom, UndecidedReason, codec};
 use tidelog_testing::room::*;
 use tidelog_types::BudgetLimits;
@@ -41,7 +41,12 @@ fn what_is_not_begun_is_forgotten_when_its_client_leaves() {
             scene.room.rest_deeply();
         }
         let message = ToRoom::Frames { life: LIFE, first: lsn(1), frames: adds(300) };
-        scene.step(RoomInput::Message { conn: ANN, channel: CHANNEL, message, may: May::Create });
+        scene.step(RoomInput::Message {
+            conn: ANN,
+            channel: CHANNEL,
+            message,
+            speaker: Speaker::anybody(),
+        });
         assert_eq!(scene.room.counts().applied, u64::from(!faults));
         scene.settle(RoomInput::Left { conn: ANN });
         assert_eq!(scene.room.counts().applied, 1 + u64::from(!faults), "what is begun is done");
@@ -302,7 +307,12 @@ fn what_the_store_had_no_room_for_is_asked_for_once_for_each_read_that_ends() {
     let conns = (0..100).map(|number| ConnId(10 + number));
     for conn in conns.clone() {
         let message = open("notebook", 9, Intent::Follow);
-        scene.step(RoomInput::Message { conn, channel: CHANNEL, message, may: May::Create });
+        scene.step(RoomInput::Message {
+            conn,
+            channel: CHANNEL,
+            message,
+            speaker: Speaker::anybody(),
+        });
     }
     scene.reads_count = 0;
     scene.settle(RoomInput::GoOn);
@@ -346,7 +356,7 @@ fn a_room_that_gave_all_back_goes_on_as_if_it_had_not() {
                 first: lsn(number),
                 frames: vec![frame(&notes(), "touch", "x")],
             },
-            may: May::Create,
+            speaker: Speaker::anybody(),
         });
         // Not between two runs of one mutation.
         let (kept, waits) = (scene.room.kept_size(), !scene.room.takes_messages());

@@ -12,7 +12,7 @@ use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tidelog_access::{Allowed, Role};
-use tidelog_room::{ConnId, May};
+use tidelog_room::{ConnId, May, Speaker};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
     decode_message, encode_message, message_size,
@@ -91,6 +91,7 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>, refusal: Opti
         shared: Arc::clone(&shared),
         refusal,
         pass: Pass::Nothing,
+        subject: None,
         expiry: None,
         channels: Channels { conn: id, open: BTreeMap::new() },
         permits,
@@ -122,6 +123,8 @@ struct Reader {
     refusal: Option<ByeReason>,
     /// What it may do, once it has said Hello.
     pass: Pass,
+    /// Whose token that is, if it needs one.
+    subject: Option<Arc<str>>,
     /// Ends it when its token expires.
     expiry: Option<Expiry>,
     channels: Channels,
@@ -359,6 +362,7 @@ impl Reader {
         self.expiry = self.shared.expiries.enter(&self.connection, &self.pass);
         if let Pass::Granted(access) = &self.pass {
             let subject = access.subject.clone();
+            self.subject = Some(subject.as_str().into());
             let seconds_left = access.expires_at_s.saturating_sub(now_s());
             self.connection.send(FromServer::Admitted { subject, seconds_left });
         }
@@ -437,7 +441,8 @@ impl Reader {
         };
         let connection = self.connection.clone();
         let message = Box::new(message);
-        let mail = RoomMail::Message { connection, channel, message, may, permit };
+        let speaker = Speaker { may, subject: self.subject.clone() };
+        let mail = RoomMail::Message { connection, channel, message, speaker, permit };
         // A room that is gone has let go of all who were there, and never saw this one.
         if room.send(mail).is_err() && is_first {
             return Flow::Break(Ending::Quiet);
@@ -838,6 +843,7 @@ mod tests {
             shared: Arc::new(Shared::of(scene)),
             refusal: None,
             pass: Pass::Everything,
+            subject: None,
             expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(permits_count)),
@@ -943,6 +949,7 @@ mod tests {
             shared: Arc::clone(&shared),
             refusal: None,
             pass: Pass::Everything,
+            subject: None,
             expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),

@@ -456,7 +456,7 @@ fn open_page_server(
 mod tests {
     use tidelog_document::Doctype;
     use tidelog_pages::{Append, TimelineFrame};
-    use tidelog_room::{ConnId, Doctypes, May, RoomSettings};
+    use tidelog_room::{ConnId, Doctypes, RoomSettings, Speaker};
     use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, codec};
     use tidelog_types::{BudgetLimits, CallId, JournalId, Lsn, Position};
     use tokio::sync::Semaphore;
@@ -616,8 +616,8 @@ mod tests {
             let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
             let permit = MessagePermit::new(own, None, &Arc::default());
             let (connection, message) = (connection.clone(), Box::new(open.clone()));
-            let (channel, may) = (Channel(1), May::Create);
-            let mail = RoomMail::Message { connection, channel, message, may, permit };
+            let (channel, speaker) = (Channel(1), Speaker::anybody());
+            let mail = RoomMail::Message { connection, channel, message, speaker, permit };
             room.send(mail).expect("it is there");
             let (mut room_replies, reply) = (
                 None,

@@ -49,6 +49,10 @@ probes! {
     MutationsWithdrawn,
     /// That does not become durable, or its server is lost before.
     WithdrawalEnded,
+    /// Mutations go on as those of the user that a copy is known to be of by now.
+    TimelineRenamed,
+    /// A copy is not synced by another user's token.
+    OtherSubjectMet,
     /// Nobody has a token that takes the place of one that expires soon.
     TokenNotRenewed,
     /// A token is renewed.
@@ -161,6 +165,8 @@ probes! {
     RoomFaulted,
     /// A frame comes that was decided before.
     FrameRepeated,
+    /// A server refuses a frame that another user has issued.
+    OtherUsersFrameRefused,
     /// A server takes no frames of one who may only follow.
     FramesForbidden,
     /// Frames come of a life that is not the timeline's any more.

@@ -7,7 +7,7 @@ use tidelog_disk::MemoryDisk;
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, Doctypes, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    Answer, Ask, ConnId, Doctypes, Outlets, Room, RoomEffect, RoomInput, RoomSettings, Speaker,
 };
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::{DocumentKey, Life};
@@ -132,7 +132,10 @@ impl Server {
         if matches!(message, ToRoom::Close) {
             channels.remove(&channel);
         }
-        self.tell(&document, RoomInput::Message { conn, channel, message, may: May::Create });
+        self.tell(
+            &document,
+            RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() },
+        );
     }
 
     /// Something for a room, which is made if it is not there.

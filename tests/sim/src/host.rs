@@ -10,8 +10,8 @@ use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, Caution, ConnId, Doctypes, May, Outlets, Room, RoomEffect, RoomInput,
-    RoomSettings, entry_size,
+    Answer, Ask, Caution, ConnId, Doctypes, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    Speaker, entry_size,
 };
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
@@ -422,7 +422,7 @@ impl Running {
         }
         self.tell(
             &document,
-            RoomInput::Message { conn, channel, message, may: May::Create },
+            RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() },
             swarm,
             done,
         );

@@ -190,6 +190,7 @@ impl Stranger {
                 args: vec![("id".to_owned(), id)],
                 now_ms: 1,
                 client: ClientId([1; 16]),
+                user: String::new(),
                 kept_rejections: Lsn::FIRST,
                 moved_from: None::<EntryId>,
             };

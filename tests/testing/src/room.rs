@@ -8,7 +8,7 @@ use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
 use tidelog_pages::{OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, Doctypes, May, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    Answer, Ask, ConnId, Doctypes, Outlets, Room, RoomEffect, RoomInput, RoomSettings, Speaker,
     entry_size,
 };
 use tidelog_sync::{
@@ -75,12 +75,18 @@ pub fn burner() -> Doctype {
 }
 
 pub fn frame(doctype: &Doctype, name: &str, id: &str) -> WireFrame {
+    frame_of("", doctype, name, id)
+}
+
+/// The same of this user.
+pub fn frame_of(user: &str, doctype: &Doctype, name: &str, id: &str) -> WireFrame {
     let mutation = Mutation {
         doctype: doctype.hash(),
         name: name.to_owned(),
         args: vec![("id".to_owned(), Value::Text(id.to_owned()))],
         now_ms: 1,
         client: ClientId([1; 16]),
+        user: user.to_owned(),
         kept_rejections: Lsn::FIRST,
         moved_from: None,
     };
@@ -254,7 +260,7 @@ impl Scene {
     }
 
     pub fn say_on(&mut self, conn: ConnId, channel: Channel, message: ToRoom) {
-        self.settle(RoomInput::Message { conn, channel, message, may: May::Create });
+        self.settle(RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() });
     }
 
     pub fn open_on(&mut self, conn: ConnId, channel: Channel, intent: Intent) {

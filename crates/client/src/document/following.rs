@@ -17,7 +17,7 @@ use super::reads::For;
 use super::{Context, Document, HandleState, Role, State};
 use crate::protocol::CallFailure;
 use crate::record::HashedDoctype;
-use crate::server_link::TokenHolder;
+use crate::server_link::{LinkName, TokenHolder};
 use crate::store_link::StoreLink;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
@@ -147,7 +147,7 @@ impl Document {
     /// Which server the document wants to talk to now, if any.
     pub(crate) fn wanted_server(&self) -> Option<&str> {
         if let Some(offer) = &self.following.offer {
-            return Some(&offer.url);
+            return Some(&offer.link.url);
         }
         let server = match &self.state {
             State::Open(open) => open.record.server.as_ref(),
@@ -161,9 +161,24 @@ impl Document {
         server.filter(|_| wanted).map(String::as_str)
     }
 
+    /// The way to this server, of whose copy this is.
+    pub(super) fn link_name(&self, url: &str) -> LinkName {
+        LinkName { url: url.to_owned(), user: self.key.user.clone() }
+    }
+
+    /// The way that it wants to be synced by now, if any.
+    pub(crate) fn wanted_link(&self) -> Option<LinkName> {
+        self.wanted_server().map(|url| self.link_name(url))
+    }
+
+    /// Whether that is this one.
+    pub(crate) fn wants(&self, link: &LinkName) -> bool {
+        self.key.user == link.user && self.wanted_server() == Some(&link.url)
+    }
+
     /// The tabs that can be asked for a token for this server: one for another server is not its.
     pub(crate) fn token_holders(&self, url: &str) -> Vec<TokenHolder> {
-        let offer = self.following.offer.as_ref().filter(|offer| offer.url == url);
+        let offer = self.following.offer.as_ref().filter(|offer| offer.link.url == url);
         let offering = offer.and_then(|offer| offer.token_from);
         let is_its =
             |handle: &HandleState| handle.has_token && handle.server.as_deref() == Some(url);
@@ -183,6 +198,21 @@ impl Document {
             && self.following.channel.is_none()
             && now_ms >= self.following.retry_at_ms
             && !self.is_far_ahead_of_disk(store, limits)
+    }
+
+    /// Whether it may be synced by a token of this subject; a server that asks for none knows
+    /// nobody.
+    pub(crate) fn is_of(&self, subject: Option<&str>) -> bool {
+        let owner = self.open().and_then(|open| open.record.subject.as_deref());
+        owner.is_none() || subject.is_none() || owner == subject
+    }
+
+    /// Says nothing of it to a server by another user's token.
+    pub(crate) fn refuse_subject(&mut self, subject: &str, ctx: &mut Context<'_>) {
+        reached(Probe::OtherSubjectMet);
+        let owner = self.open().and_then(|open| open.record.subject.as_deref()).unwrap_or_default();
+        let failure = CallFailure::of_another(&self.key.document, owner, subject);
+        self.refuse(failure, ctx);
     }
 
     /// The server is there: say what we hold.
@@ -319,8 +349,8 @@ impl Document {
     }
 
     /// There is a new connection. What was wrong at the other end may have been mended.
-    pub(crate) fn server_came(&mut self, url: &str) {
-        if self.wanted_server() == Some(url) && self.following.refused {
+    pub(crate) fn server_came(&mut self, link: &LinkName) {
+        if self.wants(link) && self.following.refused {
             self.following.retry_at_ms = 0;
         }
     }
@@ -643,7 +673,7 @@ impl Document {
     /// Says something on the channel, if there is one.
     pub(super) fn say(&self, body: ToRoom, ctx: &mut Context<'_>) {
         if let Some(Joined { server, id, .. }) = &self.following.channel {
-            ctx.out.say(server, ToServer::About { channel: *id, body });
+            ctx.out.say(self.link_name(server), ToServer::About { channel: *id, body });
         }
     }
 }

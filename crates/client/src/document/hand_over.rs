@@ -16,7 +16,7 @@ use super::storing::Then;
 use super::{Context, Document, Role, State};
 use crate::effect::TabId;
 use crate::protocol::{Call, CallFailure, FromCore, OpenRequest, Request};
-use crate::server_link::{ServerLink, Stage, TokenHolder};
+use crate::server_link::{LinkName, ServerLink, Stage, TokenHolder};
 
 /// Milliseconds that a server may take to say what it thinks of an offered document.
 const OFFER_MS: u64 = CALL_SETTLES_MS * 8 / 10;
@@ -25,7 +25,7 @@ const SEED_PART_MS: u64 = 60_000;
 
 /// A local document that is to become the server's.
 pub(super) struct Offer {
-    pub(super) url: String,
+    pub(super) link: LinkName,
     pub(super) doctype: Doctype,
     /// The tab that can be asked for a token.
     pub(super) token_from: Option<TokenHolder>,
@@ -50,10 +50,10 @@ pub(super) struct Unrecorded {
 }
 
 impl Offer {
-    fn new(url: String, doctype: Doctype, token_from: Option<TokenHolder>, now_ms: u64) -> Self {
+    fn new(link: LinkName, doctype: Doctype, token_from: Option<TokenHolder>, now_ms: u64) -> Self {
         let deadline_ms = now_ms + OFFER_MS;
         Self {
-            url,
+            link,
             doctype,
             token_from,
             deadline_ms,
@@ -105,7 +105,7 @@ impl Offer {
         }
         reached(Probe::OfferLate);
         let is_there = |link: &ServerLink| link.stage == Stage::Welcomed;
-        let why = match ctx.servers.get(&self.url).is_some_and(is_there) {
+        let why = match ctx.servers.get(&self.link).is_some_and(is_there) {
             false => "does not answer",
             true if self.patience_ms.is_some() => {
                 "has taken in no more of the document for too long"
@@ -115,14 +115,14 @@ impl Offer {
                  over one of that name"
             }
         };
-        let late = || CallFailure::not_handed_over(&self.url, why);
+        let late = || CallFailure::not_handed_over(&self.link.url, why);
         Some(self.trouble(ctx).unwrap_or_else(late))
     }
 
     /// What is wrong with the way to the server beyond that there is none.
     fn trouble(&self, ctx: &Context<'_>) -> Option<CallFailure> {
-        let trouble = ctx.servers.get(&self.url).and_then(ServerLink::trouble);
-        trouble.filter(|it| *it != CallFailure::unreachable(&self.url))
+        let trouble = ctx.servers.get(&self.link).and_then(ServerLink::trouble);
+        trouble.filter(|it| *it != CallFailure::unreachable(&self.link.url))
     }
 }
 
@@ -155,16 +155,17 @@ impl Document {
                 ran => return ran,
             }
             reached(Probe::DraftOffered);
-            let url = request.server.clone().expect("BUG: an offer to nobody");
+            let url = request.server.as_ref().expect("BUG: an offer to nobody");
+            let link = self.link_name(url);
             let token_from = request.has_token.then_some((ask.tab, ask.handle));
             let doctype = request.doctype.clone();
-            self.following.offer = Some(Offer::new(url, doctype, token_from, ctx.now_ms));
+            self.following.offer = Some(Offer::new(link, doctype, token_from, ctx.now_ms));
             self.follow_soon(ctx.now_ms);
             return Ran::Waits;
         };
         let Some(failure) = offer.outcome(ctx) else { return Ran::Waits };
         if offer.is_late(ctx.now_ms) && offer.trouble(ctx).is_none() {
-            let url = offer.url.clone();
+            let url = offer.link.url.clone();
             self.fail_offers_behind(&url, &failure, ctx);
         }
         self.give_up_offer(ctx);
@@ -315,7 +316,7 @@ impl Document {
         reached(Probe::DraftSeeded);
         let view = authority.view().clone();
         let timeline = ctx.rng.journal();
-        open.record.server = Some(offer.url);
+        open.record.server = Some(offer.link.url);
         open.record.seeded = Some(position);
         open.record.synced = true;
         let mut synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);

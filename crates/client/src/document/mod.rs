@@ -48,7 +48,7 @@ use crate::effect::TabId;
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore, Handle, Memo, Request, Status};
 use crate::rng::Rng;
-use crate::server_link::ServerLink;
+use crate::server_link::{LinkName, ServerLink};
 use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
 
@@ -60,8 +60,7 @@ pub(crate) struct Context<'c> {
     /// What is written now, this life writes.
     pub(crate) life: Life,
     pub(crate) store: &'c mut StoreLink,
-    /// By address.
-    pub(crate) servers: &'c SortedMap<String, ServerLink>,
+    pub(crate) servers: &'c SortedMap<LinkName, ServerLink>,
     pub(crate) out: &'c mut Outbox,
     /// Doctypes that were found to work.
     pub(crate) found_right: &'c FoundRight,

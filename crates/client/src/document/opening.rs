@@ -235,6 +235,7 @@ impl Document {
             lives: Lineage::default(),
             seeded: None,
             access: None,
+            subject: None,
             synced: false,
             rejections: Vec::new(),
             forgotten: None,

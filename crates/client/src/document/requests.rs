@@ -382,6 +382,7 @@ impl Document {
             args,
             now_ms: *now_ms,
             client: open.record.client,
+            user: open.record.subject.as_ref().unwrap_or(&self.key.user).clone(),
             kept_rejections: Lsn::FIRST,
             moved_from: None,
         };

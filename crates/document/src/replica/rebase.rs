@@ -61,7 +61,8 @@ struct Verdicts {
     /// From here on to `known` the authority takes nothing.
     withdrawn: Option<Lsn>,
     /// What is undecided goes on in another timeline: another copy of this device has gone on in
-    /// this one, the authority has lost what it had decided, or takes no more of it.
+    /// this one, the authority has lost what it had decided, or takes no more of it, or it is known
+    /// by now whose it is.
     moves: bool,
 }
 
@@ -70,7 +71,7 @@ impl Verdicts {
         let AppliedTimeline { wanted, lives, forgotten } = applied;
         let (first, head) = (replica.first(), replica.head);
         let common = replica.public_lives().common_prefix(head, lives, *wanted);
-        let moves = common != Some(*wanted) || *wanted < first;
+        let moves = common != Some(*wanted) || *wanted < first || replica.renamed.is_some();
         // Where this very life went on behind our head, we are what a machine was rolled back to:
         // what we have written since can have been written before, or not.
         let went_back = *wanted > head && lives.life_at(head) == Some(public_life(replica.life));
@@ -186,7 +187,8 @@ impl Rebase {
             let ran = if moves {
                 let (journal, life) = (self.new_timeline, replica.life);
                 let origin = EntryId { journal, life, lsn: Lsn::FIRST.plus(index) };
-                let mutation = moved(&undecided.mutation, replica.origin(lsn));
+                let place = replica.origin(lsn);
+                let mutation = moved(&undecided.mutation, place, replica.renamed.as_deref());
                 program::run_frame(&mut self.writer, origin, &mutation, doctype)
             } else {
                 let origin = replica.origin(lsn);
@@ -382,10 +384,12 @@ impl Rebase {
     }
 }
 
-/// The mutation at `place` as it goes on in another timeline, of which no rejection is kept yet.
-fn moved(mutation: &Mutation, place: EntryId) -> Mutation {
+/// The mutation at `place` as it goes on in another timeline, of which no rejection is kept yet, and
+/// as this user's if it is known by now whose it is.
+fn moved(mutation: &Mutation, place: EntryId, renamed: Option<&str>) -> Mutation {
     let moved_from = mutation.moved_from.or(Some(place));
-    Mutation { kept_rejections: Lsn::FIRST, moved_from, ..mutation.clone() }
+    let user = renamed.unwrap_or(&mutation.user).to_owned();
+    Mutation { kept_rejections: Lsn::FIRST, moved_from, user, ..mutation.clone() }
 }
 
 /// Undecided mutations go on in a timeline of their own, so that an LSN which an authority has
@@ -395,6 +399,7 @@ fn begin_timeline(
     timeline: JournalId,
 ) -> (JournalId, Vec<tidelog_pages::TimelineFrame>) {
     let (first, count) = (replica.first(), replica.undecided.len() as u64);
+    let renamed = replica.renamed.take();
     let places: Vec<EntryId> = (0..count).map(|nth| replica.origin(first.plus(nth))).collect();
     replica.timeline = timeline;
     replica.head = Lsn::FIRST.plus(count);
@@ -407,7 +412,7 @@ fn begin_timeline(
     for (undecided, place) in replica.undecided.iter_mut().zip(places) {
         // What this release cannot read goes on byte for byte: another one may know what it asks.
         if Mutation::decode(&undecided.body).is_ok() {
-            undecided.mutation = moved(&undecided.mutation, place);
+            undecided.mutation = moved(&undecided.mutation, place, renamed.as_deref());
             undecided.body = undecided.mutation.encode();
         }
         frames.push(undecided.frame(lsn));

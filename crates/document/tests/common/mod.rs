@@ -265,6 +265,7 @@ impl Device {
             args: args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             now_ms: 1_000 + u64::from(self.calls),
             client: ClientId([self.number; 16]),
+            user: String::new(),
             kept_rejections: Lsn::FIRST,
             moved_from: None,
         }

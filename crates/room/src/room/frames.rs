@@ -35,8 +35,8 @@ impl Room {
         &mut self,
         channel_id: ChannelId,
         life: Life,
-        first: &mut Lsn,
-        frames: &mut VecDeque<WireFrame>,
+        subject: Option<&str>,
+        (first, frames): (&mut Lsn, &mut VecDeque<WireFrame>),
         budget: &mut Budget,
     ) -> Result<(), Halt> {
         // One who was refused, or has closed the channel, may still have had some on the way.
@@ -63,7 +63,7 @@ impl Room {
                 return Err(Halt::Refuse(Refusal::Damaged));
             }
             let origin = EntryId { journal: timeline, life, lsn: *first };
-            let fate = document.decide(&self.document, origin, frame, &*self.caution);
+            let fate = document.decide(&self.document, origin, subject, frame, &*self.caution);
             budget.spend_steps(document.authority.take_steps());
             match fate? {
                 Fate::Repeated => reached(Probe::FrameRepeated),
@@ -137,6 +137,7 @@ impl Document {
         &mut self,
         key: &DocumentKey,
         origin: EntryId,
+        subject: Option<&str>,
         frame: &WireFrame,
         caution: &dyn Caution,
     ) -> Result<Fate, Halt> {
@@ -165,6 +166,12 @@ impl Document {
             return Ok(Fate::Repeated);
         }
         let run = match Mutation::decode(&frame.body) {
+            // Who says it is not whose it is: nothing is found wrong with it.
+            Ok(mutation) if subject.is_some_and(|subject| subject != mutation.user) => {
+                reached(Probe::OtherUsersFrameRefused);
+                let reason = "its mutations are another user's than the token".to_owned();
+                return Err(Halt::Refuse(Refusal::Access { reason }));
+            }
             Ok(mutation) => {
                 let Some(doctype) = self.record.find(mutation.doctype) else {
                     let reason = shortened(format!(

@@ -1,5 +1,6 @@
 //! What happens to a room, and what it wants done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_document::FoundRight;
@@ -25,6 +26,24 @@ pub enum May {
     Create,
 }
 
+/// Who says something, as the shell knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// What it may do.
+    pub may: May,
+    /// Whose token it has shown: its mutations are that user's. `None` where nobody is asked for
+    /// one.
+    pub subject: Option<Arc<str>>,
+}
+
+impl Speaker {
+    /// Whoever comes to a server that asks nobody who that is.
+    #[must_use]
+    pub fn anybody() -> Self {
+        Self { may: May::Create, subject: None }
+    }
+}
+
 /// Something that happened to a room.
 #[derive(Clone, Debug)]
 pub enum RoomInput {
@@ -36,8 +55,8 @@ pub enum RoomInput {
         channel: Channel,
         /// What.
         message: ToRoom,
-        /// What it may do.
-        may: May,
+        /// Who says it.
+        speaker: Speaker,
     },
     /// A client said something that it may not say, which is not here: whoever is on that channel
     /// is sent away.

@@ -67,6 +67,7 @@ fn frame(doctype: &Doctype, name: &str, args: &[(&str, &str)]) -> WireFrame {
             .collect(),
         now_ms: 1,
         client: ClientId([1; 16]),
+        user: String::new(),
         kept_rejections: Lsn::FIRST,
         moved_from: None,
     };
@@ -258,7 +259,12 @@ impl Scene {
     }
 
     fn say(&mut self, conn: ConnId, message: ToRoom) {
-        self.step(RoomInput::Message { conn, channel: CHANNEL, message, may: May::Create });
+        self.step(RoomInput::Message {
+            conn,
+            channel: CHANNEL,
+            message,
+            speaker: Speaker::anybody(),
+        });
     }
 
     fn open_as(
@@ -589,7 +595,7 @@ fn a_store_that_fails_closes_the_room_and_the_next_message_opens_it() {
         conn: ANN,
         channel: CHANNEL,
         message: ToRoom::Frames { life: life_of(ANN), first: lsn(1), frames: vec![add("a")] },
-        may: May::Create,
+        speaker: Speaker::anybody(),
     };
     let lost = scene.room.step(input);
     let Some(RoomEffect::Store(StoreRequest::Append { ticket, .. })) = lost.first() else {

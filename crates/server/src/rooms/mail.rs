@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tidelog_room::{Answer, Ask, ConnId, May};
+use tidelog_room::{Answer, Ask, ConnId, Speaker};
 use tidelog_sync::{Channel, Refusal, ToRoom};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -57,7 +57,7 @@ pub(crate) enum RoomMail {
         channel: Channel,
         message: Box<ToRoom>,
         /// What it may do, by its token.
-        may: May,
+        speaker: Speaker,
         permit: MessagePermit,
     },
     /// Somebody said what it may not say.

@@ -399,12 +399,12 @@ impl RoomTask {
 
     fn input(&mut self, mail: RoomMail) -> RoomInput {
         match mail {
-            RoomMail::Message { connection, channel, message, may, permit } => {
+            RoomMail::Message { connection, channel, message, speaker, permit } => {
                 let conn = connection.id();
-                let speaker = connection.clone();
-                self.worked_on = Some(WorkedOn { speaker, has_left: false, permit });
+                let of = connection.clone();
+                self.worked_on = Some(WorkedOn { speaker: of, has_left: false, permit });
                 self.ways.connections().insert(conn, connection);
-                RoomInput::Message { conn, channel, message: *message, may }
+                RoomInput::Message { conn, channel, message: *message, speaker }
             }
             RoomMail::Refuse { conn, channel, refusal } => {
                 RoomInput::Refuse { conn, channel, refusal }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use tidelog_document::{Doctype, ParamKind};
 use tidelog_sync::{FromRoom, Refusal};
-use tidelog_testing::room::{Copy, frame};
+use tidelog_testing::room::{Copy, frame_of};
 
 use crate::common::{Answer, ROLES, Scene, app_keys, ask, invalid_tokens, join, start, token};
 
@@ -133,7 +133,7 @@ async fn a_document_is_migrated_to_a_deployed_successor_by_a_writer_only() {
     let mut client = join(scene.at, Some(&token(ROLES[3].1))).await.expect("welcome");
     client.open_as("lists/own", &newer(), 6, None).await.expect("up");
     assert!(is_opened(&client.hear_of().await.expect("an answer")));
-    client.frames(1, vec![frame(&newer(), "add", "newer")]).await.expect("up");
+    client.frames(1, vec![frame_of("ada", &newer(), "add", "newer")]).await.expect("up");
     client.acked(&mut Copy::default(), 2).await.expect("acknowledged");
     scene.stop().await;
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tidelog_server::Server;
 use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, ToRoom, ToServer};
-use tidelog_testing::room::{CHANNEL, Copy, frame, lsn, notes, offer_of_a_life, open, seed_of};
+use tidelog_testing::room::{CHANNEL, Copy, frame_of, lsn, notes, offer_of_a_life, open, seed_of};
 use tidelog_testing::server::{Client, settings};
 use tidelog_types::{ClientId, JournalId, Life, Position, Role};
 
@@ -67,14 +67,17 @@ async fn each_role_may_do_what_it_says() {
         let opened = heard(&mut client).await;
         assert_eq!(matches!(opened, FromRoom::Opened { .. }), reads, "{role} {opened:?}");
         assert_eq!(access(opened).is_none(), reads, "{role}");
-        client.frames(1, vec![frame(&notes(), "add", role)]).await.expect("up");
+        client.frames(1, vec![frame_of("ada", &notes(), "add", role)]).await.expect("up");
         if reads {
             let answer = heard(&mut client).await;
             assert_eq!(matches!(answer, FromRoom::Acked { .. }), writes, "{role} {answer:?}");
             assert_eq!(matches!(answer, FromRoom::Forbidden { .. }), !writes, "{role} {answer:?}");
         }
         // What comes behind is heard of no more, until it is opened again.
-        client.frames(2, vec![frame(&notes(), "add", &format!("{role} 2"))]).await.expect("up");
+        client
+            .frames(2, vec![frame_of("ada", &notes(), "add", &format!("{role} 2"))])
+            .await
+            .expect("up");
         client.say(&ToServer::Ping).await.expect("up");
         while client.hear().await.expect("up") != FromServer::Pong {}
         let after = scene.bytes_of(OWN).await;
@@ -149,9 +152,9 @@ async fn a_reader_follows_and_comes_back() {
         client.open(OWN, number, None).await.expect("up");
         assert!(matches!(heard(client).await, FromRoom::Opened { .. }));
     }
-    writer.frames(1, vec![frame(&notes(), "add", "second")]).await.expect("up");
+    writer.frames(1, vec![frame_of("ada", &notes(), "add", "second")]).await.expect("up");
     writer.acked(&mut copies[1], 2).await.expect("acknowledged");
-    let frames = vec![frame(&notes(), "add", "third")];
+    let frames = vec![frame_of("ada", &notes(), "add", "third")];
     let said = ToRoom::Frames { life: Life([2; 16]), first: lsn(1), frames };
     reader.tell(said).await.expect("up");
     assert_eq!(heard(&mut reader).await, FromRoom::Forbidden { lsn: lsn(1) });
@@ -201,7 +204,7 @@ async fn a_token_is_renewed_on_the_same_connection() {
     client.open(OWN, 2, None).await.expect("up");
     assert_eq!(client.hear().await, Some(allowed(Role::Write)));
     assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
-    client.frames(1, vec![frame(&notes(), "add", "a")]).await.expect("up");
+    client.frames(1, vec![frame_of("ada", &notes(), "add", "a")]).await.expect("up");
     client.acked(&mut Copy::default(), 2).await.expect("acknowledged");
     let before = scene.bytes_of(OWN).await;
 
@@ -213,7 +216,7 @@ async fn a_token_is_renewed_on_the_same_connection() {
     let admitted = client.hear().await.expect("up");
     assert!(is_admitted(&admitted, 590..=600), "{admitted:?}");
     assert_eq!(client.hear().await, Some(allowed(Role::Read)));
-    client.frames(2, vec![frame(&notes(), "add", "b")]).await.expect("up");
+    client.frames(2, vec![frame_of("ada", &notes(), "add", "b")]).await.expect("up");
     assert_eq!(heard(&mut client).await, FromRoom::Forbidden { lsn: lsn(2) });
     client.say(&ToServer::Renew { token: token_of(1) }).await.expect("up");
     assert!(matches!(client.hear().await, Some(FromServer::Admitted { .. })));
@@ -227,13 +230,24 @@ async fn a_token_is_renewed_on_the_same_connection() {
     client.open(OWN, 2, None).await.expect("up");
     assert_eq!(client.hear().await, Some(allowed(Role::Admin)));
     assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
-    client.frames(2, vec![frame(&notes(), "add", "b")]).await.expect("up");
+    client.frames(2, vec![frame_of("ada", &notes(), "add", "b")]).await.expect("up");
+    // Whose token it is not, that one's mutation is refused, and nothing is wrong with it.
+    client.frames(3, vec![frame_of("bob", &notes(), "add", "c")]).await.expect("up");
+    let refused = loop {
+        let answer = heard(&mut client).await;
+        if !matches!(answer, FromRoom::Acked { .. }) {
+            break answer;
+        }
+    };
+    assert!(access(refused).is_some());
+    client.open(OWN, 2, None).await.expect("up");
+    client.frames(3, vec![frame_of("ada", &notes(), "add", "c")]).await.expect("up");
     let acked = loop {
         if let FromRoom::Acked { next } = heard(&mut client).await {
             break next;
         }
     };
-    assert_eq!(acked, lsn(3));
+    assert_eq!(acked, lsn(4));
     scene.stop().await;
 }
 

@@ -37,6 +37,8 @@ pub struct Server {
     pub no_verdict: Option<UndecidedReason>,
     /// How often devices have asked for the document.
     pub opens: usize,
+    /// Whose tokens devices show; `None` as long as it asks for none.
+    pub subject: Option<String>,
     /// Devices that may only read it.
     pub readers: BTreeSet<usize>,
 }
@@ -77,6 +79,7 @@ impl Default for Server {
             is_damaged: false,
             no_verdict: None,
             opens: 0,
+            subject: None,
             readers: BTreeSet::new(),
         }
     }
@@ -122,8 +125,11 @@ impl Server {
     pub fn hear(&mut self, device: usize, message: ToServer) -> Vec<FromServer> {
         match message {
             ToServer::Hello { .. } => {
-                let (subject, seconds_left) = ("ada".to_owned(), 1_000_000);
-                vec![FromServer::Admitted { subject, seconds_left }, FromServer::Welcome]
+                let admitted = self.subject.clone().map(|subject| {
+                    let seconds_left = 1_000_000;
+                    FromServer::Admitted { subject, seconds_left }
+                });
+                admitted.into_iter().chain([FromServer::Welcome]).collect()
             }
             ToServer::Renew { .. } => vec![FromServer::NotRenewed],
             ToServer::Ping => vec![FromServer::Pong],
@@ -146,9 +152,10 @@ impl Server {
                     return vec![FromRoom::Refused(Refusal::DoctypeMismatch { reason })];
                 }
                 self.doctypes.insert(doctype.hash(), doctype.clone());
-                let mut answers = vec![FromRoom::Allowed { role: self.role_of(device) }];
-                answers.extend(self.open(device, channel, &doctype, timeline, have, &intent));
-                answers
+                let role = self.role_of(device);
+                let allowed = self.subject.is_some().then_some(FromRoom::Allowed { role });
+                let answers = self.open(device, channel, &doctype, timeline, have, &intent);
+                allowed.into_iter().chain(answers).collect()
             }
             ToRoom::Frames { life, first, frames } => {
                 if let Some(why) = self.no_verdict.clone() {

@@ -10,7 +10,6 @@ use crate::document::open::RecordDue;
 use crate::document::reads::For;
 use crate::document::{Context, Document, Role, State};
 use crate::protocol::CallFailure;
-use crate::server_link::ServerLink;
 
 impl Document {
     /// What the server says of this document.
@@ -92,8 +91,9 @@ impl Document {
         (wanted, lives): (Lsn, &Lineage),
         ctx: &mut Context<'_>,
     ) {
-        let server = self.following.channel.as_ref().and_then(|it| ctx.servers.get(&it.server));
-        if server.is_some_and(ServerLink::asks_nobody) {
+        let server = self.following.channel.as_ref().map(|it| self.link_name(&it.server));
+        let subject = server.and_then(|link| ctx.servers.get(&link)?.subject());
+        if subject.is_none() {
             self.note_access(Some(TokenRole::Admin));
         }
         let State::Open(open) = &mut self.state else { return };
@@ -141,9 +141,23 @@ impl Document {
             self.write_again.has_entries();
         }
         replica.follow(is_lost);
+        let is_renamed = match (&open.record.subject, subject) {
+            (None, Some(subject)) => {
+                open.record.subject = Some(subject.to_owned());
+                open.record_due = open.record_due.max(Some(RecordDue::WithNext));
+                let is_renamed = replica.rename(subject);
+                if is_renamed {
+                    reached(Probe::TimelineRenamed);
+                }
+                is_renamed
+            }
+            _ => false,
+        };
         let (first, head) = (replica.undecided().start(), replica.head());
         let common = replica.public_lives().common_prefix(head, lives, wanted);
-        if common == Some(wanted) && first <= wanted {
+        if is_renamed {
+            // What was issued before goes on in a timeline of its own, by which we come again.
+        } else if common == Some(wanted) && first <= wanted {
             if let Err(error) = synced.sender.connected(wanted, synced.durable) {
                 return self.break_off(&error.to_string(), ctx);
             }

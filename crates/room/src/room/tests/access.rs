@@ -16,7 +16,8 @@ fn open_message(doctype: &Doctype, intent: Intent) -> ToRoom {
 
 impl Scene {
     fn say_as(&mut self, conn: ConnId, message: ToRoom, may: May) -> Vec<String> {
-        self.step(RoomInput::Message { conn, channel: CHANNEL, message, may });
+        let speaker = Speaker { may, subject: None };
+        self.step(RoomInput::Message { conn, channel: CHANNEL, message, speaker });
         brief(&self.heard(conn))
     }
 }

@@ -45,7 +45,7 @@ fn whoever_leaves_leaves_its_waiting_offers_too() {
             have: None,
             intent: offer(),
         },
-        may: May::Create,
+        speaker: Speaker::anybody(),
     };
     let effects = scene.room.step(open(CHANNEL));
     assert!(matches!(effects[..], [RoomEffect::Store(StoreRequest::Open { .. })]));
@@ -64,7 +64,12 @@ fn whoever_leaves_leaves_its_waiting_offers_too() {
 }
 
 fn close(conn: ConnId) -> RoomInput {
-    RoomInput::Message { conn, channel: CHANNEL, message: ToRoom::Close, may: May::Create }
+    RoomInput::Message {
+        conn,
+        channel: CHANNEL,
+        message: ToRoom::Close,
+        speaker: Speaker::anybody(),
+    }
 }
 
 #[test]

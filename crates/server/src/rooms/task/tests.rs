@@ -9,7 +9,7 @@ use std::sync::mpsc as std_mpsc;
 
 use tidelog_document::Doctype;
 use tidelog_pages::AppendError;
-use tidelog_room::{Caution, Doctypes, May, Suspect};
+use tidelog_room::{Caution, Doctypes, Speaker, Suspect};
 use tidelog_sync::{ByeReason, Channel, Intent, Refusal, ToRoom, WireFrame, codec};
 use tidelog_types::limits::{Limits, MESSAGE_SIZE_MAX};
 use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
@@ -41,7 +41,13 @@ fn message_with(connection: &Connection, body: ToRoom, space: Option<Space>) -> 
 
 fn message_of(connection: &Connection, body: ToRoom, permit: MessagePermit) -> RoomMail {
     let (connection, message) = (connection.clone(), Box::new(body));
-    RoomMail::Message { connection, channel: Channel(1), message, may: May::Create, permit }
+    RoomMail::Message {
+        connection,
+        channel: Channel(1),
+        message,
+        speaker: Speaker::anybody(),
+        permit,
+    }
 }
 
 fn open() -> ToRoom {
