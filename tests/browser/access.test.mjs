@@ -1,12 +1,17 @@
-// A server that lets nobody in whom it does not know: logins, roles, and a token that ends.
+// A server that lets nobody in whom it does not know: logins, roles, and tokens that end.
 
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { list } from '../pages/doctypes.mjs';
 import {
   atLeast,
   both,
   closeIn,
   contentOf,
+  eventually,
   exportFrom,
   mutateIn,
   rowsIn,
@@ -18,14 +23,14 @@ import {
 const PASSWORDS = { admin: 'a password', writer: 'another one', reader: 'a third' };
 
 /** A server with its three users and the doctype of the pages, and what logs them in. */
-async function guarded(stage) {
+async function guarded(stage, args = []) {
   const env = Object.fromEntries(
     Object.entries(PASSWORDS).map(([user, password]) => [
       `TIDELOG_${user.toUpperCase()}_PASSWORD`,
       password,
     ]),
   );
-  const server = await stage.server({ env, args: ['--allow-origin', stage.site.origin] });
+  const server = await stage.server({ env, args: ['--allow-origin', stage.site.origin, ...args] });
   const logIn = async (user, password = PASSWORDS[user]) => {
     const body = JSON.stringify({ user, password });
     const answer = await fetch(`${server.http}/v1/login`, { method: 'POST', body });
@@ -77,20 +82,138 @@ both(
       return contentOf(new Uint8Array(await answer.arrayBuffer()));
     };
     const before = await exported();
-    await mutateIn(reading, 'add', { id: 'b', title: 'by a reader' });
-    const { error } = await statusBecomes(reading, { error: 'AccessError' });
-    assert.match(error.message, /gives no access.*token/);
-    assert.equal((await statusIn(reading)).pending, 1, 'it waits, and is not given up');
+    assert.equal((await statusIn(reading)).access, 'read');
+    assert.equal((await statusIn(writing)).access, 'write');
+    const { error } = await mutateIn(reading, 'add', { id: 'b', title: 'by a reader' });
+    assert.equal(error.name, 'AccessError');
+    assert.match(error.message, /may only read/);
+    assert.equal((await statusIn(reading)).pending, 0, 'nothing was recorded');
     assert.deepEqual(await exported(), before, 'nothing of it is on the server');
-
-    // Somebody lets them write: what waited goes up.
-    await closeIn(reading);
-    await openAs(reading, server, document, (await logIn('writer')).token);
-    await statusBecomes(reading, { connection: 'online', pending: 0 });
-    assert.equal(await syncIn(writing), null);
     assert.deepEqual(contentOf(await exportFrom(writing)), await exported());
   },
 );
+
+/** A token as an app signs it, which is good for so many seconds yet. */
+function signed(subject, grants, secondsLeft) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const exp = Math.floor(Date.now() / 1_000) + secondsLeft;
+  const claims = { sub: subject, exp, tidelog: grants };
+  const content = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode(claims)}`;
+  return `${content}.${createHmac('sha256', SECRET).update(content).digest('base64url')}`;
+}
+
+const SECRET = 'the secret of an app, of thirty-two bytes';
+const WRITES = [{ document: '*', role: 'write', create: true }];
+const READS = [{ document: '*', role: 'read' }];
+
+/** A server that also takes tokens which an app signs. */
+async function signing(stage) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-secret-'));
+  const file = path.join(folder, 'secret');
+  writeFileSync(file, SECRET);
+  return guarded(stage, ['--token-secret-file', file]);
+}
+
+/** What the app's function gives from now on. */
+const nowGives = (page, token) =>
+  page.evaluate((given) => {
+    kept.token = given;
+  }, token);
+
+both('a writer who becomes a reader is told what is not taken, and goes on', async (stage) => {
+  const { server } = await signing(stage);
+  const { document } = stage;
+  const [page, other] = await stage.twoDevices();
+  await openAs(page, server, document, signed('ada', WRITES, 600));
+  await page.evaluate(() => {
+    kept.rejected = [];
+    kept.db.on('rejected', ({ args, reason }) => void kept.rejected.push([args.id, reason]));
+  });
+  await mutateIn(page, 'add', { id: 'a', title: 'while it may write' }, 'confirmed');
+  await page.evaluate(() => kept.db.disconnect());
+  await mutateIn(page, 'add', { id: 'b', title: 'while it is away' });
+  await nowGives(page, signed('ada', READS, 600));
+  await page.evaluate(() => kept.db.connect());
+  await statusBecomes(page, { connection: 'online', pending: 0, access: 'read' });
+  const isTold = () => page.evaluate(() => kept.rejected.length > 0);
+  await eventually(isTold, { what: 'the rejection' });
+  assert.deepEqual(await page.evaluate(() => kept.rejected), [['b', 'access']]);
+  assert.deepEqual(await rowsIn(page, 'select id from item'), [{ id: 'a' }]);
+
+  await page.evaluate(() => kept.db.disconnect());
+  await nowGives(page, signed('ada', WRITES, 600));
+  await page.evaluate(() => kept.db.connect());
+  await statusBecomes(page, { connection: 'online', access: 'write' });
+  await mutateIn(page, 'add', { id: 'c', title: 'again' }, 'confirmed');
+  await openAs(other, server, document, signed('bob', READS, 600));
+  assert.equal(await syncIn(other), null);
+  assert.deepEqual(await rowsIn(other, 'select id from item order by id'), [
+    { id: 'a' },
+    { id: 'c' },
+  ]);
+});
+
+both('a token is renewed while the connection stays', async (stage) => {
+  const { server } = await signing(stage);
+  const page = await stage.tab();
+  await openAs(page, server, stage.document, signed('ada', WRITES, 8));
+  await page.evaluate(() => {
+    kept.connections = [];
+    kept.db.on('status', ({ connection }) => void kept.connections.push(connection));
+  });
+  await statusBecomes(page, { connection: 'online', access: 'write' });
+  await nowGives(page, signed('ada', READS, 600));
+  // Three quarters of eight seconds.
+  await statusBecomes(page, { access: 'read' });
+  const connections = await page.evaluate(() => kept.connections);
+  assert.ok(!connections.includes('offline'), connections.join());
+});
+
+both('after thirty days with a token that is long over all is confirmed', async (stage) => {
+  const { server } = await signing(stage);
+  const page = await stage.tab();
+  await openAs(page, server, stage.document, signed('ada', WRITES, -30 * 24 * 60 * 60));
+  for (const id of ['a', 'b', 'c']) await mutateIn(page, 'add', { id, title: id });
+  const { error } = await statusBecomes(page, { error: 'AccessError' });
+  assert.match(error.message, /wants to know who this is/);
+  assert.equal((await statusIn(page)).pending, 3);
+  await nowGives(page, signed('ada', WRITES, 600));
+  await statusBecomes(page, { connection: 'online', pending: 0 });
+  assert.equal(await syncIn(page), null);
+  const rows = await rowsIn(page, 'select id from item order by id');
+  assert.deepEqual(rows, [{ id: 'a' }, { id: 'b' }, { id: 'c' }]);
+});
+
+both('each user of a device has a copy and a token of their own', async (stage) => {
+  const { server } = await signing(stage);
+  const { document } = stage;
+  const page = await stage.tab();
+  const shown = await page.evaluate(
+    async ([document, server, tokens]) => {
+      const openFor = (user) => {
+        const token = async () => tokens[user];
+        return tidelog.open(doctypes.list, { document, server, user, token });
+      };
+      const copies = await Promise.all(Object.keys(tokens).map(openFor));
+      await Promise.all(copies.map((db) => db.sync()));
+      const access = copies.map((db) => db.status.access);
+      await Promise.all(copies.map((db) => db.close()));
+      return access;
+    },
+    [document, server.ws, { ada: signed('ada', WRITES, 600), bob: signed('bob', READS, 600) }],
+  );
+  assert.deepEqual(shown, ['write', 'read']);
+
+  // A copy that was let in as somebody's says nothing by the token of another one.
+  await openAs(page, server, document, signed('ada', WRITES, 600));
+  await mutateIn(page, 'add', { id: 'a', title: 'of ada' }, 'confirmed');
+  await closeIn(page);
+  await openAs(page, server, document, signed('bob', WRITES, 600));
+  await mutateIn(page, 'add', { id: 'b', title: 'of ada too' });
+  const { error } = await statusBecomes(page, { error: 'AccessError' });
+  assert.match(error.message, /belongs to ada, and the token is for bob/);
+  assert.equal((await statusIn(page)).pending, 1);
+});
 
 both('whoever has no token waits with what is written, and goes on with one', async (stage) => {
   const { server, logIn } = await guarded(stage);
@@ -108,4 +231,4 @@ both('whoever has no token waits with what is written, and goes on with one', as
   await statusBecomes(page, { connection: 'online', pending: 0 });
 });
 
-atLeast(2);
+atLeast(6);

@@ -37,7 +37,8 @@ impl Renewal {
     pub(crate) fn new(now_ms: u64, seconds_left: u64, share: u8) -> Self {
         let left_ms = seconds_left.min(u64::from(u32::MAX)) * 1_000;
         let early_ms = left_ms / 16 * u64::from(share) / 256;
-        let due_at_ms = now_ms + left_ms / 4 * 3 - early_ms;
+        // An app may give the same one again and again, until it is over.
+        let due_at_ms = now_ms + (left_ms / 4 * 3 - early_ms).max(AGAIN_FIRST_MS);
         Self { taken_at_ms: now_ms, due_at_ms, asked: None, tried: Vec::new(), failures: 0 }
     }
 

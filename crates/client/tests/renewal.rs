@@ -120,6 +120,17 @@ fn who_has_no_further_token_is_asked_again_less_and_less_often() {
     assert_eq!(core.tokens_sent(X).len(), 1, "there was one connection");
 }
 
+/// Goal: an app that gives the same token until it is over is not asked without an end.
+#[test]
+fn a_token_that_is_given_again_is_asked_for_every_few_seconds_at_most() {
+    let mut core = let_in(1);
+    for _ in 0..3 {
+        assert_eq!(asked_after(&mut core, 100), Some(5));
+        give(&mut core, TAB, Some("first"));
+        admit(&mut core, 0);
+    }
+}
+
 /// Goal: a document that the token does not allow is asked for by another token, in a while and not
 /// all the time. Method: it is refused again and again.
 #[test]
