@@ -103,7 +103,7 @@ export class Copy {
 
 /** Follows one document and issues mutations for it, over one connection at a time. */
 export class Stranger {
-  client = randomBytes(16);
+  secret = randomBytes(16);
   timeline = randomBytes(16);
   life = randomBytes(16);
   copy;
@@ -169,7 +169,7 @@ export class Stranger {
   /** Hello, and the document: the server has said where it stands when this resolves. */
   async start(address) {
     await this.connect(address);
-    this.send(wire.hello(this.client));
+    this.send(wire.hello(wire.clientOf(this.secret)));
     await this.hears('Welcome');
     this.open();
     await this.hears('Opened');
@@ -182,6 +182,7 @@ export class Stranger {
         document: this.#document,
         doctype: this.#doctype,
         timeline: this.timeline,
+        secret: this.secret,
         have: this.copy.position,
         ...options,
       }),
@@ -197,7 +198,7 @@ export class Stranger {
         name,
         args,
         now: Date.now(),
-        client: this.client,
+        client: wire.clientOf(this.secret),
         kept: this.kept,
         movedFrom,
       }),

@@ -16,6 +16,9 @@ export const hash = (...parts) => Buffer.from(blake3(Buffer.concat(parts)));
 /** What others may know of a life. */
 export const publicLife = (life) => hash(life).subarray(0, 16);
 
+/** The copy whose secret this is, as everybody may know it. */
+export const clientOf = (secret) => hash(secret).subarray(0, 16);
+
 const u32 = (value) => new Writer().u32(value).done();
 const u64 = (value) => new Writer().u64(value).done();
 
@@ -40,8 +43,9 @@ export function hello(client, token = null) {
 export const ping = () => message().u32(1).done();
 
 /** `offered`: the lives of a local document that is to become the server's. */
-export function open(channel, { document, doctype, timeline, have = null, offered = null }) {
-  const w = about(channel, 0).text(document).blob(doctype).bytes(timeline);
+export function open(channel, { document, doctype, timeline, secret, ...rest }) {
+  const { have = null, offered = null } = rest;
+  const w = about(channel, 0).text(document).blob(doctype).bytes(timeline).bytes(secret);
   w.optional(have, (held) => position(w, held));
   if (offered) lives(w.u32(1), offered);
   else w.u32(0);

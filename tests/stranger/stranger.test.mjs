@@ -268,7 +268,7 @@ test('what is refused is refused by name, and the channel is free again', async 
 
   const lost = stranger(t, newDocument());
   await lost.connect(server.ws);
-  lost.send(wire.hello(lost.client));
+  lost.send(wire.hello(wire.clientOf(lost.secret)));
   lost.open({ have: client.copy.position });
   const missing = await lost.hears('Refused');
   assert.equal(missing.refusal.type, 'Missing');
@@ -292,7 +292,7 @@ test('a connection that breaks the rules hears why, and is closed', async (t) =>
   };
   assert.equal(await hearsBye(wire.ping()), 'Protocol', 'the first message is Hello');
   assert.equal(await hearsBye(Buffer.from([1, 0, 99, 0, 0, 0])), 'Protocol', 'no such message');
-  const left = Buffer.concat([wire.hello(client.client), Buffer.alloc(1)]);
+  const left = Buffer.concat([wire.hello(wire.clientOf(client.secret)), Buffer.alloc(1)]);
   assert.equal(await hearsBye(left), 'Protocol', 'a byte is left over');
   assert.equal(await hearsBye(Buffer.from([9, 0])), 'Version');
   assert.equal(await hearsBye('text'), 'Protocol', 'a text message');
@@ -300,7 +300,7 @@ test('a connection that breaks the rules hears why, and is closed', async (t) =>
   assert.equal(await hearsBye(...behind), 'Protocol', 'also where more was on its way');
 
   await client.connect(server.ws);
-  client.send(wire.hello(client.client));
+  client.send(wire.hello(wire.clientOf(client.secret)));
   client.send(wire.ping());
   await client.hears('Pong');
 });
@@ -381,7 +381,7 @@ async function offering(t, document, sql) {
   const local = localPosition(pages, pages.length);
   const client = stranger(t, document);
   await client.connect(server.ws);
-  client.send(wire.hello(client.client));
+  client.send(wire.hello(wire.clientOf(client.secret)));
   const offered = [{ life: local.position.life, first: 1 }];
   client.open({ have: local.position, offered });
   await client.hears('SeedWanted');
@@ -417,6 +417,7 @@ test('two copies of one client are told where they part', async (t) => {
   clone.timeline = client.timeline;
   clone.life = randomBytes(16);
   clone.frames = [...client.frames];
+  clone.secret = client.secret;
   client.mutate('take', { name: 'bolt', count: 1 });
   await client.sync();
   await clone.start(server.ws);

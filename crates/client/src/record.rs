@@ -1,19 +1,19 @@
 //! What the client notes about a document beside its journals.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tidelog_document::{Doctype, DoctypeHash};
+use tidelog_document::{Doctype, DoctypeHash, client_of};
 use tidelog_sync::codec;
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
-    CallId, ClientId, EntryId, JournalId, Lineage, Position, Role, SortedMap, Value,
+    CallId, ClientId, CopySecret, EntryId, JournalId, Lineage, Position, Role, SortedMap, Value,
 };
 
 /// The client's notes about one document, in the store as one opaque record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// This copy, as mutations see it.
-    pub(crate) client: ClientId,
+    /// What only this copy and its server know: by it mutations are its own.
+    pub(crate) secret: CopySecret,
     /// Where the document is synced; `None` for a local one.
     pub(crate) server: Option<String>,
     /// The doctypes that are needed: the newest, that which the server has, and those that
@@ -194,6 +194,11 @@ impl Record {
         self.seeded.filter(is_it).or(stored)
     }
 
+    /// This copy, as mutations see it.
+    pub(crate) fn client(&self) -> ClientId {
+        client_of(self.secret)
+    }
+
     /// All of them.
     pub(crate) fn doctypes_by_hash(&self) -> SortedMap<DoctypeHash, Doctype> {
         let mut doctypes = SortedMap::new();
@@ -254,7 +259,7 @@ mod tests {
             handled: true,
         };
         Record {
-            client: ClientId([9; 16]),
+            secret: CopySecret([9; 16]),
             server: Some("wss://example.org".to_owned()),
             newest: doctype.hash(),
             taken: Some(doctype.hash()),

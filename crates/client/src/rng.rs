@@ -1,6 +1,6 @@
 //! Randomness that comes from one seed.
 
-use tidelog_types::{ClientId, JournalId, Life};
+use tidelog_types::{ClientId, CopySecret, JournalId, Life};
 
 /// A stream of bytes that is a function of its seed: BLAKE3 in counter mode.
 #[derive(Clone, Debug)]
@@ -30,6 +30,10 @@ impl Rng {
 
     pub(crate) fn client(&mut self) -> ClientId {
         ClientId(self.draw())
+    }
+
+    pub(crate) fn secret(&mut self) -> CopySecret {
+        CopySecret(self.draw())
     }
 
     /// A number below `bound`.

@@ -1,6 +1,6 @@
-//! What others may know of who wrote a timeline.
+//! What others may know of who wrote a timeline, and of whose it is.
 
-use tidelog_types::{EntryId, Life, Lineage};
+use tidelog_types::{ClientId, CopySecret, EntryId, Life, Lineage};
 
 /// The name of a life that everybody may know: a hash, from which nobody can tell the life.
 ///
@@ -9,9 +9,21 @@ use tidelog_types::{EntryId, Life, Lineage};
 /// all that others read has the public one: pages, entries, and positions of local documents.
 #[must_use]
 pub fn public_life(life: Life) -> Life {
-    let hash = blake3::hash(&life.0);
-    let (public, _) = hash.as_bytes().split_first_chunk().expect("BUG: a hash has 32 bytes");
-    Life(*public)
+    Life(hash_of(life.0))
+}
+
+/// Which copy it is whose secret this is, as mutations name it in `:client`: everybody may know
+/// that, and nobody else issues mutations in its name.
+#[must_use]
+pub fn client_of(secret: CopySecret) -> ClientId {
+    ClientId(hash_of(secret.0))
+}
+
+/// The first half of the hash.
+fn hash_of(secret: [u8; 16]) -> [u8; 16] {
+    let hash = blake3::hash(&secret);
+    let (half, _) = hash.as_bytes().split_first_chunk().expect("BUG: a hash has 32 bytes");
+    *half
 }
 
 /// An entry of a timeline as others know it.

@@ -501,9 +501,9 @@ impl Room {
 
     fn on_message(&mut self, id: ChannelId, message: ToRoom, speaker: Speaker) {
         self.queue.push_back(match message {
-            ToRoom::Open { doctype, timeline, have, intent, .. } => {
+            ToRoom::Open { doctype, timeline, secret, have, intent, .. } => {
                 let may = speaker.may;
-                Work::Open(id, OpenRequest { doctype, timeline, have, intent, may })
+                Work::Open(id, OpenRequest { doctype, timeline, secret, have, intent, may })
             }
             ToRoom::Frames { life, first, frames } => {
                 Work::Frames { channel_id: id, life, first, frames: frames.into(), speaker }

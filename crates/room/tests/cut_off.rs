@@ -41,6 +41,7 @@ fn open_at(timeline: u8, have: Option<Position>) -> ToRoom {
         document: "notebook".to_owned(),
         doctype: codec::encode(&notes()),
         timeline: JournalId([timeline; 16]),
+        secret: tidelog_types::CopySecret::NONE,
         have,
         intent: Intent::Follow,
     }

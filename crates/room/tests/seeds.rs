@@ -379,6 +379,7 @@ fn open_from(have: Option<Position>, intent: Intent) -> ToRoom {
         document: "notebook".to_owned(),
         doctype: codec::encode(&notes()),
         timeline: JournalId([1; 16]),
+        secret: tidelog_types::CopySecret::NONE,
         have,
         intent,
     }

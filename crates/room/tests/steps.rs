@@ -153,7 +153,14 @@ fn open_with(doctype: &Doctype, number: u8) -> ToRoom {
     else {
         unreachable!("it opens")
     };
-    ToRoom::Open { document, doctype: codec::encode(doctype), timeline, have, intent }
+    ToRoom::Open {
+        document,
+        doctype: codec::encode(doctype),
+        timeline,
+        secret: tidelog_types::CopySecret::NONE,
+        have,
+        intent,
+    }
 }
 
 /// Goal: what is not in memory is no reason against a mutation. Method: one goes over all of a

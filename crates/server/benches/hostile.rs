@@ -182,6 +182,7 @@ fn open(intent: Intent) -> ToRoom {
         document: "list".to_owned(),
         doctype: codec::encode(&notes()),
         timeline: JournalId([7; 16]),
+        secret: tidelog_types::CopySecret::NONE,
         have: None,
         intent,
     }
@@ -305,6 +306,7 @@ async fn documents(at: SocketAddr) {
                 document: format!("list {conn} {}", channel.0),
                 doctype: codec::encode(&notes()),
                 timeline: JournalId([7; 16]),
+                secret: tidelog_types::CopySecret::NONE,
                 have: None,
                 intent: Intent::Follow,
             };

@@ -608,6 +608,7 @@ mod tests {
             document: "list".to_owned(),
             doctype: codec::encode(&doctype),
             timeline: JournalId([1; 16]),
+            secret: tidelog_types::CopySecret::NONE,
             have: Some(Position::start_of(JournalId([2; 16]))),
             intent: Intent::Follow,
         };

@@ -75,6 +75,7 @@ async fn an_incomplete_document_is_refused_and_the_others_are_read() {
         document: "offered".to_owned(),
         doctype: codec::encode(&notes()),
         timeline: JournalId([1; 16]),
+        secret: tidelog_types::CopySecret::NONE,
         have: hurt.position,
         intent: Intent::Offer { lives: Lineage::default() },
     };

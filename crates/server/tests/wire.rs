@@ -285,6 +285,7 @@ async fn one_connection_follows_many_documents() {
             document: format!("list {}", channel.0),
             doctype: tidelog_sync::codec::encode(&notes()),
             timeline: JournalId([1; 16]),
+            secret: tidelog_types::CopySecret::NONE,
             have: None,
             intent: tidelog_sync::Intent::Follow,
         };

@@ -8,8 +8,8 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, PAGE_SIZE};
 use tidelog_types::{
-    CallId, ClientId, Coding, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
-    Pgid, Position, Role, coded,
+    CallId, ClientId, Coding, CopySecret, EntryHash, EntryId, JournalId, Life, Lineage, Lsn,
+    LsnRange, Page, Pgid, Position, Role, coded,
 };
 
 /// The client's number for a document on one connection.
@@ -59,6 +59,9 @@ pub enum ToRoom {
         doctype: Vec<u8>,
         /// The timeline that its frames will come from.
         timeline: JournalId,
+        /// The secret of the client's copy: frames are of the [client](tidelog_types::ClientId) that
+        /// it hashes to.
+        secret: CopySecret,
         /// What the client holds of the storage journal; `None` if nothing.
         have: Option<Position>,
         /// What the client wants of the document.

@@ -60,6 +60,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
             document: "lists/grün".to_owned(),
             doctype: vec![1, 2, 3],
             timeline: JournalId([1; 16]),
+            secret: tidelog_types::CopySecret::NONE,
             have,
             intent,
         })

@@ -45,6 +45,11 @@ id_of_16_bytes! {
     ClientId
 }
 id_of_16_bytes! {
+    /// What a copy knows and only its server hears: its [`ClientId`] is a hash of it. Drawn at
+    /// random.
+    CopySecret
+}
+id_of_16_bytes! {
     /// One writer of a journal, who inherited one prefix of it: a core, or one opening of a
     /// server's store. Drawn at random for each, so that a life gives each LSN once.
     Life
@@ -64,6 +69,11 @@ impl CallId {
         last.0[..8].copy_from_slice(&self.0[..8]);
         last
     }
+}
+
+impl CopySecret {
+    /// No copy's.
+    pub const NONE: Self = Self([0; 16]);
 }
 
 impl JournalId {

@@ -39,7 +39,9 @@ pub use budget::{Budget, BudgetLimits};
 pub use difference::{Coding, apply_difference, coded, difference};
 pub use entry_id::EntryId;
 pub use error_code::{ErrorCode, Outcome, Remedy};
-pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalId, Life};
+pub use ids::{
+    CallId, ClientId, CopySecret, DocumentKey, Epoch, InvalidDocumentKey, JournalId, Life,
+};
 pub use lineage::{ImpossibleLineage, Lineage};
 pub use lsn::{Lsn, LsnRange, NoLsn};
 pub use page::{Page, PageSet, Pgid};

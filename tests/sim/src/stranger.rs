@@ -9,7 +9,7 @@ mod seeds;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
+use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind, client_of};
 use tidelog_room::ConnId;
 use tidelog_sync::{
     Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, WireFrame, codec,
@@ -189,7 +189,7 @@ impl Stranger {
                 name: (*name).to_owned(),
                 args: vec![("id".to_owned(), id)],
                 now_ms: 1,
-                client: ClientId([1; 16]),
+                client: client_of(tidelog_types::CopySecret::NONE),
                 user: String::new(),
                 kept_rejections: Lsn::FIRST,
                 moved_from: None::<EntryId>,
@@ -239,7 +239,14 @@ fn open(doctype: &Doctype, have: Option<Position>, intent: Intent) -> ToRoom {
 }
 
 fn open_named(name: &str, doctype: Vec<u8>, have: Option<Position>, intent: Intent) -> ToRoom {
-    ToRoom::Open { document: name.to_owned(), doctype, timeline: TIMELINE, have, intent }
+    ToRoom::Open {
+        document: name.to_owned(),
+        doctype,
+        timeline: TIMELINE,
+        secret: tidelog_types::CopySecret::NONE,
+        have,
+        intent,
+    }
 }
 
 /// Pages are free once this has run.

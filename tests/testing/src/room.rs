@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tidelog_disk::{MemoryDisk, StoreFiles};
-use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
+use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind, client_of};
 use tidelog_pages::{OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::{
     Answer, Ask, ConnId, Doctypes, Outlets, Room, RoomEffect, RoomInput, RoomSettings, Speaker,
@@ -17,7 +17,7 @@ use tidelog_sync::{
 };
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{
-    CallId, ClientId, DocumentKey, JournalId, Life, Lineage, Lsn, Page, Pgid, Position, Value,
+    CallId, DocumentKey, JournalId, Life, Lineage, Lsn, Page, Pgid, Position, Value,
 };
 
 pub const CHANNEL: Channel = Channel(3);
@@ -85,7 +85,7 @@ pub fn frame_of(user: &str, doctype: &Doctype, name: &str, id: &str) -> WireFram
         name: name.to_owned(),
         args: vec![("id".to_owned(), Value::Text(id.to_owned()))],
         now_ms: 1,
-        client: ClientId([1; 16]),
+        client: client_of(tidelog_types::CopySecret::NONE),
         user: user.to_owned(),
         kept_rejections: Lsn::FIRST,
         moved_from: None,
@@ -349,6 +349,7 @@ pub fn open(document: &str, timeline: u8, intent: Intent) -> ToRoom {
         document: document.to_owned(),
         doctype: codec::encode(&notes()),
         timeline: JournalId([timeline; 16]),
+        secret: tidelog_types::CopySecret::NONE,
         have: None,
         intent,
     }

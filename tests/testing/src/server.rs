@@ -157,6 +157,7 @@ impl Client {
             document: document.to_owned(),
             doctype: codec::encode(doctype),
             timeline: JournalId([timeline; 16]),
+            secret: tidelog_types::CopySecret::NONE,
             have,
             intent: Intent::Follow,
         })

@@ -250,13 +250,14 @@ impl Document {
         };
         let is_followed = intent == Intent::Follow;
         let lacks_doctypes = is_followed && doctypes.len() < open.record.doctypes.len();
-        let newest = open.record.newest;
+        let (newest, secret) = (open.record.newest, open.record.secret);
         let messages: Vec<ToRoom> = doctypes
             .into_iter()
             .map(|doctype| ToRoom::Open {
                 document: self.key.document.clone(),
                 doctype: codec::encode(doctype),
                 timeline,
+                secret,
                 have,
                 intent: intent.clone(),
             })

@@ -227,7 +227,7 @@ impl Document {
         // That was said of the document that was there before.
         self.following.moved = None;
         let record = Record {
-            client: ctx.rng.client(),
+            secret: ctx.rng.secret(),
             server,
             newest: doctype.hash(),
             taken: None,

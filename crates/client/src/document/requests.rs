@@ -381,7 +381,7 @@ impl Document {
             name: name.clone(),
             args,
             now_ms: *now_ms,
-            client: open.record.client,
+            client: open.record.client(),
             user: open.record.subject.as_ref().unwrap_or(&self.key.user).clone(),
             kept_rejections: Lsn::FIRST,
             moved_from: None,
@@ -481,7 +481,7 @@ impl Document {
         }
         let here = told.filter(|told| open.has_decided(*told)).or(self.recorded.get(id));
         let Some(entry) = here else {
-            let is_lost = told.is_some() || copy.is_some_and(|copy| copy != open.record.client);
+            let is_lost = told.is_some() || copy.is_some_and(|copy| copy != open.record.client());
             let journal = open.head().journal;
             // The store does not keep the calls that had their verdict as a timeline was left. A
             // journal that is the server's now was no timeline.

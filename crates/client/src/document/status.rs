@@ -89,7 +89,7 @@ impl Document {
         let kept = self.open().filter(|open| open.is_kept);
         Memo {
             word: self.following.word,
-            copy: kept.map(|open| open.record.client),
+            copy: kept.map(|open| open.record.client()),
             head: kept.map(Open::durable_head),
         }
     }

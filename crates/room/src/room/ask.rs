@@ -1,7 +1,7 @@
 //! What somebody who is no client wants of a document.
 
 use tidelog_sync::{Channel, FromRoom, Intent, Refusal};
-use tidelog_types::{JournalId, Lineage, Lsn};
+use tidelog_types::{CopySecret, JournalId, Lineage, Lsn};
 
 use super::outbox::After;
 use super::subscriber::{ChannelId, OpenRequest};
@@ -43,7 +43,8 @@ impl Room {
                 let storage = document.authority.position();
                 let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
                 let (timeline, intent, may) = (JournalId::NONE, Intent::Follow, May::Follow);
-                let open = OpenRequest { doctype: Vec::new(), timeline, have: None, intent, may };
+                let (doctype, secret, have) = (Vec::new(), CopySecret::NONE, None);
+                let open = OpenRequest { doctype, timeline, secret, have, intent, may };
                 let subscriber = self.subscribe(ChannelId { conn, channel: Channel(0) }, &open);
                 let answer = Answer::Exporting;
                 self.effects.push(RoomEffect::Answer { request, answer });

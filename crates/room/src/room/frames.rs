@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Applied, Mutation, Verdict, public_entry};
+use tidelog_document::{Applied, Mutation, Verdict, client_of, public_entry};
 use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
 use tidelog_types::limits::LSN_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn, shortened};
+use tidelog_types::{Budget, ClientId, DocumentKey, EntryId, Life, Lsn, shortened};
 
 use super::caution::{Caution, ENDED_THE_SERVER, Suspect, cautiously};
 use super::document::Document;
@@ -17,6 +17,19 @@ use super::{Halt, Room, State, ran};
 
 /// What a frame costs at least, in steps, one that came before too.
 const FRAME_STEPS: u64 = 50;
+
+/// Whose frames somebody may bring.
+struct Issuer<'s> {
+    client: ClientId,
+    /// `None` where nobody is asked who they are.
+    user: Option<&'s str>,
+}
+
+impl Issuer<'_> {
+    fn has_issued(&self, mutation: &Mutation) -> bool {
+        self.client == mutation.client && self.user.is_none_or(|user| user == mutation.user)
+    }
+}
 
 /// What became of one frame.
 enum Fate {
@@ -43,6 +56,7 @@ impl Room {
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
         let subscriber = &self.subscribers[&id];
         let (timeline, undecided) = (subscriber.timeline, subscriber.undecided);
+        let issuer = Issuer { client: client_of(subscriber.secret), user: subject };
         let is_undecided = |lsn: Lsn| undecided.is_some_and(|undecided| lsn >= undecided);
         if is_undecided(*first) {
             return Ok(());
@@ -63,7 +77,7 @@ impl Room {
                 return Err(Halt::Refuse(Refusal::Damaged));
             }
             let origin = EntryId { journal: timeline, life, lsn: *first };
-            let fate = document.decide(&self.document, origin, subject, frame, &*self.caution);
+            let fate = document.decide(&self.document, origin, &issuer, frame, &*self.caution);
             budget.spend_steps(document.authority.take_steps());
             match fate? {
                 Fate::Repeated => reached(Probe::FrameRepeated),
@@ -137,7 +151,7 @@ impl Document {
         &mut self,
         key: &DocumentKey,
         origin: EntryId,
-        subject: Option<&str>,
+        issuer: &Issuer<'_>,
         frame: &WireFrame,
         caution: &dyn Caution,
     ) -> Result<Fate, Halt> {
@@ -167,9 +181,9 @@ impl Document {
         }
         let run = match Mutation::decode(&frame.body) {
             // Who says it is not whose it is: nothing is found wrong with it.
-            Ok(mutation) if subject.is_some_and(|subject| subject != mutation.user) => {
+            Ok(mutation) if !issuer.has_issued(&mutation) => {
                 reached(Probe::OtherUsersFrameRefused);
-                let reason = "its mutations are another user's than the token".to_owned();
+                let reason = "its mutations are another copy's, or another user's".to_owned();
                 return Err(Halt::Refuse(Refusal::Access { reason }));
             }
             Ok(mutation) => {

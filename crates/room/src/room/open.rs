@@ -230,7 +230,7 @@ impl Room {
         self.vacate(channel_id);
         self.subscribers_ever += 1;
         let id = SubscriberId(self.subscribers_ever);
-        let subscriber = Subscriber::new(channel_id, open.timeline, &self.settings.limits);
+        let subscriber = Subscriber::new(channel_id, open, &self.settings.limits);
         self.subscribers.insert(id, subscriber);
         self.channels.insert(channel_id, id);
         id

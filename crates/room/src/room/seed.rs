@@ -92,7 +92,7 @@ impl Room {
     ) -> Result<(), Halt> {
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
         let subscriber = self.subscribers.get_mut(&id).expect("BUG: nobody on a channel");
-        let timeline = subscriber.timeline;
+        let (timeline, secret) = (subscriber.timeline, subscriber.secret);
         let Some(mut seed) = subscriber.seed.take() else {
             return Err(broken_protocol("a seed that nobody asked for"));
         };
@@ -112,7 +112,7 @@ impl Room {
         }
         let (doctype, intent) = (Vec::new(), Intent::Offer { lives: seed.lives });
         let (have, may) = (Some(position), May::Create);
-        let open = OpenRequest { doctype, timeline, have, intent, may };
+        let open = OpenRequest { doctype, timeline, secret, have, intent, may };
         self.welcome(channel_id, &open)
     }
 

@@ -6,7 +6,7 @@ use tidelog_document::{Committed, Doctype, EntryHasher, FreeWalk, PageLinks};
 use tidelog_sync::{Channel, Follower, FollowerStep, FromRoom, FromServer, Intent};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{JournalId, Lineage, Lsn, LsnRange, Position, Value};
+use tidelog_types::{CopySecret, JournalId, Lineage, Lsn, LsnRange, Position, Value};
 
 use super::document::Document;
 use super::{ConnId, May, RoomEffect};
@@ -41,6 +41,7 @@ impl ChannelId {
 pub(super) struct OpenRequest {
     pub(super) doctype: Vec<u8>,
     pub(super) timeline: JournalId,
+    pub(super) secret: CopySecret,
     pub(super) have: Option<Position>,
     pub(super) intent: Intent,
     pub(super) may: May,
@@ -61,6 +62,8 @@ impl OpenRequest {
 pub(super) struct Subscriber {
     pub(super) channel_id: ChannelId,
     pub(super) timeline: JournalId,
+    /// Of the copy whose mutations it may bring.
+    pub(super) secret: CopySecret,
     /// Frames from here on stay undecided until the client opens the document anew.
     pub(super) undecided: Option<Lsn>,
     /// The local document that it is handing over. In a box, since few ever do, and what hashes it
@@ -138,10 +141,11 @@ impl Seed {
 }
 
 impl Subscriber {
-    pub(super) fn new(channel_id: ChannelId, timeline: JournalId, limits: &Limits) -> Self {
+    pub(super) fn new(channel_id: ChannelId, open: &OpenRequest, limits: &Limits) -> Self {
         Self {
             channel_id,
-            timeline,
+            timeline: open.timeline,
+            secret: open.secret,
             undecided: None,
             seed: None,
             follower: None,

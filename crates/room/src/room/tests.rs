@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
-use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
+use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind, client_of};
 use tidelog_pages::{AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply};
 use tidelog_sync::{Channel, FromServer, Intent, codec};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, ClientId, Value};
+use tidelog_types::{CallId, Value};
 
 use super::*;
 
@@ -66,7 +66,7 @@ fn frame(doctype: &Doctype, name: &str, args: &[(&str, &str)]) -> WireFrame {
             .map(|(name, value)| ((*name).to_owned(), Value::Text((*value).to_owned())))
             .collect(),
         now_ms: 1,
-        client: ClientId([1; 16]),
+        client: client_of(tidelog_types::CopySecret::NONE),
         user: String::new(),
         kept_rejections: Lsn::FIRST,
         moved_from: None,
@@ -280,6 +280,7 @@ impl Scene {
                 document: "notebook".to_owned(),
                 doctype: codec::encode(doctype),
                 timeline: JournalId([u8::try_from(conn.0).expect("few"); 16]),
+                secret: tidelog_types::CopySecret::NONE,
                 have,
                 intent,
             },

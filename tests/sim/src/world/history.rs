@@ -312,6 +312,7 @@ impl World {
             document: self.docs.spec(doc).key.document.clone(),
             doctype: codec::encode(&doctype(Release::First)),
             timeline: JournalId([1; 16]),
+            secret: tidelog_types::CopySecret::NONE,
             have: None,
             intent: Intent::Follow,
         });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidelog_client::Connection;
 use tidelog_document::{
     Applied, AppliedTimeline, Authority, Committed, Doctype, DoctypeHash, Mutation, chain_of,
-    hash_of, public_entry, public_life,
+    client_of, hash_of, public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
@@ -17,7 +17,8 @@ use tidelog_sync::{
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Role,
+    Chain, CopySecret, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
+    Role,
 };
 
 use super::{Device, SERVER, TAB, todos};
@@ -37,6 +38,8 @@ pub struct Server {
     pub no_verdict: Option<UndecidedReason>,
     /// How often devices have asked for the document.
     pub opens: usize,
+    /// What each device has said that only it and we know.
+    secret_of: BTreeMap<usize, CopySecret>,
     /// Whose tokens devices show; `None` as long as it asks for none.
     pub subject: Option<String>,
     /// Devices that may only read it.
@@ -79,6 +82,7 @@ impl Default for Server {
             is_damaged: false,
             no_verdict: None,
             opens: 0,
+            secret_of: BTreeMap::new(),
             subject: None,
             readers: BTreeSet::new(),
         }
@@ -142,8 +146,9 @@ impl Server {
 
     fn hear_of(&mut self, device: usize, channel: Channel, message: ToRoom) -> Vec<FromRoom> {
         match message {
-            ToRoom::Open { doctype, timeline, have, intent, .. } => {
+            ToRoom::Open { doctype, timeline, secret, have, intent, .. } => {
                 self.opens += 1;
+                self.secret_of.insert(device, secret);
                 let doctype: Doctype = codec::decode(&doctype).expect("a doctype");
                 let goes_with =
                     |known: &Doctype| doctype.succeeds(known) || known.succeeds(&doctype);
@@ -305,6 +310,8 @@ impl Server {
             return applied.lives.life_at(origin.lsn) == Some(public_life(origin.life));
         }
         let mutation = Mutation::decode(&frame.body).expect("a mutation");
+        assert_eq!(mutation.client, client_of(self.secret_of[&device]), "another copy's");
+        assert!(self.subject.as_ref().is_none_or(|it| *it == mutation.user), "another user's");
         let doctype = &self.doctypes[&mutation.doctype];
         let Applied { committed, .. } = authority.apply(origin, &mutation, doctype).unwrap();
         let is_predicted = frame.predicted == Some(committed.hash.start());

@@ -1,6 +1,6 @@
 //! What clients may do, by what their shell knows of them.
 
-use tidelog_types::Lineage;
+use tidelog_types::{CopySecret, Lineage};
 
 use super::*;
 
@@ -9,6 +9,7 @@ fn open_message(doctype: &Doctype, intent: Intent) -> ToRoom {
         document: "notebook".to_owned(),
         doctype: codec::encode(doctype),
         timeline: JournalId([9; 16]),
+        secret: CopySecret::NONE,
         have: None,
         intent,
     }
@@ -130,4 +131,43 @@ fn frames_of_one_who_may_only_follow_are_not_run() {
     scene.open(ANN, None);
     let heard = scene.say_as(ANN, frames(3, &["c"]), May::Write);
     assert_eq!(heard, ["entry 4..5 of 3", "acked 4"]);
+}
+
+/// Goal: who knows all of a client but its secret brings no mutations in its name. Method: it opens
+/// by that one's timeline, and writes it by that one's life.
+#[test]
+fn a_mutation_comes_from_the_copy_that_it_names_alone() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    let before = scene.position();
+    let ToRoom::Open { document, doctype, timeline, have, intent, .. } =
+        open_message(&notes(), Intent::Follow)
+    else {
+        unreachable!()
+    };
+    let secret = CopySecret([7; 16]);
+    scene.say(BOB, ToRoom::Open { document, doctype, timeline, secret, have, intent });
+    scene.heard(BOB);
+    assert_eq!(brief(&scene.frames(BOB, 1, vec![add("a")])), ["refused Access"]);
+    assert_eq!(scene.position(), before);
+}
+
+/// The same of the user that a mutation names.
+#[test]
+fn a_mutation_comes_by_a_token_of_the_user_that_it_names_alone() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    let before = scene.position();
+    let mut say_of = |subject: Option<&str>| {
+        let frames = vec![add("a")];
+        let message = ToRoom::Frames { life: life_of(ANN), first: Lsn::FIRST, frames };
+        let speaker = Speaker { may: May::Write, subject: subject.map(Arc::from) };
+        scene.step(RoomInput::Message { conn: ANN, channel: CHANNEL, message, speaker });
+        (brief(&scene.heard(ANN)), scene.position())
+    };
+    // It is nobody's.
+    assert_eq!(say_of(Some("ada")), (vec!["refused Access".to_owned()], before));
+    scene.open(ANN, None);
+    let heard = scene.frames(ANN, 1, vec![add("a")]);
+    assert_eq!(brief(&heard), ["entry 2..3 of 1", "acked 2"], "nothing was wrong with it");
 }

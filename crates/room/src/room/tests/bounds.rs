@@ -42,6 +42,7 @@ fn whoever_leaves_leaves_its_waiting_offers_too() {
             document: "notebook".to_owned(),
             doctype: codec::encode(&notes()),
             timeline: JournalId([1; 16]),
+            secret: tidelog_types::CopySecret::NONE,
             have: None,
             intent: offer(),
         },
@@ -129,6 +130,7 @@ fn nothing_is_kept_of_the_timelines_of_those_who_are_not_served() {
                 document: "notebook".to_owned(),
                 doctype: codec::encode(&notes()),
                 timeline: JournalId([timeline; 16]),
+                secret: tidelog_types::CopySecret::NONE,
                 have: Some(Position::start_of(JournalId([9; 16]))),
                 intent: Intent::Follow,
             },
@@ -156,6 +158,7 @@ fn timelines_of_those_who_have_left_are_forgotten() {
             document: "notebook".to_owned(),
             doctype: codec::encode(&notes()),
             timeline: JournalId([timeline; 16]),
+            secret: tidelog_types::CopySecret::NONE,
             have: None,
             intent: Intent::Follow,
         };

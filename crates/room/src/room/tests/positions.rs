@@ -488,6 +488,7 @@ fn who_follows_cannot_answer_for_the_frames_of_another() {
         document: "notebook".to_owned(),
         doctype: codec::encode(&notes()),
         timeline,
+        secret: tidelog_types::CopySecret::NONE,
         have: None,
         intent: Intent::Follow,
     };

@@ -60,6 +60,7 @@ fn open() -> ToRoom {
         document: "list".to_owned(),
         doctype: codec::encode(&doctype),
         timeline: JournalId([1; 16]),
+        secret: tidelog_types::CopySecret::NONE,
         have: None,
         intent: Intent::Follow,
     }
@@ -71,7 +72,14 @@ fn open_from(number: usize) -> ToRoom {
         unreachable!("it opens")
     };
     let timeline = JournalId([u8::try_from(number).expect("few"); 16]);
-    ToRoom::Open { document, doctype, timeline, have, intent }
+    ToRoom::Open {
+        document,
+        doctype,
+        timeline,
+        secret: tidelog_types::CopySecret::NONE,
+        have,
+        intent,
+    }
 }
 
 /// Settings with which a room does one thing in a step.

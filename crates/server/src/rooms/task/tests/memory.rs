@@ -14,6 +14,7 @@ async fn all_rooms_keep_no_more_of_what_is_handed_over_than_they_may() {
             document: name.to_owned(),
             doctype: doctype.clone(),
             timeline,
+            secret: tidelog_types::CopySecret::NONE,
             have,
             intent: Intent::Offer { lives: Lineage::default() },
         };
@@ -59,7 +60,14 @@ async fn a_silent_seed_goes_soon_once_there_is_little_room_for_others() {
     let (silent, _end) = Connection::new(ConnId(1));
     let ToRoom::Open { document, doctype, timeline, have, .. } = open() else { unreachable!() };
     let intent = Intent::Offer { lives: Lineage::default() };
-    let offer = ToRoom::Open { document, doctype, timeline, have, intent };
+    let offer = ToRoom::Open {
+        document,
+        doctype,
+        timeline,
+        secret: tidelog_types::CopySecret::NONE,
+        have,
+        intent,
+    };
     room.send(message(&silent, offer)).expect("it is there");
     while task.room.seed_size() == 0 {
         let input = task.next_input().await.expect("it is there");

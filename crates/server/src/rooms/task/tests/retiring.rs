@@ -8,7 +8,14 @@ fn open_what_it_had() -> ToRoom {
         unreachable!("it opens")
     };
     let have = Some(Position::start_of(timeline));
-    ToRoom::Open { document, doctype, timeline, have, intent }
+    ToRoom::Open {
+        document,
+        doctype,
+        timeline,
+        secret: tidelog_types::CopySecret::NONE,
+        have,
+        intent,
+    }
 }
 
 /// Takes steps until it retires. Gives after which time that was.
@@ -53,7 +60,14 @@ async fn a_room_that_was_too_impatient_stays() {
     let (silent, _end) = Connection::new(ConnId(1));
     let ToRoom::Open { document, doctype, timeline, have, .. } = open() else { unreachable!() };
     let intent = Intent::Offer { lives: Lineage::default() };
-    let offer = ToRoom::Open { document, doctype, timeline, have, intent };
+    let offer = ToRoom::Open {
+        document,
+        doctype,
+        timeline,
+        secret: tidelog_types::CopySecret::NONE,
+        have,
+        intent,
+    };
     room.send(message(&silent, offer)).expect("it is there");
     while task.room.seed_size() == 0 {
         let input = task.next_input().await.expect("it is there");
