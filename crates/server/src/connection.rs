@@ -226,8 +226,17 @@ impl Connection {
         self.end(Ending::Bye(ByeReason::Slow));
     }
 
-    pub(crate) fn was_let_go(&self) -> bool {
-        *self.0.ending.borrow() == Some(Ending::Bye(ByeReason::Slow))
+    /// Whether nothing that it said and that is not begun is to be done: it was let go, and something
+    /// before it may be missing; or its token has ended. It says all of it again once it is back.
+    pub(crate) fn is_heard_no_more(&self) -> bool {
+        let ending = self.0.ending.borrow();
+        let reasons = [ByeReason::Slow, ByeReason::Unauthenticated];
+        matches!(&*ending, Some(Ending::Bye(reason)) if reasons.contains(reason))
+    }
+
+    /// Whether its token has ended.
+    pub(crate) fn has_no_token(&self) -> bool {
+        *self.0.ending.borrow() == Some(Ending::Bye(ByeReason::Unauthenticated))
     }
 
     /// The first reason stands.

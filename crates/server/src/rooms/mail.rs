@@ -86,13 +86,12 @@ pub(crate) enum RoomMail {
 impl RoomMail {
     /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
     /// it again: what came whole is heard for as long as nobody else wants its space, and what is
-    /// small unless there is [too much](super::waiting::Waiting::sweep). Of one who was let go,
-    /// something before it may be missing.
+    /// small unless there is [too much](super::waiting::Waiting::sweep).
     pub(super) fn is_for_nobody(&self) -> bool {
         match self {
             Self::Message { connection, permit, .. } => {
                 let is_wanted = permit.space.as_ref().is_some_and(Space::is_wanted);
-                connection.was_let_go() || (is_wanted && connection.has_ended())
+                connection.is_heard_no_more() || (is_wanted && connection.has_ended())
             }
             Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
             Self::Refuse { .. } | Self::Left { .. } | Self::Writable { .. } => false,

@@ -263,16 +263,18 @@ impl RoomTask {
     }
 
     /// Where others want the space of what waits, or of what the room works on: lets go of what
-    /// those who have gone left behind, and of those whose message has held it for too long.
+    /// those who have gone left behind, and of those whose message has held it for too long. What
+    /// those had left whose tokens have ended is let go anyway.
     fn let_go(&mut self) -> Option<RoomInput> {
         self.waiting.let_go();
         self.sweep();
         let WorkedOn { speaker, has_left, permit } = self.worked_on.as_mut()?;
-        let space = permit.space.as_ref()?;
-        if space.is_overdue() {
+        if permit.space.as_ref().is_some_and(Space::is_overdue) {
             speaker.let_go();
         }
-        if *has_left || !space.is_wanted() || !speaker.has_ended() {
+        let is_wanted = permit.space.as_ref().is_some_and(Space::is_wanted);
+        let is_over = speaker.has_no_token() || (is_wanted && speaker.has_ended());
+        if *has_left || !is_over {
             return None;
         }
         *has_left = true;

@@ -97,6 +97,25 @@ async fn what_is_left_behind_by_those_who_have_gone_is_not_worked_off() {
     assert!(task.room.counts().rejected <= 3, "what is begun is done");
 }
 
+/// Goal: what a token allowed is not done any more once it has ended, however much a room has to
+/// do. Method: one has frames that are worked on, and some that wait.
+#[tokio::test]
+async fn nothing_more_is_done_for_one_whose_token_has_ended() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    for _ in 0..2 {
+        room.send(message(&connection, frames())).expect("it is there");
+    }
+    let (answer, _answered) = oneshot::channel();
+    room.send(RoomMail::Ask { ask: Ask::Describe, answer }).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+    connection.end(Ending::Bye(ByeReason::Unauthenticated));
+    step_until(&mut task, |task| task.asked == 1 && task.answers.is_empty()).await;
+    assert!(task.room.counts().rejected <= 3, "what is begun is done");
+}
+
 /// Goal: a busy room leaves space for large messages to others. Method: as much is said to one
 /// as it keeps, in a message that it works on and in one that waits, and then more.
 #[tokio::test]
