@@ -38,7 +38,8 @@ pub enum DoctypesError {
     },
 }
 
-/// Why a doctype is not deployed. Nothing has changed.
+/// Why a doctype is not deployed. Nothing has changed, unless it could not be made durable: a
+/// restart may find it then.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeployError {
     /// It is no doctype, as JSON.
@@ -62,6 +63,13 @@ pub(crate) enum DeployError {
     /// There are as many as may be.
     #[error("{DEPLOYED_DOCTYPES_MAX} doctypes are deployed, and no more may be")]
     Full,
+    /// The folder has another number of files than was written: one that could not be made durable
+    /// may be there, or somebody has put one there.
+    #[error("the folder of the doctypes has changed: restart the server, which reads it anew")]
+    FolderChanged,
+    /// The folder cannot be read.
+    #[error("the folder of the doctypes cannot be read: {0}")]
+    Read(DoctypesError),
     /// It cannot be written down.
     #[error("it cannot be written down: {0}")]
     Write(std::io::Error),
@@ -166,6 +174,10 @@ impl Deployments {
             return Ok((deployed, false));
         }
         self.check_successor(&doctype)?;
+        // Two files of one number would be found at the next start, and none of them believed.
+        if self.files().map_err(DeployError::Read)?.len() != self.known().all.len() {
+            return Err(DeployError::FolderChanged);
+        }
         let view = View::new(self.limits.pool_pages_max, 0).with_limits(self.limits);
         check(&doctype, &view, &self.found_right).map_err(DeployError::Doctype)?;
         self.write(&doctype, bytes).map_err(DeployError::Write)?;
@@ -303,6 +315,28 @@ mod tests {
         std::fs::write(&path, notes(&[NOTE, BODY])).expect("written");
         let changed = open(data.path()).err();
         assert!(matches!(changed, Some(DoctypesError::Changed { .. })), "{changed:?}");
+    }
+
+    /// Goal: a server that could not make a file durable starts again. Method: such a file is there,
+    /// and another doctype is deployed.
+    #[test]
+    fn nothing_is_deployed_beside_a_file_of_which_nobody_knows() {
+        let [data, other] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let (deployments, taken) = open(data.path()).expect("none yet");
+        deploy(&deployments, &[NOTE]).expect("the first");
+        let (elsewhere, _) = open(other.path()).expect("none yet");
+        deploy(&elsewhere, &[NOTE]).expect("the first");
+        deploy(&elsewhere, &[NOTE, BODY]).expect("a successor");
+        let file = elsewhere.files().expect("a folder").remove(1);
+        let name = file.file_name().expect("a name");
+        std::fs::copy(&file, data.path().join(FOLDER_NAME).join(name)).expect("copied");
+        let title = "alter table note add column title text";
+        let refused = deploy(&deployments, &[NOTE, title]).err();
+        assert!(matches!(refused, Some(DeployError::FolderChanged)), "{refused:?}");
+        assert_eq!(deployments.list().len(), 1);
+        drop((deployments, taken));
+        let (again, _) = open(data.path()).expect("read");
+        assert_eq!(again.list(), elsewhere.list());
     }
 
     #[test]

@@ -48,9 +48,10 @@ pub(super) async fn deploy(
 fn status_of(error: &DeployError) -> StatusCode {
     match error {
         DeployError::NoSuccessor { .. } | DeployError::Full => StatusCode::CONFLICT,
-        DeployError::Write(_) | DeployError::Doctype(DoctypeError::Unchecked { .. }) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        DeployError::FolderChanged
+        | DeployError::Read(_)
+        | DeployError::Write(_)
+        | DeployError::Doctype(DoctypeError::Unchecked { .. }) => StatusCode::SERVICE_UNAVAILABLE,
         DeployError::Json(_) | DeployError::Name { .. } | DeployError::Doctype(_) => {
             StatusCode::BAD_REQUEST
         }
