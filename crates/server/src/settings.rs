@@ -180,7 +180,7 @@ pub enum SettingsError {
     /// What no browser sends as an origin.
     #[error(
         "{origin} is no origin: write it as browsers do, https://app.example.org, with a port if \
-         it has one, and no slash behind it"
+         it is not the scheme's own, and no slash behind it"
     )]
     Origin {
         /// What was given.

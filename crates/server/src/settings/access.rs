@@ -250,7 +250,13 @@ fn is_origin(text: &str) -> bool {
     let is_scheme = |it: char| it.is_ascii_alphanumeric() || "+-.".contains(it);
     let is_host = |it: char| it.is_ascii_alphanumeric() || "-._:[]".contains(it);
     let is_plain = !scheme.is_empty() && scheme.chars().all(is_scheme);
-    is_plain && !host.is_empty() && host.chars().all(is_host)
+    let own_port = match scheme.to_ascii_lowercase().as_str() {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let has_own_port = !own_port.is_empty() && host.ends_with(own_port);
+    is_plain && !host.is_empty() && host.chars().all(is_host) && !has_own_port
 }
 
 #[cfg(test)]
@@ -354,11 +360,22 @@ mod tests {
 
     #[test]
     fn origins_are_written_as_browsers_do() {
-        for origin in ["https://app.example.org", "http://[::1]:8080", "capacitor://localhost"] {
+        for origin in
+            ["https://a.example.org", "http://[::1]:8080", "http://a:443", "capacitor://localhost"]
+        {
             assert!(is_origin(origin), "{origin}");
         }
-        for origin in ["*", "null", "", "app.example.org", "https://", "https://a/", "https://*.a"]
-        {
+        for origin in [
+            "*",
+            "null",
+            "",
+            "app.example.org",
+            "https://",
+            "https://a/",
+            "https://*.a",
+            "https://a:443",
+            "HTTP://a:80",
+        ] {
             assert!(!is_origin(origin), "{origin}");
         }
         let origins = |origin: &str| AccessFlags {
