@@ -10,7 +10,7 @@ use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use tidelog_types::limits::{RSA_KEY_BITS_MAX, RSA_KEY_BITS_MIN, TOKEN_SECRET_SIZE_MIN};
 
 use crate::jws::Jws;
-use crate::{Algorithm, KeyError};
+use crate::{Algorithm, KeyError, KeyPrint};
 
 /// A key, and the one algorithm that it is for.
 ///
@@ -22,7 +22,17 @@ pub struct Key {
     id: Option<String>,
     /// A secret, or a public key that was parsed once and written again as DER.
     bytes: DecodingKey,
+    print: KeyPrint,
 }
+
+/// As long as they are of one id, two are the same that verify the same tokens.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.id, self.print) == (&other.id, other.print)
+    }
+}
+
+impl Eq for Key {}
 
 impl Key {
     /// A secret that the app shares with the server, for HS256.
@@ -39,7 +49,8 @@ impl Key {
         if is_public(secret) {
             return Err(KeyError::SecretIsPublic);
         }
-        Ok(Self::new(Algorithm::Hs256, DecodingKey::from_secret(secret)))
+        let print = KeyPrint::of(Algorithm::Hs256, secret);
+        Ok(Self::new(Algorithm::Hs256, DecodingKey::from_secret(secret), print))
     }
 
     /// A public key from the text of a PEM with one `PUBLIC KEY` or `RSA PUBLIC KEY`. Its type says
@@ -86,16 +97,24 @@ impl Key {
         self.id.as_deref()
     }
 
+    /// What tells the key from all others, whatever its id.
+    #[must_use]
+    pub fn print(&self) -> KeyPrint {
+        self.print
+    }
+
     /// A point of P-256 as SEC 1 has it, uncompressed, or a DER with one.
     pub(crate) fn from_p256(bytes: &[u8]) -> Result<Self, KeyError> {
         let der = canonical(&ECDSA_P256_SHA256_FIXED, bytes)?;
-        Ok(Self::new(Algorithm::Es256, DecodingKey::from_ec_der(&der)))
+        let print = KeyPrint::of(Algorithm::Es256, &der);
+        Ok(Self::new(Algorithm::Es256, DecodingKey::from_ec_der(&der), print))
     }
 
     /// 32 bytes, or a DER with them.
     pub(crate) fn from_ed25519(bytes: &[u8]) -> Result<Self, KeyError> {
         let der = canonical(&ED25519, bytes)?;
-        Ok(Self::new(Algorithm::EdDsa, DecodingKey::from_ed_der(&der)))
+        let print = KeyPrint::of(Algorithm::EdDsa, &der);
+        Ok(Self::new(Algorithm::EdDsa, DecodingKey::from_ed_der(&der), print))
     }
 
     /// Modulus and exponent, big-endian.
@@ -132,8 +151,8 @@ impl Key {
         secret(self).is_some_and(|it| secret(other) == Some(it))
     }
 
-    fn new(algorithm: Algorithm, bytes: DecodingKey) -> Self {
-        Self { algorithm, id: None, bytes }
+    fn new(algorithm: Algorithm, bytes: DecodingKey, print: KeyPrint) -> Self {
+        Self { algorithm, id: None, bytes, print }
     }
 
     fn from_der(der: &[u8]) -> Result<Self, KeyError> {
@@ -148,7 +167,8 @@ impl Key {
         if !(RSA_KEY_BITS_MIN..=RSA_KEY_BITS_MAX).contains(&bits) {
             return Err(KeyError::RsaSize { bits });
         }
-        Ok(Self::new(Algorithm::Rs256, DecodingKey::from_rsa_der(key.as_ref())))
+        let print = KeyPrint::of(Algorithm::Rs256, key.as_ref());
+        Ok(Self::new(Algorithm::Rs256, DecodingKey::from_rsa_der(key.as_ref()), print))
     }
 }
 

@@ -3,11 +3,11 @@
 use tidelog_types::limits::TOKEN_KEYS_MAX;
 
 use crate::jws::Jws;
-use crate::{Key, KeyError, TokenError};
+use crate::{Key, KeyError, KeyPrint, TokenError};
 
 /// The keys that an app's tokens are verified with, at most [`TOKEN_KEYS_MAX`]: several while one
 /// takes the place of another. Without any, no app's token is valid.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys(Vec<Key>);
 
 impl Keys {
@@ -39,8 +39,13 @@ impl Keys {
         &self.0
     }
 
-    /// Whether one of the keys that may have signed the token did.
-    pub(crate) fn verify(&self, jws: &Jws<'_>) -> Result<(), TokenError> {
+    /// Whether one of them is this one.
+    pub(crate) fn contains(&self, print: KeyPrint) -> bool {
+        self.0.iter().any(|key| key.print() == print)
+    }
+
+    /// Which of the keys that may have signed the token did.
+    pub(crate) fn verify(&self, jws: &Jws<'_>) -> Result<KeyPrint, TokenError> {
         let named: Vec<&Key> = self.0.iter().filter(|key| is_named(key, jws)).collect();
         if named.is_empty() {
             return Err(TokenError::UnknownKey);
@@ -48,10 +53,8 @@ impl Keys {
         if named.iter().all(|key| key.algorithm() != jws.algorithm) {
             return Err(TokenError::Algorithm);
         }
-        if !named.iter().any(|key| key.verifies(jws)) {
-            return Err(TokenError::Signature);
-        }
-        Ok(())
+        let signer = named.into_iter().find(|key| key.verifies(jws));
+        signer.map(Key::print).ok_or(TokenError::Signature)
     }
 }
 

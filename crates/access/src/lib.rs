@@ -7,6 +7,7 @@
 //! name, password ─▶ Users::check ─▶ role ─▶ OwnIssuer::mint ─▶ token
 //!
 //! token, time ─▶ Verifier::verify ─▶ Access { subject, grants, .. }
+//!                                      ├─▶ Verifier::knows_key_of, as keys change
 //!                                      ├─▶ Revocations::check
 //!                                      └─▶ Grants::for_document(name) ─▶ Allowed { role, create }
 //! ```
@@ -35,6 +36,7 @@ mod grants;
 mod jwks;
 mod jws;
 mod key;
+mod key_print;
 mod keys;
 mod own;
 mod password_hash;
@@ -54,6 +56,7 @@ pub use grant::Grant;
 pub use grants::{Allowed, Grants};
 pub use jwks::{SkipReason, SkippedKey};
 pub use key::Key;
+pub use key_print::KeyPrint;
 pub use keys::Keys;
 pub use own::{Login, OWN_ISSUER, OwnIssuer, OwnKey};
 pub use password_hash::PasswordHash;

@@ -52,6 +52,21 @@ impl Revocations {
         raise(&mut self.tokens, REVOKED_TOKENS_MAX, token_id, expires_at_s)
     }
 
+    /// Ends this token: by its `jti`, or by a hash if it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`RevocationError::Full`] as there.
+    pub fn revoke(&mut self, access: &Access) -> Result<(), RevocationError> {
+        self.revoke_token(&access.name(), access.expires_at_s)
+    }
+
+    /// Until which second since 1970 a subject's tokens were issued that are revoked, if any are.
+    #[must_use]
+    pub fn revoked_until_s(&self, subject: &str) -> Option<u64> {
+        self.subjects.get(subject).copied().max(self.everybody)
+    }
+
     /// Ends all tokens of a subject that were issued at this second since 1970 or before, and those
     /// that do not say when. One that is issued later in the same second is revoked with them, and
     /// so is an app's that is issued within [`TOKEN_LEEWAY_S`], by which its clock may be ahead.
@@ -81,7 +96,7 @@ impl Revocations {
     /// Whether the token was revoked.
     #[must_use]
     pub fn is_revoked(&self, access: &Access) -> bool {
-        let by_id = access.token_id.as_ref().is_some_and(|id| self.tokens.contains_key(id));
+        let by_name = self.tokens.contains_key(access.name().as_ref());
         // The clock of an app may be ahead of the server's by as much as its tokens may say.
         let ahead_s = if access.is_own { 0 } else { TOKEN_LEEWAY_S };
         let is_among = |issued_by_s: u64| {
@@ -89,7 +104,7 @@ impl Revocations {
             access.issued_at_s.is_none_or(|issued_at_s| issued_at_s <= last_s)
         };
         let by_subject = self.subjects.get(&access.subject).copied().is_some_and(is_among);
-        by_id || by_subject || self.everybody.is_some_and(is_among)
+        by_name || by_subject || self.everybody.is_some_and(is_among)
     }
 
     /// [`Revocations::is_revoked`] as an error.
@@ -164,6 +179,8 @@ mod tests {
             expires_at_s: 2_000,
             issued_at_s,
             token_id: token_id.map(str::to_owned),
+            signed: [1; 32],
+            key: None,
             is_own: false,
         }
     }
@@ -176,6 +193,22 @@ mod tests {
         assert_eq!(revoked.check(&access("a", Some("t2"), None)), Ok(()));
         assert_eq!(revoked.check(&access("a", None, None)), Ok(()));
         assert_eq!(revoked.check(&access("t1", None, None)), Ok(()), "a subject of that name");
+    }
+
+    #[test]
+    fn a_token_without_an_id_is_revoked_by_itself() {
+        let mut revoked = Revocations::default();
+        let [one, other] =
+            [[1; 32], [2; 32]].map(|signed| Access { signed, ..access("a", None, None) });
+        revoked.revoke(&one).expect("revoked");
+        assert!(revoked.is_revoked(&one) && !revoked.is_revoked(&other));
+        let named = access("a", Some("t1"), None);
+        assert!(!revoked.is_revoked(&named));
+        revoked.revoke(&named).expect("revoked");
+        assert!(revoked.is_revoked(&Access { signed: [3; 32], ..named }), "by its id");
+        let json = serde_json::to_string(&revoked).expect("serialised");
+        assert_eq!(serde_json::from_str::<Revocations>(&json).expect("parsed"), revoked);
+        assert_eq!(revoked.to_string(), "revoked: tokens 2 subjects 0");
     }
 
     #[test]

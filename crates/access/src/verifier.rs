@@ -2,9 +2,10 @@
 
 use tidelog_types::limits::TOKEN_LEEWAY_S;
 
+use crate::TokenError;
 use crate::claims::Claims;
 use crate::jws::Jws;
-use crate::{Access, Algorithm, KeyError, Keys, OWN_ISSUER, OwnIssuer, Policy, TokenError};
+use crate::{Access, Algorithm, KeyError, KeyPrint, Keys, OWN_ISSUER, OwnIssuer, Policy};
 
 /// What tokens are verified by: the app's keys and policy, and the server's own issuer.
 #[derive(Clone, Debug)]
@@ -27,6 +28,21 @@ impl Verifier {
             return Err(KeyError::OwnSecret);
         }
         Ok(Self { keys, policy, own })
+    }
+
+    /// The same by other keys of the app's.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn with_keys(&self, keys: Keys) -> Result<Self, KeyError> {
+        Self::new(keys, self.policy.clone(), self.own.clone())
+    }
+
+    /// The app's keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// What the token allows at the second `now_s` since 1970. Whether it was revoked,
@@ -56,18 +72,28 @@ impl Verifier {
         let jws = Jws::parse(token)?;
         let own = self.own.as_ref().filter(|_| may_be_own(&jws));
         let signed_own = own.filter(|own| own.signed(&jws));
-        if signed_own.is_none() {
+        let key = match signed_own {
+            Some(_) => None,
             // Where the server's own key was tried, more than a key that nobody knows is wrong.
-            let refusal = |error| if own.is_some() { TokenError::Signature } else { error };
-            self.keys.verify(&jws).map_err(refusal)?;
-        }
+            None => Some(self.keys.verify(&jws).map_err(|error| match own {
+                Some(_) => TokenError::Signature,
+                None => error,
+            })?),
+        };
         let json = jws.payload_json()?;
         let claims = Claims::parse(&json)?;
         match signed_own {
             Some(own) => own.check(&claims)?,
             None => self.check_app(&claims)?,
         }
-        access(&claims, signed_own.is_some(), now_s)
+        access(&claims, &jws, key, now_s)
+    }
+
+    /// Whether a token that was valid could still be, by its key: that is the server's own, or one
+    /// of those here.
+    #[must_use]
+    pub fn knows_key_of(&self, access: &Access) -> bool {
+        access.key.is_none_or(|key| self.keys.contains(key))
     }
 
     /// What is asked of an app's token beside its signature.
@@ -95,14 +121,21 @@ fn may_be_own(jws: &Jws<'_>) -> bool {
 }
 
 /// What the claims of any token come to, if it is their time.
-fn access(claims: &Claims<'_>, is_own: bool, now_s: u64) -> Result<Access, TokenError> {
+fn access(
+    claims: &Claims<'_>,
+    jws: &Jws<'_>,
+    key: Option<KeyPrint>,
+    now_s: u64,
+) -> Result<Access, TokenError> {
     let access = Access {
         subject: claims.subject()?,
         expires_at_s: claims.expires_at_s()?,
         issued_at_s: claims.issued_at_s()?,
         token_id: claims.token_id()?,
         grants: claims.grants()?,
-        is_own,
+        signed: *blake3::hash(jws.signed.as_bytes()).as_bytes(),
+        key,
+        is_own: key.is_none(),
     };
     if access.is_expired(now_s) {
         return Err(TokenError::Expired);

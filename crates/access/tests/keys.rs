@@ -260,3 +260,31 @@ fn what_is_no_jwks_is_refused() {
     }
     assert_eq!(Keys::from_jwks(&"[".repeat(100_000)).err(), Some(KeyError::Jwks));
 }
+
+/// A token goes with its key, and with no other one.
+#[test]
+fn a_token_is_known_by_the_key_that_signed_it() {
+    for (signer, key) in each_kind() {
+        let access = verifier([key.clone()]).verify(&signer.token(PAYLOAD), NOW_S);
+        let access = access.expect("valid");
+        let others = each_kind().map(|(_, key)| key).into_iter();
+        let others: Vec<_> = others.filter(|it| it.algorithm() != key.algorithm()).collect();
+        assert!(verifier([key.clone().with_id("k1")]).knows_key_of(&access), "whatever its id");
+        assert!(!verifier(others).knows_key_of(&access), "{:?}", key.algorithm());
+    }
+    let own = server().verify(&own_token("admin"), NOW_S).expect("valid");
+    assert!(verifier([]).knows_key_of(&own));
+}
+
+/// Goal: one who ends a token ends all that pass for it. Method: an ECDSA signature of which a
+/// second one can be made without the key.
+#[test]
+fn what_tells_a_token_from_others_does_not_depend_on_its_signature() {
+    let key = || Key::from_pem(P256_PUBLIC).expect("a key");
+    let [one, other] = [(); 2].map(|()| Signer::P256.token(PAYLOAD));
+    assert_ne!(one, other, "signatures differ");
+    let signed = |token: &str| verifier([key()]).verify(token, NOW_S).expect("valid").signed;
+    assert_eq!(signed(&one), signed(&other));
+    let later = Signer::P256.token(&PAYLOAD.replace("1800000600", "1800000601"));
+    assert_ne!(signed(&one), signed(&later));
+}
