@@ -4,24 +4,30 @@
 
 mod expiries;
 mod failures;
+mod key_watch;
 mod logins;
 mod own;
+mod revoked;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use tidelog_access::{
-    Access, Allowed, KeyError, OwnIssuer, OwnKey, PasswordError, PasswordHash, Role, TokenError,
-    Users, Verifier,
+    Access, Allowed, KeyError, Keys, OwnIssuer, OwnKey, PasswordError, PasswordHash, Revocations,
+    Role, TokenError, Users, Verifier,
 };
+use tokio::sync::watch;
 
-use crate::settings::{AccessSettings, Password, USERS};
+use crate::settings::{AccessSettings, KeyFiles, Password, USERS};
 pub(crate) use expiries::{Expiries, Expiry, end_expired};
+pub(crate) use key_watch::watch_keys;
 use logins::Logins;
 pub(crate) use logins::{LoggedIn, LoginError};
 use own::Own;
+pub(crate) use revoked::RevokeError;
+use revoked::Revoked;
 
 /// Why a server cannot tell who may come in.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +47,15 @@ pub enum AccessError {
         /// Which file.
         path: PathBuf,
     },
+    /// The file with what was revoked has something else in it.
+    #[error(
+        "{path} is not what a server has written: put it back, or delete it, which lets everybody \
+         in again whose tokens were ended and have not expired"
+    )]
+    NotRevocations {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A key of the app's cannot be used beside the server's own.
     #[error("cannot use the app's keys")]
     Key(#[source] KeyError),
@@ -51,11 +66,22 @@ pub enum AccessError {
 
 /// What decides who may come in.
 pub(crate) struct Guard {
-    verifier: Verifier,
+    terms: RwLock<Arc<Terms>>,
     users: Arc<Users>,
     issuer: OwnIssuer,
-    origins: Vec<String>,
+    revoked: Arc<Revoked>,
+    /// Changes where some tokens may have ended.
+    ended: watch::Sender<()>,
     logins: Logins,
+}
+
+/// What may change while the server runs.
+#[derive(Clone)]
+struct Terms {
+    verifier: Verifier,
+    /// Where the app's keys stand.
+    key_files: KeyFiles,
+    origins: Vec<String>,
 }
 
 /// What somebody may do here.
@@ -112,18 +138,92 @@ impl Guard {
         };
         let (keys, policy) = (settings.keys.clone(), settings.policy.clone());
         let verifier = Verifier::new(keys, policy, Some(issuer.clone()));
-        Ok(Self {
+        let terms = Terms {
             verifier: verifier.map_err(AccessError::Key)?,
+            key_files: settings.key_files.clone(),
+            origins: settings.allow_origins.clone(),
+        };
+        Ok(Self {
+            terms: RwLock::new(Arc::new(terms)),
             users: Arc::new(users),
             issuer,
-            origins: settings.allow_origins.clone(),
+            revoked: Arc::new(Revoked::open(folder)?),
+            ended: watch::Sender::new(()),
             logins: Logins::default(),
         })
     }
 
     /// What the token allows by now.
     pub(crate) fn verify(&self, token: &str) -> Result<Pass, TokenError> {
-        self.verifier.verify(token, now_s()).map(|access| Pass::Granted(Arc::new(access)))
+        let access = self.terms().verifier.verify(token, now_s())?;
+        self.revoked.check(&access)?;
+        Ok(Pass::Granted(Arc::new(access)))
+    }
+
+    /// Whether a token that was valid is still, but for the time.
+    pub(crate) fn still_takes(&self, access: &Access) -> bool {
+        self.terms().verifier.knows_key_of(access) && self.revoked.check(access).is_ok()
+    }
+
+    /// Changes where [`still_takes`](Self::still_takes) may say otherwise than before.
+    pub(crate) fn ended(&self) -> watch::Receiver<()> {
+        self.ended.subscribe()
+    }
+
+    /// Ends this token, for good.
+    pub(crate) async fn revoke(&self, access: Arc<Access>) -> Result<(), RevokeError> {
+        let revoked = self.revoked.change(move |revoked| revoked.revoke(&access)).await;
+        self.ended.send_replace(());
+        revoked
+    }
+
+    /// Ends all tokens of a subject that were issued by now.
+    pub(crate) async fn revoke_subject(&self, subject: String) -> Result<(), RevokeError> {
+        let issued_by_s = now_s();
+        let change = move |it: &mut Revocations| it.revoke_subject(&subject, issued_by_s);
+        let revoked = self.revoked.change(change).await;
+        self.ended.send_replace(());
+        revoked
+    }
+
+    /// The files of the app's keys.
+    fn key_files(&self) -> KeyFiles {
+        self.terms().key_files.clone()
+    }
+
+    /// Takes these keys in place of the app's. Says whether they are others; on an error nothing
+    /// has changed.
+    fn set_keys(&self, keys: Keys) -> Result<bool, KeyError> {
+        self.set_terms(|terms| Ok(Terms { verifier: terms.verifier.with_keys(keys)?, ..terms }))
+    }
+
+    /// Takes the app's keys and the origins of new settings, all or nothing. All else stays as the
+    /// server was started.
+    pub(crate) fn reload(&self, settings: &AccessSettings) -> Result<(), KeyError> {
+        let AccessSettings { keys, key_files, allow_origins, .. } = settings.clone();
+        self.set_terms(|terms| {
+            let verifier = terms.verifier.with_keys(keys)?;
+            Ok(Terms { verifier, key_files, origins: allow_origins })
+        })?;
+        Ok(())
+    }
+
+    /// Says whether the keys are others now.
+    fn set_terms(
+        &self,
+        change: impl FnOnce(Terms) -> Result<Terms, KeyError>,
+    ) -> Result<bool, KeyError> {
+        let mut terms = self.terms.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(Terms::clone(&terms))?;
+        let has_other_keys = changed.verifier.keys() != terms.verifier.keys();
+        *terms = Arc::new(changed);
+        drop(terms);
+        self.ended.send_replace(());
+        Ok(has_other_keys)
+    }
+
+    fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether a request with these headers is of no page, or of one that is served here: by its
@@ -136,7 +236,7 @@ impl Guard {
     /// Whether the origin is one of those that the settings name.
     pub(crate) fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let is = |known: &String| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes());
-        self.origins.iter().any(is)
+        self.terms().origins.iter().any(is)
     }
 }
 

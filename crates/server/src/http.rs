@@ -3,6 +3,7 @@
 mod doctypes;
 mod login;
 mod pass;
+mod tokens;
 
 use std::io::Read;
 use std::path::Path;
@@ -55,6 +56,8 @@ type Ours = State<Arc<Shared>>;
 pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
     let mut api = Router::new()
         .route("/v1/login", post(login::login))
+        .route("/v1/logout", post(tokens::log_out))
+        .route("/v1/revoke", post(tokens::revoke))
         .route("/v1/doctypes", get(doctypes::list))
         .route("/v1/doctypes/{name}", put(doctypes::deploy))
         .route("/v1/documents", get(list))

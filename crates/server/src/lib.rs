@@ -48,4 +48,5 @@ mod store;
 pub use access::AccessError;
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
-pub use settings::{AccessFlags, AccessSettings, Password, Serve, ServeSettings, SettingsError};
+pub use settings::SettingsError;
+pub use settings::{AccessFlags, AccessSettings, KeyFiles, Password, Serve, ServeSettings};

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::access::{AccessError, Expiries, Guard, end_expired};
+use crate::access::{AccessError, Expiries, Guard, end_expired, watch_keys};
 use crate::connection::Ending;
 use crate::counters::Counters;
 use crate::deployments::{Deployments, DoctypesError};
@@ -24,7 +24,7 @@ use crate::http;
 use crate::large_messages::LargeMessages;
 use crate::marks::Marks;
 use crate::rooms::{RoomThreads, Rooms};
-use crate::settings::ServeSettings;
+use crate::settings::{AccessSettings, ServeSettings};
 use crate::shared::Shared;
 use crate::store::{OpenStoreError, Store};
 
@@ -135,8 +135,8 @@ impl Server {
         let caution = Arc::clone(&marks) as Arc<dyn Caution>;
         let (store_handle, room_threads) = (handle.clone(), threads.handle());
         let shared = Arc::new(Shared {
+            expiries: Expiries::of(guard.clone()),
             guard,
-            expiries: Expiries::default(),
             deployments,
             rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
             store: handle,
@@ -159,6 +159,9 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(give_back_memory(Arc::clone(&shared.counters), stopped.clone()));
         tokio::spawn(end_expired(shared.expiries.clone(), stopped.clone()));
+        if let Some(guard) = shared.guard.clone() {
+            tokio::spawn(watch_keys(guard, stopped.clone()));
+        }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let door = Door::new(listener, settings.connections_max);
         let accepting = tokio::spawn(door.serve(router, stopped));
@@ -171,6 +174,18 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Takes the app's keys and the allowed origins of settings that were read again, at once. All
+    /// else needs a restart. Tokens whose keys are gone end, with their connections.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError::Key`] if one of the keys cannot be used; nothing has changed then.
+    pub fn reload(&self, settings: &AccessSettings) -> Result<(), AccessError> {
+        let reloaded = self.shared.guard.as_ref().map(|guard| guard.reload(settings));
+        reloaded.transpose().map_err(AccessError::Key)?;
+        Ok(())
     }
 
     /// Takes no more connections, says goodbye to everybody, and closes the store. All that was
@@ -227,7 +242,6 @@ mod tests {
 
     use super::*;
     use crate::connection::Connection;
-    use crate::settings::AccessSettings;
 
     /// V24. Goal: whoever comes while the server stops is told so. Method: a connection is being
     /// upgraded when everybody is said goodbye to, and comes in behind that.

@@ -1,6 +1,7 @@
 //! Settings: flags before environment before file.
 
 mod access;
+mod key_files;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
 
 pub(crate) use access::USERS;
 pub use access::{AccessFlags, AccessSettings, Password};
+pub use key_files::KeyFiles;
 
 /// Flags of `tidelog serve`. Each can be set in the environment too, as TIDELOG_ and its name, and
 /// in the file that --config names; flags win over the environment, and that over the file.

@@ -82,6 +82,9 @@ pub const TOKEN_KEYS_MAX: usize = 64;
 /// Bytes of a secret that tokens are signed with, at least: as many as its hash has.
 pub const TOKEN_SECRET_SIZE_MIN: usize = 32;
 
+/// Bytes of a file with keys.
+pub const KEY_FILE_SIZE_MAX: u64 = 1024 * 1024;
+
 /// Bits of an RSA key that tokens are signed with, at least.
 pub const RSA_KEY_BITS_MIN: usize = 2048;
 /// Bits of an RSA key, at most: what verifies takes no more.

@@ -100,7 +100,10 @@ impl Guard {
 
     fn mint(&self, subject: &str, role: Role) -> Result<LoggedIn, LoginError> {
         let (grants, token_id) = (Grants::on_everything(role), hex(&random::<16>()));
-        let (token_id, lifetime_s, now_s) = (token_id.as_str(), LIFETIME_S, now_s());
+        // Those of this second are ended with the ones before, where the user's were just now.
+        let revoked_until_s = self.revoked.known().revoked_until_s(subject);
+        let now_s = now_s().max(revoked_until_s.map_or(0, |second| second.saturating_add(1)));
+        let (token_id, lifetime_s) = (token_id.as_str(), LIFETIME_S);
         let login = Login { subject, grants: &grants, token_id, lifetime_s };
         let token = self.issuer.mint(&login, now_s).map_err(|error| {
             error!(%error, "no token can be made");

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use tidelog_access::{Key, KeyError, Keys, PasswordError, PasswordHash, Policy, Role};
+use tidelog_access::{Keys, PasswordError, PasswordHash, Policy, Role};
 use tidelog_types::limits::PASSWORD_SIZE_MAX;
-use tracing::warn;
 
 use super::SettingsError;
+use super::key_files::{KeyFiles, without_line_break};
 
 /// The built-in users and their roles.
 pub(crate) const USERS: [(&str, Role); 3] =
@@ -18,9 +18,6 @@ pub(crate) const USERS: [(&str, Role); 3] =
 
 /// How a variable is looked up.
 pub(super) type Variables<'v> = dyn Fn(&str) -> Option<OsString> + 'v;
-
-/// How the bytes of a file become keys.
-type Read<'r> = dyn Fn(&[u8]) -> Result<Keys, KeyError> + 'r;
 
 /// Flags that say who may come in to a server without --dev.
 #[derive(Args, Clone, Debug, Default)]
@@ -68,6 +65,8 @@ pub struct AccessFlags {
 pub struct AccessSettings {
     /// What the app's tokens are verified with.
     pub keys: Keys,
+    /// Where these keys stand: they are read again when they change.
+    pub key_files: KeyFiles,
     /// What is asked of the app's tokens beside a signature.
     pub policy: Policy,
     /// The passwords of the built-in users, by their roles. A user without one cannot log in.
@@ -140,7 +139,8 @@ impl AccessFlags {
     }
 
     pub(super) fn resolve(self, variable: &Variables<'_>) -> Result<AccessSettings, SettingsError> {
-        let keys = self.keys()?;
+        let key_files = self.key_files();
+        let keys = key_files.read()?.keys()?;
         let policy = Policy {
             issuer: self.token_issuer,
             audience: self.token_audience,
@@ -156,39 +156,15 @@ impl AccessFlags {
             }
         }
         let allow_origins = self.allow_origins.iter().map(|it| it.to_ascii_lowercase()).collect();
-        Ok(AccessSettings { keys, policy, passwords, allow_origins })
+        Ok(AccessSettings { keys, key_files, policy, passwords, allow_origins })
     }
 
-    fn keys(&self) -> Result<Keys, SettingsError> {
-        let mut keys = Keys::default();
-        let mut add = |path: &Path, read: &Read<'_>| -> Result<(), SettingsError> {
-            let bytes = std::fs::read(path)
-                .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-            let read = read(&bytes).and_then(|new| std::mem::take(&mut keys).with(new));
-            keys = read.map_err(|source| SettingsError::Key { path: path.to_owned(), source })?;
-            Ok(())
-        };
-        if let Some(path) = &self.token_secret_file {
-            add(path, &|bytes| Keys::new([Key::from_secret(without_line_break(bytes))?]))?;
+    fn key_files(&self) -> KeyFiles {
+        KeyFiles {
+            secret: self.token_secret_file.clone(),
+            keys: self.token_keys.clone(),
+            jwks: self.token_jwks_file.clone(),
         }
-        for path in &self.token_keys {
-            add(path, &|bytes| {
-                let pem = std::str::from_utf8(bytes).map_err(|_| KeyError::Pem)?;
-                Keys::new([Key::from_pem(pem)?])
-            })?;
-        }
-        if let Some(path) = &self.token_jwks_file {
-            add(path, &|bytes| {
-                let json = std::str::from_utf8(bytes).map_err(|_| KeyError::Jwks)?;
-                let (keys, skipped) = Keys::from_jwks(json)?;
-                for skipped in skipped {
-                    let (index, reason) = (skipped.index, skipped.reason);
-                    warn!(path = %path.display(), index, %reason, "a key of the JWKS is left out");
-                }
-                Ok(keys)
-            })?;
-        }
-        Ok(keys)
     }
 }
 
@@ -236,12 +212,6 @@ fn password(
         plain(text(value)?).map_err(wrong(name.clone()))?
     };
     Ok(Some(password))
-}
-
-/// What an editor puts at the end of a file is no part of a secret.
-fn without_line_break(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    bytes.strip_suffix(b"\r").unwrap_or(bytes)
 }
 
 /// Whether browsers write an origin so: a scheme, a host, a port if it is not the scheme's.

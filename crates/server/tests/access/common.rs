@@ -15,7 +15,7 @@ use tidelog_access::{Key, Keys, Role};
 use tidelog_server::{AccessSettings, Password, ServeSettings, Server};
 use tidelog_sync::{ByeReason, FromRoom, FromServer, ToServer};
 use tidelog_testing::room::{Copy, frame, notes};
-use tidelog_testing::server::{Client, settings};
+use tidelog_testing::server::{Client, PATIENCE, settings};
 use tidelog_types::ClientId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -68,14 +68,34 @@ pub fn token_of_subject(subject: &str, grants: &str) -> String {
 }
 
 fn token_for(subject: &str, secret: &[u8], grants: &str, expires_in_s: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    let exp = now.as_secs().saturating_add_signed(expires_in_s);
-    let payload = format!(r#"{{"sub":"{subject}","exp":{exp},"tidelog":{grants}}}"#);
+    let exp = now_s().saturating_add_signed(expires_in_s);
+    token_by(secret, &format!(r#""sub":"{subject}","exp":{exp},"tidelog":{grants}"#))
+}
+
+pub fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// A token with these claims, signed with this secret.
+pub fn token_by(secret: &[u8], claims: &str) -> String {
+    let payload = format!("{{{claims}}}");
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let signed = format!("{}.{}", encode(r#"{"alg":"HS256","typ":"JWT"}"#), encode(&payload));
     let key = EncodingKey::from_secret(secret);
     let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).expect("signed");
     format!("{signed}.{signature}")
+}
+
+/// Waits for the last word of the server, and gives it.
+pub async fn bye(client: &mut Client) -> ByeReason {
+    let last_word = async {
+        loop {
+            if let FromServer::Bye { reason } = client.hear().await.expect("a last word") {
+                return reason;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE / 2, last_word).await.expect("a last word")
 }
 
 pub fn app_keys() -> AccessSettings {

@@ -2,6 +2,7 @@
 
 mod common;
 mod doctypes;
+mod ends;
 mod http;
 mod logins;
 mod process;

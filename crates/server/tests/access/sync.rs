@@ -9,7 +9,8 @@ use tidelog_testing::server::{Client, settings};
 use tidelog_types::{ClientId, JournalId, Life, Position, Role};
 
 use crate::common::{
-    ROLES, Scene, ask, invalid_tokens, join, start, token, token_of_subject, token_that_ends_in,
+    ROLES, Scene, ask, bye, invalid_tokens, join, start, token, token_of_subject,
+    token_that_ends_in,
 };
 
 const OWN: &str = "lists/own";
@@ -173,12 +174,7 @@ async fn a_connection_ends_with_its_token() {
     let joined_at = Instant::now();
     let mut client = join(scene.at, Some(&short)).await.expect("welcome");
     client.open(OWN, 2, None).await.expect("up");
-    let bye = loop {
-        if let FromServer::Bye { reason } = client.hear().await.expect("a last word") {
-            break reason;
-        }
-    };
-    assert_eq!(bye, ByeReason::Unauthenticated);
+    assert_eq!(bye(&mut client).await, ByeReason::Unauthenticated);
     // The token's second may have begun when it was made.
     let lasted = joined_at.elapsed();
     let lasts = Duration::from_millis(1_500)..Duration::from_millis(4_500);

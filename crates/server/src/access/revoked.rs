@@ -1,0 +1,166 @@
+//! Tokens that ended before they expired, in `revocations.json` of the server's folder.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tidelog_access::{Access, RevocationError, Revocations, TokenError};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tracing::error;
+
+use super::{AccessError, now_s};
+use crate::durable_file;
+
+const FILE_NAME: &str = "revocations.json";
+
+/// Why a token was not ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RevokeError {
+    /// It cannot be ended.
+    #[error("{0}")]
+    Revocation(RevocationError),
+    /// It cannot be written down: nothing has changed.
+    #[error("it cannot be written down: try again")]
+    Write,
+}
+
+/// Tokens that ended before they expired. What is here is on the disk as well.
+pub(super) struct Revoked {
+    folder: PathBuf,
+    known: RwLock<Arc<Revocations>>,
+    /// For one who changes it, to the end of the write: each is written behind the one before.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Revoked {
+    /// What the folder has; nothing in a new one.
+    pub(super) fn open(folder: &Path) -> Result<Self, AccessError> {
+        let path = folder.join(FILE_NAME);
+        let mut known = match std::fs::read(&path) {
+            // Whoever was locked out would be let in again by a server that passed over it.
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|_| AccessError::NotRevocations { path: path.clone() })?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Revocations::default(),
+            Err(source) => return Err(AccessError::File { path, source }),
+        };
+        known.prune(now_s());
+        let known = RwLock::new(Arc::new(known));
+        Ok(Self { folder: folder.to_owned(), known, turn: Arc::default() })
+    }
+
+    pub(super) fn known(&self) -> Arc<Revocations> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// [`TokenError::Revoked`] if the token was ended.
+    pub(super) fn check(&self, access: &Access) -> Result<(), TokenError> {
+        self.known().check(access)
+    }
+
+    /// Ends some tokens, durably. It is gone on with, also if nobody waits for it any more.
+    pub(super) async fn change(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Revocations) -> Result<(), RevocationError> + Send + 'static,
+    ) -> Result<(), RevokeError> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let revoked = Arc::clone(self);
+        let changed = spawn_blocking(move || {
+            let _turn = turn;
+            revoked.change_now(change)
+        });
+        changed.await.unwrap_or(Err(RevokeError::Write))
+    }
+
+    fn change_now(
+        &self,
+        change: impl FnOnce(&mut Revocations) -> Result<(), RevocationError>,
+    ) -> Result<(), RevokeError> {
+        let before = self.known();
+        let mut known = Revocations::clone(&before);
+        known.prune(now_s());
+        change(&mut known).map_err(RevokeError::Revocation)?;
+        if known == *before {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&known).expect("BUG: texts and numbers");
+        durable_file::write(&self.folder, FILE_NAME, &bytes).map_err(|error| {
+            error!(%error, "a revocation cannot be written down");
+            RevokeError::Write
+        })?;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revoked(folder: &Path) -> Arc<Revoked> {
+        Arc::new(Revoked::open(folder).expect("usable"))
+    }
+
+    #[tokio::test]
+    async fn what_was_revoked_is_revoked_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let before = revoked(folder.path());
+        before.change(|it| it.revoke_subject("ada", 1_000)).await.expect("revoked");
+        before.change(|it| it.revoke_token("t1", u64::MAX)).await.expect("revoked");
+        let after = revoked(folder.path());
+        assert_eq!(after.known(), before.known());
+        assert_eq!(after.known().to_string(), "revoked: tokens 1 subjects 1");
+    }
+
+    /// Goal: the file does not grow for ever. Method: a token that expired long ago.
+    #[tokio::test]
+    async fn tokens_that_have_expired_are_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let revoked_before = revoked(folder.path());
+        revoked_before.change(|it| it.revoke_token("old", 1_000)).await.expect("revoked");
+        assert_eq!(revoked_before.known().to_string(), "revoked: tokens 1 subjects 0");
+        assert_eq!(revoked(folder.path()).known().to_string(), "revoked: tokens 0 subjects 0");
+        revoked_before.change(|it| it.revoke_token("new", u64::MAX)).await.expect("revoked");
+        let text = std::fs::read_to_string(folder.path().join(FILE_NAME)).expect("a text");
+        assert!(text.contains("new") && !text.contains("old"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_down_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let revoked = revoked(folder.path());
+        std::fs::create_dir(folder.path().join(FILE_NAME)).expect("in its place");
+        let refused = revoked.change(|it| it.revoke_subject("ada", 1_000)).await;
+        assert!(matches!(refused, Err(RevokeError::Write)), "{refused:?}");
+        assert_eq!(revoked.known().to_string(), "revoked: tokens 0 subjects 0");
+        std::fs::remove_dir(folder.path().join(FILE_NAME)).expect("away");
+        revoked.change(|it| it.revoke_subject("ada", 1_000)).await.expect("revoked");
+    }
+
+    #[tokio::test]
+    async fn of_many_who_revoke_at_once_each_is_heard() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let known = revoked(folder.path());
+        let changes =
+            (0..20).map(|number| {
+                let known = Arc::clone(&known);
+                async move {
+                    known.change(move |it| it.revoke_token(&number.to_string(), u64::MAX)).await
+                }
+            });
+        let done = futures_util::future::join_all(changes).await;
+        assert!(done.iter().all(Result::is_ok));
+        assert_eq!(revoked(folder.path()).known().to_string(), "revoked: tokens 20 subjects 0");
+    }
+
+    /// A server that began with none would let in again whoever was locked out.
+    #[test]
+    fn a_file_that_is_torn_is_not_passed_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for torn in ["", "{}", r#"{"tokens":{"a":1},"subjects":{"""#] {
+            std::fs::write(folder.path().join(FILE_NAME), torn).expect("written");
+            let error = Revoked::open(folder.path()).err().expect("refused");
+            assert!(matches!(error, AccessError::NotRevocations { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `POST /v1/logout` and `POST /v1/revoke`: tokens end before they expire.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tidelog_access::RevocationError;
+use tidelog_types::limits::LOGIN_SIZE_MAX;
+
+use super::{body, failed, pass};
+use crate::access::{Pass, RevokeError};
+use crate::shared::Shared;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revocation {
+    subject: String,
+}
+
+pub(super) async fn log_out(State(shared): State<Arc<Shared>>, pass: Pass) -> Response {
+    let (Some(guard), Pass::Granted(access)) = (&shared.guard, pass) else { return no_tokens() };
+    answered(guard.revoke(access).await)
+}
+
+pub(super) async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    pass: Pass,
+    request: Request,
+) -> Response {
+    let Some(guard) = &shared.guard else { return no_tokens() };
+    if let Some(refused) = pass::refusal_unless_admin(&pass) {
+        return refused;
+    }
+    let bytes = match body(request, LOGIN_SIZE_MAX).await {
+        Ok(bytes) => bytes,
+        Err(refused) => return refused,
+    };
+    let Ok(Revocation { subject }) = serde_json::from_slice(&bytes) else {
+        let why = "whose tokens end is JSON: {\"subject\": \"...\"}\n";
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    };
+    answered(guard.revoke_subject(subject).await)
+}
+
+fn no_tokens() -> Response {
+    let why = "a server with --dev has no tokens: it asks nobody for one\n";
+    (StatusCode::NOT_FOUND, why).into_response()
+}
+
+fn answered(revoked: Result<(), RevokeError>) -> Response {
+    match revoked {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error @ RevokeError::Revocation(RevocationError::Name)) => {
+            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
+        }
+        Err(error) => failed(&error.to_string()),
+    }
+}

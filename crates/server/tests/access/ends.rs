@@ -1,0 +1,210 @@
+//! Tokens that end before they expire: by a logout, a revocation, or with their key.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tidelog_access::Role;
+use tidelog_server::{AccessFlags, AccessSettings, Serve, Server};
+use tidelog_sync::ByeReason;
+use tidelog_testing::server::Client;
+
+use crate::common::{
+    Answer, ROLES, SECRET, ask, bye, join, now_s, start, token, token_by, with_passwords,
+};
+
+const ROOT: &str = ROLES[6].1;
+
+/// Within which time a token that was ended has ended its connections, on a machine that has much
+/// else to do: a second is promised.
+const ENDS_WITHIN: Duration = Duration::from_millis(2_500);
+
+async fn status(at: SocketAddr, token: &str) -> u16 {
+    ask(at, "GET", "/v1/documents", Some(token), "").await.status
+}
+
+async fn log_in(at: SocketAddr, user: &str, password: &str) -> String {
+    let body = json!({ "user": user, "password": password }).to_string();
+    let answer = ask(at, "POST", "/v1/login", None, &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    body["token"].as_str().expect("a text").to_owned()
+}
+
+async fn log_out(at: SocketAddr, token: &str) -> Answer {
+    ask(at, "POST", "/v1/logout", Some(token), "").await
+}
+
+async fn revoke(at: SocketAddr, token: &str, body: &str) -> Answer {
+    ask(at, "POST", "/v1/revoke", Some(token), body).await
+}
+
+async fn joined(at: SocketAddr, token: &str) -> Client {
+    join(at, Some(token)).await.expect("welcome")
+}
+
+/// The connection ends in time, since its token has.
+async fn ends(client: &mut Client) {
+    let began = Instant::now();
+    assert_eq!(bye(client).await, ByeReason::Unauthenticated);
+    assert!(began.elapsed() < ENDS_WITHIN, "{:?}", began.elapsed());
+}
+
+async fn goes_on(client: &mut Client) {
+    client.say(&tidelog_sync::ToServer::Ping).await.expect("up");
+    assert_eq!(client.hear().await, Some(tidelog_sync::FromServer::Pong));
+}
+
+/// A token of ada's with these claims beside that it may do everything.
+fn ada(claims: &str) -> String {
+    let exp = now_s() + 600;
+    token_by(SECRET, &format!(r#""sub":"ada","exp":{exp},"tidelog":{ROOT},{claims}"#))
+}
+
+fn users() -> AccessSettings {
+    with_passwords(&[(Role::Admin, "a"), (Role::Write, "w")])
+}
+
+/// Goal: one logout ends one token, for good. Method: the server's own and an app's, with an id and
+/// without, each with a connection, and a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_ends_one_token_and_its_connections_for_good() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    let other = log_in(at, "writer", "w").await;
+    let mut stays = joined(at, &other).await;
+    let tokens = [log_in(at, "writer", "w").await, ada(r#""jti":"t1""#), ada(r#""n":1"#)];
+    for token in &tokens {
+        let mut clients = [joined(at, token).await, joined(at, token).await];
+        assert_eq!(log_out(at, token).await.status, 204);
+        for client in &mut clients {
+            ends(client).await;
+        }
+        assert_eq!(join(at, Some(token)).await.err(), Some(ByeReason::Unauthenticated));
+        let again = log_out(at, token).await;
+        assert_eq!((again.status, again.text().as_str()), (401, REVOKED));
+    }
+    goes_on(&mut stays).await;
+    for stays in [&other, &ada(r#""jti":"t2""#), &ada(r#""n":2"#)] {
+        assert_eq!(status(at, stays).await, 200);
+    }
+    assert_eq!(log_out(at, "sesame").await.status, 401);
+    assert_eq!(ask(at, "POST", "/v1/logout", None, "").await.status, 401);
+    server.stop().await;
+
+    let server = start(data.path(), users()).await;
+    for token in &tokens {
+        assert_eq!(status(server.address(), token).await, 401);
+    }
+    assert_eq!(status(server.address(), &other).await, 200);
+    server.stop().await;
+}
+
+const REVOKED: &str = "the token was revoked: get a new one\n";
+
+/// Goal: all tokens of a subject that were issued before end, for good, and those issued behind
+/// that pass. Method: a login in the same second, and a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_ends_all_tokens_of_a_subject_that_were_issued_before() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    let admin = log_in(at, "admin", "a").await;
+    let tokens = [log_in(at, "writer", "w").await, log_in(at, "writer", "w").await];
+    let mut clients = [joined(at, &tokens[0]).await, joined(at, &tokens[1]).await];
+    let mut others = joined(at, &admin).await;
+    assert_eq!(revoke(at, &admin, r#"{"subject":"writer"}"#).await.status, 204);
+    for client in &mut clients {
+        ends(client).await;
+    }
+    let fresh = log_in(at, "writer", "w").await;
+    assert_eq!(status(at, &fresh).await, 200, "in the same second");
+    goes_on(&mut others).await;
+
+    // The app's clock may be ahead by a minute, and some tokens do not say when they were issued.
+    let issued = |ago_s: i64| {
+        let (now, soon) = (now_s().saturating_add_signed(-ago_s), now_s() + 600);
+        token_by(SECRET, &format!(r#""sub":"ada","exp":{soon},"iat":{now},"tidelog":{ROOT}"#))
+    };
+    let old = [ada(r#""n":1"#), issued(500), issued(0)];
+    assert_eq!(revoke(at, &old[0], r#"{"subject":"ada"}"#).await.status, 204, "herself too");
+    for token in &old {
+        assert_eq!(status(at, token).await, 401);
+    }
+    server.stop().await;
+
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    for token in old.iter().chain(&tokens) {
+        assert_eq!(status(at, token).await, 401);
+    }
+    for token in [&fresh, &admin] {
+        assert_eq!(status(at, token).await, 200);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_admin_of_everything_revokes_and_only_what_is_a_subject() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    let body = r#"{"subject":"ada"}"#;
+    for (role, grants) in ROLES {
+        if role != "root" {
+            assert_eq!(revoke(at, &token(grants), body).await.status, 403, "{role}");
+        }
+    }
+    assert_eq!(ask(at, "POST", "/v1/revoke", None, body).await.status, 401);
+    let admin = log_in(at, "admin", "a").await;
+    for body in ["", "{}", r#"{"subject":1}"#, r#"{"subject":""}"#, r#"{"subject":"a\n"}"#] {
+        assert_eq!(revoke(at, &admin, body).await.status, 400, "{body}");
+    }
+    assert_eq!(status(at, &token(ROOT)).await, 200, "nobody was");
+    server.stop().await;
+}
+
+/// Goal: keys change while the server runs, and a token goes with its key. Method: a file with a
+/// secret is written anew, then with nonsense, then it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_whose_key_is_gone_ends_within_a_second() {
+    let data = tempfile::tempdir().expect("a folder");
+    let files = tempfile::tempdir().expect("a folder");
+    let path = files.path().join("secret");
+    let secrets = ["1", "2"].map(|it| it.repeat(32));
+    std::fs::write(&path, &secrets[0]).expect("written");
+    let server = start_with_secret(data.path(), &path).await;
+    let at = server.address();
+    let claims = format!(r#""sub":"ada","exp":{},"tidelog":{ROOT}"#, now_s() + 600);
+    let tokens = secrets.each_ref().map(|it| token_by(it.as_bytes(), &claims));
+    let mut client = joined(at, &tokens[0]).await;
+    assert_eq!(join(at, Some(&tokens[1])).await.err(), Some(ByeReason::Unauthenticated));
+
+    std::fs::write(&path, &secrets[1]).expect("written");
+    ends(&mut client).await;
+    assert_eq!(status(at, &tokens[0]).await, 401);
+    let mut client = joined(at, &tokens[1]).await;
+
+    for change in [Some("sesame"), None] {
+        match change {
+            Some(text) => std::fs::write(&path, text).expect("written"),
+            None => std::fs::remove_file(&path).expect("away"),
+        }
+        tokio::time::sleep(ENDS_WITHIN / 2).await;
+        goes_on(&mut client).await;
+        assert_eq!(status(at, &tokens[1]).await, 200, "{change:?}");
+    }
+    std::fs::write(&path, &secrets[0]).expect("written");
+    ends(&mut client).await;
+    assert_eq!(status(at, &tokens[0]).await, 200);
+    server.stop().await;
+}
+
+async fn start_with_secret(data: &Path, secret: &Path) -> Server {
+    let access =
+        AccessFlags { token_secret_file: Some(secret.to_owned()), ..AccessFlags::default() };
+    let flags = Serve { access, ..Serve::default() };
+    start(data, flags.resolve().expect("usable").access).await
+}
