@@ -1,14 +1,18 @@
 //! The binary `tidelog`.
 
-use std::pin::pin;
+mod signals;
+
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidelog_server::{Serve, Server};
 use tokio::runtime::Handle;
-use tokio::signal;
 use tokio::task::spawn_blocking;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
+
+use crate::signals::Signals;
 
 /// Tidelog: a SQLite database in the browser that works offline and syncs through this server.
 #[derive(Parser)]
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
     tidelog_sqlite::give_back_large_blocks();
     #[cfg(unix)]
     prepare_process();
-    let settings = match flags.resolve() {
+    let settings = match flags.clone().resolve() {
         Ok(settings) => settings,
         Err(error) => return report(&error, WRONG_USAGE),
     };
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         // From here on: whoever stops a server that has just begun means the same.
-        let mut stop = pin!(stop_signal());
+        let mut signals = Signals::new();
         // It waits for the disk, which may hang: on a thread of its own, since where there is one
         // core it would hold the only one that hears of signals.
         let runtime = Handle::current();
@@ -52,16 +56,23 @@ fn main() -> ExitCode {
         let started = tokio::select! {
             biased;
             started = starting => started.expect("BUG: it panicked as it started"),
-            () = &mut stop => return ExitCode::SUCCESS,
+            () = signals.stop() => return ExitCode::SUCCESS,
         };
         let server = match started {
             Ok(server) => server,
             Err(error) => return report(&error, FAILED),
         };
         println!("listening on http://{}", server.address());
-        stop.await;
-        server.stop().await;
-        ExitCode::SUCCESS
+        while signals.stop_or_reload().await {
+            reload(&server, &flags).await;
+        }
+        tokio::select! {
+            () = server.stop() => ExitCode::SUCCESS,
+            () = signals.stop() => {
+                warn!("told to stop once more: it ends at once");
+                ExitCode::from(FAILED)
+            }
+        }
     });
     // Whoever still hangs is not waited for: all that was acknowledged is on the disk.
     runtime.shutdown_background();
@@ -81,39 +92,33 @@ fn prepare_process() {
     }
 }
 
+/// Reads the settings again, and has the server take what may change while it runs.
+async fn reload(server: &Server, flags: &Serve) {
+    let flags = flags.clone();
+    let read = spawn_blocking(move || flags.resolve()).await.expect("BUG: it panicked as it read");
+    let failed = match read {
+        Ok(settings) => match server.reload(&settings.access) {
+            Ok(()) => return info!("the keys and the allowed origins were read again"),
+            Err(error) => in_full(&error),
+        },
+        Err(error) => in_full(&error),
+    };
+    warn!("the keys and the allowed origins stay as they were: {failed}");
+}
+
+fn report(error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("tidelog: {}", in_full(error));
+    ExitCode::from(code)
+}
+
 /// The error and what caused it, on one line.
-fn report(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    let mut line = format!("tidelog: {error}");
+fn in_full(error: &dyn Error) -> String {
+    let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         line.push_str(": ");
         line.push_str(error.to_string().trim_end());
         cause = error.source();
     }
-    eprintln!("{line}");
-    ExitCode::from(code)
-}
-
-/// Completes when the process is told to stop, at any time since this was called.
-#[cfg(unix)]
-fn stop_signal() -> impl Future<Output = ()> {
-    use signal::unix::{SignalKind, signal};
-
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    async move {
-        match signals {
-            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            },
-            // The system ends the process then, as it would without us.
-            _ => std::future::pending().await,
-        }
-    }
-}
-
-/// Completes when the process is told to stop.
-#[cfg(not(unix))]
-async fn stop_signal() {
-    let _ = signal::ctrl_c().await;
+    line
 }

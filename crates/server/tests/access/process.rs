@@ -1,8 +1,15 @@
 //! The binary: its environment, its files, and what it says of wrong ones.
 
-use std::process::Output;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use tidelog_testing::server::command;
+use tidelog_sync::ByeReason;
+use tidelog_testing::server::{Client, command};
+
+use crate::common::{ROLES, ask_with, bye, join, now_s, token_by};
 
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
@@ -58,4 +65,115 @@ fn the_help_names_every_setting() {
     ] {
         assert!(help.contains(name), "{name}");
     }
+}
+
+/// The binary without `--dev`, running.
+struct Running {
+    child: Child,
+    at: SocketAddr,
+}
+
+impl Running {
+    fn start(data: &Path, args: &[&str], log: &Path) -> Self {
+        let mut command = command(TIDELOG);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(args);
+        command.env("RUST_LOG", "info").stderr(std::fs::File::create(log).expect("a file"));
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
+        let at = line.trim().strip_prefix("listening on http://").expect("an address");
+        Self { at: at.parse().expect("an address"), child }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until this is so, for as long as that is no fault of the server's.
+async fn comes(mut is_so: impl AsyncFnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while !is_so().await {
+        if began.elapsed() > Duration::from_secs(20) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
+/// Goal: a server that runs takes other keys and origins, and keeps those that it has where there
+/// are none. Method: its configuration changes, and it is told so.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_has_keys_and_origins_read_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (config, log) = (path("tidelog.toml"), path("log"));
+    let secrets = ["1", "2"].map(|it| it.repeat(32));
+    let write = |number: usize, origin: &str| {
+        let secret = path(&format!("secret {number}"));
+        std::fs::write(&secret, &secrets[number]).expect("written");
+        let secret = secret.to_str().expect("a text");
+        let text = format!("token_secret_file = {secret:?}\nallow_origins = [{origin:?}]\n");
+        std::fs::write(&config, text).expect("written");
+    };
+    write(0, "https://one.example.org");
+    let running =
+        Running::start(&path("data"), &["--config", config.to_str().expect("a text")], &log);
+    let claims = format!(r#""sub":"ada","exp":{},"tidelog":{}"#, now_s() + 600, ROLES[6].1);
+    let tokens = secrets.each_ref().map(|it| token_by(it.as_bytes(), &claims));
+    let serves = async |number: usize, origin: &str| {
+        let lines = format!("Origin: {origin}\r\nAuthorization: Bearer {}\r\n", tokens[number]);
+        ask_with(running.at, "GET", "/v1/documents", &lines, "").await.status == 200
+    };
+    assert!(serves(0, "https://one.example.org").await);
+    let mut client = join(running.at, Some(&tokens[0])).await.expect("welcome");
+
+    write(1, "https://two.example.org");
+    assert!(serves(0, "https://one.example.org").await, "nobody has said so");
+    running.signal("-HUP");
+    assert!(comes(async || serves(1, "https://two.example.org").await).await);
+    assert!(!serves(1, "https://one.example.org").await);
+    assert!(!serves(0, "https://two.example.org").await);
+    assert_eq!(bye(&mut client).await, ByeReason::Unauthenticated);
+
+    std::fs::write(&config, "allow_origins = 7\n").expect("written");
+    running.signal("-HUP");
+    let logged = || std::fs::read_to_string(&log).expect("a text");
+    assert!(comes(async || logged().contains("stay as they were")).await, "{}", logged());
+    assert!(serves(1, "https://two.example.org").await);
+}
+
+/// Goal: whoever is in a hurry does not wait for clients. Method: one does not take leave.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_to_stop_ends_the_process_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let mut running = Running::start(&data, &[], &log);
+    let _silent = Client::connect_silently(running.at).await.expect("up");
+    let began = Instant::now();
+    running.signal("-TERM");
+    let logged = || std::fs::read_to_string(&log).expect("a text");
+    assert!(comes(async || logged().contains("stopping")).await, "{}", logged());
+    assert!(running.child.try_wait().expect("it is ours").is_none(), "it says goodbye");
+    running.signal("-TERM");
+    let mut status = None;
+    let ended = comes(async || {
+        status = running.child.try_wait().expect("it is ours");
+        status.is_some()
+    });
+    assert!(ended.await);
+    assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
+    assert_eq!(status.and_then(|it| it.code()), Some(1));
 }
