@@ -9,17 +9,20 @@ mod logins;
 mod own;
 mod revoked;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use ipnet::IpNet;
 use tidelog_access::{
     Access, Allowed, KeyError, Keys, OwnIssuer, OwnKey, PasswordError, PasswordHash, Revocations,
     Role, TokenError, Users, Verifier,
 };
 use tokio::sync::watch;
 
+use crate::client_address::{client_address, is_forwarded};
 use crate::settings::{AccessSettings, KeyFiles, Password, USERS};
 pub(crate) use expiries::{Expiries, Expiry, end_expired};
 pub(crate) use key_watch::watch_keys;
@@ -73,6 +76,8 @@ pub(crate) struct Guard {
     /// Changes where some tokens may have ended.
     ended: watch::Sender<()>,
     logins: Logins,
+    trusted_proxies: Vec<IpNet>,
+    metrics_open: bool,
 }
 
 /// What may change while the server runs.
@@ -102,6 +107,14 @@ impl Pass {
             Self::Nothing => None,
             Self::Everything => Some(Allowed { role: Role::Admin, create: true }),
             Self::Granted(access) => access.grants.for_document(name),
+        }
+    }
+
+    /// Who it is, by the token.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Nothing | Self::Everything => None,
+            Self::Granted(access) => Some(&access.subject),
         }
     }
 
@@ -150,6 +163,8 @@ impl Guard {
             revoked: Arc::new(Revoked::open(folder)?),
             ended: watch::Sender::new(()),
             logins: Logins::default(),
+            trusted_proxies: settings.trusted_proxies.clone(),
+            metrics_open: settings.metrics_open,
         })
     }
 
@@ -224,6 +239,18 @@ impl Guard {
 
     fn terms(&self) -> Arc<Terms> {
         Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The address of whoever sent a request with these headers, on a connection from `peer`.
+    pub(crate) fn address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        client_address(peer, headers, &self.trusted_proxies)
+    }
+
+    /// Whether whoever asks with these headers from this address may have the metrics without a
+    /// token: anybody, or anybody on this machine. What a proxy passes on is of neither.
+    pub(crate) fn opens_metrics(&self, address: Option<IpAddr>, headers: &HeaderMap) -> bool {
+        let is_here = address.is_some_and(|it| it.is_loopback()) && !is_forwarded(headers);
+        self.metrics_open || is_here
     }
 
     /// Whether a request with these headers is of no page, or of one that is served here: by its

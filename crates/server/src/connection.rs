@@ -1,6 +1,7 @@
 //! The way to a client, as the rest of the server holds it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_room::{ConnId, entry_size};
@@ -9,6 +10,7 @@ use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
 
+use crate::audit::Who;
 use crate::rooms::{Pace, RoomMail, RoomSender, WeakRoomSender};
 
 /// What a message that is no entry counts for in bytes, without the reason in it.
@@ -38,6 +40,7 @@ struct Shared {
     waiting: watch::Sender<usize>,
     entries: Mutex<Entries>,
     pace: Pace,
+    who: Mutex<Who>,
 }
 
 /// Entries on their way to the client.
@@ -130,12 +133,27 @@ impl Connection {
             waiting: watch::Sender::new(0),
             entries: Mutex::default(),
             pace: Pace::default(),
+            who: Mutex::default(),
         }));
         (connection, ConnectionEnd { queue, ending })
     }
 
     pub(crate) fn id(&self) -> ConnId {
         self.0.id
+    }
+
+    /// Whose it is, as far as is known.
+    pub(crate) fn who(&self) -> Who {
+        self.0.who.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn comes_from(&self, address: Option<IpAddr>) {
+        self.0.who.lock().unwrap_or_else(PoisonError::into_inner).address = address;
+    }
+
+    pub(crate) fn is_of(&self, subject: &str) {
+        let subject = Some(subject.to_owned());
+        self.0.who.lock().unwrap_or_else(PoisonError::into_inner).subject = subject;
     }
 
     pub(crate) fn pace(&self) -> &Pace {

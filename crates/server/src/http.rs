@@ -33,11 +33,13 @@ use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::debug;
 
-use crate::access::Pass;
+use crate::access::{Guard, Pass};
+use crate::audit::Who;
 use crate::door::Upgrade;
 use crate::export::Exported;
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
+use pass::Address;
 
 /// Why somebody gets no document, and no list of them.
 const TOO_MANY_EXPORTS: &str = "too many documents are being exported";
@@ -89,6 +91,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), pass::audited))
         .with_state(shared);
     if let Some(folder) = examples {
         router = with_examples(router, folder);
@@ -124,13 +127,18 @@ async fn sync(
         // A page may be refused as often as it likes.
         debug!(?origin, ?host, "refused: this server does not serve that page");
     }
+    let address = shared.address(request.extensions(), request.headers());
+    if !is_served && shared.guard.is_some() {
+        let who = Who { subject: None, address };
+        shared.rooms.audit().refused(&who, None, "origin");
+    }
     let refusal = (!is_served).then_some(ByeReason::Origin);
     tokio::spawn(async move {
         let _seat = seat;
         // A client that is gone already is nobody to serve.
         if let Ok(upgraded) = upgrade.await {
             connection.done();
-            socket::serve(upgraded, shared, refusal).await;
+            socket::serve(upgraded, shared, address, refusal).await;
         }
     });
     let headers = [
@@ -168,7 +176,23 @@ async fn readyz(State(shared): Ours) -> Response {
     }
 }
 
-async fn metrics(State(shared): Ours) -> Response {
+/// This machine asks no further, unless through a proxy; whoever else does needs a token.
+async fn metrics(
+    State(shared): Ours,
+    Address(address): Address,
+    headers: HeaderMap,
+    pass: Result<Pass, Response>,
+) -> Response {
+    let is_open = |guard: &Arc<Guard>| guard.opens_metrics(address, &headers);
+    if !shared.guard.as_ref().is_none_or(is_open) {
+        let refused = match pass {
+            Ok(pass) => pass::refusal_unless_admin(&pass),
+            Err(refused) => Some(refused),
+        };
+        if let Some(refused) = refused {
+            return refused;
+        }
+    }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (kind, shared.counters.text()).into_response()
 }
@@ -224,8 +248,19 @@ fn sent<R: Read + Send + 'static>(
     (headers, Body::from_stream(exported.pieces(turn))).into_response()
 }
 
-async fn destroy(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {
-    ask(&shared, &id, &pass, Role::Admin, Ask::Destroy).await
+async fn destroy(
+    State(shared): Ours,
+    UrlPath(id): UrlPath<String>,
+    pass: Pass,
+    address: Address,
+) -> Response {
+    if let Some(refused) = pass::refusal(&pass, &id, Role::Admin) {
+        return refused;
+    }
+    let answer = ask(&shared, &id, &pass, Role::Admin, Ask::Destroy).await;
+    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+    shared.rooms.audit().act("delete", &who, Some(&id), outcome);
+    answer
 }
 
 /// Asks the document's room what takes this role.

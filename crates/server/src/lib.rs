@@ -26,6 +26,8 @@
 //! Browsers; what a room decides, and what a mutation means; what the bytes of the store look like.
 
 mod access;
+mod audit;
+mod client_address;
 mod connection;
 mod counters;
 mod cpu_time;
@@ -48,5 +50,5 @@ mod store;
 pub use access::AccessError;
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
-pub use settings::SettingsError;
-pub use settings::{AccessFlags, AccessSettings, KeyFiles, Password, Serve, ServeSettings};
+pub use settings::{AccessFlags, AccessSettings, KeyFiles, LogFormat, Password, Serve};
+pub use settings::{ServeSettings, SettingsError};

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidelog_server::{Serve, Server};
+use tidelog_server::{LogFormat, Serve, Server};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -34,7 +34,11 @@ const WRONG_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let Command::Serve(flags) = Cli::parse().command;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match flags.log_format() {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     tidelog_sqlite::give_back_large_blocks();
     #[cfg(unix)]
     prepare_process();

@@ -19,6 +19,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::store::StoreHandle;
 pub(crate) use mail::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
@@ -76,6 +77,8 @@ pub(crate) struct Rooms {
     settings: RoomSettings,
     caution: Arc<dyn Caution>,
     counters: Arc<Counters>,
+    /// Where it is told who was refused.
+    audit: Audit,
     threads: Handle,
     /// Of runs that keep much: see [`RunTurn`](turn::RunTurn).
     run_turns: Arc<Semaphore>,
@@ -100,11 +103,16 @@ impl Rooms {
             settings,
             caution,
             counters,
+            audit: Audit::default(),
             threads,
             run_turns: Arc::new(Semaphore::new(1)),
             write_turns: Arc::new(Semaphore::new(WRITE_TURNS)),
             slow_turns: Arc::new(Semaphore::new(slow_turns)),
         })
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The room of `document`, made if there is none; `None` if there are as many as may be. It

@@ -6,8 +6,8 @@ mod key_files;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use tidelog_access::{KeyError, PasswordError};
 use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
@@ -60,9 +60,24 @@ pub struct Serve {
     #[arg(long, env = "TIDELOG_SERVE", value_name = "DIR")]
     pub serve: Option<PathBuf>,
 
+    /// How the log is written, to standard error [default: text]
+    #[arg(long, env = "TIDELOG_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
     /// TOML file with any of these settings, by their names: data = "...", dev = true
     #[arg(long, env = "TIDELOG_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object on each line.
+    Json,
 }
 
 /// What the file may say.
@@ -83,6 +98,10 @@ struct SettingsFile {
     token_audience: Option<String>,
     #[serde(default)]
     allow_origins: Vec<String>,
+    #[serde(default)]
+    trusted_proxies: Vec<String>,
+    metrics_open: Option<bool>,
+    log_format: Option<LogFormat>,
 }
 
 /// The settings in force.
@@ -188,9 +207,23 @@ pub enum SettingsError {
         /// What was given.
         origin: String,
     },
+    /// What is neither an address nor a network.
+    #[error("{text} is no proxy: give its address, as 10.0.0.7, or its network, as 10.0.0.0/8")]
+    Proxy {
+        /// What was given.
+        text: String,
+    },
 }
 
 impl Serve {
+    /// How the log is written, which has to be known before anything is logged. A file that cannot
+    /// be used is told by [`resolve`](Self::resolve).
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        let from_file = || self.config.as_deref().and_then(|path| read(path).ok()?.log_format);
+        self.log_format.or_else(from_file).unwrap_or_default()
+    }
+
     /// The settings in force: these, then the file's, then the defaults.
     ///
     /// # Errors
@@ -214,6 +247,8 @@ impl Serve {
             token_issuer: file.token_issuer,
             token_audience: file.token_audience,
             allow_origins: file.allow_origins,
+            trusted_proxies: file.trusted_proxies,
+            metrics_open: file.metrics_open,
         });
         let access = if dev {
             access.check_unset(variable)?;

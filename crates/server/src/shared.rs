@@ -1,11 +1,13 @@
 //! What every connection and request has a part in.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::http::{Extensions, HeaderMap};
 use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tokio::sync::Semaphore;
@@ -14,6 +16,7 @@ use crate::access::{Expiries, Guard};
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
+use crate::door::Peer;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
 use crate::store::StoreHandle;
@@ -58,6 +61,12 @@ impl Shared {
         if connections.len() < connections.capacity() / 4 {
             connections.shrink_to_fit();
         }
+    }
+
+    /// The address of whoever sent a request with these parts.
+    pub(crate) fn address(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
+        let Peer(peer) = *extensions.get::<Peer>()?;
+        Some(self.guard.as_ref().map_or(peer, |guard| guard.address(peer, headers)))
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

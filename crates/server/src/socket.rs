@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{pending, poll_fn};
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use futures_util::stream::SplitStream;
 use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tidelog_access::{Allowed, Role};
+use tidelog_access::{Allowed, Role, TokenError};
 use tidelog_room::{ConnId, May, Speaker};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
@@ -76,12 +77,18 @@ fn config() -> WebSocketConfig {
 }
 
 /// Serves one connection until it ends; with a `refusal` as far as `Hello`, which that answers.
-pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>, refusal: Option<ByeReason>) {
+pub(crate) async fn serve(
+    upgraded: Upgraded,
+    shared: Arc<Shared>,
+    address: Option<IpAddr>,
+    refusal: Option<ByeReason>,
+) {
     let (transport, gate) = Gated::new(TokioIo::new(upgraded), HELLO_SIZE_MAX);
     let socket = WebSocketStream::from_raw_socket(transport, Side::Server, Some(config())).await;
 
     let id = ConnId(shared.connections_ever.fetch_add(1, Ordering::Relaxed));
     let (connection, end) = Connection::new(id);
+    connection.comes_from(address);
     shared.enter(connection.clone());
     add(&shared.counters.connections, 1);
     let (mut sink, mut stream) = socket.split();
@@ -345,6 +352,8 @@ impl Reader {
                 refused => {
                     let why = refused.and_then(Result::err);
                     debug!(conn = self.connection.id().0, ?why, "refused: no valid token");
+                    let why = why.map_or("no token", TokenError::code);
+                    self.shared.rooms.audit().refused(&self.connection.who(), None, why);
                     return Flow::Break(Ending::Bye(ByeReason::Unauthenticated));
                 }
             },
@@ -485,6 +494,8 @@ impl Reader {
         };
         let Some(Allowed { role, .. }) = self.pass.for_document(&document.document) else {
             // Be it there or not.
+            let who = self.connection.who();
+            self.shared.rooms.audit().refused(&who, Some(&document.document), "no grant");
             return refuse(no_access("the token says nothing of it"));
         };
         if known.is_none() && self.channels.is_full() {

@@ -120,6 +120,9 @@ pub const LOGINS_AT_ONCE_MAX: usize = 2;
 /// Logins that wait for that, or have it: more are refused.
 pub const LOGINS_WAITING_MAX: usize = 64;
 
+/// Lines of the audit log in a second, but for what admins do.
+pub const AUDIT_LINES_MAX: u32 = 100;
+
 /// Bytes of the body of a login.
 pub const LOGIN_SIZE_MAX: usize = 16 * 1024;
 
@@ -155,7 +158,7 @@ pub const APPEND_PAGES_MAX: usize = 2 * ENTRY_PAGES_MAX;
 pub const LOG_BUFFER_SIZE_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes that a connection may say before it has said Hello.
-pub const HELLO_SIZE_MAX: u64 = 64 * 1024;
+pub const HELLO_SIZE_MAX: u64 = 16 * 1024;
 
 /// Bytes of messages of one connection that wait for rooms before it is not read any further, not
 /// counting the message that passes the bound.

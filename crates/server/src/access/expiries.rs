@@ -48,6 +48,7 @@ impl Expiries {
     /// Ends the connection when the token of its pass expires or is ended, if it has one.
     pub(crate) fn enter(&self, connection: &Connection, pass: &Pass) -> Option<Expiry> {
         let Pass::Granted(access) = pass else { return None };
+        connection.is_of(&access.subject);
         let key = (access.expires_at_s.saturating_add(TOKEN_LEEWAY_S), connection.id());
         self.waiting().insert(key, (connection.clone(), Arc::clone(access)));
         // Only now: it may have been ended since it was verified, when nobody found it here.

@@ -11,6 +11,7 @@ use tidelog_document::DoctypeError;
 use tidelog_types::limits::DOCTYPE_JSON_SIZE_MAX;
 use tokio::task::spawn_blocking;
 
+use super::pass::Address;
 use super::{body, failed, pass};
 use crate::access::Pass;
 use crate::deployments::DeployError;
@@ -27,6 +28,7 @@ pub(super) async fn deploy(
     State(shared): State<Arc<Shared>>,
     UrlPath(name): UrlPath<String>,
     pass: Pass,
+    address: Address,
     request: Request,
 ) -> Response {
     if let Some(refused) = pass::refusal_unless_admin(&pass) {
@@ -37,12 +39,16 @@ pub(super) async fn deploy(
         Err(refused) => return refused,
     };
     let deployments = Arc::clone(&shared.deployments);
-    match spawn_blocking(move || deployments.deploy(&name, &bytes)).await {
+    let named = name.clone();
+    let answer = match spawn_blocking(move || deployments.deploy(&name, &bytes)).await {
         Ok(Ok((deployed, true))) => (StatusCode::CREATED, Json(deployed)).into_response(),
         Ok(Ok((deployed, false))) => Json(deployed).into_response(),
         Ok(Err(error)) => (status_of(&error), format!("{error}\n")).into_response(),
         Err(_) => failed("the doctype could not be checked"),
-    }
+    };
+    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+    shared.rooms.audit().act("deploy", &who, Some(&named), outcome);
+    answer
 }
 
 fn status_of(error: &DeployError) -> StatusCode {

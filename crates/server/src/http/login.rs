@@ -12,7 +12,7 @@ use tidelog_types::limits::LOGIN_SIZE_MAX;
 
 use super::body;
 use crate::access::{LoggedIn, LoginError};
-use crate::door::Peer;
+use crate::settings::USERS;
 use crate::shared::Shared;
 
 #[derive(Deserialize)]
@@ -27,7 +27,7 @@ pub(super) async fn login(State(shared): State<Arc<Shared>>, request: Request) -
         let why = "a server with --dev has no logins: it asks nobody for a token\n";
         return (StatusCode::NOT_FOUND, why).into_response();
     };
-    let Some(Peer(address)) = request.extensions().get::<Peer>().copied() else {
+    let Some(address) = shared.address(request.extensions(), request.headers()) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let bytes = match body(request, LOGIN_SIZE_MAX).await {
@@ -38,7 +38,16 @@ pub(super) async fn login(State(shared): State<Arc<Shared>>, request: Request) -
         let why = "a login is JSON: {\"user\": \"...\", \"password\": \"...\"}\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
-    match guard.log_in(address, user, password).await {
+    let known = USERS.into_iter().map(|(name, _)| name).find(|name| *name == user);
+    let logged_in = guard.log_in(address, user, password).await;
+    let outcome = match &logged_in {
+        Ok(_) => "ok",
+        Err(LoginError::Wrong) => "wrong",
+        Err(LoginError::TooMany { .. }) => "too many",
+        Err(LoginError::Failed) => "failed",
+    };
+    shared.rooms.audit().login(known, address, outcome);
+    match logged_in {
         Ok(LoggedIn { token, expires_at_s }) => {
             let fresh = [(header::CACHE_CONTROL, "no-store")];
             (fresh, Json(json!({ "token": token, "expires_at": expires_at_s }))).into_response()

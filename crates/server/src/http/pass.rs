@@ -1,7 +1,10 @@
 //! Who asks over HTTP: `Authorization: Bearer TOKEN`.
 
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use tidelog_access::Role;
 
 use crate::access::Pass;
+use crate::audit::Who;
 use crate::shared::Shared;
 
 impl FromRequestParts<Arc<Shared>> for Pass {
@@ -20,10 +24,59 @@ impl FromRequestParts<Arc<Shared>> for Pass {
         let Some(token) = bearer(&parts.headers) else {
             let why = "a token is needed: log in by POST /v1/login, or ask the app for one, and \
                        send it as Authorization: Bearer TOKEN";
-            return Err(unauthenticated(why));
+            return Err(unauthenticated(why, "no token"));
         };
-        guard.verify(token).map_err(|error| unauthenticated(&error.to_string()))
+        guard.verify(token).map_err(|error| unauthenticated(&error.to_string(), error.code()))
     }
+}
+
+/// The address of whoever asks.
+pub(super) struct Address(pub(super) Option<IpAddr>);
+
+impl FromRequestParts<Arc<Shared>> for Address {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Infallible> {
+        Ok(Self(shared.address(&parts.extensions, &parts.headers)))
+    }
+}
+
+/// Who asks, for the log.
+pub(super) fn who(pass: &Pass, Address(address): Address) -> Who {
+    Who { subject: pass.subject().map(str::to_owned), address }
+}
+
+/// In an answer: it is a refusal for want of access, of which the log tells.
+#[derive(Clone)]
+struct Refused {
+    subject: Option<String>,
+    document: Option<String>,
+    why: &'static str,
+}
+
+impl Refused {
+    fn of(pass: &Pass, document: Option<&str>, why: &'static str) -> Self {
+        let [subject, document] = [pass.subject(), document].map(|it| it.map(str::to_owned));
+        Self { subject, document, why }
+    }
+}
+
+/// Tells the log of whoever is refused for want of access.
+pub(super) async fn audited(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let address = shared.address(request.extensions(), request.headers());
+    let mut answer = next.run(request).await;
+    if let Some(Refused { subject, document, why }) = answer.extensions_mut().remove() {
+        let who = Who { subject, address };
+        shared.rooms.audit().refused(&who, document.as_deref(), why);
+    }
+    answer
 }
 
 /// The token of a request.
@@ -32,18 +85,25 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn unauthenticated(why: &str) -> Response {
+fn unauthenticated(why: &str, code: &'static str) -> Response {
     let asks = [(header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, asks, format!("{why}\n")).into_response()
+    let refused = Extension(Refused::of(&Pass::Nothing, None, code));
+    (StatusCode::UNAUTHORIZED, asks, refused, format!("{why}\n")).into_response()
 }
 
 /// What whoever asks is answered whose token does not allow this role with the document.
 pub(super) fn refusal(pass: &Pass, document: &str, role: Role) -> Option<Response> {
     match pass.for_document(document) {
         Some(allowed) if allowed.role >= role => None,
-        Some(_) => Some(forbidden(&format!("{role} on the document"))),
+        Some(_) => {
+            let refused = Refused::of(pass, Some(document), "role");
+            Some(forbidden(&format!("{role} on the document"), refused))
+        }
         // As if it were not there, be it or not.
-        None => Some(super::missing()),
+        None => {
+            let refused = Refused::of(pass, Some(document), "no grant");
+            Some((Extension(refused), super::missing()).into_response())
+        }
     }
 }
 
@@ -51,13 +111,13 @@ pub(super) fn refusal(pass: &Pass, document: &str, role: Role) -> Option<Respons
 pub(super) fn refusal_unless_admin(pass: &Pass) -> Option<Response> {
     match pass.everywhere() {
         Some(Role::Admin) => None,
-        _ => Some(forbidden("admin on *")),
+        _ => Some(forbidden("admin on *", Refused::of(pass, None, "role"))),
     }
 }
 
-fn forbidden(role: &str) -> Response {
+fn forbidden(role: &str, refused: Refused) -> Response {
     let why = format!("the token does not allow this: it takes the role {role}\n");
-    (StatusCode::FORBIDDEN, why).into_response()
+    (StatusCode::FORBIDDEN, Extension(refused), why).into_response()
 }
 
 /// Refuses requests of pages that are not served here.
@@ -69,7 +129,8 @@ pub(super) async fn of_pages(
     match &shared.guard {
         Some(guard) if !guard.serves(request.headers()) => {
             let why = "pages of this origin are not served: name it by --allow-origin\n";
-            (StatusCode::FORBIDDEN, why).into_response()
+            let refused = Extension(Refused::of(&Pass::Nothing, None, "origin"));
+            (StatusCode::FORBIDDEN, refused, why).into_response()
         }
         _ => next.run(request).await,
     }

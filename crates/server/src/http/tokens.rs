@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tidelog_access::RevocationError;
 use tidelog_types::limits::LOGIN_SIZE_MAX;
 
+use super::pass::Address;
 use super::{body, failed, pass};
 use crate::access::{Pass, RevokeError};
 use crate::shared::Shared;
@@ -19,14 +20,22 @@ struct Revocation {
     subject: String,
 }
 
-pub(super) async fn log_out(State(shared): State<Arc<Shared>>, pass: Pass) -> Response {
+pub(super) async fn log_out(
+    State(shared): State<Arc<Shared>>,
+    pass: Pass,
+    address: Address,
+) -> Response {
+    let who = pass::who(&pass, address);
     let (Some(guard), Pass::Granted(access)) = (&shared.guard, pass) else { return no_tokens() };
-    answered(guard.revoke(access).await)
+    let answer = answered(guard.revoke(access).await);
+    shared.rooms.audit().act("logout", &who, None, answer.status().as_u16());
+    answer
 }
 
 pub(super) async fn revoke(
     State(shared): State<Arc<Shared>>,
     pass: Pass,
+    address: Address,
     request: Request,
 ) -> Response {
     let Some(guard) = &shared.guard else { return no_tokens() };
@@ -41,7 +50,10 @@ pub(super) async fn revoke(
         let why = "whose tokens end is JSON: {\"subject\": \"...\"}\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
-    answered(guard.revoke_subject(subject).await)
+    let answer = answered(guard.revoke_subject(subject.clone()).await);
+    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+    shared.rooms.audit().act("revoke", &who, Some(&subject), outcome);
+    answer
 }
 
 fn no_tokens() -> Response {

@@ -9,7 +9,7 @@ use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_room::{
     Answer, Ask, ConnId, MayRun, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ThreadClock,
 };
-use tidelog_sync::{FromRoom, FromServer};
+use tidelog_sync::{FromRoom, FromServer, Refusal};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -537,6 +537,14 @@ impl RoomTask {
         }
     }
 
+    /// Tells of one who was refused for want of access.
+    fn audit(&self, conn: ConnId, refusal: &Refusal) {
+        if let Refusal::Access { reason } = refusal {
+            let who = self.ways.to(conn).map(|connection| connection.who()).unwrap_or_default();
+            self.rooms.audit.refused(&who, Some(&self.document.document), reason);
+        }
+    }
+
     fn carry_out(&mut self, effect: RoomEffect) {
         match effect {
             RoomEffect::Send { conn, message } => {
@@ -544,6 +552,7 @@ impl RoomTask {
                     // A client may be refused as often as it likes.
                     debug!(document = %self.document, conn = conn.0, ?refusal, "refused");
                     add(&self.rooms.counters.refusals, 1);
+                    self.audit(conn, refusal);
                 }
                 if let Some(connection) = self.ways.to(conn) {
                     connection.send(message);

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
+use ipnet::IpNet;
 use tidelog_access::{Keys, PasswordError, PasswordHash, Policy, Role};
 use tidelog_types::limits::PASSWORD_SIZE_MAX;
 
@@ -58,6 +61,29 @@ pub struct AccessFlags {
         value_delimiter = ','
     )]
     pub allow_origins: Vec<String>,
+
+    /// Address or network of a proxy before this server, as 10.0.0.7 or 10.0.0.0/8: what it says
+    /// by X-Forwarded-For of whoever asks is believed, and nobody else's word. Can be given several
+    /// times; in the environment, with commas between
+    #[arg(
+        long = "trusted-proxy",
+        env = "TIDELOG_TRUSTED_PROXIES",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Vec<String>,
+
+    /// Answer /metrics to everybody, and not to this machine and to admins alone
+    #[arg(
+        long,
+        env = "TIDELOG_METRICS_OPEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        value_name = "BOOL"
+    )]
+    pub metrics_open: Option<bool>,
 }
 
 /// Who may come in, with everything read and checked.
@@ -73,6 +99,10 @@ pub struct AccessSettings {
     pub passwords: BTreeMap<Role, Password>,
     /// Origins of pages that are served, in lower case.
     pub allow_origins: Vec<String>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether everybody may have the metrics.
+    pub metrics_open: bool,
 }
 
 /// How a user's password is known.
@@ -112,6 +142,11 @@ impl AccessFlags {
                 true => file.allow_origins,
                 false => self.allow_origins,
             },
+            trusted_proxies: match self.trusted_proxies.is_empty() {
+                true => file.trusted_proxies,
+                false => self.trusted_proxies,
+            },
+            metrics_open: self.metrics_open.or(file.metrics_open),
         }
     }
 
@@ -124,6 +159,7 @@ impl AccessFlags {
             ("--token-issuer", self.token_issuer.is_some()),
             ("--token-audience", self.token_audience.is_some()),
             ("--allow-origin", !self.allow_origins.is_empty()),
+            ("--trusted-proxy", !self.trusted_proxies.is_empty()),
         ];
         if let Some((setting, _)) = set.into_iter().find(|(_, is_set)| *is_set) {
             return Err(SettingsError::DevWithAccess { setting });
@@ -156,7 +192,21 @@ impl AccessFlags {
             }
         }
         let allow_origins = self.allow_origins.iter().map(|it| it.to_ascii_lowercase()).collect();
-        Ok(AccessSettings { keys, key_files, policy, passwords, allow_origins })
+        let proxies = self
+            .trusted_proxies
+            .iter()
+            .map(|text| network(text).ok_or_else(|| SettingsError::Proxy { text: text.clone() }));
+        let trusted_proxies = proxies.collect::<Result<_, _>>()?;
+        let metrics_open = self.metrics_open.unwrap_or(false);
+        Ok(AccessSettings {
+            keys,
+            key_files,
+            policy,
+            passwords,
+            allow_origins,
+            trusted_proxies,
+            metrics_open,
+        })
     }
 
     fn key_files(&self) -> KeyFiles {
@@ -212,6 +262,14 @@ fn password(
         plain(text(value)?).map_err(wrong(name.clone()))?
     };
     Ok(Some(password))
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Option<IpNet> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.to_canonical().into()),
+        Err(_) => text.parse().ok(),
+    }
 }
 
 /// Whether browsers write an origin so: a scheme, a host, a port if it is not the scheme's.
@@ -359,6 +417,28 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let proxies = |text: &str| AccessFlags {
+            trusted_proxies: vec![text.to_owned()],
+            ..AccessFlags::default()
+        };
+        for (text, known) in [
+            ("10.0.0.7", "10.0.0.7/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::1", "::1/128"),
+            ("fd00::/8", "fd00::/8"),
+            ("::ffff:10.0.0.7", "10.0.0.7/32"),
+        ] {
+            let settings = resolve(proxies(text), false, &[]).expect("usable");
+            assert_eq!(settings.trusted_proxies, [known.parse().expect("a network")], "{text}");
+        }
+        for text in ["", "proxy.example.org", "10.0.0.0/33", "10.0.0.7:80", "10.0.0"] {
+            let refused = resolve(proxies(text), false, &[]);
+            assert!(matches!(refused, Err(SettingsError::Proxy { .. })), "{text}");
+        }
+    }
+
+    #[test]
     fn a_development_server_that_is_told_whom_to_let_in_is_refused() {
         let dev = |flags, variables: &[_]| resolve(flags, true, variables);
         assert!(dev(AccessFlags::default(), &[]).is_ok());
@@ -372,6 +452,7 @@ mod tests {
             AccessFlags { token_issuer: text(), ..none() },
             AccessFlags { token_audience: text(), ..none() },
             AccessFlags { allow_origins: vec!["https://a".to_owned()], ..none() },
+            AccessFlags { trusted_proxies: vec!["10.0.0.1".to_owned()], ..none() },
         ] {
             let refused = dev(flags, &[]);
             assert!(matches!(refused, Err(SettingsError::DevWithAccess { .. })), "{refused:?}");

@@ -5,5 +5,6 @@ mod doctypes;
 mod ends;
 mod http;
 mod logins;
+mod operations;
 mod process;
 mod sync;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tidelog_sync::ByeReason;
 use tidelog_testing::server::{Client, command};
 
-use crate::common::{ROLES, ask_with, bye, join, now_s, token_by};
+use crate::common::{ROLES, ask, ask_with, bye, join, now_s, token_by};
 
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
@@ -29,7 +29,7 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
     let path = folder.path().join("key");
     std::fs::write(&path, "sesame").expect("written");
     let path = path.to_str().expect("a text");
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 10] = [
         (&["--token-secret-file", path], &[], path),
         (&["--token-key", path], &[], path),
         (&["--token-jwks-file", path], &[], path),
@@ -37,6 +37,8 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
         (&[], &[("TIDELOG_ADMIN_PASSWORD_HASH", "sesame")], "TIDELOG_ADMIN_PASSWORD_HASH"),
         (&[], &[("TIDELOG_READER_PASSWORD", "")], "TIDELOG_READER_PASSWORD"),
         (&[], &[("TIDELOG_ALLOW_ORIGINS", "https://a,https://b/")], "https://b/"),
+        (&[], &[("TIDELOG_TRUSTED_PROXIES", "10.0.0.1,proxy")], "proxy"),
+        (&["--log-format", "xml"], &[], "xml"),
         (&["--dev"], &[("TIDELOG_ADMIN_PASSWORD", "sesame")], "--dev"),
     ];
     for (args, variables, named) in cases {
@@ -59,6 +61,11 @@ fn the_help_names_every_setting() {
         "--token-issuer",
         "--token-audience",
         "--allow-origin",
+        "--trusted-proxy",
+        "--metrics-open",
+        "--log-format",
+        "TIDELOG_TRUSTED_PROXIES",
+        "TIDELOG_LOG_FORMAT",
         "TIDELOG_TOKEN_KEYS",
         "TIDELOG_ALLOW_ORIGINS",
         "TIDELOG_ADMIN_PASSWORD",
@@ -75,9 +82,14 @@ struct Running {
 
 impl Running {
     fn start(data: &Path, args: &[&str], log: &Path) -> Self {
-        let mut command = command(TIDELOG);
+        Self::start_by(command(TIDELOG), data, args, log)
+    }
+
+    fn start_by(mut command: Command, data: &Path, args: &[&str], log: &Path) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(args);
-        command.env("RUST_LOG", "info").stderr(std::fs::File::create(log).expect("a file"));
+        command
+            .env("RUST_LOG", "info,tidelog=debug,tidelog_server=debug")
+            .stderr(std::fs::File::create(log).expect("a file"));
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
@@ -176,4 +188,84 @@ async fn a_second_signal_to_stop_ends_the_process_at_once() {
     assert!(ended.await);
     assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
     assert_eq!(status.and_then(|it| it.code()), Some(1));
+}
+
+/// Goal: an operator reads who logged in, who was refused and what admins did, and nobody reads a
+/// secret there. Method: some of each, to a server whose log is verbose, and JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_tells_who_did_what_and_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("secret"), "s".repeat(32)).expect("written");
+    let secret = path("secret");
+    let secret = secret.to_str().expect("a text");
+    let mut command = command(TIDELOG);
+    command.envs([("TIDELOG_ADMIN_PASSWORD", "sesame-1"), ("TIDELOG_LOG_FORMAT", "json")]);
+    let args = ["--token-secret-file", secret, "--trusted-proxy", "127.0.0.1"];
+    let running = Running::start_by(command, &path("data"), &args, &path("log"));
+    let at = running.at;
+    let login = async |user: &str, password: &str| {
+        let body = serde_json::json!({ "user": user, "password": password }).to_string();
+        let lines = "X-Forwarded-For: 198.51.100.7\r\n";
+        let answer = ask_with(at, "POST", "/v1/login", lines, &body).await;
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        body["token"].as_str().map(str::to_owned)
+    };
+    assert!(login("admin", "sesame-2").await.is_none());
+    assert!(login("sesame-3", "admin").await.is_none(), "in the wrong fields");
+    let admin = login("admin", "sesame-1").await.expect("a token");
+    let grants = r#"[{"document":"lists/*","role":"read"}]"#;
+    let claims = format!(r#""sub":"ada","exp":{},"tidelog":{grants}"#, now_s() + 600);
+    let ada = token_by("s".repeat(32).as_bytes(), &claims);
+    let asks = async |method: &str, path: &str, token: &str, body: &str| {
+        ask(at, method, path, Some(token), body).await.status
+    };
+    assert_eq!(asks("GET", "/v1/documents/diary", &ada, "").await, 404);
+    assert_eq!(asks("DELETE", "/v1/documents/lists%2Fa%0Ab", &ada, "").await, 403);
+    assert_eq!(asks("GET", "/v1/documents", "sesame-4", "").await, 401);
+    assert!(join(at, Some("sesame-5")).await.is_err());
+    let mut client = join(at, Some(&ada)).await.expect("welcome");
+    client.open("diary", 1, None).await.expect("up");
+    assert!(client.hear_of().await.is_some());
+    client.open("lists/absent", 1, None).await.expect("up");
+    client.hear().await.expect("a word");
+    assert_eq!(asks("DELETE", "/v1/documents/gone", &admin, "").await, 404);
+    let doctype = r#"{"name":"none","migrations":[],"mutations":{}}"#;
+    assert_eq!(asks("PUT", "/v1/doctypes/none", &admin, doctype).await, 201);
+    assert_eq!(asks("POST", "/v1/revoke", &admin, r#"{"subject":"bob"}"#).await, 204);
+    assert_eq!(asks("POST", "/v1/logout", &admin, "").await, 204);
+
+    let log = || std::fs::read_to_string(path("log")).expect("a text");
+    assert!(comes(async || log().contains("logout")).await, "{}", log());
+    let log = log();
+    let mut lines = Vec::new();
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        if line["target"] == "audit" {
+            let names = ["event", "outcome", "why", "subject", "document", "what", "address"];
+            let told = names.iter().filter(|name| !line[**name].is_null());
+            let told = told.map(|name| line[*name].to_string().replace('"', ""));
+            lines.push(told.collect::<Vec<_>>().join(" "));
+        }
+    }
+    let expected = [
+        "login wrong admin 198.51.100.7",
+        "login wrong 198.51.100.7",
+        "login ok admin 198.51.100.7",
+        "refused no grant ada diary 127.0.0.1",
+        r"refused role ada lists/a\nb 127.0.0.1",
+        "refused malformed 127.0.0.1",
+        "refused malformed 127.0.0.1",
+        "refused no grant ada diary 127.0.0.1",
+        "refused it is not there, and the token does not allow to begin it ada lists/absent \
+         127.0.0.1",
+        "delete 404 admin gone 127.0.0.1",
+        "deploy 201 admin none 127.0.0.1",
+        "revoke 204 admin bob 127.0.0.1",
+        "logout 204 admin 127.0.0.1",
+    ];
+    assert_eq!(lines, expected);
+    for secret in ["sesame", admin.as_str(), ada.as_str(), &"s".repeat(32)] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc as std_mpsc;
 use tidelog_document::Doctype;
 use tidelog_pages::AppendError;
 use tidelog_room::{Caution, Doctypes, Speaker, Suspect};
-use tidelog_sync::{ByeReason, Channel, Intent, Refusal, ToRoom, WireFrame, codec};
+use tidelog_sync::{ByeReason, Channel, Intent, ToRoom, WireFrame, codec};
 use tidelog_types::limits::{Limits, MESSAGE_SIZE_MAX};
 use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
 use tokio::sync::Semaphore;

@@ -1,0 +1,113 @@
+//! What operators rely on: proxies, metrics, and how much of a stranger is listened to.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+use tidelog_access::Role;
+use tidelog_server::AccessSettings;
+use tidelog_sync::{ByeReason, FromServer, ToServer};
+use tidelog_testing::server::Client;
+use tidelog_types::ClientId;
+use tidelog_types::limits::{HELLO_SIZE_MAX, LOGIN_FAILURES_MAX, TOKEN_SIZE_MAX};
+
+use crate::common::{ROLES, app_keys, ask, ask_with, start, token, with_passwords};
+
+/// The status of a login that says, by these headers, where it comes from.
+async fn login_from(at: SocketAddr, lines: &str, password: &str) -> u16 {
+    let body = json!({ "user": "admin", "password": password }).to_string();
+    ask_with(at, "POST", "/v1/login", lines, &body).await.status
+}
+
+fn behind(proxies: &[&str]) -> AccessSettings {
+    let trusted_proxies = proxies.iter().map(|it| it.parse().expect("a network")).collect();
+    AccessSettings { trusted_proxies, ..with_passwords(&[(Role::Admin, "a")]) }
+}
+
+/// Goal: behind a proxy an address that fails too often waits, and no other one does, whatever it
+/// says of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_says_where_a_login_comes_from() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), behind(&["127.0.0.0/8", "10.0.0.0/8"])).await;
+    let at = server.address();
+    for number in 0..LOGIN_FAILURES_MAX {
+        // What it forges stands before what the proxies add.
+        let lines = format!("X-Forwarded-For: 192.0.2.{number}, 198.51.100.1, 10.0.0.2\r\n");
+        assert_eq!(login_from(at, &lines, "wrong").await, 401);
+    }
+    let same = "X-Forwarded-For: 192.0.2.99\r\nX-Forwarded-For: 198.51.100.1\r\n";
+    assert_eq!(login_from(at, same, "a").await, 429);
+    for other in ["X-Forwarded-For: 198.51.100.1, 198.51.100.2\r\n", ""] {
+        assert_eq!(login_from(at, other, "a").await, 200, "{other}");
+    }
+    server.stop().await;
+}
+
+/// Goal: nobody gets more tries by a header. Method: one that says another address each time, with
+/// no proxy, and behind one that is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_header_gives_nobody_another_address() {
+    for proxies in [&[][..], &["10.0.0.0/8"]] {
+        let data = tempfile::tempdir().expect("a folder");
+        let server = start(data.path(), behind(proxies)).await;
+        let at = server.address();
+        let lines = |number: u32| {
+            format!("X-Forwarded-For: 10.0.0.{number}\r\nForwarded: for=10.0.0.{number}\r\n")
+        };
+        for number in 0..LOGIN_FAILURES_MAX {
+            assert_eq!(login_from(at, &lines(number), "wrong").await, 401);
+        }
+        assert_eq!(login_from(at, &lines(99), "a").await, 429);
+        server.stop().await;
+    }
+}
+
+/// Goal: metrics are for this machine and for admins, unless they are opened; a proxy on this
+/// machine is not this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_for_this_machine_and_for_admins() {
+    for metrics_open in [false, true] {
+        let data = tempfile::tempdir().expect("a folder");
+        let server = start(data.path(), AccessSettings { metrics_open, ..app_keys() }).await;
+        let at = server.address();
+        assert_eq!(ask(at, "GET", "/metrics", None, "").await.status, 200, "this machine");
+        let closed = |status: u16| if metrics_open { 200 } else { status };
+        for header in ["X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "X-Real-IP: ::1"] {
+            let of = async |token: Option<String>| {
+                let token = token.map(|it| format!("Authorization: Bearer {it}\r\n"));
+                let lines = format!("{header}\r\n{}", token.unwrap_or_default());
+                ask_with(at, "GET", "/metrics", &lines, "").await.status
+            };
+            assert_eq!(of(None).await, closed(401), "{header}");
+            assert_eq!(of(Some("sesame".to_owned())).await, closed(401));
+            assert_eq!(of(Some(token(ROLES[5].1))).await, closed(403), "admin of some");
+            assert_eq!(of(Some(token(ROLES[6].1))).await, 200);
+        }
+        server.stop().await;
+    }
+}
+
+/// Goal: a stranger is listened to for as long as a token may be, and not much longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_is_heard_up_to_its_size() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), app_keys()).await;
+    for (size, is_heard) in [(TOKEN_SIZE_MAX, true), (HELLO_SIZE_MAX as usize + 4096, false)] {
+        let mut client = Client::connect_silently(server.address()).await.expect("up");
+        // Such that it stays as long as it is, however it is packed.
+        let mut token = String::new();
+        for number in 0_u32.. {
+            token.push_str(blake3::hash(&number.to_le_bytes()).to_hex().as_str());
+            if token.len() >= size {
+                break;
+            }
+        }
+        token.truncate(size);
+        let hello = ToServer::Hello { client: ClientId([1; 16]), token: Some(token) };
+        let _ = client.say(&hello).await;
+        let answer = client.hear().await;
+        let refused = Some(FromServer::Bye { reason: ByeReason::Unauthenticated });
+        assert_eq!(answer == refused, is_heard, "{size}: {answer:?}");
+    }
+    server.stop().await;
+}
