@@ -217,6 +217,11 @@ impl Connection {
         }
     }
 
+    /// Bytes that wait for the client to read, or are about to be sent to it.
+    pub(crate) fn outbox_size(&self) -> usize {
+        *self.0.waiting.borrow() + self.entries().reserved
+    }
+
     fn tell(&self, mut entries: MutexGuard<'_, Entries>) {
         let rooms = entries.take_turns();
         drop(entries);

@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidelog_sync::ByeReason;
 use tidelog_types::limits::SMALL_WAITING_SIZE_MAX;
+
+use crate::connection::Ending;
+use crate::histogram::Histogram;
 
 /// Counts up, from any thread.
 #[derive(Debug, Default)]
@@ -28,6 +32,14 @@ pub(crate) struct Counters {
     pub(crate) byes: AtomicU64,
     pub(crate) store_failures: AtomicU64,
     pub(crate) room_panics: AtomicU64,
+    /// Connections that ended, by why.
+    closes: [AtomicU64; CLOSES.len()],
+    /// How long flushes of the store took.
+    pub(crate) flush: Histogram,
+    /// And steps of rooms.
+    pub(crate) step: Histogram,
+    /// And how long it was from when frames had come until they were acknowledged.
+    pub(crate) confirm: Histogram,
     /// Connections and rooms that are gone or at rest: their memory can be given back.
     pub(crate) gone: AtomicU64,
 }
@@ -45,14 +57,35 @@ pub(crate) fn move_to(counter: &AtomicU64, part: &mut u64, now: u64) -> u64 {
     }
 }
 
+/// Why connections end, as it is counted: by their clients, or by what they are told.
+const CLOSES: [&str; 7] =
+    ["gone", "slow", "shutdown", "unauthenticated", "origin", "version", "protocol"];
+
 impl Counters {
+    /// A connection has ended so.
+    pub(crate) fn closed(&self, ending: &Ending) {
+        let why = match ending {
+            Ending::Quiet => "gone",
+            Ending::Bye(ByeReason::Slow) => "slow",
+            Ending::Bye(ByeReason::Shutdown) => "shutdown",
+            Ending::Bye(ByeReason::Unauthenticated) => "unauthenticated",
+            Ending::Bye(ByeReason::Origin) => "origin",
+            Ending::Bye(ByeReason::Version) => "version",
+            Ending::Bye(ByeReason::Protocol { .. }) => "protocol",
+        };
+        for (close, known) in self.closes.iter().zip(CLOSES) {
+            add(close, u64::from(known == why));
+        }
+    }
+
     /// Whether so much waits for rooms that whoever has a part in it is not listened to.
     pub(crate) fn has_too_much_waiting(&self) -> bool {
         self.small_waiting_size.load(Ordering::Relaxed) > SMALL_WAITING_SIZE_MAX
     }
 
-    /// As Prometheus reads it.
-    pub(crate) fn text(&self) -> String {
+    /// As Prometheus reads it, with the bytes that wait for clients to read.
+    pub(crate) fn text(&self, outbox_size: usize) -> String {
+        let outbox_size = AtomicU64::new(outbox_size as u64);
         let rows = [
             ("connections", "gauge", "Connections that are open.", &self.connections),
             ("rooms", "gauge", "Documents that have a room now.", &self.rooms),
@@ -60,6 +93,7 @@ impl Counters {
             ("in_flight_bytes", "gauge", "On their way to the disk.", &self.rooms_in_flight_size),
             ("seeds_kept_bytes", "gauge", "Kept of documents handed over.", &self.seeds_kept_size),
             ("small_waiting_bytes", "gauge", "Small messages that wait.", &self.small_waiting_size),
+            ("outbox_bytes", "gauge", "Waiting for clients to read, about.", &outbox_size),
             ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),
             ("messages_out_total", "counter", "Messages to clients.", &self.messages_out),
             ("mutations_applied_total", "counter", "Mutations applied.", &self.applied),
@@ -78,6 +112,14 @@ impl Counters {
             let _ = writeln!(text, "# HELP tidelog_{name} {help}");
             let _ = writeln!(text, "# TYPE tidelog_{name} {kind}\ntidelog_{name} {value}");
         }
+        let name = "tidelog_closes_total";
+        let _ = writeln!(text, "# HELP {name} Connections ended, by why.\n# TYPE {name} counter");
+        for (why, count) in CLOSES.iter().zip(&self.closes) {
+            let _ = writeln!(text, "{name}{{reason=\"{why}\"}} {}", count.load(Ordering::Relaxed));
+        }
+        self.flush.write(&mut text, "flush", "Flushes of the store.");
+        self.step.write(&mut text, "step", "Steps of rooms.");
+        self.confirm.write(&mut text, "confirm", "From frames to their acknowledgement.");
         text
     }
 }

@@ -167,7 +167,7 @@ async fn readyz(State(shared): Ours) -> Response {
     if shared.is_stopping() {
         return failed("not ready: the server goes down");
     }
-    if !shared.store.is_alive().await {
+    if !shared.heartbeat.is_there() {
         return failed("not ready: the store does not answer");
     }
     match shared.store.damage() {
@@ -194,7 +194,8 @@ async fn metrics(
         }
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    (kind, shared.counters.text()).into_response()
+    let outbox_size = shared.outbox_size();
+    (kind, shared.counters.text(outbox_size)).into_response()
 }
 
 async fn list(State(shared): Ours, pass: Pass) -> Response {

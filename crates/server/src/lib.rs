@@ -36,6 +36,8 @@ mod door;
 mod durable_file;
 mod export;
 mod gate;
+mod heartbeat;
+mod histogram;
 mod http;
 mod large_messages;
 mod loopback;

@@ -6,6 +6,7 @@ mod task;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
+mod unconfirmed;
 mod waiting;
 
 use std::collections::HashMap;

@@ -20,6 +20,7 @@ use crate::connection::Ending;
 use crate::counters::Counters;
 use crate::deployments::{Deployments, DoctypesError};
 use crate::door::Door;
+use crate::heartbeat::{self, Heartbeat};
 use crate::http;
 use crate::large_messages::LargeMessages;
 use crate::marks::Marks;
@@ -140,6 +141,7 @@ impl Server {
             deployments,
             rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
             store: handle,
+            heartbeat: Heartbeat::new(),
             counters,
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
@@ -157,6 +159,8 @@ impl Server {
             );
         }
         let (stop, stopped) = watch::channel(false);
+        let heartbeat = Arc::clone(&shared.heartbeat);
+        tokio::spawn(heartbeat::listen(heartbeat, shared.store.clone(), stopped.clone()));
         tokio::spawn(give_back_memory(Arc::clone(&shared.counters), stopped.clone()));
         tokio::spawn(end_expired(shared.expiries.clone(), stopped.clone()));
         if let Some(guard) = shared.guard.clone() {

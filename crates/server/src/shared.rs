@@ -17,6 +17,7 @@ use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
 use crate::door::Peer;
+use crate::heartbeat::Heartbeat;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
 use crate::store::StoreHandle;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) deployments: Arc<Deployments>,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) store: StoreHandle,
+    pub(crate) heartbeat: Arc<Heartbeat>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) connections_ever: AtomicU64,
     pub(crate) stopping: AtomicBool,
@@ -69,6 +71,11 @@ impl Shared {
         Some(self.guard.as_ref().map_or(peer, |guard| guard.address(peer, headers)))
     }
 
+    /// Bytes that wait for clients to read, about.
+    pub(crate) fn outbox_size(&self) -> usize {
+        self.connections().values().map(Connection::outbox_size).sum()
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
@@ -88,6 +95,7 @@ impl Shared {
             deployments: Arc::new(Deployments::none()),
             rooms: Arc::clone(&scene.rooms),
             store: scene.store(),
+            heartbeat: Heartbeat::new(),
             counters: Arc::default(),
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),

@@ -111,6 +111,7 @@ pub(crate) async fn serve(
         connection.end(ending);
     };
     let (ending, ()) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
+    shared.counters.closed(&ending);
     if let Ending::Bye(reason) = ending {
         debug!(conn = id.0, ?reason, "said Bye");
         add(&shared.counters.byes, 1);

@@ -53,6 +53,15 @@ async fn a_mutation_reaches_a_second_client_and_survives_a_restart() {
     ann.sync(&mut anns).await.expect("up");
     assert_eq!(anns.position, bobs.position);
     assert_eq!(texts(&bobs.image(), "select id from note order by id"), ["a", "b"]);
+    let (_, metrics) = http(server.address(), "GET", "/metrics", "").await;
+    let metrics = String::from_utf8(metrics).expect("text");
+    let counted = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|count| count.trim().parse::<u64>().ok()).expect("a number")
+    };
+    assert_eq!(counted("tidelog_confirm_seconds_count"), 2);
+    assert!(counted("tidelog_flush_seconds_count") >= 2);
+    assert!(counted("tidelog_step_seconds_count") >= 5);
 
     server.stop().await;
     assert_eq!(bob.hear().await, Some(FromServer::Bye { reason: ByeReason::Shutdown }));
@@ -351,8 +360,14 @@ async fn what_goes_wrong_is_counted() {
     assert_eq!(client.hear().await, None);
     let (_, metrics) = http(server.address(), "GET", "/metrics", "").await;
     let metrics = String::from_utf8(metrics).expect("text");
-    for line in ["tidelog_refusals_total 1", "tidelog_byes_total 1", "tidelog_room_panics_total 0"]
-    {
+    for line in [
+        "tidelog_refusals_total 1",
+        "tidelog_byes_total 1",
+        "tidelog_room_panics_total 0",
+        "tidelog_closes_total{reason=\"protocol\"} 1",
+        "tidelog_closes_total{reason=\"gone\"} 0",
+        "tidelog_outbox_bytes 0",
+    ] {
         assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
     }
     server.stop().await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tidelog_room::{Answer, Ask, ConnId, Speaker};
 use tidelog_sync::{Channel, Refusal, ToRoom};
@@ -24,6 +25,8 @@ pub(crate) struct MessagePermit {
     pub(super) space: Option<Space>,
     /// Where it is counted if it is none.
     counters: Arc<Counters>,
+    /// When the message had come.
+    pub(super) came_at: Instant,
 }
 
 impl MessagePermit {
@@ -32,7 +35,8 @@ impl MessagePermit {
         space: Option<Space>,
         counters: &Arc<Counters>,
     ) -> Self {
-        let permit = Self { own, space, counters: Arc::clone(counters) };
+        let (counters, came_at) = (Arc::clone(counters), Instant::now());
+        let permit = Self { own, space, counters, came_at };
         add(&permit.counters.small_waiting_size, permit.small_size() as u64);
         permit
     }

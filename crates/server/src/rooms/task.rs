@@ -21,6 +21,7 @@ use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
 use super::pace::{Pace, STEP_TAKES, is_slow_step};
 use super::turn::{RunTurn, SlowTurn, Turn, WriteTurn};
+use super::unconfirmed::Unconfirmed;
 use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
 use crate::counters::{add, move_to};
@@ -87,6 +88,8 @@ pub(super) struct RoomTask {
     waiting: Waiting,
     /// The message that the room works on.
     worked_on: Option<WorkedOn>,
+    /// What it has not acknowledged yet.
+    unconfirmed: Unconfirmed,
     /// Those of whom the room may not have worked off yet that they left.
     left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
@@ -141,6 +144,7 @@ impl RoomTask {
             inbox,
             waiting: Waiting::default(),
             worked_on: None,
+            unconfirmed: Unconfirmed::default(),
             left: Vec::new(),
             answers: BTreeMap::new(),
             asked: 0,
@@ -403,6 +407,7 @@ impl RoomTask {
         match mail {
             RoomMail::Message { connection, channel, message, speaker, permit } => {
                 let conn = connection.id();
+                self.unconfirmed.heard((conn, channel), &message, permit.came_at);
                 let of = connection.clone();
                 self.worked_on = Some(WorkedOn { speaker: of, has_left: false, permit });
                 self.ways.connections().insert(conn, connection);
@@ -434,7 +439,9 @@ impl RoomTask {
         let may_run = self.may_run();
         self.room.let_run(may_run);
         let before_ns = self.clock.worked_ns();
+        let began = std::time::Instant::now();
         self.take_step(input);
+        self.rooms.counters.step.note(began.elapsed());
         let may_run = may_run != MayRun::Nothing;
         if may_run {
             self.is_slow = is_slow_step(self.clock.worked_ns().saturating_sub(before_ns));
@@ -481,6 +488,7 @@ impl RoomTask {
             self.room.note_damage();
         }
         if let RoomInput::Left { conn } = input {
+            self.unconfirmed.left(conn);
             self.left.push(conn);
         }
         let writable = match input {
@@ -553,6 +561,9 @@ impl RoomTask {
                     debug!(document = %self.document, conn = conn.0, ?refusal, "refused");
                     add(&self.rooms.counters.refusals, 1);
                     self.audit(conn, refusal);
+                }
+                for took in self.unconfirmed.told(conn, &message) {
+                    self.rooms.counters.confirm.note(took);
                 }
                 if let Some(connection) = self.ways.to(conn) {
                     connection.send(message);
