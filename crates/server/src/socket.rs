@@ -391,6 +391,8 @@ impl Reader {
             (_, verified) => {
                 let why = verified.and_then(Result::err);
                 debug!(conn = self.connection.id().0, ?why, "a token was not renewed");
+                let why = why.map_or("another subject's token", TokenError::code);
+                self.shared.rooms.audit().refused(&self.connection.who(), None, why);
                 return self.connection.send(FromServer::NotRenewed);
             }
         };

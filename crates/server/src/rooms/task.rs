@@ -546,11 +546,15 @@ impl RoomTask {
     }
 
     /// Tells of one who was refused for want of access.
-    fn audit(&self, conn: ConnId, refusal: &Refusal) {
-        if let Refusal::Access { reason } = refusal {
-            let who = self.ways.to(conn).map(|connection| connection.who()).unwrap_or_default();
-            self.rooms.audit.refused(&who, Some(&self.document.document), reason);
-        }
+    fn audit(&self, conn: ConnId, message: &FromServer) {
+        let FromServer::About { body, .. } = message else { return };
+        let why = match body {
+            FromRoom::Refused(Refusal::Access { reason }) => reason,
+            FromRoom::Forbidden { .. } => "role",
+            _ => return,
+        };
+        let who = self.ways.to(conn).map(|connection| connection.who()).unwrap_or_default();
+        self.rooms.audit.refused(&who, Some(&self.document.document), why);
     }
 
     fn carry_out(&mut self, effect: RoomEffect) {
@@ -560,8 +564,8 @@ impl RoomTask {
                     // A client may be refused as often as it likes.
                     debug!(document = %self.document, conn = conn.0, ?refusal, "refused");
                     add(&self.rooms.counters.refusals, 1);
-                    self.audit(conn, refusal);
                 }
+                self.audit(conn, &message);
                 for took in self.unconfirmed.told(conn, &message) {
                     self.rooms.counters.confirm.note(took);
                 }

@@ -38,7 +38,7 @@ impl Unconfirmed {
         let id = (conn, *channel);
         match body {
             FromRoom::Acked { next } => self.acked(id, *next),
-            FromRoom::Refused(_) => {
+            FromRoom::Refused(_) | FromRoom::Forbidden { .. } => {
                 self.0.remove(&id);
                 Vec::new()
             }

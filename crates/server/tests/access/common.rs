@@ -124,15 +124,7 @@ pub struct Scene {
 impl Scene {
     pub async fn new(documents: &[&str]) -> Self {
         let data = tempfile::tempdir().expect("a folder");
-        let dev = Server::start(&settings(data.path())).await.expect("a server");
-        for document in documents {
-            let mut client = Client::connect(dev.address()).await.expect("up");
-            client.open(document, 1, None).await.expect("up");
-            assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
-            client.frames(1, vec![frame(&notes(), "add", "first")]).await.expect("up");
-            client.acked(&mut Copy::default(), 2).await.expect("up");
-        }
-        dev.stop().await;
+        begin(data.path(), documents).await;
         let server = start(data.path(), app_keys()).await;
         Self { at: server.address(), server: Some(server), data }
     }
@@ -148,6 +140,19 @@ impl Scene {
         assert_eq!(answer.status, 200);
         answer.body
     }
+}
+
+/// Begins these documents in a store.
+pub async fn begin(data: &Path, documents: &[&str]) {
+    let dev = Server::start(&settings(data)).await.expect("a server");
+    for document in documents {
+        let mut client = Client::connect(dev.address()).await.expect("up");
+        client.open(document, 1, None).await.expect("up");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        client.frames(1, vec![frame(&notes(), "add", "first")]).await.expect("up");
+        client.acked(&mut Copy::default(), 2).await.expect("up");
+    }
+    dev.stop().await;
 }
 
 pub fn escaped(document: &str) -> String {

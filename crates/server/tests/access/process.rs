@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tidelog_sync::ByeReason;
+use tidelog_sync::{ByeReason, FromRoom, FromServer, ToServer};
+use tidelog_testing::room::{frame_of, notes};
 use tidelog_testing::server::{Client, command};
 
-use crate::common::{ROLES, ask, ask_with, bye, join, now_s, token_by};
+use crate::common::{ROLES, ask, ask_with, begin, bye, join, now_s, token_by};
 
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
@@ -202,6 +203,7 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     let mut command = command(TIDELOG);
     command.envs([("TIDELOG_ADMIN_PASSWORD", "sesame-1"), ("TIDELOG_LOG_FORMAT", "json")]);
     let args = ["--token-secret-file", secret, "--trusted-proxy", "127.0.0.1"];
+    begin(&path("data"), &["lists/own"]).await;
     let running = Running::start_by(command, &path("data"), &args, &path("log"));
     let at = running.at;
     let login = async |user: &str, password: &str| {
@@ -227,8 +229,15 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     let mut client = join(at, Some(&ada)).await.expect("welcome");
     client.open("diary", 1, None).await.expect("up");
     assert!(client.hear_of().await.is_some());
+    let mut client = join(at, Some(&ada)).await.expect("welcome");
     client.open("lists/absent", 1, None).await.expect("up");
-    client.hear().await.expect("a word");
+    while !matches!(client.hear_of().await, Some(FromRoom::Refused(_))) {}
+    let mut client = join(at, Some(&ada)).await.expect("welcome");
+    client.open("lists/own", 2, None).await.expect("up");
+    client.frames(1, vec![frame_of("ada", &notes(), "add", "second")]).await.expect("up");
+    while !matches!(client.hear_of().await, Some(FromRoom::Forbidden { .. })) {}
+    client.say(&ToServer::Renew { token: admin.clone() }).await.expect("up");
+    while client.hear().await.expect("up") != FromServer::NotRenewed {}
     assert_eq!(asks("DELETE", "/v1/documents/gone", &admin, "").await, 404);
     let doctype = r#"{"name":"none","migrations":[],"mutations":{}}"#;
     assert_eq!(asks("PUT", "/v1/doctypes/none", &admin, doctype).await, 201);
@@ -259,6 +268,8 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
         "refused no grant ada diary 127.0.0.1",
         "refused it is not there, and the token does not allow to begin it ada lists/absent \
          127.0.0.1",
+        "refused role ada lists/own 127.0.0.1",
+        "refused another subject's token ada 127.0.0.1",
         "delete 404 admin gone 127.0.0.1",
         "deploy 201 admin none 127.0.0.1",
         "revoke 204 admin bob 127.0.0.1",
