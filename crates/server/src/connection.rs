@@ -249,8 +249,9 @@ impl Connection {
         self.end(Ending::Bye(ByeReason::Slow));
     }
 
-    /// Whether nothing that it said and that is not begun is to be done: it was let go, and something
-    /// before it may be missing; or its token has ended. It says all of it again once it is back.
+    /// Whether nothing that it said and that is not begun is to be done: it was let go, and
+    /// something before it may be missing; or its token has ended. It says it again once it is
+    /// back.
     pub(crate) fn is_heard_no_more(&self) -> bool {
         let ending = self.0.ending.borrow();
         let reasons = [ByeReason::Slow, ByeReason::Unauthenticated];

@@ -317,8 +317,8 @@ mod tests {
         assert!(matches!(changed, Some(DoctypesError::Changed { .. })), "{changed:?}");
     }
 
-    /// Goal: a server that could not make a file durable starts again. Method: such a file is there,
-    /// and another doctype is deployed.
+    /// Goal: a server that could not make a file durable starts again. Method: such a file is
+    /// there, and another doctype is deployed.
     #[test]
     fn nothing_is_deployed_beside_a_file_of_which_nobody_knows() {
         let [data, other] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
