@@ -1,6 +1,7 @@
 //! Everything over HTTP but the sync itself.
 
 mod doctypes;
+mod documents;
 mod login;
 mod pass;
 
@@ -14,7 +15,7 @@ use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
@@ -55,8 +56,8 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
     let mut api = Router::new()
         .route("/v1/login", post(login::login))
         .route("/v1/doctypes", get(doctypes::list))
-        .route("/v1/doctypes/{name}", put(doctypes::deploy))
-        .route("/v1/documents", get(list))
+        .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
+        .route("/v1/documents", get(documents::list))
         .route("/v1/documents/{id}", get(describe).delete(destroy))
         .route("/v1/documents/{id}/export", get(export));
     api = match shared.guard.clone() {
@@ -169,20 +170,6 @@ async fn metrics(State(shared): Ours) -> Response {
     (kind, shared.counters.text()).into_response()
 }
 
-async fn list(State(shared): Ours, pass: Pass) -> Response {
-    // Of many documents their names are many MiB.
-    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(TOO_MANY_EXPORTS);
-    };
-    let Some(documents) = shared.store.documents().await else {
-        return failed("the store does not answer");
-    };
-    let names = documents.into_iter().map(|key| key.document);
-    let names: Vec<String> = names.filter(|name| pass.for_document(name).is_some()).collect();
-    let listed = Exported::of(json!({ "documents": names }).to_string().into());
-    sent("application/json", listed, turn)
-}
-
 async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {
     ask(&shared, &id, &pass, Role::Read, Ask::Describe).await
 }
@@ -271,7 +258,9 @@ fn answered(id: &str, answer: Answer) -> Response {
             }))
             .into_response()
         }
-        Answer::Exporting | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
+        Answer::OfOther | Answer::Tried { .. } | Answer::Exporting | Answer::Destroyed => {
+            StatusCode::NO_CONTENT.into_response()
+        }
         Answer::Failed { reason } => failed(&reason),
         Answer::Unknown { reason } => failed(&format!("{reason}: look whether it was done")),
     }
@@ -350,7 +339,10 @@ mod tests {
     async fn there_are_only_so_many_lists_of_documents_at_once() {
         let scene = Scene::new(RoomSettings::default());
         let shared = Arc::new(Shared::of(&scene));
-        let status = async || list(State(Arc::clone(&shared)), Pass::Everything).await.status();
+        let status = async || {
+            let query = documents::Page::default();
+            documents::page(&shared, &Pass::Everything, query).await.status()
+        };
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
         shared.exports.add_permits(1);
         assert_eq!(status().await, StatusCode::OK);

@@ -20,12 +20,14 @@
 //! - `access.rs`: who may come in, and what for.
 //! - `deployments.rs`: the doctypes that documents may be of.
 //! - `settings.rs`: flags, environment, file.
+//! - `commands.rs`: what an operator types beside `serve`.
 //!
 //! # What this crate does not know
 //!
 //! Browsers; what a room decides, and what a mutation means; what the bytes of the store look like.
 
 mod access;
+mod commands;
 mod connection;
 mod counters;
 mod cpu_time;
@@ -46,6 +48,7 @@ mod socket;
 mod store;
 
 pub use access::AccessError;
+pub use commands::{CommandError, Config, Deploy, Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, Password, Serve, ServeSettings, SettingsError};

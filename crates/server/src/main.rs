@@ -3,8 +3,8 @@
 use std::pin::pin;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tidelog_server::{Serve, Server};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tidelog_server::{CommandError, Config, Deploy, Serve, Server, Token, User};
 use tokio::runtime::Handle;
 use tokio::signal;
 use tokio::task::spawn_blocking;
@@ -22,13 +22,39 @@ struct Cli {
 enum Command {
     /// Serve documents from the embedded store
     Serve(Serve),
+    /// Send a doctype to a server, whose documents may be of it from then on
+    Deploy(Deploy),
+    /// Print a token as the app would sign it, to try things with
+    Token(Token),
+    /// Passwords of the built-in users
+    User(User),
+    /// The settings of a server
+    Config(Config),
 }
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let Command::Serve(flags) = Cli::parse().command;
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let done = match cli.command {
+        Command::Serve(flags) => return serve(flags),
+        Command::Deploy(deploy) => deploy.run(),
+        Command::Token(token) => token.run(),
+        Command::User(user) => user.run(),
+        Command::Config(config) => {
+            config.run(matches.subcommand_matches("config").expect("BUG: it is that one"))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ CommandError::Usage(_)) => report(&error, WRONG_USAGE),
+        Err(error @ CommandError::Failed(_)) => report(&error, FAILED),
+    }
+}
+
+fn serve(flags: Serve) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     tidelog_sqlite::give_back_large_blocks();

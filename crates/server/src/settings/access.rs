@@ -193,7 +193,7 @@ impl AccessFlags {
 }
 
 /// The variables that may say a user's password: itself, its file, its hash.
-fn password_variables(user: &str) -> [String; 3] {
+pub(crate) fn password_variables(user: &str) -> [String; 3] {
     let user = user.to_ascii_uppercase();
     ["", "_FILE", "_HASH"].map(|kind| format!("TIDELOG_{user}_PASSWORD{kind}"))
 }
@@ -239,7 +239,7 @@ fn password(
 }
 
 /// What an editor puts at the end of a file is no part of a secret.
-fn without_line_break(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_line_break(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.strip_suffix(b"\r").unwrap_or(bytes)
 }
