@@ -154,9 +154,9 @@ impl Deployments {
         self.known().all.clone()
     }
 
-    /// The newest doctype of this name, as JSON.
-    pub(crate) fn newest(&self, name: &str) -> Option<Vec<u8>> {
-        self.known().newest.get(name).map(json::write)
+    /// The newest doctype of this name.
+    pub(crate) fn newest(&self, name: &str) -> Option<Doctype> {
+        self.known().newest.get(name).cloned()
     }
 
     /// Deploys the doctype that this JSON says, under its own name. Says whether it is new.

@@ -58,7 +58,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/doctypes", get(doctypes::list))
         .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
         .route("/v1/documents", get(documents::list))
-        .route("/v1/documents/{id}", get(describe).delete(destroy))
+        .route("/v1/documents/{id}", get(describe).put(documents::import).delete(destroy))
         .route("/v1/documents/{id}/export", get(export));
     api = match shared.guard.clone() {
         None => {

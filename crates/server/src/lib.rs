@@ -37,6 +37,7 @@ mod durable_file;
 mod export;
 mod gate;
 mod http;
+mod import;
 mod large_messages;
 mod loopback;
 mod marks;

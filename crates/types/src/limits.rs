@@ -212,6 +212,10 @@ pub const TRIAL_FAILURES_MAX: usize = 100;
 /// anew.
 pub const FAILURES_LOGGED_MAX: usize = 1000;
 
+/// Bytes of a SQLite file that becomes a document: as many as a document may have.
+pub const IMPORT_SIZE_MAX: u64 = 512 * 1024 * 1024;
+const _: () = assert!(IMPORT_SIZE_MAX == ENTRY_PAGES_MAX as u64 * PAGE_SIZE as u64);
+
 /// Documents of one server that are open at once.
 pub const ROOMS_MAX: usize = 50_000;
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{TOO_MANY_EXPORTS, body, failed, pass};
 use crate::access::Pass;
-use crate::deployments::{DeployError, Deployed};
+use crate::deployments::{DeployError, Deployed, json};
 use crate::shared::Shared;
 
 /// Why nothing can be said of a doctype.
@@ -40,7 +40,10 @@ pub(super) async fn newest(
         return refused;
     }
     match shared.deployments.newest(&name) {
-        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Some(doctype) => {
+            let kind = [(header::CONTENT_TYPE, "application/json")];
+            (kind, json::write(&doctype)).into_response()
+        }
         None => (StatusCode::NOT_FOUND, "no such doctype\n").into_response(),
     }
 }

@@ -27,7 +27,7 @@ pub fn json_of(doctype: &Doctype) -> String {
 }
 
 /// With its mutations sorted, as those of every client are.
-fn notes() -> Doctype {
+pub fn notes() -> Doctype {
     let mut notes = tidelog_testing::room::notes();
     notes.mutations.sort_by(|one, other| one.name.cmp(&other.name));
     notes
