@@ -1,7 +1,9 @@
 //! Cuts through a store that goes on.
 
+use std::collections::BTreeMap;
+
 use tidelog_disk::{CrashDevice, Disk, StoreFiles};
-use tidelog_pages::{CutError, PageServer, StoreCut};
+use tidelog_pages::{CutError, PageServer, StoreCut, StoreRequest, Ticket};
 use tidelog_testing::Rng;
 use tidelog_testing::store::make::{entry, key, request, storage, timeline};
 use tidelog_testing::store::{
@@ -22,17 +24,17 @@ struct Writer {
 impl Writer {
     fn write(&mut self, server: &mut Server) {
         self.ticket += 1;
-        let index = self.rng.below(3) as usize;
+        let index = self.rng.below(3);
         let name = ["a", "b", "c"][index];
         if self.rng.below(40) == 0 {
-            let (ticket, document) = (tidelog_pages::Ticket(self.ticket), key(name));
-            server.serve(OWNER, tidelog_pages::StoreRequest::Destroy { ticket, document });
+            let (ticket, document) = (Ticket(self.ticket), key(name));
+            server.serve(OWNER, StoreRequest::Destroy { ticket, document });
             self.next[index] = 1;
         } else {
             let next = self.next[index];
             let pages: Vec<(u32, u8)> = (0..1 + self.rng.below(12))
                 .map(|_| (1 + self.rng.below(90) as u32, self.rng.below(255) as u8))
-                .collect::<std::collections::BTreeMap<_, _>>()
+                .collect::<BTreeMap<_, _>>()
                 .into_iter()
                 .collect();
             self.next[index] += 1;

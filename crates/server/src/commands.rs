@@ -1,7 +1,9 @@
 //! What an operator types beside `tidelog serve`.
 
+mod backup;
 mod config;
 mod deploy;
+mod store;
 mod token;
 mod user;
 
@@ -10,8 +12,10 @@ use std::fmt;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
+pub use backup::{Backup, Restore};
 pub use config::Config;
 pub use deploy::Deploy;
+pub use store::{Check, Export};
 pub use token::Token;
 pub use user::User;
 

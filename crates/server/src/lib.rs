@@ -27,8 +27,11 @@
 //! Browsers; what a room decides, and what a mutation means; what the bytes of the store look like.
 
 mod access;
+mod backup;
 mod commands;
 mod connection;
+#[cfg(unix)]
+mod control;
 mod counters;
 mod cpu_time;
 mod deployments;
@@ -49,7 +52,7 @@ mod socket;
 mod store;
 
 pub use access::AccessError;
-pub use commands::{CommandError, Config, Deploy, Token, User};
+pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Restore, Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, Password, Serve, ServeSettings, SettingsError};

@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use tidelog_server::{CommandError, Config, Deploy, Serve, Server, Token, User};
+use tidelog_server::{
+    Backup, Check, CommandError, Config, Deploy, Export, Restore, Serve, Server, Token, User,
+};
 use tokio::runtime::Handle;
 use tokio::signal;
 use tokio::task::spawn_blocking;
@@ -24,6 +26,14 @@ enum Command {
     Serve(Serve),
     /// Send a doctype to a server, whose documents may be of it from then on
     Deploy(Deploy),
+    /// Write all documents and doctypes of a server into a file, while it runs or not
+    Backup(Backup),
+    /// Make the store of a server of a backup
+    Restore(Restore),
+    /// Read all of the store of a server that is stopped
+    Check(Check),
+    /// Write a document of a server that is stopped into a SQLite file
+    Export(Export),
     /// Print a token as the app would sign it, to try things with
     Token(Token),
     /// Passwords of the built-in users
@@ -38,9 +48,15 @@ const WRONG_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    #[cfg(unix)]
+    restrict_files();
     let done = match cli.command {
         Command::Serve(flags) => return serve(flags),
         Command::Deploy(deploy) => deploy.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Check(check) => check.run(),
+        Command::Export(export) => export.run(),
         Command::Token(token) => token.run(),
         Command::User(user) => user.run(),
         Command::Config(config) => {
@@ -94,13 +110,19 @@ fn serve(flags: Serve) -> ExitCode {
     code
 }
 
-/// Files are for their owner alone, and there may be as many connections as the system allows.
+/// Files are for their owner alone.
+#[cfg(unix)]
+fn restrict_files() {
+    use rustix::fs::Mode;
+
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// There may be as many connections as the system allows.
 #[cfg(unix)]
 fn prepare_process() {
-    use rustix::fs::Mode;
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    umask(Mode::RWXG | Mode::RWXO);
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit of open files stays as it is");
