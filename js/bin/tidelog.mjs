@@ -4,9 +4,11 @@
 import { cpSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const USAGE = `usage: tidelog check FILE...
        tidelog copy-assets DIR
+       tidelog extract [--name NAME] [--out DIR] FILE...
        tidelog types [--check] FILE...
        tidelog serve [FLAG...]
 
@@ -17,6 +19,10 @@ app that is in this folder, where it has one, and by Node where not.
 
 copy-assets: copies the workers' scripts and WebAssembly into DIR/worker and DIR/wasm. Serve DIR
 from the page's own origin, and give open() the address of DIR/worker/worker.js as workerUrl.
+
+extract: prints the doctype that these modules, and those below these folders, export, as JSON for
+"tidelog deploy" of the server, once it is checked as by "check". Of several it prints the one that
+--name says. With --out it prints none: each becomes NAME.json in DIR.
 
 types: finds the queries in these files, and in the modules below these folders, but for tests:
 "sql" templates, and texts that query, live, values, useLive or useSuspenseLive are given. Asks each
@@ -79,6 +85,29 @@ async function check(names) {
   process.exit(flaws > 0 ? 1 : 0);
 }
 
+async function extract(args) {
+  const { values, positionals: files } = optionsOf(args, ['name', 'out']);
+  if (files.length === 0) fail(2, USAGE);
+  const { extract, writeInto } = await import('../dist/node/extract.js');
+  try {
+    const { doctypes, flaws } = await extract(process.cwd(), files);
+    for (const flaw of flaws) console.error(flaw);
+    if (flaws.length > 0) process.exit(1);
+    const names = doctypes.map(({ name }) => name).join(', ');
+    if (!names) fail(1, `no module of ${files.join(' ')} exports a doctype`);
+    const { name: wanted, out } = values;
+    const chosen = wanted === undefined ? doctypes : doctypes.filter((it) => it.name === wanted);
+    if (chosen.length === 0) fail(1, `there is no doctype ${wanted}: there is ${names}`);
+    if (out !== undefined) {
+      for (const file of writeInto(out, chosen)) console.log(file);
+    } else if (chosen.length > 1) {
+      fail(1, `there are several doctypes: choose one by --name, or give --out DIR: ${names}`);
+    } else console.log(chosen[0].json);
+  } catch (error) {
+    fail(1, error.message);
+  }
+}
+
 async function types(args) {
   const isCheck = args[0] === '--check';
   const files = isCheck ? args.slice(1) : args;
@@ -118,6 +147,16 @@ async function serve(args) {
   }
 }
 
+/** Options with these names, each with a value, and the rest. */
+function optionsOf(args, names) {
+  const options = Object.fromEntries(names.map((name) => [name, { type: 'string' }]));
+  try {
+    return parseArgs({ args, options, allowPositionals: true });
+  } catch (error) {
+    return fail(2, `${error.message}\n\n${USAGE}`);
+  }
+}
+
 function version() {
   return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 }
@@ -131,6 +170,7 @@ const [command, ...rest] = process.argv.slice(2);
 if (command === '--help' || command === '-h') console.log(USAGE);
 else if (command === 'check') await check(rest);
 else if (command === 'copy-assets') copyAssets(rest);
+else if (command === 'extract') await extract(rest);
 else if (command === 'types') await types(rest);
 else if (command === 'serve') await serve(rest);
 else if (command === '--version' || command === '-V') console.log(version());

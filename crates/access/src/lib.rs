@@ -29,6 +29,7 @@
 
 mod access;
 mod algorithm;
+mod app_token;
 mod claims;
 mod error;
 mod grant;
@@ -48,6 +49,7 @@ mod verifier;
 
 pub use access::Access;
 pub use algorithm::Algorithm;
+pub use app_token::AppToken;
 pub use error::{
     GrantsError, InvalidAlgorithm, InvalidPattern, KeyError, MintError, PasswordError,
     RevocationError, TokenError,

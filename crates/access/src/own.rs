@@ -77,7 +77,7 @@ impl OwnKey {
         self.verifying.is_same_secret(key)
     }
 
-    fn sign(&self, claims: &OwnClaims<'_>) -> String {
+    pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
         let payload = serde_json::to_string(claims).expect("BUG: claims are texts and numbers");
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let header = encode(br#"{"typ":"JWT","alg":"HS256"}"#);

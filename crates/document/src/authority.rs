@@ -196,6 +196,19 @@ impl Authority {
         Run::Done(Some(self.commit(set)))
     }
 
+    /// Runs what [`migrate`](Self::migrate) would, and leaves nothing of it behind. Says whether
+    /// there is anything to run.
+    pub fn try_migration(&mut self, doctype: &Doctype) -> Run<bool> {
+        let version = done!(program::version(&mut self.reader));
+        if !program::is_behind(version, doctype) {
+            return Run::Done(false);
+        }
+        // Its connection knows pages that never come to be.
+        let mut scratch = Writer::new(&self.view);
+        done!(program::migrate(&mut scratch, doctype, version));
+        Run::Done(true)
+    }
+
     /// Gives back what its connections keep for the next run, which opens others.
     pub fn rest(&mut self) {
         self.writer.refresh();

@@ -88,6 +88,35 @@ fn a_successor_migrates_once_and_its_predecessor_never_again() {
     assert_eq!(version(&mut authority).unwrap(), [[integer(2)]]);
 }
 
+/// Goal: a migration that is only tried leaves nothing, be it that it runs or not, and whatever is
+/// run next knows nothing of it. Method: the same document migrates and goes on as one on which
+/// nothing was tried.
+#[test]
+fn what_is_only_tried_leaves_nothing_behind() {
+    let (older, newer) = (items(), items_with_tags());
+    let mut broken = newer.clone();
+    broken.migrations[1].push_str("; insert into nothing values (1)");
+    let outcomes = [true, false].map(|is_tried| {
+        let start = Position::start_of(JournalId([1; 16]));
+        let mut authority = open(&Rest::default(), start, 100);
+        assert!(authority.migrate(&older).unwrap().is_some());
+        let before = authority.view().image();
+        if is_tried {
+            assert!(authority.try_migration(&newer).unwrap(), "it runs");
+            assert!(!authority.try_migration(&older).unwrap(), "there is nothing to run");
+            let failed = authority.try_migration(&broken);
+            assert!(matches!(failed, Run::Failed(Failure::Sql { .. })), "{failed:?}");
+        }
+        assert!(authority.view().image() == before);
+        assert_eq!(version(&mut authority).unwrap(), [[integer(1)]]);
+        let add = mutation("add", &[("id", text("a")), ("n", integer(1))]);
+        authority.apply_local(CallId([1; 16]), &add, &older).unwrap();
+        let entries = [authority.seal(), authority.migrate(&newer).unwrap().map(|it| it.entry)];
+        (authority.position(), entries)
+    });
+    assert!(outcomes[0] == outcomes[1]);
+}
+
 #[test]
 fn a_migration_that_fails_leaves_the_older_version() {
     let older = items();

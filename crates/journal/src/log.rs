@@ -503,6 +503,19 @@ impl<D: Disk> Log<D> {
         self.writer.buffer.len()
     }
 
+    /// What the active file begins with, before any frame. It is overwritten when the log goes over
+    /// to its other file.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn head(&self) -> Result<Vec<u8>, DiskError> {
+        let size = usize::try_from(LOG_START).expect("BUG: two blocks");
+        let mut head = vec![0; size];
+        self.files[self.active.index()].read_at(0, &mut head)?;
+        Ok(head)
+    }
+
     /// Bytes of the active file up to where the next frame will stand, the buffer included.
     #[must_use]
     pub fn size(&self) -> u64 {

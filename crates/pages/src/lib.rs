@@ -47,6 +47,7 @@ mod server;
 mod space;
 mod staging;
 mod store;
+mod store_cut;
 mod waiting;
 
 pub use error::OpenError;
@@ -59,4 +60,5 @@ pub use protocol::{
 pub use report::{DamageReport, RecoveryReport};
 pub use server::PageServer;
 pub use store::StoreOptions;
-pub use tidelog_journal::{Cut, Damage, Seed};
+pub use store_cut::{CutError, StoreCut};
+pub use tidelog_journal::{Cut, Damage, LogFile, Seed};

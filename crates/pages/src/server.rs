@@ -22,7 +22,9 @@ use crate::store::discarding::Discarding;
 use crate::store::recording::Recording;
 use crate::store::{Store, StoreOptions};
 use crate::waiting::{Waiting, WaitingLine};
-use crate::{AppendError, OpenError, RecoveryReport, StoreReply, StoreRequest, Ticket};
+use crate::{
+    AppendError, CutError, OpenError, RecoveryReport, StoreCut, StoreReply, StoreRequest, Ticket,
+};
 
 /// A store and the queue before it.
 ///
@@ -273,6 +275,27 @@ impl<D: Disk> PageServer<D> {
         self.store.clear_pool();
     }
 
+    /// A cut through the store as it stands: all that was called durable is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`CutError`]; everything goes on then.
+    pub fn cut(&self) -> Result<StoreCut, CutError> {
+        if let Some(error) = &self.broken {
+            return Err(CutError::Failed { reason: error.to_string() });
+        }
+        if self.store.is_damaged() {
+            return Err(CutError::Damaged);
+        }
+        self.store.cut().map_err(|error| CutError::Failed { reason: error.to_string() })
+    }
+
+    /// Bytes of the log up to its end.
+    #[must_use]
+    pub fn log_size(&self) -> u64 {
+        self.store.log_size()
+    }
+
     /// Whether the store has to be opened anew: nobody is served any more.
     #[must_use]
     pub fn is_broken(&self) -> bool {
@@ -326,7 +349,12 @@ impl<D: Disk> PageServer<D> {
         }
         // A busy store must not put a change-over off for ever.
         while self.change_overs.is_held_up_by_reads(&mut self.store) && !budget.is_spent() {
-            budget.spend_pages(self.serve_turn()?);
+            let pages_count = self.serve_turn()?;
+            budget.spend_pages(pages_count);
+            if pages_count == 0 {
+                // By somebody who reads the files themselves.
+                break;
+            }
         }
         if self.change_overs.is_due(&self.store) {
             // What is appended before it goes before its point.

@@ -25,7 +25,7 @@ use crate::page_file::PageFile;
 use crate::pool::BufferPool;
 use crate::space::Space;
 use crate::store::readers::Readers;
-use crate::{DamageReport, OpenError, RecoveryReport};
+use crate::{DamageReport, OpenError, RecoveryReport, StoreCut};
 
 /// Slots that are made ahead where the device has room, so that not every new page takes a write of
 /// its own; and no more than there are.
@@ -268,6 +268,15 @@ impl<D: Disk> Store<D> {
     /// Held by a read until it ends: nothing is written over the places that it knows.
     pub fn reader(&self) -> Arc<()> {
         self.readers.era()
+    }
+
+    /// How the files stand now, held until whoever copies them has done so. What a change-over that
+    /// goes on writes over, at the slots of pages, is newer in the log before its point, and that is
+    /// before the end of what is written; one that begins later waits for its readers first.
+    pub fn cut(&self) -> Result<StoreCut, StoreError> {
+        let (log_size, pages_size) = (self.log.written_size(), self.pages.size());
+        let (log, log_head) = (self.log.active(), self.log.head()?);
+        Ok(StoreCut { log, log_head, log_size, pages_size, _era: self.readers.era() })
     }
 
     /// Gives back what is kept in memory for the next reads.

@@ -25,7 +25,7 @@
 mod room;
 
 pub use room::{
-    Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, May, MayRun, Outlets, Room,
-    RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service, Speaker, Suspect,
-    ThreadClock, entry_size, received_size,
+    Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, FailedMigration, May, MayRun,
+    Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service, Speaker,
+    Suspect, ThreadClock, entry_size, received_size,
 };

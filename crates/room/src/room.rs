@@ -64,8 +64,8 @@ pub use doctypes::Doctypes;
 use document::Document;
 use follow::{Broadcast, CatchUp};
 pub use io::{
-    Answer, Ask, ConnId, May, MayRun, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
-    Speaker,
+    Answer, Ask, ConnId, FailedMigration, May, MayRun, RoomCounts, RoomEffect, RoomInput,
+    RoomSettings, Service, Speaker,
 };
 use outbox::{After, Outbox};
 use outlets::size_of_pages;
@@ -134,6 +134,7 @@ pub struct Room {
     /// Reads that the store had no room for yet.
     refused: BTreeSet<RequestId>,
     counts: RoomCounts,
+    failed_migrations: Vec<FailedMigration>,
     effects: Vec<RoomEffect>,
 }
 
@@ -271,6 +272,7 @@ impl Room {
             now_durable: BTreeSet::new(),
             refused: BTreeSet::new(),
             counts: RoomCounts::default(),
+            failed_migrations: Vec::new(),
             effects: Vec::new(),
         }
     }
@@ -488,6 +490,11 @@ impl Room {
         self.counts
     }
 
+    /// The migrations that failed on its document in the last step.
+    pub fn take_failed_migrations(&mut self) -> Vec<FailedMigration> {
+        std::mem::take(&mut self.failed_migrations)
+    }
+
     fn check(&self) {
         if let State::Open(document) = &self.state {
             let head = document.authority.position();
@@ -637,10 +644,7 @@ impl Room {
                 }
                 Ok(())
             }
-            Work::Ask(request, ask) => {
-                self.answer(*request, *ask);
-                Ok(())
-            }
+            Work::Ask(request, ask) => self.answer(*request, ask),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The doctypes that an admin has deployed: each a file in the folder `doctypes` of the data.
 
-mod json;
+pub(crate) mod json;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -78,10 +78,10 @@ pub(crate) enum DeployError {
 /// What is told of a doctype that is deployed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Deployed {
-    name: String,
+    pub(crate) name: String,
     /// In hexadecimal digits.
-    hash: String,
-    migrations: usize,
+    pub(crate) hash: String,
+    pub(crate) migrations: usize,
 }
 
 impl Deployed {
@@ -162,16 +162,42 @@ impl Deployments {
         self.known().all.clone()
     }
 
+    /// The newest doctype of this name.
+    pub(crate) fn newest(&self, name: &str) -> Option<Doctype> {
+        self.known().newest.get(name).cloned()
+    }
+
     /// Deploys the doctype that this JSON says, under its own name. Says whether it is new.
     pub(crate) fn deploy(&self, name: &str, bytes: &[u8]) -> Result<(Deployed, bool), DeployError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (doctype, deployed, is_new) = self.look_at(name, bytes)?;
+        if is_new {
+            self.write(&doctype, bytes).map_err(DeployError::Write)?;
+            self.take(doctype);
+        }
+        Ok((deployed, is_new))
+    }
+
+    /// The doctype that this JSON says, if it could be deployed, or is.
+    pub(crate) fn examine(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(Doctype, Deployed), DeployError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (doctype, deployed, _) = self.look_at(name, bytes)?;
+        Ok((doctype, deployed))
+    }
+
+    /// The same, with whether it is new, for one whose turn it is.
+    fn look_at(&self, name: &str, bytes: &[u8]) -> Result<(Doctype, Deployed, bool), DeployError> {
         let doctype = json::parse(bytes).map_err(DeployError::Json)?;
         if doctype.name != name {
             return Err(DeployError::Name { name: doctype.name });
         }
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let deployed = Deployed::of(&doctype);
         if self.known().all.contains(&deployed) {
-            return Ok((deployed, false));
+            return Ok((doctype, deployed, false));
         }
         self.check_successor(&doctype)?;
         // Two files of one number would be found at the next start, and none of them believed.
@@ -180,9 +206,7 @@ impl Deployments {
         }
         let view = View::new(self.limits.pool_pages_max, 0).with_limits(self.limits);
         check(&doctype, &view, &self.found_right).map_err(DeployError::Doctype)?;
-        self.write(&doctype, bytes).map_err(DeployError::Write)?;
-        self.take(doctype);
-        Ok((deployed, true))
+        Ok((doctype, deployed, true))
     }
 
     fn check_successor(&self, doctype: &Doctype) -> Result<(), DeployError> {

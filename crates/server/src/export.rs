@@ -30,9 +30,9 @@ const PART_TAKES: Duration = Duration::from_secs(10);
 const PIECE_SIZE: usize = 256 * 1024;
 /// Bytes of the file in a second that its reader takes at least, on average. Whoever takes fewer
 /// would keep others from exporting.
-const READER_RATE_MIN: f64 = 65_536.0;
+pub(crate) const READER_RATE_MIN: f64 = 65_536.0;
 /// How far the reader may fall behind that.
-const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
+pub(crate) const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
 
 /// A document that was put together, or something else that is as much.
 pub(crate) struct Exported<R = File> {
@@ -91,9 +91,9 @@ impl<R: Read + Send + 'static> Exported<R> {
 }
 
 /// Tells the room that nobody listens any more, however that came.
-struct Leaves {
-    room: RoomSender,
-    conn: ConnId,
+pub(crate) struct Leaves {
+    pub(crate) room: RoomSender,
+    pub(crate) conn: ConnId,
 }
 
 impl Drop for Leaves {

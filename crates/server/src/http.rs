@@ -1,6 +1,7 @@
 //! Everything over HTTP but the sync itself.
 
 mod doctypes;
+mod documents;
 mod login;
 mod pass;
 mod tokens;
@@ -15,7 +16,7 @@ use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
@@ -25,7 +26,6 @@ use tidelog_sync::ByeReason;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::PAGE_SIZE;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -61,9 +61,9 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/logout", post(tokens::log_out))
         .route("/v1/revoke", post(tokens::revoke))
         .route("/v1/doctypes", get(doctypes::list))
-        .route("/v1/doctypes/{name}", put(doctypes::deploy))
-        .route("/v1/documents", get(list))
-        .route("/v1/documents/{id}", get(describe).delete(destroy))
+        .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
+        .route("/v1/documents", get(documents::list))
+        .route("/v1/documents/{id}", get(describe).put(documents::import).delete(destroy))
         .route("/v1/documents/{id}/export", get(export));
     api = match shared.guard.clone() {
         None => {
@@ -198,26 +198,6 @@ async fn metrics(
     (kind, shared.counters.text(outbox_size)).into_response()
 }
 
-async fn list(State(shared): Ours, pass: Pass) -> Response {
-    // Of many documents their names are many MiB.
-    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(TOO_MANY_EXPORTS);
-    };
-    let Some(documents) = shared.store.documents().await else {
-        return failed("the store does not answer");
-    };
-    // Each name is held against each grant: who has many of both keeps nobody else waiting.
-    let listed = spawn_blocking(move || {
-        let names = documents.into_iter().map(|key| key.document);
-        let names: Vec<String> = names.filter(|name| pass.for_document(name).is_some()).collect();
-        Exported::of(json!({ "documents": names }).to_string().into())
-    });
-    match listed.await {
-        Ok(listed) => sent("application/json", listed, turn),
-        Err(_) => failed("the names could not be listed"),
-    }
-}
-
 async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {
     ask(&shared, &id, &pass, Role::Read, Ask::Describe).await
 }
@@ -317,7 +297,9 @@ fn answered(id: &str, answer: Answer) -> Response {
             }))
             .into_response()
         }
-        Answer::Exporting | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
+        Answer::OfOther | Answer::Tried { .. } | Answer::Exporting | Answer::Destroyed => {
+            StatusCode::NO_CONTENT.into_response()
+        }
         Answer::Failed { reason } => failed(&reason),
         Answer::Unknown { reason } => failed(&format!("{reason}: look whether it was done")),
     }
@@ -396,7 +378,10 @@ mod tests {
     async fn there_are_only_so_many_lists_of_documents_at_once() {
         let scene = Scene::new(RoomSettings::default());
         let shared = Arc::new(Shared::of(&scene));
-        let status = async || list(State(Arc::clone(&shared)), Pass::Everything).await.status();
+        let status = async || {
+            let query = documents::Page::default();
+            documents::page(&shared, Pass::Everything, query).await.status()
+        };
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
         shared.exports.add_permits(1);
         assert_eq!(status().await, StatusCode::OK);

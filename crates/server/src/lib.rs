@@ -20,6 +20,7 @@
 //! - `access.rs`: who may come in, and what for.
 //! - `deployments.rs`: the doctypes that documents may be of.
 //! - `settings.rs`: flags, environment, file.
+//! - `commands.rs`: what an operator types beside `serve`.
 //!
 //! # What this crate does not know
 //!
@@ -27,8 +28,12 @@
 
 mod access;
 mod audit;
+mod backup;
 mod client_address;
+mod commands;
 mod connection;
+#[cfg(unix)]
+mod control;
 mod counters;
 mod cpu_time;
 mod deployments;
@@ -39,6 +44,7 @@ mod gate;
 mod heartbeat;
 mod histogram;
 mod http;
+mod import;
 mod large_messages;
 mod loopback;
 mod marks;
@@ -50,6 +56,7 @@ mod socket;
 mod store;
 
 pub use access::AccessError;
+pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Restore, Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, KeyFiles, LogFormat, Password, Serve};

@@ -5,8 +5,11 @@ mod signals;
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tidelog_server::{LogFormat, Serve, Server};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tidelog_server::{
+    Backup, Check, CommandError, Config, Deploy, Export, LogFormat, Restore, Serve, Server, Token,
+    User,
+};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -26,13 +29,53 @@ struct Cli {
 enum Command {
     /// Serve documents from the embedded store
     Serve(Serve),
+    /// Send a doctype to a server, whose documents may be of it from then on
+    Deploy(Deploy),
+    /// Write all documents and doctypes of a server into a file, while it runs or not
+    Backup(Backup),
+    /// Make the store of a server of a backup
+    Restore(Restore),
+    /// Read all of the store of a server that is stopped
+    Check(Check),
+    /// Write a document of a server that is stopped into a SQLite file
+    Export(Export),
+    /// Print a token as the app would sign it, to try things with
+    Token(Token),
+    /// Passwords of the built-in users
+    User(User),
+    /// The settings of a server
+    Config(Config),
 }
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let Command::Serve(flags) = Cli::parse().command;
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    #[cfg(unix)]
+    restrict_files();
+    let done = match cli.command {
+        Command::Serve(flags) => return serve(flags),
+        Command::Deploy(deploy) => deploy.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Check(check) => check.run(),
+        Command::Export(export) => export.run(),
+        Command::Token(token) => token.run(),
+        Command::User(user) => user.run(),
+        Command::Config(config) => {
+            config.run(matches.subcommand_matches("config").expect("BUG: it is that one"))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ CommandError::Usage(_)) => report(&error, WRONG_USAGE),
+        Err(error @ CommandError::Failed(_)) => report(&error, FAILED),
+    }
+}
+
+fn serve(flags: Serve) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match flags.log_format() {
@@ -83,13 +126,19 @@ fn main() -> ExitCode {
     code
 }
 
-/// Files are for their owner alone, and there may be as many connections as the system allows.
+/// Files are for their owner alone.
+#[cfg(unix)]
+fn restrict_files() {
+    use rustix::fs::Mode;
+
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// There may be as many connections as the system allows.
 #[cfg(unix)]
 fn prepare_process() {
-    use rustix::fs::Mode;
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    umask(Mode::RWXG | Mode::RWXO);
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit of open files stays as it is");

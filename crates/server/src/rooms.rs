@@ -9,13 +9,14 @@ mod turn;
 mod unconfirmed;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tidelog_document::DoctypeHash;
 use tidelog_room::{Answer, Ask, Caution, RoomSettings};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::ROOMS_MAX;
+use tidelog_types::limits::{FAILURES_LOGGED_MAX, ROOMS_MAX};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -87,6 +88,8 @@ pub(crate) struct Rooms {
     write_turns: Arc<Semaphore>,
     /// Of steps that take long: see [`SlowTurn`](turn::SlowTurn).
     slow_turns: Arc<Semaphore>,
+    /// What was logged of documents that could not be migrated.
+    failures: Mutex<BTreeSet<(DocumentKey, DoctypeHash)>>,
 }
 
 impl Rooms {
@@ -109,6 +112,7 @@ impl Rooms {
             run_turns: Arc::new(Semaphore::new(1)),
             write_turns: Arc::new(Semaphore::new(WRITE_TURNS)),
             slow_turns: Arc::new(Semaphore::new(slow_turns)),
+            failures: Mutex::default(),
         })
     }
 
@@ -160,6 +164,13 @@ impl Rooms {
             // It is not begun any more, if it was not.
             Err(_) => unknown("the document has too much to do"),
         }
+    }
+
+    /// Whether it was not said yet that the document cannot be migrated to this doctype, and is to
+    /// be said now: clients do not make the log as long as they like.
+    fn is_first_failure(&self, document: &DocumentKey, doctype: DoctypeHash) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.len() < FAILURES_LOGGED_MAX && failures.insert((document.clone(), doctype))
     }
 
     fn rooms(&self) -> MutexGuard<'_, HashMap<DocumentKey, RoomSender>> {

@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 use crate::access::{AccessError, Expiries, Guard, end_expired, watch_keys};
 use crate::connection::Ending;
+#[cfg(unix)]
+use crate::control;
 use crate::counters::Counters;
 use crate::deployments::{Deployments, DoctypesError};
 use crate::door::Door;
@@ -165,6 +167,10 @@ impl Server {
         tokio::spawn(end_expired(shared.expiries.clone(), stopped.clone()));
         if let Some(guard) = shared.guard.clone() {
             tokio::spawn(watch_keys(guard, stopped.clone()));
+        }
+        #[cfg(unix)]
+        if let Err(error) = control::listen(&settings.data, shared.store.clone(), stopped.clone()) {
+            warn!(%error, "no command reaches this server: there is no backup while it runs");
         }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let door = Door::new(listener, settings.connections_max);

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use tidelog_access::{KeyError, PasswordError};
 use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
 
-pub(crate) use access::USERS;
 pub use access::{AccessFlags, AccessSettings, Password};
+pub(crate) use access::{USERS, password_variables};
 pub use key_files::KeyFiles;
+pub(crate) use key_files::without_line_break;
 
 /// Flags of `tidelog serve`. Each can be set in the environment too, as TIDELOG_ and its name, and
 /// in the file that --config names; flags win over the environment, and that over the file.

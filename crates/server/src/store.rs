@@ -1,5 +1,7 @@
 //! The store's thread: one page server for all rooms, one flush for all that waits.
 
+mod cuts;
+
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::counters::{Counters, add};
+use cuts::Cuts;
+pub(crate) use cuts::HeldCut;
 
 /// After which time a store that failed is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -57,6 +61,8 @@ enum StoreMail {
     },
     /// Answered at once, or dropped while the store cannot be opened.
     Beat(oneshot::Sender<()>),
+    /// Answered by what may be copied, or why nothing may.
+    Cut(oneshot::Sender<Result<Arc<HeldCut>, String>>),
     Stop,
     /// A promise of the store's is broken.
     #[cfg(test)]
@@ -102,6 +108,7 @@ impl Store {
             inbox,
             needs_flush: false,
             owners: HashMap::new(),
+            cuts: Cuts::default(),
             damage: Arc::clone(&damage),
             counters,
         };
@@ -174,6 +181,23 @@ impl StoreHandle {
         beaten.await.is_ok()
     }
 
+    /// What may be copied of the store as it stands now, for as long as that is kept; or why it
+    /// may not.
+    pub(crate) async fn cut(&self) -> Result<Arc<HeldCut>, String> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.mail.send(StoreMail::Cut(answer));
+        match tokio::time::timeout(ANSWER_TAKES, answered).await {
+            Ok(Ok(cut)) => cut,
+            Ok(Err(_)) | Err(_) => Err("the store does not answer".to_owned()),
+        }
+    }
+
+    /// Nobody copies any more what was copied: it is looked for now.
+    pub(crate) fn cut_is_over(&self) {
+        let (beat, _) = oneshot::channel();
+        let _ = self.mail.send(StoreMail::Beat(beat));
+    }
+
     /// What is wrong with it, if it can only be read.
     pub(crate) fn damage(&self) -> Option<String> {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -198,6 +222,7 @@ struct StoreThread {
     inbox: mpsc::Receiver<StoreMail>,
     needs_flush: bool,
     owners: HashMap<OwnerId, UnboundedSender<Box<StoreReply>>>,
+    cuts: Cuts,
     damage: Arc<Mutex<Option<String>>>,
     counters: Arc<Counters>,
 }
@@ -215,6 +240,7 @@ impl StoreThread {
             match self.round(&mut server) {
                 Round::GoOn => {}
                 Round::Stop => {
+                    self.cuts.let_go();
                     while (server.is_behind() || server.holds_back()) && server.wants_poll() {
                         self.answer(&mut server);
                     }
@@ -223,6 +249,7 @@ impl StoreThread {
                     return;
                 }
                 Round::Broken => {
+                    self.cuts.let_go();
                     // It holds the files.
                     drop(server);
                     let Some(opened) = self.reopen() else { return };
@@ -263,6 +290,7 @@ impl StoreThread {
             self.counters.flush.note(began.elapsed());
             add(&self.counters.flushes, 1);
         }
+        self.cuts.sweep(server);
         self.answer(server);
         if stop {
             Round::Stop
@@ -304,6 +332,9 @@ impl StoreThread {
             StoreMail::Beat(beat) => {
                 // Who asked may not wait any longer.
                 let _ = beat.send(());
+            }
+            StoreMail::Cut(answer) => {
+                let _ = answer.send(self.cuts.take(server));
             }
             StoreMail::Stop => {}
             #[cfg(test)]
@@ -355,7 +386,7 @@ impl StoreThread {
             }
             StoreMail::Ask { owner, .. } => self.turn_owner_away(owner),
             // Dropped: it is not alive.
-            StoreMail::Beat(_) | StoreMail::Stop => {}
+            StoreMail::Beat(_) | StoreMail::Cut(_) | StoreMail::Stop => {}
             #[cfg(test)]
             StoreMail::Panic => panic!("BUG: planted by a test"),
         }
@@ -475,6 +506,7 @@ pub(crate) mod tests {
             inbox,
             needs_flush: false,
             owners: HashMap::new(),
+            cuts: Cuts::default(),
             damage: Arc::default(),
             counters: Arc::default(),
         }

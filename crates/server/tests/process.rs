@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tidelog_server::{Server, ServerError};
 use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal};
-use tidelog_testing::room::{burner, frame, large_seed, offer_of_a_life, open};
+use tidelog_testing::room::{Copy, burner, frame, large_seed, notes, offer_of_a_life, open};
 use tidelog_testing::server::{Client, Process, command, settings};
 use tidelog_types::{JournalId, Position};
 
@@ -97,6 +97,36 @@ async fn nothing_is_logged_of_clients_that_are_refused() {
     client.say_bytes(b"nonsense".to_vec()).await.expect("up");
     assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Version }));
     assert_eq!(logged(), before);
+    assert_eq!(process.terminate(), Some(0));
+}
+
+/// Goal: an operator learns which document could not be migrated, and clients do not make the log
+/// as long as they like. Method: one opens a document by a doctype that it cannot have, several
+/// times.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_cannot_be_migrated_is_logged_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let mut talkative = command(TIDELOG);
+    talkative.stderr(std::fs::File::create(&log).expect("a file"));
+    let process = Process::start_by(talkative, &data);
+    let mut impossible = notes();
+    impossible.migrations.push("insert into note select 'first'".to_owned());
+    let mut client = Client::connect(process.address).await.expect("up");
+    client.open("list", 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+    client.frames(1, vec![frame(&notes(), "add", "first")]).await.expect("up");
+    client.acked(&mut Copy::default(), 2).await.expect("up");
+    for _ in 0..3 {
+        client.open_as("list", &impossible, 2, None).await.expect("up");
+        let refused = client.hear_of().await;
+        let is_refused = matches!(refused, Some(FromRoom::Refused(Refusal::DoctypeInvalid { .. })));
+        assert!(is_refused, "{refused:?}");
+    }
+    let logged = std::fs::read_to_string(&log).expect("text");
+    let lines: Vec<_> = logged.lines().filter(|it| it.contains("was not migrated")).collect();
+    assert_eq!(lines.len(), 1, "{logged}");
+    assert!(lines[0].contains("list") && lines[0].contains("UNIQUE constraint"), "{logged}");
     assert_eq!(process.terminate(), Some(0));
 }
 

@@ -208,6 +208,26 @@ pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
 /// Documents of one server that are exported at once, lists of all documents among them.
 pub const EXPORTS_MAX: usize = 8;
 
+/// Seconds for which a server tries a doctype on its documents before it says how far it has come.
+pub const TRIAL_S_MAX: u64 = 20;
+
+/// Documents of which it then says that they cannot be migrated.
+pub const TRIAL_FAILURES_MAX: usize = 100;
+
+/// Documents and doctypes of which a server logs that they cannot be migrated, until it starts
+/// anew.
+pub const FAILURES_LOGGED_MAX: usize = 1000;
+
+/// Bytes of a SQLite file that becomes a document: as many as a document may have.
+pub const IMPORT_SIZE_MAX: u64 = 512 * 1024 * 1024;
+const _: () = assert!(IMPORT_SIZE_MAX == ENTRY_PAGES_MAX as u64 * PAGE_SIZE as u64);
+
+/// Backups of one server that are made at once.
+pub const BACKUPS_MAX: usize = 1;
+
+/// Bytes that the log of a server may grow by while a backup is made, which is given up then.
+pub const BACKUP_LOG_SIZE_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
 /// Documents of one server that are open at once.
 pub const ROOMS_MAX: usize = 50_000;
 

@@ -6,6 +6,7 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
+import type { DoctypeDefinition } from '../doctype.js';
 import { check, doctypesOf, type Finding } from './check.js';
 
 /** Where an app is, and how its Vite was configured. */
@@ -24,6 +25,8 @@ export interface FoundDoctype extends Finding {
   readonly mutations: number;
   /** The migrations themselves. */
   readonly schema: readonly string[];
+  /** All of it, as a server takes it. */
+  readonly json: string;
 }
 
 /** What is found in a module. */
@@ -86,7 +89,8 @@ async function lookInto(file: string, load: Load): Promise<Found> {
     for (const doctype of doctypesOf(await load(file))) {
       const { name, migrations, mutations } = doctype;
       const counts = { migrations: migrations.length, mutations: Object.keys(mutations).length };
-      doctypes.push({ name, ...counts, schema: migrations, ...(await check(doctype)) });
+      const of = { name, ...counts, schema: migrations, json: jsonOf(doctype) };
+      doctypes.push({ ...of, ...(await check(doctype)) });
     }
     if (doctypes.length > 0) return { file, doctypes };
     return { file, doctypes, failure: 'it exports no doctype', isNone: true };
@@ -95,4 +99,10 @@ async function lookInto(file: string, load: Load): Promise<Found> {
     const isFlaw = error instanceof Error && error.name === 'DoctypeError';
     return { file, doctypes: [], [isFlaw ? 'flaw' : 'failure']: message };
   }
+}
+
+/** What a server takes of a doctype, and nothing that an app has put beside it. */
+function jsonOf({ name, migrations, mutations }: DoctypeDefinition): string {
+  const bare = Object.entries(mutations).map(([key, { params, sql }]) => [key, { params, sql }]);
+  return JSON.stringify({ name, migrations, mutations: Object.fromEntries(bare) });
 }

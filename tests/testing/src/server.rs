@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use tidelog_document::Doctype;
-use tidelog_server::{AccessSettings, ServeSettings};
+use tidelog_server::{AccessSettings, ServeSettings, Server, ServerError};
 use tidelog_sync::{
     FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, WireFrame, codec, decode_message,
     encode_message,
@@ -39,6 +39,20 @@ pub fn settings(data: &Path) -> ServeSettings {
         documents_max: Limits::DEFAULT.documents_max,
         connections_max: CONNECTIONS_MAX,
         access: AccessSettings::default(),
+    }
+}
+
+/// Starts it in a folder where one was before. A process that another test has just begun has that
+/// one's files open until it runs its own program.
+pub async fn start_when_free(settings: &ServeSettings) -> Server {
+    let began = Instant::now();
+    loop {
+        match Server::start(settings).await {
+            Err(ServerError::InUse { .. }) if began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            started => return started.expect("a server"),
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! What somebody who is no client wants of a document.
 
+use tidelog_document::Doctype;
+use tidelog_sqlite::Failure;
 use tidelog_sync::{Channel, FromRoom, Intent, Refusal};
-use tidelog_types::{CopySecret, JournalId, Lineage, Lsn};
+use tidelog_types::{CopySecret, JournalId, Lineage, Lsn, shortened};
 
+use super::open::{TOO_MANY_DOCTYPES, invalid_migration, try_migrations};
 use super::outbox::After;
 use super::subscriber::{ChannelId, OpenRequest};
-use super::{Answer, Ask, May, Room, RoomEffect, Service, State};
+use super::{Answer, Ask, Halt, May, Room, RoomEffect, Service, State, ran};
 
 impl Room {
-    pub(super) fn answer(&mut self, request: u64, ask: Ask) {
+    pub(super) fn answer(&mut self, request: u64, ask: &Ask) -> Result<(), Halt> {
         let subscribers_count = self.subscribers.len();
         let is_damaged = self.settings.is_damaged;
         let State::Open(document) = &mut self.state else {
@@ -19,7 +22,7 @@ impl Room {
             };
             // That it is gone may not be durable yet.
             self.outbox.after(After::Answer(request, answer));
-            return;
+            return Ok(());
         };
         match ask {
             Ask::Describe => {
@@ -39,7 +42,7 @@ impl Room {
                 };
                 self.effects.push(RoomEffect::Answer { request, answer });
             }
-            Ask::Export { conn } => {
+            &Ask::Export { conn } => {
                 let storage = document.authority.position();
                 let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
                 let (timeline, intent, may) = (JournalId::NONE, Intent::Follow, May::Follow);
@@ -52,7 +55,48 @@ impl Room {
                 let opened = FromRoom::Opened { storage, from, wanted, lives };
                 self.outbox.after(After::Follow { subscriber, from, opened });
             }
+            Ask::Try { doctype } => {
+                let answer = self.try_doctype(doctype)?;
+                self.effects.push(RoomEffect::Answer { request, answer });
+            }
             Ask::Destroy => self.destroy(request),
+        }
+        Ok(())
+    }
+
+    /// Runs the migrations as for one who opens the document by this doctype.
+    fn try_doctype(&mut self, doctype: &Doctype) -> Result<Answer, Halt> {
+        let State::Open(document) = &mut self.state else {
+            unreachable!("BUG: no document to try it on")
+        };
+        if self.settings.is_damaged || document.is_incomplete {
+            let reason = "the store is damaged, and nothing can be migrated".to_owned();
+            return Ok(Answer::Failed { reason });
+        }
+        let record = &document.record;
+        let Some(newest) = record.newest().filter(|it| it.name == doctype.name) else {
+            return Ok(Answer::OfOther);
+        };
+        let failed = |reason| Ok(Answer::Tried { failure: Some(shortened(reason)) });
+        if record.find(doctype.hash()).is_some() {
+            return Ok(Answer::Tried { failure: None });
+        }
+        if let Some(reason) = doctype.parting_from(&newest) {
+            return failed(reason);
+        }
+        if !record.has_room_for(doctype) {
+            return failed(TOO_MANY_DOCTYPES.to_owned());
+        }
+        let run = || document.authority.try_migration(doctype);
+        let run = try_migrations(&*self.caution, &self.document, doctype, run);
+        match run.and_then(ran).map_err(invalid_migration) {
+            Ok(_) => Ok(Answer::Tried { failure: None }),
+            Err(Halt::Refuse(Refusal::DoctypeInvalid { reason })) => failed(reason),
+            // This host could not tell.
+            Err(Halt::Failed(failure)) if failure != Failure::CutOff => {
+                Ok(Answer::Failed { reason: failure.to_string() })
+            }
+            Err(halt) => Err(halt),
         }
     }
 

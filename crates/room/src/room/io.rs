@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_document::FoundRight;
+use tidelog_document::{Doctype, DoctypeHash, FoundRight};
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, Refusal, ToRoom};
 use tidelog_types::Position;
@@ -114,7 +114,7 @@ pub enum MayRun {
 }
 
 /// What the shell may ask of a room. Answered by [`RoomEffect::Answer`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// How does it stand?
     Describe,
@@ -123,6 +123,11 @@ pub enum Ask {
     Export {
         /// A connection of the shell's own.
         conn: ConnId,
+    },
+    /// Could it be migrated to this doctype? That is run, and nothing is left of it.
+    Try {
+        /// The doctype, which was found right.
+        doctype: Arc<Doctype>,
     },
     /// Forget the document, for good.
     Destroy,
@@ -158,6 +163,13 @@ pub enum Answer {
         doctype: String,
         /// What can be done with it.
         service: Service,
+    },
+    /// The document is of a doctype of another name.
+    OfOther,
+    /// The doctype was tried.
+    Tried {
+        /// Why the document cannot be migrated to it, if it cannot.
+        failure: Option<String>,
     },
     /// The document is on its way.
     Exporting,
@@ -216,4 +228,15 @@ pub struct RoomCounts {
     pub applied: u64,
     /// Mutations rejected.
     pub rejected: u64,
+}
+
+/// A doctype to which a document could not be migrated: it stayed as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedMigration {
+    /// The doctype's hash.
+    pub doctype: DoctypeHash,
+    /// Its name.
+    pub name: String,
+    /// Why, for a person.
+    pub reason: String,
 }

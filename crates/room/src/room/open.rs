@@ -4,17 +4,20 @@ use tidelog_document::{AppliedTimeline, Committed, Doctype, DoctypeError, check}
 use tidelog_sync::{FromRoom, Intent, Refusal, codec};
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, OFFER_LIVES_MAX};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{DocumentKey, Life, Lsn, Position};
+use tidelog_types::{DocumentKey, Life, Lsn, Position, shortened};
 
 use super::caution::{Caution, Suspect, cautiously};
 use super::document::{Document, Offered};
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
-use super::{Halt, May, Room, State, Work, ran};
+use super::{FailedMigration, Halt, May, Room, State, Work, ran};
 
 /// Bytes of the offers that wait at most: a few, since a doctype has some kilobytes.
 const OFFERS_SIZE_MAX: usize = 64 * 1024;
+
+/// Why a document takes no more doctypes.
+pub(super) const TOO_MANY_DOCTYPES: &str = "the document has as many doctypes as it may";
 
 impl Room {
     /// Can be begun again at any point: each step finds out whether it was taken before.
@@ -146,7 +149,7 @@ impl Room {
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
         if !known.has_room_for(doctype) {
-            let reason = "the document has as many doctypes as it may".to_owned();
+            let reason = TOO_MANY_DOCTYPES.to_owned();
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
         let check = || check(doctype, &self.new_view(0), &self.settings.found_right);
@@ -174,7 +177,14 @@ impl Room {
         let State::Open(document) = &mut self.state else { unreachable!("BUG: it was open") };
         if is_newer {
             reached(Probe::DoctypeAdmitted);
-            let committed = document.migrate(&self.document, &doctype, &*self.caution)?;
+            let migrated = document.migrate(&self.document, &doctype, &*self.caution);
+            if let Err(Halt::Refuse(Refusal::DoctypeInvalid { reason })) = &migrated {
+                let (hash, name, reason) =
+                    (doctype.hash(), doctype.name, shortened(reason.clone()));
+                self.failed_migrations.push(FailedMigration { doctype: hash, name, reason });
+                return migrated.map(drop);
+            }
+            let committed = migrated?;
             if let Some(committed) = committed {
                 self.outbox.entry(committed, None, None);
             }
@@ -287,7 +297,7 @@ pub(super) fn unusable_doctype(error: DoctypeError) -> Halt {
 }
 
 /// A migration that fails is the doctype's fault, whoever finds out.
-fn invalid_migration(halt: Halt) -> Halt {
+pub(super) fn invalid_migration(halt: Halt) -> Halt {
     match halt {
         Halt::Failed(failure) if !failure.is_passing() => {
             let reason = format!("its migrations do not run: {failure}");

@@ -437,13 +437,35 @@ fn whole(position: Position, set: PageSet) -> StorageEntry {
 /// no view in place of a table, no table in place of a system table, no file that is no database.
 /// That no page is in place of another was seen [before](go_on).
 fn inspect(document: &mut Document, expected: &[Vec<Value>]) -> Result<(), Halt> {
-    if ran(document.authority.schema()).map_err(unreadable)? != *expected {
-        return Err(broken_protocol("a seed whose schema is not that of its doctype"));
+    let schema = ran(document.authority.schema()).map_err(unreadable)?;
+    if let Some(odd) = odd_one(&schema, expected) {
+        let why = format!("a seed whose schema is not that of its doctype: {odd}");
+        return Err(broken_protocol(&why));
     }
     if !ran(document.authority.has_own_roots()).map_err(unreadable)? {
         return Err(broken_protocol("a seed with tables in the place of others"));
     }
     Ok(())
+}
+
+/// What of the schema is not as it should be, if anything is not.
+fn odd_one(schema: &[Vec<Value>], expected: &[Vec<Value>]) -> Option<String> {
+    let text = |value: Option<&Value>| match value {
+        Some(Value::Text(text)) => text.to_string(),
+        _ => "?".to_owned(),
+    };
+    let name = |row: &Vec<Value>| format!("{} {}", text(row.first()), text(row.get(1)));
+    let is_absent = |row: &&Vec<Value>| !schema.contains(row);
+    // An index that comes with its table says less.
+    let is_by_itself = |row: &&Vec<Value>| matches!(row.get(3), Some(Value::Text(_)));
+    let absent = || expected.iter().filter(is_absent);
+    if let Some(row) = absent().find(is_by_itself).or_else(|| absent().next()) {
+        return Some(format!("{} is not there, or another one", name(row)));
+    }
+    let extra = schema.iter().find(|row| !expected.contains(row)).map(name);
+    // Both have the same rows, then, and one has some of them twice, or in another order.
+    let is_other = || (schema != expected).then(|| "something stands there twice".to_owned());
+    extra.map(|name| format!("{name} is too much")).or_else(is_other)
 }
 
 /// Looks whether each page of a candidate stands in one place.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 
 /// The doctype that the JSON says, or why it says none.
@@ -25,12 +25,27 @@ pub(crate) fn parse(json: &[u8]) -> Result<Doctype, serde_json::Error> {
     Ok(Doctype { name, migrations, mutations })
 }
 
+/// The doctype as the same JSON.
+pub(crate) fn write(doctype: &Doctype) -> Vec<u8> {
+    let param = |Param { name, kind, optional }: &Param| {
+        (name.clone(), ParamType { kind: *kind, optional: *optional })
+    };
+    let mutation = |MutationDefinition { name, params, sql }: &MutationDefinition| {
+        let params = Ordered(params.iter().map(param).collect());
+        (name.clone(), Mutation { params, sql: sql.clone() })
+    };
+    let Doctype { name, migrations, mutations } = doctype;
+    let mutations = Ordered(mutations.iter().map(mutation).collect());
+    let definition = Definition { name: name.clone(), migrations: migrations.clone(), mutations };
+    serde_json::to_vec(&definition).expect("BUG: texts alone")
+}
+
 fn definition((name, Mutation { params, sql }): (String, Mutation)) -> MutationDefinition {
     let param = |(name, ParamType { kind, optional })| Param { name, kind, optional };
     MutationDefinition { name, params: params.0.into_iter().map(param).collect(), sql }
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Definition {
     name: String,
@@ -38,7 +53,7 @@ struct Definition {
     mutations: Ordered<Mutation>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mutation {
     params: Ordered<ParamType>,
@@ -51,6 +66,12 @@ struct Ordered<T>(Vec<(String, T)>);
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+impl<T: Serialize> Serialize for Ordered<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
@@ -81,18 +102,31 @@ struct ParamType {
     optional: bool,
 }
 
+/// Each kind by its name.
+const KINDS: [(&str, ParamKind); 7] = [
+    ("text", ParamKind::Text),
+    ("integer", ParamKind::Integer),
+    ("real", ParamKind::Real),
+    ("blob", ParamKind::Blob),
+    ("boolean", ParamKind::Boolean),
+    ("json", ParamKind::Json),
+    ("uuid", ParamKind::Uuid),
+];
+
+impl Serialize for ParamType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let of_kind = |(_, kind): &&(&str, ParamKind)| *kind == self.kind;
+        let (name, _) = KINDS.iter().find(of_kind).expect("BUG: each kind has a name");
+        serializer.collect_str(&format_args!("{name}{}", if self.optional { "?" } else { "" }))
+    }
+}
+
 impl<'de> Deserialize<'de> for ParamType {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let kind = match text.strip_suffix('?').unwrap_or(&text) {
-            "text" => ParamKind::Text,
-            "integer" => ParamKind::Integer,
-            "real" => ParamKind::Real,
-            "blob" => ParamKind::Blob,
-            "boolean" => ParamKind::Boolean,
-            "json" => ParamKind::Json,
-            "uuid" => ParamKind::Uuid,
-            _ => return Err(D::Error::custom(format!("there is no type {text}"))),
+        let name = text.strip_suffix('?').unwrap_or(&text);
+        let Some((_, kind)) = KINDS.into_iter().find(|(known, _)| *known == name) else {
+            return Err(D::Error::custom(format!("there is no type {text}")));
         };
         Ok(Self { kind, optional: text.ends_with('?') })
     }
@@ -102,7 +136,7 @@ impl<'de> Deserialize<'de> for ParamType {
 mod tests {
     use tidelog_sync::codec;
 
-    use super::*;
+    use super::{parse, write};
 
     /// What `js/test/codec.test.ts` opens, as `JSON.stringify` writes it.
     const KINDS: &str = r#"{"name":"kinds","migrations":["create table a (b)"],"mutations":{
@@ -120,6 +154,16 @@ mod tests {
         let hex: String =
             codec::encode(&doctype).iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(golden["toCore"].as_str().expect("a text").contains(&hex), "{hex}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        let doctype = parse(KINDS.as_bytes()).expect("a doctype");
+        let again = parse(&write(&doctype)).expect("a doctype");
+        assert_eq!(again, doctype);
+        let optional = KINDS.replace("\":\"t", "?\":\"t").replace("text\"", "text?\"");
+        let doctype = parse(optional.as_bytes()).expect("a doctype");
+        assert_eq!(parse(&write(&doctype)).expect("a doctype"), doctype);
     }
 
     #[test]

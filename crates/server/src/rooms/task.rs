@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, MayRun, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ThreadClock,
+    Answer, Ask, ConnId, FailedMigration, MayRun, Outlets, Room, RoomEffect, RoomInput,
+    RoomSettings, ThreadClock,
 };
 use tidelog_sync::{FromRoom, FromServer, Refusal};
 use tidelog_types::DocumentKey;
@@ -15,7 +16,7 @@ use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZ
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
@@ -98,6 +99,8 @@ pub(super) struct RoomTask {
     is_resting: bool,
     /// Whether it ended since nobody needed it.
     is_retired: bool,
+    /// Whether anybody came who may come again, and not only whoever asks all documents something.
+    is_visited: bool,
     /// Where the room's clock begins.
     began: Instant,
     /// What it has a part in of what all rooms keep.
@@ -150,6 +153,7 @@ impl RoomTask {
             asked: 0,
             is_resting: true,
             is_retired: false,
+            is_visited: false,
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
@@ -217,7 +221,8 @@ impl RoomTask {
                 self.slow_turn = self.turn(|pace| &pace.slow_turns, &self.rooms.slow_turns, ());
             }
             let is_at_rest = self.room.is_at_rest();
-            let stays = if self.room.knows_nothing() { VAIN_ROOM_STAYS } else { EMPTY_ROOM_STAYS };
+            let is_vain = self.room.knows_nothing() || !self.is_visited;
+            let stays = if is_vain { VAIN_ROOM_STAYS } else { EMPTY_ROOM_STAYS };
             let has_to_look = self.space().is_some() || !self.waiting.is_empty();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
@@ -404,6 +409,7 @@ impl RoomTask {
     }
 
     fn input(&mut self, mail: RoomMail) -> RoomInput {
+        self.is_visited |= !matches!(mail, RoomMail::Ask { ask: Ask::Try { .. }, .. });
         match mail {
             RoomMail::Message { connection, channel, message, speaker, permit } => {
                 let conn = connection.id();
@@ -503,6 +509,10 @@ impl RoomTask {
         let after = self.room.counts();
         add(&counters.applied, after.applied - before.applied);
         add(&counters.rejected, after.rejected - before.rejected);
+        for failed in self.room.take_failed_migrations() {
+            add(&counters.migrations_failed, 1);
+            self.log(&failed);
+        }
         self.begins_anew &= !self.room.is_amid_run() && !self.room.takes_messages();
         if self.room.runs_ended() > runs_ended {
             // The next run may have begun, and faulted: it waits behind those of others.
@@ -528,6 +538,15 @@ impl RoomTask {
                 let left = self.ways.connections().remove(&conn);
                 left.inspect(|connection| connection.withdraw(&self.document));
             }
+        }
+    }
+
+    /// Once of each document and doctype, however often clients open it.
+    fn log(&self, failed: &FailedMigration) {
+        let FailedMigration { name, doctype, reason } = failed;
+        if self.rooms.is_first_failure(&self.document, *doctype) {
+            let what = "a document was not migrated, and stays as it was";
+            warn!(document = %self.document, doctype = name, hash = %doctype, reason, "{what}");
         }
     }
 

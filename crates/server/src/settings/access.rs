@@ -219,7 +219,7 @@ impl AccessFlags {
 }
 
 /// The variables that may say a user's password: itself, its file, its hash.
-fn password_variables(user: &str) -> [String; 3] {
+pub(crate) fn password_variables(user: &str) -> [String; 3] {
     let user = user.to_ascii_uppercase();
     ["", "_FILE", "_HASH"].map(|kind| format!("TIDELOG_{user}_PASSWORD{kind}"))
 }

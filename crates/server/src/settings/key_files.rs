@@ -99,7 +99,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// What an editor puts at the end of a file is no part of a secret.
-pub(super) fn without_line_break(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_line_break(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.strip_suffix(b"\r").unwrap_or(bytes)
 }

@@ -15,7 +15,7 @@ use tidelog_access::{Key, Keys, Role};
 use tidelog_server::{AccessSettings, Password, ServeSettings, Server};
 use tidelog_sync::{ByeReason, FromRoom, FromServer, ToServer};
 use tidelog_testing::room::{Copy, frame, notes};
-use tidelog_testing::server::{Client, PATIENCE, settings};
+use tidelog_testing::server::{Client, PATIENCE, settings, start_when_free};
 use tidelog_types::ClientId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -111,7 +111,7 @@ pub fn with_passwords(passwords: &[(Role, &str)]) -> AccessSettings {
 
 pub async fn start(data: &Path, access: AccessSettings) -> Server {
     let settings = ServeSettings { dev: false, access, ..settings(data) };
-    Server::start(&settings).await.expect("a server")
+    start_when_free(&settings).await
 }
 
 /// A server without `--dev` that has some documents.

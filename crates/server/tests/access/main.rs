@@ -1,7 +1,9 @@
 //! Who may do what, over real sockets and HTTP, on a server without `--dev`.
 
+mod commands;
 mod common;
 mod doctypes;
+mod documents;
 mod ends;
 mod http;
 mod logins;

@@ -1,0 +1,155 @@
+//! `/v1/documents`: which there are, and a new one of a SQLite file.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::HttpBody as _;
+use axum::extract::{Path as UrlPath, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tidelog_room::{Answer, Ask};
+use tidelog_sync::Refusal;
+use tidelog_types::DocumentKey;
+use tidelog_types::limits::IMPORT_SIZE_MAX;
+use tokio::task::spawn_blocking;
+
+use super::pass::Address;
+use super::{TOO_MANY_EXPORTS, failed, pass, sent};
+use crate::access::Pass;
+use crate::export::Exported;
+use crate::import::{self, ImportError};
+use crate::shared::Shared;
+
+/// Which documents somebody wants to know of.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    /// Those whose names begin so.
+    #[serde(default)]
+    prefix: String,
+    /// Those behind this name.
+    after: Option<String>,
+    /// At most so many.
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    pass: Pass,
+    Query(page): Query<Page>,
+) -> Response {
+    self::page(&shared, pass, page).await
+}
+
+/// The names on this page that may be read, sorted byte by byte, and where the next page begins.
+pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Response {
+    // Of many documents their names are many MiB.
+    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
+        return failed(TOO_MANY_EXPORTS);
+    };
+    let Some(documents) = shared.store.documents().await else {
+        return failed("the store does not answer");
+    };
+    // Each name is held against each grant: who has many of both keeps nobody else waiting.
+    let listed = spawn_blocking(move || {
+        let names = documents.into_iter().map(|key| key.document);
+        let Page { prefix, after, limit } = page;
+        let is_meant = |name: &String| {
+            name.starts_with(&prefix)
+                && after.as_ref().is_none_or(|after| name > after)
+                && pass.for_document(name).is_some()
+        };
+        let mut names: Vec<String> = names.filter(is_meant).collect();
+        names.sort_unstable();
+        let limit = limit.unwrap_or(usize::MAX);
+        let is_last = names.len() <= limit;
+        names.truncate(limit);
+        let mut listed = json!({ "documents": names });
+        if !is_last {
+            listed["next"] = json!(names.last());
+        }
+        Exported::of(listed.to_string().into())
+    });
+    match listed.await {
+        Ok(listed) => sent("application/json", listed, turn),
+        Err(_) => failed("the names could not be listed"),
+    }
+}
+
+/// What a file is to become.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    doctype: String,
+}
+
+pub(super) async fn import(
+    State(shared): State<Arc<Shared>>,
+    UrlPath(id): UrlPath<String>,
+    pass: Pass,
+    address: Address,
+    Query(Wanted { doctype: name }): Query<Wanted>,
+    request: Request,
+) -> Response {
+    if let Some(refused) = pass::refusal_unless_create(&pass, &id) {
+        return refused;
+    }
+    let Ok(document) = DocumentKey::new(&id, "") else { return super::no_name() };
+    let Some(doctype) = shared.deployments.newest(&name) else {
+        let why = format!("no doctype {name} is deployed\n");
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    };
+    let body = request.into_body();
+    if body.size_hint().lower() > IMPORT_SIZE_MAX {
+        return refused(&ImportError::TooLarge);
+    }
+    // It takes room on the disk, as an export does.
+    let Ok(_turn) = shared.exports.try_acquire() else { return failed(TOO_MANY_EXPORTS) };
+    // Before all of it is taken in for nothing.
+    match shared.rooms.ask(&document, Ask::Describe).await {
+        Answer::Missing => {}
+        Answer::Description { .. } => return refused(&ImportError::Refused(Refusal::Exists)),
+        answer => return super::answered(&id, answer),
+    }
+    let planted = match import::receive(&shared, body).await {
+        Ok(received) => import::plant(&shared, &document, &doctype, received).await,
+        Err(error) => Err(error),
+    };
+    let answer = match planted {
+        Ok(position) => {
+            let (journal, next) = (position.journal.to_hex(), position.next.get());
+            let body = json!({
+                "document": id, "doctype": name, "journal": journal, "next_lsn": next,
+            });
+            (StatusCode::CREATED, Json(body)).into_response()
+        }
+        Err(error) => refused(&error),
+    };
+    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+    shared.rooms.audit().act("import", &who, Some(&id), outcome);
+    answer
+}
+
+fn refused(error: &ImportError) -> Response {
+    let (status, why) = match error {
+        ImportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+        ImportError::Late => (StatusCode::REQUEST_TIMEOUT, error.to_string()),
+        ImportError::Odd(why) => (StatusCode::BAD_REQUEST, why.clone()),
+        ImportError::Failed(why) => return failed(why),
+        ImportError::Refused(refusal) => match refusal {
+            Refusal::Exists => (StatusCode::CONFLICT, "the document exists".to_owned()),
+            Refusal::Protocol { reason } => (StatusCode::BAD_REQUEST, reason.clone()),
+            Refusal::DoctypeMismatch { reason } | Refusal::DoctypeInvalid { reason } => {
+                let hint = "a document is a file that export has written, changed or not";
+                (StatusCode::BAD_REQUEST, format!("{reason}; {hint}"))
+            }
+            Refusal::Storage { reason } | Refusal::Access { reason } => return failed(reason),
+            Refusal::Damaged | Refusal::Missing | Refusal::Parted => {
+                return failed("the store is damaged, and takes no documents");
+            }
+        },
+    };
+    (status, format!("{why}\n")).into_response()
+}

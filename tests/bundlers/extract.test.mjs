@@ -1,0 +1,68 @@
+// Doctypes on their way to a server: what the command prints of a module.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { before, test } from 'node:test';
+import { inProject, installPackage, inTarget } from './places.mjs';
+
+before(() => {
+  installPackage();
+});
+
+function extract(...args) {
+  const command = inProject('node_modules/tidelog/bin/tidelog.mjs');
+  const words = [command, 'extract', ...args];
+  const options = { cwd: inProject(), encoding: 'utf8' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, words, options);
+  return { status, stdout, stderr: stderr.trim() };
+}
+
+const [RIGHT, BY_PLACE] = ['check/right.mjs', 'check/by-place.mjs'];
+
+const NOTES = {
+  name: 'notes',
+  migrations: ['create table note (id text primary key, body text not null) strict'],
+  mutations: {
+    add: {
+      params: { id: 'uuid', body: 'text' },
+      sql: ['insert into note (id, body) values (:id, :body)'],
+    },
+  },
+};
+
+test('the doctype of a module is printed as JSON, and nothing else', () => {
+  const { status, stdout, stderr } = extract(RIGHT);
+  assert.deepEqual([status, stderr], [0, '']);
+  assert.equal(stdout, `${JSON.stringify(NOTES)}\n`);
+});
+
+test('of several doctypes one is named, or each is a file', () => {
+  const several = extract(RIGHT, BY_PLACE);
+  assert.deepEqual([several.status, several.stdout], [1, '']);
+  assert.match(several.stderr, /several doctypes: choose one by --name.*: by_place, notes$/);
+  assert.deepEqual(JSON.parse(extract('--name', 'notes', RIGHT, BY_PLACE).stdout), NOTES);
+  const absent = extract('--name', 'absent', RIGHT);
+  assert.deepEqual([absent.status, absent.stdout], [1, '']);
+  assert.match(absent.stderr, /no doctype absent: there is notes/);
+
+  const out = mkdtempSync(inTarget('extract-'));
+  try {
+    assert.equal(extract('--out', out, RIGHT, BY_PLACE).status, 0);
+    assert.deepEqual(readdirSync(out), ['by_place.json', 'notes.json']);
+    assert.deepEqual(JSON.parse(readFileSync(path.join(out, 'notes.json'), 'utf8')), NOTES);
+  } finally {
+    rmSync(out, { recursive: true });
+  }
+});
+
+test('what a browser would refuse is not extracted', () => {
+  const wrong = extract('--name', 'notes', 'check/wrong.mjs', RIGHT);
+  assert.deepEqual([wrong.status, wrong.stdout], [1, '']);
+  assert.match(wrong.stderr, /mutation add of doctype drawn cannot be used: not deterministic/);
+  const hidden = extract('check/hidden.mjs');
+  assert.deepEqual([hidden.status, hidden.stderr], [1, 'check/hidden.mjs: it exports no doctype']);
+  assert.equal(extract('check/absent.mjs').status, 1);
+  for (const args of [[], ['--name'], ['--nope', RIGHT]]) assert.equal(extract(...args).status, 2);
+});
