@@ -13,7 +13,7 @@ use crate::setup::{self, Needs};
 use crate::{run, wasm};
 
 /// The apps in `examples/`.
-pub const EXAMPLES: [&str; 4] = ["hello", "todo", "kanban-react", "music"];
+pub const EXAMPLES: [&str; 5] = ["hello", "todo", "kanban-react", "music", "shared-list"];
 
 /// `cargo xtask build`.
 pub fn command(repo: &Repo) -> Result<()> {
