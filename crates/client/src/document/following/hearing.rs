@@ -54,6 +54,7 @@ impl Document {
                 }
             }
             FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
+            FromRoom::Presence(_) => {}
             FromRoom::Undecided { why, .. } => {
                 // What this device brings along itself changes when it does.
                 let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
