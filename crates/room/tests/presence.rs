@@ -1,11 +1,12 @@
 //! Who is present in a room: what each is told of the others, when, and how much of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidelog_room::{ConnId, Identity, RoomInput};
 use tidelog_sync::{
-    Attendee, FromRoom, Hears, Intent, PresenceNews, PresenceWord, Roster, StateText, ToRoom,
+    Attendee, FromRoom, Hears, Intent, PresenceNews, PresenceWord, Present, Roster, StateText,
+    ToRoom,
 };
 use tidelog_testing::room::*;
 use tidelog_types::ClientId;
@@ -375,4 +376,39 @@ fn who_opens_the_document_again_stays_present_until_it_is_refused() {
     hall.scene.say(ANN, wrong);
     hall.pass(PRESENCE_TICK_MS);
     assert!(hall.states(BOB).is_empty());
+}
+
+/// Goal: a thousand who are present are no more work than the hundred who are seen. Method: all say
+/// something new in each tick; it is counted how many words the room makes of that.
+#[test]
+fn who_is_in_step_with_others_is_told_the_same_word() {
+    let conns: Vec<ConnId> = (1..=1_000).map(ConnId).collect();
+    let mut hall = Hall::with(&conns);
+    for tick in 0..5 {
+        for conn in &conns {
+            hall.scene.settle(RoomInput::Presence {
+                conn: *conn,
+                channel: CHANNEL,
+                identity: Arc::new(Identity { user: None, client: ClientId([1; 16]) }),
+                word: PresenceWord {
+                    hears: Hears::Others,
+                    heard: 1,
+                    changes: vec![(ONE, StateText::new(&format!("{tick}")))],
+                },
+                has_room: true,
+                now_ms: hall.now_ms,
+            });
+        }
+        hall.now_ms += PRESENCE_TICK_MS;
+        hall.scene.step(RoomInput::PresenceDue { now_ms: hall.now_ms });
+        let told = std::mem::take(&mut hall.scene.unread).into_values().flatten();
+        let news = told.filter_map(|message| match message {
+            FromRoom::Presence(news) => Some(news.present),
+            _ => None,
+        });
+        let words: Vec<_> = news.collect();
+        assert_eq!(words.len(), conns.len(), "each is told");
+        let made: BTreeSet<*const Present> = words.iter().map(|it| it.as_ptr()).collect();
+        assert!(made.len() <= PRESENCE_SEEN_MAX + 2, "{} of them", made.len());
+    }
 }
