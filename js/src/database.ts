@@ -31,7 +31,15 @@ import {
   UnknownMutationError,
 } from './errors.js';
 import { LiveQuery, type RunQuery } from './live-query.js';
-import type { Answer, EntryId, Params, QueryParams, ToCore } from './messages.js';
+import {
+  type Answer,
+  type EntryId,
+  hexOf,
+  type Params,
+  type QueryParams,
+  type ToCore,
+} from './messages.js';
+import { Presence } from './presence.js';
 import type { KnownRow } from './queries.js';
 import { issue, type Receipt } from './receipt.js';
 import { decodeRows, decodeValues, type Row, type RowBytes } from './rows.js';
@@ -127,6 +135,7 @@ export class Database<Defined extends Mutations = Mutations> {
   /** The journal whose LSNs the status counts; undefined while it is not on the disk. */
   #journal: Uint8Array | undefined;
   #closed: Promise<void> | undefined;
+  #presence: Presence | undefined;
 
   /** @internal */
   constructor(
@@ -147,13 +156,28 @@ export class Database<Defined extends Mutations = Mutations> {
     this.mutate = this.#mutations() as Mutate<Defined>;
     connection.attach(this.#handle, {
       news: (news) => this.#news(news),
-      lost: (error) => this.#setStatus(asLost(this.#status, error)),
+      lost: (error) => {
+        this.#setStatus(asLost(this.#status, error));
+        this.#presence?.lose();
+      },
     });
   }
 
   /** How the document stands. A new object whenever something has changed. */
   get status(): Status {
     return this.#status;
+  }
+
+  /** Who else has the document open at this moment, and what this one tells them of itself. */
+  get presence(): Presence {
+    if (!this.#presence) {
+      const say = (state: string | null): void =>
+        this.#connection.tell('presence', { handle: this.#handle, state });
+      this.#presence = new Presence(say);
+      if (this.#closed) this.#presence.endWith();
+      else this.#ending.add(this.#presence);
+    }
+    return this.#presence;
   }
 
   /**
@@ -514,6 +538,8 @@ export class Database<Defined extends Mutations = Mutations> {
     if (news.type === 'status') {
       this.#journal = news.memo.head?.journal;
       this.#setStatus(news.status);
+    } else if (news.type === 'presence') {
+      this.#presence?.take(news);
     } else if (news.type === 'closeWanted') {
       this.close().catch(() => {});
     } else if (!this.#closed) {
@@ -521,7 +547,7 @@ export class Database<Defined extends Mutations = Mutations> {
       // handle, takes no word any more that it was handled.
       const { mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
-      const id = Array.from(news.id, (byte) => byte.toString(16).padStart(2, '0')).join('');
+      const id = hexOf(news.id);
       if (this.#emit('rejected', { mutation, args, reason, id, lsn })) {
         this.#connection.tell('rejectionHandled', { handle: this.#handle, id: news.id });
       }

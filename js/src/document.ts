@@ -41,6 +41,8 @@ export interface Document {
   /** Whether this device decides, so that what is on its disk is confirmed as well. */
   isLocal: boolean;
   listens: boolean;
+  /** How it is present, once the app has asked who is. */
+  presence: ToCore['presence'] | undefined;
   /** Its close, once the present core has answered it, and the mutations that it waits for. */
   closing: { readonly call: number; readonly awaits: Set<number> } | undefined;
   /** The youngest mutation that was told to be durable: its call, and as what. */
@@ -77,6 +79,7 @@ export function newDocument(
     memo,
     isLocal: status.connection === 'local',
     listens: false,
+    presence: undefined,
     closing: undefined,
     durable: undefined,
   };
@@ -100,6 +103,7 @@ export function wordOnServer(connected: boolean, now: number): number {
 /** The app has said something about the document: the same as the core is to be told. */
 export function remember(document: Document, kind: keyof ToCore, message: object): object {
   if (kind === 'listenRejections') document.listens = true;
+  if (kind === 'presence') document.presence = message as ToCore['presence'];
   if (kind !== 'setConnected') return message;
   const { handle, word: said } = message as ToCore['setConnected'];
   // A clock that was set back takes no word back.

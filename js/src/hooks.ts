@@ -1,13 +1,14 @@
 /** What the hooks of all frameworks share: a document while it is used, and what is shown of it. */
 
 import { isPassing } from './call.js';
-import { callBack } from './call-back.js';
+import { callBack, soon } from './call-back.js';
 import { type Database, isProbe, type Mutate, type Rejection } from './database.js';
 import { type Doctype, type Mutations, toValue } from './doctype.js';
 import { DocumentClosedError, type TidelogError } from './errors.js';
 import type { LiveQuery } from './live-query.js';
 import type { Param, Params } from './messages.js';
 import { type OpenOptions, open } from './open.js';
+import type { Other, Presence } from './presence.js';
 import type { Row } from './rows.js';
 import { parted } from './sql.js';
 import type { Status } from './status.js';
@@ -24,6 +25,19 @@ export interface Live<R = Row> {
    * while something is wrong.
    */
   readonly state: 'loading' | 'syncing' | 'ready' | 'error';
+}
+
+/** Who is present. A new object whenever that has changed. */
+export interface Presences<State extends object> {
+  /** The others, as `db.presence.others` has them; none until the document is open. */
+  readonly others: readonly Other<State>[];
+  /** How many are here, this one included. */
+  readonly count: number;
+  /**
+   * Is present, and says this of itself: as `db.presence.set`, and once the document is open. The
+   * same function each time. When the last component that has it is gone, it is present no longer.
+   */
+  readonly set: (state: State | null) => void;
 }
 
 /** Which document is wanted: one that the app opens, or has opened, itself; or how to open it. */
@@ -108,6 +122,7 @@ export class Opening<Defined extends Mutations = Mutations> extends Shared {
   readonly #open: () => Promise<Database<Defined>>;
   readonly #list: List;
   readonly #watched = new Map<string, Watched<never>>();
+  #attendance: Attendance<object> | undefined;
   #opened: Promise<Database<Defined>> | undefined;
   #stop: Stop | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -129,6 +144,12 @@ export class Opening<Defined extends Mutations = Mutations> extends Shared {
     const watched = new Watched<R>(this, sql, params, list);
     list(watched, IS_PAGE);
     return watched;
+  }
+
+  /** Who is present: the same object for all who show it. */
+  presences<State extends object>(): Attendance<State> {
+    this.#attendance ??= new Attendance<object>(this as object);
+    return this.#attendance as unknown as Attendance<State>;
   }
 
   /** Tells `onRejected` what the server undoes in the document that is open. */
@@ -311,6 +332,75 @@ export class Watched<R> extends Shared {
       this.#refusal = error as TidelogError;
       this.#stop = () => {};
     }
+  }
+}
+
+const NOBODY: readonly never[] = [];
+
+/** Who is present with a document, for as long as somebody looks. */
+export class Attendance<State extends object> extends Shared {
+  readonly #opening: Opening;
+  #db: Database | undefined;
+  #state: State | null = null;
+  #leave: Stop | undefined;
+  #stop: Stop | undefined;
+  #shown: Presences<State>;
+
+  constructor(opening: object) {
+    super();
+    this.#opening = opening as Opening;
+    const set = (state: State | null): void => {
+      this.#presence?.set(state);
+      this.#state = state;
+    };
+    this.#shown = { others: NOBODY, count: 1, set };
+  }
+
+  /** What it shows now. */
+  readonly shown = (): Presences<State> => this.#shown;
+
+  get #presence(): Presence<State> | undefined {
+    return this.#db?.presence.of<State>();
+  }
+
+  protected override begin(): void {
+    this.#leave = this.#opening.subscribe(() => this.#look());
+    this.#look();
+  }
+
+  protected override pause(): void {
+    this.#leave?.();
+    this.#stop?.();
+    this.#stop = undefined;
+    const presence = this.#presence;
+    this.#db = undefined;
+    // Another component may take its place in the same turn.
+    soon(() => {
+      if (this.isUsed) return;
+      this.#state = null;
+      presence?.set(null);
+    });
+  }
+
+  protected override end(): void {}
+
+  #look(): void {
+    const { db } = this.#opening;
+    if (db === this.#db) return;
+    this.#stop?.();
+    this.#db = db;
+    const show = (): void => {
+      const { others = NOBODY, count = 1 } = this.#presence ?? {};
+      const before = this.#shown;
+      const isSame = others === before.others || others.length + before.others.length === 0;
+      if (isSame && count === before.count) return;
+      this.#shown = { ...before, others, count };
+      this.changed();
+    };
+    this.#stop = this.#presence?.subscribe(show);
+    // What was set before, which it takes or has thrown at whoever set it.
+    if (this.#state) callBack(() => this.#presence?.set(this.#state));
+    show();
   }
 }
 

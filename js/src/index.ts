@@ -54,6 +54,7 @@ export { LiveQuery, type RowsListener } from './live-query.js';
 export type { Param, Params } from './messages.js';
 export { type DestroyOptions, destroy, type OpenOptions, open } from './open.js';
 export type { WorkerUrls } from './ports.js';
+export { type Other, Presence } from './presence.js';
 // As a star: what apps add to an interface is added to none that is exported by its name.
 export type * from './queries.js';
 export type { Confirmation, Durability, Receipt } from './receipt.js';

@@ -97,6 +97,7 @@ export interface ToCore {
   device: { readonly persisted: boolean; readonly usage: number; readonly quota: number };
   nudge: Readonly<Record<never, never>>;
   heard: { readonly lists: number };
+  presence: { readonly handle: number; readonly state: string | null };
 }
 
 /** Requests about one document: their kinds are those of `Request` in `protocol.rs`. */
@@ -122,6 +123,10 @@ function writeEntryId(w: Writer, { journal, life, lsn }: EntryId): void {
 }
 
 const readId = (r: Reader): Uint8Array => r.view(16).slice();
+
+/** An id as text. */
+export const hexOf = (id: Uint8Array): string =>
+  Array.from(id, (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 const readEntryId = (r: Reader): EntryId => ({
   journal: readId(r),
@@ -197,6 +202,10 @@ const OTHERS: Omit<Encoders, Request> = {
   },
   nudge() {},
   heard: (w, { lists }) => w.u32(lists),
+  presence(w, { handle, state }) {
+    w.u32(handle);
+    w.option(state, (it) => w.text(it));
+  },
 };
 
 const REQUEST_KINDS = Object.keys(REQUESTS);
@@ -251,7 +260,19 @@ export type News =
     }
   | { readonly type: 'tokenWanted' }
   /** Another tab deletes the document everywhere. */
-  | { readonly type: 'closeWanted' };
+  | { readonly type: 'closeWanted' }
+  /** Who is present: how many, who is seen, if that has changed, and what is new of them. */
+  | {
+      readonly type: 'presence';
+      readonly count: number;
+      readonly keys: readonly number[] | null;
+      readonly others: readonly {
+        readonly key: number;
+        /** Who it is, if that was not said since it is seen. */
+        readonly who: { readonly user: string | null; readonly client: string } | null;
+        readonly state: string;
+      }[];
+    };
 
 /** Where {@link readFromCore} takes what it reads. */
 export interface Listener {
@@ -288,6 +309,19 @@ const NEWS: readonly NewsDecoder[] = [
   }),
   () => ({ type: 'tokenWanted' }),
   () => ({ type: 'closeWanted' }),
+  (r) => ({
+    type: 'presence',
+    count: r.u32(),
+    keys: r.option(() => r.list(() => r.u64())),
+    others: r.list(() => ({
+      key: r.u64(),
+      who: r.option(() => ({
+        user: r.option(() => r.text()) ?? null,
+        client: hexOf(r.view(16)),
+      })),
+      state: r.text(),
+    })),
+  }),
 ];
 
 /** Hands each message of a list to `listener`, in order. */

@@ -24,6 +24,7 @@ import {
   type MutateOptions,
   type Opening,
   Openings,
+  type Presences,
   type Wanted,
 } from './hooks.js';
 import type { OpenOptions } from './open.js';
@@ -32,7 +33,7 @@ import type { Row } from './rows.js';
 import type { Watching } from './sql.js';
 import type { Status } from './status.js';
 
-export type { Live } from './hooks.js';
+export type { Live, Presences } from './hooks.js';
 
 /** The hooks for documents of one doctype. */
 export interface Hooks<Defined extends Mutations> {
@@ -60,6 +61,10 @@ export interface Hooks<Defined extends Mutations> {
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Database<Defined> | undefined;
+  /** Who else is present, and what tells them of this one. */
+  readonly usePresence: <
+    State extends object = Readonly<Record<string, unknown>>,
+  >() => Presences<State>;
 }
 
 /** Where a server renders, its answer has what is shown meanwhile, and the page goes on itself. */
@@ -168,5 +173,10 @@ export function createHooks<const Defined extends Mutations>(
     return opening.mutate;
   }
 
-  return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument };
+  function usePresence<State extends object>(): Presences<State> {
+    const { subscribe, shown } = useOpening().presences<State>();
+    return useSyncExternalStore(subscribe, shown, shown);
+  }
+
+  return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument, usePresence };
 }

@@ -19,6 +19,7 @@ import {
   mutationsOf,
   type Opening,
   Openings,
+  type Presences,
   type Wanted,
 } from './hooks.js';
 import type { Params } from './messages.js';
@@ -27,7 +28,7 @@ import type { Row } from './rows.js';
 import type { Got, Query } from './sql.js';
 import type { Status } from './status.js';
 
-export type { Live } from './hooks.js';
+export type { Live, Presences } from './hooks.js';
 
 /** SQL and its parameters, or a query that has both; each may be an accessor. */
 type BySql<Sql = string, P = Params> = readonly [
@@ -63,6 +64,10 @@ export interface Hooks<Defined extends Mutations> {
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Accessor<Database<Defined> | undefined>;
+  /** Who else is present, and what tells them of this one. */
+  readonly usePresence: <State extends object = Readonly<Record<string, unknown>>>() => Accessor<
+    Presences<State>
+  >;
 }
 
 /**
@@ -120,7 +125,13 @@ export function createHooks<const Defined extends Mutations>(
     return mutationsOf(() => opening().db);
   }
 
-  return { Provider, useLive, useStatus, useMutate, useDocument };
+  function usePresence<State extends object>(): Accessor<Presences<State>> {
+    const opening = useOpening();
+    const presences = createMemo(() => opening().presences<State>());
+    return useShared(presences, (it) => it.shown());
+  }
+
+  return { Provider, useLive, useStatus, useMutate, useDocument, usePresence };
 }
 
 const now = <T>(it: T | Accessor<T>): T => (typeof it === 'function' ? (it as Accessor<T>)() : it);

@@ -3,13 +3,20 @@
 import { getContext, onDestroy, setContext } from 'svelte';
 import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations } from './doctype.js';
-import { type Live, type MutateOptions, type Opening, Openings, type Wanted } from './hooks.js';
+import {
+  type Live,
+  type MutateOptions,
+  type Opening,
+  Openings,
+  type Presences,
+  type Wanted,
+} from './hooks.js';
 import type { KnownRow } from './queries.js';
 import type { Row } from './rows.js';
 import type { Watching } from './sql.js';
 import type { Status } from './status.js';
 
-export type { Live } from './hooks.js';
+export type { Live, Presences } from './hooks.js';
 
 /** A store as Svelte reads it: `$name` is its value. */
 export interface Readable<T> {
@@ -39,6 +46,10 @@ export interface Hooks<Defined extends Mutations> {
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Readable<Database<Defined> | undefined>;
+  /** Who else is present, and what tells them of this one. */
+  readonly usePresence: <State extends object = Readonly<Record<string, unknown>>>() => Readable<
+    Presences<State>
+  >;
 }
 
 /**
@@ -94,7 +105,12 @@ export function createHooks<const Defined extends Mutations>(
     return opening.mutate;
   }
 
-  return { provide, useLive, useStatus, useMutate, useDocument };
+  function usePresence<State extends object>(): Readable<Presences<State>> {
+    const { subscribe, shown } = useOpening().presences<State>();
+    return readable(subscribe, shown);
+  }
+
+  return { provide, useLive, useStatus, useMutate, useDocument, usePresence };
 }
 
 /** A store of what `look` sees. */

@@ -514,6 +514,7 @@ export class Tab {
         note(document, answer);
         this.#emit({ type: 'news', handle, news: { ...answer, type: 'status' } });
         if (document.listens) this.#post('listenRejections', { handle });
+        if (document.presence) this.#post('presence', document.presence);
       }
       // Also as it begins to be handed over, which takes long: nothing asked later comes before.
       if (wasAlone || !document.isHandingOver) this.#askHeldBack();

@@ -24,6 +24,7 @@ import {
   mutationsOf,
   type Opening,
   Openings,
+  type Presences,
   type Wanted,
 } from './hooks.js';
 import type { Params } from './messages.js';
@@ -32,7 +33,7 @@ import type { Row } from './rows.js';
 import type { Got, Query } from './sql.js';
 import type { Status } from './status.js';
 
-export type { Live } from './hooks.js';
+export type { Live, Presences } from './hooks.js';
 
 /** SQL and its parameters, or a query that has both; each may be a ref or a getter. */
 type BySql<Sql = string, P = Params> = readonly [
@@ -43,6 +44,10 @@ type Watching<R, Sql> = BySql<Sql, KnownParams<Sql>> | readonly [query: MaybeRef
 
 /** Each field of what is shown, as a ref. */
 type Refs<Shown> = { readonly [Name in keyof Shown]: ComputedRef<Shown[Name]> };
+
+/** Who is present, each field as a ref, and what tells the others of this one. */
+type Presence<State extends object> = Refs<Omit<Presences<State>, 'set'>> &
+  Pick<Presences<State>, 'set'>;
 
 /** The composables for documents of one doctype. */
 export interface Hooks<Defined extends Mutations> {
@@ -66,6 +71,10 @@ export interface Hooks<Defined extends Mutations> {
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
   readonly useDocument: () => Readonly<ShallowRef<Database<Defined> | undefined>>;
+  /** Who else is present, and what tells them of this one. */
+  readonly usePresence: <
+    State extends object = Readonly<Record<string, unknown>>,
+  >() => Presence<State>;
 }
 
 /**
@@ -149,5 +158,16 @@ export function createHooks<const Defined extends Mutations>(
     return mutationsOf(() => opening.value.db);
   }
 
-  return { Provider, useLive, useStatus, useMutate, useDocument };
+  function usePresence<State extends object>(): Presence<State> {
+    const opening = useOpening();
+    const presences = computed(() => opening.value.presences<State>());
+    const seen = useShared(presences, (it) => it.shown());
+    return {
+      others: computed(() => seen.value.others),
+      count: computed(() => seen.value.count),
+      set: (state) => presences.value.shown().set(state),
+    };
+  }
+
+  return { Provider, useLive, useStatus, useMutate, useDocument, usePresence };
 }

@@ -101,6 +101,8 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['device', { persisted: true, usage: 2 ** 33, quota: 2 ** 34 }],
     ['nudge', {}],
     ['heard', { lists: 16 }],
+    ['presence', { handle, state: null }],
+    ['presence', { handle, state: '{}' }],
   ];
 }
 
@@ -185,6 +187,17 @@ test('what the core tells is read as Rust wrote it', () => {
     },
     { type: 'tokenWanted' },
     { type: 'closeWanted' },
+    { type: 'presence', count: 1, keys: null, others: [] },
+    {
+      type: 'presence',
+      count: 4,
+      keys: [5, 6, 7],
+      others: [
+        { key: 5, who: { user: 'ada', client: '03'.repeat(16) }, state: '{}' },
+        { key: 6, who: { user: null, client: '03'.repeat(16) }, state: '{}' },
+        { key: 7, who: null, state: '{}' },
+      ],
+    },
   ]);
 });
 

@@ -4,6 +4,7 @@ import { doctype, mutation } from '../src/doctype.js';
 import { DocumentClosedError, EngineError, QueryError } from '../src/errors.js';
 import { LiveQuery, type RunQuery } from '../src/live-query.js';
 import type { Answer } from '../src/messages.js';
+import { Presence } from '../src/presence.js';
 import type { Status } from '../src/status.js';
 
 const KIND = doctype({
@@ -28,10 +29,12 @@ function notes(synced = false) {
   const listeners = new Set<() => void>();
   const ending = new Set<{ endWith(error: DocumentClosedError): void }>();
   const running = new Set<Parameters<RunQuery>[0]>();
+  const said: (string | null)[] = [];
   let begun = 0;
   const db = {
     status: { synced } as Status,
     closed: 0,
+    presence: new Presence((state) => said.push(state)),
     live: vi.fn((..._of: unknown[]) => {
       const query: LiveQuery = new LiveQuery((take) => {
         begun++;
@@ -63,6 +66,7 @@ function notes(synced = false) {
       for (const listener of listeners) listener();
     },
     listeners,
+    said,
   };
 }
 
@@ -464,4 +468,42 @@ test('a server that renders opens nothing, and shows that it is loading', async 
   expect(watched.shown()).toBe(LOADING);
   expect(open).not.toHaveBeenCalled();
   expect(vi.getTimerCount()).toBe(0);
+});
+
+test('who is present is shown, and this one is as long as a component has it', async () => {
+  const { Openings } = await hooks();
+  const { db, said } = notes();
+  let opened = (_: typeof db): void => {};
+  open.mockImplementation(() => new Promise((resolve) => (opened = resolve)));
+  const presences = new Openings(KIND).of({ document: 'a' }).presences<{ at: number }>();
+  const seen: number[] = [];
+  const stop = presences.subscribe(() => seen.push(presences.shown().count));
+  presences.shown().set({ at: 1 });
+  await turn();
+  // That somebody looks.
+  expect(said.splice(0)).toEqual([null]);
+  opened(db);
+  await turn();
+  expect(said).toEqual(['{"at":1}']);
+  const other = { key: 3, who: { user: 'ada', client: 'c' }, state: '{"at":2}' };
+  db.presence.take({ count: 2, keys: [3], others: [other] });
+  expect(presences.shown()).toMatchObject({ count: 2, others: [{ state: { at: 2 } }] });
+  expect(seen).toEqual([2]);
+  // Another component takes over in the same turn.
+  stop();
+  const { set } = presences.shown();
+  const stopNext = presences.subscribe(() => {});
+  await turn();
+  expect(said).toEqual(['{"at":1}']);
+  expect(presences.shown().set).toBe(set);
+  stopNext();
+  await turn();
+  expect(said).toEqual(['{"at":1}', null]);
+});
+
+test('a server that renders shows nobody', async () => {
+  const { Openings } = await hooks(false);
+  const presences = new Openings(KIND).of({ document: 'a' }).presences();
+  expect(presences.shown()).toMatchObject({ count: 1, others: [] });
+  expect(open).not.toHaveBeenCalled();
 });

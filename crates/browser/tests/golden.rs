@@ -7,11 +7,11 @@ use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use tidelog_client::{
-    Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Params,
-    Query, Request, Status, Storage, ToCore,
+    Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Other,
+    Params, Query, Request, Status, Storage, ToCore,
 };
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
-use tidelog_sync::codec;
+use tidelog_sync::{StateText, codec};
 use tidelog_types::{
     CallId, ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Role, Rows,
     UnservedKind, Value, ValueRef,
@@ -182,8 +182,14 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Device { persisted: true, usage: 1 << 33, quota: 1 << 34 },
         ToCore::Nudge,
         ToCore::Heard { lists: 16 },
+        ToCore::Presence { handle, state: None },
+        ToCore::Presence { handle, state: Some("{}".to_owned()) },
     ];
     check("toCore", &codec::encode(&messages));
+}
+
+fn other(key: u64, who: Option<(Option<String>, ClientId)>) -> Other {
+    Other { key, who, state: StateText::new("{}").expect("short") }
 }
 
 #[test]
@@ -215,6 +221,17 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
         },
         FromCore::TokenWanted { handle },
         FromCore::CloseWanted { handle },
+        FromCore::Presence { handle, count: 1, keys: None, others: vec![] },
+        FromCore::Presence {
+            handle,
+            count: 4,
+            keys: Some(vec![5, 6, 7]),
+            others: vec![
+                other(5, Some((Some("ada".to_owned()), ClientId([3; 16])))),
+                other(6, Some((None, ClientId([3; 16])))),
+                other(7, None),
+            ],
+        },
     ];
     check("fromCore", &codec::encode(&messages));
 }

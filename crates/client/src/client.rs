@@ -119,6 +119,8 @@ impl Client {
         self.rest();
         self.run_destroys(&mut out);
         self.forget_idle();
+        // Behind all that documents have to say to their servers.
+        self.with_each(&mut out, Document::see_who_is_present);
         self.run_servers(&mut out);
         self.tell_status(&mut out);
         self.forget_ended(&mut out);
@@ -322,6 +324,12 @@ impl Client {
                 }
             }
             ToCore::Device { persisted, usage, quota } => self.device = (persisted, usage, quota),
+            ToCore::Presence { handle, state } => {
+                let Some(key) = self.key_of(tab, handle) else { return };
+                self.with(&key, out, |document, _| {
+                    document.set_presence(tab, handle, state.as_deref());
+                });
+            }
             ToCore::Nudge => self.servers.values_mut().for_each(ServerLink::nudge),
             ToCore::Heard { lists } => out.flow.heard(tab, lists),
         }

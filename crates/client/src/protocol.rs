@@ -7,6 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_document::Doctype;
+use tidelog_sync::{Present, StateText};
+#[cfg(doc)]
+use tidelog_types::limits::PRESENCE_STATE_SIZE_MAX;
 use tidelog_types::{
     CallId, ClientId, EntryId, ErrorCode, Outcome, Params, Remedy, Role, Rows, Value,
 };
@@ -94,6 +97,14 @@ pub enum ToCore {
     Heard {
         /// How many.
         lists: u32,
+    },
+    /// The tab wants to know who is present, and is so itself if it says how. Not answered.
+    Presence {
+        /// Which document.
+        handle: Handle,
+        /// What it says of itself, of at most [`PRESENCE_STATE_SIZE_MAX`] bytes; `None` if it is
+        /// not present.
+        state: Option<String>,
     },
 }
 
@@ -292,6 +303,35 @@ pub enum FromCore {
         /// Which document.
         handle: Handle,
     },
+    /// Who is present.
+    Presence {
+        /// Which document.
+        handle: Handle,
+        /// How many, seen or not, whoever is told included.
+        count: u32,
+        /// The keys of all others who are seen from now on; `None` if they are those of before.
+        keys: Option<Vec<u64>>,
+        /// Those of them of whom there is something new.
+        others: Vec<Other>,
+    },
+}
+
+/// Somebody else who is present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// Its number: who came later has a higher one.
+    pub key: u64,
+    /// The subject of its token, if any, and its client; `None` if that was told before.
+    pub who: Option<(Option<String>, ClientId)>,
+    /// What it says of itself.
+    pub state: StateText,
+}
+
+impl From<&Present> for Other {
+    fn from(Present { key, who, state }: &Present) -> Self {
+        let who = who.as_ref().map(|who| (who.user.clone(), who.client));
+        Self { key: *key, who, state: state.clone() }
+    }
 }
 
 impl FromCore {
@@ -311,7 +351,8 @@ impl FromCore {
             Self::Status { .. }
             | Self::RejectionNews { .. }
             | Self::TokenWanted { .. }
-            | Self::CloseWanted { .. } => None,
+            | Self::CloseWanted { .. }
+            | Self::Presence { .. } => None,
         }
     }
 }

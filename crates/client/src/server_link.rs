@@ -226,6 +226,11 @@ impl ServerLink {
         }
     }
 
+    /// Whether less may still be on its way up than the server is asked for a word behind.
+    pub(crate) fn is_uplink_clear(&self) -> bool {
+        self.unproved_size < PING_AFTER_SIZE
+    }
+
     /// Does what time asks for. Says whether the connection was given up.
     pub(crate) fn tick(
         &mut self,

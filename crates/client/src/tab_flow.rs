@@ -60,6 +60,7 @@ impl TabFlow {
         let values_size = match message {
             FromCore::Rows { rows, .. } => rows.cells.len(),
             FromCore::RejectionNews { args, reason, .. } => size_of_args(args) + reason.len(),
+            FromCore::Presence { others, .. } => others.iter().map(|it| it.state.len() + 64).sum(),
             _ => 0,
         };
         unheard.next += values_size + MESSAGE_SIZE;

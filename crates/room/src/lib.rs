@@ -16,6 +16,7 @@
 //! - [`Room::step`], then `room/frames.rs`: mutations are run.
 //! - `room/io.rs`: what goes in and comes out.
 //! - `room/outbox.rs`: what waits until it is durable. `room/follow.rs`: what followers lack.
+//! - `room/presence.rs`: who is here, of which nothing is ever durable.
 //!
 //! # What this crate does not know
 //!
@@ -25,7 +26,7 @@
 mod room;
 
 pub use room::{
-    Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, FailedMigration, May, MayRun,
-    Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service, Speaker,
-    Suspect, ThreadClock, entry_size, received_size,
+    Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, FailedMigration, Identity, May,
+    MayRun, Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service,
+    Speaker, Suspect, ThreadClock, entry_size, received_size,
 };

@@ -37,6 +37,7 @@ mod load;
 mod open;
 mod outbox;
 mod outlets;
+mod presence;
 mod record;
 mod refusal;
 mod seed;
@@ -70,6 +71,8 @@ pub use io::{
 use outbox::{After, Outbox};
 use outlets::size_of_pages;
 pub use outlets::{Outlets, entry_size, received_size};
+pub use presence::Identity;
+use presence::Presence;
 use refusal::brief;
 pub use seed::STAGED;
 use seed::SeedProgress;
@@ -133,6 +136,9 @@ pub struct Room {
     now_durable: BTreeSet<SubscriberId>,
     /// Reads that the store had no room for yet.
     refused: BTreeSet<RequestId>,
+    presence: Presence,
+    /// When it was told that somebody is to be told who is present, until that is done.
+    presence_told_at_ms: Option<u64>,
     counts: RoomCounts,
     failed_migrations: Vec<FailedMigration>,
     effects: Vec<RoomEffect>,
@@ -271,6 +277,8 @@ impl Room {
             undurable: BTreeSet::new(),
             now_durable: BTreeSet::new(),
             refused: BTreeSet::new(),
+            presence: Presence::default(),
+            presence_told_at_ms: None,
             counts: RoomCounts::default(),
             failed_migrations: Vec::new(),
             effects: Vec::new(),
@@ -306,6 +314,14 @@ impl Room {
             RoomInput::Writable { conn } => self.on_writable(conn),
             RoomInput::SeedOverdue { now_ms } => self.end_overdue_seed(now_ms),
             RoomInput::SeedUnkept => self.end_unkept_seed(),
+            RoomInput::Presence { conn, channel, identity, word, has_room, now_ms } => {
+                let channel_id = ChannelId { conn, channel };
+                // A channel that was refused or closed may still have had some on the way.
+                if self.channels.contains_key(&channel_id) {
+                    self.presence.hear(channel_id, &identity, word, has_room, now_ms);
+                }
+            }
+            RoomInput::PresenceDue { now_ms } => self.presence_told_at_ms = Some(now_ms),
             RoomInput::GoOn => {}
         }
         self.time.iter().for_each(|time| time.begin_step(self.may_run));
@@ -315,6 +331,7 @@ impl Room {
         self.commit();
         self.give_back_staged();
         self.tell_what_is_durable(&mut budget);
+        self.tell_who_is_present();
         self.check();
         std::mem::take(&mut self.effects)
     }
@@ -521,6 +538,8 @@ impl Room {
             ToRoom::Received { next } => return self.on_received(id, next),
             ToRoom::Probe { probe } => Work::Probe(id, probe),
             ToRoom::Close => Work::Close(id),
+            // Its shell knows who speaks, and when: see `RoomInput::Presence`.
+            ToRoom::Presence(_) => return,
         });
     }
 
@@ -851,6 +870,12 @@ impl Room {
 
     /// Whoever is on that channel, or waits there, is there no longer.
     fn vacate(&mut self, channel_id: ChannelId) {
+        self.presence.leave(channel_id);
+        self.unseat(channel_id);
+    }
+
+    /// The same, but that its client is present until somebody else takes its place.
+    fn unseat(&mut self, channel_id: ChannelId) {
         self.offers.retain(|(waiting, _)| *waiting != channel_id);
         let Some(id) = self.channels.remove(&channel_id) else { return };
         self.stop_catching_up(id);

@@ -176,6 +176,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing waits to be written.
+    pub(crate) fn is_idle(&self) -> bool {
+        *self.0.waiting.borrow() == 0 && self.entries().reserved == 0
+    }
+
     /// Waits until the client has read enough of what it was told.
     pub(crate) async fn has_room(&self) {
         let mut waiting = self.0.waiting.subscribe();
@@ -285,6 +290,9 @@ fn entry_size_of(message: &FromServer) -> Option<usize> {
 
 /// What a message that is no entry counts for.
 fn small_size_of(message: &FromServer) -> usize {
+    if let FromServer::About { body: FromRoom::Presence(news), .. } = message {
+        return SMALL_MESSAGE_SIZE + news.size();
+    }
     let reason = match message {
         FromServer::About { body: FromRoom::Undecided { why, .. }, .. } => match why {
             UndecidedReason::UnknownDoctype { reason }

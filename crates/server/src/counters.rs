@@ -20,6 +20,8 @@ pub(crate) struct Counters {
     pub(crate) rooms_in_flight_size: AtomicU64,
     /// Bytes that rooms keep of documents that are handed over, about.
     pub(crate) seeds_kept_size: AtomicU64,
+    /// Bytes that those who are present take in rooms, about.
+    pub(crate) presence_size: AtomicU64,
     /// Bytes of small messages that no room has worked off yet, about.
     pub(crate) small_waiting_size: AtomicU64,
     pub(crate) messages_in: AtomicU64,
@@ -93,6 +95,7 @@ impl Counters {
             ("rooms_kept_bytes", "gauge", "Kept for next messages, about.", &self.rooms_kept_size),
             ("in_flight_bytes", "gauge", "On their way to the disk.", &self.rooms_in_flight_size),
             ("seeds_kept_bytes", "gauge", "Kept of documents handed over.", &self.seeds_kept_size),
+            ("presence_bytes", "gauge", "Of those who are present.", &self.presence_size),
             ("small_waiting_bytes", "gauge", "Small messages that wait.", &self.small_waiting_size),
             ("outbox_bytes", "gauge", "Waiting for clients to read, about.", &outbox_size),
             ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),

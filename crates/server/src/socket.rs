@@ -13,14 +13,14 @@ use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tidelog_access::{Allowed, Role, TokenError};
-use tidelog_room::{ConnId, May, Speaker};
+use tidelog_room::{ConnId, Identity, May, Speaker};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
     decode_message, encode_message, message_size,
 };
-use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
 use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
+use tidelog_types::{ClientId, DocumentKey};
 use tokio::io::AsyncReadExt;
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -99,6 +99,7 @@ pub(crate) async fn serve(
         refusal,
         pass: Pass::Nothing,
         subject: None,
+        identity: nobody(),
         expiry: None,
         channels: Channels { conn: id, open: BTreeMap::new() },
         permits,
@@ -133,6 +134,8 @@ struct Reader {
     pass: Pass,
     /// Whose token that is, if it needs one.
     subject: Option<Arc<str>>,
+    /// Who that is, for others who are present.
+    identity: Arc<Identity>,
     /// Ends it when its token expires.
     expiry: Option<Expiry>,
     channels: Channels,
@@ -360,6 +363,8 @@ impl Reader {
             },
         };
         self.admit();
+        // A later token is of the same subject.
+        self.identity = Arc::new(Identity { user: self.subject.clone(), client });
         debug!(conn = self.connection.id().0, %client, "hello");
         self.connection.send(FromServer::Welcome);
         Flow::Continue(())
@@ -451,8 +456,15 @@ impl Reader {
             let _ = room.send(RoomMail::Refuse { conn, channel, refusal });
             return Flow::Continue(());
         };
+        let message = match message {
+            ToRoom::Presence(word) => {
+                let (conn, identity) = (self.connection.id(), Arc::clone(&self.identity));
+                let _ = room.send(RoomMail::Presence { conn, channel, identity, word, permit });
+                return Flow::Continue(());
+            }
+            message => Box::new(message),
+        };
         let connection = self.connection.clone();
-        let message = Box::new(message);
         let speaker = Speaker { may, subject: self.subject.clone() };
         let mail = RoomMail::Message { connection, channel, message, speaker, permit };
         // A room that is gone has let go of all who were there, and never saw this one.
@@ -516,6 +528,11 @@ impl Reader {
         }
         Flow::Continue(Some(room))
     }
+}
+
+/// Who is there before Hello.
+fn nobody() -> Arc<Identity> {
+    Arc::new(Identity { user: None, client: ClientId([0; 16]) })
 }
 
 fn no_access(reason: &str) -> Refusal {
@@ -858,6 +875,7 @@ mod tests {
             refusal: None,
             pass: Pass::Everything,
             subject: None,
+            identity: nobody(),
             expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(permits_count)),
@@ -964,6 +982,7 @@ mod tests {
             refusal: None,
             pass: Pass::Everything,
             subject: None,
+            identity: nobody(),
             expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),

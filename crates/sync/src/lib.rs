@@ -19,6 +19,7 @@
 //! - `envelope.rs`: how that becomes bytes, compressed where it pays.
 //! - [`Sender`]: which timeline frames go up next.
 //! - [`Follower`]: which storage entries a client lacks.
+//! - `presence.rs`: what is said of who is there, and [`Roster`]: which of it somebody lacks.
 //! - [`codec`]: the only place that knows how messages become bytes.
 //!
 //! # What this crate does not know
@@ -29,6 +30,8 @@ pub mod codec;
 mod envelope;
 mod follower;
 mod message;
+mod presence;
+mod roster;
 mod sender;
 
 pub use envelope::{MessageError, PROTOCOL_VERSION, decode_message, encode_message, message_size};
@@ -37,4 +40,6 @@ pub use message::{
     ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PageCoding, ProbeId,
     Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
 };
+pub use presence::{Attendee, Hears, PresenceNews, PresenceWho, PresenceWord, Present, StateText};
+pub use roster::{Roster, RosterNews, RosterReader, Seen};
 pub use sender::{PeerAhead, Sender};

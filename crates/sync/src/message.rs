@@ -12,6 +12,8 @@ use tidelog_types::{
     LsnRange, Page, Pgid, Position, Role, coded,
 };
 
+use crate::presence::{PresenceNews, PresenceWord};
+
 /// The client's number for a document on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Channel(pub u32);
@@ -102,18 +104,20 @@ pub enum ToRoom {
     },
     /// The client follows the document no longer.
     Close,
+    /// Who of the client is present, and how. Not answered.
+    Presence(PresenceWord),
 }
 
 /// Reads frames, at most [`MESSAGE_FRAMES_MAX`]. The size of a message does not bound their number
 /// enough: small frames take more room in memory than in the message.
 fn frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WireFrame>, D::Error> {
-    deserializer.deserialize_seq(Bounded { count_max: MESSAGE_FRAMES_MAX, items: PhantomData })
+    deserializer.deserialize_seq(Bounded::new(MESSAGE_FRAMES_MAX))
 }
 
 /// Reads pages, at most [`MESSAGE_PAGES_MAX`]: what is a difference in a message is a page in
 /// memory.
 fn pages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CodedPage>, D::Error> {
-    deserializer.deserialize_seq(Bounded { count_max: MESSAGE_PAGES_MAX, items: PhantomData })
+    deserializer.deserialize_seq(Bounded::new(MESSAGE_PAGES_MAX))
 }
 
 fn shared_pages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[CodedPage]>, D::Error> {
@@ -125,9 +129,15 @@ fn as_slice<S: Serializer>(pages: &Arc<[CodedPage]>, serializer: S) -> Result<S:
 }
 
 /// Reads a sequence of so many items at most.
-struct Bounded<T> {
+pub(crate) struct Bounded<T> {
     count_max: usize,
     items: PhantomData<T>,
+}
+
+impl<T> Bounded<T> {
+    pub(crate) fn new(count_max: usize) -> Self {
+        Self { count_max, items: PhantomData }
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
@@ -333,6 +343,8 @@ pub enum FromRoom {
         /// The first of them.
         lsn: Lsn,
     },
+    /// Who else is present.
+    Presence(PresenceNews),
 }
 
 /// A storage entry, or a part of one that is too large for one message.

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
-    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError,
-    PROTOCOL_VERSION, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
-    decode_message, encode_message,
+    Attendee, ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Hears, Intent,
+    MessageError, PROTOCOL_VERSION, PresenceNews, PresenceWho, PresenceWord, Present, ProbeId,
+    Refusal, StateText, ToRoom, ToServer, UndecidedReason, WireFrame, codec, decode_message,
+    encode_message,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -52,6 +53,16 @@ fn pages() -> Vec<CodedPage> {
     pages
 }
 
+fn state(text: &str) -> StateText {
+    StateText::new(text).expect("short")
+}
+
+/// One who is so, and one who is not present any more.
+fn word(hears: Hears) -> PresenceWord {
+    let changes = vec![(Attendee(1), Some(state("{}"))), (Attendee(2), None)];
+    PresenceWord { hears, heard: 4, changes }
+}
+
 /// One of every message that a client sends, and of every shape of its parts.
 fn to_server() -> Vec<(&'static str, ToServer)> {
     let about = |body| ToServer::About { channel: Channel(5), body };
@@ -86,6 +97,9 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
         ("received", about(ToRoom::Received { next: lsn(43) })),
         ("probe", about(ToRoom::Probe { probe: ProbeId(77) })),
         ("close", about(ToRoom::Close)),
+        ("presence", about(ToRoom::Presence(word(Hears::Others)))),
+        ("presence, hearing all", about(ToRoom::Presence(word(Hears::All)))),
+        ("presence, a sign of life", about(ToRoom::Presence(PresenceWord::default()))),
     ]
 }
 
@@ -116,6 +130,18 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         hash: EntryHash([6; 32]),
         is_last: true,
     }));
+    let who = |user, own| {
+        let (client, user) = (ClientId([9; 16]), Option::<&str>::map(user, str::to_owned));
+        Some(PresenceWho { user, client, own })
+    };
+    let present = |key, who| Present { key, who, state: state("{\"at\":1}") };
+    let news = PresenceNews {
+        elsewhere_count: 3,
+        keys: Some([7, 8].into()),
+        present: [present(7, who(Some("ada"), None)), present(8, who(None, Some(Attendee(2))))]
+            .into(),
+    };
+    let more = PresenceNews { elsewhere_count: 3, keys: None, present: [present(7, None)].into() };
     let refused = |refusal| about(FromRoom::Refused(refusal));
     let bye = |reason| FromServer::Bye { reason };
     let (storage, wanted) = (position(), lsn(14));
@@ -158,6 +184,8 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("refused: parted", refused(Refusal::Parted)),
         ("refused: damaged", refused(Refusal::Damaged)),
         ("seed taken", about(FromRoom::SeedTaken { pages_count: 64 })),
+        ("presence", about(FromRoom::Presence(news))),
+        ("presence, of those who are seen already", about(FromRoom::Presence(more))),
     ]
 }
 

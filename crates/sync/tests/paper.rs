@@ -8,7 +8,8 @@ use tidelog_types::limits::{
     DOCTYPE_SIZE_MAX, DOCTYPES_MAX, DOCTYPES_SIZE_MAX, DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX,
     HELLO_SIZE_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits, MESSAGE_FRAMES_MAX,
     MESSAGE_PAGES_MAX, MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX,
-    OFFER_LIVES_MAX, ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX, SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX,
+    OFFER_LIVES_MAX, PRESENCE_ATTENDEES_MAX, PRESENCE_KEPT_SIZE_MAX, PRESENCE_STATE_SIZE_MAX,
+    ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX, SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX,
     SQL_VALUE_SIZE_MAX,
 };
 
@@ -36,6 +37,16 @@ fn the_limits_of_the_paper_are_those_of_the_code() {
     assert_eq!(MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX, "they share a row");
     assert_eq!(SMALL_MESSAGE_SIZE_MAX, 384 << 10, "it names a row");
     let rows = [
+        (
+            "what one who is present says of itself",
+            format!("{} bytes", count(PRESENCE_STATE_SIZE_MAX)),
+        ),
+        ("changes in one `Presence`", format!("{} ", count(PRESENCE_ATTENDEES_MAX))),
+        ("those who are present on one channel", format!("{} ", count(PRESENCE_ATTENDEES_MAX))),
+        (
+            "who is present with any document",
+            format!("{}, ", size(usize::try_from(PRESENCE_KEPT_SIZE_MAX).expect("it fits"))),
+        ),
         ("before `Hello`", format!("{}, ", size(hello_size_max))),
         ("frames in one message", format!("{}; ", count(MESSAGE_FRAMES_MAX))),
         ("frames in one message", format!("better {} ", size(limits.message_frames_size_max))),

@@ -193,6 +193,45 @@ pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 /// counting those that nothing else waited before.
 pub const CONNECTION_ENTRIES_SIZE_MAX: usize = 1024 * 1024;
 
+/// Bytes of what one who is present says of itself, as JSON.
+pub const PRESENCE_STATE_SIZE_MAX: usize = 4096;
+
+/// Others who are present with a document that each is told of: those who came first.
+pub const PRESENCE_SEEN_MAX: usize = 100;
+
+/// Open handles of one client that are present with a document.
+pub const PRESENCE_ATTENDEES_MAX: usize = 64;
+
+/// Milliseconds between two words on who is present, either way.
+pub const PRESENCE_TICK_MS: u64 = 100;
+
+/// Milliseconds after which a client says again that it is there.
+pub const PRESENCE_SIGN_MS: u64 = 4_000;
+
+/// Milliseconds of silence after which nobody of a client is present any more.
+pub const PRESENCE_SILENT_MS: u64 = 12_000;
+
+/// Bytes on who is present that one client is told of a document in a second.
+pub const PRESENCE_RATE_SIZE_MAX: usize = 64 * 1024;
+
+/// Bytes of one word on who is present, but for the last entry in it.
+pub const PRESENCE_NEWS_SIZE_MAX: usize = 8 * 1024;
+
+/// Words on who is present that a client is told before it says that it has heard some of them.
+pub const PRESENCE_UNHEARD_MAX: usize = 8;
+
+/// Bytes of them, but for the last one.
+pub const PRESENCE_UNHEARD_SIZE_MAX: usize = 24 * 1024;
+
+/// Words on who is present after which a client says that it has heard them.
+pub const PRESENCE_HEARD_MAX: u32 = 4;
+
+/// Bytes of such words after which it says so.
+pub const PRESENCE_HEARD_SIZE_MAX: usize = 8 * 1024;
+
+/// Bytes of all who are present with any document of a server, beyond which nobody else is.
+pub const PRESENCE_KEPT_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
 /// Documents that one connection may have open.
 pub const CONNECTION_CHANNELS_MAX: usize = 1024;
 

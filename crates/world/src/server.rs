@@ -7,7 +7,8 @@ use tidelog_disk::MemoryDisk;
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, Doctypes, Outlets, Room, RoomEffect, RoomInput, RoomSettings, Speaker,
+    Answer, Ask, ConnId, Doctypes, Identity, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    Speaker,
 };
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::{DocumentKey, Life};
@@ -26,15 +27,22 @@ pub(crate) struct Server {
     rooms: BTreeMap<DocumentKey, RoomHere>,
     owners: BTreeMap<OwnerId, DocumentKey>,
     /// Connections, and the documents of their channels.
-    conns: BTreeMap<ConnId, BTreeMap<Channel, DocumentKey>>,
+    conns: BTreeMap<ConnId, ConnHere>,
     chance: Chance,
     found_right: FoundRight,
+    now_ms: u64,
     /// What is to be told, oldest first.
     pub(crate) told: Vec<(ConnId, FromServer)>,
     /// Connections that are of no use any more.
     pub(crate) closed: Vec<ConnId>,
     /// What a room has answered to the server itself.
     answer: Option<Answer>,
+}
+
+/// A connection.
+struct ConnHere {
+    identity: Arc<Identity>,
+    channels: BTreeMap<Channel, DocumentKey>,
 }
 
 struct RoomHere {
@@ -62,6 +70,10 @@ impl Outlets for AtOnce {
     }
 
     fn release(&self, _: ConnId, _: usize) {}
+
+    fn is_idle(&self, _: ConnId) -> bool {
+        true
+    }
 }
 
 impl Server {
@@ -77,6 +89,7 @@ impl Server {
             conns: BTreeMap::new(),
             chance,
             found_right,
+            now_ms: 0,
             told: Vec::new(),
             closed: Vec::new(),
             answer: None,
@@ -84,10 +97,13 @@ impl Server {
     }
 
     /// A client says something.
-    pub(crate) fn hear(&mut self, conn: ConnId, message: ToServer) {
+    pub(crate) fn hear(&mut self, now_ms: u64, conn: ConnId, message: ToServer) {
+        self.now_ms = now_ms;
         match message {
-            ToServer::Hello { .. } => {
-                self.conns.entry(conn).or_default();
+            ToServer::Hello { client, .. } => {
+                // As on any development server.
+                let identity = Arc::new(Identity { user: None, client });
+                self.conns.insert(conn, ConnHere { identity, channels: BTreeMap::new() });
                 self.told.push((conn, FromServer::Welcome));
             }
             ToServer::Renew { .. } => self.told.push((conn, FromServer::NotRenewed)),
@@ -97,9 +113,27 @@ impl Server {
         self.run();
     }
 
+    /// When somebody is to be told who is present.
+    pub(crate) fn due_at_ms(&self) -> Option<u64> {
+        self.rooms.values().filter_map(|here| here.room.presence_due_at_ms()).min()
+    }
+
+    /// Tells who is present, where that is due.
+    pub(crate) fn pass(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        let is_due =
+            |here: &RoomHere| here.room.presence_due_at_ms().is_some_and(|at| at <= now_ms);
+        let due = self.rooms.iter().filter(|(_, here)| is_due(here));
+        let due: Vec<DocumentKey> = due.map(|(document, _)| document.clone()).collect();
+        for document in due {
+            self.step(&document, RoomInput::PresenceDue { now_ms });
+        }
+        self.run();
+    }
+
     /// A connection is gone.
     pub(crate) fn left(&mut self, conn: ConnId) {
-        let channels = self.conns.remove(&conn).unwrap_or_default();
+        let Some(ConnHere { channels, .. }) = self.conns.remove(&conn) else { return };
         let mut documents: Vec<DocumentKey> = channels.into_values().collect();
         documents.sort_unstable();
         documents.dedup();
@@ -118,7 +152,9 @@ impl Server {
 
     /// Finds the room that a message is for.
     fn route(&mut self, conn: ConnId, channel: Channel, message: ToRoom) {
-        let Some(channels) = self.conns.get_mut(&conn) else { return self.closed.push(conn) };
+        let Some(ConnHere { identity, channels }) = self.conns.get_mut(&conn) else {
+            return self.closed.push(conn);
+        };
         if let ToRoom::Open { document, .. } = &message {
             let Ok(document) = DocumentKey::new(document, "") else {
                 let refusal = Refusal::Protocol { reason: "no such name".to_owned() };
@@ -132,10 +168,14 @@ impl Server {
         if matches!(message, ToRoom::Close) {
             channels.remove(&channel);
         }
-        self.tell(
-            &document,
-            RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() },
-        );
+        let input = match message {
+            ToRoom::Presence(word) => {
+                let (identity, now_ms) = (Arc::clone(identity), self.now_ms);
+                RoomInput::Presence { conn, channel, identity, word, has_room: true, now_ms }
+            }
+            message => RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() },
+        };
+        self.tell(&document, input);
     }
 
     /// Something for a room, which is made if it is not there.

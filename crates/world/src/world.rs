@@ -216,6 +216,9 @@ impl World {
             } else if let Some(device) = self.next_awake() {
                 self.devices[device.0].wake_at_ms = None;
                 self.tell_core(device, Input::Wake);
+            } else if self.server.due_at_ms().is_some_and(|at| at <= self.now_ms) {
+                self.server.pass(self.now_ms);
+                self.carry_from_server();
             } else {
                 return;
             }
@@ -234,8 +237,8 @@ impl World {
         if !self.due.is_empty() {
             return Some(self.now_ms);
         }
-        let wakes = self.devices.iter().filter_map(|device| device.wake_at_ms).min();
-        wakes.map(|at| at.max(self.now_ms))
+        let wakes = self.devices.iter().filter_map(|device| device.wake_at_ms);
+        wakes.chain(self.server.due_at_ms()).min().map(|at| at.max(self.now_ms))
     }
 
     /// Does all that is due in time, and leaves the clock there.
@@ -271,7 +274,7 @@ impl World {
                     return;
                 }
                 match decode_message::<ToServer>(&bytes) {
-                    Ok(message) => self.server.hear(conn, message),
+                    Ok(message) => self.server.hear(self.now_ms, conn, message),
                     Err(error) => panic!("BUG: a core says what is no message: {error}"),
                 }
                 self.carry_from_server();

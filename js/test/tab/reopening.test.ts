@@ -87,6 +87,20 @@ test('W4: an open that fails after a restart is repeated until it succeeds', () 
   expect(stage.posted('query').map(({ call }) => call)).toEqual([query, query]);
 });
 
+test('who is present is so at every core, as it said last, once the document is open', () => {
+  const { stage, handle } = opened();
+  const say = (state: string | null) =>
+    stage.step({ type: 'tell', kind: 'presence', message: { handle, state } });
+  say('{"at":1}');
+  expect(stage.posted('presence')).toHaveLength(1);
+  stage.die();
+  say('{"at":2}');
+  stage.survive();
+  expect(stage.posted('presence')).toHaveLength(1);
+  stage.reopens(handle);
+  expect(stage.posted('presence').at(-1)).toEqual({ handle, state: '{"at":2}' });
+});
+
 test('W5: who listens for rejections does so at every core, once the document is open', () => {
   const { stage, handle } = opened();
   stage.step({ type: 'tell', kind: 'listenRejections', message: { handle } });

@@ -52,6 +52,26 @@ test('what one client issues is confirmed and seen by the other', async () => {
   expect(() => ada.db.mutate.add({ title: 1 as never })).toThrow(MutationArgumentError);
 });
 
+test('clients see who else is present, while they are online', async () => {
+  const names = (client: Client<Todos>) =>
+    client.db.presence.of<{ name: string }>().others.map(({ state }) => state.name);
+  ada.db.presence.set({ name: 'Ada' });
+  bob.db.presence.set({ name: 'Bob' });
+  await w.pass(100);
+  expect([names(ada), names(bob)]).toEqual([['Bob'], ['Ada']]);
+  ada.offline();
+  ada.db.presence.set({ name: 'Ada, back again' });
+  await w.pass(100);
+  expect([ada.db.presence.count, names(bob)]).toEqual([1, []]);
+  ada.online();
+  await w.pass(100);
+  expect([names(ada), names(bob)]).toEqual([['Bob'], ['Ada, back again']]);
+  await ada.db.close();
+  await w.pass(100);
+  expect(bob.db.presence.count).toBe(1);
+  expect(() => ada.db.presence.set({ name: 'Ada' })).toThrow(DocumentClosedError);
+});
+
 test('what is issued offline waits, and comes to the other client once it is online', async () => {
   ada.offline();
   await ada.db.mutate.add({ title: 'milk' });

@@ -135,6 +135,10 @@ impl Outlets for Ways {
             taken.sizes.insert(conn, left);
         }
     }
+
+    fn is_idle(&self, conn: ConnId) -> bool {
+        !self.taken().sizes.contains_key(&conn)
+    }
 }
 
 /// What the server did.

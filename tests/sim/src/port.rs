@@ -116,6 +116,7 @@ impl Port {
             ToCore::Device { .. } | ToCore::Nudge | ToCore::Heard { .. } => {
                 unreachable!("BUG: the tab says that by itself")
             }
+            ToCore::Presence { .. } => unreachable!("BUG: no app says who is present"),
         };
         self.door.comes(&message, now_ms);
         if let ToCore::Ask { call, .. } | ToCore::Destroy { call, .. } = &message {
@@ -297,6 +298,7 @@ fn kind_of(message: &ToCore) -> &'static str {
         ToCore::Device { .. } => "device",
         ToCore::Nudge => "nudge",
         ToCore::Heard { .. } => "heard",
+        ToCore::Presence { .. } => "presence",
     }
 }
 
@@ -319,7 +321,8 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
         FromCore::Status { .. }
         | FromCore::RejectionNews { .. }
         | FromCore::TokenWanted { .. }
-        | FromCore::CloseWanted { .. } => return None,
+        | FromCore::CloseWanted { .. }
+        | FromCore::Presence { .. } => return None,
     })
 }
 

@@ -215,7 +215,7 @@ fn name(message: &FromRoom) -> Option<String> {
         FromRoom::Entry(_) => return None,
         FromRoom::Acked { next } => format!("acked {next}"),
         FromRoom::Undecided { lsn, .. } => format!("undecided {lsn}"),
-        FromRoom::Allowed { .. } => return None,
+        FromRoom::Allowed { .. } | FromRoom::Presence(_) => return None,
         FromRoom::Forbidden { lsn } => format!("forbidden {lsn}"),
         FromRoom::Probed { next, .. } => format!("probed {next}"),
         FromRoom::Refused(refusal) => match refusal {

@@ -157,6 +157,10 @@ impl Outlets for Ways {
         let before = reserved.get_mut(&conn).expect("it was reserved");
         *before = before.checked_sub(size).expect("it was reserved");
     }
+
+    fn is_idle(&self, conn: ConnId) -> bool {
+        self.reserved(conn) == 0
+    }
 }
 
 pub struct Scene {

@@ -17,7 +17,7 @@ use super::reads::For;
 use super::{Context, Document, HandleState, Role, State};
 use crate::protocol::CallFailure;
 use crate::record::HashedDoctype;
-use crate::server_link::{LinkName, TokenHolder};
+use crate::server_link::{LinkName, ServerLink, TokenHolder};
 use crate::store_link::StoreLink;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
@@ -373,6 +373,7 @@ impl Document {
 
     fn forget_channel(&mut self) {
         self.following.channel = None;
+        self.presence.channel_lost();
         self.reads.forget_fault(For::Entry);
         if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.sender.disconnected();
@@ -669,6 +670,13 @@ impl Document {
         }
         ctx.out.wake_at(until_ms);
         true
+    }
+
+    /// Whether little of what was said to the server may still be on its way.
+    pub(super) fn is_uplink_clear(&self, ctx: &Context<'_>) -> bool {
+        let channel = self.following.channel.as_ref();
+        let link = channel.and_then(|channel| ctx.servers.get(&self.link_name(&channel.server)));
+        link.is_some_and(ServerLink::is_uplink_clear)
     }
 
     /// Says something on the channel, if there is one.

@@ -7,14 +7,15 @@
 //! (`background.rs`). Whatever needs a page that is not in memory stays where it is until the page
 //! has come (`reads.rs`). What is to last goes to the disk in `storing.rs`. The way to the server
 //! is `following.rs`, with what the server says and with who waits to be in step with it; what it
-//! rejected is told by `rejections.rs`, and a local document becomes the server's in
-//! `hand_over.rs`. `open.rs` is the document itself, once the store has said where it stands.
+//! rejected is told by `rejections.rs`, who is present by `presence.rs`, and a local document becomes
+//! the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has said where it stands.
 
 mod background;
 mod following;
 mod hand_over;
 mod open;
 mod opening;
+mod presence;
 mod reads;
 mod recorded;
 mod rejections;
@@ -36,6 +37,7 @@ use tidelog_types::{Budget, CallId, DocumentKey, JournalId, Life, Lsn, SortedMap
 use background::BuildAgain;
 use following::Following;
 use open::{Open, Role};
+use presence::Presence;
 use reads::{For, Reads};
 use recorded::Recorded;
 use rejections::RejectionNews;
@@ -92,6 +94,7 @@ pub(crate) struct Document {
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
     following: Following,
+    presence: Presence,
     build_again: BuildAgain,
     /// Whether requests took the last slice for themselves.
     is_background_due: bool,
@@ -178,6 +181,7 @@ impl Document {
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
+            presence: Presence::default(),
             build_again: BuildAgain::default(),
             is_background_due: false,
             is_live_query_due: false,

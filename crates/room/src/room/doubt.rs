@@ -9,6 +9,7 @@ impl Room {
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
         let doubt = self.outbox.doubt().or_else(|| self.doubt_subscribers());
+        let doubt = doubt.or_else(|| self.presence.doubt());
         doubt.or_else(|| self.kept_for_nobody()).map(|what| format!("{}: {what}", self.document))
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tidelog_document::{Doctype, DoctypeHash, FoundRight};
 use tidelog_pages::{StoreReply, StoreRequest};
-use tidelog_sync::{Channel, FromServer, Refusal, ToRoom};
+use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
 use tidelog_types::Position;
 use tidelog_types::limits::Limits;
 
-use super::Doctypes;
+use super::{Doctypes, Identity};
 
 /// The shell's number for a connection, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +87,27 @@ pub enum RoomInput {
     /// Of the documents that are handed over to a server it keeps more than it may: this one comes
     /// another time. See [`Room::seed_size`](super::Room::seed_size).
     SeedUnkept,
+    /// A client says who of its own is present, and hears others.
+    Presence {
+        /// On which connection.
+        conn: ConnId,
+        /// Under which number it knows the document there.
+        channel: Channel,
+        /// Who it is.
+        identity: Arc<Identity>,
+        /// What it says.
+        word: PresenceWord,
+        /// Whether there is room on this server for more who are present.
+        has_room: bool,
+        /// The time, on the shell's clock.
+        now_ms: u64,
+    },
+    /// Somebody is to be told who is present: see
+    /// [`Room::presence_due_at_ms`](super::Room::presence_due_at_ms).
+    PresenceDue {
+        /// The time, on the same clock.
+        now_ms: u64,
+    },
     /// The step before was cut short: see [`Room::wants_step`](super::Room::wants_step).
     GoOn,
     /// The store answers.

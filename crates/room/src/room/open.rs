@@ -235,9 +235,10 @@ impl Room {
         Ok(())
     }
 
-    /// Puts the client on its channel; who was there before is gone.
+    /// Puts the client on its channel; who was there before is gone. Who was present stays so: it may
+    /// only bring another doctype.
     pub(super) fn subscribe(&mut self, channel_id: ChannelId, open: &OpenRequest) -> SubscriberId {
-        self.vacate(channel_id);
+        self.unseat(channel_id);
         self.subscribers_ever += 1;
         let id = SubscriberId(self.subscribers_ever);
         let subscriber = Subscriber::new(channel_id, open, &self.settings.limits);

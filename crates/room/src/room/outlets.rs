@@ -27,6 +27,9 @@ pub trait Outlets: Send + Sync {
 
     /// Gives back what was reserved and is not needed.
     fn release(&self, conn: ConnId, size: usize);
+
+    /// Whether nothing waits on a connection, so that it may be told what may be left out too.
+    fn is_idle(&self, conn: ConnId) -> bool;
 }
 
 /// What has to be reserved for a part of an entry.

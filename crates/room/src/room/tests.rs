@@ -132,6 +132,10 @@ impl Outlets for Ways {
     fn release(&self, conn: ConnId, size: usize) {
         self.of(conn, |way| way.reserved = way.reserved.checked_sub(size).expect("it was taken"));
     }
+
+    fn is_idle(&self, conn: ConnId) -> bool {
+        self.of(conn, |way| way.reserved == 0 && !way.is_blocked)
+    }
 }
 
 fn room(seed: u8, ways: &Arc<Ways>) -> Room {
@@ -365,6 +369,7 @@ fn brief(messages: &[FromRoom]) -> Vec<String> {
         FromRoom::SeedTaken { pages_count } => format!("seed taken {pages_count}"),
         FromRoom::Seeded { .. } => "seeded".to_owned(),
         FromRoom::Probed { next, .. } => format!("probed {next}"),
+        FromRoom::Presence(news) => format!("presence of {}", news.present.len()),
     };
     messages.iter().map(brief).collect()
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tidelog_room::{Answer, Ask, ConnId, Speaker};
-use tidelog_sync::{Channel, Refusal, ToRoom};
+use tidelog_room::{Answer, Ask, ConnId, Identity, Speaker};
+use tidelog_sync::{Channel, PresenceWord, Refusal, ToRoom};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::connection::Connection;
@@ -64,6 +64,14 @@ pub(crate) enum RoomMail {
         speaker: Speaker,
         permit: MessagePermit,
     },
+    /// Who of a client is present: it waits for nothing that the room works on.
+    Presence {
+        conn: ConnId,
+        channel: Channel,
+        identity: Arc<Identity>,
+        word: PresenceWord,
+        permit: MessagePermit,
+    },
     /// Somebody said what it may not say.
     Refuse {
         conn: ConnId,
@@ -98,7 +106,10 @@ impl RoomMail {
                 connection.is_heard_no_more() || (is_wanted && connection.has_ended())
             }
             Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
-            Self::Refuse { .. } | Self::Left { .. } | Self::Writable { .. } => false,
+            Self::Presence { .. }
+            | Self::Refuse { .. }
+            | Self::Left { .. }
+            | Self::Writable { .. } => false,
         }
     }
 

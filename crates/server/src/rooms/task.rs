@@ -12,7 +12,9 @@ use tidelog_room::{
 };
 use tidelog_sync::{FromRoom, FromServer, Refusal};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX};
+use tidelog_types::limits::{
+    PRESENCE_KEPT_SIZE_MAX, ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -68,6 +70,10 @@ impl Outlets for Ways {
             to.release(size);
         }
     }
+
+    fn is_idle(&self, conn: ConnId) -> bool {
+        self.to(conn).is_some_and(|to| to.is_idle())
+    }
 }
 
 /// A message that its room works on.
@@ -97,6 +103,8 @@ pub(super) struct RoomTask {
     asked: u64,
     /// Whether nothing has happened since it gave back what it can.
     is_resting: bool,
+    /// Since when.
+    quiet_since: Instant,
     /// Whether it ended since nobody needed it.
     is_retired: bool,
     /// Whether anybody came who may come again, and not only whoever asks all documents something.
@@ -107,6 +115,8 @@ pub(super) struct RoomTask {
     kept_size: u64,
     /// And of what all rooms keep of documents that are handed over.
     seed_size: u64,
+    /// And of those who are present in all rooms.
+    presence_size: u64,
     /// And of what all rooms have on its way to the disk.
     in_flight_size: u64,
     /// When those that wait here were last looked through.
@@ -152,11 +162,13 @@ impl RoomTask {
             answers: BTreeMap::new(),
             asked: 0,
             is_resting: true,
+            quiet_since: Instant::now(),
             is_retired: false,
             is_visited: false,
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
+            presence_size: 0,
             in_flight_size: 0,
             swept_at: None,
             run_turn: Turn::NotNeeded,
@@ -172,7 +184,11 @@ impl RoomTask {
         add(&self.rooms.counters.rooms, 1);
         debug!(document = %self.document, "room opened");
         while let Some(input) = self.next_input().await {
-            self.is_resting = false;
+            // Who is present needs none of what is kept for the next message.
+            if !matches!(input, RoomInput::Presence { .. } | RoomInput::PresenceDue { .. }) {
+                self.is_resting = false;
+                self.quiet_since = Instant::now();
+            }
             self.limit_in_flight();
             self.step(input);
             self.keep_in_flight();
@@ -226,12 +242,15 @@ impl RoomTask {
             let has_to_look = self.space().is_some() || !self.waiting.is_empty();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
+            let present_at_ms = self.room.presence_due_at_ms();
+            let present_at = self.began + Duration::from_millis(present_at_ms.unwrap_or(0));
             let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
             tokio::select! {
                 biased;
                 Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
                 mail = self.inbox.recv() => match mail? {
                     RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
+                    mail @ RoomMail::Presence { .. } => return Some(self.input(mail)),
                     mail => self.keep_waiting(mail),
                 },
                 read = self.run_turn.comes() => match read {
@@ -251,7 +270,10 @@ impl RoomTask {
                 }
                 // However long what it works on waits.
                 () = tokio::time::sleep(LOOKS_EVERY), if has_to_look => {}
-                () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
+                () = sleep_until(present_at), if present_at_ms.is_some() => {
+                    return Some(RoomInput::PresenceDue { now_ms: self.now_ms() });
+                }
+                () = sleep_until(self.quiet_since + QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
                     // Where there is room for them, the pages stay.
                     match self.keep() > self.kept_size_max() / 2 {
@@ -419,6 +441,12 @@ impl RoomTask {
                 self.ways.connections().insert(conn, connection);
                 RoomInput::Message { conn, channel, message: *message, speaker }
             }
+            RoomMail::Presence { conn, channel, identity, word, permit } => {
+                drop(permit);
+                let kept_size = self.rooms.counters.presence_size.load(Ordering::Relaxed);
+                let (has_room, now_ms) = (kept_size < PRESENCE_KEPT_SIZE_MAX, self.now_ms());
+                RoomInput::Presence { conn, channel, identity, word, has_room, now_ms }
+            }
             RoomMail::Refuse { conn, channel, refusal } => {
                 RoomInput::Refuse { conn, channel, refusal }
             }
@@ -503,6 +531,8 @@ impl RoomTask {
         };
         let (before, runs_ended) = (self.room.counts(), self.room.runs_ended());
         let effects = self.room.step(input);
+        let presence_size = self.room.presence_size() as u64;
+        move_to(&counters.presence_size, &mut self.presence_size, presence_size);
         if let Some(connection) = writable {
             connection.heard(&self.document);
         }
@@ -631,6 +661,7 @@ impl Drop for RoomTask {
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
         self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
+        self.rooms.counters.presence_size.fetch_sub(self.presence_size, Ordering::Relaxed);
         self.rooms.counters.rooms_in_flight_size.fetch_sub(self.in_flight_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
     }

@@ -8,5 +8,6 @@ mod ends;
 mod http;
 mod logins;
 mod operations;
+mod presence;
 mod process;
 mod sync;

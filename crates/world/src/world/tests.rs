@@ -1,3 +1,5 @@
+mod presence;
+
 use std::collections::BTreeMap;
 
 use tidelog_client::{
@@ -17,6 +19,8 @@ struct Tab {
     answers: BTreeMap<Call, Vec<FromCore>>,
     /// The ids of rejected mutations that it was told of besides.
     rejected: Vec<String>,
+    /// How many it was told are present, and who else, by their keys: what they say.
+    present: (u32, BTreeMap<u64, String>),
 }
 
 const HANDLE: Handle = Handle(1);
@@ -43,8 +47,8 @@ impl Stage {
 
     fn open(&mut self, device: DeviceId) {
         let tab = self.world.connect(device);
-        let (answers, rejected) = (BTreeMap::new(), Vec::new());
-        self.tabs.push(Tab { tab, device, calls: 0, status: None, answers, rejected });
+        let (answers, rejected, present) = (BTreeMap::new(), Vec::new(), (1, BTreeMap::new()));
+        self.tabs.push(Tab { tab, device, calls: 0, status: None, answers, rejected, present });
         let request = Request::Open(Box::new(OpenRequest {
             document: "list".to_owned(),
             user: String::new(),
@@ -95,6 +99,13 @@ impl Stage {
                 match message {
                     FromCore::Status { status, .. } => tab.status = Some(status),
                     FromCore::RejectionNews { reason, .. } => tab.rejected.push(reason),
+                    FromCore::Presence { count, keys, others, .. } => {
+                        let (told, seen) = &mut tab.present;
+                        *told = count;
+                        let stays = |key: &u64| keys.as_ref().is_none_or(|it| it.contains(key));
+                        seen.retain(|key, _| stays(key));
+                        seen.extend(others.iter().map(|it| (it.key, it.state.to_string())));
+                    }
                     message => {
                         let call =
                             message.call().expect("an answer: nobody has a token, or deletes");

@@ -381,6 +381,7 @@ impl LineDoor {
                 let held = mem::replace(&mut followed.held, *next);
                 self.runs.receives(&followed.document, held, *next);
             }
+            ToRoom::Presence(_) => return Err("a core says who is present, and none is".to_owned()),
             ToRoom::Open { .. } => {}
         }
         Ok(())

@@ -191,6 +191,7 @@ impl Tab {
                 let token = is_here.then(|| self.token());
                 heard.answers.push(ToCore::Token { handle, token });
             }
+            FromCore::Presence { .. } => unreachable!("BUG: nobody is present"),
             FromCore::CloseWanted { handle } => {
                 let doc = self.docs.get(&handle).copied();
                 let is_held = |doc: &Doc| self.held.get(doc) == Some(&handle);

@@ -12,8 +12,8 @@ use tidelog_document::{
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer,
-    UndecidedReason, WireFrame, codec,
+    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PresenceWord, Refusal, ToRoom,
+    ToServer, UndecidedReason, WireFrame, codec,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -44,6 +44,8 @@ pub struct Server {
     pub subject: Option<String>,
     /// Devices that may only read it.
     pub readers: BTreeSet<usize>,
+    /// What devices have said of who is present.
+    pub presence_words: Vec<PresenceWord>,
 }
 
 struct Subscriber {
@@ -85,6 +87,7 @@ impl Default for Server {
             secret_of: BTreeMap::new(),
             subject: None,
             readers: BTreeSet::new(),
+            presence_words: Vec::new(),
         }
     }
 }
@@ -204,6 +207,10 @@ impl Server {
                 vec![FromRoom::Probed { probe, next: self.position().next }]
             }
             ToRoom::Received { .. } => Vec::new(),
+            ToRoom::Presence(word) => {
+                self.presence_words.push(word);
+                Vec::new()
+            }
             ToRoom::Close => {
                 self.subscribers.remove(&device);
                 Vec::new()

@@ -54,6 +54,7 @@ impl Document {
                 }
             }
             FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
+            FromRoom::Presence(news) => self.presence.hear(&news),
             FromRoom::Undecided { why, .. } => {
                 // What this device brings along itself changes when it does.
                 let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
@@ -119,6 +120,7 @@ impl Document {
             open.record_due = open.record_due.max(Some(self.write_again.note_due()));
         }
         channel.is_open = true;
+        self.presence.is_followed();
         channel.stood_at = storage.next;
         self.following.no_verdict = None;
         self.following.refused = false;
