@@ -1,10 +1,13 @@
 //! What the server allows with the document, and what becomes of mutations that it does not.
 
-use tidelog_client::{FromCore, ToCore};
+use tidelog_client::{FromCore, Input, ToCore};
 use tidelog_document::Mutation;
 use tidelog_sync::{ToRoom, ToServer, WireFrame};
-use tidelog_testing::client::server::{Server, back_online, connect, offline, online, talk};
+use tidelog_testing::client::server::{
+    Server, back_online, connect, offline, online, online_with, talk,
+};
 use tidelog_testing::client::*;
+use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Outcome, Role};
 
 /// The server allows a device something else from now on, and it hears so.
@@ -136,6 +139,28 @@ fn a_rejection_for_want_of_access_is_told_once_it_is_durable() {
         }
         assert_eq!(server.image(), ann.image());
     }
+}
+
+/// Goal: a listener hears of each mutation that may not be applied, though its tab is frozen while
+/// more are taken back than are kept. Method: the record keeps half of them.
+#[test]
+fn what_is_taken_back_and_not_kept_is_told_a_tab_that_does_not_listen_too() {
+    const COUNT: usize = 20;
+    let limits =
+        Limits { tab_unheard_size_max: 1_000, rejections_kept_max: COUNT / 2, ..Limits::DEFAULT };
+    let mut server = with_tokens();
+    let mut ann = online_with(1, limits, &mut server);
+    listen(&mut ann);
+    offline(&mut ann);
+    (0..COUNT).for_each(|n| _ = add(&mut ann, &n.to_string()));
+    server.readers.insert(ann.number);
+    ann.tabs_hear = false;
+    let lists = ann.told.len();
+    back_online(&mut server, &mut ann);
+    ann.tabs_hear = true;
+    let messages = vec![ToCore::Heard { lists: (ann.told.len() - lists) as u32 }];
+    ann.step(Input::FromTab { tab: TAB, messages });
+    assert_eq!(ann.rejections(TAB), (1..=COUNT as u64).collect::<Vec<_>>());
 }
 
 /// Goal: who hears that its frames are not taken, and may write again before it has rejected them,

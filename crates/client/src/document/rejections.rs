@@ -159,7 +159,7 @@ impl Document {
 
     /// Keeps mutations that this device has taken back out of its timeline, since they may not be
     /// applied: nobody is told before that is durable.
-    pub(super) fn withdraw(&mut self, withdrawn: Vec<Decided>, ctx: &Context<'_>) {
+    pub(super) fn withdraw(&mut self, withdrawn: Vec<Decided>, ctx: &mut Context<'_>) {
         if withdrawn.is_empty() {
             return;
         }
@@ -168,7 +168,11 @@ impl Document {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         if let Role::Synced(synced) = &open.role {
             let timeline = synced.replica.timeline();
-            open.record.keep_rejections(rejections.clone(), timeline, &ctx.settings.limits);
+            let limits = &ctx.settings.limits;
+            let forgotten = open.record.keep_rejections(rejections.clone(), timeline, limits);
+            // Those of before that give way are told now or never, as where others do.
+            let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
+            self.rejection_news.tell(forgotten.iter(), false, holds, ctx.out);
         }
         self.ledger.after(Then::Withdrawn(rejections));
     }
@@ -182,8 +186,15 @@ impl Document {
                 out.tell(tab, FromCore::Rejected { call, entry: rejection.entry, failure });
             }
         }
+        // What the record had no room for is told now or never.
+        let record = self.open().map(|open| &open.record);
+        let is_kept = |it: &KeptRejection| {
+            record.is_none_or(|record| record.rejections.iter().any(|kept| kept.call == it.call))
+        };
+        let (kept, forgotten): (Vec<_>, Vec<_>) = withdrawn.iter().partition(|it| is_kept(it));
         let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
-        self.rejection_news.tell(withdrawn.iter(), true, holds, out);
+        self.rejection_news.tell(forgotten.into_iter(), false, holds, out);
+        self.rejection_news.tell(kept.into_iter(), true, holds, out);
     }
 
     /// A record is durable. Only once it says all that is known here, what is old is forgotten: a
