@@ -701,7 +701,7 @@ impl Client {
                 && !self.documents[&key].is_of(Some(subject))
             {
                 let subject = subject.to_owned();
-                link.was_refused_access(now_ms);
+                link.met_another_user(now_ms);
                 self.with(&key, out, |document, ctx| document.refuse_subject(&subject, ctx));
                 continue;
             }

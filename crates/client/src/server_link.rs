@@ -122,6 +122,10 @@ pub(crate) struct ServerLink {
     renewal: Option<Renewal>,
     /// Whose token that is.
     subject: Option<String>,
+    /// Whether a document is another user's, of which nothing is said by this token; and what was
+    /// offered in its place last.
+    is_anothers: bool,
+    offered: Option<(TokenHolder, String)>,
 }
 
 /// A token, and when it came.
@@ -201,6 +205,8 @@ impl ServerLink {
             was_refused: false,
             renewal: None,
             subject: None,
+            is_anothers: false,
+            offered: None,
         }
     }
 
@@ -364,6 +370,12 @@ impl ServerLink {
         out.tell(tab, FromCore::TokenWanted { handle });
     }
 
+    /// A document is another user's than the token: one of that user's may come.
+    pub(crate) fn met_another_user(&mut self, now_ms: u64) {
+        self.is_anothers = true;
+        self.was_refused_access(now_ms);
+    }
+
     /// A document was refused to the token: another one may allow it.
     pub(crate) fn was_refused_access(&mut self, now_ms: u64) {
         self.renewal.iter_mut().for_each(|renewal| renewal.hurry(now_ms));
@@ -418,6 +430,7 @@ impl ServerLink {
             match token {
                 Some(token) => {
                     self.asked_for_token = Some(holder);
+                    self.offered = Some((holder, token.clone()));
                     self.send(&ToServer::Renew { token }, out);
                 }
                 None => {
@@ -468,6 +481,7 @@ impl ServerLink {
             FromServer::Admitted { subject, seconds_left } => {
                 self.subject = Some(subject);
                 self.renewal = Some(Renewal::new(now_ms, seconds_left, self.client.0[0]));
+                self.offered = None;
                 if self.stage != Stage::Welcomed {
                     return Heard::Nothing;
                 }
@@ -477,7 +491,12 @@ impl ServerLink {
             }
             FromServer::NotRenewed => {
                 self.renewal.iter_mut().for_each(Renewal::was_refused);
-                Heard::Nothing
+                // On this connection the server takes no token of another user, as this may be one.
+                let Some((holder, token)) = self.offered.take().filter(|_| self.is_anothers) else {
+                    return Heard::Nothing;
+                };
+                self.kept_tokens.insert(holder, KeptToken { token, came_at_ms: now_ms });
+                Heard::Broken
             }
             FromServer::Welcome => {
                 self.stage = Stage::Welcomed;
@@ -610,6 +629,7 @@ impl ServerLink {
 
     fn drop_socket(&mut self, out: &mut Outbox) {
         (self.renewal, self.subject) = (None, None);
+        (self.is_anothers, self.offered) = (false, None);
         if let Some(socket) = self.socket.take() {
             out.close_socket(socket);
         }

@@ -156,3 +156,34 @@ fn a_token_that_does_not_allow_a_document_is_renewed_soon() {
     admit(&mut core, 160_000);
     assert_eq!(opens(&core), before + 1, "it is asked for at once");
 }
+
+/// Goal: another user's token that is good for hours keeps no copy from its own user's: once a tab
+/// has that, the next connection is made by it. Method: the server lets in the other one, and takes
+/// no token of another user on that connection.
+#[test]
+fn the_right_users_token_takes_the_place_of_another_users() {
+    let mut core = let_in(160);
+    core.lose(X);
+    core.pass(10_000);
+    core.socket_opens(X);
+    give(&mut core, TAB, Some("bob's"));
+    core.hear(X, &FromServer::Admitted { subject: "bob".to_owned(), seconds_left: 160_000 });
+    core.hear(X, &FromServer::Welcome);
+    assert_eq!(asked_after(&mut core, 100), Some(30));
+    give(&mut core, TAB, Some("ada's"));
+    assert_eq!(renewed(&core), ["ada's"]);
+    core.hear(X, &FromServer::NotRenewed);
+    core.pass(10_000);
+    core.socket_opens(X);
+    assert_eq!(core.tokens_sent(X).last().cloned().flatten().as_deref(), Some("ada's"));
+    admit(&mut core, 160_000);
+    core.hear(X, &FromServer::Welcome);
+    core.server_opens(X, 2);
+
+    // Of whom a token is taken that serves, nobody else's makes it begin anew.
+    assert!(asked_after(&mut core, 160_000).is_some());
+    give(&mut core, TAB, Some("bob's"));
+    core.hear(X, &FromServer::NotRenewed);
+    core.pass(10_000);
+    assert_eq!(core.tokens_sent(X).len(), 3, "the connection stays");
+}
