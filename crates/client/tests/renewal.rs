@@ -1,11 +1,13 @@
 //! Tokens that are renewed on a connection that stands.
 
 use tidelog_client::{Call, Handle, TabId, ToCore};
+use tidelog_document::Mutation;
 use tidelog_pages::StoreReply;
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
-use tidelog_testing::client::core::{Core, key};
+use tidelog_testing::client::core::{Core, adding, key};
 use tidelog_testing::client::*;
-use tidelog_types::Life;
+use tidelog_types::limits::Limits;
+use tidelog_types::{BudgetLimits, Life};
 
 const X: &str = "ws://x";
 
@@ -186,4 +188,43 @@ fn the_right_users_token_takes_the_place_of_another_users() {
     core.hear(X, &FromServer::NotRenewed);
     core.pass(10_000);
     assert_eq!(core.tokens_sent(X).len(), 3, "the connection stays");
+}
+
+/// Goal: what was issued before it was known whose it is does not leave as nobody's, however long it
+/// takes until it has moved. Method: it moves a slice at a time, and the server says meanwhile once
+/// more where it stands.
+#[test]
+fn what_has_to_move_is_not_sent_as_it_was() {
+    let mut core = Core::with_limits(Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT });
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    let go_on = |core: &mut Core| {
+        while core.wakes_now() {
+            core.pass(0);
+        }
+    };
+    go_on(&mut core);
+    for call in 2..6 {
+        core.ask(Call(call), HANDLE, adding(Call(call), &call.to_string()));
+        go_on(&mut core);
+        let ticket = core.last_ticket();
+        core.reply(StoreReply::Durable { ticket });
+    }
+    core.socket_opens(X);
+    give(&mut core, TAB, Some("first"));
+    admit(&mut core, 160);
+    core.hear(X, &FromServer::Welcome);
+    core.server_opens(X, 1);
+    core.server_opens(X, 1);
+    go_on(&mut core);
+    let ticket = core.last_ticket();
+    core.reply(StoreReply::Durable { ticket });
+    core.server_opens(X, 2);
+    go_on(&mut core);
+    let frames = core.sent.iter().filter_map(|(_, message)| match message {
+        ToServer::About { body: ToRoom::Frames { frames, .. }, .. } => Some(frames),
+        _ => None,
+    });
+    let users = frames.flatten().map(|frame| Mutation::decode(&frame.body).expect("one").user);
+    assert_eq!(users.collect::<Vec<_>>(), ["ada"; 4]);
 }

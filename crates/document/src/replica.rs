@@ -626,11 +626,14 @@ impl Replica {
 
     /// The copy is known to be this user's. Mutations that were issued before as somebody else's go
     /// on as this one's with the next [step](Self::step), in a timeline of their own. Says whether
-    /// there are any.
+    /// there are any, also if it knows that.
     pub fn rename(&mut self, user: &str) -> bool {
-        let is_other = |undecided: &Undecided| undecided.mutation.user != user;
+        // What this release cannot read names nobody, and goes on as it is.
+        let is_read = |undecided: &Undecided| Mutation::decode(&undecided.body).is_ok();
+        let is_other = |it: &Undecided| it.mutation.user != user && is_read(it);
         let are_there = self.undecided.iter().any(is_other);
-        if are_there {
+        if are_there && self.renamed.as_deref() != Some(user) {
+            reached(Probe::TimelineRenamed);
             self.renamed = Some(user.to_owned());
             // One that is under way has run some of them.
             self.abandon_rebase();

@@ -143,18 +143,14 @@ impl Document {
             self.write_again.has_entries();
         }
         replica.follow(is_lost);
-        let is_renamed = match (&open.record.subject, subject) {
-            (None, Some(subject)) => {
+        // Of a core that has died since it knew whose they are, some may be nobody's still.
+        let is_renamed = subject.is_some_and(|subject| {
+            if open.record.subject.is_none() {
                 open.record.subject = Some(subject.to_owned());
                 open.record_due = open.record_due.max(Some(RecordDue::WithNext));
-                let is_renamed = replica.rename(subject);
-                if is_renamed {
-                    reached(Probe::TimelineRenamed);
-                }
-                is_renamed
             }
-            _ => false,
-        };
+            replica.rename(subject)
+        });
         let (first, head) = (replica.undecided().start(), replica.head());
         let common = replica.public_lives().common_prefix(head, lives, wanted);
         if is_renamed {
