@@ -192,6 +192,34 @@ fn what_is_not_rejected_yet_as_the_connection_is_lost_is_sent_again() {
     assert_eq!(server.image(), ann.image());
 }
 
+/// Goal: who may write again on a connection that stands opens the document anew, since a server
+/// takes a newer doctype, and frames that it did not take, only then; what it has not rejected by
+/// then is applied. Method: that its frames are not taken comes late, and is about nothing any more.
+#[test]
+fn who_may_write_again_on_the_same_connection_comes_anew() {
+    let mut server = with_tokens();
+    let mut ann = online(1, &mut server);
+    let call = add(&mut ann, "a");
+    server.readers.insert(ann.number);
+    let mut late = Vec::new();
+    for message in ann.take_sent() {
+        late.extend(server.hear(ann.number, message));
+    }
+    allow(&mut server, &mut ann, Role::Read);
+    let opens = server.opens;
+    allow(&mut server, &mut ann, Role::Write);
+    for told in &late {
+        ann.hear_server(told);
+    }
+    talk(&mut server, &mut [&mut ann]);
+    assert_eq!(server.opens, opens + 1);
+    assert_eq!(ann.fate(call), "durable 1, confirmed 2");
+    allow(&mut server, &mut ann, Role::Write);
+    talk(&mut server, &mut [&mut ann]);
+    assert_eq!(server.opens, opens + 1, "that was nothing new");
+    assert_eq!(server.image(), ann.image());
+}
+
 /// The users of the mutations that the server was told, in their order.
 fn users_told(server: &mut Server, device: &mut Device) -> Vec<String> {
     let mut users = Vec::new();

@@ -28,7 +28,7 @@ impl Document {
             FromRoom::Opened { storage, from, wanted, lives } => {
                 self.on_opened(storage, from, (wanted, &lives), ctx);
             }
-            FromRoom::Allowed { role } => self.note_access(Some(role)),
+            FromRoom::Allowed { role } => self.on_allowed(role, ctx),
             FromRoom::Forbidden { lsn } => {
                 if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
                     synced.replica.withdraw(lsn);
@@ -70,6 +70,16 @@ impl Document {
                 }
                 self.error = Some(failure);
             }
+        }
+    }
+
+    /// Whoever may write from now on comes anew: only then does the server take a doctype that is
+    /// newer than its own, and frames of which it has said that it takes none.
+    fn on_allowed(&mut self, role: TokenRole, ctx: &mut Context<'_>) {
+        let was = self.open().and_then(|open| open.record.access);
+        self.note_access(Some(role));
+        if self.is_online() && was == Some(TokenRole::Read) && role > TokenRole::Read {
+            self.leave_server(ctx);
         }
     }
 
