@@ -267,8 +267,8 @@ fn of_many_the_first_are_seen_and_all_are_counted() {
     assert!(!seen.contains(&50) && seen.contains(&(PRESENCE_SEEN_MAX as u64 + 2)), "{seen:?}");
 }
 
-/// Goal: however much is said, each is told no more than 64 KiB a second and ten times, and comes to
-/// the last word of each. Method: a hundred say a lot, all the time, for twenty seconds.
+/// Goal: however much is said, each is told no more than 64 KiB a second, and ten times, and comes
+/// to the last word of each. Method: a hundred say a lot, all the time, for twenty seconds.
 #[test]
 fn each_is_told_no_more_than_its_rate_and_the_newest_of_each_in_the_end() {
     let conns: Vec<ConnId> = (1..=101).map(ConnId).collect();
