@@ -7,12 +7,12 @@ use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
 use tidelog_types::limits::LSN_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, ClientId, DocumentKey, EntryId, Life, Lsn, shortened};
+use tidelog_types::{Budget, ClientId, CopySecret, DocumentKey, EntryId, Life, Lsn, shortened};
 
 use super::caution::{Caution, ENDED_THE_SERVER, Suspect, cautiously};
 use super::document::Document;
 use super::outbox::After;
-use super::subscriber::{ChannelId, SubscriberId};
+use super::subscriber::{ChannelId, Subscriber, SubscriberId};
 use super::{Halt, Room, State, ran};
 
 /// What a frame costs at least, in steps, one that came before too.
@@ -130,13 +130,29 @@ impl Room {
         let lsn = document.served(timeline)?.wanted;
         if end <= lsn {
             self.outbox.after(After::Tell(id, FromRoom::Acked { next: end }));
-        } else if let Some(subscriber) = self.subscribers.get_mut(&id) {
-            reached(Probe::FramesForbidden);
+            return Ok(());
+        }
+        reached(Probe::FramesForbidden);
+        let secret = subscriber.secret;
+        if let Some(subscriber) = self.subscribers.get_mut(&id) {
             // Also once it may write again: its client has been told that they are rejected.
             subscriber.undecided = Some(lsn);
-            self.outbox.after(After::Tell(id, FromRoom::Forbidden { lsn }));
         }
+        self.outbox.after(After::Tell(id, FromRoom::Forbidden { lsn }));
+        self.end_other_ways(id, secret);
         Ok(())
+    }
+
+    /// Takes no more of a copy from its other connections: one that is not noticed dead yet may have
+    /// the same frames on the way, by a token that allows what this one does not, and their client
+    /// rejects them. Who has not said the copy's secret ends nobody's.
+    fn end_other_ways(&mut self, id: SubscriberId, secret: CopySecret) {
+        let is_other =
+            |(other, it): &(&SubscriberId, &Subscriber)| **other != id && it.secret == secret;
+        let others = self.subscribers.iter().filter(is_other).map(|(_, it)| it.channel_id);
+        for channel_id in others.collect::<Vec<_>>() {
+            self.send_away(channel_id, Refusal::Parted);
+        }
     }
 
     fn stop_timeline(&mut self, id: SubscriberId, lsn: Lsn, why: UndecidedReason) {

@@ -133,6 +133,39 @@ fn frames_of_one_who_may_only_follow_are_not_run() {
     assert_eq!(heard, ["entry 4..5 of 3", "acked 4"]);
 }
 
+/// Goal: what a client was told is not taken is not taken by an older connection of it either, that
+/// nobody has noticed dead yet, and by whose token it may write: by then it has rejected it. Method:
+/// the frames come on the new one first, in this timeline or in one to which they have moved since;
+/// then the same by somebody who knows the timeline alone.
+#[test]
+fn what_is_forbidden_is_run_on_no_other_connection_of_its_copy() {
+    for (is_same_copy, is_moved) in [(true, false), (true, true), (false, false)] {
+        let mut scene = Scene::new();
+        scene.say_as(ANN, open_message(&notes(), Intent::Follow), May::Create);
+        scene.frames(ANN, 1, vec![add("a")]);
+        let mut opens = open_message(&notes(), Intent::Follow);
+        if let ToRoom::Open { secret, timeline, .. } = &mut opens {
+            *timeline = if is_moved { JournalId([8; 16]) } else { *timeline };
+            *secret = if is_same_copy { CopySecret::NONE } else { CopySecret([7; 16]) };
+        }
+        scene.say_as(BOB, opens, May::Follow);
+        let frames =
+            |lsn| ToRoom::Frames { life: life_of(ANN), first: lsn, frames: vec![add("b")] };
+        let first = if is_moved { lsn(1) } else { lsn(2) };
+        let heard = scene.say_as(BOB, frames(first), May::Follow);
+        assert_eq!(heard, [format!("forbidden {first}")]);
+        let before = scene.position();
+        let late = scene.say_as(ANN, frames(lsn(2)), May::Write);
+        match is_same_copy {
+            true => {
+                assert_eq!(late, ["refused Parted"]);
+                assert_eq!(scene.position(), before, "it is rejected by now");
+            }
+            false => assert_eq!(late, ["entry 3..4 of 2", "acked 3"], "nobody else stops it"),
+        }
+    }
+}
+
 /// Goal: who knows all of a client but its secret brings no mutations in its name. Method: it opens
 /// by that one's timeline, and writes it by that one's life.
 #[test]
