@@ -302,3 +302,78 @@ fn a_copy_sends_nothing_by_another_users_token() {
     assert_eq!(ann.query("select count(*) from todo"), [[integer(2)]]);
     assert_eq!(server.image(), ann.image());
 }
+
+/// Goal: what a server has applied while it asked for no token is confirmed, and not rejected by the
+/// token of one who may only read by now. Method: its answer is lost; the copy gets an owner as it
+/// comes again, and what is undecided goes on in another timeline, which the server knows nothing
+/// of.
+#[test]
+fn what_was_applied_before_its_user_was_known_is_not_rejected() {
+    for role in [Role::Read, Role::Write] {
+        let mut server = Server::default();
+        let mut ann = online(1, &mut server);
+        let first = add(&mut ann, "first");
+        for message in ann.take_sent() {
+            server.hear(ann.number, message);
+        }
+        offline(&mut ann);
+        let second = add(&mut ann, "second");
+        server.subject = Some("ada".to_owned());
+        if role == Role::Read {
+            server.readers.insert(ann.number);
+        }
+        let synced = ann.sync();
+        back_online(&mut server, &mut ann);
+        assert_eq!(ann.fate(first), "durable 1, confirmed 2");
+        match role {
+            Role::Read => assert_eq!(ann.fate(second), "durable 2, rejected: access"),
+            _ => assert_eq!(ann.fate(second), "durable 2, confirmed 3"),
+        }
+        assert!(matches!(ann.answer(synced), FromCore::Done { .. }));
+        assert_eq!(server.image(), ann.image());
+    }
+}
+
+/// Goal: a copy whose owner is known goes on as that one's, however often it was kept from it: no
+/// mutation is sent as nobody's. Method: pages that the move needs do not come; meanwhile one more
+/// mutation takes along to the disk whose copy it is, and then the core dies, or the connection is
+/// lost.
+#[test]
+fn a_copy_whose_owner_is_known_moves_whenever_it_can() {
+    for is_killed in [true, false] {
+        // Enough for another mutation, and too few for what lies below the first.
+        let limits = Limits { pool_pages_max: 7, ..Limits::DEFAULT };
+        let mut server = Server::default();
+        let mut ann = online_with(1, limits, &mut server);
+        for id in ["x", "y", "z"] {
+            add(&mut ann, id);
+            talk(&mut server, &mut [&mut ann]);
+        }
+        offline(&mut ann);
+        add(&mut ann, "a");
+        ann.pass(2_000);
+        server.subject = Some("ada".to_owned());
+        ann.holds_replies = true;
+        back_online(&mut server, &mut ann);
+        add(&mut ann, "b");
+        assert_eq!(ann.status().timeline, [4, 4, 5, 6], "it is in the old one");
+        if is_killed {
+            ann.kill_core();
+        } else {
+            offline(&mut ann);
+            ann.server_is_up = true;
+            ann.pass(15_000);
+            assert!(users_told(&mut server, &mut ann).is_empty());
+        }
+        ann.holds_replies = false;
+        while ann.let_reply_through() {}
+        if is_killed {
+            ann.start_open(TAB, Some(SERVER), &todos());
+            ann.server_is_up = true;
+            ann.pass(15_000);
+        }
+        assert_eq!(users_told(&mut server, &mut ann), ["ada", "ada"], "{is_killed}");
+        assert_eq!(ann.status().pending, 0);
+        assert_eq!(server.image(), ann.image());
+    }
+}

@@ -624,21 +624,27 @@ impl Replica {
         self.anew || is_replaced() || self.staged.iter().any(is_first)
     }
 
-    /// The copy is known to be this user's. Mutations that were issued before as somebody else's go
-    /// on as this one's with the next [step](Self::step), in a timeline of their own. Says whether
-    /// there are any, also if it knows that.
-    pub fn rename(&mut self, user: &str) -> bool {
-        // What this release cannot read names nobody, and goes on as it is.
-        let is_read = |undecided: &Undecided| Mutation::decode(&undecided.body).is_ok();
-        let is_other = |it: &Undecided| it.mutation.user != user && is_read(it);
-        let are_there = self.undecided.iter().any(is_other);
-        if are_there && self.renamed.as_deref() != Some(user) {
+    /// Whether mutations were issued as somebody else's than this user's, who the copy is known to
+    /// be of: they are to be [renamed](Self::rename), and none of them is sent before.
+    #[must_use]
+    pub fn has_others_than(&self, user: &str) -> bool {
+        // What this release cannot read stays as it is.
+        let is_other = |undecided: &Undecided| {
+            undecided.mutation.user != user && Mutation::decode(&undecided.body).is_ok()
+        };
+        self.undecided.iter().any(is_other)
+    }
+
+    /// Mutations that were issued as somebody else's than this user's go on as this one's with the
+    /// next [step](Self::step), in a timeline of their own. What the authority has applied of them
+    /// is visible: it decides nothing under their old names after that.
+    pub fn rename(&mut self, user: &str) {
+        if self.renamed.as_deref() != Some(user) {
             reached(Probe::TimelineRenamed);
             self.renamed = Some(user.to_owned());
             // One that is under way has run some of them.
             self.abandon_rebase();
         }
-        are_there
     }
 
     /// The authority takes none of the mutations from `lsn` on, since this side may not change the

@@ -346,7 +346,7 @@ impl Document {
             draft.timeline = frames;
             // The server knows this client by its old timeline: say the new one.
             self.leave_server(ctx);
-        } else if self.has_caught_up() && !self.is_asked_for_frames() {
+        } else if self.has_caught_up() && !self.is_asked_for_frames() && !self.rename_others() {
             // It knew less of the timeline as it let us in than its pages do, since another copy of
             // the profile has sent it meanwhile: it is asked what it wants by now.
             self.leave_server(ctx);

@@ -6,7 +6,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, ErrorCode, Lineage, Lsn, Pgid, Position, Role as TokenRole};
 
 use super::{NoVerdict, RETRY_FINAL_MS};
-use crate::document::open::RecordDue;
+use crate::document::open::{Open, RecordDue};
 use crate::document::reads::For;
 use crate::document::{Context, Document, Role, State};
 use crate::protocol::CallFailure;
@@ -153,18 +153,17 @@ impl Document {
             self.write_again.has_entries();
         }
         replica.follow(is_lost);
-        // Of a core that has died since it knew whose they are, some may be nobody's still.
-        let is_renamed = subject.is_some_and(|subject| {
-            if open.record.subject.is_none() {
-                open.record.subject = Some(subject.to_owned());
-                open.record_due = open.record_due.max(Some(RecordDue::WithNext));
-            }
-            replica.rename(subject)
-        });
+        if let (None, Some(subject)) = (&open.record.subject, subject) {
+            open.record.subject = Some(subject.to_owned());
+            open.record_due = open.record_due.max(Some(RecordDue::WithNext));
+        }
+        // Whoever comes by a token is its subject, which was compared.
+        let owes_rename = subject.is_some_and(|subject| replica.has_others_than(subject));
         let (first, head) = (replica.undecided().start(), replica.head());
         let common = replica.public_lives().common_prefix(head, lives, wanted);
-        if is_renamed {
-            // What was issued before goes on in a timeline of its own, by which we come again.
+        if owes_rename {
+            // What was issued before goes on in a timeline of its own, by which we come again; of
+            // what a server has applied that knew no users it tells first.
         } else if common == Some(wanted) && first <= wanted {
             if let Err(error) = synced.sender.connected(wanted, synced.durable) {
                 return self.break_off(&error.to_string(), ctx);
@@ -183,6 +182,23 @@ impl Document {
             self.probe(sync, ctx);
         }
         self.syncs = syncs;
+        let has_all = storage.next == Lsn::FIRST || self.has_caught_up();
+        if owes_rename && has_all {
+            self.rename_others();
+        }
+    }
+
+    /// Has what was issued before it was known whose copy this is go on as that one's. All that the
+    /// server had is visible. Says whether there is any.
+    pub(in crate::document) fn rename_others(&mut self) -> bool {
+        let State::Open(open) = &mut self.state else { return false };
+        let Open { role: Role::Synced(synced), record, .. } = &mut **open else { return false };
+        let Some(subject) = &record.subject else { return false };
+        let are_there = synced.replica.has_others_than(subject);
+        if are_there {
+            synced.replica.rename(subject);
+        }
+        are_there
     }
 
     fn on_entry(&mut self, part: EntryPart, ctx: &mut Context<'_>) {
