@@ -1,5 +1,7 @@
 //! The way to one server: one socket for all copies of one user that are synced there.
 
+use std::collections::VecDeque;
+
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, ToServer, decode_message,
 };
@@ -99,7 +101,7 @@ pub(crate) struct ServerLink {
     /// A line that takes longer for one message than an answer may take would never get it through:
     /// so from the second one on, each doubles the time.
     given_up: u32,
-    /// Who was asked for a token last, or whose was said since.
+    /// Who was asked for a token last, or by whose we were let in since.
     asked_for_token: Option<TokenHolder>,
     /// Who was asked since the server let us in last, and whose token was refused since it let us
     /// in for a while: one that refuses what it has just let in is not asked by each in turn
@@ -123,9 +125,9 @@ pub(crate) struct ServerLink {
     /// Whose token that is.
     subject: Option<String>,
     /// Whether a document is another user's, of which nothing is said by this token; and what was
-    /// offered in its place last.
+    /// offered in its place and has no answer, in the order of these.
     is_anothers: bool,
-    offered: Option<(TokenHolder, String)>,
+    offered: VecDeque<(TokenHolder, String)>,
 }
 
 /// A token, and when it came.
@@ -206,7 +208,7 @@ impl ServerLink {
             renewal: None,
             subject: None,
             is_anothers: false,
-            offered: None,
+            offered: VecDeque::new(),
         }
     }
 
@@ -429,8 +431,7 @@ impl ServerLink {
         {
             match token {
                 Some(token) => {
-                    self.asked_for_token = Some(holder);
-                    self.offered = Some((holder, token.clone()));
+                    self.offered.push_back((holder, token.clone()));
                     self.send(&ToServer::Renew { token }, out);
                 }
                 None => {
@@ -481,18 +482,20 @@ impl ServerLink {
             FromServer::Admitted { subject, seconds_left } => {
                 self.subject = Some(subject);
                 self.renewal = Some(Renewal::new(now_ms, seconds_left, self.client.0[0]));
-                self.offered = None;
                 if self.stage != Stage::Welcomed {
                     return Heard::Nothing;
                 }
                 reached(Probe::TokenRenewed);
+                let renewed_by = self.offered.pop_front().map(|(holder, _)| holder);
+                self.asked_for_token = renewed_by.or(self.asked_for_token);
                 // What was refused by the token before may be served by this one.
                 Heard::Welcome
             }
             FromServer::NotRenewed => {
                 self.renewal.iter_mut().for_each(Renewal::was_refused);
                 // On this connection the server takes no token of another user, as this may be one.
-                let Some((holder, token)) = self.offered.take().filter(|_| self.is_anothers) else {
+                let refused = self.offered.pop_front();
+                let Some((holder, token)) = refused.filter(|_| self.is_anothers) else {
                     return Heard::Nothing;
                 };
                 self.kept_tokens.insert(holder, KeptToken { token, came_at_ms: now_ms });
@@ -629,7 +632,8 @@ impl ServerLink {
 
     fn drop_socket(&mut self, out: &mut Outbox) {
         (self.renewal, self.subject) = (None, None);
-        (self.is_anothers, self.offered) = (false, None);
+        self.is_anothers = false;
+        self.offered.clear();
         if let Some(socket) = self.socket.take() {
             out.close_socket(socket);
         }

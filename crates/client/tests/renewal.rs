@@ -122,6 +122,23 @@ fn who_has_no_further_token_is_asked_again_less_and_less_often() {
     assert_eq!(core.tokens_sent(X).len(), 1, "there was one connection");
 }
 
+/// Goal: a connection that comes after is asked for by the token that let us in, and not by one that
+/// was refused in its place: it would be another subject's. Method: who let us in has no further one
+/// just then, and somebody else's is refused; then the connection breaks.
+#[test]
+fn who_let_us_in_is_asked_first_though_another_token_was_refused_in_its_place() {
+    let mut core = let_in(160);
+    asked_after(&mut core, 160).expect("it is asked for");
+    give(&mut core, TAB, None);
+    give(&mut core, OTHER_TAB, Some("of another subject"));
+    core.hear(X, &FromServer::NotRenewed);
+    assert_eq!(core.tokens_wanted, [TAB, TAB, OTHER_TAB]);
+    core.lose(X);
+    core.pass(1_000);
+    core.socket_opens(X);
+    assert_eq!(core.tokens_wanted.last(), Some(&TAB));
+}
+
 /// Goal: an app that gives the same token until it is over is not asked without an end.
 #[test]
 fn a_token_that_is_given_again_is_asked_for_every_few_seconds_at_most() {
