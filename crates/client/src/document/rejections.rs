@@ -187,10 +187,9 @@ impl Document {
             }
         }
         // What the record had no room for is told now or never.
-        let record = self.open().map(|open| &open.record);
-        let is_kept = |it: &KeptRejection| {
-            record.is_none_or(|record| record.rejections.iter().any(|kept| kept.call == it.call))
-        };
+        let kept: Option<BTreeSet<CallId>> =
+            self.open().map(|open| open.record.rejections.iter().map(|it| it.call).collect());
+        let is_kept = |it: &KeptRejection| kept.as_ref().is_none_or(|kept| kept.contains(&it.call));
         let (kept, forgotten): (Vec<_>, Vec<_>) = withdrawn.iter().partition(|it| is_kept(it));
         let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
         self.rejection_news.tell(forgotten.into_iter(), false, holds, out);
