@@ -194,7 +194,8 @@ fn what_is_not_rejected_yet_as_the_connection_is_lost_is_sent_again() {
 
 /// Goal: who may write again on a connection that stands opens the document anew, since a server
 /// takes a newer doctype, and frames that it did not take, only then; what it has not rejected by
-/// then is applied. Method: that its frames are not taken comes late, and is about nothing any more.
+/// then is applied. Method: that its frames are not taken comes late, and is about nothing any
+/// more.
 #[test]
 fn who_may_write_again_on_the_same_connection_comes_anew() {
     let mut server = with_tokens();
@@ -303,10 +304,10 @@ fn a_copy_sends_nothing_by_another_users_token() {
     assert_eq!(server.image(), ann.image());
 }
 
-/// Goal: what a server has applied while it asked for no token is confirmed, and not rejected by the
-/// token of one who may only read by now. Method: its answer is lost; the copy gets an owner as it
-/// comes again, and what is undecided goes on in another timeline, which the server knows nothing
-/// of.
+/// Goal: what a server has applied while it asked for no token is confirmed, and not rejected by
+/// the token of one who may only read by now. Method: its answer is lost; the copy gets an owner as
+/// it comes again, and what is undecided goes on in another timeline, which the server knows
+/// nothing of.
 #[test]
 fn what_was_applied_before_its_user_was_known_is_not_rejected() {
     for role in [Role::Read, Role::Write] {

@@ -122,9 +122,9 @@ fn who_has_no_further_token_is_asked_again_less_and_less_often() {
     assert_eq!(core.tokens_sent(X).len(), 1, "there was one connection");
 }
 
-/// Goal: a connection that comes after is asked for by the token that let us in, and not by one that
-/// was refused in its place: it would be another subject's. Method: who let us in has no further one
-/// just then, and somebody else's is refused; then the connection breaks.
+/// Goal: a connection that comes after is asked for by the token that let us in, and not by one
+/// that was refused in its place: it would be another subject's. Method: who let us in has no
+/// further one just then, and somebody else's is refused; then the connection breaks.
 #[test]
 fn who_let_us_in_is_asked_first_though_another_token_was_refused_in_its_place() {
     let mut core = let_in(160);
@@ -207,9 +207,9 @@ fn the_right_users_token_takes_the_place_of_another_users() {
     assert_eq!(core.tokens_sent(X).len(), 3, "the connection stays");
 }
 
-/// Goal: what was issued before it was known whose it is does not leave as nobody's, however long it
-/// takes until it has moved. Method: it moves a slice at a time, and the server says meanwhile once
-/// more where it stands.
+/// Goal: what was issued before it was known whose it is does not leave as nobody's, however long
+/// it takes until it has moved. Method: it moves a slice at a time, and the server says meanwhile
+/// once more where it stands.
 #[test]
 fn what_has_to_move_is_not_sent_as_it_was() {
     let mut core = Core::with_limits(Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT });

@@ -271,8 +271,8 @@ impl<D: Disk> Store<D> {
     }
 
     /// How the files stand now, held until whoever copies them has done so. What a change-over that
-    /// goes on writes over, at the slots of pages, is newer in the log before its point, and that is
-    /// before the end of what is written; one that begins later waits for its readers first.
+    /// goes on writes over, at the slots of pages, is newer in the log before its point, and that
+    /// is before the end of what is written; one that begins later waits for its readers first.
     pub fn cut(&self) -> Result<StoreCut, StoreError> {
         let (log_size, pages_size) = (self.log.written_size(), self.pages.size());
         let (log, log_head) = (self.log.active(), self.log.head()?);

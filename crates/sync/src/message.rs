@@ -61,8 +61,8 @@ pub enum ToRoom {
         doctype: Vec<u8>,
         /// The timeline that its frames will come from.
         timeline: JournalId,
-        /// The secret of the client's copy: frames are of the [client](tidelog_types::ClientId) that
-        /// it hashes to.
+        /// The secret of the client's copy: frames are of the [client](tidelog_types::ClientId)
+        /// that it hashes to.
         secret: CopySecret,
         /// What the client holds of the storage journal; `None` if nothing.
         have: Option<Position>,
@@ -337,8 +337,8 @@ pub enum FromRoom {
         /// What.
         role: Role,
     },
-    /// The frames from `lsn` on are neither run nor recorded, since the client's token does not allow
-    /// to change the document. None is taken on this channel before it is opened again.
+    /// The frames from `lsn` on are neither run nor recorded, since the client's token does not
+    /// allow to change the document. None is taken on this channel before it is opened again.
     Forbidden {
         /// The first of them.
         lsn: Lsn,

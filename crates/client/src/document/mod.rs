@@ -7,8 +7,9 @@
 //! (`background.rs`). Whatever needs a page that is not in memory stays where it is until the page
 //! has come (`reads.rs`). What is to last goes to the disk in `storing.rs`. The way to the server
 //! is `following.rs`, with what the server says and with who waits to be in step with it; what it
-//! rejected is told by `rejections.rs`, who is present by `presence.rs`, and a local document becomes
-//! the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has said where it stands.
+//! rejected is told by `rejections.rs`, who is present by `presence.rs`, and a local document
+//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has
+//! said where it stands.
 
 mod background;
 mod following;

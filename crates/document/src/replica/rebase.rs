@@ -384,8 +384,8 @@ impl Rebase {
     }
 }
 
-/// The mutation at `place` as it goes on in another timeline, of which no rejection is kept yet, and
-/// as this user's if it is known by now whose it is.
+/// The mutation at `place` as it goes on in another timeline, of which no rejection is kept yet,
+/// and as this user's if it is known by now whose it is.
 fn moved(mutation: &Mutation, place: EntryId, renamed: Option<&str>) -> Mutation {
     let moved_from = mutation.moved_from.or(Some(place));
     let user = renamed.unwrap_or(&mutation.user).to_owned();

@@ -143,9 +143,9 @@ impl Room {
         Ok(())
     }
 
-    /// Takes no more of a copy from its other connections: one that is not noticed dead yet may have
-    /// the same frames on the way, by a token that allows what this one does not, and their client
-    /// rejects them. Who has not said the copy's secret ends nobody's.
+    /// Takes no more of a copy from its other connections: one that is not noticed dead yet may
+    /// have the same frames on the way, by a token that allows what this one does not, and their
+    /// client rejects them. Who has not said the copy's secret ends nobody's.
     fn end_other_ways(&mut self, id: SubscriberId, secret: CopySecret) {
         let is_other =
             |(other, it): &(&SubscriberId, &Subscriber)| **other != id && it.secret == secret;

@@ -235,8 +235,8 @@ impl Room {
         Ok(())
     }
 
-    /// Puts the client on its channel; who was there before is gone. Who was present stays so: it may
-    /// only bring another doctype.
+    /// Puts the client on its channel; who was there before is gone. Who was present stays so: it
+    /// may only bring another doctype.
     pub(super) fn subscribe(&mut self, channel_id: ChannelId, open: &OpenRequest) -> SubscriberId {
         self.unseat(channel_id);
         self.subscribers_ever += 1;

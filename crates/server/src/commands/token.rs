@@ -24,8 +24,8 @@ pub struct Token {
     #[arg(long, value_name = "TEXT")]
     pub subject: String,
 
-    /// A role on a document, or on those whose names begin so: `lists/*:write`. Can be given several
-    /// times; without any, the token allows nothing
+    /// A role on a document, or on those whose names begin so: `lists/*:write`. Can be given
+    /// several times; without any, the token allows nothing
     #[arg(long = "grant", value_name = "DOCUMENT:ROLE", value_parser = grant)]
     pub grants: Vec<Grant>,
 

@@ -51,7 +51,8 @@ async fn put_as(scene: &Scene, path: &str, token: Option<&str>, size: u64, body:
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let (token, at) = (token.unwrap_or_default(), scene.at);
     let head = format!(
-        "PUT {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {size}\r\n{token}\r\n"
+        "PUT {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {size}\r\n\
+         {token}\r\n"
     );
     stream.write_all(head.as_bytes()).await.expect("sent");
     // It may answer before it has read all.

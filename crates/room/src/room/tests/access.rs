@@ -134,9 +134,9 @@ fn frames_of_one_who_may_only_follow_are_not_run() {
 }
 
 /// Goal: what a client was told is not taken is not taken by an older connection of it either, that
-/// nobody has noticed dead yet, and by whose token it may write: by then it has rejected it. Method:
-/// the frames come on the new one first, in this timeline or in one to which they have moved since;
-/// then the same by somebody who knows the timeline alone.
+/// nobody has noticed dead yet, and by whose token it may write: by then it has rejected it.
+/// Method: the frames come on the new one first, in this timeline or in one to which they have
+/// moved since; then the same by somebody who knows the timeline alone.
 #[test]
 fn what_is_forbidden_is_run_on_no_other_connection_of_its_copy() {
     for (is_same_copy, is_moved) in [(true, false), (true, true), (false, false)] {
