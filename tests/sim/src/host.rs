@@ -3,6 +3,8 @@
 //! As in the shell of the real one, rooms and store go their own ways: what rooms ask waits for the
 //! store's next round, and what it answers for the rooms.
 
+mod access;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,12 +12,12 @@ use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, Caution, ConnId, Doctypes, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
-    Speaker, entry_size,
+    Answer, Ask, Caution, ConnId, Doctypes, May, Outlets, Room, RoomEffect, RoomInput,
+    RoomSettings, Speaker, entry_size,
 };
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid};
+use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid, Role};
 
 use crate::app;
 use crate::device::{crash, kill, open_store_if};
@@ -24,6 +26,7 @@ use crate::doors::RoomDoor;
 use crate::doors::RoomNotes;
 use crate::doors::StoreDoor;
 use crate::doors::Talk;
+use crate::guard::{Guard, Let};
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 
@@ -40,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) has_damaged_log: bool,
     /// Whether its clients say what no core does.
     pub(crate) serves_strangers: bool,
+    /// Who is let in, where tokens are asked for.
+    pub(crate) guard: Option<Guard>,
     swarm: Swarm,
 }
 
@@ -49,6 +54,7 @@ struct Running {
     store_door: StoreDoor,
     is_damaged: bool,
     serves_strangers: bool,
+    is_guarded: bool,
     rooms: BTreeMap<DocumentKey, RoomHere>,
     owners: BTreeMap<OwnerId, DocumentKey>,
     owners_ever: u64,
@@ -146,6 +152,8 @@ impl Outlets for Ways {
 pub(crate) struct Done {
     pub(crate) sent: Vec<(ConnId, FromServer)>,
     pub(crate) closed: Vec<ConnId>,
+    /// Connections that were let in by another token than before, and until when that is good.
+    pub(crate) admitted: Vec<(ConnId, u64)>,
     pub(crate) exported: Option<Vec<u8>>,
     /// What is said of a document that was to be deleted.
     pub(crate) deleted: Option<Answer>,
@@ -173,6 +181,7 @@ impl Host {
             looks_at_ms: None,
             has_damaged_log: false,
             serves_strangers: false,
+            guard: swarm.guarded.then(Guard::default),
             swarm,
         }
     }
@@ -180,6 +189,12 @@ impl Host {
     /// From its next start on.
     pub(crate) fn give_room_for_verdicts(&mut self) {
         self.swarm.limits.verdict_pages_max = Limits::DEFAULT.verdict_pages_max;
+    }
+
+    fn begins_anew(&mut self) {
+        self.life += 1;
+        self.is_due = false;
+        self.guard.iter_mut().for_each(Guard::forget_all);
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -192,8 +207,7 @@ impl Host {
     }
 
     pub(crate) fn start(&mut self, rng: &mut Rng) -> Result<(), String> {
-        self.life += 1;
-        self.is_due = false;
+        self.begins_anew();
         let is_damaged = self.has_damaged_log;
         let store = open_store_if(is_damaged, &self.disk, life_of(rng), &self.swarm)?;
         self.running = Some(Running {
@@ -201,6 +215,7 @@ impl Host {
             store_door: StoreDoor::new(&self.disk, &self.swarm, is_damaged),
             is_damaged,
             serves_strangers: self.serves_strangers,
+            is_guarded: self.guard.is_some(),
             rooms: BTreeMap::new(),
             owners: BTreeMap::new(),
             owners_ever: 0,
@@ -218,16 +233,14 @@ impl Host {
 
     pub(crate) fn cut_power(&mut self, rng: &mut Rng) {
         self.running = None;
-        self.life += 1;
-        self.is_due = false;
+        self.begins_anew();
         self.disk = crash(&self.disk, &self.swarm, rng);
     }
 
     /// The process ends: what it wrote is on the disk, flushed or not.
     pub(crate) fn stop(&mut self) {
         self.running = None;
-        self.life += 1;
-        self.is_due = false;
+        self.begins_anew();
         self.disk = kill(&self.disk, &self.swarm);
     }
 
@@ -250,6 +263,7 @@ impl Host {
 
     pub(crate) fn left(&mut self, conn: ConnId) -> Done {
         let mut done = Done::default();
+        self.guard.iter_mut().for_each(|guard| guard.forget(conn));
         let Some(running) = &mut self.running else { return done };
         let channels = running.conns.remove(&conn).unwrap_or_default();
         let mut documents: Vec<DocumentKey> = channels.into_values().collect();
@@ -265,14 +279,23 @@ impl Host {
         let mut done = Done::default();
         let Some(running) = &mut self.running else { return done };
         match message {
-            ToServer::Hello { .. } => {
-                running.conns.entry(conn).or_default();
-                done.sent.push((conn, FromServer::Welcome));
+            ToServer::Hello { token, .. } => {
+                let answers = match &mut self.guard {
+                    None => vec![FromServer::Welcome],
+                    Some(guard) => guard.greet(conn, token.as_deref()),
+                };
+                if !matches!(answers[..], [FromServer::Bye { .. }]) {
+                    running.conns.entry(conn).or_default();
+                }
+                let pass = self.guard.as_ref().and_then(|guard| guard.pass(conn));
+                done.admitted.extend(pass.map(|pass| (conn, pass.until_ms)));
+                done.sent.extend(answers.into_iter().map(|answer| (conn, answer)));
             }
-            ToServer::Renew { .. } => done.sent.push((conn, FromServer::NotRenewed)),
+            ToServer::Renew { token } => self.renew(conn, &token, &mut done),
             ToServer::Ping => done.sent.push((conn, FromServer::Pong)),
             ToServer::About { channel, body } => {
-                running.route(conn, channel, body, &self.swarm, &mut done);
+                let guarded = (self.guard.as_mut(), &self.swarm);
+                running.route(conn, channel, body, guarded, &mut done);
             }
         }
         done
@@ -404,10 +427,32 @@ impl Running {
         conn: ConnId,
         channel: Channel,
         message: ToRoom,
-        swarm: &Swarm,
+        (guard, swarm): (Option<&mut Guard>, &Swarm),
         done: &mut Done,
     ) {
-        let Some(channels) = self.conns.get_mut(&conn) else { return done.closed.push(conn) };
+        let Some(channels) = self.conns.get_mut(&conn) else {
+            // One that was said goodbye to has not heard so yet.
+            done.closed.extend(guard.is_none().then_some(conn));
+            return;
+        };
+        let taken = guard.map(|guard| guard.takes(conn, channel, &message));
+        let speaker = match taken.unwrap_or_else(|| Let::Through(Speaker::anybody())) {
+            Let::Through(speaker) => speaker,
+            Let::Nothing => return,
+            Let::Refuse(refusal) => {
+                match channels.get(&channel).cloned() {
+                    Some(document) if !matches!(message, ToRoom::Open { .. }) => {
+                        let refuse = RoomInput::Refuse { conn, channel, refusal };
+                        self.tell(&document, refuse, swarm, done);
+                    }
+                    _ => {
+                        let body = FromRoom::Refused(refusal);
+                        done.sent.push((conn, FromServer::About { channel, body }));
+                    }
+                }
+                return;
+            }
+        };
         if let ToRoom::Open { document, .. } = &message {
             let Ok(document) = DocumentKey::new(document, "") else {
                 let refusal = Refusal::Protocol { reason: "no such name".to_owned() };
@@ -418,18 +463,18 @@ impl Running {
                 Some(known) if *known != document => return done.closed.push(conn),
                 _ => channels.insert(channel, document),
             };
+            if self.is_guarded {
+                let role = if speaker.may < May::Write { Role::Read } else { Role::Write };
+                let body = FromRoom::Allowed { role };
+                done.sent.push((conn, FromServer::About { channel, body }));
+            }
         }
         // A channel that was refused or closed may still have had some messages on the way.
         let Some(document) = channels.get(&channel).cloned() else { return };
         if matches!(message, ToRoom::Close) {
             channels.remove(&channel);
         }
-        self.tell(
-            &document,
-            RoomInput::Message { conn, channel, message, speaker: Speaker::anybody() },
-            swarm,
-            done,
-        );
+        self.tell(&document, RoomInput::Message { conn, channel, message, speaker }, swarm, done);
     }
 
     /// Something for a room, which is made if it is not there.
@@ -507,7 +552,12 @@ impl Running {
         let mut wrong = here.door.comes(document, &input).err();
         here.talk.comes(document, &input);
         here.notes.comes(document, &input);
-        for effect in here.room.step(input) {
+        let effects = here.room.step(input);
+        let runs = here.names.take_runs();
+        if self.is_guarded {
+            wrong = wrong.or(runs.iter().find_map(|what| here.talk.has_run(what).err()));
+        }
+        for effect in effects {
             wrong = wrong.or(here.door.leaves(&effect).err());
             wrong = wrong.or(here.talk.leaves(document, &effect).err());
             wrong = wrong.or(here.notes.leaves(document, &effect, &mut self.journals).err());

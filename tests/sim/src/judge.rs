@@ -1,5 +1,7 @@
 //! What has to hold: while a world runs, and when everything is over.
 
+mod access;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -36,6 +38,9 @@ pub(crate) struct Judge {
     forgets_rejections: bool,
     /// Lives that a document's pages remember of each timeline.
     timeline_lives_kept_max: usize,
+    /// Devices whose tokens did not allow to write for a while, and how many mutations had been
+    /// issued when their cores knew that they do again.
+    demoted: BTreeMap<usize, Option<u64>>,
 }
 
 /// Who issued a mutation, and where.
@@ -216,6 +221,7 @@ impl Judge {
             }
             News::Rejected(name, reason) => {
                 let devices_part = self.devices_part;
+                self.judge_access(&name, &reason)?;
                 let fate = self.fate(&name)?;
                 if devices_part && reason.starts_with(UNKNOWN) {
                     fate.dropped = true;
@@ -254,6 +260,7 @@ impl Judge {
                 }
                 (fate.failed, fate.was_refused) = (true, was_refused);
             }
+            News::Forbidden(name) => self.is_forbidden(&name)?,
             News::Unknown(name) => self.fate(&name)?.dropped = true,
             News::Left(name) => self.fate(&name)?.left = true,
             News::Rows { doc, names, must, tab } => self.judge_rows(doc, &names, &must, tab)?,
@@ -287,6 +294,11 @@ impl Judge {
 
     pub(crate) fn is_confirmed(&self, name: &str) -> bool {
         self.fates.get(name).is_some_and(|fate| fate.confirmed)
+    }
+
+    /// The same of one that was issued in this document.
+    pub(crate) fn is_confirmed_in(&self, name: &str, doc: Doc) -> bool {
+        self.fates.get(name).is_some_and(|fate| fate.confirmed && fate.origin.doc == doc)
     }
 
     /// Whether a device has anything of its own in a document on its disk.
@@ -335,6 +347,9 @@ impl Judge {
     /// Whether what the server has not decided may look rejected by now: others were first, or it
     /// finds more to do than it may.
     fn may_be_rejected(&self, fate: &Fate) -> bool {
+        if self.may_lack_access(fate) {
+            return true;
+        }
         let (limits, whole) = (&self.limits, &Limits::DEFAULT);
         let is_tight = limits.mutation_pages_max < whole.mutation_pages_max
             || limits.statement_steps_max < whole.statement_steps_max;
@@ -497,7 +512,10 @@ impl Judge {
                 return Err(format!("{name} failed and is shown: {fate:?}"));
             }
         }
-        let is_open = |fate: &Fate| !fate.failed && fate.rejected.is_none() && !fate.dropped;
+        let is_open = |fate: &Fate| {
+            let may_go = fate.dropped || !fate.confirmed && self.may_lack_access(fate);
+            !fate.failed && fate.rejected.is_none() && !may_go
+        };
         let missing = |name: &&String| {
             !shown.contains(name.as_str()) && self.fates.get(*name).is_some_and(is_open)
         };
@@ -605,7 +623,7 @@ impl Judge {
         };
         let is_just = match reason.starts_with("taken") {
             true => fate.claimed().is_some_and(is_taken),
-            false => self.is_over_budget(fate, reason),
+            false => self.is_over_budget(fate, reason) || self.is_for_want_of_access(fate, reason),
         };
         if is_just { Ok(()) } else { Err(format!("{name} was rejected for no reason: {fate:?}")) }
     }
@@ -657,7 +675,8 @@ impl Judge {
         let Origin { doc, device, .. } = fate.origin;
         let is_beside = |it: &Fate| it.origin.doc == doc && it.origin.device == device;
         let mut beside = self.fates.values().filter(|it| is_beside(it));
-        let may_be_rejected = fate.claimed().is_some() && !fate.confirmed;
+        let may_be_rejected = fate.claimed().is_some() || self.may_lack_access(fate);
+        let may_be_rejected = may_be_rejected && !fate.confirmed;
         self.forgets_rejections && may_be_rejected && beside.any(|it| it.rejected.is_some())
     }
 

@@ -38,6 +38,9 @@
 //!   of a store.
 //! - A server lets nobody in for a while, or not without a token, which tabs may lack for once, or
 //!   which it refuses.
+//! - Tokens are good for seconds, and tabs have none then, old ones, or never say a word; they
+//!   allow to read only for a while, or nothing; they are withdrawn, or the key is lost that has
+//!   signed them; they are another user's; a copy is written to before it is known whose it is.
 //! - A tab cannot reach the next core at first, or finds none that says a word for seconds, or is
 //!   never told whether there is one; it opens a document that is being deleted. A tab says a last
 //!   word on connecting and is closed.
@@ -73,8 +76,10 @@
 //! in, or for a token (`doors/greetings.rs`), or tries again without pauses (`doors/tries.rs`),
 //! calls a mutation an entry that it never was
 //! (`doors/entries.rs`), or tells a rejection twice, or none before its record has that
-//! no more (`doors/rejections.rs`); no tab is told what it did not ask for on top of what it has
-//! not heard.
+//! no more (`doors/rejections.rs`), rejects for want of access what was issued since it had that
+//! again, or tells so before its disk has it, or says anything of a copy by another user's token
+//! (`doors/access.rs`); no room runs frames of one who may not write; no tab is told what it did
+//! not ask for on top of what it has not heard.
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and
@@ -101,6 +106,7 @@ mod app;
 mod device;
 mod docs;
 mod doors;
+mod guard;
 mod host;
 mod judge;
 mod plain_file;

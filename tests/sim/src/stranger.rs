@@ -6,6 +6,7 @@
 mod doctypes;
 mod frames;
 mod seeds;
+mod users;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -65,14 +66,16 @@ pub(crate) struct Stranger {
 ///
 /// The server answers otherwise.
 pub(crate) fn tell(seed: u64, swarm: &Swarm) -> Result<(), String> {
-    if !seed.is_multiple_of(WORLDS) {
+    // Where servers ask for tokens, this one does as well.
+    let is_guarded = swarm.guarded && !seed.is_multiple_of(WORLDS);
+    if !is_guarded && !seed.is_multiple_of(WORLDS) {
         return Ok(());
     }
     let mut rng = Rng::new(seed);
     let mut swarm = swarm.clone();
     let slice = if rng.once_in(2) { swarm.limits.slice } else { Limits::DEFAULT.slice };
     swarm.limits = Limits { slice, lives_kept_max: 3, message_pages_max: 8, ..Limits::DEFAULT };
-    (swarm.flushes_at_once, swarm.way_size_max) = (true, usize::MAX);
+    (swarm.flushes_at_once, swarm.way_size_max, swarm.guarded) = (true, usize::MAX, is_guarded);
     let mut host = Host::new(&swarm);
     host.serves_strangers = true;
     host.start(&mut rng)?;
@@ -84,6 +87,9 @@ pub(crate) fn tell(seed: u64, swarm: &Swarm) -> Result<(), String> {
         position: None,
         pages: BTreeMap::new(),
     };
+    if is_guarded {
+        return users::tell(&mut stranger).map_err(|what| format!("a stranger's users: {what}"));
+    }
     stranger.say_hello();
     let nth = usize::try_from(seed / WORLDS).expect("BUG: so many worlds") % STORIES.len();
     STORIES[nth](&mut stranger).map_err(|what| format!("a stranger's story {nth}: {what}"))
@@ -215,7 +221,8 @@ fn name(message: &FromRoom) -> Option<String> {
         FromRoom::Entry(_) => return None,
         FromRoom::Acked { next } => format!("acked {next}"),
         FromRoom::Undecided { lsn, .. } => format!("undecided {lsn}"),
-        FromRoom::Allowed { .. } | FromRoom::Presence(_) => return None,
+        FromRoom::Allowed { role } => format!("may {role}"),
+        FromRoom::Presence(_) => return None,
         FromRoom::Forbidden { lsn } => format!("forbidden {lsn}"),
         FromRoom::Probed { next, .. } => format!("probed {next}"),
         FromRoom::Refused(refusal) => match refusal {

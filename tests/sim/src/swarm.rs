@@ -4,10 +4,15 @@
 //! A world in which everything happens hides what needs a few things undisturbed, so each seed
 //! draws its own subset (Groce et al., *Swarm Testing*, 2012).
 
+mod access;
+
 use tidelog_types::BudgetLimits;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, Limits};
 
 use crate::rng::Rng;
+
+/// One in so many worlds has servers that ask for tokens.
+const GUARDED_ONCE_IN: u64 = 12;
 
 /// The features of one world.
 #[derive(Clone, Debug)]
@@ -104,6 +109,12 @@ pub(crate) struct Swarm {
     pub(crate) cuts_at_word: u32,
     /// Tabs write to all documents that they hold at once, and stores keep few appends.
     pub(crate) side_by_side: bool,
+    /// Servers ask for tokens, which name a user, allow something, and are good for a while: so
+    /// many milliseconds, unless something else is said of them.
+    pub(crate) guarded: bool,
+    pub(crate) token_ms: u64,
+    /// All devices are one user's.
+    pub(crate) one_user: bool,
 }
 
 /// Something that happens to a whole store.
@@ -181,6 +192,16 @@ pub(crate) enum History {
     BlockNext,
     /// Two devices get another release each, of which neither succeeds the other.
     ForkReleases,
+    /// The tokens of a device do not allow to write any more, and then they do again.
+    Demote,
+    /// Tokens are good for seconds, and tabs have none now and then, or are silent.
+    Expire,
+    /// Tokens are withdrawn, or the key is lost that has signed them.
+    Revoke,
+    /// Tabs give tokens of another user.
+    OtherUser,
+    /// A copy is begun, and written to, before it is known whose it is.
+    BeginOffline,
 }
 
 /// Something that goes wrong.
@@ -357,6 +378,9 @@ impl Swarm {
             cuts_at_word: 0,
             side_by_side: false,
             logs_rot: false,
+            guarded: false,
+            token_ms: 0,
+            one_user: false,
         };
         let mut askew = Rng::new(seed.rotate_left(8) ^ !seed);
         swarm.rooms_rest = askew.once_in(3);
@@ -570,6 +594,10 @@ impl Swarm {
         if blocked.once_in(12) {
             swarm.history.push((blocked.below(actions), History::BlockNext));
         }
+        let mut access = Rng::new(seed.rotate_left(18) ^ seed);
+        if access.once_in(GUARDED_ONCE_IN) {
+            swarm.ask_for_tokens(&mut access);
+        }
         swarm
     }
 
@@ -708,7 +736,8 @@ impl Swarm {
     pub(crate) fn bars(&self) -> bool {
         let is_barred =
             |(_, it): &(u64, History)| matches!(it, History::BarOut | History::RefuseToken);
-        self.flaky_tokens
+        self.guarded
+            || self.flaky_tokens
             || self.troubles.contains(&Trouble::ServerBars)
             || self.history.iter().any(is_barred)
     }

@@ -41,6 +41,8 @@ pub(crate) struct Tab {
     meets_namesakes: bool,
     /// Whether a server may let nobody in for a while.
     may_be_barred: bool,
+    /// Whether its token may allow to read only, for a while.
+    may_only_read: bool,
     /// Whether there are releases of which neither succeeds the other.
     forks: bool,
     /// Whether data of a server, or of a device, may rot.
@@ -149,6 +151,7 @@ impl Tab {
             devices_part: swarm.devices_part(),
             meets_namesakes: swarm.meets_namesakes(),
             may_be_barred: swarm.bars(),
+            may_only_read: swarm.guarded,
             forks: swarm.forks(),
             may_rot: swarm.rots(),
             may_be_busy: swarm.side_by_side,

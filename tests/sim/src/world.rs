@@ -1,5 +1,6 @@
 //! The clock and the wires, and what arrives at their ends.
 
+mod access;
 mod branches;
 mod calls;
 mod ending;
@@ -37,6 +38,7 @@ use crate::say::say;
 use crate::stranger;
 use crate::swarm::Swarm;
 use crate::tab::{Heard, News, Tab};
+use access::Access;
 use event::{Event, Wire};
 use history::DeviceCopy;
 use lives::TabOf;
@@ -93,6 +95,8 @@ pub struct World {
     /// device.
     barred: BTreeMap<usize, Vec<u8>>,
     expired: Option<Expired>,
+    /// What tabs have who are asked for a token.
+    access: Access,
     muted: Option<Muted>,
     breaks: Option<Breaks>,
     /// Tabs that hear nothing at the moment, with what waits for them, and one that will hear
@@ -219,6 +223,7 @@ impl World {
             cut_off: BTreeSet::new(),
             barred: BTreeMap::new(),
             expired: None,
+            access: Access::new(&swarm),
             muted: None,
             breaks: None,
             busy: BTreeMap::new(),
@@ -525,7 +530,9 @@ impl World {
             }
             self.devices[device].moved.extend(heard.moved);
             let answered = heard.answers.into_iter();
-            answers.extend(answered.filter(|answer| !self.keeps_silent(device, tab, answer)));
+            let answered = answered.filter(|answer| !self.keeps_silent(device, tab, answer));
+            let answered: Vec<ToCore> = answered.collect();
+            answers.extend(self.with_tokens(device, tab, answered));
             if let Some(doc) = heard.exported.filter(|_| self.faults) {
                 self.look_at_export(device, tab, doc)?;
             }

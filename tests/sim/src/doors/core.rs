@@ -17,6 +17,7 @@ use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, Epoch, Position};
 
+use super::access::{AccessDoor, NO_ACCESS};
 use super::core_notes::CoreNotes;
 use super::deletions::Deletions;
 use super::entries::Entries;
@@ -51,6 +52,8 @@ pub(crate) struct CoreDoor {
     /// Those that are on the disk, as far as the page server has said, or that may be.
     durable: BTreeSet<CallId>,
     lines: LineDoor,
+    /// Of all cores that the device had.
+    access: AccessDoor,
     notes: CoreNotes,
     rejections: RejectionsDoor,
     refusals: Refusals,
@@ -63,6 +66,8 @@ pub(crate) struct CoreDoor {
     entries: Entries,
     /// The handle that a tab opens, and the last word on connecting that it knows.
     opens: BTreeMap<(TabId, Call), (Handle, u64)>,
+    /// The document of each handle.
+    documents: BTreeMap<(TabId, Handle), String>,
     /// The last word of which each tab was told.
     words: BTreeMap<(TabId, Handle), u64>,
     /// What the page server was given to tell tabs in this step, with the first message of it.
@@ -108,6 +113,7 @@ impl CoreDoor {
             durable: BTreeSet::new(),
             limits,
             lines: LineDoor::new(limits, Runs::default()),
+            access: AccessDoor::default(),
             notes: CoreNotes::default(),
             rejections: RejectionsDoor::default(),
             refusals: Refusals::default(),
@@ -117,6 +123,7 @@ impl CoreDoor {
             is_let_in: false,
             entries: Entries::default(),
             opens: BTreeMap::new(),
+            documents: BTreeMap::new(),
             words: BTreeMap::new(),
             notices: Vec::new(),
             reached: BTreeSet::new(),
@@ -128,6 +135,7 @@ impl CoreDoor {
     pub(crate) fn core_is_new(&mut self) {
         self.page_server = None;
         self.lines = LineDoor::new(self.limits, mem::take(&mut self.lines.runs));
+        self.access.core_is_new();
         self.notes = CoreNotes::default();
         self.rejections = RejectionsDoor::default();
         self.refusals = Refusals::default();
@@ -138,6 +146,7 @@ impl CoreDoor {
         self.newest = None;
         self.mutations.clear();
         self.opens.clear();
+        self.documents.clear();
         self.words.clear();
         self.notices.clear();
         self.reached.clear();
@@ -180,8 +189,12 @@ impl CoreDoor {
                     match request {
                         Request::Mutate(mutate) => {
                             self.mutations.insert((*tab, *call), mutate.id);
+                            if let Some(document) = self.documents.get(&(*tab, *handle)) {
+                                self.access.is_asked(mutate.id, document);
+                            }
                         }
                         Request::Open(open) => {
+                            self.documents.insert((*tab, *handle), open.document.clone());
                             self.opens.insert((*tab, *call), (*handle, open.word));
                         }
                         _ => {}
@@ -204,6 +217,8 @@ impl CoreDoor {
                     }
                 }
             }
+            Input::FromServer { socket, bytes } => self.access.hears(*socket, bytes),
+            Input::SocketClosed { socket } => self.access.ends(*socket),
             Input::PageServerGone { server } | Input::PageServerFailed { server, .. } => {
                 self.page_server.take_if(|it| it == server);
             }
@@ -224,6 +239,7 @@ impl CoreDoor {
         match reply {
             StoreReply::Durable { ticket } => {
                 self.deletions.are_durable(*ticket);
+                self.access.are_durable(*ticket);
                 let later = self.owed.split_off(&Ticket(ticket.0 + 1));
                 let mut stored = Vec::new();
                 for (ticket, owed) in mem::replace(&mut self.owed, later) {
@@ -253,6 +269,7 @@ impl CoreDoor {
             StoreReply::AppendFailed { ticket, .. } => {
                 self.deletions.has_failed(*ticket);
                 if let Some((document, _)) = self.asked.remove(ticket) {
+                    self.access.is_read_anew(&document);
                     let lost = self.owed.extract_if(*ticket.., |_, owed| owed.document == document);
                     let has_unwritten = self.lines.has_unwritten(&document);
                     let loses_entries =
@@ -285,6 +302,7 @@ impl CoreDoor {
             }
             StoreReply::Opened { document, state, .. } => {
                 self.notes.is_opened(document, state.as_deref());
+                self.access.is_opened(document, state.as_deref());
                 self.entries.is_opened(document, state.as_deref());
                 self.refusals.is_read(document);
                 let kept = state.iter().find_map(|it| KeptRejections::of_record(&it.record));
@@ -341,11 +359,17 @@ impl CoreDoor {
         self.tries.leaves(effect)?;
         self.lines.leaves(effect, |call| self.durable.contains(call))?;
         match effect {
+            Effect::ToServer { socket, bytes } => self.access.says(*socket, bytes),
+            Effect::CloseSocket { socket } => {
+                self.access.ends(*socket);
+                Ok(())
+            }
             Effect::ToTab { tab, messages } => {
                 for message in messages {
                     self.goes_on(*tab, message)?;
                     self.is_that_entry(*tab, message)?;
                     self.rejections.tells(*tab, message)?;
+                    self.is_without_access(*tab, message)?;
                     if let FromCore::Done { call } = message {
                         self.deletions.may_be_done(*tab, *call)?;
                     }
@@ -364,6 +388,7 @@ impl CoreDoor {
                 for request in requests {
                     if let StoreRequest::Destroy { ticket, document } = request {
                         self.deletions_count += 1;
+                        self.access.is_read_anew(document);
                         self.deletions.leaves(*ticket, document);
                         self.rejections.is_given_up(&document.to_string());
                     }
@@ -378,6 +403,7 @@ impl CoreDoor {
                         if has_entries {
                             self.lines.is_written(&document);
                         }
+                        self.access.writes(*ticket, append);
                         self.owed.insert(*ticket, Owed { document, position, has_entries });
                         self.to_hand_over.remove(ticket);
                         if self.newest.is_none_or(|newest| newest < *ticket) {
@@ -413,6 +439,19 @@ impl CoreDoor {
             FromCore::RejectionNews { id, lsn, .. } => self.entries.may_be_at(*id, *lsn),
             _ => Ok(()),
         }
+    }
+
+    fn is_without_access(&self, tab: TabId, message: &FromCore) -> Result<(), String> {
+        let call = match message {
+            FromCore::Rejected { call, failure, .. }
+                if failure.reason.as_deref() == Some(NO_ACCESS) =>
+            {
+                self.rejections.mutation(tab, *call)
+            }
+            FromCore::RejectionNews { id, reason, .. } if reason == NO_ACCESS => Some(*id),
+            _ => None,
+        };
+        call.map_or(Ok(()), |call| self.access.tells(call))
     }
 
     /// A tab is told of a rejection though it has enough to hear: the record has it no more.

@@ -2,6 +2,7 @@
 //!
 //! Others make up for most of what is wrong there, and so would not notice.
 
+mod access;
 mod core;
 mod core_notes;
 mod deletions;
@@ -23,6 +24,7 @@ mod wake;
 use tidelog_client::OpenRequest;
 use tidelog_types::DocumentKey;
 
+pub(crate) use self::access::NO_ACCESS;
 pub(crate) use self::core::CoreDoor;
 pub(crate) use names::Names;
 pub(crate) use refusals::WRITTEN_AGAIN_MS;

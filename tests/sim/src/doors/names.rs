@@ -17,20 +17,30 @@ pub(crate) struct Names(Mutex<Seen>);
 #[derive(Default)]
 struct Seen {
     names: BTreeSet<String>,
+    /// What was run since that was asked last.
+    runs: Vec<String>,
     /// Where the entries of each storage journal begin, of which each is what one run has made.
     entries: BTreeMap<JournalId, BTreeSet<Lsn>>,
 }
 
 impl Caution for Names {
     fn run(&self, suspect: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
-        let name = suspect().to_string();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).names.insert(name);
+        let suspect = suspect();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.names.insert(suspect.to_string());
+        seen.runs.push(suspect.what);
+        drop(seen);
         run();
         true
     }
 }
 
 impl Names {
+    /// What the room has run since that was asked last.
+    pub(crate) fn take_runs(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).runs)
+    }
+
     /// Something leaves the room.
     ///
     /// # Errors

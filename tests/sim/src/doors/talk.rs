@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_pages::{RequestId, StoreReply, StoreRequest, Ticket};
-use tidelog_room::{Ask, ConnId, Room, RoomEffect, RoomInput, received_size};
+use tidelog_room::{Ask, ConnId, May, Room, RoomEffect, RoomInput, Speaker, received_size};
 use tidelog_sync::{Channel, EntryPart, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom};
 use tidelog_types::limits::{Limits, TIMELINE_LIVES_KEPT_MAX};
 use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, Position};
@@ -21,6 +21,11 @@ pub(crate) struct Talk {
     has_strangers: bool,
     /// Whether they have releases of which neither succeeds the other.
     pub(crate) forks: bool,
+    /// Channels whose clients may not do all that there is to do.
+    lacks: BTreeSet<(ConnId, Channel)>,
+    /// The frames that came of clients who might write, and were not told that none is taken;
+    /// nothing if it cannot be told which those were.
+    brought: Option<BTreeSet<String>>,
     is_damaged: bool,
     /// Whether something of the document is lost: nobody is to see what is left.
     is_incomplete: bool,
@@ -54,6 +59,8 @@ struct Place {
     /// Somebody was let in there, and not sent away since.
     is_taken: bool,
     is_closing: bool,
+    /// Whether it was said that no frames are taken.
+    is_forbidden: bool,
     is_seeding: bool,
     owes_seed: bool,
     owes_frames: bool,
@@ -121,6 +128,8 @@ impl Talk {
             may_part,
             has_strangers,
             forks: false,
+            lacks: BTreeSet::new(),
+            brought: Some(BTreeSet::new()),
             is_damaged,
             is_incomplete: false,
             has_failed: false,
@@ -140,9 +149,11 @@ impl Talk {
     /// Something comes in to the room of this document.
     pub(crate) fn comes(&mut self, key: &DocumentKey, input: &RoomInput) {
         match input {
-            RoomInput::Message { conn, channel, message, .. } => {
-                self.is_said((*conn, *channel), message)
+            RoomInput::Message { conn, channel, message, speaker } => {
+                self.is_brought((*conn, *channel), message, speaker);
+                self.is_said((*conn, *channel), message);
             }
+            RoomInput::Refuse { conn, channel, .. } => _ = self.lacks.insert((*conn, *channel)),
             RoomInput::Left { conn } => {
                 let places = self.places.iter_mut().filter(|((on, _), _)| on == conn);
                 places.for_each(|(_, place)| place.is_closing = true);
@@ -158,11 +169,45 @@ impl Talk {
         }
     }
 
+    fn is_brought(&mut self, at: (ConnId, Channel), message: &ToRoom, speaker: &Speaker) {
+        if speaker.may < May::Create {
+            self.lacks.insert(at);
+        }
+        let ToRoom::Frames { first, frames, .. } = message else { return };
+        let Some(place) = self.places.get(&at).filter(|_| speaker.may >= May::Write) else {
+            return;
+        };
+        let Some(brought) = &mut self.brought else { return };
+        match &place.served {
+            Some(_) if place.is_forbidden => {}
+            Some(Served { timeline, .. }) => {
+                let lsns = (0..frames.len() as u64).map(|nth| first.plus(nth));
+                brought.extend(lsns.map(|lsn| format!("frame {lsn} of timeline {timeline}")));
+            }
+            None => self.brought = None,
+        }
+    }
+
+    /// The room has run this.
+    ///
+    /// # Errors
+    ///
+    /// It is a frame that nobody has brought who may.
+    pub(crate) fn has_run(&self, what: &str) -> Result<(), String> {
+        let frame = what.split(" by life ").next().filter(|what| what.starts_with("frame "));
+        let (Some(brought), Some(frame)) = (&self.brought, frame) else { return Ok(()) };
+        if brought.contains(frame) {
+            return Ok(());
+        }
+        Err(format!("{what} is run, of one who may not write"))
+    }
+
     fn is_said(&mut self, at: (ConnId, Channel), message: &ToRoom) {
         if let ToRoom::Open { timeline, have, intent, .. } = message {
             let place = self.places.entry(at).or_default();
             place.is_unclear |= !place.opens.is_empty() || place.is_closing;
             (place.is_closing, place.owes_seed, place.owes_frames) = (false, false, false);
+            place.is_forbidden = false;
             place.probes.clear();
             let is_offer = *intent != Intent::Follow;
             let (timeline, have) = (*timeline, *have);
@@ -281,7 +326,7 @@ impl Talk {
                 let place = Place { opens, is_unclear: true, is_closing, ..Place::default() };
                 self.places.insert(at, place);
             }
-            return self.may_refuse(refusal);
+            return self.may_refuse(refusal, self.lacks.contains(&at));
         }
         let Some(place) = self.places.get_mut(&at) else {
             return Err(format!("something is said on a channel that was closed: {body:?}"));
@@ -345,7 +390,7 @@ impl Talk {
                 Ok(())
             }
             FromRoom::Forbidden { .. } => {
-                place.owes_frames = false;
+                (place.owes_frames, place.is_forbidden) = (false, true);
                 place.served.iter_mut().for_each(|served| served.is_undecided = true);
                 Ok(())
             }
@@ -372,7 +417,7 @@ impl Talk {
     }
 
     /// Whether the reason of a refusal is so.
-    fn may_refuse(&self, refusal: &Refusal) -> Result<(), String> {
+    fn may_refuse(&self, refusal: &Refusal, lacks: bool) -> Result<(), String> {
         // A frame that comes twice may be of a life that is not remembered any more.
         let forgets_lives = self.limits.timeline_lives_kept_max < TIMELINE_LIVES_KEPT_MAX;
         let is_so = match refusal {
@@ -382,9 +427,8 @@ impl Talk {
             Refusal::Damaged => self.is_damaged,
             Refusal::Storage { .. } => self.has_failed || self.is_damaged,
             Refusal::DoctypeMismatch { .. } => self.has_strangers || self.forks,
-            Refusal::DoctypeInvalid { .. } | Refusal::Access { .. } | Refusal::Protocol { .. } => {
-                self.has_strangers
-            }
+            Refusal::Access { .. } => self.has_strangers || lacks,
+            Refusal::DoctypeInvalid { .. } | Refusal::Protocol { .. } => self.has_strangers,
         };
         if is_so { Ok(()) } else { Err(format!("a client is refused, without that: {refusal:?}")) }
     }

@@ -24,6 +24,8 @@ pub(crate) enum News {
     Rejected(String, String),
     /// Nothing was recorded; with the reason if it was rejected where it was issued.
     Failed(String, Option<String>),
+    /// The same since its device might not issue it.
+    Forbidden(String),
     /// It may be recorded or not.
     Unknown(String),
     /// Its document was closed before this was said.
@@ -392,12 +394,14 @@ impl Tab {
             Request::Mutate(_) => {
                 let name = self.name(call)?;
                 let is_too_much = self.few_undecided && failure.code == ErrorCode::BudgetExceeded;
-                let is_just = failure.code == ErrorCode::Rejected || is_too_much;
+                let is_forbidden = self.may_only_read && failure.code == ErrorCode::Access;
+                let is_just = failure.code == ErrorCode::Rejected || is_too_much || is_forbidden;
                 if !full && !closed && !is_just {
                     return Err(format!("{name} failed: {failure:?}"));
                 }
                 heard.news.extend(closed.then(|| News::Left(name.clone())));
                 heard.news.push(match failure.outcome {
+                    Outcome::None if is_forbidden => News::Forbidden(name),
                     Outcome::None => News::Failed(name, failure.reason),
                     Outcome::Unknown => News::Unknown(name),
                 });

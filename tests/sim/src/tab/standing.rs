@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{CallFailure, Connection, Handle, Status, Storage};
-use tidelog_types::{ErrorCode, Remedy};
+use tidelog_types::{ErrorCode, Remedy, Role};
 
 use super::{HEARD_MS, Tab};
 use crate::docs::Doc;
@@ -99,6 +99,12 @@ impl Tab {
         self.port.is_heard && status.is_some_and(|(_, it)| is_done(it))
     }
 
+    /// Whether its server allows to write to a document, as far as it was told.
+    pub(crate) fn may_write(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        status.is_none_or(|(_, status)| status.access >= Some(Role::Write))
+    }
+
     /// Whether a document was to stay away from its server when its core said last how it stands.
     pub(crate) fn is_away(&self, doc: Doc) -> bool {
         let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
@@ -161,7 +167,9 @@ impl Tab {
         let is_whole = acked == issued && durable == issued || !is_synced;
         let [kept, seen] = status.storage_lsns;
         let is_kept = kept == seen && status.confirmed_lsn + 1 == seen && !status.settling;
+        let role = if self.may_only_read { Role::Write } else { Role::Admin };
         let is_at_rest = status.connection == connection
+            && status.access == is_synced.then_some(role)
             && status.storage == Storage::Opfs
             && (status.pending == 0 && !status.away || !is_synced)
             && is_well

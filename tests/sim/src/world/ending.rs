@@ -52,6 +52,7 @@ const FLUSHED_MS: u64 = 650;
 impl World {
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.heal()?;
+        self.outlive_short_tokens()?;
         self.load_cleared_anew()?;
         if self.close_wanted_until_ms > self.now_ms {
             self.pass(self.close_wanted_until_ms - self.now_ms)?;

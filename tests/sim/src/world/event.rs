@@ -166,6 +166,12 @@ pub(super) enum Event {
     HostLetsIn {
         host: usize,
     },
+    /// The time is up of the token by which a connection was let in.
+    TokenEnds {
+        host: usize,
+        life: u64,
+        conn: u64,
+    },
     /// A tab's lock comes free, though it may come back.
     TabLetsGo {
         device: usize,
@@ -376,6 +382,11 @@ impl World {
             }
             Event::HostLetsIn { host } => {
                 self.barred.remove(&host);
+            }
+            Event::TokenEnds { host, life, conn } => {
+                if self.hosts[host].life == life {
+                    self.token_ends(host, conn);
+                }
             }
             Event::Wake { device, life } => {
                 // A later wish has replaced an earlier one.

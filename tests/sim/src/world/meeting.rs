@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Whoever wants a document of a server has a connection to it.
-    fn must_be_there(&self, device: usize, host: usize, doc: Doc) -> Result<(), String> {
+    pub(super) fn must_be_there(&self, device: usize, host: usize, doc: Doc) -> Result<(), String> {
         let here = &self.devices[device];
         // What cores have died of is opened again only after two minutes.
         let holds = |tab: &&Tab| tab.held.contains_key(&doc) && !tab.is_shut(doc);

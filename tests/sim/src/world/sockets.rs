@@ -173,6 +173,8 @@ impl World {
             self.device_hears(conn, bye);
             return self.cut(conn);
         }
+        let now_ms = self.now_ms;
+        self.hosts[host].guard.iter_mut().for_each(|guard| guard.now_ms = now_ms);
         let done = self.hosts[host].hear(ConnId(conn), message);
         self.host_did(host, done);
     }
@@ -205,6 +207,7 @@ impl World {
             format!("{device} hears {:?}", message.map(|message| short(&message)))
         });
         let breaks = self.breaks_at(conn, &bytes);
+        self.access.is_told(device, &bytes);
         self.step_core(device, Input::FromServer { socket, bytes });
         if breaks {
             self.cut(conn);

@@ -138,6 +138,7 @@ impl World {
 
     pub(super) fn host_did(&mut self, host: usize, done: Done) {
         self.wrong = self.wrong.take().or(done.wrong);
+        self.are_admitted(host, done.admitted);
         self.send_down(host, done.sent, done.closed);
         if done.exported.is_some() {
             self.exported = done.exported;

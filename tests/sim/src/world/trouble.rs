@@ -325,6 +325,7 @@ impl World {
         self.barred.clear();
         self.muted = None;
         self.breaks = None;
+        self.give_right_tokens();
         self.restore_server()?;
         for host in 0..self.hosts.len() {
             self.hosts[host].disk.set_full(false);
