@@ -229,6 +229,7 @@ test('a frame of a doctype that is not known is left alone until it is brought',
   const client = await started(t, document);
   const next = { ...STOCK, migrations: [...STOCK.migrations, 'create table shelf (name text)'] };
   const later = stranger(t, document, next);
+  later.secret = client.secret;
   later.mutate('add', { name: 'bolt', count: 1 });
   client.frames.push(later.frames[0]);
   client.sendFrames(1);

@@ -1,8 +1,9 @@
 //! A backup: one file that has all of a server but its keys.
 //!
 //! It is a tar, in this order (`FORMAT.md`): `backup.json`, which says what follows; the active
-//! log file of the store and its page file, as they stood at one moment; each doctype that was deployed; at last
-//! `checksums.json` with the hash (BLAKE3) of each of them. Without that it is not whole.
+//! log file of the store and its page file, as they stood at one moment; which tokens were ended;
+//! each doctype that was deployed; at last `checksums.json` with the hash (BLAKE3) of each of
+//! them. Without that it is not whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
