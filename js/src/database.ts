@@ -11,10 +11,12 @@ import {
   type Bound,
   type DoctypeDefinition,
   describe,
+  EVENTS,
   type IssuedArguments,
   isText,
   type Mutation,
   type Mutations,
+  type Streams,
   sizeOf,
   toValue,
   unbindArguments,
@@ -30,6 +32,7 @@ import {
   TidelogError,
   UnknownMutationError,
 } from './errors.js';
+import type { EventOf, EventsOptions } from './events.js';
 import { LiveQuery, type RunQuery } from './live-query.js';
 import {
   type Answer,
@@ -106,7 +109,7 @@ interface Ending {
 type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => void> };
 
 /** An open document. Calls take effect in the order in which they are made. */
-export class Database<Defined extends Mutations = Mutations> {
+export class Database<Defined extends Mutations = Mutations, Recorded extends Streams = Streams> {
   /** @internal Vue leaves what has this as it is: a proxy around it has none of its state. */
   readonly __v_skip: true = true;
   /**
@@ -266,6 +269,43 @@ export class Database<Defined extends Mutations = Mutations> {
     };
     const query: LiveQuery<KnownRow<Sql, R>> = new LiveQuery(run, signal);
     return query;
+  }
+
+  /**
+   * The events that the server has confirmed, oldest first, and then those that come: all, or those
+   * of one aggregate, or of one of its streams. None is left out or given twice.
+   *
+   * @param wanted the name of the aggregate, if any; which of them, if any; options behind that.
+   *
+   * @example
+   * ```ts
+   * for await (const { type, sequence } of db.events('order', 'order-7', { after: 0 })) {
+   *   console.log(sequence, type);
+   *   if (type === 'shipped') break;
+   * }
+   * ```
+   */
+  events<Aggregate extends keyof Recorded & string = keyof Recorded & string>(
+    ...wanted:
+      | [options?: EventsOptions]
+      | [aggregate: Aggregate, options?: EventsOptions]
+      | [aggregate: Aggregate, stream: string, options?: EventsOptions]
+  ): AsyncIterableIterator<EventOf<Pick<Recorded, Aggregate>>> {
+    const [stream] = Object.values(this.#doctype.streams ?? {});
+    if (!stream) {
+      throw new InvalidOptionError(
+        `${this.#doctype.name} has no events: define some, by stream() of tidelog/events`,
+      );
+    }
+    const read = stream[EVENTS]!.read(this.#doctype, wanted, (message, signal) =>
+      this.#ask(
+        'events',
+        () => message,
+        (answer) => (answer.type === 'rows' ? decodeRows(answer.rows) : undefined),
+        { signal, limited: false },
+      ),
+    );
+    return read as AsyncIterableIterator<EventOf<Pick<Recorded, Aggregate>>>;
   }
 
   /**

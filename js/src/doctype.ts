@@ -2,6 +2,8 @@
 
 import type { Value, Writer } from './codec.js';
 import { DoctypeError, MutationArgumentError } from './errors.js';
+import type { ToCore } from './messages.js';
+import type { Row } from './rows.js';
 
 /** Types of arguments in the order of `ParamKind` in crate `document`. */
 const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json', 'uuid'] as const;
@@ -75,14 +77,61 @@ export interface Mutation<Types extends ParamTypes = ParamTypes> {
 /** The mutations of a doctype by name. */
 export type Mutations = Readonly<Record<string, Mutation>>;
 
+/** The fields of events, by the names of their types. */
+export type EventFields = Readonly<Record<string, ParamTypes>>;
+
+/** What may happen to an aggregate: see `stream` in `tidelog/events`. */
+export interface Stream<Fields extends EventFields = EventFields> {
+  /** Its events by the names of their types. */
+  readonly events: { readonly [Type in keyof Fields]: EventDefinition<Fields[Type]> };
+  /** @internal */
+  readonly [EVENTS]?: EventsCode;
+}
+
+/** A type of event. */
+export interface EventDefinition<Fields extends ParamTypes = ParamTypes> {
+  /** What its data have, at its newest version. */
+  readonly fields: Fields;
+  /** SQL expressions of `:data`, each of which brings older data to the next version. */
+  readonly upcast: readonly string[];
+  /** SQL that runs in the transaction in which it is recorded. */
+  readonly project: readonly string[];
+}
+
+/** The streams of a doctype by the names of their aggregates. */
+export type Streams = Readonly<Record<string, Stream>>;
+
+/** @internal What streams bring along, so that apps without any load nothing of it. */
+export const EVENTS: unique symbol = Symbol('tidelog.events');
+
+/** @internal */
+export interface EventsCode {
+  /** Why it is none that could be written. */
+  flawOf(stream: unknown): string | undefined;
+  write(w: Writer, stream: Stream): void;
+  /** The events that an app asks for. */
+  read(doctype: DoctypeDefinition, wanted: readonly unknown[], ask: AskForEvents): unknown;
+}
+
+/** @internal Asks the core for events that are wanted. */
+export type AskForEvents = (
+  wanted: Omit<ToCore['events'], 'call' | 'handle'>,
+  signal: AbortSignal,
+) => Promise<Row[]>;
+
 /** A kind of document: see {@link doctype}. */
-export interface Doctype<Defined extends Mutations = Mutations> {
+export interface Doctype<
+  Defined extends Mutations = Mutations,
+  Recorded extends Streams = Streams,
+> {
   /** The kind's name. */
   readonly name: string;
   /** Migration n brings a document from version n to n + 1. Append only. */
   readonly migrations: readonly string[];
   /** The mutations by name. */
   readonly mutations: Defined;
+  /** The events of its aggregates, by the names of these: see `stream` in `tidelog/events`. */
+  readonly streams?: Recorded;
 }
 
 /** Any doctype, as far as the wire is concerned. */
@@ -135,13 +184,15 @@ export function mutation<const Types extends ParamTypes>(
  * });
  * ```
  */
-export function doctype<const Defined extends Mutations>(
-  definition: Doctype<Defined>,
-): Doctype<Defined> {
+export function doctype<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+>(definition: Doctype<Defined, Recorded>): Doctype<Defined, Recorded> {
   return definition;
 }
 
-const isTexts = (it: unknown): boolean =>
+/** @internal */
+export const isTexts = (it: unknown): it is readonly string[] =>
   Array.isArray(it) && it.every((text) => typeof text === 'string');
 
 /**
@@ -149,37 +200,68 @@ const isTexts = (it: unknown): boolean =>
  * late to find out.
  */
 export function flawOf(it: unknown): string | undefined {
-  const { name, migrations, mutations } = Object(it) as Partial<DoctypeDefinition>;
+  const { name, migrations, mutations, streams } = Object(it) as Partial<DoctypeDefinition>;
   if (!isTexts([name])) return 'that is no doctype, which has a name: give what doctype() returned';
   if (!isTexts(migrations)) return `migrations of doctype ${name} have to be a list of SQL`;
   if (Object(mutations) !== mutations) return `doctype ${name} has to have mutations, if none {}`;
   const isMutation = ({ params, sql }: Partial<Mutation>): boolean =>
-    Object(params) === params && Object.values(params!).every(isType) && isTexts(sql);
+    areTypes(params) && isTexts(sql);
   const odd = Object.entries(mutations!).find(([, mutation]) => !isMutation(Object(mutation)));
-  return odd && `mutation ${odd[0]} of doctype ${name} has to be what mutation() returned`;
+  if (odd) return `mutation ${odd[0]} of doctype ${name} has to be what mutation() returned`;
+  for (const [aggregate, stream] of Object.entries(streams ?? {})) {
+    const code = Object(stream)[EVENTS] as EventsCode | undefined;
+    const flaw = code ? code.flawOf(stream) : 'has to be what stream() returned';
+    if (flaw) return `stream ${aggregate} of doctype ${name} ${flaw}`;
+  }
+  return undefined;
 }
+
+/** @internal Whether these are types by name. */
+export const areTypes = (params: unknown): params is ParamTypes =>
+  Object(params) === params && Object.values(params as object).every(isType);
 
 const isType = (it: unknown): boolean => isTexts([it]) && KINDS.includes(kindOf(it as string));
 
 const kindOf = (type: string): ArgumentKind => type.replace('?', '') as ArgumentKind;
 const isOptional = (type: string): boolean => type.endsWith('?');
 
-/** Writes a `Doctype` of crate `document`: the mutations sorted by name, since it is hashed. */
-export function writeDoctype(w: Writer, { name, migrations, mutations }: DoctypeDefinition): void {
-  const text = (it: string): void => w.text(it);
+/** Writes a `Doctype` of crate `document`: what has names sorted by those, since it is hashed. */
+export function writeDoctype(
+  w: Writer,
+  { name, migrations, mutations, streams = {} }: DoctypeDefinition,
+): void {
   w.text(name);
-  w.list(migrations, text);
-  w.list(Object.keys(mutations).sort(), (key) => {
-    const { params, sql } = mutations[key]!;
-    w.text(key);
-    w.list(Object.entries(params), ([param, type]) => {
-      w.text(param);
-      w.u32(KINDS.indexOf(kindOf(type)));
-      w.u8(isOptional(type));
-    });
-    w.list(sql, text);
+  writeTexts(w, migrations);
+  writeNamed(w, mutations, ({ params, sql }) => {
+    writeTypes(w, params);
+    writeTexts(w, sql);
+  });
+  writeNamed(w, streams, (stream) => stream[EVENTS]!.write(w, stream));
+}
+
+/** @internal Writes members, sorted by name. */
+export function writeNamed<T>(
+  w: Writer,
+  members: Readonly<Record<string, T>>,
+  write: (it: T) => void,
+): void {
+  w.list(Object.keys(members).sort(), (name) => {
+    w.text(name);
+    write(members[name]!);
   });
 }
+
+/** @internal */
+export const writeTexts = (w: Writer, texts: readonly string[]): void =>
+  w.list(texts, (it) => w.text(it));
+
+/** @internal Writes types by name, in their order. */
+export const writeTypes = (w: Writer, types: ParamTypes): void =>
+  w.list(Object.entries(types), ([name, type]) => {
+    w.text(name);
+    w.u32(KINDS.indexOf(kindOf(type)));
+    w.u8(isOptional(type));
+  });
 
 /** What SQL is given for a JavaScript value, or undefined where it cannot be given. */
 export function toValue(value: unknown): Value | undefined {

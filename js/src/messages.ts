@@ -79,6 +79,17 @@ export interface ToCore {
     readonly params: QueryParams;
   };
   watch: ToCore['query'];
+  events: {
+    readonly call: number;
+    readonly handle: number;
+    readonly aggregate: string | undefined;
+    readonly stream: string | undefined;
+    readonly types: readonly string[];
+    /** Behind this sequence number. */
+    readonly after: number;
+    /** Whether it waits where there are none yet. */
+    readonly waits: boolean;
+  };
   giveUp: { readonly call: number };
   sync: { readonly call: number; readonly handle: number };
   export: ToCore['sync'];
@@ -101,7 +112,7 @@ export interface ToCore {
 }
 
 /** Requests about one document: their kinds are those of `Request` in `protocol.rs`. */
-type Request = 'open' | 'mutate' | 'query' | 'watch' | 'sync' | 'export' | 'close';
+type Request = 'open' | 'mutate' | 'query' | 'watch' | 'events' | 'sync' | 'export' | 'close';
 
 type Encoders = { [Kind in keyof ToCore]: (w: Writer, message: ToCore[Kind]) => void };
 
@@ -167,6 +178,13 @@ const REQUESTS: Pick<Encoders, Request> = {
   },
   query: writeQuery,
   watch: writeQuery,
+  events(w, { aggregate, stream, types, after, waits }) {
+    w.option(aggregate, (it) => w.text(it));
+    w.option(stream, (it) => w.text(it));
+    w.list(types, (it) => w.text(it));
+    w.u64(after);
+    w.u8(waits);
+  },
   sync() {},
   export() {},
   close() {},

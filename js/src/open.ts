@@ -3,7 +3,7 @@
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
 import type { DevOptions } from './dev.js';
-import { type Doctype, flawOf, isText, type Mutations } from './doctype.js';
+import { type Doctype, flawOf, isText, type Mutations, type Streams } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import type { ToCore } from './messages.js';
 import type { WorkerUrls } from './ports.js';
@@ -75,10 +75,10 @@ function connectionTo(urls: WorkerUrls): Connection {
  * const db = await open(todos, { document: 'groceries', server: 'wss://sync.example.org' });
  * ```
  */
-export function open<const Defined extends Mutations>(
-  doctype: Doctype<Defined>,
-  options: OpenOptions,
-): Promise<Database<Defined>> {
+export function open<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded>, options: OpenOptions): Promise<Database<Defined, Recorded>> {
   const { dev, document, server, ...rest } = Object(options) as OpenOptions;
   const once = () => openOnce(doctype, options);
   if (dev?.onMigrationEdited !== 'reset') return once();
@@ -88,10 +88,10 @@ export function open<const Defined extends Mutations>(
   return import('./dev.js').then(({ openAnew }) => openAnew(steps));
 }
 
-function openOnce<Defined extends Mutations>(
-  doctype: Doctype<Defined>,
+function openOnce<Defined extends Mutations, Recorded extends Streams>(
+  doctype: Doctype<Defined, Recorded>,
   options: OpenOptions,
-): Promise<Database<Defined>> {
+): Promise<Database<Defined, Recorded>> {
   return new Promise((resolve, reject) => {
     const flaw = flawOf(doctype);
     if (flaw) wrong(flaw);
@@ -110,18 +110,18 @@ function openOnce<Defined extends Mutations>(
 }
 
 /** @internal Opens a document on this connection. The names were checked. */
-export function openOn<Defined extends Mutations>(
+export function openOn<Defined extends Mutations, Recorded extends Streams = Streams>(
   connection: Connection,
-  doctype: Doctype<Defined>,
+  doctype: Doctype<Defined, Recorded>,
   wanted: Pick<ToCore['open'], 'document' | 'user' | 'server'>,
   token?: GetToken,
-): Promise<Database<Defined>> {
+): Promise<Database<Defined, Recorded>> {
   return new Promise((resolve, reject) => {
     const message = { handle: connection.nextHandle(), ...wanted, doctype };
     connection.open(message, token, (answer) => {
       if (answer.type === 'failed') reject(answer.error);
       else if (answer.type === 'opened') {
-        resolve(new Database<Defined>(connection, message, answer));
+        resolve(new Database<Defined, Recorded>(connection, message, answer));
       }
     });
   });

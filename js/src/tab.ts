@@ -7,7 +7,7 @@
  * `core-link.ts`, and when a page server is lent in `lending.ts`.
  */
 
-import { asTold, type Call, isOnItsWay, late, newCall, tryLater } from './call.js';
+import { asTold, type Call, isOnItsWay, isPassing, late, newCall, tryLater } from './call.js';
 import { CoreLink } from './core-link.js';
 import { type Document, isToldNow, newDocument, note, remember } from './document.js';
 import { DocumentClosedError, EngineError, type TidelogError } from './errors.js';
@@ -356,13 +356,13 @@ export class Tab {
     if (!call) this.#answerToReopening(number, answer);
     else if (answer.type === 'handingOver') this.#getsOn(call);
     else if (answer.type !== 'failed') this.#succeed(number, call, answer);
-    else if (call.kind !== 'watch') this.#fail(number, call, answer.error, true);
-    else {
+    else if (call.kind === 'watch' || (call.kind === 'events' && isPassing(answer.error))) {
       call.deaths = 0;
       tryLater(call, answer.error, this.#now);
       this.#wakeAt(call.againAt);
-      this.#settle(number, answer, false);
-    }
+      // Whoever waits for events waits on.
+      if (call.kind === 'watch') this.#settle(number, answer, false);
+    } else this.#fail(number, call, answer.error, true);
     if (call?.kind === 'destroy') this.#askHeldBack('open');
   }
 

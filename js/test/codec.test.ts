@@ -3,6 +3,7 @@ import { UNSERVED_KINDS } from '../../worker/src/shared.js';
 import { Reader, type Value, Writer } from '../src/codec.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { ERROR_CLASSES, RejectedError } from '../src/errors.js';
+import { stream } from '../src/events.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from '../src/messages.js';
 import { decodeRows } from '../src/rows.js';
 import { CONNECTIONS, STORAGES } from '../src/status.js';
@@ -22,6 +23,13 @@ const kinds = doctype({
       { t: 'text', i: 'integer', r: 'real?', b: 'blob', o: 'boolean', j: 'json', u: 'uuid' },
       ['select :t', 'select :i'],
     ),
+  },
+  streams: {
+    order: stream({
+      events: { sent: {}, placed: { items: 'json', note: 'text?' } },
+      upcast: { placed: [':data'] },
+      project: { placed: 'select :items' },
+    }),
   },
 });
 
@@ -88,6 +96,14 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ],
     ['query', { call, handle, sql: 'select ?', params: values }],
     ['watch', { call, handle, sql: 'select :a', params: { named: [['a', 1]] } }],
+    [
+      'events',
+      { call, handle, aggregate: 'order', stream: 'o', types: ['sent'], after: 7, waits: true },
+    ],
+    [
+      'events',
+      { call, handle, aggregate: undefined, stream: undefined, types: [], after: 0, waits: false },
+    ],
     ['giveUp', { call }],
     ['sync', { call, handle }],
     ['export', { call, handle }],

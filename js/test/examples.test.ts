@@ -36,6 +36,7 @@ const HOOKS = ['react', 'vue', 'svelte', 'solid'].map((it) => [
 /** What the examples of a part of the package import, by its name. */
 const IMPORTS = Object.fromEntries([
   ...HOOKS,
+  ['events', `import { stream } from 'tidelog/events';`],
   [
     'kysely',
     `import { Kysely } from 'kysely';

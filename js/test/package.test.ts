@@ -41,6 +41,7 @@ test('it depends on nothing, and its workers wait for nothing while they load', 
 test('every file that a page loads can be named from outside', () => {
   expect(Object.keys(exports)).toEqual([
     '.',
+    './events',
     './react',
     './vue',
     './svelte',

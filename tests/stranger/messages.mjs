@@ -221,18 +221,31 @@ const refusal = (r) =>
 const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json', 'uuid'];
 
 /** A doctype's bytes. A kind that ends in `?` may be left out. */
-export function doctype({ name, migrations, mutations }) {
+export function doctype({ name, migrations, mutations, streams = {} }) {
   const w = new Writer().text(name);
   w.list(migrations, (sql) => w.text(sql));
-  const sorted = Object.entries(mutations).sort(([a], [b]) => Buffer.compare(utf8(a), utf8(b)));
-  w.list(sorted, ([name, { params, sql }]) => {
-    w.text(name);
+  const named = (members, write) =>
+    w.list(
+      Object.entries(members).sort(([a], [b]) => Buffer.compare(utf8(a), utf8(b))),
+      ([name, member]) => write(member, w.text(name)),
+    );
+  const params = (params) =>
     w.list(Object.entries(params), ([name, kind]) => {
       w.text(name).u32(KINDS.indexOf(kind.replace('?', '')));
       w.bool(kind.endsWith('?'));
     });
-    w.list(sql, (statement) => w.text(statement));
+  const texts = (texts) => w.list(texts, (text) => w.text(text));
+  named(mutations, (mutation) => {
+    params(mutation.params);
+    texts(mutation.sql);
   });
+  named(streams, (events) =>
+    named(events, ({ fields, upcasts = [], project = [] }) => {
+      params(fields);
+      texts(upcasts);
+      texts(project);
+    }),
+  );
   return w.done();
 }
 

@@ -124,6 +124,62 @@ test('a document of many pages travels in parts, and stays the same file', async
   }
 });
 
+test('events are counted by the server, and followed from by its rows', async (t) => {
+  const insert = `insert into tidelog_events (aggregate, stream, type, data) values`;
+  const doctype = {
+    name: 'shop',
+    migrations: ['create table orders (id text primary key, place integer, gift integer)'],
+    mutations: {
+      place: {
+        params: { id: 'text', gift: 'boolean' },
+        sql: [
+          `${insert} ('order', :id, 'placed', json_object('gift', json(iif(:gift, 'true',
+               'false'))))`,
+        ],
+      },
+      ship: { params: { id: 'text' }, sql: [`${insert} ('order', :id, 'shipped', null)`] },
+    },
+    streams: {
+      order: {
+        shipped: {
+          fields: {},
+          project: [
+            `select reject('no such order') where not exists
+             (select 1 from orders where id = :stream)`,
+          ],
+        },
+        placed: {
+          fields: { gift: 'boolean', note: 'text?' },
+          upcasts: [`json_set(:data, '$.gift', json('false'))`],
+          project: ['insert into orders values (:stream, :sequence, :gift)'],
+        },
+      },
+    },
+  };
+  const document = newDocument();
+  const client = await started(t, document, doctype);
+  client.mutate('place', { id: 'one', gift: true });
+  client.mutate('ship', { id: 'none' });
+  client.mutate('ship', { id: 'one' });
+  client.mutate('place', { id: 'two', gift: false });
+  await client.sync();
+  await isTheServers(client, document);
+  assert.deepEqual(rows(client, 'select * from orders'), [
+    { id: 'one', place: 1, gift: 1 },
+    { id: 'two', place: 3, gift: 0 },
+  ]);
+  const events = `select sequence, stream, position, type, version, data, cause from tidelog_events
+                  order by sequence`;
+  const event = (sequence, stream, position, type, version, data, cause) => {
+    return { sequence, stream, position, type, version, data, cause: `mutation:${cause}` };
+  };
+  assert.deepEqual(rows(client, events), [
+    event(1, 'one', 1, 'placed', 2, '{"gift":true}', 'place'),
+    event(2, 'one', 2, 'shipped', 1, '{}', 'ship'),
+    event(3, 'two', 1, 'placed', 2, '{"gift":false}', 'place'),
+  ]);
+});
+
 test('what has many bytes comes compressed, and may be said so', async (t) => {
   const document = newDocument();
   const client = await started(t, document);

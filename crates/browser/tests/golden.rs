@@ -7,10 +7,12 @@ use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use tidelog_client::{
-    Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Other,
-    Params, Query, Request, Status, Storage, ToCore,
+    Again, Call, CallFailure, Connection, Events, FromCore, Handle, Memo, Mutate, OpenRequest,
+    Other, Params, Query, Request, Status, Storage, ToCore,
 };
-use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_document::{
+    Doctype, EventDefinition, MutationDefinition, Param, ParamKind, StreamDefinition, WantedEvents,
+};
 use tidelog_sync::{StateText, codec};
 use tidelog_types::{
     CallId, ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Role, Rows,
@@ -70,6 +72,26 @@ fn doctype() -> Doctype {
             definition("all", kinds.map(param).into(), &["select :t", "select :i"]),
             definition("none", vec![], &["delete from a"]),
         ],
+        streams: vec![StreamDefinition {
+            name: "order".to_owned(),
+            events: vec![
+                EventDefinition {
+                    name: "placed".to_owned(),
+                    fields: vec![
+                        Param { name: "items".to_owned(), kind: ParamKind::Json, optional: false },
+                        Param { name: "note".to_owned(), kind: ParamKind::Text, optional: true },
+                    ],
+                    upcasts: vec![":data".to_owned()],
+                    project: vec!["select :items".to_owned()],
+                },
+                EventDefinition {
+                    name: "sent".to_owned(),
+                    fields: vec![],
+                    upcasts: vec![],
+                    project: vec![],
+                },
+            ],
+        }],
     }
 }
 
@@ -162,6 +184,24 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
                 sql: "select :a".to_owned(),
                 params: Params::Named(named()),
             }),
+        },
+        ToCore::Ask {
+            call,
+            handle,
+            request: Request::Events(Events {
+                wanted: WantedEvents {
+                    aggregate: Some("order".to_owned()),
+                    stream: Some("o".to_owned()),
+                    types: vec!["sent".to_owned()],
+                    after: 7,
+                },
+                waits: true,
+            }),
+        },
+        ToCore::Ask {
+            call,
+            handle,
+            request: Request::Events(Events { wanted: WantedEvents::default(), waits: false }),
         },
         ToCore::GiveUp { call },
         ToCore::Ask { call, handle, request: Request::Sync },

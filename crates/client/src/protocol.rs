@@ -6,7 +6,7 @@
 //! and a core of different releases never talk, since each release is a worker of its own name.
 
 use serde::{Deserialize, Serialize};
-use tidelog_document::Doctype;
+use tidelog_document::{Doctype, WantedEvents};
 use tidelog_sync::{Present, StateText};
 #[cfg(doc)]
 use tidelog_types::limits::PRESENCE_STATE_SIZE_MAX;
@@ -120,6 +120,9 @@ pub enum Request {
     /// Run a query now and after every change that can affect it. Answered by `Rows` or `Failed`
     /// each time, until `GiveUp`.
     Watch(Query),
+    /// Look for events that the authority has recorded. Answered by `Rows` once there are some, or
+    /// by `Failed`; until then by nothing, as long as nobody gives up.
+    Events(Events),
     /// Answered by `Done` when all that was pending has its verdict and all that the server had is
     /// visible; by `Failed` where trying again cannot help.
     Sync,
@@ -197,6 +200,15 @@ pub struct Query {
     pub sql: String,
     /// Its parameters.
     pub params: Params,
+}
+
+/// Which events a tab wants, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// Which.
+    pub wanted: WantedEvents,
+    /// Whether it waits where there are none yet: if not, `Rows` of none are the answer.
+    pub waits: bool,
 }
 
 /// What the core tells a tab.

@@ -249,6 +249,7 @@ mod tests {
             name: "list".to_owned(),
             migrations: vec!["CREATE TABLE item (id TEXT PRIMARY KEY)".to_owned()],
             mutations: vec![add],
+            streams: Vec::new(),
         };
         let rejection = KeptRejection {
             call: CallId([4; 16]),

@@ -43,6 +43,7 @@ fn items() -> Doctype {
             mutation("rename", &[id, title], "update item set title = :title where id = :id"),
             mutation("remove", &[id], "delete from item where id = :id"),
         ],
+        streams: Vec::new(),
     }
 }
 

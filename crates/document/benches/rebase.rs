@@ -45,6 +45,7 @@ fn items() -> Doctype {
             ),
             mutation("add", "id", ParamKind::Text, "insert into item values (:id, 'a new one', 1)"),
         ],
+        streams: Vec::new(),
     }
 }
 

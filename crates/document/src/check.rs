@@ -10,8 +10,11 @@ use tidelog_types::limits::{
 };
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
-use crate::program;
-use crate::{Authority, Doctype, DoctypeHash, MutationDefinition};
+use crate::program::{self, Version};
+use crate::streams::{PROJECT_PARAMS, UPCAST_PARAM, upcast_query};
+use crate::{
+    Authority, Doctype, DoctypeHash, EventDefinition, MutationDefinition, Param, ParamKind,
+};
 
 /// How many doctypes are remembered: as many as the apps of a busy server have at a time.
 const FOUND_RIGHT_MAX: usize = 64;
@@ -88,6 +91,18 @@ pub enum DoctypeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An event that cannot be recorded, or whose SQL does not prepare.
+    #[error("event {event} of {aggregate}, of doctype {doctype}, cannot be used: {reason}")]
+    Event {
+        /// The doctype's name.
+        doctype: String,
+        /// What it happens to.
+        aggregate: String,
+        /// Which.
+        event: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A statement of a mutation that does not prepare, or that two runs would answer otherwise.
     #[error("mutation {mutation} of doctype {doctype} cannot be used: {reason}")]
     Mutation {
@@ -123,6 +138,17 @@ impl Flaw {
         let (doctype, number) = (doctype.name.clone(), index + 1);
         match self {
             Self::Known(reason) => DoctypeError::Migration { doctype, number, reason },
+            Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
+        }
+    }
+
+    fn of_event(self, doctype: &Doctype, aggregate: &str, event: &str) -> DoctypeError {
+        let doctype = doctype.name.clone();
+        match self {
+            Self::Known(reason) => {
+                let (aggregate, event) = (aggregate.to_owned(), event.to_owned());
+                DoctypeError::Event { doctype, aggregate, event, reason }
+            }
             Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
         }
     }
@@ -212,10 +238,11 @@ pub(crate) fn is_of_another(
     scratch: View,
 ) -> Result<Run<bool>, DoctypeError> {
     let version = match program::version(reader) {
-        Run::Done(version) => version.unwrap_or(0),
+        Run::Done(version) => version.unwrap_or_default(),
         Run::Fault(pgid) => return Ok(Run::Fault(pgid)),
         Run::Failed(failure) => return Ok(Run::Failed(failure)),
     };
+    let Version { migrations: version, has_events } = version;
     let both = doctype.migrations.iter().zip(&known.migrations);
     if version <= both.take_while(|(own, known)| own == known).count() {
         return Ok(Run::Done(false));
@@ -224,19 +251,23 @@ pub(crate) fn is_of_another(
     let mut either = [doctype].into_iter().chain(doctype.parts_from(known).then_some(known));
     let Some(begun) = either.find(is_begun) else { return Ok(Run::Done(false)) };
     let migrations = begun.migrations[..version].to_vec();
-    let expected = schema_of(&Doctype { migrations, ..begun.clone() }, scratch)?;
+    let streams = if has_events { begun.streams.clone() } else { Vec::new() };
+    let expected = schema_of(&Doctype { migrations, streams, ..begun.clone() }, scratch)?;
     let is_own = begun == doctype;
     Ok(program::schema(reader).map(|schema| (schema == expected) != is_own))
 }
 
 fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), DoctypeError> {
     let migration = |number| move |failure| Flaw::from(failure).of_migration(doctype, number);
-    program::begin_document(transaction).map_err(migration(0))?;
+    let has_events = !doctype.streams.is_empty();
+    program::begin_document(transaction)
+        .and_then(|()| if has_events { program::begin_events(transaction) } else { Ok(()) })
+        .map_err(migration(0))?;
     for (number, sql) in doctype.migrations.iter().enumerate() {
         transaction.run_migration(sql).map_err(migration(number))?;
     }
     let last = migration(doctype.migrations.len().saturating_sub(1));
-    program::check_migrated(transaction)
+    program::check_migrated(transaction, has_events)
         .and_then(|()| program::rehearse_verdicts(transaction))
         .and_then(|()| transaction.forget_schema())
         .map_err(last)?;
@@ -246,7 +277,46 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
         check_mutation(transaction, definition)
             .map_err(|flaw| flaw.of_mutation(doctype, &definition.name))?;
     }
+    for stream in &doctype.streams {
+        for event in &stream.events {
+            check_event(transaction, event)
+                .map_err(|flaw| flaw.of_event(doctype, &stream.name, &event.name))?;
+        }
+    }
     transaction.check_schema_size().map_err(last)
+}
+
+fn check_event(transaction: &Transaction<'_>, event: &EventDefinition) -> Result<(), Flaw> {
+    if event.fields.len() > MUTATION_PARAMS_MAX {
+        return Err(format!("it has more than {MUTATION_PARAMS_MAX} fields").into());
+    }
+    if event.project.len() > MUTATION_STATEMENTS_MAX {
+        return Err(format!("it has more than {MUTATION_STATEMENTS_MAX} statements").into());
+    }
+    let is_taken = |field: &&Param| PROJECT_PARAMS.contains(&field.name.as_str());
+    if let Some(field) = event.fields.iter().find(is_taken) {
+        return Err(format!("a field cannot be named {}", field.name).into());
+    }
+    if let Some(field) = event.fields.iter().find(|field| field.kind == ParamKind::Blob) {
+        let name = &field.name;
+        return Err(format!("field {name} cannot be a blob, which JSON has none of").into());
+    }
+    for sql in &event.project {
+        let mentioned = transaction.check_app(sql)?;
+        let is_known = |name: &str| {
+            PROJECT_PARAMS.contains(&name) || event.fields.iter().any(|field| field.name == name)
+        };
+        if let Some(name) = mentioned.iter().find(|name| !is_known(name)) {
+            return Err(format!("it mentions :{name}, which is no field").into());
+        }
+    }
+    for upcast in &event.upcasts {
+        let mentioned = transaction.check_app(&upcast_query(upcast))?;
+        if let Some(name) = mentioned.iter().find(|name| *name != UPCAST_PARAM) {
+            return Err(format!("an upcast mentions :{name}, and has :{UPCAST_PARAM} alone").into());
+        }
+    }
+    Ok(())
 }
 
 fn check_mutation(
@@ -281,8 +351,7 @@ mod tests {
 
     #[test]
     fn want_of_memory_is_no_flaw_of_a_doctype() {
-        let doctype =
-            Doctype { name: "notes".to_owned(), migrations: Vec::new(), mutations: Vec::new() };
+        let doctype = Doctype { name: "notes".to_owned(), ..Doctype::default() };
         let failure = Failure::Shortage { what: "memory".to_owned() };
         let unchecked =
             DoctypeError::Unchecked { doctype: "notes".to_owned(), failure: failure.clone() };

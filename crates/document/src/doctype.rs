@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 use tidelog_sync::codec;
 use tidelog_types::Value;
 
+use crate::streams::{self, EventDefinition, StreamDefinition};
+
 /// Characters that are quoted of a line of a migration.
 const QUOTED_CHARS: usize = 80;
 
-/// An app's definition of a kind of document: migrations and mutations.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// An app's definition of a kind of document: migrations, mutations and events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doctype {
     /// The kind's name.
     pub name: String,
@@ -18,6 +20,8 @@ pub struct Doctype {
     pub migrations: Vec<String>,
     /// The mutations, sorted by name.
     pub mutations: Vec<MutationDefinition>,
+    /// The events of its aggregates, sorted by name.
+    pub streams: Vec<StreamDefinition>,
 }
 
 /// A named, deterministic change.
@@ -115,11 +119,14 @@ impl Doctype {
         DoctypeHash(*blake3::hash(&codec::encode(self)).as_bytes())
     }
 
-    /// Whether documents of `older` can be used by this doctype: the same name, and the older
-    /// one's migrations a prefix of its own. Every doctype succeeds itself.
+    /// Whether documents of `older` can be used by this doctype: the same name, the older one's
+    /// migrations a prefix of its own, and all of its events, at those versions or later ones.
+    /// Every doctype succeeds itself.
     #[must_use]
     pub fn succeeds(&self, older: &Self) -> bool {
-        self.name == older.name && self.migrations.starts_with(&older.migrations)
+        self.name == older.name
+            && self.migrations.starts_with(&older.migrations)
+            && streams::lacking(&self.streams, &older.streams).is_none()
     }
 
     /// Whether no document can be used by both: neither succeeds the other.
@@ -139,9 +146,25 @@ impl Doctype {
                 used.name, self.name
             ));
         }
-        let mut migrations = used.migrations.iter().zip(&self.migrations);
-        let place = migrations.position(|(used, own)| used != own)?;
         let name = &self.name;
+        let mut migrations = used.migrations.iter().zip(&self.migrations);
+        let Some(place) = migrations.position(|(used, own)| used != own) else {
+            if !self.parts_from(used) {
+                return None;
+            }
+            return Some(match streams::lacking(&self.streams, &used.streams) {
+                Some((aggregate, event)) => format!(
+                    "{name} lacks event {event} of {aggregate} as it may have been recorded: an \
+                     event stays, and its upcasts; put what is new into another upcast behind \
+                     them, or into an event of another name"
+                ),
+                None => format!(
+                    "{name} has events that the one in use lacks, and lacks migration {} of that: \
+                     keep what has run, and put what is new behind it",
+                    self.migrations.len() + 1
+                ),
+            });
+        };
         let how = differing_lines(&used.migrations[place], &self.migrations[place]);
         Some(format!(
             "migration {} of {name} {how}: one that has run stays as it is; put what is new into \
@@ -149,6 +172,12 @@ impl Doctype {
              server, as open() does while you develop, with dev: {{ onMigrationEdited: 'reset' }}",
             place + 1
         ))
+    }
+
+    /// The event of that name, of that aggregate.
+    #[must_use]
+    pub fn event(&self, aggregate: &str, name: &str) -> Option<&EventDefinition> {
+        self.streams.iter().find(|stream| stream.name == aggregate)?.event(name)
     }
 
     /// The mutation of that name.
@@ -206,7 +235,7 @@ impl MutationDefinition {
 }
 
 impl Param {
-    fn bind(&self, given: Option<&Value>) -> Result<Value, ArgumentError> {
+    pub(crate) fn bind(&self, given: Option<&Value>) -> Result<Value, ArgumentError> {
         let missing = || ArgumentError::Missing { name: self.name.clone() };
         match (given, self.kind) {
             (None | Some(Value::Null), _) if self.optional => Ok(Value::Null),
@@ -250,6 +279,7 @@ mod tests {
                 ],
                 sql: vec!["insert into todo values (:id, :weight)".to_owned()],
             }],
+            streams: Vec::new(),
         }
     }
 
@@ -278,6 +308,36 @@ mod tests {
         let other = Doctype { name: "notes".to_owned(), ..used.clone() };
         let why = other.parting_from(&used).expect("another name");
         assert!(why.starts_with("it is of doctype todos, and not of notes: open another"), "{why}");
+    }
+
+    /// A doctype with one stream, whose one event is at a version.
+    fn with_event(event: &str, upcasts: &[&str]) -> Doctype {
+        let event = EventDefinition {
+            name: event.to_owned(),
+            fields: Vec::new(),
+            upcasts: upcasts.iter().map(ToString::to_string).collect(),
+            project: Vec::new(),
+        };
+        let stream = StreamDefinition { name: "order".to_owned(), events: vec![event] };
+        Doctype { streams: vec![stream], ..doctype(&["a"]) }
+    }
+
+    #[test]
+    fn whoever_succeeds_a_doctype_keeps_its_events_and_their_versions() {
+        let (none, first) = (doctype(&["a"]), with_event("placed", &[]));
+        let second = with_event("placed", &["json_set(:data, '$.gift', 0)"]);
+        assert!(first.succeeds(&none) && second.succeeds(&first) && second.succeeds(&none));
+        assert!(!none.succeeds(&first) && !first.succeeds(&second));
+        let other = with_event("placed", &["json_set(:data, '$.gift', 1)"]);
+        let renamed = with_event("sent", &[]);
+        for parted in [&other, &renamed] {
+            let why = parted.parting_from(&second).expect("they part");
+            assert!(why.starts_with("todos lacks event placed of order as it"), "{why}");
+        }
+        let ahead = doctype(&["a", "b"]);
+        let why = first.parting_from(&ahead).expect("they part");
+        assert!(why.contains("lacks migration 2 of that"), "{why}");
+        assert_eq!(none.parting_from(&second), None, "older, and no other one");
     }
 
     #[test]

@@ -31,12 +31,14 @@ mod authority;
 mod chain;
 mod check;
 mod doctype;
+mod events;
 mod mutation;
 mod page_links;
 mod pending;
 mod program;
 mod public_life;
 mod replica;
+mod streams;
 mod warm_up;
 
 pub use arriving::ArrivingEntry;
@@ -44,6 +46,7 @@ pub use authority::{Applied, AppliedLocally, Authority, Committed};
 pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
 pub use check::{DoctypeError, FoundRight, check, schema_of};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
+pub use events::{FoundEvents, WantedEvents, find_events};
 pub use mutation::{Mutation, Verdict};
 pub use page_links::{FreeWalk, Malformed, PageLinks};
 pub use program::{AppliedTimeline, is_migrated_to, is_unknown};
@@ -51,4 +54,5 @@ pub use public_life::{client_of, public_entry, public_life};
 pub use replica::{
     Advance, Decided, Issued, OwnTimeline, PutOff, Replica, ReplicaError, ServerEntry, Undecided,
 };
+pub use streams::{EventDefinition, StreamDefinition};
 pub use warm_up::warm_up;

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! _tidelog_meta       key -> value        'version': how many migrations have run
+//!                                         'events': version of the tables of events, if it has any
 //! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
 //!                              -> forgotten  rejections before this LSN were kept and are gone
@@ -19,6 +20,10 @@
 //! A row of what has moved stays: nobody knows whether another copy of its client has those frames
 //! still. It stands for all that one copy has brought in a row, however much that was, and says
 //! where the verdicts are, which are bounded there by what that copy has kept.
+//!
+//! The tables of events stand in `program/events.rs`.
+
+mod events;
 
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, TIMELINE_LIVES_KEPT_MAX};
@@ -26,6 +31,9 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
 
 use crate::{Doctype, Mutation, MutationDefinition, Verdict, public_entry};
+
+use events::Recorder;
+pub(crate) use events::begin as begin_events;
 
 const SYSTEM_TABLES: [&str; 4] = [
     "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
@@ -40,13 +48,20 @@ const SYSTEM_TABLES: [&str; 4] = [
      strict, without rowid",
 ];
 
-/// What has a name like ours and is none of the tables above, and tables whose foreign keys name
-/// one: our own statements would look after those, and fail with them.
+/// What has a name like ours and is nothing of ours (where `?1`, a document that has events), and
+/// tables whose foreign keys name one: our own statements would look after those, and fail with
+/// them.
 const FIND_INTRUDER: &str = "
     select name from sqlite_schema
-    where '_tidelog_' in (lower(substr(name, 1, 9)), lower(substr(tbl_name, 1, 9)))
-      and (type <> 'table' or lower(name) not in
-           ('_tidelog_meta', '_tidelog_timeline', '_tidelog_rejection', '_tidelog_moved'))
+    where ('_tidelog_' in (lower(substr(name, 1, 9)), lower(substr(tbl_name, 1, 9))) or
+           'tidelog_' in (lower(substr(name, 1, 8)), lower(substr(tbl_name, 1, 8))))
+      and type || ' ' || lower(name) not in
+          ('table _tidelog_meta', 'table _tidelog_timeline', 'table _tidelog_rejection',
+           'table _tidelog_moved')
+      and not (?1 and type || ' ' || lower(name) in
+          ('table _tidelog_stream', 'index _tidelog_stream_name', 'table _tidelog_event',
+           'index _tidelog_event_stream', 'view tidelog_events', 'view tidelog_streams',
+           'trigger tidelog_events_insert'))
     union all
     select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key
     where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'
@@ -127,15 +142,32 @@ macro_rules! done {
 }
 pub(crate) use done;
 
-/// How many migrations the document has seen; `None` for one that holds nothing yet.
-pub(crate) fn version(queries: &mut dyn SystemQueries) -> Run<Option<usize>> {
+/// What a document has been brought to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version {
+    /// How many migrations it has seen.
+    pub(crate) migrations: usize,
+    /// Whether it has the tables of events.
+    pub(crate) has_events: bool,
+}
+
+/// What the document has been brought to; `None` for one that holds nothing yet.
+pub(crate) fn version(queries: &mut dyn SystemQueries) -> Run<Option<Version>> {
     if queries.is_of_nothing() || done!(queries.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
         return Run::Done(None);
     }
-    let rows =
-        done!(queries.query_system("select value from _tidelog_meta where key = 'version'", &[]));
-    let version = single_integer(&rows).and_then(|number| usize::try_from(number).ok());
-    Run::Done(Some(version.unwrap_or(0)))
+    let sql = "select key, value from _tidelog_meta where key in ('version', 'events')";
+    let mut version = Version::default();
+    for row in done!(queries.query_system(sql, &[])) {
+        match row.as_slice() {
+            [Value::Text(key), _] if key == events::META_KEY => version.has_events = true,
+            [_, Value::Integer(number)] => {
+                version.migrations = usize::try_from(*number).unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+    Run::Done(Some(version))
 }
 
 /// What the schema is.
@@ -149,9 +181,16 @@ pub fn is_migrated_to(queries: &mut dyn SystemQueries, doctype: &Doctype) -> Run
     version(queries).map(|version| !is_behind(version, doctype))
 }
 
-/// Whether a document at `version` has migrations of `doctype` before it.
-pub(crate) fn is_behind(version: Option<usize>, doctype: &Doctype) -> bool {
-    version.is_none_or(|version| version < doctype.migrations.len())
+/// Whether a document at `version` has migrations of `doctype` before it, or lacks the tables of
+/// its events.
+pub(crate) fn is_behind(version: Option<Version>, doctype: &Doctype) -> bool {
+    version.is_none_or(|version| {
+        version.migrations < doctype.migrations.len() || lacks_events(version, doctype)
+    })
+}
+
+fn lacks_events(version: Version, doctype: &Doctype) -> bool {
+    !version.has_events && !doctype.streams.is_empty()
 }
 
 /// How much of `timeline` is applied, in a document that holds something.
@@ -185,19 +224,24 @@ pub(crate) fn rejections(
 pub(crate) fn migrate(
     writer: &mut Writer,
     doctype: &Doctype,
-    version: Option<usize>,
+    version: Option<Version>,
 ) -> Run<PageSet> {
     assert!(is_behind(version, doctype), "BUG: nothing to migrate from {version:?}");
-    let from = version.unwrap_or(0);
+    let from = version.unwrap_or_default();
     let run = writer.write(&mut |transaction| {
         if version.is_none() {
             begin_document(transaction)?;
         }
-        for migration in &doctype.migrations[from..] {
+        if lacks_events(from, doctype) {
+            events::begin(transaction)?;
+        }
+        // A document that is ahead of it may lack its events all the same.
+        for migration in doctype.migrations.iter().skip(from.migrations) {
             transaction.run_migration(migration)?;
         }
-        check_migrated(transaction)?;
-        let version = i64::try_from(doctype.migrations.len()).expect("BUG: so many");
+        check_migrated(transaction, from.has_events || !doctype.streams.is_empty())?;
+        let migrations = doctype.migrations.len().max(from.migrations);
+        let version = i64::try_from(migrations).expect("BUG: so many");
         transaction.run_system(
             "insert into _tidelog_meta values ('version', ?1)
              on conflict (key) do update set value = excluded.value",
@@ -210,24 +254,32 @@ pub(crate) fn migrate(
     Run::Done(set)
 }
 
-/// Makes the system tables of an empty document.
+/// Makes the system tables of an empty document, without those of events.
 pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failure> {
     SYSTEM_TABLES.iter().try_for_each(|table| transaction.run_system(table, &[]).map(drop))
 }
 
 /// Fails if migrations have made something of what is ours. What they say is looked at before they
 /// run; this is for what was overlooked.
-pub(crate) fn check_migrated(transaction: &Transaction<'_>) -> Result<(), Failure> {
-    for sql in [FIND_IMPOSTOR, FIND_INTRUDER] {
-        if let Some(name) = found_name(transaction, sql)? {
+pub(crate) fn check_migrated(
+    transaction: &Transaction<'_>,
+    has_events: bool,
+) -> Result<(), Failure> {
+    let has_events = [Value::Integer(has_events.into())];
+    for (sql, params) in [(FIND_IMPOSTOR, &[][..]), (FIND_INTRUDER, &has_events)] {
+        if let Some(name) = found_name(transaction, sql, params)? {
             return Err(Failure::Forbidden { what: name });
         }
     }
     Ok(())
 }
 
-fn found_name(transaction: &Transaction<'_>, sql: &str) -> Result<Option<String>, Failure> {
-    let rows = transaction.run_system(sql, &[])?;
+fn found_name(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    params: &[Value],
+) -> Result<Option<String>, Failure> {
+    let rows = transaction.run_system(sql, params)?;
     let name = |row: &Vec<Value>| match row.as_slice() {
         [Value::Text(name)] => name.clone(),
         _ => "a table without a name".to_owned(),
@@ -265,7 +317,8 @@ pub(crate) fn run_frame(
     doctype: Option<&Doctype>,
 ) -> Run<(Verdict, PageSet)> {
     let reason = match find(mutation, doctype) {
-        Ok((definition, args)) => {
+        Ok((doctype, definition, args)) => {
+            let recorder = Recorder::new(doctype, mutation);
             let (origin, moved_from) = public(origin, mutation);
             let run = writer.write(&mut |transaction| {
                 match begin_frame(transaction, origin, moved_from, mutation.kept_rejections)? {
@@ -276,7 +329,7 @@ pub(crate) fn run_frame(
                     None => {}
                 }
                 note_moved(transaction, origin, moved_from)?;
-                run_statements(transaction, definition, &args)
+                run_statements(transaction, definition, &args, &recorder)
             });
             match run {
                 Run::Done(((), set)) => return Run::Done((Verdict::Applied, set)),
@@ -343,11 +396,13 @@ pub(crate) fn run_local(
     mutation: &Mutation,
     doctype: &Doctype,
 ) -> Run<PageSet> {
-    let (definition, args) = match find(mutation, Some(doctype)) {
+    let (doctype, definition, args) = match find(mutation, Some(doctype)) {
         Ok(found) => found,
         Err(reason) => return Run::Failed(Failure::Rejected { reason }),
     };
-    let run = writer.write(&mut |transaction| run_statements(transaction, definition, &args));
+    let recorder = Recorder::new(doctype, mutation);
+    let run =
+        writer.write(&mut |transaction| run_statements(transaction, definition, &args, &recorder));
     Run::Done(done!(run).1)
 }
 
@@ -370,7 +425,7 @@ fn public(origin: EntryId, mutation: &Mutation) -> (EntryId, Option<EntryId>) {
     (public_entry(origin), mutation.moved_from.map(public_entry))
 }
 
-type Found<'d> = (&'d MutationDefinition, Vec<(String, Value)>);
+type Found<'d> = (&'d Doctype, &'d MutationDefinition, Vec<(String, Value)>);
 
 fn find<'d>(mutation: &Mutation, doctype: Option<&'d Doctype>) -> Result<Found<'d>, String> {
     let doctype =
@@ -383,17 +438,22 @@ fn find<'d>(mutation: &Mutation, doctype: Option<&'d Doctype>) -> Result<Found<'
     args.push(("now".to_owned(), Value::Integer(now)));
     args.push(("client".to_owned(), Value::Text(mutation.client.to_hex())));
     args.push(("user".to_owned(), Value::Text(mutation.user.clone())));
-    Ok((definition, args))
+    Ok((doctype, definition, args))
 }
 
 fn run_statements(
     transaction: &Transaction<'_>,
     definition: &MutationDefinition,
     args: &[(String, Value)],
+    recorder: &Recorder<'_>,
 ) -> Result<(), Failure> {
     let args: Vec<(&str, &Value)> =
         args.iter().map(|(name, value)| (name.as_str(), value)).collect();
-    definition.sql.iter().try_for_each(|sql| transaction.run_app(sql, &args))
+    let mut record = |event| recorder.record(transaction, event);
+    definition
+        .sql
+        .iter()
+        .try_for_each(|sql| transaction.run_app_with_events(sql, &args, &mut record))
 }
 
 /// Writes down that the frame has its place in its timeline. Gives the verdict that it has got
@@ -638,19 +698,21 @@ mod tests {
     fn nothing_but_our_own_tables_has_names_like_theirs() {
         for sql in [
             "create table note (_tidelog_id text references list (_tidelog_id))",
-            "create table tidelog_meta (id text references _tidelo)",
+            "create table tidelogs (id text references _tidelo)",
         ] {
-            assert_eq!(after(sql, check_migrated), Run::Done(()), "{sql}");
+            assert_eq!(after(sql, |it| check_migrated(it, false)), Run::Done(()), "{sql}");
         }
         for sql in [
             "create table _TideLog_mine (id text)",
+            "create table TideLog_mine (id text)",
+            "create view tidelog_events as select 1 as sequence",
             "create view _tidelog_view as select 1",
             "create index note on _tidelog_rejection (reason)",
             "create trigger note after insert on _tidelog_meta begin select 1; end",
             "create table note (id text references _tidelog_rejection (reason))",
             "create table note (id text, foreign key (id) references _TIDELOG_none)",
         ] {
-            let run = after(sql, check_migrated);
+            let run = after(sql, |it| check_migrated(it, false));
             assert!(matches!(run, Run::Failed(Failure::Forbidden { .. })), "{sql}: {run:?}");
         }
     }

@@ -36,6 +36,10 @@ pub struct Replica {
     view: View,
     writer: Writer,
     reader: Reader,
+    /// For queries of what the authority has confirmed; `None` until somebody asks.
+    confirmed_reader: Option<Reader>,
+    /// Whether it may hold pages of before the base has moved on.
+    is_confirmed_old: bool,
     /// What is visible of the storage journal. `None` until the first entry.
     base: Option<Position>,
     timeline: JournalId,
@@ -240,6 +244,8 @@ impl Replica {
             view,
             writer,
             reader,
+            confirmed_reader: None,
+            is_confirmed_old: false,
             base,
             timeline,
             head,
@@ -279,11 +285,24 @@ impl Replica {
         &mut self.reader
     }
 
+    /// A connection for queries of what the authority has made of the document, without what is
+    /// undecided. What it faults on, [`confirmed_to_fetch`](Self::confirmed_to_fetch) tells.
+    pub fn confirmed_reader(&mut self) -> &mut Reader {
+        let reader = match self.confirmed_reader.take() {
+            None => Reader::new(&self.view.fork()),
+            Some(reader) if self.is_confirmed_old => reader.move_to(&self.view.fork()),
+            Some(reader) => reader,
+        };
+        self.is_confirmed_old = false;
+        self.confirmed_reader.insert(reader)
+    }
+
     /// Steps of SQLite's virtual machine that mutations and queries took since this was last
     /// called, and what their allocations count for: those of a [`step`](Self::step) count there.
     /// Those that failed, and runs that faulted, count too.
     pub fn take_steps(&mut self) -> u64 {
-        self.writer.take_steps() + self.reader.take_steps()
+        let confirmed = self.confirmed_reader.as_mut().map_or(0, Reader::take_steps);
+        self.writer.take_steps() + self.reader.take_steps() + confirmed
     }
 
     /// What is visible of the storage journal; `None` before the first entry.
@@ -817,6 +836,13 @@ impl Replica {
         }
     }
 
+    /// The pages to fetch for the `kth` fault of the [connection](Self::confirmed_reader) for what
+    /// is confirmed, from 0.
+    #[must_use]
+    pub fn confirmed_to_fetch(&self, fault: Pgid, kth: u32) -> Vec<Pgid> {
+        self.view.fork().to_fetch(fault, kth)
+    }
+
     /// How often mutations were run again since this was opened.
     #[must_use]
     pub fn runs_again(&self) -> u64 {
@@ -933,6 +959,7 @@ impl Replica {
         let (call, mutation) = (lowest.call, lowest.mutation);
         self.base = Some(entry.position);
         self.view.advance_base(&entry.set);
+        self.is_confirmed_old = true;
         if self.undecided.is_empty() {
             self.view.set_overlay([]);
         }

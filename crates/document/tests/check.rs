@@ -15,6 +15,7 @@ fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
             params: vec![Param { name: "id".to_owned(), kind: ParamKind::Text, optional: false }],
             sql: sql.iter().map(ToString::to_string).collect(),
         }],
+        streams: Vec::new(),
     }
 }
 

@@ -640,7 +640,12 @@ pub(crate) mod tests {
         let document = DocumentKey::new("list", "").expect("a name");
         let room = rooms.room(&document).expect("there is room");
         let (connection, mut end) = Connection::new(ConnId(1));
-        let doctype = Doctype { name: "list".to_owned(), migrations: vec![], mutations: vec![] };
+        let doctype = Doctype {
+            name: "list".to_owned(),
+            migrations: vec![],
+            mutations: vec![],
+            streams: Vec::new(),
+        };
         let open = ToRoom::Open {
             document: "list".to_owned(),
             doctype: codec::encode(&doctype),

@@ -10,6 +10,7 @@ use rusqlite::ffi;
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, Limits, SCHEMA_SIZE_MAX, SQL_VALUE_SIZE_MAX};
 use tidelog_types::{SortedMap, Value, ValueRef};
 
+use crate::event::InsertedEvent;
 use crate::failure::{Failure, Run};
 use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::memory::Looks;
@@ -147,14 +148,39 @@ impl Connection {
         arrange: &Arrange<'_, '_>,
         row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        let mut next = Some(0);
+        while let Some(index) = next {
+            next = self.run_part(origin, sql, index, arrange, row)?;
+            if lock(&self.state).has_inserted() {
+                return Err(Failure::forbidden("events of anything but a mutation itself"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the statements of `sql` from the one at `index` on, up to one that inserts events: says
+    /// which is next then.
+    pub fn run_part(
+        &mut self,
+        origin: Origin,
+        sql: &str,
+        index: usize,
+        arrange: &Arrange<'_, '_>,
+        row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
+    ) -> Result<Option<usize>, Failure> {
         let _running = self.begin_as(origin);
         let mut script = self.scripts.take(origin, sql);
-        let result = self.run_script(origin, &mut script, sql, arrange, row);
+        let result = self.run_script(origin, &mut script, sql, index, arrange, row);
         // One that is run once is not kept.
-        if origin != Origin::Migration && matches!(result, Ok(()) | Err(Failure::Faulted)) {
+        if origin != Origin::Migration && matches!(result, Ok(_) | Err(Failure::Faulted)) {
             self.scripts.keep(origin, sql, script);
         }
         result
+    }
+
+    /// What the last statement has inserted into the view of all events.
+    pub fn take_inserted(&self) -> Vec<InsertedEvent> {
+        lock(&self.state).take_inserted()
     }
 
     fn run_script(
@@ -162,10 +188,11 @@ impl Connection {
         origin: Origin,
         script: &mut Script,
         sql: &str,
+        mut index: usize,
         arrange: &Arrange<'_, '_>,
         row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let (mut index, mut start) = (0, script.prepared_size);
+    ) -> Result<Option<usize>, Failure> {
+        let mut start = script.prepared_size;
         while self.prepare_up_to(index, script, sql)? {
             self.run_statement(origin, &mut script.statements[index], arrange, row)?;
             match origin {
@@ -176,8 +203,11 @@ impl Connection {
                 }
                 Origin::System | Origin::App | Origin::Query => index += 1,
             }
+            if lock(&self.state).has_inserted() {
+                return Ok(Some(index));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Fails if a statement of a migration has made a table some of whose columns have names that
@@ -212,7 +242,7 @@ impl Connection {
             });
             Ok(())
         };
-        self.run_script(origin, &mut Script::default(), &sql, &no_values, row)?;
+        self.run_script(origin, &mut Script::default(), &sql, 0, &no_values, row)?;
         Ok(names)
     }
 
@@ -442,7 +472,8 @@ impl Connection {
             .into_iter()
             .try_for_each(|sql| {
                 let script = &mut Script::default();
-                self.run_script(Origin::System, script, sql, &no_values, &mut |_| Ok(()))
+                self.run_script(Origin::System, script, sql, 0, &no_values, &mut |_| Ok(()))
+                    .map(drop)
             })?;
         self.read_literals()
     }

@@ -1,5 +1,5 @@
 //! The SQL functions of a connection: those that could take for ever, and, of a writing one,
-//! `reject` and those that must not tell the truth.
+//! `reject`, those that must not tell the truth, and what notes an event.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
@@ -7,17 +7,18 @@ use std::sync::Arc;
 use rusqlite::ffi;
 use tidelog_types::limits::SQL_VALUE_SIZE_MAX;
 
+use crate::event::InsertedEvent;
 use crate::failure::Failure;
 use crate::guard::QUADRATIC_FORBIDDEN;
 use crate::linear::{self, Chars, Plain};
-use crate::state::{BYTES_PER_STEP, SharedState, lock};
+use crate::state::{BYTES_PER_STEP, Origin, SharedState, lock};
 
 type Function =
     unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
 
 /// Name, number of arguments, function. They replace SQLite's own of the same name, also where a
 /// column's default or a trigger calls them, which the authorizer does not always see.
-const FUNCTIONS: [(&CStr, c_int, Function); 7] = [
+const FUNCTIONS: [(&CStr, c_int, Function); 8] = [
     (c"reject", 1, reject),
     (c"changes", 0, changes),
     (c"random", 0, random),
@@ -25,6 +26,7 @@ const FUNCTIONS: [(&CStr, c_int, Function); 7] = [
     (c"total_changes", 0, total_changes),
     (c"sqlite_compileoption_get", 1, compile_option),
     (c"sqlite_compileoption_used", 1, compile_option),
+    (c"tidelog_insert_event", 4, insert_event),
 ];
 
 /// The same of those that fail on every connection.
@@ -109,6 +111,30 @@ unsafe extern "C" fn reject(
     };
     // SAFETY: it is this function's context.
     unsafe { fail(context, Failure::Rejected { reason }) };
+}
+
+/// What the trigger calls for each row that is inserted into the view of all events.
+unsafe extern "C" fn insert_event(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: there are four arguments, and it is this function's context; what is read of them is
+    // copied before this returns.
+    unsafe {
+        let values = [0, 1, 2, 3].map(|index| bytes_of(*arguments.add(index), false));
+        let event = InsertedEvent::new(values);
+        let size = event.as_ref().map_or(0, InsertedEvent::size);
+        if !may_look_at(context, size) {
+            return;
+        }
+        let is_apps = lock(state_of(context)).origin == Origin::App;
+        match event {
+            Ok(event) if is_apps => lock(state_of(context)).insert_event(event),
+            Ok(_) => fail(context, Failure::forbidden("events of anything but a mutation")),
+            Err(failure) => fail(context, failure),
+        }
+    }
 }
 
 /// Like SQLite's, but a new connection and one that was used before give the same.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rusqlite::ffi;
 
+use crate::event;
 use crate::failure::Failure;
 use crate::state::{Origin, SharedState, lock};
 
@@ -55,9 +56,16 @@ const CACHED_PAGE_SIZE: usize = 4608;
 /// Pages that SQLite may keep in its cache from one transaction to the next.
 const WARM_PAGES: usize = 1024;
 
+/// What apps may use, as far as that is of no use to them otherwise, and none of theirs is called.
+const RESERVED_PREFIX: &str = "tidelog_";
+
 pub(crate) fn is_system_name(name: &str) -> bool {
-    let prefix = name.as_bytes().get(..SYSTEM_PREFIX.len());
-    prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(SYSTEM_PREFIX.as_bytes()))
+    begins_with(name, SYSTEM_PREFIX)
+}
+
+fn begins_with(name: &str, prefix: &str) -> bool {
+    let start = name.as_bytes().get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 /// What the callbacks of one connection look at. Not moved while the connection is open.
@@ -144,12 +152,13 @@ unsafe extern "C" fn authorize(
     first: *const c_char,
     second: *const c_char,
     database: *const c_char,
-    _trigger: *const c_char,
+    within: *const c_char,
 ) -> c_int {
     // SAFETY: given by `watch`, and only while the connection is open.
     let guard = unsafe { &*guard.cast::<Guard>() };
     // SAFETY: null or ending with a zero byte, for as long as this call.
-    let (first, second, database) = unsafe { (text(first), text(second), text(database)) };
+    let [first, second, database, within] =
+        [first, second, database, within].map(|it| unsafe { text(it) });
     let mut state = lock(&guard.state);
     match deed(action) {
         Deed::Schema | Deed::Upkeep => {
@@ -161,7 +170,7 @@ unsafe extern "C" fn authorize(
         }
         _ => {}
     }
-    match judge(state.origin, action, [first, second], database) {
+    match judge(state.origin, action, [first, second], database, within) {
         Ok(()) => ffi::SQLITE_OK,
         Err(failure) => {
             state.fail(failure);
@@ -228,17 +237,34 @@ fn deed(action: c_int) -> Deed {
     }
 }
 
-/// Whether SQL of `origin` may do this to `names` in `database`, as SQLite tells it.
+/// Whether SQL of `origin` may do this to `names` in `database`, as SQLite tells it: `within` is
+/// the innermost view or trigger that does it.
 fn judge(
     origin: Origin,
     action: c_int,
     [first, second]: [&str; 2],
     database: &str,
+    within: &str,
 ) -> Result<(), Failure> {
     if origin == Origin::System {
         return Ok(());
     }
     let deed = deed(action);
+    // Whatever else is called like one of these views, a part of a statement, sees no more. SQLite
+    // does not say within what it counts the rows of a table of which it reads no column.
+    let is_one_of =
+        |names: &[&str], name: &str| names.iter().any(|it| it.eq_ignore_ascii_case(name));
+    if let Deed::Read = deed
+        && is_one_of(&event::TABLES, first)
+        && (is_one_of(&event::VIEWS, within) || second.is_empty())
+    {
+        return Ok(());
+    }
+    if let (Deed::Function, event::EVENTS_FUNCTION) = (&deed, second)
+        && within != event::EVENTS_TRIGGER
+    {
+        return Err(Failure::forbidden(format!("{second}(): insert into {}", event::EVENTS_VIEW)));
+    }
     // A column may be called anything; tables, indexes, views and triggers may not.
     let names = match deed {
         Deed::Schema | Deed::Pragma => [first, second],
@@ -247,6 +273,10 @@ fn judge(
     };
     if let Some(name) = names.into_iter().find(|name| is_system_name(name)) {
         return Err(Failure::forbidden(name));
+    }
+    let is_reserved = |name: &&str| begins_with(name, RESERVED_PREFIX);
+    if let (Deed::Schema, Some(name)) = (&deed, [first, second].into_iter().find(is_reserved)) {
+        return Err(Failure::forbidden(format!("{name}: that prefix is reserved")));
     }
     // ALTER TABLE looks for triggers there by an UPDATE; new things come by an INSERT.
     let is_new = matches!(deed, Deed::Schema) || action == ffi::SQLITE_INSERT;

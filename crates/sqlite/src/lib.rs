@@ -29,6 +29,7 @@
 
 mod base_pool;
 mod connection;
+mod event;
 mod failure;
 pub mod flags;
 mod functions;
@@ -53,6 +54,7 @@ mod vfs;
 mod view;
 mod writer;
 
+pub use event::{EVENTS_FUNCTION, EVENTS_TRIGGER, EVENTS_VIEW, InsertedEvent};
 pub use failure::{Failure, Run};
 pub use memory::{be_short_beyond, give_back_large_blocks, give_back_memory, held_size};
 pub use read_set::ReadSet;

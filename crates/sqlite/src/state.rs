@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_types::limits::{PAGE_SIZE, SCHEMA_PAGES_MAX};
+use tidelog_types::limits::{MUTATION_SIZE_MAX, PAGE_SIZE, SCHEMA_PAGES_MAX, STATEMENT_EVENTS_MAX};
 use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 
+use crate::event::InsertedEvent;
 use crate::failure::Failure;
 use crate::memory;
 use crate::read_set::PageBits;
@@ -87,6 +88,9 @@ pub(crate) struct State {
     is_apps: bool,
     /// Whether the app has changed anything in this transaction, for `changes()`.
     pub app_changed: bool,
+    /// What its last statement has inserted into the view of all events, and the bytes of that.
+    inserted_events: Vec<InsertedEvent>,
+    inserted_size: usize,
 }
 
 impl State {
@@ -114,6 +118,8 @@ impl State {
             steps_taken: 0,
             is_apps: false,
             app_changed: false,
+            inserted_events: Vec::new(),
+            inserted_size: 0,
         }
     }
 
@@ -134,6 +140,30 @@ impl State {
         self.made_literal = 0;
         self.is_apps = false;
         self.app_changed = false;
+        self.take_inserted();
+    }
+
+    /// The running statement inserts an event, which is recorded once it has ended.
+    pub fn insert_event(&mut self, event: InsertedEvent) {
+        self.inserted_size += event.size();
+        self.inserted_events.push(event);
+        if self.inserted_events.len() > STATEMENT_EVENTS_MAX {
+            self.fail(Failure::budget(format!("{STATEMENT_EVENTS_MAX} events of a statement")));
+        } else if self.inserted_size > MUTATION_SIZE_MAX {
+            let what = format!("{MUTATION_SIZE_MAX} bytes of events of a statement");
+            self.fail(Failure::budget(what));
+        }
+    }
+
+    /// Whether the last statement has inserted events.
+    pub fn has_inserted(&self) -> bool {
+        !self.inserted_events.is_empty()
+    }
+
+    /// What it has inserted, in its order.
+    pub fn take_inserted(&mut self) -> Vec<InsertedEvent> {
+        self.inserted_size = 0;
+        std::mem::take(&mut self.inserted_events)
     }
 
     /// What follows is prepared and run for `origin`.

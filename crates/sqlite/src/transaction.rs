@@ -7,6 +7,7 @@ use tidelog_types::Value;
 use tidelog_types::limits::{Limits, MUTATION_STATEMENTS_MAX};
 
 use crate::connection::Connection;
+use crate::event::InsertedEvent;
 use crate::failure::Failure;
 use crate::scan;
 use crate::schema_size;
@@ -40,7 +41,8 @@ impl<'c> Transaction<'c> {
 
     /// Runs the statements of a mutation. What they select is dropped.
     ///
-    /// Each statement gets those of `args`, by name without prefix, that it mentions.
+    /// Each statement gets those of `args`, by name without prefix, that it mentions. None may
+    /// insert events.
     ///
     /// # Errors
     ///
@@ -53,6 +55,34 @@ impl<'c> Transaction<'c> {
             connection.run(Origin::App, sql, &arrange, &mut |_| Ok(()))
         };
         self.run(run)
+    }
+
+    /// Runs the statements of a mutation, as [`run_app`](Self::run_app) does, and has `record` take
+    /// the events that one has inserted before the next one runs.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Failure`]; the transaction is lost.
+    pub fn run_app_with_events(
+        &self,
+        sql: &str,
+        args: &[(&str, &Value)],
+        record: &mut dyn FnMut(InsertedEvent) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let arrange = |names: &[Option<String>]| {
+            names.iter().map(|name| argument(name.as_deref(), args)).collect()
+        };
+        let mut next = Some(0);
+        while let Some(index) = next {
+            let mut inserted = Vec::new();
+            self.run(|connection| {
+                next = connection.run_part(Origin::App, sql, index, &arrange, &mut |_| Ok(()))?;
+                inserted = connection.take_inserted();
+                Ok(())
+            })?;
+            inserted.into_iter().try_for_each(&mut *record)?;
+        }
+        Ok(())
     }
 
     /// Runs the statements of a migration: as for a mutation, but they may change the schema.

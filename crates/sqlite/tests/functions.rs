@@ -45,8 +45,8 @@ const OF_THE_MOMENT: &str = "
     changes/0 random/0 randomblob/1 sqlite_compileoption_get/1 sqlite_compileoption_used/1
     total_changes/0";
 
-/// Ours, which only a mutation has.
-const REJECT: &str = "reject/1";
+/// Ours, which only a mutation has, and of those one only as an event is inserted.
+const REJECT: &str = "reject/1 tidelog_insert_event/4";
 
 const LIST: &str = "select name || '/' || narg, min(builtin) from pragma_function_list group by 1";
 

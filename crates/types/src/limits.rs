@@ -45,6 +45,12 @@ pub const SQL_VALUE_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one encoded mutation, its arguments included.
 pub const MUTATION_SIZE_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of one event: its data, and the names of its type, its aggregate and its stream.
+pub const EVENT_SIZE_MAX: usize = 256 * 1024;
+
+/// Events that one statement of a mutation may record.
+pub const STATEMENT_EVENTS_MAX: usize = 10_000;
+
 /// Statements in one SQL text of a mutation, and texts in a mutation.
 pub const MUTATION_STATEMENTS_MAX: usize = 1000;
 

@@ -197,6 +197,7 @@ pub(crate) fn doctype(release: Release) -> Doctype {
                    insert into entry (id, at) select :id, :now + max(x) * 0 from count"],
             ),
         ],
+        streams: Vec::new(),
     };
     let (migration, sql) = match release {
         Release::First => return doctype,

@@ -285,6 +285,7 @@ fn kind_of(message: &ToCore) -> &'static str {
             Request::Mutate(_) => "mutate",
             Request::Query(_) => "query",
             Request::Watch(_) => "watch",
+            Request::Events(_) => "events",
             Request::Sync => "sync",
             Request::Export => "export",
             Request::Close => "close",

@@ -692,6 +692,7 @@ pub fn shelves() -> Doctype {
         name: "shelves".to_owned(),
         migrations: vec!["create table book (id integer primary key, text text) strict".to_owned()],
         mutations: vec![define("fill", &params, &[fill])],
+        streams: Vec::new(),
     }
 }
 

@@ -57,6 +57,7 @@ pub fn notes() -> Doctype {
             mutation("keep", "delete from log where id <> :id"),
             mutation("touch", "update log set id = substr(id, 2) || :id"),
         ],
+        streams: Vec::new(),
     }
 }
 

@@ -115,6 +115,7 @@ fn open() -> ToCore {
                 name: "notes".to_owned(),
                 migrations: vec!["create table note (at integer)".to_owned()],
                 mutations: vec![add],
+                streams: Vec::new(),
             },
             has_token: false,
             word: 0,

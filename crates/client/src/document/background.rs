@@ -259,18 +259,22 @@ impl Document {
         let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
             return Run::Done(Attempt::Idle);
         };
+        // Its tab may have closed the document, and gives it up.
+        let doctype = self.handles.get(&(tab, watch.handle)).map(|holder| &holder.doctype);
         let ran = match damage {
-            Ok(damage) => match watch.look(open, ctx.now_ms) {
+            Ok(damage) => match watch.look(open, doctype, ctx.now_ms) {
                 Run::Done(news) => {
                     if let Some(rows) = news {
+                        let is_over = watch.is_of_events();
                         ctx.out.tell(tab, FromCore::Rows { call, rows });
+                        if is_over {
+                            self.watches.remove(tab, call);
+                        }
                     }
                     return Run::Done(Attempt::Done);
                 }
                 Run::Fault(pgid) => Ran::Fault(pgid),
-                Run::Failed(failure) => Ran::Failed(
-                    CallFailure::of_query(&failure).quoting(watch.sql()).unless_for(damage),
-                ),
+                Run::Failed(failure) => Ran::Failed(watch.failure_of(&failure).unless_for(damage)),
             },
             Err(ran) => ran,
         };
@@ -285,6 +289,9 @@ impl Document {
             }
         };
         watch.fail();
+        if watch.is_of_events() {
+            self.watches.remove(tab, call);
+        }
         ctx.out.tell(tab, FromCore::Failed { call, failure });
         Run::Done(Attempt::Done)
     }
@@ -359,6 +366,7 @@ impl Document {
         self.say_received(ctx);
         if let State::Open(open) = &self.state {
             self.watches.mark(&advance.changed, open.view());
+            self.watches.mark_events();
         }
     }
 

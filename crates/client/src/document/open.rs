@@ -205,6 +205,15 @@ impl Open {
         self.reader()
     }
 
+    /// The same for queries of what is confirmed alone.
+    pub fn confirmed_reader_at(&mut self, now_ms: u64) -> &mut Reader {
+        self.view().set_now(now_ms);
+        match &mut self.role {
+            Role::Local(authority) => authority.reader(),
+            Role::Synced(synced) => synced.replica.confirmed_reader(),
+        }
+    }
+
     fn reader(&mut self) -> &mut Reader {
         match &mut self.role {
             Role::Local(authority) => authority.reader(),

@@ -66,8 +66,8 @@ impl Ask {
 
     /// Whether it is this call, and changes nothing.
     pub(super) fn is_read(&self, tab: TabId, call: Call) -> bool {
-        use Request::{Export, Query, Sync, Watch};
-        let reads = matches!(self.request, Query(_) | Watch(_) | Sync | Export);
+        use Request::{Events, Export, Query, Sync, Watch};
+        let reads = matches!(self.request, Query(_) | Watch(_) | Events(_) | Sync | Export);
         self.tab == tab && self.call == call && reads
     }
 }
@@ -138,7 +138,9 @@ impl Document {
         budget.spend_steps(PIECE_STEPS);
         let ran = match &ask.request {
             Request::Query(query) => self.run_query(&ask, query, budget, ctx),
-            Request::Watch(query) => self.run_watch(&ask, query, ctx),
+            Request::Watch(query) => {
+                self.run_watch(&ask, Watch::new(ask.handle, query.clone()), ctx)
+            }
             _ => unreachable!("BUG: no query"),
         };
         budget.spend_steps(self.take_steps());
@@ -227,7 +229,13 @@ impl Document {
     }
 
     pub(super) fn to_fetch(&self, pgid: Pgid, kth: u32) -> Vec<Pgid> {
-        self.open().map(|open| open.view().to_fetch(pgid, kth)).unwrap_or_default()
+        match self.replica() {
+            // Whoever sees the layers does not lack it.
+            Some(replica) if replica.view().page(pgid).is_some() => {
+                replica.confirmed_to_fetch(pgid, kth)
+            }
+            _ => self.open().map(|open| open.view().to_fetch(pgid, kth)).unwrap_or_default(),
+        }
     }
 
     fn run(&mut self, ask: &mut Ask, budget: &mut Budget, ctx: &mut Context<'_>) -> Ran {
@@ -296,7 +304,12 @@ impl Document {
             Request::Mutate(_) if let Some(damage) = damage => Ran::Failed(damage.clone()),
             Request::Mutate(mutate) => self.run_mutate(ask, mutate, budget, ctx),
             Request::Query(query) => self.run_query(ask, query, budget, ctx),
-            Request::Watch(query) => self.run_watch(ask, query, ctx),
+            Request::Watch(query) => {
+                self.run_watch(ask, Watch::new(ask.handle, query.clone()), ctx)
+            }
+            Request::Events(events) => {
+                self.run_watch(ask, Watch::of_events(ask.handle, events.clone()), ctx)
+            }
             Request::Sync => self.run_sync(ask, ctx),
             Request::Export => self.run_export(ask, ctx),
         }
@@ -420,6 +433,9 @@ impl Document {
                 budget.spend_pages(changed.len() as u64);
                 budget.spend_bytes(size as u64);
                 self.watches.mark(&changed, open.view());
+                if let Role::Local(_) = open.role {
+                    self.watches.mark_events();
+                }
                 let entry = open.entry_id(lsn);
                 self.settle(ask, *id, entry, None);
                 self.note_lives();
@@ -545,20 +561,24 @@ impl Document {
         }
     }
 
-    fn run_watch(&mut self, ask: &Ask, query: &Query, ctx: &mut Context<'_>) -> Ran {
+    fn run_watch(&mut self, ask: &Ask, mut watch: Watch, ctx: &mut Context<'_>) -> Ran {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-        let mut watch = Watch::new(ask.handle, query.clone());
-        let ran = match watch.look(open, ctx.now_ms) {
+        let doctype = self.handles.get(&(ask.tab, ask.handle)).map(|holder| &holder.doctype);
+        let ran = match watch.look(open, doctype, ctx.now_ms) {
             Run::Done(news) => {
                 if let Some(rows) = news {
                     ctx.out.tell(ask.tab, FromCore::Rows { call: ask.call, rows });
+                    if watch.is_of_events() {
+                        return Ran::Done;
+                    }
                 }
                 Ran::Done
             }
             Run::Fault(pgid) => return Ran::Fault(pgid),
-            Run::Failed(failure) => {
-                Ran::Failed(CallFailure::of_query(&failure).quoting(&query.sql))
+            Run::Failed(failure) if watch.is_of_events() => {
+                return Ran::Failed(watch.failure_of(&failure));
             }
+            Run::Failed(failure) => Ran::Failed(watch.failure_of(&failure)),
         };
         self.watches.insert(ask.tab, ask.call, watch);
         ran

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_sqlite::{ReadSet, Run, View};
+use tidelog_document::{Doctype, FoundEvents, find_events};
+use tidelog_sqlite::{Failure, ReadSet, Run, View};
 use tidelog_types::{Pgid, Rows, SortedMap};
 
 use super::open::Open;
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, FromCore, Handle, Query};
+use crate::protocol::{Call, CallFailure, Events, FromCore, Handle, Query};
 
-/// The live queries of all tabs.
+/// The live queries of all tabs, and those of them that wait for events.
 #[derive(Default)]
 pub(super) struct Watches {
     watches: SortedMap<(TabId, Call), Watch>,
@@ -18,11 +19,11 @@ pub(super) struct Watches {
     changes: u64,
 }
 
-/// One live query.
+/// One live query, or a tab that waits for events: this one is over with its first answer.
 pub(super) struct Watch {
     /// By which its tab holds the document.
     pub handle: Handle,
-    query: Query,
+    watched: Watched,
     /// What its last run read; `None` if it has to run again whatever changes.
     read_set: Option<ReadSet>,
     rows: Option<Rows>,
@@ -30,18 +31,75 @@ pub(super) struct Watch {
     dirty_since: Option<u64>,
 }
 
+enum Watched {
+    Query(Query),
+    Events(Events),
+}
+
 impl Watch {
     pub fn new(handle: Handle, query: Query) -> Self {
-        Self { handle, query, read_set: None, rows: None, dirty_since: None }
+        Self::of(handle, Watched::Query(query))
     }
 
-    pub fn sql(&self) -> &str {
-        &self.query.sql
+    pub fn of_events(handle: Handle, events: Events) -> Self {
+        Self::of(handle, Watched::Events(events))
     }
 
-    /// Runs the query once; says its rows if they are others than before.
-    pub fn look(&mut self, open: &mut Open, now_ms: u64) -> Run<Option<Rows>> {
-        match open.reader_at(now_ms).watch(&self.query.sql, &self.query.params) {
+    fn of(handle: Handle, watched: Watched) -> Self {
+        Self { handle, watched, read_set: None, rows: None, dirty_since: None }
+    }
+
+    /// Why it has no answer, for its tab.
+    pub fn failure_of(&self, failure: &Failure) -> CallFailure {
+        let told = CallFailure::of_query(failure);
+        match &self.watched {
+            Watched::Query(query) => told.quoting(&query.sql),
+            Watched::Events(_) => told,
+        }
+    }
+
+    /// Whether it is over once it has an answer.
+    pub fn is_of_events(&self) -> bool {
+        matches!(self.watched, Watched::Events(_))
+    }
+
+    /// Runs the query once; says its rows if they are others than before. One for events says them
+    /// once there are some, and looks through a bounded number of others each time.
+    pub fn look(
+        &mut self,
+        open: &mut Open,
+        doctype: Option<&Doctype>,
+        now_ms: u64,
+    ) -> Run<Option<Rows>> {
+        let query = match &mut self.watched {
+            Watched::Query(query) => query,
+            Watched::Events(Events { wanted, waits }) => {
+                let Some(doctype) = doctype else {
+                    self.dirty_since = None;
+                    return Run::Done(None);
+                };
+                let reader = open.confirmed_reader_at(now_ms);
+                let found = match find_events(reader, doctype, wanted) {
+                    Run::Done(found) => found,
+                    Run::Fault(pgid) => return Run::Fault(pgid),
+                    Run::Failed(failure) => return Run::Failed(failure),
+                };
+                self.dirty_since = None;
+                return Run::Done(match found {
+                    FoundEvents::Some(rows) => Some(rows),
+                    FoundEvents::NoneUpTo(sequence) => {
+                        wanted.after = sequence;
+                        self.dirty_since = Some(0);
+                        None
+                    }
+                    FoundEvents::None(last) => {
+                        wanted.after = last;
+                        (!*waits).then(Rows::default)
+                    }
+                });
+            }
+        };
+        match open.reader_at(now_ms).watch(&query.sql, &query.params) {
             Run::Done((rows, read_set)) => {
                 self.read_set = Some(read_set);
                 self.dirty_since = None;
@@ -113,8 +171,13 @@ impl Watches {
         let cookie = view.schema_cookie();
         self.mark_if(|watch| {
             let touched = |set: &ReadSet| set.touched_by_pages(changed, cookie);
-            watch.read_set.as_ref().is_none_or(touched)
+            !watch.is_of_events() && watch.read_set.as_ref().is_none_or(touched)
         });
+    }
+
+    /// Something was confirmed: there may be events.
+    pub fn mark_events(&mut self) {
+        self.mark_if(Watch::is_of_events);
     }
 
     /// None of them has an answer at present: there is no document.

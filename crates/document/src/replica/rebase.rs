@@ -10,7 +10,7 @@ use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, LsnRange, PageSet,
 
 use super::own_layers::OwnLayers;
 use super::{Advance, Decided, Replica, ServerEntry};
-use crate::program::{self, AppliedTimeline, Rejection, UNKNOWN, done};
+use crate::program::{self, AppliedTimeline, Rejection, UNKNOWN, Version, done};
 use crate::{Mutation, Verdict, public_life};
 
 /// Why a mutation is rejected that its issuer might not issue any more.
@@ -269,9 +269,9 @@ impl Rebase {
         self.ran.iter().filter_map(|(_, layer)| layer.as_ref()).map(|set| set.pages.len()).sum()
     }
 
-    fn migrate(&mut self, replica: &Replica, version: Option<usize>) -> Run<()> {
+    fn migrate(&mut self, replica: &Replica, version: Option<Version>) -> Run<()> {
         let newest = &replica.doctypes[&replica.newest];
-        self.version = version.unwrap_or(0);
+        self.version = version.unwrap_or_default().migrations;
         if program::is_behind(version, newest) {
             match program::migrate(&mut self.writer, newest, version) {
                 Run::Done(set) => {
@@ -334,6 +334,7 @@ impl Rebase {
         if self.replaced || replica.base.is_none() {
             advance.begin_storage = self.entries.first().map(|entry| entry.position.journal);
         }
+        replica.is_confirmed_old = true;
         for entry in self.entries {
             replica.view.advance_base(&entry.set);
             replica.base = Some(entry.position);

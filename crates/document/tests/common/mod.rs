@@ -495,6 +495,7 @@ pub fn items() -> Doctype {
             define("remove", &[("id", text)], &["delete from item where id = :id"]),
             define("shift", &[("by", integer)], &["update item set n = n + :by where n > 3"]),
         ],
+        streams: Vec::new(),
     }
 }
 

@@ -50,6 +50,7 @@ fn doctype(migrations: &[&str]) -> Doctype {
                 ],
             },
         ],
+        streams: Vec::new(),
     }
 }
 

@@ -3,11 +3,14 @@
 //! ```json
 //! { "name": "todos",
 //!   "migrations": ["create table todo (id text primary key) strict"],
-//!   "mutations": { "add": { "params": { "id": "uuid", "at": "integer?" }, "sql": ["..."] } } }
+//!   "mutations": { "add": { "params": { "id": "uuid", "at": "integer?" }, "sql": ["..."] } },
+//!   "streams": { "order": { "events": { "placed": {
+//!     "fields": { "items": "json" }, "upcast": ["..."], "project": ["..."] } } } } }
 //! ```
 //!
-//! Its hash is over the encoding that clients send: mutations sorted by name, as JavaScript sorts,
-//! and parameters in their order. So no name may stand twice, and nothing else may stand there.
+//! Where there are no streams they may be left out. Its hash is over the encoding that clients
+//! send: mutations, streams and events sorted by name, as JavaScript sorts, and parameters and
+//! fields in their order. So no name may stand twice, and nothing else may stand there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,14 +18,27 @@ use std::marker::PhantomData;
 
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_document::{
+    Doctype, EventDefinition, MutationDefinition, Param, ParamKind, StreamDefinition,
+};
 
 /// The doctype that the JSON says, or why it says none.
 pub(crate) fn parse(json: &[u8]) -> Result<Doctype, serde_json::Error> {
-    let Definition { name, migrations, mutations } = serde_json::from_slice(json)?;
-    let mut mutations: Vec<_> = mutations.0.into_iter().map(definition).collect();
-    mutations.sort_by(|one, other| one.name.encode_utf16().cmp(other.name.encode_utf16()));
-    Ok(Doctype { name, migrations, mutations })
+    let Definition { name, migrations, mutations, streams } = serde_json::from_slice(json)?;
+    let mutations = sorted(mutations.0, definition, |it| &it.name);
+    let streams = sorted(streams.0, stream, |it| &it.name);
+    Ok(Doctype { name, migrations, mutations, streams })
+}
+
+/// What members say, sorted by name as JavaScript sorts.
+fn sorted<M, T>(
+    members: Vec<(String, M)>,
+    read: impl Fn((String, M)) -> T,
+    name: impl Fn(&T) -> &String,
+) -> Vec<T> {
+    let mut read: Vec<T> = members.into_iter().map(read).collect();
+    read.sort_by(|one, other| name(one).encode_utf16().cmp(name(other).encode_utf16()));
+    read
 }
 
 /// The doctype as the same JSON.
@@ -30,19 +46,42 @@ pub(crate) fn write(doctype: &Doctype) -> Vec<u8> {
     let param = |Param { name, kind, optional }: &Param| {
         (name.clone(), ParamType { kind: *kind, optional: *optional })
     };
+    let types = |params: &[Param]| Ordered(params.iter().map(param).collect());
     let mutation = |MutationDefinition { name, params, sql }: &MutationDefinition| {
-        let params = Ordered(params.iter().map(param).collect());
-        (name.clone(), Mutation { params, sql: sql.clone() })
+        (name.clone(), Mutation { params: types(params), sql: sql.clone() })
     };
-    let Doctype { name, migrations, mutations } = doctype;
-    let mutations = Ordered(mutations.iter().map(mutation).collect());
-    let definition = Definition { name: name.clone(), migrations: migrations.clone(), mutations };
+    let event = |EventDefinition { name, fields, upcasts, project }: &EventDefinition| {
+        let (upcast, project) = (upcasts.clone(), project.clone());
+        (name.clone(), Event { fields: types(fields), upcast, project })
+    };
+    let stream = |StreamDefinition { name, events }: &StreamDefinition| {
+        (name.clone(), Stream { events: Ordered(events.iter().map(event).collect()) })
+    };
+    let Doctype { name, migrations, mutations, streams } = doctype;
+    let definition = Definition {
+        name: name.clone(),
+        migrations: migrations.clone(),
+        mutations: Ordered(mutations.iter().map(mutation).collect()),
+        streams: Ordered(streams.iter().map(stream).collect()),
+    };
     serde_json::to_vec(&definition).expect("BUG: texts alone")
 }
 
 fn definition((name, Mutation { params, sql }): (String, Mutation)) -> MutationDefinition {
+    MutationDefinition { name, params: params_of(params), sql }
+}
+
+fn stream((name, Stream { events }): (String, Stream)) -> StreamDefinition {
+    StreamDefinition { name, events: sorted(events.0, event, |it| &it.name) }
+}
+
+fn event((name, Event { fields, upcast, project }): (String, Event)) -> EventDefinition {
+    EventDefinition { name, fields: params_of(fields), upcasts: upcast, project }
+}
+
+fn params_of(types: Ordered<ParamType>) -> Vec<Param> {
     let param = |(name, ParamType { kind, optional })| Param { name, kind, optional };
-    MutationDefinition { name, params: params.0.into_iter().map(param).collect(), sql }
+    types.0.into_iter().map(param).collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,6 +90,8 @@ struct Definition {
     name: String,
     migrations: Vec<String>,
     mutations: Ordered<Mutation>,
+    #[serde(default, skip_serializing_if = "Ordered::is_empty")]
+    streams: Ordered<Stream>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,8 +101,34 @@ struct Mutation {
     sql: Vec<String>,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stream {
+    events: Ordered<Event>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Event {
+    fields: Ordered<ParamType>,
+    upcast: Vec<String>,
+    project: Vec<String>,
+}
+
 /// An object's members, in their order.
 struct Ordered<T>(Vec<(String, T)>);
+
+impl<T> Ordered<T> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T> Default for Ordered<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -142,7 +209,11 @@ mod tests {
     const KINDS: &str = r#"{"name":"kinds","migrations":["create table a (b)"],"mutations":{
         "none":{"params":{},"sql":["delete from a"]},
         "all":{"params":{"t":"text","i":"integer","r":"real?","b":"blob","o":"boolean","j":"json",
-                         "u":"uuid"},"sql":["select :t","select :i"]}}}"#;
+                         "u":"uuid"},"sql":["select :t","select :i"]}},
+        "streams":{"order":{"events":{
+            "sent":{"fields":{},"upcast":[],"project":[]},
+            "placed":{"fields":{"items":"json","note":"text?"},"upcast":[":data"],
+                      "project":["select :items"]}}}}}"#;
 
     /// Goal: a doctype that was deployed is the one that clients bring. Method: the bytes that
     /// TypeScript has written of it, and that its own test holds it to.
@@ -198,6 +269,9 @@ mod tests {
             ("\"params\":{},", ""),
             ("\"params\":{},", "\"params\":[],"),
             ("}}}", "}}}x"),
+            ("\"fields\":{},", ""),
+            ("\"upcast\":[]", "\"upcast\":null"),
+            ("\"sent\"", "\"placed\""),
         ] {
             let other = KINDS.replacen(from, to, 1);
             assert_ne!(other, KINDS);

@@ -55,6 +55,7 @@ fn open() -> ToRoom {
         name: "list".to_owned(),
         migrations: vec!["create table item (id text primary key) strict".to_owned()],
         mutations: Vec::new(),
+        streams: Vec::new(),
     };
     ToRoom::Open {
         document: "list".to_owned(),

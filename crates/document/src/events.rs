@@ -1,0 +1,168 @@
+//! Reading the events of a document, oldest first.
+
+use serde::{Deserialize, Serialize};
+use tidelog_sqlite::{Failure, Reader, Run};
+use tidelog_types::{Params, Rows, Value, ValueRef};
+
+use crate::program::{self, done};
+use crate::streams::{UPCAST_PARAM, upcast_query};
+use crate::{Doctype, EventDefinition};
+
+/// Sequence numbers that one query looks through, so that it is bounded whatever it looks for.
+const WINDOW: u64 = 10_000;
+
+/// Events that one query answers at most.
+const PAGE_EVENTS: u64 = 256;
+
+/// The columns of `tidelog_events`: what is answered of an event, in this order.
+const COLUMNS: &str = "sequence, aggregate, stream, position, type, version, data, time, user, \
+                       client, cause";
+
+/// Where the name of the aggregate is among them, and what follows.
+const AGGREGATE: usize = 1;
+const TYPE: usize = 4;
+const VERSION: usize = 5;
+const DATA: usize = 6;
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedEvents {
+    /// Of aggregates of this name; `None` for all.
+    pub aggregate: Option<String>,
+    /// Of this one of them; `None` for all.
+    pub stream: Option<String>,
+    /// Of these types; empty for all.
+    pub types: Vec<String>,
+    /// Behind this sequence number.
+    pub after: u64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundEvents {
+    /// These, oldest first, in the columns of `tidelog_events`, their data at the versions of the
+    /// doctype. There may be more.
+    Some(Rows),
+    /// None up to this sequence number, and there are others behind it.
+    NoneUpTo(u64),
+    /// None. The last one of all has this sequence number, 0 where there is none.
+    None(u64),
+}
+
+/// Looks for events, a bounded number of them at a time. What `reader` reads need not be a document
+/// that has any.
+pub fn find_events(
+    reader: &mut Reader,
+    doctype: &Doctype,
+    wanted: &WantedEvents,
+) -> Run<FoundEvents> {
+    let version = done!(program::version(reader));
+    if !version.is_some_and(|version| version.has_events) {
+        return Run::Done(FoundEvents::None(0));
+    }
+    let last = "select sequence from tidelog_events order by sequence desc limit 1";
+    let last = match done!(reader.query(last, &Params::NONE)).decode().first().map(Vec::as_slice) {
+        Some([Value::Integer(last)]) => u64::try_from(*last).unwrap_or(0),
+        _ => 0,
+    };
+    // What is behind the last one is of a history that was replaced by this one, of which not all
+    // may have come: rather than miss what comes, its events are found again.
+    if wanted.after >= last {
+        return Run::Done(FoundEvents::None(last));
+    }
+    // A stream has an index of its own.
+    let is_bounded = wanted.stream.is_some() && wanted.types.is_empty();
+    let end = if is_bounded { last } else { last.min(wanted.after.saturating_add(WINDOW)) };
+    let rows = done!(query(reader, wanted, end));
+    if rows.count > 0 {
+        return upcast(reader, doctype, rows).map(FoundEvents::Some);
+    }
+    Run::Done(if end < last { FoundEvents::NoneUpTo(end) } else { FoundEvents::None(last) })
+}
+
+/// The first of those that are wanted, up to the sequence number `end`.
+fn query(reader: &mut Reader, wanted: &WantedEvents, end: u64) -> Run<Rows> {
+    let WantedEvents { aggregate, stream, types, after } = wanted;
+    let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let text = |text: &String| Value::Text(text.clone());
+    let mut params = vec![("after".to_owned(), number(*after)), ("end".to_owned(), number(end))];
+    let mut sql = format!(
+        "select {COLUMNS} from tidelog_events where sequence > :after and sequence <= :end"
+    );
+    // All streams of an aggregate are in the order of neither: what is looked through is all.
+    let aggregate_column = if stream.is_some() { "aggregate" } else { "+aggregate" };
+    for (column, value) in [(aggregate_column, aggregate), ("stream", stream)] {
+        if let Some(value) = value {
+            let name = column.trim_start_matches('+');
+            sql += &format!(" and {column} = :{name}");
+            params.push((name.to_owned(), text(value)));
+        }
+    }
+    for (nth, name) in types.iter().enumerate() {
+        sql += if nth == 0 { " and type in (" } else { ", " };
+        sql += &format!(":type{nth}");
+        params.push((format!("type{nth}"), text(name)));
+    }
+    sql += if types.is_empty() { "" } else { ")" };
+    sql += " order by sequence limit :limit";
+    let mut limit = PAGE_EVENTS;
+    loop {
+        let mut params = params.clone();
+        params.push(("limit".to_owned(), number(limit)));
+        match reader.query(&sql, &Params::Named(params)) {
+            // Large ones are fewer.
+            Run::Failed(Failure::Budget { .. }) if limit > 1 => limit /= 4,
+            run => return run,
+        }
+    }
+}
+
+/// The same events with their data as the doctype knows them. What it does not know stays as it is.
+fn upcast(reader: &mut Reader, doctype: &Doctype, rows: Rows) -> Run<Rows> {
+    if doctype.streams.iter().flat_map(|stream| &stream.events).all(|it| it.upcasts.is_empty()) {
+        return Run::Done(rows);
+    }
+    let mut events = rows.decode();
+    for event in &mut events {
+        let (Value::Text(aggregate), Value::Text(name)) = (&event[AGGREGATE], &event[TYPE]) else {
+            continue;
+        };
+        let Some(definition) = doctype.event(aggregate, name) else { continue };
+        let from = match event[VERSION] {
+            Value::Integer(version) => u32::try_from(version).unwrap_or(u32::MAX),
+            _ => continue,
+        };
+        done!(upcast_from(reader, definition, from, &mut event[DATA]));
+        event[VERSION] = Value::Integer(i64::from(from.max(definition.version())));
+    }
+    let mut upcast = Rows { columns: rows.columns, ..Rows::default() };
+    for event in &events {
+        upcast.push(event.iter().map(as_ref));
+    }
+    Run::Done(upcast)
+}
+
+fn upcast_from(
+    reader: &mut Reader,
+    definition: &EventDefinition,
+    version: u32,
+    data: &mut Value,
+) -> Run<()> {
+    let seen = usize::try_from(version.saturating_sub(1)).unwrap_or(usize::MAX);
+    for upcast in definition.upcasts.iter().skip(seen) {
+        let params = Params::Named(vec![(UPCAST_PARAM.to_owned(), data.clone())]);
+        let rows = done!(reader.query(&upcast_query(upcast), &params));
+        *data = rows.decode().pop().and_then(|mut row| row.pop()).unwrap_or(Value::Null);
+    }
+    Run::Done(())
+}
+
+fn as_ref(value: &Value) -> ValueRef<'_> {
+    match value {
+        Value::Null => ValueRef::Null,
+        Value::Integer(number) => ValueRef::Integer(*number),
+        Value::Real(number) => ValueRef::Real(*number),
+        Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        Value::Blob(bytes) => ValueRef::Blob(bytes),
+    }
+}
