@@ -50,6 +50,13 @@ export interface EventsOptions<Type extends string = string> extends Abortable {
   readonly after?: number | undefined;
   /** Of these types alone. */
   readonly types?: readonly Type[] | undefined;
+  /**
+   * Goes on behind those that a loop with this name has dealt with, here and in any tab of this
+   * copy of the document: each event at least once, and again where the tab ended meanwhile. An
+   * event is dealt with when the loop asks for the next one, which a `break` does not. The names of
+   * 64 consumers are kept, of at most 256 bytes.
+   */
+  readonly consumer?: string | undefined;
   /** Whether it goes on with those that are yet to come, as by default, or ends behind the last. */
   readonly live?: boolean | undefined;
 }
@@ -184,17 +191,21 @@ const CODE: EventsCode = {
   read(doctype, wanted, ask) {
     const texts = wanted.filter((it) => typeof it === 'string');
     const options = Object(wanted[texts.length]) as EventsOptions;
-    const { after = 0, types = [], live = true, signal } = options;
+    const { after = 0, types = [], live = true, signal, consumer: name } = options;
     const [aggregate, stream] = texts;
     mustHave(doctype, aggregate, types);
     if (!Number.isSafeInteger(after) || after < 0) {
       throw new InvalidOptionError('after has to be the sequence number of an event, or 0');
     }
+    if (name !== undefined && (typeof name !== 'string' || name === '')) {
+      throw new InvalidOptionError('consumer has to be a name');
+    }
     const left = new AbortController();
     const leave = (): void => left.abort(signal?.reason);
     if (signal?.aborted) leave();
     signal?.addEventListener('abort', leave, { once: true });
-    const found = { aggregate, stream, types, after, waits: live };
+    const consumer = name === undefined ? undefined : { name, begins: true };
+    const found = { aggregate, stream, types, after, waits: live, consumer };
     const events = follow(found, (it) => ask(it, left.signal));
     return Object.assign(events, {
       // Unlike that of a generator it does not wait for an event that may never come.
@@ -214,21 +225,21 @@ async function* follow(
   wanted: Parameters<Parameters<EventsCode['read']>[2]>[0],
   ask: (it: typeof wanted) => Promise<Row[]>,
 ): AsyncGenerator<RecordedEvent, undefined, undefined> {
-  let { after } = wanted;
+  let { after, consumer } = wanted;
   for (;;) {
     let rows: Row[];
     try {
-      rows = await ask({ ...wanted, after });
+      rows = await ask({ ...wanted, after, consumer });
     } catch (error) {
       if (error === LEFT) return;
       throw error;
     }
     if (rows.length === 0) return;
-    for (const row of rows) {
-      const data = JSON.parse(row['data'] as string) as unknown;
-      yield { ...row, data } as unknown as RecordedEvent;
-      after = row['sequence'] as number;
+    for (const event of rows as unknown as RecordedEvent<string, string, string>[]) {
+      yield { ...event, data: JSON.parse(event.data) as unknown };
+      after = event.sequence;
     }
+    consumer &&= { ...consumer, begins: false };
   }
 }
 

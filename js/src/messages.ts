@@ -89,6 +89,8 @@ export interface ToCore {
     readonly after: number;
     /** Whether it waits where there are none yet. */
     readonly waits: boolean;
+    /** For whom; whether it wants those behind what is kept of it, or has dealt with those before. */
+    readonly consumer: { readonly name: string; readonly begins: boolean } | undefined;
   };
   giveUp: { readonly call: number };
   sync: { readonly call: number; readonly handle: number };
@@ -178,12 +180,16 @@ const REQUESTS: Pick<Encoders, Request> = {
   },
   query: writeQuery,
   watch: writeQuery,
-  events(w, { aggregate, stream, types, after, waits }) {
+  events(w, { aggregate, stream, types, after, waits, consumer }) {
     w.option(aggregate, (it) => w.text(it));
     w.option(stream, (it) => w.text(it));
     w.list(types, (it) => w.text(it));
     w.u64(after);
     w.u8(waits);
+    w.option(consumer, ({ name, begins }) => {
+      w.text(name);
+      w.u8(begins);
+    });
   },
   sync() {},
   export() {},

@@ -11,6 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
+import { stream } from '../src/events.js';
 import { type Doctype, doctype, mutation } from '../src/index.js';
 import { declare } from '../src/node/types/declarations.js';
 import { Schema } from '../src/node/types/schema.js';
@@ -73,7 +74,7 @@ function* kinds(): Generator<[string, Doctype, string[]]> {
     let latest: Doctype | undefined;
     for (const { name, code } of ofPage) {
       const found = doctypesIn(code).map((text) =>
-        new Function('doctype', 'mutation', `return ${text}`)(doctype, mutation),
+        new Function('doctype', 'mutation', 'stream', `return ${text}`)(doctype, mutation, stream),
       );
       for (const it of found.slice(0, -1)) yield [`${page} ${name}`, it, []];
       latest = found.at(-1) ?? latest;

@@ -1,7 +1,7 @@
 // A doctype in an SQLite that is not ours: of the same release, and with more compiled in.
 
 import sqlite3InitModule from '@sqlite.org/sqlite-wasm';
-import type { ArgumentKind, Doctype } from '../src/index.js';
+import type { ArgumentKind, Doctype, ParamTypes } from '../src/index.js';
 
 const sqlite3 = await sqlite3InitModule();
 // What fails is told by an error already.
@@ -21,11 +21,22 @@ const VALUES: { readonly [Kind in ArgumentKind]: string | number | Uint8Array } 
 /** What fails of its own accord in a run on arguments that nobody chose. */
 const REFUSED = /rejected|constraint failed/;
 
+/** What stands for the view of all events where nobody records any. */
+const EVENTS = `create table tidelog_events (
+    sequence integer primary key, aggregate text not null, stream text not null, position integer,
+    type text not null, version integer, data text check (json_type(data) = 'object'), time integer,
+    user text, client text, cause text);
+  create table tidelog_streams (aggregate text, stream text, length integer)`;
+
 /**
- * Runs the migrations of a doctype, each of its mutations once, and what is asked. Gives what is
- * wrong: a mutation may be rejected, and may be given nothing that it does not declare.
+ * Runs the migrations of a doctype, each of its mutations once, what follows from its events, and
+ * what is asked. Gives what is wrong: a mutation may be rejected, and may be given nothing that it
+ * does not declare.
  */
-export function run({ migrations, mutations }: Doctype, asked: readonly string[]): string[] {
+export function run(
+  { migrations, mutations, streams = {} }: Doctype,
+  asked: readonly string[],
+): string[] {
   const db = new sqlite3.oo1.DB(':memory:');
   const wrong: string[] = [];
   const attempt = (sql: string, deed: () => void): void => {
@@ -45,16 +56,26 @@ export function run({ migrations, mutations }: Doctype, asked: readonly string[]
     db.exec('pragma foreign_keys = on');
     db.createFunction('reject', rejected, { arity: 1 });
     for (const name of ['random', 'randomblob']) db.createFunction(name, refused, { arity: -1 });
+    if (Object.keys(streams).length > 0) db.exec(EVENTS);
     for (const sql of migrations) attempt(sql, () => db.exec(sql));
-    for (const { params, sql } of Object.values(mutations)) {
-      const given = Object.entries(params).map(([name, type]) => [
+    const tryAll = (types: ParamTypes, sql: readonly string[], others: object): void => {
+      const given = Object.entries(types).map(([name, type]) => [
         `:${name}`,
         VALUES[type.replace('?', '') as ArgumentKind],
       ]);
-      const values = { ...Object.fromEntries(given), ':now': 1, ':client': 'client' };
+      const values = { ...Object.fromEntries(given), ...others, ':now': 1, ':client': 'client' };
       db.exec('savepoint mutation');
       for (const statement of sql) attempt(statement, () => step(db, statement, values));
       db.exec('rollback to mutation; release mutation');
+    };
+    for (const { params, sql } of Object.values(mutations)) tryAll(params, sql, {});
+    const place = { ':stream': 'id', ':sequence': 1, ':position': 1 };
+    for (const { events } of Object.values(streams)) {
+      for (const { fields, upcast, project } of Object.values(events)) {
+        tryAll(fields, project, place);
+        const casts = upcast.map((it) => `select (${it})`);
+        tryAll({}, casts, { ':data': '{}' });
+      }
     }
     for (const sql of asked) attempt(sql, () => db.prepare(sql).finalize());
   } finally {

@@ -1,6 +1,7 @@
 // The doctypes of the tests.
 
 import { doctype, mutation } from 'tidelog';
+import { stream } from 'tidelog/events';
 
 const itemTable = `create table item (
   id text primary key, title text not null, done integer not null default 0,
@@ -105,6 +106,51 @@ export const otherList = doctype({
   name: 'list',
   migrations: ['create table item (id integer primary key)'],
   mutations: { add: mutation({ id: 'integer' }, 'insert into item values (:id)') },
+});
+
+const recorded = {
+  place: mutation(
+    { id: 'text', items: 'json' },
+    `insert into tidelog_events (aggregate, stream, type, data)
+     values ('order', :id, 'placed', json_object('items', json(:items)))`,
+  ),
+  ship: mutation(
+    { id: 'text' },
+    `insert into tidelog_events (aggregate, stream, type) values ('order', :id, 'shipped')`,
+  ),
+};
+
+const project = {
+  placed: `insert into orders (id, items, at) values (:stream, :items, :now)`,
+  shipped: [
+    `select reject('no such order') where not exists (select 1 from orders where id = :stream)`,
+    `update orders set state = 'shipped' where id = :stream`,
+  ],
+};
+
+const orders = `create table orders (
+  id text primary key, items text not null, at integer not null, state text) strict`;
+
+/** Orders, which are what their events say. */
+export const shop = doctype({
+  name: 'shop',
+  migrations: [orders],
+  mutations: recorded,
+  streams: { order: stream({ events: { placed: { items: 'json' }, shipped: {} }, project }) },
+});
+
+/** Succeeds `shop`: who places an order says whether it is a gift. */
+export const shopWithGifts = doctype({
+  name: 'shop',
+  migrations: [orders],
+  mutations: recorded,
+  streams: {
+    order: stream({
+      events: { placed: { items: 'json', gift: 'boolean?' }, shipped: {} },
+      upcast: { placed: [`json_set(:data, '$.gift', json('false'))`] },
+      project,
+    }),
+  },
 });
 
 /** One of every type of argument, and what the two names say that every mutation may read. */

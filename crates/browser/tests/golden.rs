@@ -7,8 +7,8 @@ use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use tidelog_client::{
-    Again, Call, CallFailure, Connection, Events, FromCore, Handle, Memo, Mutate, OpenRequest,
-    Other, Params, Query, Request, Status, Storage, ToCore,
+    Again, Call, CallFailure, Connection, Consumer, Events, FromCore, Handle, Memo, Mutate,
+    OpenRequest, Other, Params, Query, Request, Status, Storage, ToCore,
 };
 use tidelog_document::{
     Doctype, EventDefinition, MutationDefinition, Param, ParamKind, StreamDefinition, WantedEvents,
@@ -196,12 +196,17 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
                     after: 7,
                 },
                 waits: true,
+                consumer: Some(Consumer { name: "mail".to_owned(), begins: true }),
             }),
         },
         ToCore::Ask {
             call,
             handle,
-            request: Request::Events(Events { wanted: WantedEvents::default(), waits: false }),
+            request: Request::Events(Events {
+                wanted: WantedEvents::default(),
+                waits: false,
+                consumer: None,
+            }),
         },
         ToCore::GiveUp { call },
         ToCore::Ask { call, handle, request: Request::Sync },

@@ -4,7 +4,8 @@ use tidelog_document::{ArgumentError, DoctypeError, is_unknown};
 use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{ByeReason, Refusal, UndecidedReason};
-use tidelog_types::{ErrorCode, Outcome, Remedy, UnservedKind};
+use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX};
+use tidelog_types::{ErrorCode, Outcome, Remedy, UnservedKind, shortened};
 
 use crate::effect::PageServerFailure;
 use crate::protocol::CallFailure;
@@ -419,6 +420,18 @@ impl CallFailure {
             format!(
                 "so much waits for the server that {mutation} was not recorded: issue it again \
                  once the server has decided some of it"
+            ),
+        )
+    }
+
+    pub(crate) fn many_consumers(name: &str) -> Self {
+        Self::new(
+            ErrorCode::BudgetExceeded,
+            format!(
+                "how far consumer {} has come is not kept: a copy of a document keeps that of \
+                 {CONSUMERS_MAX} consumers, whose names have {CONSUMER_NAME_SIZE_MAX} bytes at \
+                 most",
+                shortened(name.to_owned())
             ),
         )
     }

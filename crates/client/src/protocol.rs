@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, WantedEvents};
 use tidelog_sync::{Present, StateText};
 #[cfg(doc)]
-use tidelog_types::limits::PRESENCE_STATE_SIZE_MAX;
+use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, PRESENCE_STATE_SIZE_MAX};
 use tidelog_types::{
     CallId, ClientId, EntryId, ErrorCode, Outcome, Params, Remedy, Role, Rows, Value,
 };
@@ -209,6 +209,18 @@ pub struct Events {
     pub wanted: WantedEvents,
     /// Whether it waits where there are none yet: if not, `Rows` of none are the answer.
     pub waits: bool,
+    /// For whom they are, if this copy is to keep how far that has come.
+    pub consumer: Option<Consumer>,
+}
+
+/// Who goes on with the events where it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumer {
+    /// Its name, of at most [`CONSUMER_NAME_SIZE_MAX`] bytes; one of [`CONSUMERS_MAX`].
+    pub name: String,
+    /// Whether it wants those behind what is kept of it, if that is behind what it says. If not, it
+    /// has dealt with all that is not behind what it says, and that is kept.
+    pub begins: bool,
 }
 
 /// What the core tells a tab.

@@ -1,5 +1,7 @@
 //! What the client notes about a document beside its journals.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_document::{Doctype, DoctypeHash, client_of};
 use tidelog_sync::codec;
@@ -40,6 +42,8 @@ pub(crate) struct Record {
     pub(crate) rejections: Vec<KeptRejection>,
     /// The youngest rejection that is not among them any more.
     pub(crate) forgotten: Option<EntryId>,
+    /// Up to which event each consumer has come, by its name.
+    pub(crate) consumers: BTreeMap<String, u64>,
 }
 
 /// What a record keeps of rejections, for tests that judge its bounds.
@@ -277,6 +281,7 @@ mod tests {
             subject: Some("ada".to_owned()),
             rejections: vec![rejection],
             forgotten: Some(entry(TIMELINE, 3)),
+            consumers: BTreeMap::from([("mail".to_owned(), 7)]),
         }
     }
 

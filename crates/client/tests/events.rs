@@ -1,12 +1,12 @@
 //! Tabs that follow the events of a document.
 
-use tidelog_client::{Call, Events, FromCore, Request, ToCore};
+use tidelog_client::{Call, Consumer, Events, FromCore, Request, ToCore};
 use tidelog_document::{
     Doctype, EventDefinition, Param, ParamKind, StreamDefinition, WantedEvents,
 };
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, Limits};
 use tidelog_types::{ErrorCode, Value};
 
 /// The todo list with events, whose data are of that many versions.
@@ -60,8 +60,17 @@ fn say(device: &mut Device, name: &str, id: &str, n: i64) -> Call {
 }
 
 fn ask(device: &mut Device, wanted: WantedEvents, waits: bool) -> Call {
+    ask_for(device, None, wanted, waits)
+}
+
+fn ask_for(
+    device: &mut Device,
+    consumer: Option<Consumer>,
+    wanted: WantedEvents,
+    waits: bool,
+) -> Call {
     let call = device.next_call();
-    let request = Request::Events(Events { wanted, waits });
+    let request = Request::Events(Events { wanted, waits, consumer });
     device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request }]);
     call
 }
@@ -225,7 +234,8 @@ fn older_events_are_brought_to_the_version_of_who_asks() {
     let call = device.start_open(OTHER_TAB, None, &broken);
     device.opened(call);
     let call = device.next_call();
-    let request = Request::Events(Events { wanted: after(0), waits: true });
+    let events = Events { wanted: after(0), waits: true, consumer: None };
+    let request = Request::Events(events);
     device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle: HANDLE, request }]);
     assert_eq!(device.code(call), ErrorCode::Query);
     say(&mut device, "begin", "a", 4);
@@ -277,4 +287,42 @@ fn what_is_confirmed_is_read_below_what_is_undecided() {
     let call = ask(&mut one, after(290), true);
     one.pass(100);
     assert_eq!(events(&one, call).expect("an answer").len(), 10);
+}
+
+/// Goal: a consumer goes on where it ended, after a reload and the death of a core, and no more of
+/// them are kept than may be. Method: it deals with one event of three; then many others come.
+#[test]
+fn a_consumer_goes_on_where_it_ended() {
+    let doctype = told_todos(&[]);
+    let mut device = Device::new(1);
+    device.lend();
+    device.open(&doctype);
+    for n in 1..=3 {
+        say(&mut device, "begin", "a", n);
+    }
+    let consumer = |name: &str, begins: bool| Some(Consumer { name: name.to_owned(), begins });
+    let first = |device: &mut Device, name: &str, from: u64| {
+        let call = ask_for(device, consumer(name, true), after(from), false);
+        events(device, call).expect("an answer").first().map(|line| line[..1].to_owned())
+    };
+    assert_eq!(first(&mut device, "mail", 0).as_deref(), Some("1"));
+    let call = ask_for(&mut device, consumer("mail", false), after(1), false);
+    assert_eq!(events(&device, call).expect("an answer").len(), 2);
+    assert_eq!(first(&mut device, "mail", 0).as_deref(), Some("2"));
+    assert_eq!(first(&mut device, "mail", 2).as_deref(), Some("3"), "whoever wants less");
+    assert_eq!(first(&mut device, "print", 0).as_deref(), Some("1"), "another one");
+    device.flushed();
+    device.kill_core();
+    device.lend();
+    device.open(&doctype);
+    assert_eq!(first(&mut device, "mail", 0).as_deref(), Some("2"));
+    let mut fate = |name: &str| {
+        let call = ask_for(&mut device, consumer(name, false), after(1), false);
+        matches!(device.answer(call), FromCore::Rows { .. })
+    };
+    for nth in 1..CONSUMERS_MAX {
+        assert!(fate(&format!("c{nth}")));
+    }
+    assert!(!fate("one too many") && fate("c1") && fate("mail"));
+    assert!(!fate(&"x".repeat(CONSUMER_NAME_SIZE_MAX + 1)));
 }

@@ -48,6 +48,12 @@ pub const MUTATION_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one event: its data, and the names of its type, its aggregate and its stream.
 pub const EVENT_SIZE_MAX: usize = 256 * 1024;
 
+/// Consumers of events whose positions a copy of a document keeps.
+pub const CONSUMERS_MAX: usize = 64;
+
+/// Bytes of the name of a consumer of events.
+pub const CONSUMER_NAME_SIZE_MAX: usize = 256;
+
 /// Events that one statement of a mutation may record.
 pub const STATEMENT_EVENTS_MAX: usize = 10_000;
 

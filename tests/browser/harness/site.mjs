@@ -27,6 +27,7 @@ const POLICY =
 /** What may build queries for the package, and its parts for that. */
 const QUERY_BUILDERS = {
   'tidelog/kysely': '/tidelog/dist/kysely.js',
+  'tidelog/events': '/tidelog/dist/events.js',
   'tidelog/drizzle': '/tidelog/dist/drizzle.js',
   kysely: '/kysely/dist/esm/index.js',
   'drizzle-orm/sqlite-core': '/drizzle-orm/sqlite-core/index.js',

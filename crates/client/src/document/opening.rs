@@ -1,5 +1,7 @@
 //! Opening a document: making it, and bringing it to a doctype.
 
+use std::collections::BTreeMap;
+
 use tidelog_document::{Committed, Doctype, DoctypeHash, Replica, check};
 use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
@@ -240,6 +242,7 @@ impl Document {
             synced: false,
             rejections: Vec::new(),
             forgotten: None,
+            consumers: BTreeMap::new(),
         };
         let journal = ctx.rng.journal();
         let mut open = Open::begin(record, journal, ctx.life, &ctx.settings);

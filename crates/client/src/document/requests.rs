@@ -6,17 +6,19 @@ use std::mem;
 
 use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
-use tidelog_types::limits::MUTATION_SIZE_MAX;
+use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, MUTATION_SIZE_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid, Role as TokenRole};
 
+use super::open::RecordDue;
 use super::storing::Settle;
 use super::watches::Watch;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State, SyncWait, Then};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
 use crate::protocol::{
-    Again, Call, CallFailure, FromCore, Handle, Mutate, Query, Request, size_of_args,
+    Again, Call, CallFailure, Consumer, Events, FromCore, Handle, Mutate, Query, Request,
+    size_of_args,
 };
 use crate::record::KeptRejection;
 use crate::store_link::StoreLink;
@@ -308,7 +310,11 @@ impl Document {
                 self.run_watch(ask, Watch::new(ask.handle, query.clone()), ctx)
             }
             Request::Events(events) => {
-                self.run_watch(ask, Watch::of_events(ask.handle, events.clone()), ctx)
+                let mut events = events.clone();
+                match self.note_consumer(&mut events) {
+                    Ok(()) => self.run_watch(ask, Watch::of_events(ask.handle, events), ctx),
+                    Err(failure) => Ran::Failed(failure),
+                }
             }
             Request::Sync => self.run_sync(ask, ctx),
             Request::Export => self.run_export(ask, ctx),
@@ -582,6 +588,25 @@ impl Document {
         };
         self.watches.insert(ask.tab, ask.call, watch);
         ran
+    }
+
+    /// Has whoever asks for events go on where it ended, or keeps where that is.
+    fn note_consumer(&mut self, events: &mut Events) -> Result<(), CallFailure> {
+        let Some(Consumer { name, begins }) = &events.consumer else { return Ok(()) };
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        let (consumers, after) = (&mut open.record.consumers, &mut events.wanted.after);
+        let kept = consumers.get(name).copied().unwrap_or(0);
+        if *begins {
+            *after = kept.max(*after);
+        } else if kept != *after {
+            let is_new = !consumers.contains_key(name);
+            if name.len() > CONSUMER_NAME_SIZE_MAX || is_new && consumers.len() >= CONSUMERS_MAX {
+                return Err(CallFailure::many_consumers(name));
+            }
+            consumers.insert(name.clone(), *after);
+            open.record_due = open.record_due.max(Some(RecordDue::BehindLast));
+        }
+        Ok(())
     }
 
     fn run_sync(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {

@@ -73,7 +73,7 @@ impl Watch {
     ) -> Run<Option<Rows>> {
         let query = match &mut self.watched {
             Watched::Query(query) => query,
-            Watched::Events(Events { wanted, waits }) => {
+            Watched::Events(Events { wanted, waits, .. }) => {
                 let Some(doctype) = doctype else {
                     self.dirty_since = None;
                     return Run::Done(None);
