@@ -701,6 +701,11 @@ impl Lazy {
         self.end(result).map(|()| rows)
     }
 
+    /// What the schema was read from that its connection holds, as far as that is known.
+    pub fn schema_pages(&self) -> Option<SchemaPages> {
+        self.connection.as_ref()?.schema_pages.clone()
+    }
+
     pub fn refresh(&mut self) {
         self.connection = None;
     }

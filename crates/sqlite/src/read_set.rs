@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_types::{PageSet, Pgid};
+use tidelog_types::Pgid;
 
-use crate::view::schema_cookie;
+use crate::view::{SchemaPages, View};
 
 /// A set of pages, one bit each.
 #[derive(Clone, Debug, Default)]
@@ -56,17 +56,18 @@ impl PartialEq for PageBits {
     }
 }
 
-/// The pages that a query has read. Page 1 belongs to it by its schema cookie only, since every
-/// commit changes the rest of its header.
+/// The pages that a query has read, and by which schema. Page 1 belongs to it by what that says of
+/// the schema only, since every commit changes the rest of its header.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadSet {
     pages: PageBits,
-    schema_cookie: u32,
+    /// `None` where not all of its pages were in memory any more.
+    schema: Option<SchemaPages>,
 }
 
 impl ReadSet {
-    pub(crate) fn new(pages: PageBits, schema_cookie: u32) -> Self {
-        Self { pages, schema_cookie }
+    pub(crate) fn new(pages: PageBits, schema: Option<SchemaPages>) -> Self {
+        Self { pages, schema }
     }
 
     /// How many pages were read.
@@ -75,26 +76,16 @@ impl ReadSet {
         self.pages.count()
     }
 
-    /// Whether the answer may be another one once this set is visible.
+    /// Whether the answer may be another one now that these pages of `view` have changed. Two
+    /// schemas may have one cookie, and their tables in other places: a document that was migrated
+    /// here, and the same as somebody else has migrated it.
     #[must_use]
-    pub fn touched_by(&self, set: &PageSet) -> bool {
-        let cookie = set.pages.get(&Pgid(1)).map(schema_cookie);
-        self.touched(set.pages.keys(), cookie)
-    }
-
-    /// The same for pages without their bytes; `schema_cookie` is the new one, `None` if page 1 is
-    /// not among them.
-    #[must_use]
-    pub fn touched_by_pages(&self, pgids: &BTreeSet<Pgid>, schema_cookie: Option<u32>) -> bool {
-        self.touched(pgids.iter(), schema_cookie)
-    }
-
-    fn touched<'p>(
-        &self,
-        mut pgids: impl Iterator<Item = &'p Pgid>,
-        schema_cookie: Option<u32>,
-    ) -> bool {
-        schema_cookie.is_some_and(|cookie| cookie != self.schema_cookie)
-            || pgids.any(|pgid| *pgid != Pgid(1) && self.pages.contains(*pgid))
+    pub fn touched_by(&self, pgids: &BTreeSet<Pgid>, view: &View) -> bool {
+        let is_read = |pgid: &Pgid| *pgid != Pgid(1) && self.pages.contains(*pgid);
+        let has_other_schema = || match &self.schema {
+            Some(schema) => !schema.are_those_of(view),
+            None => pgids.contains(&Pgid(1)),
+        };
+        pgids.iter().any(is_read) || has_other_schema()
     }
 }

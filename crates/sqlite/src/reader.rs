@@ -97,11 +97,9 @@ impl Reader {
             .connection
             .begin()
             .and_then(|connection| answer(connection, sql, params, limit, &mut forget));
-        let schema_cookie = self.view.schema_cookie();
+        let schema = self.connection.schema_pages();
         let reads = lock(self.connection.state()).reads.clone();
-        self.connection
-            .end(result)
-            .map(|rows| (rows, ReadSet::new(reads, schema_cookie.unwrap_or(0))))
+        self.connection.end(result).map(|rows| (rows, ReadSet::new(reads, schema)))
     }
 }
 

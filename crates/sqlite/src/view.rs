@@ -366,7 +366,7 @@ impl View {
 }
 
 /// What SQLite made its schema of: the pages that it read for that.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SchemaPages(Vec<(Pgid, Page)>);
 
 impl SchemaPages {

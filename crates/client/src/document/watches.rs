@@ -168,9 +168,8 @@ impl Watches {
         if changed.is_empty() {
             return;
         }
-        let cookie = view.schema_cookie();
         self.mark_if(|watch| {
-            let touched = |set: &ReadSet| set.touched_by_pages(changed, cookie);
+            let touched = |set: &ReadSet| set.touched_by(changed, view);
             !watch.is_of_events() && watch.read_set.as_ref().is_none_or(touched)
         });
     }
