@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use tidelog_document::{Doctype, FoundRight, MutationDefinition, Param, ParamKind};
+use tidelog_document::{
+    Doctype, EventDefinition, FoundRight, MutationDefinition, Param, ParamKind, StreamDefinition,
+};
 use tidelog_types::Value;
 
 /// What the app's releases know the documents by: both others succeed the first, and neither of
@@ -201,7 +203,17 @@ pub(crate) fn doctype(release: Release) -> Doctype {
     };
     let (migration, sql) = match release {
         Release::First => return doctype,
-        Release::Second => (SECOND, "insert into mark select :id, count(*) from entry"),
+        Release::Second => {
+            let bumped = EventDefinition {
+                name: "bumped".to_owned(),
+                fields: vec![text("id")],
+                upcasts: Vec::new(),
+                project: vec!["insert into mark select :id, count(*) from entry".to_owned()],
+            };
+            let stream = StreamDefinition { name: "total".to_owned(), events: vec![bumped] };
+            doctype.streams.push(stream);
+            (SECOND, BUMPED)
+        }
         Release::Fork => (FORK, "insert into badge select count(*), :id from entry"),
     };
     doctype.migrations.push(migration.to_owned());
@@ -209,6 +221,10 @@ pub(crate) fn doctype(release: Release) -> Doctype {
     bump.expect("BUG: it bumps").sql.push(sql.to_owned());
     doctype
 }
+
+/// An event, of one of some streams, from which a mark follows.
+const BUMPED: &str = "insert into tidelog_events (aggregate, stream, type, data)
+     values ('total', substr(:id, -1), 'bumped', json_object('id', :id))";
 
 const ENTRY: &str = "insert into entry (id, at) values (:id, :now)";
 

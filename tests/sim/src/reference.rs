@@ -14,6 +14,35 @@ use crate::docs::Doc;
 use crate::plain_file::PlainFile;
 use crate::system_tables;
 
+/// What records an event where nobody counts events but SQLite, and what follows from one.
+const FOLD: &str = "
+    create table tidelog_events (
+        sequence integer primary key, aggregate text, stream text, type text, data text
+    );
+    create trigger tidelog_follow after insert on tidelog_events begin
+        insert into mark select new.data ->> 'id', count(*) from entry;
+    end;";
+
+/// What that makes of all events.
+const FOLDED: &str = "
+    select sequence, aggregate, stream, row_number() over (partition by stream order by sequence),
+           type, 1, data, 'mutation:bump'
+    from tidelog_events order by sequence";
+
+/// What was recorded.
+const RECORDED: &str = "select sequence, aggregate, stream, position, type, version, data, cause
+    from tidelog_events order by sequence";
+
+/// Those that are of another moment than the entry of their mutation, or of nobody, and streams
+/// that are longer or shorter than they say.
+const WRONG_EVENTS: &str = "
+    select 'event', sequence, time, client from tidelog_events
+    where length(client) <> 32
+       or not exists (select 1 from entry where id = data ->> 'id' and at = time)
+    union all
+    select 'stream', stream, length, null from tidelog_streams as s
+    where length <> (select count(*) from tidelog_events as e where e.stream = s.stream)";
+
 /// A mutation that was issued.
 #[derive(Clone, Debug)]
 pub(crate) struct Issued {
@@ -112,7 +141,17 @@ impl Found {
     ) -> Result<(), String> {
         let replayed = self.replay(issued).map_err(|e| format!("replay: {e}"))?;
         let (theirs, ours) = (dump(&self.connection), dump(&replayed));
-        let (theirs, ours) = (theirs.map_err(text)?, ours.map_err(text)?);
+        let (mut theirs, mut ours) = (theirs.map_err(text)?, ours.map_err(text)?);
+        if self.release == Release::Second {
+            let events = "the events".to_owned();
+            let found = rows(&self.connection, RECORDED).map_err(text)?;
+            theirs.insert(events.clone(), found);
+            ours.insert(events, rows(&replayed, FOLDED).map_err(text)?);
+            let wrong = rows(&self.connection, WRONG_EVENTS).map_err(text)?;
+            if !wrong.is_empty() {
+                return Err(format!("events that cannot be: {wrong:?}"));
+            }
+        }
         if theirs.len() != ours.len() {
             return Err(format!("tables {:?}, and {:?}", theirs.keys(), ours.keys()));
         }
@@ -147,6 +186,9 @@ impl Found {
         let (migrations, released_after) =
             (&doctypes[self.release as usize].migrations, self.released_after);
         connection.execute_batch(&migrations[0])?;
+        if self.release == Release::Second {
+            connection.execute_batch(FOLD)?;
+        }
         for (index, name) in self.names.iter().enumerate() {
             if released_after == Some(index) {
                 connection.execute_batch(&migrations[1])?;
@@ -212,7 +254,7 @@ type Tables = BTreeMap<String, Vec<Vec<Sql>>>;
 
 /// All rows of all tables of the app, and what the schema says.
 fn dump(connection: &Connection) -> rusqlite::Result<Tables> {
-    let of_app = "from sqlite_schema where name not like '\\_tidelog%' escape '\\'
+    let of_app = "from sqlite_schema where name not like '%tidelog\\_%' escape '\\'
                   and name not like 'sqlite%'";
     let schema = format!("select name, type, sql {of_app} order by name");
     let tables = format!("select name {of_app} and type = 'table'");

@@ -47,11 +47,13 @@ pub(crate) fn judge(file: &Connection, lives_kept_max: usize) -> Result<(), Stri
 
 fn judge_version(file: &Connection) -> rusqlite::Result<Result<(), String>> {
     let sql = "select group_concat(key || ' ' || value),
-               1 + (select count(*) from sqlite_schema where name in ('mark', 'badge'))
+               1 + (select count(*) from sqlite_schema where name in ('mark', 'badge')),
+               (select count(*) from sqlite_schema where name = 'mark')
                from _tidelog_meta";
-    let (meta, version): (String, i64) =
-        file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let is_so = meta == format!("version {version}");
+    let (meta, version, has_events): (String, i64, bool) =
+        file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let events = if has_events { "events 1," } else { "" };
+    let is_so = meta == format!("{events}version {version}");
     Ok(if is_so { Ok(()) } else { Err(format!("{meta}, and {version} migrations have run")) })
 }
 
