@@ -10,7 +10,7 @@ export interface DevOptions {
    * What to do where a migration was edited that the document has seen, here or on its server:
    * `reset` begins it anew, **without what was in it**, on this device, and on the server, which
    * has to be there, and started with `--dev`; `error` fails with `DoctypeMismatchError`, as
-   * where nothing is said.
+   * where nothing is said. In what Vite or webpack builds for users it is as `error` in any case.
    */
   readonly onMigrationEdited: 'reset' | 'error';
 }

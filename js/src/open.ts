@@ -43,6 +43,11 @@ export interface DestroyOptions extends WorkerUrls {
 const OPTIONS =
   /^(document|server|token|user|dev|force|everywhere|(worker|coreWasm|pageServerWasm)Url)$/;
 
+/** What Vite and webpack say of what they make of this module. */
+interface BundledMeta {
+  readonly env?: { readonly PROD?: boolean };
+}
+
 /** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
 
@@ -81,11 +86,14 @@ export function open<
 >(doctype: Doctype<Defined, Recorded>, options: OpenOptions): Promise<Database<Defined, Recorded>> {
   const { dev, document, server, ...rest } = Object(options) as OpenOptions;
   const once = () => openOnce(doctype, options);
-  if (dev?.onMigrationEdited !== 'reset') return once();
-  const whose = { ...rest, token: undefined, force: true, everywhere: true };
-  const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
-  // Fetched only where it is asked for: no user's page has to.
-  return import('./dev.js').then(({ openAnew }) => openAnew(steps));
+  // False where a bundler builds for users, if it says so: then all of this is left out.
+  if (!(import.meta as BundledMeta).env?.PROD && dev?.onMigrationEdited === 'reset') {
+    const whose = { ...rest, token: undefined, force: true, everywhere: true };
+    const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
+    // Fetched only where it is asked for: no user's page has to.
+    return import('./dev.js').then(({ openAnew }) => openAnew(steps));
+  }
+  return once();
 }
 
 function openOnce<Defined extends Mutations, Recorded extends Streams>(

@@ -7,7 +7,8 @@ import { build } from 'vite';
 import { inRoot } from '../browser/harness/places.mjs';
 import { record } from './site/record.mjs';
 
-async function bundle(root, input, outDir) {
+/** Bundles as an app is published, but for what is `external`; the folder of what came of it. */
+export async function bundle(root, input, outDir, external = []) {
   rmSync(outDir, { recursive: true, force: true });
   await build({
     root,
@@ -22,7 +23,7 @@ async function bundle(root, input, outDir) {
       assetsInlineLimit: 0,
       modulePreload: { polyfill: false },
       chunkSizeWarningLimit: 10_000,
-      rolldownOptions: { input },
+      rolldownOptions: { input, external },
     },
   });
   return outDir;
@@ -63,11 +64,12 @@ const DOWNLOADS = [
   { system: 'wa-sqlite', entry: 'site/wa-sqlite.worker.mjs' },
 ];
 
-function filesBelow(folder) {
+export function filesBelow(folder) {
   return readdirSync(folder, { recursive: true }).map((name) => path.join(folder, name));
 }
 
-const brotli = (bytes) =>
+/** Bytes of a file as it travels. */
+export const brotli = (bytes) =>
   brotliCompressSync(bytes, {
     params: {
       [constants.BROTLI_PARAM_QUALITY]: 11,

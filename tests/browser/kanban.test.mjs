@@ -237,7 +237,7 @@ both('cards are moved with the keyboard alone, and the focus goes along', async 
   await page.focus(at('ArrowLeft'));
   await press(page, 'Enter');
   await shows(page, 'a b | x | ');
-  assert.equal(await focused(page), 'No lane on this side');
+  assert.equal(await focused(page), 'Nothing on this side');
   await page.focus(at('remove'));
   await press(page, 'Enter');
   await shows(page, 'b | x | ');

@@ -14,6 +14,7 @@
 //! The product. It names crates and folders, and never links them.
 
 mod amalgamation;
+mod bindings;
 mod build;
 mod check;
 mod crash;

@@ -6,6 +6,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::bindings::{self, For};
 use crate::repo::{Repo, Stamp};
 use crate::setup::{self, Needs};
 use crate::{build, imports, run, tools};
@@ -76,7 +77,7 @@ fn build_workers(repo: &Repo, size: Size) -> Result<()> {
         // The two builds share this path, so what is there is copied before the next one.
         let compiled = built.with_file_name(format!("{feature}.wasm"));
         fs::copy(&built, &compiled)?;
-        finish(repo, size, &compiled, &folder, name)?;
+        finish(repo, size, &compiled, &folder, name, For::Package)?;
         declare(repo, &folder, name)?;
     }
     sources.save()
@@ -93,7 +94,7 @@ fn build_world(repo: &Repo, size: Size) -> Result<()> {
         return Ok(());
     }
     let compiled = compile(repo, package, &[])?;
-    finish(repo, size, &compiled, &folder, name)?;
+    finish(repo, size, &compiled, &folder, name, For::Package)?;
     sources.save()
 }
 
@@ -102,11 +103,18 @@ pub fn build_bench(repo: &Repo) -> Result<()> {
     let folder = repo.local_target().join("bench-storage");
     fs::create_dir_all(&folder)?;
     let compiled = compile(repo, "tidelog-bench-storage", &[])?;
-    finish(repo, Size::Smallest, &compiled, &folder, "bench_storage")
+    finish(repo, Size::Smallest, &compiled, &folder, "bench_storage", For::Benches)
 }
 
 /// Makes what is published of a compiled module, unless that is there.
-fn finish(repo: &Repo, size: Size, compiled: &Path, folder: &Path, name: &str) -> Result<()> {
+fn finish(
+    repo: &Repo,
+    size: Size,
+    compiled: &Path,
+    folder: &Path,
+    name: &str,
+    whom: For,
+) -> Result<()> {
     let stamp = Stamp::new(repo, &format!("wasm-{name}"))
         .text(&format!("{} {}", settings(size), env!("CARGO_PKG_VERSION")))
         .path(compiled)?;
@@ -117,7 +125,7 @@ fn finish(repo: &Repo, size: Size, compiled: &Path, folder: &Path, name: &str) -
     }
     bind(compiled, folder, name)?;
     if size == Size::Smallest {
-        shorten_imports(&module, &bindings)?;
+        shorten(&module, &bindings, whom)?;
         shrink(repo, &module)?;
     }
     stamp.save()?;
@@ -180,7 +188,7 @@ fn sources(repo: &Repo, size: Size, name: &str, others: &[&str]) -> Result<Stamp
 
 /// What else the modules depend on.
 fn settings(size: Size) -> String {
-    format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {UNUSED:?}")
+    format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {}", include_str!("bindings.rs"))
 }
 
 fn compile(repo: &Repo, package: &str, features: &[&str]) -> Result<PathBuf> {
@@ -228,41 +236,15 @@ fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
     .with_context(|| format!("wasm-bindgen failed on {compiled:?}"))
 }
 
-/// What a script has for those who call it in a way that we do not, and what is enough for us.
-const UNUSED: [(&str, &str); 4] = [
-    (
-        "console.warn('using deprecated parameters for `initSync()`; \
-         pass a single object instead')",
-        "",
-    ),
-    ("Object.getPrototypeOf(module) === Object.prototype", "true"),
-    (
-        "    if (!(module instanceof WebAssembly.Module)) {\n        \
-         module = new WebAssembly.Module(module);\n    }\n",
-        "",
-    ),
-    // Safari's decoder is worn out after 2 GiB: ours decodes a few names and addresses.
-    (
-        "    numBytesDecoded += bytes.length;\n    \
-         if (numBytesDecoded >= MAX_SAFARI_DECODE_BYTES) {\n        \
-         cachedTextDecoder = new TextDecoder('utf-8', { ignoreBOM: true });\n        \
-         cachedTextDecoder.decode();\n        numBytesDecoded = bytes.length;\n    }\n",
-        "",
-    ),
-];
-
-/// See [`imports`]: in the module and in the script that gives it what it imports.
-fn shorten_imports(module: &Path, bindings: &Path) -> Result<()> {
+/// See [`imports`]: in the module and in the script that gives it what it imports; and [`bindings`].
+fn shorten(module: &Path, bindings: &Path, whom: For) -> Result<()> {
     let (shorter, names) = imports::shorten_module(&fs::read(module)?)?;
     let mut script = fs::read_to_string(bindings)?;
     for (long, short) in names {
         ensure!(script.contains(&long), "{bindings:?} does not know {long}");
         script = script.replace(&long, &short);
     }
-    for (unused, enough) in UNUSED {
-        ensure!(script.contains(unused), "{bindings:?} has no {unused}");
-        script = script.replacen(unused, enough, 1);
-    }
+    let script = bindings::trim(script, whom).with_context(|| format!("in {bindings:?}"))?;
     fs::write(module, shorter)?;
     Ok(fs::write(bindings, script)?)
 }

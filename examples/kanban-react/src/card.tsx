@@ -1,40 +1,25 @@
 // One card: its handle and its title, and the rest once it is open.
 
-import type { KeyboardEvent, PointerEvent } from 'react';
-import type { Step } from './cards.ts';
-import type { Deeds } from './deeds.ts';
-import { type Card, useLive, useMutate } from './doctype.ts';
-import type { Drag, Drop } from './drag.ts';
-import { TextForm } from './text-form.tsx';
+import { onArrow, StepButtons } from '../../shared/react/steps.tsx';
+import { TextForm } from '../../shared/react/text-form.tsx';
+import type { Card, Cards } from './cards.ts';
+import { useLive, useMutate } from './doctype.ts';
 
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
 
-interface CardProps {
-  card: Card;
-  isOpen: boolean;
-  drag: Drag | null;
-  steps: readonly Step[];
-  onOpen: () => void;
-  onGrab: (event: PointerEvent) => void;
-  onMove: (to: Drop) => void;
-  onRemove: () => void;
-  carryOut: Deeds['carryOut'];
-}
+type CardProps = { card: Card; cards: Cards };
 
-export function CardItem(props: CardProps) {
-  const { card, isOpen, drag, steps, onOpen, onGrab, onMove } = props;
+export function CardItem({ card, cards }: CardProps) {
   const { id, title, comments } = card;
-  const by = drag?.id === id ? drag.by : undefined;
-  const onKey = (event: KeyboardEvent) => {
-    const step = steps.find(({ key }) => key === event.key);
-    if (step) event.preventDefault();
-    if (step?.to) onMove(step.to);
-  };
+  const { drag, grab, openId, setOpenId } = cards;
+  const isDragged = drag?.id === id;
+  const isOpen = id === openId;
+  const mark = isDragged ? 'dragged' : drag?.drop?.aheadOf === id ? 'drop' : '';
   return (
     <li
-      className={by ? 'card dragged' : drag?.drop?.aheadOf === id ? 'card drop' : 'card'}
-      style={by && { translate: `${by[0]}px ${by[1]}px` }}
-      data-card={id}
+      className={`card ${mark}`}
+      style={isDragged ? { translate: drag.translate } : {}}
+      data-item={id}
       data-testid="card"
     >
       <div className="head">
@@ -45,8 +30,8 @@ export function CardItem(props: CardProps) {
           data-testid="handle"
           aria-label={`Move “${title}”`}
           aria-describedby="keys"
-          onKeyDown={onKey}
-          onPointerDown={onGrab}
+          onKeyDown={(event) => onArrow(event, id, cards.lanes, cards.put)}
+          onPointerDown={(event) => grab(id, event)}
         />
         <button
           id={`${id}-title`}
@@ -54,8 +39,8 @@ export function CardItem(props: CardProps) {
           type="button"
           data-testid="card-title"
           aria-expanded={isOpen}
-          onClick={onOpen}
-          onPointerDown={onGrab}
+          onClick={() => setOpenId(isOpen ? undefined : id)}
+          onPointerDown={(event) => grab(id, event)}
         >
           {title}
         </button>
@@ -66,57 +51,43 @@ export function CardItem(props: CardProps) {
           </span>
         )}
       </div>
-      {isOpen && <Details {...props} />}
+      {isOpen && <Details card={card} cards={cards} />}
     </li>
   );
 }
 
-function Details({ card: { id, title }, steps, onMove, onRemove, carryOut }: CardProps) {
+function Details({ card, cards }: CardProps) {
+  const { id, title } = card;
   const { rename, comment, withdraw } = useMutate();
+  const { carryOut } = cards.undo;
   const { rows } = useLive<{ id: string; text: string; at: number }>(
     'select id, text, at from comment where card = ? order by at, id',
     [id],
   );
+  const remove = () => cards.take(card);
   const saveTitle = (text: string) =>
-    carryOut({
-      said: `Renamed “${title}” to “${text}”`,
-      issue: () => rename({ id, title: text }),
-      inverse: () => rename({ id, title, was: text }),
-    });
+    carryOut(
+      `Renamed “${title}” to “${text}”`,
+      () => rename({ id, title: text }),
+      () => rename({ id, title, was: text }),
+    );
   const saveComment = (text: string) => {
     const added = crypto.randomUUID();
-    return carryOut({
-      said: `Commented on “${title}”`,
-      issue: () => comment({ comment: added, id, text }),
-      inverse: () => withdraw({ comment: added }),
-    });
+    const issue = () => comment({ comment: added, id, text });
+    return carryOut(`Commented on “${title}”`, issue, () => withdraw({ comment: added }));
   };
   return (
     <div className="details">
       <TextForm
-        label={`Title of “${title}”`}
+        aria-label={`Title of “${title}”`}
         button="Save"
-        value={title}
-        testId="rename-input"
+        defaultValue={title}
+        data-testid="rename-input"
         onSave={saveTitle}
       />
       <div className="bar">
-        {steps.map(({ key, sign, label, to }) => (
-          <button
-            key={key}
-            id={`${id}-${key}`}
-            className="icon"
-            type="button"
-            title={label}
-            aria-label={label}
-            aria-disabled={!to}
-            data-testid={key}
-            onClick={() => to && onMove(to)}
-          >
-            {sign}
-          </button>
-        ))}
-        <button className="plain" type="button" data-testid="remove" onClick={onRemove}>
+        <StepButtons id={id} lists={cards.lanes} put={cards.put} />
+        <button className="plain" type="button" data-testid="remove" onClick={remove}>
           Remove
         </button>
       </div>
@@ -128,9 +99,9 @@ function Details({ card: { id, title }, steps, onMove, onRemove, carryOut }: Car
         ))}
       </ul>
       <TextForm
-        label={`New comment on “${title}”`}
+        aria-label={`New comment on “${title}”`}
         button="Comment"
-        testId="comment-input"
+        data-testid="comment-input"
         onSave={saveComment}
       />
     </div>

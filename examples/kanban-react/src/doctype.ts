@@ -8,9 +8,7 @@ export const LANES = [
   { id: 'todo', title: 'To do' },
   { id: 'doing', title: 'Doing' },
   { id: 'done', title: 'Done' },
-] as const;
-
-export type LaneId = (typeof LANES)[number]['id'];
+];
 
 const MUST_EXIST = `select reject('this card was removed meanwhile')
                     where not exists (select 1 from card where id = :id and removed = 0)`;
@@ -66,14 +64,5 @@ export const board = doctype({
     withdraw: mutation({ comment: 'text' }, `delete from comment where id = :comment`),
   },
 });
-
-/** A card, as the board shows it. */
-export interface Card {
-  id: string;
-  title: string;
-  lane: LaneId;
-  place: string;
-  comments: number;
-}
 
 export const { Provider, useLive, useMutate, useStatus, useDocument } = createHooks(board);

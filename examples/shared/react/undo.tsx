@@ -1,36 +1,44 @@
-// What somebody does on the board: a mutation, what is said of it, and what takes it back.
+// What somebody does in this tab: a mutation, what is said of it, and what takes it back; and the
+// bar that says it.
 
 import { useEffect, useEffectEvent, useRef, useState } from 'react';
 import { type Receipt, RejectedError } from 'tidelog';
 
-export interface Deed {
-  /** What is said once it is done: whoever does not see the board hears it. */
+interface Deed {
   readonly said: string;
-  readonly issue: () => Receipt;
   /** Issues the inverse mutation. */
-  readonly inverse?: () => Receipt;
+  readonly inverse: () => Receipt;
 }
 
-export type Deeds = ReturnType<typeof useDeeds>;
+export type Undo = ReturnType<typeof useUndo>;
 
-/** Carries deeds out, and takes back those of this tab, the newest first. */
-export function useDeeds() {
+/** Carries deeds out, and takes back those of this tab, the newest first, also by Ctrl Z. */
+export function useUndo() {
   const [said, say] = useState('');
-  const [undoable, setUndoable] = useState<Deed>();
-  // Not a state: whoever presses Undo twice before the board is drawn anew takes two deeds back.
+  const [undoable, setUndoable] = useState<string>();
+  // Not a state: whoever presses Undo twice before the page is drawn anew takes two deeds back.
   const stack = useRef<readonly Deed[]>([]);
   const restack = (deeds: readonly Deed[]) => {
     stack.current = deeds;
-    setUndoable(deeds.at(-1));
+    setUndoable(deeds.at(-1)?.said);
   };
 
-  /** Says whether it is on this device's disk. */
-  const carryOut = async (deed: Deed): Promise<boolean> => {
+  /**
+   * Says whether it is on this device's disk.
+   *
+   * @param done what is said then: whoever does not see the page hears it.
+   */
+  const carryOut = async (
+    done: string,
+    issue: () => Receipt,
+    inverse?: () => Receipt,
+  ): Promise<boolean> => {
+    const deed = inverse && { said: done, inverse };
     const forget = () => restack(stack.current.filter((it) => it !== deed));
     try {
-      const receipt = deed.issue();
+      const receipt = issue();
       // At once: whoever presses Undo next, however slow the disk, means this deed.
-      if (deed.inverse) restack([...stack.current, deed]);
+      if (deed) restack([...stack.current, deed]);
       // What the server refuses is undone already.
       receipt.confirmed.catch(forget);
       await receipt;
@@ -40,15 +48,15 @@ export function useDeeds() {
       say(refusal ? `Not taken: ${refusal}` : (error as Error).message);
       return false;
     }
-    say(deed.said);
+    say(done);
     return true;
   };
 
   const undo = () => {
     const deed = stack.current.at(-1);
-    if (!deed?.inverse) return;
+    if (!deed) return;
     restack(stack.current.slice(0, -1));
-    carryOut({ said: `Undone: ${deed.said}`, issue: deed.inverse });
+    carryOut(`Undone: ${deed.said}`, deed.inverse);
   };
 
   const onKey = useEffectEvent((event: KeyboardEvent) => {
@@ -65,4 +73,24 @@ export function useDeeds() {
   }, []);
 
   return { carryOut, undo, undoable, said };
+}
+
+export function UndoBar({ said, undo, undoable }: Undo) {
+  return (
+    <>
+      <p role="status" data-testid="said">
+        {said}
+      </p>
+      <button
+        className="button"
+        type="button"
+        data-testid="undo"
+        title={undoable ? `Undo: ${undoable} (Ctrl Z)` : 'Nothing to undo in this tab'}
+        aria-disabled={!undoable}
+        onClick={undo}
+      >
+        Undo
+      </button>
+    </>
+  );
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { keyBetween } from '../src/order-key.ts';
+import { keyBetween } from '../order-key.ts';
 
 /** Tails whose digits are as close to each other as they come, at both ends of the alphabet. */
 const tail = (n: number) => `00000000-0000-4000-8000-${n.toString(16).padStart(12, '0')}`;

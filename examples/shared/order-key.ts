@@ -1,8 +1,8 @@
-// Where a card stands in its lane: a text by which the cards are sorted.
+// Where something stands in an order that people make: a text by which the rows are sorted.
 //
 // A key is a fraction in these digits, so there is always room for one more between two others, and
-// to move a card changes that card alone. It ends in a UUID that is drawn for it. Two devices that
-// put cards into the same gap while they are offline therefore never make the same key: each card
+// to move a row changes that row alone. It ends in a UUID that is drawn for it. Two devices that
+// put rows into the same gap while they are offline therefore never make the same key: each row
 // has a place of its own, and whoever sorts them gets the same order, without the server having to
 // decide anything.
 

@@ -1,19 +1,19 @@
-// Dragging cards by pointer events, which mouse, pen and finger share.
+// Dragging items within and between lists by pointer events, which mouse, pen and finger share.
+// A list has `data-list`, its items `data-item`, and what a finger drags an item by `.handle`.
 
 import { type PointerEvent as ReactPointerEvent, useLayoutEffect, useRef, useState } from 'react';
-import type { LaneId } from './doctype.ts';
 
-/** Where a card is let go: ahead of another one, or at the end of the lane. */
+/** Where an item is let go: ahead of another one, or at the end of the list. */
 export interface Drop {
-  readonly lane: LaneId;
+  readonly list: string;
   readonly aheadOf: string | undefined;
 }
 
 export interface Drag {
   readonly id: string;
-  /** How far the card is from where it stands, in pixels. */
-  readonly by: readonly [x: number, y: number];
-  readonly drop: Drop | null;
+  /** How far the item is from where it stands, as CSS says it. */
+  readonly translate: string;
+  readonly drop: Drop | undefined;
 }
 
 /** Pixels after which a press is no click any more. */
@@ -23,28 +23,28 @@ const [EDGE, SCROLL] = [48, 14];
 
 /** What is being dragged, and what begins that. */
 export function useDrag(onDrop: (id: string, drop: Drop) => void) {
-  const [drag, setDrag] = useState<Drag | null>(null);
-  // The board may change while a card is in the air.
+  const [drag, setDrag] = useState<Drag>();
+  // The lists may change while an item is in the air.
   const latest = useRef(onDrop);
   useLayoutEffect(() => {
     latest.current = onDrop;
   });
 
   const grab = (id: string, { nativeEvent: from }: ReactPointerEvent) => {
-    // A finger anywhere else on the card scrolls the page.
+    // A finger anywhere else on the item scrolls the page.
     const isOnHandle = (from.target as Element).matches('.handle');
     if (from.button !== 0 || (from.pointerType !== 'mouse' && !isOnHandle)) return;
-    let current: Drag | null = null;
+    let current: Drag | undefined;
     const ending = new AbortController();
     const { signal } = ending;
     const end = () => {
       ending.abort();
-      setDrag(null);
+      setDrag(undefined);
     };
     const move = ({ pageX, pageY, clientX, clientY }: PointerEvent) => {
-      const by = [pageX - from.pageX, pageY - from.pageY] as const;
-      if (!current && Math.hypot(...by) < SLACK) return;
-      current = { id, by, drop: dropAt(clientX, clientY, id) };
+      const [x, y] = [pageX - from.pageX, pageY - from.pageY];
+      if (!current && Math.hypot(x, y) < SLACK) return;
+      current = { id, translate: `${x}px ${y}px`, drop: dropAt(clientX, clientY, id) };
       setDrag(current);
       if (clientY < EDGE) scrollBy(0, -SCROLL);
       if (clientY > innerHeight - EDGE) scrollBy(0, SCROLL);
@@ -61,14 +61,14 @@ export function useDrag(onDrop: (id: string, drop: Drop) => void) {
   return { drag, grab };
 }
 
-function dropAt(x: number, y: number, id: string): Drop | null {
+function dropAt(x: number, y: number, id: string): Drop | undefined {
   const under = document.elementsFromPoint(x, y) as HTMLElement[];
-  const lane = under.find((it) => it.dataset.lane);
-  if (!lane) return null;
-  const others = [...lane.querySelectorAll<HTMLElement>('[data-card]')];
-  const next = others.find((other) => {
-    const { top, height } = other.getBoundingClientRect();
-    return other.dataset.card !== id && y < top + height / 2;
+  const list = under.find((it) => it.dataset.list);
+  if (!list) return undefined;
+  const items = [...list.querySelectorAll<HTMLElement>('[data-item]')];
+  const next = items.find((item) => {
+    const { top, height } = item.getBoundingClientRect();
+    return item.dataset.item !== id && y < top + height / 2;
   });
-  return { lane: lane.dataset.lane as LaneId, aheadOf: next?.dataset.card };
+  return { list: list.dataset.list!, aheadOf: next?.dataset.item };
 }

@@ -1,0 +1,30 @@
+// A field and the button that saves it.
+
+import type { ComponentProps, SubmitEvent } from 'react';
+
+interface TextFormProps extends ComponentProps<'input'> {
+  button: string;
+  /** Says whether it was taken. */
+  onSave(text: string): Promise<boolean>;
+}
+
+export function TextForm({ button, onSave, ...field }: TextFormProps) {
+  const save = async (event: SubmitEvent<HTMLFormElement>) => {
+    event.preventDefault();
+    const form = event.currentTarget;
+    const input = form.querySelector('input')!;
+    const text = input.value.trim();
+    form.reset();
+    if (!text || text === input.value) return;
+    // What was not taken is given back, unless something else is being written by now.
+    if (!(await onSave(text)) && input.value === input.defaultValue) input.value = text;
+  };
+  return (
+    <form className="text-form" onSubmit={save}>
+      <input className="field" maxLength={200} autoComplete="off" {...field} />
+      <button className="button" type="submit">
+        {button}
+      </button>
+    </form>
+  );
+}
