@@ -292,6 +292,9 @@ impl World {
         self.issue_some_here(device)?;
         self.pass(BACK_MS)?;
         self.knows_its_role(device);
+        // A token of seconds may be out of date once the pause is over for which it is kept.
+        let good_ms = self.access.token_ms;
+        self.give(device, |given| given.good_ms = good_ms);
         Ok(())
     }
 
