@@ -2,6 +2,7 @@
 
 import { NotDurableYetError, type TidelogError } from './errors.js';
 import type { EntryId, Memo, ToCore } from './messages.js';
+import type { DocumentName } from './ports.js';
 import type { CallKind } from './step.js';
 import { NEVER, pause } from './time.js';
 
@@ -47,6 +48,13 @@ export function newCall(kind: CallKind, message: ToCore[CallKind], until: number
     tries: 0,
   };
 }
+
+/** What a deletion is of: the copy of a document, or all of a user's. */
+export type Doomed = Pick<ToCore['destroy'], 'document' | 'user'>;
+
+/** Whether a copy is among those that a deletion is of. */
+export const isAmong = (doomed: Partial<Doomed>, it: DocumentName): boolean =>
+  doomed.user === it.user && (doomed.document ?? it.document) === it.document;
 
 /** Whether two ids are the same. */
 export const isSame = (a: Uint8Array, b: Uint8Array): boolean =>

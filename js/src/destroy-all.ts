@@ -1,6 +1,7 @@
 /** Beginning anew, whatever state the store is in. */
 
 import { StorageError } from './errors.js';
+import { type DestroyAllOptions, destroyAllOf } from './open.js';
 
 /** Between two tries to remove what somebody still has open. */
 const AGAIN_MS = 100;
@@ -38,7 +39,31 @@ interface Removal {
  * const db = await open(todos, { document: 'groceries', server: 'wss://sync.example.org' });
  * ```
  */
-export function destroyAll(): Promise<void> {
+export function destroyAll(): Promise<void>;
+/**
+ * Deletes the local copies of all documents of one user, as when that user logs out, and leaves
+ * those of others. Refuses with `PendingError` while mutations of any of them are pending, and where
+ * one cannot be read with the reason for that, unless `force` is set; and with `DocumentInUseError`
+ * where a tab has one open, unless `everywhere` is: then all tabs close them first, for which they
+ * have five seconds. Where it refuses, all of them are still there.
+ *
+ * A `user` keeps copies apart. It protects none of them: until they are deleted, whoever uses this
+ * browser can read them.
+ *
+ * @example
+ * ```ts
+ * await db.sync(); // all that was issued is at the server
+ * await destroyAll({ user: 'ada', everywhere: true });
+ * ```
+ */
+export function destroyAll(options: DestroyAllOptions): Promise<void>;
+export function destroyAll(...given: [] | [DestroyAllOptions]): Promise<void> {
+  // Who means to name a user, and has none, does not mean everybody.
+  const [options] = given;
+  return given.length > 0 ? destroyAllOf(options as DestroyAllOptions) : destroyEverything();
+}
+
+function destroyEverything(): Promise<void> {
   const removal: Removal = { hasBegun: false, isGivenUp: false };
   return new Promise((resolve, reject) => {
     const giveUp = (message: string): void => {

@@ -52,7 +52,13 @@ export {
 } from './errors.js';
 export { LiveQuery, type RowsListener } from './live-query.js';
 export type { Param, Params } from './messages.js';
-export { type DestroyOptions, destroy, type OpenOptions, open } from './open.js';
+export {
+  type DestroyAllOptions,
+  type DestroyOptions,
+  destroy,
+  type OpenOptions,
+  open,
+} from './open.js';
 export type { WorkerUrls } from './ports.js';
 export { type Other, Presence } from './presence.js';
 // As a star: what apps add to an interface is added to none that is exported by its name.

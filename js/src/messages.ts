@@ -98,7 +98,8 @@ export interface ToCore {
   close: ToCore['sync'];
   destroy: {
     readonly call: number;
-    readonly document: string;
+    /** Absent for the copies of all documents. */
+    readonly document: string | undefined;
     readonly user: string;
     readonly force: boolean;
     readonly everywhere: boolean;
@@ -201,7 +202,7 @@ const OTHERS: Omit<Encoders, Request> = {
   giveUp: (w, { call }) => w.u32(call),
   destroy(w, { call, document, user, force, everywhere }) {
     w.u32(call);
-    w.text(document);
+    w.option(document, (it) => w.text(it));
     w.text(user);
     w.u8(force);
     w.u8(everywhere);

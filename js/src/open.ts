@@ -39,6 +39,16 @@ export interface DestroyOptions extends WorkerUrls {
   readonly everywhere?: boolean | undefined;
 }
 
+/** What {@link destroyAll} wants to know, to delete the copies of one user. */
+export interface DestroyAllOptions extends WorkerUrls {
+  /** Whose copies. The empty text: the device's. */
+  readonly user: string;
+  /** Also with mutations pending, which are lost then. */
+  readonly force?: boolean | undefined;
+  /** Closes all of them in all tabs first, as {@link DestroyOptions.everywhere} says. */
+  readonly everywhere?: boolean | undefined;
+}
+
 /** All options, of either call: who destroys what was opened may give the same ones. */
 const OPTIONS =
   /^(document|server|token|user|dev|force|everywhere|(worker|coreWasm|pageServerWasm)Url)$/;
@@ -155,13 +165,28 @@ export function openOn<Defined extends Mutations, Recorded extends Streams = Str
  */
 export function destroy(document: string, options: DestroyOptions = {}): Promise<void> {
   return new Promise((resolve, reject) => {
-    const { user = '', force, everywhere, ...urls } = checkOptions(options);
-    const message = {
-      document: checkText('document', document),
-      user: checkText('user', user),
-      force: force === true,
-      everywhere: everywhere === true,
-    };
+    const { user = '', ...rest } = checkOptions(options);
+    const name = { document: checkText('document', document), user: checkText('user', user) };
+    destroyCopies(name, rest).then(resolve, reject);
+  });
+}
+
+/** @internal Deletes the copies of all documents of a user. */
+export function destroyAllOf(options: DestroyAllOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const { user, ...rest } = checkOptions(options);
+    if ('document' in options) wrong('there is no option document here: destroy deletes one');
+    const of = { document: undefined, user: checkText('user', user) };
+    destroyCopies(of, rest).then(resolve, reject);
+  });
+}
+
+function destroyCopies(
+  of: Pick<ToCore['destroy'], 'document' | 'user'>,
+  { force, everywhere, ...urls }: Omit<DestroyOptions, 'user'>,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const message = { ...of, force: force === true, everywhere: everywhere === true };
     connectionTo(urls).call('destroy', message, (answer) => {
       if (answer.type === 'failed') reject(answer.error);
       else resolve();

@@ -7,7 +7,17 @@
  * `core-link.ts`, and when a page server is lent in `lending.ts`.
  */
 
-import { asTold, type Call, isOnItsWay, isPassing, late, newCall, tryLater } from './call.js';
+import {
+  asTold,
+  type Call,
+  type Doomed,
+  isAmong,
+  isOnItsWay,
+  isPassing,
+  late,
+  newCall,
+  tryLater,
+} from './call.js';
 import { CoreLink } from './core-link.js';
 import { type Document, isToldNow, newDocument, note, remember } from './document.js';
 import { DocumentClosedError, EngineError, type TidelogError } from './errors.js';
@@ -206,7 +216,7 @@ export class Tab {
     this.#wakeAt(until);
     // What waits to be closed until it is open again is not opened behind its deletion.
     if (kind === 'destroy') {
-      for (const document of this.#named(message as DocumentName)) this.#closeIfShut(document);
+      for (const document of this.#named(message as Doomed)) this.#closeIfShut(document);
     }
     // Who asks anew shall not wait for a pause to end.
     if (this.#link.stage === 'off') this.#link.start(this.#now);
@@ -229,7 +239,7 @@ export class Tab {
     if (!this.#link.isConnected || this.#isAlone()) return false;
     // What was asked of a document that is being opened again, closing it too, comes first. One
     // that is handed over meanwhile, which takes long, is opened beside that.
-    if (call.kind === 'destroy') return this.#reopened(call.message as DocumentName).length === 0;
+    if (call.kind === 'destroy') return this.#reopened(call.message as Doomed).length === 0;
     if (call.kind === 'open') {
       const open = call.message as ToCore['open'];
       const isBeside = this.#reopened(open).every((it) => it.isHandingOver);
@@ -242,22 +252,19 @@ export class Tab {
   #isDeletedBefore(open: ToCore['open']): boolean {
     for (const [number, { kind, message }] of this.#calls) {
       if (number >= open.call) return false;
-      const { document, user } = message as ToCore['destroy'];
-      const isIt = document === open.document && user === open.user;
-      if (kind === 'destroy' && isIt) return true;
+      if (kind === 'destroy' && isAmong(message as Doomed, open)) return true;
     }
     return false;
   }
 
-  /** The handles of a document that are being opened again. */
-  #reopened(name: DocumentName): Document[] {
-    return this.#named(name).filter(({ state }) => state === 'opening');
+  /** The handles of a document, or of all of a user's, that are being opened again. */
+  #reopened(names: Doomed): Document[] {
+    return this.#named(names).filter(({ state }) => state === 'opening');
   }
 
-  /** The handles of a document. */
-  #named({ document, user }: DocumentName): Document[] {
-    const documents = [...this.#documents.values()];
-    return documents.filter(({ open }) => open.document === document && open.user === user);
+  /** The handles of a document, or of all of a user's. */
+  #named(names: Doomed): Document[] {
+    return [...this.#documents.values()].filter(({ open }) => isAmong(names, open));
   }
 
   #documentOf({ message }: Call): Document | undefined {
@@ -337,9 +344,7 @@ export class Tab {
 
   /** Whether the core may have died of this document, or of a call that opens or destroys it. */
   #isSuspect(it: object): boolean {
-    if (!this.#culprit) return true;
-    const { document, user } = it as Partial<DocumentName>;
-    return document === this.#culprit.document && user === this.#culprit.user;
+    return !this.#culprit || isAmong(it as Partial<Doomed>, this.#culprit);
   }
 
   /** In the order in which they were made, once their documents are open; or those of one kind. */
@@ -550,10 +555,8 @@ export class Tab {
     const calls = [...this.#calls];
     const isOfIt = ([, { until, message }]: [number, Call]): boolean =>
       until < NEVER && (message as { handle?: number }).handle === open.handle;
-    const deletesIt = ([, { kind, message }]: [number, Call]): boolean => {
-      const { document, user } = message as ToCore['destroy'];
-      return kind === 'destroy' && document === open.document && user === open.user;
-    };
+    const deletesIt = ([, { kind, message }]: [number, Call]): boolean =>
+      kind === 'destroy' && isAmong(message as Doomed, open);
     const own = calls.filter(isOfIt);
     const close = own.find(([, { kind }]) => kind === 'close');
     if (close && (own.length === 1 || calls.some(deletesIt))) {

@@ -127,6 +127,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['export', { call, handle }],
     ['close', { call, handle }],
     ['destroy', { call, document: 'd', user: '', force: true, everywhere: false }],
+    ['destroy', { call, document: undefined, user: 'ada', force: false, everywhere: true }],
     ['setConnected', { handle, word: 3 }],
     ['listenRejections', { handle }],
     ['rejectionHandled', { handle, id: new Uint8Array(16).fill(9) }],

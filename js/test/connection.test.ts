@@ -1,10 +1,11 @@
 import { describe, expect, test, vi } from 'vitest';
 import { Writer } from '../src/codec.js';
 import { Connection } from '../src/connection.js';
+import { destroyAll } from '../src/destroy-all.js';
 import { doctype } from '../src/doctype.js';
 import { InvalidOptionError } from '../src/errors.js';
 import { type Answer, writeToCore } from '../src/messages.js';
-import { destroy, open } from '../src/open.js';
+import { type DestroyAllOptions, destroy, open } from '../src/open.js';
 import type { TakeOver } from '../src/ports.js';
 import {
   ask,
@@ -52,6 +53,22 @@ test('names of which two would travel as the same one are refused', async () => 
       await expect(destroy(names.document, names)).rejects.toThrow(InvalidOptionError);
     }
   }
+  expect(Core.started).toEqual([]);
+});
+
+test('who means one user by destroyAll, and names none, deletes nothing', async () => {
+  const removed = vi.fn();
+  vi.stubGlobal('navigator', { storage: { getDirectory: removed } });
+  const wrong = [undefined, null, {}, { user: undefined }, { user: null }, { user: 7 }, 'ada'];
+  const misnamed = [
+    { user: 'ada', document: 'list' },
+    { user: 'ada', forced: true },
+  ];
+  for (const options of [...wrong, ...misnamed]) {
+    const destroyed = destroyAll(options as DestroyAllOptions);
+    await expect(destroyed).rejects.toThrow(InvalidOptionError);
+  }
+  expect(removed).not.toHaveBeenCalled();
   expect(Core.started).toEqual([]);
 });
 

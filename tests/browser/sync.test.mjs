@@ -353,6 +353,37 @@ both('destroy refuses while mutations are pending, unless it is forced', async (
   assert.deepEqual(await rowsIn(tab, 'select id from item'), []);
 });
 
+both('all copies of a user are deleted, and those of others stay', async (stage) => {
+  const server = `ws://127.0.0.1:${await freePort()}`;
+  const [list, notes] = [`${stage.document}-a`, `${stage.document}-b`];
+  const [user, bob] = ['ada', 'bob'].map((name) => `${name} of ${stage.document}`);
+  const [tab, other] = [await stage.tab(), await stage.tab()];
+  const copies = { list: { document: list, user }, notes: { document: notes, user, server } };
+  await openIn(tab, 'list', copies.list, 'list');
+  await openIn(other, 'list', copies.notes, 'notes');
+  await openIn(tab, 'list', { document: list, user: bob }, 'bob');
+  await mutateIn(tab, 'add', { id: 'a', title: 'local' }, 'durable', 'list');
+  await mutateIn(other, 'add', { id: 'b', title: 'pending' }, 'durable', 'notes');
+  await mutateIn(tab, 'add', { id: 'c', title: 'of another' }, 'durable', 'bob');
+  const destroyAll = (settings) =>
+    tab.evaluate(
+      async (settings) => (await outcome(tidelog.destroyAll(settings))).error ?? null,
+      settings,
+    );
+  assert.equal((await destroyAll({}))?.name, 'InvalidOptionError');
+  assert.equal((await destroyAll({ user, everywhere: true }))?.name, 'PendingError');
+  assert.equal((await destroyAll({ user, force: true }))?.name, 'DocumentInUseError');
+  assert.equal((await rowsIn(tab, 'select id from item', 'list')).length, 1, 'nothing is gone');
+  assert.equal(await destroyAll({ user, force: true, everywhere: true }), null);
+  const { error } = await other.evaluate(() => outcome(kept.notes.query('select 1')));
+  assert.equal(error.name, 'DocumentClosedError');
+  await openIn(tab, 'list', copies.list, 'list');
+  await openIn(other, 'list', copies.notes, 'notes');
+  assert.deepEqual(await rowsIn(tab, 'select id from item', 'list'), []);
+  assert.deepEqual(await rowsIn(other, 'select id from item', 'notes'), []);
+  assert.deepEqual(await rowsIn(tab, 'select id from item', 'bob'), [{ id: 'c' }]);
+});
+
 both('a document that other tabs have open is deleted everywhere', async (stage) => {
   const { document } = stage;
   const [tab, other] = [await stage.tab(), await stage.tab()];

@@ -214,10 +214,17 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Ask { call, handle, request: Request::Close },
         ToCore::Destroy {
             call,
-            document: "d".to_owned(),
+            document: Some("d".to_owned()),
             user: String::new(),
             force: true,
             everywhere: false,
+        },
+        ToCore::Destroy {
+            call,
+            document: None,
+            user: "ada".to_owned(),
+            force: false,
+            everywhere: true,
         },
         ToCore::SetConnected { handle, word: 3 },
         ToCore::ListenRejections { handle },

@@ -1,19 +1,19 @@
 //! The whole browser side as one state machine.
 
-use std::collections::BTreeSet;
+mod destroying;
 
 use tidelog_document::FoundRight;
-use tidelog_pages::{AppendError, StoreReply, Ticket};
+use tidelog_pages::StoreReply;
 use tidelog_sync::{FromRoom, Refusal, ToRoom, ToServer};
-use tidelog_types::limits::CALL_SETTLES_MS;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, Outcome, SortedMap};
+use tidelog_types::{ClientId, DocumentKey, Life, SortedMap};
 
+use self::destroying::{Destroy, Wish};
 use crate::at_work::AtWork;
 use crate::document::{Ask, Context, Document, Surroundings};
 use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, FromCore, Handle, Request, ToCore};
+use crate::protocol::{CallFailure, Handle, Request, ToCore};
 use crate::rng::Rng;
 use crate::server_link::{Heard, LinkName, Need, ServerLink, Stage, TokenHolder};
 use crate::settings::ClientSettings;
@@ -40,37 +40,6 @@ pub struct Client {
     device: (bool, u64, u64),
     flow: TabFlow,
     at_work: AtWork,
-}
-
-/// Milliseconds for which tabs may take to close a document that is to be deleted everywhere: half
-/// of what a call may take, so that its caller is told who did not.
-const CLOSED_MS: u64 = CALL_SETTLES_MS / 2;
-
-/// A local copy that somebody wants gone.
-struct Destroy {
-    tab: TabId,
-    call: Call,
-    key: DocumentKey,
-    stage: DestroyStage,
-    /// Who has it open is told to close it; absent where nobody is to be told.
-    closing: Option<Closing>,
-}
-
-#[derive(Default)]
-struct Closing {
-    /// Until when they may do so, once somebody was told.
-    until_ms: Option<u64>,
-    told: BTreeSet<(TabId, Handle)>,
-}
-
-enum DestroyStage {
-    /// It is not known yet what would be destroyed.
-    Asked {
-        /// Also with mutations pending.
-        force: bool,
-    },
-    /// The store was told.
-    Told(Ticket),
 }
 
 impl Client {
@@ -270,30 +239,14 @@ impl Client {
                 self.take_ask(Ask { tab, call, handle, request }, out);
             }
             ToCore::GiveUp { call } => {
-                // What the store was told is done, or not, whoever waits for that.
-                self.destroying.retain(|it| {
-                    (it.tab, it.call) != (tab, call) || matches!(it.stage, DestroyStage::Told(_))
-                });
+                self.give_up_destroy(tab, call);
                 for document in self.documents.values_mut() {
                     document.give_up(tab, call);
                 }
             }
             ToCore::Destroy { call, document, user, force, everywhere } => {
-                match DocumentKey::new(&document, &user) {
-                    Ok(key) => {
-                        if let Some(failure) = &self.store.failure {
-                            let failure = CallFailure::of_page_server(failure);
-                            return out.tell(tab, FromCore::Failed { call, failure });
-                        }
-                        let stage = DestroyStage::Asked { force };
-                        let closing = everywhere.then(Closing::default);
-                        self.destroying.push(Destroy { tab, call, key, stage, closing });
-                    }
-                    Err(error) => {
-                        let failure = CallFailure::invalid(error.to_string());
-                        out.tell(tab, FromCore::Failed { call, failure });
-                    }
-                }
+                let wish = Wish { tab, call, force, everywhere };
+                self.take_destroy(wish, document.as_deref(), &user, out);
             }
             ToCore::SetConnected { handle, word } => {
                 let Some(key) = self.key_of(tab, handle) else { return };
@@ -402,17 +355,7 @@ impl Client {
                 document.fail_all(&failure, out);
             }
         }
-        let is_lost = self.store.is_lost();
-        self.destroying.retain(|destroy| {
-            let outcome = match destroy.stage {
-                DestroyStage::Asked { .. } => Outcome::None,
-                DestroyStage::Told(_) if is_lost => Outcome::Unknown,
-                DestroyStage::Told(_) => return true,
-            };
-            let failure = CallFailure { outcome, ..failure.clone() };
-            out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
-            false
-        });
+        self.fail_destroys(&failure, out);
     }
 
     // --- page server ---------------------------------------------------------------------------
@@ -424,6 +367,7 @@ impl Client {
             StoreReply::Ready { epoch } => {
                 if self.store.granted(epoch, out) {
                     self.with_each(out, Document::store_ready);
+                    self.list_anew();
                 } else {
                     self.fail_opens(out);
                 }
@@ -451,6 +395,7 @@ impl Client {
             StoreReply::Damaged { request, document, pgids } => {
                 self.with(&document, out, |document, ctx| document.damaged(request, &pgids, ctx));
             }
+            StoreReply::Documents { request, documents } => self.listed(request, documents),
             StoreReply::Busy { request, document } => {
                 self.store.refused();
                 self.with(&document, out, |document, _| document.read_refused(request));
@@ -463,93 +408,11 @@ impl Client {
             | StoreReply::Unrelated { .. }
             | StoreReply::Entries { .. }
             | StoreReply::Frames { .. }
-            | StoreReply::Trimmed { .. }
-            | StoreReply::Documents { .. } => {}
+            | StoreReply::Trimmed { .. } => {}
         }
         if has_room && self.store.take_refused() {
             self.with_each(out, Document::ask_again);
         }
-    }
-
-    #[inline(never)]
-    fn run_destroys(&mut self, out: &mut Outbox) {
-        for mut destroy in std::mem::take(&mut self.destroying) {
-            if let DestroyStage::Asked { force } = destroy.stage {
-                // There is none yet, or another call has just destroyed it.
-                let document = self.ensure(&destroy.key, out);
-                if document.is_loaded() {
-                    let refusal = refusal_to_destroy(document, force);
-                    // Whoever waits for it is answered first.
-                    let is_idle = document.is_idle();
-                    match refusal {
-                        Some(failure) if !self.waits_to_be_closed(&mut destroy, &failure, out) => {
-                            out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
-                            continue;
-                        }
-                        None if is_idle => {
-                            let ticket = self.store.destroy(destroy.key.clone(), out);
-                            destroy.stage = DestroyStage::Told(ticket);
-                            self.documents.remove(&destroy.key);
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            self.destroying.push(destroy);
-        }
-    }
-
-    /// Whether whoever has the document in use is told to close it, and may still do so.
-    fn waits_to_be_closed(
-        &self,
-        destroy: &mut Destroy,
-        refusal: &CallFailure,
-        out: &mut Outbox,
-    ) -> bool {
-        let Some(closing) = &mut destroy.closing else { return false };
-        let document = &self.documents[&destroy.key];
-        // Who hands it over is waited for by nobody, and need not lose it for this.
-        if refusal.code != ErrorCode::DocumentInUse || document.is_handing_over() {
-            return false;
-        }
-        let until_ms = *closing.until_ms.get_or_insert(self.now_ms + CLOSED_MS);
-        if self.now_ms >= until_ms {
-            return false;
-        }
-        document.want_closed(&mut closing.told, out);
-        out.wake_at(until_ms);
-        true
-    }
-
-    fn destroyed(&mut self, durable: Ticket, out: &mut Outbox) {
-        self.destroying.retain(|destroy| match destroy.stage {
-            DestroyStage::Told(ticket) if ticket <= durable => {
-                reached(Probe::CopyDestroyed);
-                out.tell(destroy.tab, FromCore::Done { call: destroy.call });
-                false
-            }
-            _ => true,
-        });
-    }
-
-    fn names_are_decided(&mut self, keys: impl IntoIterator<Item = DocumentKey>, out: &mut Outbox) {
-        for key in keys {
-            self.with(&key, out, |document, ctx| document.name_is_decided(ctx));
-        }
-    }
-
-    fn destroy_failed(&mut self, failed: Ticket, error: &AppendError, out: &mut Outbox) {
-        let is_repeat = self.store.is_repeat(failed);
-        let kept = self.store.give_up_destroy(failed);
-        self.destroying.retain(|destroy| match destroy.stage {
-            DestroyStage::Told(ticket) if ticket == failed => {
-                let failure = CallFailure::of_append(error, is_repeat);
-                out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
-                false
-            }
-            _ => true,
-        });
-        self.names_are_decided(kept, out);
     }
 
     // --- servers -------------------------------------------------------------------------------
@@ -749,7 +612,7 @@ impl Client {
     fn forget_idle(&mut self) {
         let destroying = &self.destroying;
         self.documents.retain(|key, document| {
-            let wanted = destroying.iter().any(|destroy| destroy.key == *key);
+            let wanted = destroying.iter().any(|destroy| destroy.is_about(key));
             if wanted || !document.is_let_go() {
                 return true;
             }
@@ -773,26 +636,4 @@ impl Client {
             document.tell_status(&around, out);
         }
     }
-}
-
-/// Why a document is not destroyed, if it is not.
-fn refusal_to_destroy(document: &Document, force: bool) -> Option<CallFailure> {
-    let pending = document.pending();
-    if pending > 0 && !force {
-        return Some(CallFailure::pending(&document.key.document, pending));
-    }
-    // Nobody can tell what is pending of it.
-    if let Some(failure) = document.why_broken().filter(|_| !force) {
-        return Some(failure.clone());
-    }
-    let why = if document.is_handing_over() {
-        // That takes as long as the line needs, and nobody may wait for either any more.
-        "the document is being handed over to its server: try again once that has ended"
-    } else if document.is_in_use() {
-        "the document is open: close it in every tab before it is destroyed, or destroy it \
-         { everywhere: true }"
-    } else {
-        return None;
-    };
-    Some(CallFailure::new(ErrorCode::DocumentInUse, why))
 }

@@ -225,6 +225,15 @@ impl CallFailure {
             }
             _ => (Outcome::None, "nothing was recorded"),
         };
+        Self::of_append_that(error, outcome, fate)
+    }
+
+    /// Of several copies that were to be destroyed, one was not.
+    pub(crate) fn of_some_destroyed(error: &AppendError) -> Self {
+        Self::of_append_that(error, Outcome::Unknown, "some of the copies may be gone: try again")
+    }
+
+    fn of_append_that(error: &AppendError, outcome: Outcome, fate: &str) -> Self {
         let failure = match error {
             AppendError::Damaged => Self::new(
                 ErrorCode::Storage,

@@ -41,17 +41,18 @@ pub enum ToCore {
         /// The call that began it.
         call: Call,
     },
-    /// Delete a local copy. Answered by `Done` or `Failed`.
+    /// Delete a local copy, or all of a user's: none of them while one is not to be. Answered by
+    /// `Done` or `Failed`.
     Destroy {
         /// The call.
         call: Call,
-        /// The document's id.
-        document: String,
+        /// The document's id; `None` for the copies of all documents.
+        document: Option<String>,
         /// Whose copy.
         user: String,
         /// Also with mutations pending.
         force: bool,
-        /// All tabs that have it open are told to close it first, and waited for a while.
+        /// All tabs that have one open are told to close it first, and waited for a while.
         everywhere: bool,
     },
     /// Stay away from the server, or go back to it. Holds for the document in all tabs. Not

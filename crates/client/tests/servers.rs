@@ -189,7 +189,7 @@ fn a_document_is_forgotten_as_soon_as_its_deletion_is_refused() {
     let ticket = core.add(Call(4), "milk");
     core.reply(StoreReply::Durable { ticket });
     let close = ToCore::Ask { call: Call(5), handle: HANDLE, request: Request::Close };
-    let (document, user) = ("list".to_owned(), String::new());
+    let (document, user) = (Some("list".to_owned()), String::new());
     let destroy =
         ToCore::Destroy { call: Call(6), document, user, force: false, everywhere: false };
     core.step(Input::FromTab { tab: TAB, messages: vec![close, destroy] });

@@ -190,6 +190,32 @@ test.each<Answer>([{ type: 'done' }, { type: 'failed', error: new StorageError('
   },
 );
 
+test('what is opened of a user waits until all of that user is deleted, and nobody else does', () => {
+  const { stage, handle } = openedToDelete();
+  const destroy = stage.call('destroy', { document: undefined, user: 'ada', force: true });
+  const of = (user: string): number =>
+    stage.call('open', { handle: handle + 1 + user.length, document: 'e', user });
+  const [adas, bens, own] = [of('ada'), of('ben'), of('')];
+  const opened = (): unknown[] => stage.posted('open').map(({ call }) => call);
+  expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
+  expect(opened()).toEqual(expect.arrayContaining([bens, own]));
+  expect(opened()).not.toContain(adas);
+  stage.answer(destroy, { type: 'done' });
+  expect(opened()).toContain(adas);
+});
+
+test('all of a user are deleted only when those are open again that were', () => {
+  const { stage } = openedToDelete();
+  stage.die();
+  const others = stage.call('destroy', { document: undefined, user: 'ada', force: true });
+  const own = stage.call('destroy', { document: undefined, user: '', force: true });
+  const asked = (): unknown[] => stage.posted('destroy').map(({ call }) => call);
+  stage.work();
+  expect(asked()).toEqual([others]);
+  stage.answer(stage.posted('open').at(-1)!.call as number, opens());
+  expect(asked()).toEqual([others, own]);
+});
+
 test('nothing is opened just to be late behind a deletion that is', () => {
   const { stage, handle } = openedToDelete();
   stage.call('close', { handle });

@@ -367,6 +367,7 @@ impl Tab {
     ) -> ToCore {
         let call = self.next_call();
         let DocumentKey { document, user } = docs.spec(doc).key.clone();
+        let document = Some(document);
         let destroy = ToCore::Destroy { call, document, user, force, everywhere };
         self.ask(call, destroy, now_ms, BTreeSet::new())
     }
@@ -523,7 +524,7 @@ fn handle_of(message: &ToCore) -> Option<Handle> {
 /// The document whose copy it wants deleted.
 fn deleted_by(message: &ToCore) -> Option<DocumentKey> {
     match message {
-        ToCore::Destroy { document, user, .. } => {
+        ToCore::Destroy { document: Some(document), user, .. } => {
             Some(DocumentKey { document: document.clone(), user: user.clone() })
         }
         _ => None,

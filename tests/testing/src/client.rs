@@ -504,7 +504,7 @@ impl Device {
 
     pub fn destroy(&mut self, force: bool) -> Call {
         let call = self.next_call();
-        let (document, user) = ("list".to_owned(), String::new());
+        let (document, user) = (Some("list".to_owned()), String::new());
         self.ask(TAB, vec![ToCore::Destroy { call, document, user, force, everywhere: false }]);
         call
     }
@@ -512,7 +512,7 @@ impl Device {
     /// Also where tabs have it open, which are told to close it.
     pub fn destroy_everywhere(&mut self) -> Call {
         let call = self.next_call();
-        let (document, user) = ("list".to_owned(), String::new());
+        let (document, user) = (Some("list".to_owned()), String::new());
         let destroy = ToCore::Destroy { call, document, user, force: false, everywhere: true };
         self.ask(TAB, vec![destroy]);
         call

@@ -7,6 +7,7 @@ mod documents;
 mod ends;
 mod http;
 mod logins;
+mod matrix;
 mod operations;
 mod presence;
 mod process;

@@ -181,7 +181,7 @@ impl CoreDoor {
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
-                    if let ToCore::Destroy { call, document, user, .. } = message {
+                    if let ToCore::Destroy { call, document: Some(document), user, .. } = message {
                         let (document, user) = (document.clone(), user.clone());
                         self.deletions.is_asked(*tab, *call, DocumentKey { document, user });
                     }

@@ -195,7 +195,7 @@ impl LineDoor {
                     false => said.is_said(*word),
                 }
             }
-            ToCore::Destroy { call, document, .. } => {
+            ToCore::Destroy { call, document: Some(document), .. } => {
                 self.destroys.insert((tab, *call), document.clone());
             }
             _ => {}

@@ -247,7 +247,7 @@ impl TabDoor {
             ToCore::Destroy { call, document, .. } => match self.deletions.get(call) {
                 Some(at_ms) if now_ms > at_ms + DELETION_MS => {
                     let ms = now_ms - at_ms;
-                    Err(format!("{document} is to be deleted, as was asked for {ms} ms ago"))
+                    Err(format!("{document:?} is to be deleted, as was asked for {ms} ms ago"))
                 }
                 _ => Ok(()),
             },

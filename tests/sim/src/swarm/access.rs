@@ -39,6 +39,14 @@ impl Swarm {
                 self.limits.slice = BudgetLimits::SMALLEST;
                 self.core_slice_ms_max = [40, 150][rng.index(2)];
             }
+            if scene == History::Demote && rng.once_in(2) {
+                // Some frames are decided, and their client knows of none when others are not
+                // taken.
+                self.limits.frames_in_flight_size_max = 1;
+                self.limits.message_frames_size_max = 0;
+                self.limits.entries_in_flight_max = 1;
+                self.net_ms_max = self.net_ms_max.max(80);
+            }
             if scene == History::OtherUser {
                 // A copy that is begun then is that user's.
                 (self.destroying, self.drafts, self.rivals) = (false, false, false);

@@ -26,6 +26,9 @@ const READS_MS: u64 = 20_000;
 /// Milliseconds for which tokens are good that are renewed often, at least, and beyond that.
 const SHORT_MS: u64 = 3_000;
 const SHORT_MORE_MS: u64 = 30_000;
+/// Rounds of work in which a token is renewed that is good for seconds, and milliseconds of each.
+const RENEWED: u64 = 40;
+const RENEWED_MS: u64 = 300;
 /// Rounds of work with tokens of which none lasts, and milliseconds of each at most.
 const ROUNDS: u64 = 8;
 const ROUND_MS: u64 = 20_000;
@@ -227,7 +230,7 @@ impl World {
         self.pass(OPEN_MS)?;
         let is_short = self.rng.once_in(2);
         if is_short {
-            let good_ms = SHORT_MS + self.rng.below(SHORT_MORE_MS);
+            let good_ms = SHORT_MS + self.rng.below(SHORT_MS);
             self.give(device, |given| given.good_ms = good_ms);
             self.end_of(device);
             self.pass(BACK_MS)?;
@@ -254,13 +257,19 @@ impl World {
         }
         let heard = self.access.forbidden(device);
         // The renewal comes amid what is issued.
-        for _ in 0..ROUNDS {
+        let (rounds, round_ms) = if is_short { (RENEWED, RENEWED_MS) } else { (ROUNDS, SHORT_MS) };
+        for _ in 0..rounds {
             if is_short {
                 self.issue_some_here(device)?;
             }
-            if self.pass_until_forbidden(device, heard)? {
+            if self.pass_until_forbidden(device, heard, round_ms)? {
                 break;
             }
+        }
+        if self.access.forbidden(device) > heard && self.rng.once_in(3) {
+            // What was said of its frames holds on that connection alone.
+            self.promote(device);
+            self.cut_conns_of(device);
         }
         let amid_ms = [1, AMID_MS][self.rng.index(2)];
         let ms = self.rng.below(amid_ms);
@@ -283,13 +292,16 @@ impl World {
         self.issue_some_here(device)?;
         self.pass(BACK_MS)?;
         self.knows_its_role(device);
+        // A token of seconds may be out of date once the pause is over for which it is kept.
+        let good_ms = self.access.token_ms;
+        self.give(device, |given| given.good_ms = good_ms);
         Ok(())
     }
 
     /// Lets things happen until a device has heard once more than that none of its frames is taken,
     /// or a while has passed.
-    fn pass_until_forbidden(&mut self, device: usize, heard: u64) -> Result<bool, String> {
-        let until = self.now_ms + SHORT_MS;
+    fn pass_until_forbidden(&mut self, device: usize, heard: u64, ms: u64) -> Result<bool, String> {
+        let until = self.now_ms + ms;
         while self.next_at().is_some_and(|at| at <= until) {
             self.next_event()?;
             if self.access.forbidden(device) > heard {
@@ -332,15 +344,17 @@ impl World {
                 let page_server_lives = self.rng.once_in(2);
                 self.kill_core(device, page_server_lives);
             }
-            3 | 4 => {
-                let conns = self.conns.iter().filter(|(_, conn)| conn.device == device);
-                let conns: Vec<u64> = conns.map(|(conn, _)| *conn).collect();
-                conns.into_iter().for_each(|conn| self.cut(conn));
-            }
+            3 | 4 => self.cut_conns_of(device),
             5 if self.hosts[0].is_up() => self.cut_power_of_server(0),
             6 if self.devices[device].is_open() => self.fill_disk(device),
             _ => {}
         }
+    }
+
+    fn cut_conns_of(&mut self, device: usize) {
+        let conns = self.conns.iter().filter(|(_, conn)| conn.device == device);
+        let conns: Vec<u64> = conns.map(|(conn, _)| *conn).collect();
+        conns.into_iter().for_each(|conn| self.cut(conn));
     }
 
     /// A tab of a device writes to all that it has of servers.

@@ -243,7 +243,7 @@ impl Core {
 
     /// The first tab destroys a document, whatever is pending.
     pub fn destroy(&mut self, call: Call, document: &str) {
-        let (document, user) = (document.to_owned(), String::new());
+        let (document, user) = (Some(document.to_owned()), String::new());
         self.say(ToCore::Destroy { call, document, user, force: true, everywhere: false });
     }
 
