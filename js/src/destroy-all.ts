@@ -42,10 +42,10 @@ interface Removal {
 export function destroyAll(): Promise<void>;
 /**
  * Deletes the local copies of all documents of one user, as when that user logs out, and leaves
- * those of others. Refuses with `PendingError` while mutations of any of them are pending, and where
- * one cannot be read with the reason for that, unless `force` is set; and with `DocumentInUseError`
- * where a tab has one open, unless `everywhere` is: then all tabs close them first, for which they
- * have five seconds. Where it refuses, all of them are still there.
+ * those of others. Refuses with `PendingError` while mutations of any of them are pending, and
+ * where one cannot be read with the reason for that, unless `force` is set; and with
+ * `DocumentInUseError` where a tab has one open, unless `everywhere` is: then all tabs close them
+ * first, for which they have five seconds. Where it refuses, all of them are still there.
  *
  * A `user` keeps copies apart. It protects none of them: until they are deleted, whoever uses this
  * browser can read them.

@@ -176,7 +176,7 @@ const CODE: EventsCode = {
     const odd = Object.entries(events!).find(([, event]) => !isEvent(Object(event)));
     return (
       odd &&
-      `has an event ${odd[0]} whose fields have to be types by name, and whose upcast and project SQL`
+      `has an event ${odd[0]} whose fields have to be types by name, its upcast and project SQL`
     );
   },
 

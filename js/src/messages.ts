@@ -89,7 +89,7 @@ export interface ToCore {
     readonly after: number;
     /** Whether it waits where there are none yet. */
     readonly waits: boolean;
-    /** For whom; whether it wants those behind what is kept of it, or has dealt with those before. */
+    /** For whom; whether it wants those behind what is kept of it, or has dealt with the others. */
     readonly consumer: { readonly name: string; readonly begins: boolean } | undefined;
   };
   giveUp: { readonly call: number };

@@ -41,7 +41,8 @@ const FIND_OTHER_ROOT: &str = "
 ///     sql: vec!["insert into item values (:now)".to_owned()],
 /// };
 /// let migrations = vec!["create table item (at integer)".to_owned()];
-/// let doctype = Doctype { name: "list".to_owned(), migrations, mutations: vec![add], streams: Vec::new() };
+/// let name = "list".to_owned();
+/// let doctype = Doctype { name, migrations, mutations: vec![add], streams: Vec::new() };
 ///
 /// let start = Position::start_of(JournalId([1; 16]));
 /// let lives = Lineage::default();

@@ -59,10 +59,15 @@ fn shop() -> Doctype {
             define("place", &["id", "items"], &[&place]),
             define("ship", &["id"], &[&ship, "update orders set state = 'sent' where id = :id"]),
             define("note", &["id", "data"], &[&note]),
-            define("both", &["id"], &[&format!(
-                "{INSERT} ('order', :id, 'placed', '{{\"items\":1}}'), ('order', :id, 'shipped', null);
+            define(
+                "both",
+                &["id"],
+                &[&format!(
+                    "{INSERT} ('order', :id, 'placed', '{{\"items\":1}}'),
+                          ('order', :id, 'shipped', null);
                  insert into note select stream, type || position from tidelog_events"
-            )]),
+                )],
+            ),
         ],
         streams: vec![StreamDefinition {
             name: "order".to_owned(),
@@ -305,7 +310,8 @@ fn what_cannot_be_inserted_rejects_its_mutation() {
     let doctype = |sql: &str| with(sql);
     for (sql, why) in [
         (
-            "insert into tidelog_events (aggregate, stream, type, sequence) values ('a', 'b', 'c', 7)",
+            "insert into tidelog_events (aggregate, stream, type, sequence)
+             values ('a', 'b', 'c', 7)",
             "an event is inserted with its aggregate, stream, type and data alone",
         ),
         (

@@ -6,7 +6,7 @@ use tidelog_types::limits::EVENT_SIZE_MAX;
 
 use crate::failure::Failure;
 
-/// The view of all events, the trigger for what is inserted there, and the function that this calls.
+/// The view of all events, the trigger for what is inserted there, and the function that it calls.
 pub const EVENTS_VIEW: &str = "tidelog_events";
 /// See [`EVENTS_VIEW`].
 pub const EVENTS_TRIGGER: &str = "tidelog_events_insert";

@@ -190,7 +190,7 @@ test.each<Answer>([{ type: 'done' }, { type: 'failed', error: new StorageError('
   },
 );
 
-test('what is opened of a user waits until all of that user is deleted, and nobody else does', () => {
+test('what is opened of a user waits until all of that user is deleted, nobody else does', () => {
   const { stage, handle } = openedToDelete();
   const destroy = stage.call('destroy', { document: undefined, user: 'ada', force: true });
   const of = (user: string): number =>

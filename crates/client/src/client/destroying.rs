@@ -145,7 +145,10 @@ impl Client {
 
     /// The store has said which copies there are.
     pub(super) fn listed(&mut self, request: RequestId, documents: Vec<DocumentKey>) {
-        let is_it = |it: &&mut Destroy| matches!(it.stage, Stage::Unlisted { asked: Some(asked) } if asked == request);
+        let is_it = |it: &&mut Destroy| match it.stage {
+            Stage::Unlisted { asked } => asked == Some(request),
+            _ => false,
+        };
         let Some(destroy) = self.destroying.iter_mut().find(is_it) else { return };
         let listed = documents.into_iter().filter(|key| destroy.is_about(key)).collect();
         destroy.stage = Stage::Asked { listed };

@@ -362,7 +362,7 @@ async fn every_role_says_everything_of_every_document() {
 }
 
 /// Goal: by a token that is none nothing is said at all. Method: whoever has it does not wait for
-/// an answer, and says everything behind it; and a connection that is let in is told each of them as
+/// an answer, and says all behind it; and a connection that is let in is told each of them as
 /// its next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn by_no_invalid_token_anything_is_said() {
