@@ -27,6 +27,7 @@
 //! Browsers; what a room decides, and what a mutation means; what the bytes of the store look like.
 
 mod access;
+mod allowance;
 mod audit;
 mod backup;
 mod client_address;
@@ -49,6 +50,7 @@ mod large_messages;
 mod loopback;
 mod marks;
 mod rooms;
+mod said;
 mod server;
 mod settings;
 mod shared;

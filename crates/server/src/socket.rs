@@ -18,14 +18,16 @@ use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
     decode_message, encode_message, message_size,
 };
-use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
-use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
+use tidelog_types::limits::{
+    CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX, MESSAGE_SIZE_MAX, PAGE_SIZE,
+    REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX,
+};
 use tidelog_types::{ClientId, DocumentKey};
 use tokio::io::AsyncReadExt;
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -34,11 +36,13 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::debug;
 
 use crate::access::{Expiry, Pass, now_s};
+use crate::allowance::Allowance;
 use crate::connection::{Connection, ConnectionEnd, Ending, SMALL_MESSAGE_SIZE};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
 use crate::large_messages::{PERMIT_SIZE, Space};
 use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
+use crate::said::Said;
 use crate::shared::Shared;
 
 /// Within which time a client has to say Hello.
@@ -104,6 +108,7 @@ pub(crate) async fn serve(
         channels: Channels { conn: id, open: BTreeMap::new() },
         permits,
         early: None,
+        said: Said::new(gate.clone()),
     };
     let reads = async {
         let ending = reader.read(&mut stream, &gate).await;
@@ -143,6 +148,7 @@ struct Reader {
     permits: Arc<Semaphore>,
     /// A message that came before it was asked for.
     early: Option<Flow<Bytes>>,
+    said: Said,
 }
 
 /// The documents that a connection has open.
@@ -243,6 +249,7 @@ impl Reader {
 
     /// Listens to one message, once there is room for what it brings and for the answers.
     async fn next(&mut self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow {
+        is_due(&self.said.messages, &self.connection).await;
         self.has_room().await;
         let (bytes, large) = match self.early.take() {
             Some(early) => (early?, None),
@@ -258,6 +265,10 @@ impl Reader {
         let own = self.own(message_size(&bytes), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
+        if matches!(message, ToServer::Renew { .. }) {
+            self.said.renewals.take(1, Instant::now());
+            is_due(&self.said.renewals, &self.connection).await;
+        }
         self.take(message, MessagePermit::new(own, large, &self.shared.counters))
     }
 
@@ -290,7 +301,7 @@ impl Reader {
     /// The bytes of the next message, which waits for its turn where it is a large one, and holds
     /// its room.
     async fn hear_all(
-        &self,
+        &mut self,
         stream: &mut SplitStream<Socket>,
         gate: &Gate,
     ) -> Flow<(Bytes, Option<Space>)> {
@@ -306,7 +317,8 @@ impl Reader {
             Some(Some(bytes)) => return Flow::Continue((bytes?, None)),
             Some(None) => {}
         }
-        let turn = self.shared.large_messages.turn();
+        let shared = Arc::clone(&self.shared);
+        let turn = shared.large_messages.turn();
         let Some(mut turn) = tell_meanwhile(&self.connection, turn).await else {
             return Flow::Break(Ending::Bye(ByeReason::Slow));
         };
@@ -323,14 +335,18 @@ impl Reader {
     }
 
     /// The bytes of the next message.
-    async fn hear(&self, stream: &mut SplitStream<Socket>) -> Flow<Bytes> {
+    async fn hear(&mut self, stream: &mut SplitStream<Socket>) -> Flow<Bytes> {
         loop {
             match stream.next().await {
                 Some(Ok(Message::Binary(bytes))) => {
                     add(&self.shared.counters.messages_in, 1);
+                    self.said.message(bytes.len());
                     return Flow::Continue(bytes);
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                    self.said.other();
+                    is_due(&self.said.messages, &self.connection).await;
+                }
                 Some(Ok(Message::Text(_))) => return Flow::Break(protocol("messages are binary")),
                 Some(Ok(Message::Close(_))) | None => return Flow::Break(Ending::Quiet),
                 Some(Err(error)) => {
@@ -562,6 +578,15 @@ async fn tell_meanwhile<T>(connection: &Connection, work: impl Future<Output = T
             done = &mut work => return done,
             _ = busy.tick() => connection.send(FromServer::Pong),
         }
+    }
+}
+
+/// Waits until the client may go on.
+async fn is_due(allowance: &Allowance, connection: &Connection) {
+    let now = Instant::now();
+    let opens_at = allowance.opens_at(now);
+    if opens_at > now {
+        tell_meanwhile(connection, sleep_until(opens_at)).await;
     }
 }
 
@@ -880,6 +905,7 @@ mod tests {
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(permits_count)),
             early: None,
+            said: Said::new(Gated::new(tokio::io::empty(), 0).1),
         }
     }
 
@@ -987,6 +1013,7 @@ mod tests {
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
             early: None,
+            said: Said::new(Gated::new(tokio::io::empty(), 0).1),
         };
         let is_heard = || reader.has_room().now_or_never().is_some();
         let own = reader.own(1, None).await.continue_value().expect("there is room");

@@ -8,15 +8,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidelog_server::{ServeSettings, Server};
-use tidelog_sync::codec;
-use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer};
+use tidelog_sync::{
+    ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, codec,
+};
 use tidelog_testing::Rng;
 use tidelog_testing::room::{
     Copy, LIFE, burner, frame, large_seed, lsn, notes, offer_of_a_life, open,
 };
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
-use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
-use tidelog_types::limits::{LARGE_MESSAGES_MAX, MESSAGE_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
+use tidelog_types::limits::{
+    CONNECTION_CHANNELS_MAX, CONNECTION_MESSAGES_AHEAD_MAX, CONNECTION_MESSAGES_PER_S_MAX,
+    EXPORTS_MAX, HELLO_SIZE_MAX, LARGE_MESSAGES_MAX, MESSAGE_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -438,5 +441,49 @@ async fn those_who_keep_their_connections_shut_nobody_out() {
     let connected = tokio::time::timeout(Duration::from_secs(30), Client::connect(at)).await;
     connected.expect("soon").expect("its turn comes");
     visits.abort_all();
+    server.stop().await;
+}
+
+/// What a client says in less time than it may.
+#[derive(Clone, Copy, Debug)]
+enum Flood {
+    Messages,
+    /// Of the transport, which are no messages.
+    Pings,
+}
+
+/// Goal: who says more than it may is read slower, and that is all: each message has its answer,
+/// nobody is sent away, and others have theirs meanwhile. Method: all answers take at least as long
+/// as the server has to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_much_in_little_time_is_read_slower_and_answered_all_the_same() {
+    const OVER: u32 = CONNECTION_MESSAGES_PER_S_MAX;
+    const COUNT: u32 = CONNECTION_MESSAGES_AHEAD_MAX + OVER;
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let at = server.address();
+    for flood in [Flood::Messages, Flood::Pings] {
+        let began = Instant::now();
+        let mut client = Client::connect(at).await.expect("up");
+        let mut other = Client::connect(at).await.expect("up");
+        for _ in 0..COUNT {
+            match flood {
+                Flood::Messages => client.say(&ToServer::Ping).await.expect("up"),
+                Flood::Pings => client.ping().await.expect("up"),
+            }
+        }
+        client.say(&ToServer::Ping).await.expect("up");
+        other.say(&ToServer::Ping).await.expect("up");
+        assert_eq!(other.hear().await, Some(FromServer::Pong), "{flood:?}");
+        let mut answers = match flood {
+            Flood::Messages => COUNT + 1,
+            Flood::Pings => 1,
+        };
+        while answers > 0 {
+            assert_eq!(client.hear().await, Some(FromServer::Pong), "{flood:?}");
+            answers -= 1;
+        }
+        assert!(began.elapsed() >= Duration::from_secs(1), "{flood:?}: {:?}", began.elapsed());
+    }
     server.stop().await;
 }

@@ -205,6 +205,22 @@ pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 /// counting those that nothing else waited before.
 pub const CONNECTION_ENTRIES_SIZE_MAX: usize = 1024 * 1024;
 
+/// Messages that one connection may say in a second, for long: one that says more is read slower.
+pub const CONNECTION_MESSAGES_PER_S_MAX: u32 = 4_000;
+
+/// Messages that it may say at once beside those: some for each document that it may have open.
+pub const CONNECTION_MESSAGES_AHEAD_MAX: u32 = 8 * 1024;
+
+/// Bytes of the transport's own that count as a message: what stands before each frame, and frames
+/// that belong to none.
+pub const CONNECTION_OVERHEAD_SIZE: u64 = 16;
+
+/// Tokens that one connection may renew at once: more than a client has tabs that are asked.
+pub const CONNECTION_RENEWALS_AHEAD_MAX: u32 = 16;
+
+/// Milliseconds after which it may renew another one.
+pub const CONNECTION_RENEWAL_MS: u64 = 1_000;
+
 /// Bytes of what one who is present says of itself, as JSON.
 pub const PRESENCE_STATE_SIZE_MAX: usize = 4096;
 

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tidelog_server::Server;
 use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::room::{CHANNEL, Copy, frame_of, lsn, notes, offer_of_a_life, open, seed_of};
 use tidelog_testing::server::{Client, settings};
+use tidelog_types::limits::{CONNECTION_RENEWAL_MS, CONNECTION_RENEWALS_AHEAD_MAX};
 use tidelog_types::{ClientId, JournalId, Life, Position, Role};
 
 use crate::common::{
@@ -244,6 +246,63 @@ async fn a_token_is_renewed_on_the_same_connection() {
         }
     };
     assert_eq!(acked, lsn(4));
+    scene.stop().await;
+}
+
+/// Goal: who renews more often than it may is answered late, and that is all: nobody is sent away,
+/// and what else it says is heard behind that. Method: it says good tokens and bad ones, and
+/// frames; the time that passes is at least what it has to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_renews_its_token_again_and_again_is_answered_late() {
+    const OVER: u32 = 2;
+    let scene = Scene::new(&[OWN]).await;
+    let mut client = joined(&scene, ROLES[3].1).await;
+    client.open(OWN, 2, None).await.expect("up");
+    assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
+    let began = Instant::now();
+    let count = CONNECTION_RENEWALS_AHEAD_MAX + OVER;
+    for nth in 0..count {
+        let good = || token(ROLES[3].1);
+        let token = if nth % 2 == 0 { good() } else { "sesame".to_owned() };
+        client.say(&ToServer::Renew { token }).await.expect("up");
+    }
+    client.frames(1, vec![frame_of("ada", &notes(), "add", "behind")]).await.expect("up");
+    let mut answers = (0, 0);
+    loop {
+        match client.hear().await.expect("nobody is sent away") {
+            FromServer::Admitted { .. } => answers.0 += 1,
+            FromServer::NotRenewed => answers.1 += 1,
+            FromServer::About { body: FromRoom::Acked { .. }, .. } => break,
+            _ => {}
+        }
+    }
+    assert_eq!(answers, (count / 2, count / 2));
+    let waits = Duration::from_millis(u64::from(OVER) * CONNECTION_RENEWAL_MS);
+    assert!(began.elapsed() >= waits, "{:?}", began.elapsed());
+    scene.stop().await;
+}
+
+/// Goal: many links that are renewed together, as after a wake-up, are none that renews often.
+/// Method: each renews as often as it may at once, while one of them has to wait by far longer than
+/// all others are waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_links_are_renewed_together() {
+    const LINKS: usize = 200;
+    let scene = Scene::new(&[OWN]).await;
+    let mut hasty = joined(&scene, ROLES[3].1).await;
+    for _ in 0..CONNECTION_RENEWALS_AHEAD_MAX + 1_000 {
+        hasty.say(&ToServer::Renew { token: token(ROLES[3].1) }).await.expect("up");
+    }
+    let mut links = Vec::new();
+    for _ in 0..LINKS {
+        links.push(joined(&scene, ROLES[3].1).await);
+    }
+    let renewing = links.into_iter().map(|mut link| async move {
+        link.say(&ToServer::Renew { token: token(ROLES[3].1) }).await.expect("up");
+        assert!(matches!(link.hear().await, Some(FromServer::Admitted { .. })));
+    });
+    join_all(renewing).await;
+    drop(hasty);
     scene.stop().await;
 }
 
