@@ -7,7 +7,7 @@ use tidelog_document::{
     Doctype, DoctypeError, EventDefinition, FoundRight, MutationDefinition, Param, ParamKind,
     StreamDefinition, Verdict, check,
 };
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, Run, View};
 use tidelog_types::limits::EVENT_SIZE_MAX;
 
 fn param(name: &str, kind: ParamKind) -> Param {
@@ -404,4 +404,26 @@ fn a_document_gets_events_with_the_first_doctype_that_has_some() {
         assert_eq!(server.query("select count(*) from tidelog_events"), [[integer(1)]]);
         assert_eq!(server.query("select count(*) from orders"), [[integer(2)]]);
     }
+}
+
+/// Goal: a document that got its events by a newer release is not taken for that of another app.
+/// Method: a device that knows the first release opens it by the second one, which has none.
+#[test]
+fn a_document_with_events_is_not_another_one_for_a_release_that_has_none() {
+    let mut second = shop();
+    second.streams.clear();
+    second.mutations.clear();
+    let first = Doctype { migrations: second.migrations.clone(), ..second.clone() };
+    second.migrations.push("create table later (id text)".to_owned());
+    let third = Doctype { migrations: second.migrations.clone(), ..shop() };
+    let server = Server::new(9, usize::MAX, &third);
+    let device = Device::following(1, usize::MAX, &third, &server);
+    let is_of_another = |doctype: &Doctype, known: &Doctype| {
+        device.replica.is_of_another(doctype, known, View::new(usize::MAX, 0)).expect("it works")
+    };
+    assert_eq!(is_of_another(&second, &first), Run::Done(false));
+    let mut other = second.clone();
+    other.migrations[1] = "create table other (id text)".to_owned();
+    assert_eq!(is_of_another(&other, &first), Run::Done(true));
+    assert_eq!(is_of_another(&other, &second), Run::Done(true), "the known one has none either");
 }
