@@ -427,3 +427,25 @@ fn a_document_with_events_is_not_another_one_for_a_release_that_has_none() {
     assert_eq!(is_of_another(&other, &first), Run::Done(true));
     assert_eq!(is_of_another(&other, &second), Run::Done(true), "the known one has none either");
 }
+
+/// Goal: a mutation's statements see by `changes()` and `last_insert_rowid()` what they would if an
+/// event were one row of a view, whatever is recorded of it and follows from it. Method: beside
+/// each event that is recorded another row is inserted by its projection.
+#[test]
+fn what_follows_from_an_event_is_not_what_the_next_statement_changed() {
+    let seen = "insert into note select 'seen', changes() || ' ' || last_insert_rowid()";
+    let project = ["insert into note values ('first', 'of ' || changes()), ('second', '')", seen];
+    let mut doctype = with(&format!(
+        "insert into note values ('a', 'b'); {INSERT} ('order', 'o', 'shipped', null); {seen};
+         {INSERT} ('order', 'o', 'shipped', null), ('order', 'p', 'shipped', null); {seen}"
+    ));
+    doctype.streams[0].events[2].project = project.map(ToOwned::to_owned).into();
+    let mut device = Device::new(1, usize::MAX, &doctype);
+    issue(&mut device, &doctype, "it", &[]);
+    let of_mutation = "select what from note where id = 'seen' and rowid in (5, 12)";
+    assert_eq!(texts(device.query(of_mutation)), ["0 1", "0 5"]);
+    let of_events = "select distinct what from note where id = 'first'";
+    assert_eq!(texts(device.query(of_events)), ["of 0"]);
+    let within = "select what from note where id = 'seen' and rowid not in (5, 12)";
+    assert_eq!(texts(device.query(within)), ["2 3", "2 7", "2 10"]);
+}
