@@ -7,6 +7,7 @@ import type { Bytes, Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
 import {
   type Arguments,
+  type AskForEvents,
   argumentBinder,
   type Bound,
   type DoctypeDefinition,
@@ -297,14 +298,16 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
         `${this.#doctype.name} has no events: define some, by stream() of tidelog/events`,
       );
     }
-    const read = stream[EVENTS]!.read(this.#doctype, wanted, (message, signal) =>
+    const ask: AskForEvents = (message, signal) =>
       this.#ask(
         'events',
         () => message,
         (answer) => (answer.type === 'rows' ? decodeRows(answer.rows) : undefined),
         { signal, limited: false },
-      ),
-    );
+      );
+    const read = stream[EVENTS]!.read(this.#doctype, wanted, ask, () => {
+      if (this.#closed) throw closedError();
+    });
     return read as AsyncIterableIterator<EventOf<Pick<Recorded, Aggregate>>>;
   }
 

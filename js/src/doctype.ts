@@ -109,8 +109,13 @@ export interface EventsCode {
   /** Why it is none that could be written. */
   flawOf(stream: unknown): string | undefined;
   write(w: Writer, stream: Stream): void;
-  /** The events that an app asks for. */
-  read(doctype: DoctypeDefinition, wanted: readonly unknown[], ask: AskForEvents): unknown;
+  /** The events that an app asks for, until `mustBeOpen` throws. */
+  read(
+    doctype: DoctypeDefinition,
+    wanted: readonly unknown[],
+    ask: AskForEvents,
+    mustBeOpen: () => void,
+  ): unknown;
 }
 
 /** @internal Asks the core for events that are wanted. */

@@ -188,7 +188,7 @@ const CODE: EventsCode = {
     });
   },
 
-  read(doctype, wanted, ask) {
+  read(doctype, wanted, ask, mustBeOpen) {
     const texts = wanted.filter((it) => typeof it === 'string');
     const options = Object(wanted[texts.length]) as EventsOptions;
     const { after = 0, types = [], live = true, signal, consumer: name } = options;
@@ -206,11 +206,16 @@ const CODE: EventsCode = {
     signal?.addEventListener('abort', leave, { once: true });
     const consumer = name === undefined ? undefined : { name, begins: true };
     const found = { aggregate, stream, types, after, waits: live, consumer };
-    const events = follow(found, (it) => ask(it, left.signal));
+    const mayGoOn = (): void => {
+      left.signal.throwIfAborted();
+      mustBeOpen();
+    };
+    const end = (): void => signal?.removeEventListener('abort', leave);
+    const events = follow(found, (it) => ask(it, left.signal), mayGoOn, end);
     return Object.assign(events, {
       // Unlike that of a generator it does not wait for an event that may never come.
       return: () => {
-        signal?.removeEventListener('abort', leave);
+        end();
         left.abort(LEFT);
         return Promise.resolve({ done: true, value: undefined });
       },
@@ -224,22 +229,26 @@ const LEFT = new Error('nobody waits for events any more');
 async function* follow(
   wanted: Parameters<Parameters<EventsCode['read']>[2]>[0],
   ask: (it: typeof wanted) => Promise<Row[]>,
+  mayGoOn: () => void,
+  end: () => void,
 ): AsyncGenerator<RecordedEvent, undefined, undefined> {
   let { after, consumer } = wanted;
-  for (;;) {
-    let rows: Row[];
-    try {
-      rows = await ask({ ...wanted, after, consumer });
-    } catch (error) {
-      if (error === LEFT) return;
-      throw error;
+  try {
+    for (;;) {
+      const rows = await ask({ ...wanted, after, consumer });
+      if (rows.length === 0) return;
+      for (const event of rows as unknown as RecordedEvent<string, string, string>[]) {
+        // Many may have come at once, and whoever has left is told none of them.
+        mayGoOn();
+        yield { ...event, data: JSON.parse(event.data) as unknown };
+        after = event.sequence;
+      }
+      consumer &&= { ...consumer, begins: false };
     }
-    if (rows.length === 0) return;
-    for (const event of rows as unknown as RecordedEvent<string, string, string>[]) {
-      yield { ...event, data: JSON.parse(event.data) as unknown };
-      after = event.sequence;
-    }
-    consumer &&= { ...consumer, begins: false };
+  } catch (error) {
+    if (error !== LEFT) throw error;
+  } finally {
+    end();
   }
 }
 

@@ -204,6 +204,34 @@ fn thousands_of_events_are_told_in_parts() {
     assert_eq!(events(&device, call), Some(vec!["30001 end finished 1 {\"n\":7}".to_owned()]));
 }
 
+/// Goal: whoever looks through many events lets live queries have their turn. Method: one looks for
+/// what is behind 30,000 others while a query has to run again.
+#[test]
+fn a_live_query_does_not_wait_for_who_looks_through_all_events() {
+    let doctype = told_todos(&[]);
+    let mut device = Device::new(1);
+    device.lend();
+    device.open(&doctype);
+    let count = device.watch("select count(*) from todo");
+    for nth in 0..3 {
+        say(&mut device, "many", &format!("s{nth}"), 10_000);
+        device.pass(2_000);
+    }
+    say(&mut device, "finish", "end", 7);
+    device.pass(1_000);
+    let add = [("id", text("a")), ("title", text("milk"))];
+    let (_, add) = device.mutation("add", &add);
+    let call = device.next_call();
+    let wanted = WantedEvents { types: vec!["finished".to_owned()], ..after(0) };
+    let request = Request::Events(Events { wanted, waits: true, consumer: None });
+    device.told.clear();
+    device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request }, add]);
+    device.pass(1_000);
+    let told = device.told.iter().filter(|(_, it)| matches!(it, FromCore::Rows { .. }));
+    let told: Vec<_> = told.map(|(_, it)| it.call().expect("of a call")).collect();
+    assert_eq!(told, [count, call]);
+}
+
 /// Goal: data of an older release are told as the newer one knows them. Method: an event of version
 /// 1, and a release with two upcasts, one of which cannot run on what it is given.
 #[test]

@@ -7,7 +7,7 @@ use tidelog_document::{
     Doctype, DoctypeError, EventDefinition, FoundRight, MutationDefinition, Param, ParamKind,
     StreamDefinition, Verdict, check,
 };
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, Run, View};
 use tidelog_types::limits::EVENT_SIZE_MAX;
 
 fn param(name: &str, kind: ParamKind) -> Param {
@@ -410,4 +410,48 @@ fn a_document_gets_events_with_the_first_doctype_that_has_some() {
         assert_eq!(server.query("select count(*) from tidelog_events"), [[integer(1)]]);
         assert_eq!(server.query("select count(*) from orders"), [[integer(2)]]);
     }
+}
+
+/// Goal: a document that got its events by a newer release is not taken for that of another app.
+/// Method: a device that knows the first release opens it by the second one, which has none.
+#[test]
+fn a_document_with_events_is_not_another_one_for_a_release_that_has_none() {
+    let mut second = shop();
+    second.streams.clear();
+    second.mutations.clear();
+    let first = Doctype { migrations: second.migrations.clone(), ..second.clone() };
+    second.migrations.push("create table later (id text)".to_owned());
+    let third = Doctype { migrations: second.migrations.clone(), ..shop() };
+    let server = Server::new(9, usize::MAX, &third);
+    let device = Device::following(1, usize::MAX, &third, &server);
+    let is_of_another = |doctype: &Doctype, known: &Doctype| {
+        device.replica.is_of_another(doctype, known, View::new(usize::MAX, 0)).expect("it works")
+    };
+    assert_eq!(is_of_another(&second, &first), Run::Done(false));
+    let mut other = second.clone();
+    other.migrations[1] = "create table other (id text)".to_owned();
+    assert_eq!(is_of_another(&other, &first), Run::Done(true));
+    assert_eq!(is_of_another(&other, &second), Run::Done(true), "the known one has none either");
+}
+
+/// Goal: a mutation's statements see by `changes()` and `last_insert_rowid()` what they would if an
+/// event were one row of a view, whatever is recorded of it and follows from it. Method: beside
+/// each event that is recorded another row is inserted by its projection.
+#[test]
+fn what_follows_from_an_event_is_not_what_the_next_statement_changed() {
+    let seen = "insert into note select 'seen', changes() || ' ' || last_insert_rowid()";
+    let project = ["insert into note values ('first', 'of ' || changes()), ('second', '')", seen];
+    let mut doctype = with(&format!(
+        "insert into note values ('a', 'b'); {INSERT} ('order', 'o', 'shipped', null); {seen};
+         {INSERT} ('order', 'o', 'shipped', null), ('order', 'p', 'shipped', null); {seen}"
+    ));
+    doctype.streams[0].events[2].project = project.map(ToOwned::to_owned).into();
+    let mut device = Device::new(1, usize::MAX, &doctype);
+    issue(&mut device, &doctype, "it", &[]);
+    let of_mutation = "select what from note where id = 'seen' and rowid in (5, 12)";
+    assert_eq!(texts(device.query(of_mutation)), ["0 1", "0 5"]);
+    let of_events = "select distinct what from note where id = 'first'";
+    assert_eq!(texts(device.query(of_events)), ["of 0"]);
+    let within = "select what from note where id = 'seen' and rowid not in (5, 12)";
+    assert_eq!(texts(device.query(within)), ["2 3", "2 7", "2 10"]);
 }

@@ -429,6 +429,11 @@ impl Connection {
         unsafe { ffi::sqlite3_set_last_insert_rowid(self.db, rowid) };
     }
 
+    /// What was changed is for no `changes()` of the app's.
+    pub fn forget_changes(&self) {
+        lock(&self.state).app_changed = false;
+    }
+
     /// Takes back a failure that concerned nothing but the statement it was noted for.
     pub fn forgive(&self) {
         lock(&self.state).forgive();

@@ -86,7 +86,8 @@ pub(crate) struct State {
     pub steps_taken: u64,
     /// Whether the transaction has run a statement of an app. Ours alone have no budget.
     is_apps: bool,
-    /// Whether the app has changed anything in this transaction, for `changes()`.
+    /// Whether the app has changed anything in this transaction, behind the last event that was
+    /// recorded, for `changes()`.
     pub app_changed: bool,
     /// What its last statement has inserted into the view of all events, and the bytes of that.
     inserted_events: Vec<InsertedEvent>,

@@ -80,8 +80,21 @@ impl<'c> Transaction<'c> {
                 inserted = connection.take_inserted();
                 Ok(())
             })?;
-            inserted.into_iter().try_for_each(&mut *record)?;
+            for event in inserted {
+                self.as_in_a_trigger(|| record(event))?;
+            }
         }
+        Ok(())
+    }
+
+    /// The app's next statement sees nothing of what is changed by `work`: like SQLite, it takes a
+    /// row inserted into a view for no change, and what a trigger inserts for none of its own.
+    fn as_in_a_trigger(&self, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let rowid = self.connection.borrow().last_insert_rowid();
+        self.connection.borrow().forget_changes();
+        work()?;
+        self.connection.borrow().set_last_insert_rowid(rowid);
+        self.connection.borrow().forget_changes();
         Ok(())
     }
 

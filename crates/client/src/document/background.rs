@@ -271,6 +271,7 @@ impl Document {
                             self.watches.remove(tab, call);
                         }
                     }
+                    self.watches.requeue(tab, call);
                     return Run::Done(Attempt::Done);
                 }
                 Run::Fault(pgid) => Ran::Fault(pgid),

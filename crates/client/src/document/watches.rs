@@ -89,7 +89,8 @@ impl Watch {
                     FoundEvents::Some(rows) => Some(rows),
                     FoundEvents::NoneUpTo(sequence) => {
                         wanted.after = sequence;
-                        self.dirty_since = Some(0);
+                        // As whoever has waited least: see `Watches::requeue`.
+                        self.dirty_since = Some(u64::MAX);
                         None
                     }
                     FoundEvents::None(last) => {
@@ -128,6 +129,17 @@ impl Watch {
 impl Watches {
     pub fn insert(&mut self, tab: TabId, call: Call, watch: Watch) {
         self.watches.insert((tab, call), watch);
+        self.requeue(tab, call);
+    }
+
+    /// One that has run and goes on has its next turn behind all that wait by now, and before what
+    /// has to run again later.
+    pub fn requeue(&mut self, tab: TabId, call: Call) {
+        let Some(watch) = self.watches.get_mut(&(tab, call)) else { return };
+        if watch.dirty_since.is_some() {
+            self.changes += 1;
+            watch.dirty_since = Some(self.changes);
+        }
     }
 
     pub fn remove(&mut self, tab: TabId, call: Call) {
