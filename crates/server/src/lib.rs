@@ -17,6 +17,7 @@
 //! - `rooms.rs`: a room's task, and what it does with what the room decided.
 //! - `store.rs`: how many rooms share one page server.
 //! - `socket.rs`: a connection's life.
+//! - `door.rs`: how connections come in, and `tls.rs` what is spoken with them.
 //! - `access.rs`: who may come in, and what for.
 //! - `deployments.rs`: the doctypes that documents may be of.
 //! - `settings.rs`: flags, environment, file.
@@ -54,10 +55,11 @@ mod settings;
 mod shared;
 mod socket;
 mod store;
+mod tls;
 
 pub use access::AccessError;
 pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Restore, Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, KeyFiles, LogFormat, Password, Serve};
-pub use settings::{ServeSettings, SettingsError};
+pub use settings::{ServeSettings, SettingsError, TlsError, TlsFlags, TlsSettings};

@@ -109,7 +109,7 @@ fn serve(flags: Serve) -> ExitCode {
             Ok(server) => server,
             Err(error) => return report(&error, FAILED),
         };
-        println!("listening on http://{}", server.address());
+        println!("listening on {}", server.url());
         while signals.stop_or_reload().await {
             reload(&server, &flags).await;
         }
@@ -150,13 +150,15 @@ async fn reload(server: &Server, flags: &Serve) {
     let flags = flags.clone();
     let read = spawn_blocking(move || flags.resolve()).await.expect("BUG: it panicked as it read");
     let failed = match read {
-        Ok(settings) => match server.reload(&settings.access) {
-            Ok(()) => return info!("the keys and the allowed origins were read again"),
+        Ok(settings) => match server.reload(&settings) {
+            Ok(()) => {
+                return info!("keys, allowed origins and the certificate were read again");
+            }
             Err(error) => in_full(&error),
         },
         Err(error) => in_full(&error),
     };
-    warn!("the keys and the allowed origins stay as they were: {failed}");
+    warn!("keys, allowed origins and the certificate stay as they were: {failed}");
 }
 
 fn report(error: &dyn Error, code: u8) -> ExitCode {

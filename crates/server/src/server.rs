@@ -27,9 +27,10 @@ use crate::http;
 use crate::large_messages::LargeMessages;
 use crate::marks::Marks;
 use crate::rooms::{RoomThreads, Rooms};
-use crate::settings::{AccessSettings, ServeSettings};
+use crate::settings::ServeSettings;
 use crate::shared::Shared;
 use crate::store::{OpenStoreError, Store};
+use crate::tls::Tls;
 
 /// Within which time clients have to be gone when the server stops.
 const GOODBYES_TAKE: Duration = Duration::from_secs(4);
@@ -88,6 +89,7 @@ pub enum ServerError {
 /// A server that runs.
 pub struct Server {
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
     store: Store,
     marks: Arc<Marks>,
@@ -173,11 +175,21 @@ impl Server {
             warn!(%error, "no command reaches this server: there is no backup while it runs");
         }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
-        let door = Door::new(listener, settings.connections_max);
+        let tls = settings.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
+        let may_be_overheard = tls.is_none() && settings.access.trusted_proxies.is_empty();
+        if may_be_overheard && !settings.listen.ip().is_loopback() {
+            warn!(
+                listen = %settings.listen,
+                "tokens and passwords can be read on their way: set --tls-cert and --tls-key, or \
+                 --trusted-proxy if a proxy that speaks TLS is before this server"
+            );
+        }
+        let door = Door::new(listener, tls.clone(), settings.connections_max);
         let accepting = tokio::spawn(door.serve(router, stopped));
-        info!(%address, data = %settings.data.display(), dev = settings.dev, "serving");
+        let (data, dev, has_tls) = (settings.data.display(), settings.dev, tls.is_some());
+        info!(%address, %data, dev, tls = has_tls, "serving");
         let _threads = threads;
-        Ok(Self { address, shared, store, marks, stop, accepting, _threads, seats_count })
+        Ok(Self { address, tls, shared, store, marks, stop, accepting, _threads, seats_count })
     }
 
     /// The address that it listens on.
@@ -186,15 +198,28 @@ impl Server {
         self.address
     }
 
-    /// Takes the app's keys and the allowed origins of settings that were read again, at once. All
-    /// else needs a restart. Tokens whose keys are gone end, with their connections.
+    /// How clients reach it there.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Takes the app's keys, the allowed origins and the certificate of settings that were read
+    /// again, at once. All else needs a restart. Tokens whose keys are gone end, with their
+    /// connections; another certificate is shown to whoever comes from now on.
     ///
     /// # Errors
     ///
     /// [`AccessError::Key`] if one of the keys cannot be used; nothing has changed then.
-    pub fn reload(&self, settings: &AccessSettings) -> Result<(), AccessError> {
-        let reloaded = self.shared.guard.as_ref().map(|guard| guard.reload(settings));
+    pub fn reload(&self, settings: &ServeSettings) -> Result<(), AccessError> {
+        let reloaded = self.shared.guard.as_ref().map(|guard| guard.reload(&settings.access));
         reloaded.transpose().map_err(AccessError::Key)?;
+        match (&self.tls, &settings.tls) {
+            (Some(tls), Some(new)) => tls.show(new),
+            (None, None) => {}
+            _ => warn!("whether this server speaks TLS changes with a restart"),
+        }
         Ok(())
     }
 
@@ -252,6 +277,7 @@ mod tests {
 
     use super::*;
     use crate::connection::Connection;
+    use crate::settings::AccessSettings;
 
     /// V24. Goal: whoever comes while the server stops is told so. Method: a connection is being
     /// upgraded when everybody is said goodbye to, and comes in behind that.
@@ -266,6 +292,7 @@ mod tests {
             documents_max: 10,
             connections_max: 10,
             access: AccessSettings::default(),
+            tls: None,
         };
         let server = Server::start(&settings).await.expect("it starts");
         let shared = Arc::clone(&server.shared);

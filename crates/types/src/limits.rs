@@ -256,6 +256,9 @@ pub const VISITORS_MAX: usize = 1024;
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
 
+/// Bytes that a client says until TLS is agreed on, not counting the read that passes the bound.
+pub const HANDSHAKE_SIZE_MAX: u64 = 16 * 1024;
+
 /// Documents of one server that are exported at once, lists of all documents among them.
 pub const EXPORTS_MAX: usize = 8;
 

@@ -12,3 +12,4 @@ mod operations;
 mod presence;
 mod process;
 mod sync;
+mod tls;
