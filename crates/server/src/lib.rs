@@ -14,6 +14,7 @@
 //!
 //! # Where to start reading
 //!
+//! - `house.rs`: what there is behind the door.
 //! - `rooms.rs`: a room's task, and what it does with what the room decided.
 //! - `store.rs`: how many rooms share one page server.
 //! - `socket.rs`: a connection's life.
@@ -33,7 +34,6 @@ mod backup;
 mod client_address;
 mod commands;
 mod connection;
-#[cfg(unix)]
 mod control;
 mod counters;
 mod cpu_time;
@@ -44,6 +44,7 @@ mod export;
 mod gate;
 mod heartbeat;
 mod histogram;
+mod house;
 mod http;
 mod import;
 mod large_messages;
@@ -58,7 +59,8 @@ mod store;
 mod tls;
 
 pub use access::AccessError;
-pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Restore, Token, User};
+pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Import, Ready, Restore};
+pub use commands::{Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, KeyFiles, LogFormat, Password, Serve};

@@ -2,49 +2,35 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidelog_room::{Caution, Doctypes, RoomSettings};
 use tidelog_sync::ByeReason;
-use tidelog_types::limits::{EXPORTS_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::access::{AccessError, Expiries, Guard, end_expired, watch_keys};
+use crate::access::{AccessError, end_expired, watch_keys};
 use crate::connection::Ending;
 #[cfg(unix)]
 use crate::control;
 use crate::counters::Counters;
-use crate::deployments::{Deployments, DoctypesError};
+use crate::deployments::DoctypesError;
 use crate::door::Door;
-use crate::heartbeat::{self, Heartbeat};
+use crate::heartbeat;
+use crate::house::House;
 use crate::http;
-use crate::large_messages::LargeMessages;
-use crate::marks::Marks;
-use crate::rooms::{RoomThreads, Rooms};
 use crate::settings::ServeSettings;
 use crate::shared::Shared;
-use crate::store::{OpenStoreError, Store};
 use crate::tls::Tls;
 
 /// Within which time clients have to be gone when the server stops.
 const GOODBYES_TAKE: Duration = Duration::from_secs(4);
 /// How often memory is given back, if anybody has left.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
-/// Within which time the store has to carry out what it was asked, and close.
-const STORE_TAKES: Duration = Duration::from_secs(3);
-/// Within which time it has to be written down that the server was stopped.
-const MARKS_TAKE: Duration = Duration::from_secs(1);
-/// Pages of a document that its room keeps in memory: all others are a fault away.
-const ROOM_POOL_PAGES: usize = 1024;
-/// After which time a client that does not read is let go.
-const SLOW_AFTER: Duration = Duration::from_secs(30);
-
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -91,11 +77,9 @@ pub struct Server {
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
-    store: Store,
-    marks: Arc<Marks>,
+    house: House,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
-    _threads: RoomThreads,
     seats_count: usize,
 }
 
@@ -106,56 +90,20 @@ impl Server {
     ///
     /// [`ServerError`]; nothing is left running then.
     pub async fn start(settings: &ServeSettings) -> Result<Self, ServerError> {
-        let counters = Arc::new(Counters::default());
-        let limits = Limits { documents_max: settings.documents_max, ..Limits::DEFAULT };
-        let store =
-            Store::open(&settings.data, limits, Arc::clone(&counters)).map_err(|error| {
-                let data = settings.data.clone();
-                match error {
-                    OpenStoreError::InUse => ServerError::InUse { data },
-                    OpenStoreError::Failed { reason } => ServerError::Store { data, reason },
-                }
-            })?;
-        let guard = match settings.dev {
-            true => None,
-            false => Some(Guard::open(&settings.data, &settings.access)),
+        let house = House::open(settings)?;
+        let bound = async {
+            let listener = TcpListener::bind(settings.listen).await?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
         };
-        let guard = guard.transpose().map_err(ServerError::Access)?.map(Arc::new);
-        let listen_error = |source| ServerError::Listen { listen: settings.listen, source };
-        let listener = TcpListener::bind(settings.listen).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-
-        let handle = store.handle();
-        let limits = Limits { pool_pages_max: ROOM_POOL_PAGES, ..limits };
-        let rooms = match settings.dev {
-            true => RoomSettings { doctypes: Doctypes::any(), limits, ..RoomSettings::default() },
-            false => RoomSettings { limits, ..RoomSettings::default() },
+        let (listener, address) = match bound.await {
+            Ok(bound) => bound,
+            Err(source) => {
+                house.close().await;
+                return Err(ServerError::Listen { listen: settings.listen, source });
+            }
         };
-        let (taken, found_right) = (rooms.doctypes.clone(), rooms.found_right.clone());
-        let deployments = Deployments::open(&settings.data, taken, found_right, limits);
-        let deployments = Arc::new(deployments.map_err(ServerError::Doctypes)?);
-        let threads = RoomThreads::start().map_err(|source| ServerError::Threads { source })?;
-        let marks = Arc::new(Marks::open(&settings.data));
-        let seats_count = settings.connections_max.min(Semaphore::MAX_PERMITS);
-        let caution = Arc::clone(&marks) as Arc<dyn Caution>;
-        let (store_handle, room_threads) = (handle.clone(), threads.handle());
-        let shared = Arc::new(Shared {
-            expiries: Expiries::of(guard.clone()),
-            guard,
-            deployments,
-            rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
-            store: handle,
-            heartbeat: Heartbeat::new(),
-            counters,
-            connections_ever: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
-            slow_after: SLOW_AFTER,
-            data: settings.data.clone(),
-            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
-            seats: Arc::new(Semaphore::new(seats_count)),
-            large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),
-            connections: Mutex::default(),
-        });
+        let shared = Arc::clone(&house.shared);
         if !settings.dev && !settings.access.lets_somebody_in() {
             warn!(
                 "every client is refused, since nobody can have a token: set \
@@ -171,8 +119,8 @@ impl Server {
             tokio::spawn(watch_keys(guard, stopped.clone()));
         }
         #[cfg(unix)]
-        if let Err(error) = control::listen(&settings.data, shared.store.clone(), stopped.clone()) {
-            warn!(%error, "no command reaches this server: there is no backup while it runs");
+        if let Err(error) = control::listen(&settings.data, Arc::clone(&shared), stopped.clone()) {
+            warn!(%error, "no command reaches this server while it runs, and so there is no backup");
         }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let tls = settings.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
@@ -188,8 +136,8 @@ impl Server {
         let accepting = tokio::spawn(door.serve(router, stopped));
         let (data, dev, has_tls) = (settings.data.display(), settings.dev, tls.is_some());
         info!(%address, %data, dev, tls = has_tls, "serving");
-        let _threads = threads;
-        Ok(Self { address, tls, shared, store, marks, stop, accepting, _threads, seats_count })
+        let seats_count = shared.seats.available_permits();
+        Ok(Self { address, tls, shared, house, stop, accepting, seats_count })
     }
 
     /// The address that it listens on.
@@ -243,16 +191,7 @@ impl Server {
         }
         // A request over HTTP may still be under way; it has no claim to be waited for.
         let _ = timeout(Duration::from_secs(1), self.accepting).await;
-        let store = self.store;
-        let closed = tokio::task::spawn_blocking(move || store.close());
-        if timeout(STORE_TAKES, closed).await.is_err() {
-            warn!("the store does not close");
-        }
-        let marks = self.marks;
-        let closed = tokio::task::spawn_blocking(move || marks.close());
-        if timeout(MARKS_TAKE, closed).await.is_err() {
-            warn!("what the server was stopped amid cannot be written down");
-        }
+        self.house.close().await;
         info!("stopped");
     }
 }

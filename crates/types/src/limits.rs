@@ -276,7 +276,7 @@ pub const FAILURES_LOGGED_MAX: usize = 1000;
 pub const IMPORT_SIZE_MAX: u64 = 512 * 1024 * 1024;
 const _: () = assert!(IMPORT_SIZE_MAX == ENTRY_PAGES_MAX as u64 * PAGE_SIZE as u64);
 
-/// Backups of one server that are made at once.
+/// Backups and checks of one server that are made at once, while it runs.
 pub const BACKUPS_MAX: usize = 1;
 
 /// Bytes that the log of a server may grow by while a backup is made, which is given up then.

@@ -6,6 +6,7 @@ mod doctypes;
 mod documents;
 mod ends;
 mod http;
+mod imports;
 mod logins;
 mod matrix;
 mod operations;
