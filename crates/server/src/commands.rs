@@ -2,7 +2,13 @@
 
 mod backup;
 mod config;
+mod cut;
+mod cut_file;
 mod deploy;
+mod export;
+mod import;
+mod ready;
+mod running;
 mod store;
 mod token;
 mod user;
@@ -15,7 +21,10 @@ use std::path::{Path, PathBuf};
 pub use backup::{Backup, Restore};
 pub use config::Config;
 pub use deploy::Deploy;
-pub use store::{Check, Export};
+pub use export::Export;
+pub use import::Import;
+pub use ready::Ready;
+pub use store::Check;
 pub use token::Token;
 pub use user::User;
 
@@ -51,6 +60,11 @@ impl Error for CommandError {
         error.source()
     }
 }
+
+/// Why nothing can be printed.
+#[derive(Debug, thiserror::Error)]
+#[error("--json is for standard output, and so is the file: name one")]
+struct TwoOutputs;
 
 /// Why a file is not what a command needs.
 #[derive(Debug, thiserror::Error)]

@@ -32,6 +32,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::debug;
 
+use crate::tls::Tls;
+
 /// After which silence a connection that was not upgraded is closed, unless it waits for an answer.
 pub(crate) const SILENCE_ENDS: Duration = Duration::from_secs(20);
 /// Within which time all of a request's head has to be said, counted from the answer before it.
@@ -43,16 +45,27 @@ const _: () = assert!(VISITORS_MAX * REQUEST_HEAD_SIZE_MAX <= 32 * 1024 * 1024);
 /// Listens, and watches over who has come in.
 pub(crate) struct Door {
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     /// One for each visitor that there may be.
     places: Arc<Semaphore>,
 }
 
 impl Door {
     /// A server that has few connections has few visitors as well.
-    pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
+    pub(crate) fn new(
+        listener: TcpListener,
+        tls: Option<Arc<Tls>>,
+        connections_max: usize,
+    ) -> Self {
         // However few: those who take exports do not shut everybody else out.
         let visitors_max = connections_max.clamp(2 * EXPORTS_MAX, VISITORS_MAX);
-        Self { listener, places: Arc::new(Semaphore::new(visitors_max)) }
+        Self { listener, tls, places: Arc::new(Semaphore::new(visitors_max)) }
+    }
+
+    /// How many may still come in.
+    #[cfg(test)]
+    pub(crate) fn free_places(&self) -> usize {
+        self.places.available_permits()
     }
 
     /// Answers everybody who comes in until the server stops, and those who are there to their end.
@@ -64,7 +77,13 @@ impl Door {
                 Some(_) = visits.join_next() => {}
                 visitor = self.let_in() => {
                     let places = Arc::clone(&self.places);
-                    visits.spawn(answer(visitor, places, router.clone(), stopped.clone()));
+                    let (router, stopped) = (router.clone(), stopped.clone());
+                    match self.tls.clone() {
+                        None => visits.spawn(answer(visitor, places, router, stopped)),
+                        Some(tls) => {
+                            visits.spawn(answer_within(tls, visitor, places, router, stopped))
+                        }
+                    };
                 }
             }
         }
@@ -91,15 +110,44 @@ async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Answers the requests of one visitor: as many as come, unless others wait for a place.
-async fn answer(
+/// The same within TLS, once that is agreed on. Until then it takes up its place.
+async fn answer_within(
+    tls: Arc<Tls>,
     visitor: Visitor,
     places: Arc<Semaphore>,
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let (upgrade, waits) = (visitor.upgrade.clone(), Arc::clone(&visitor.waits));
-    let peer = visitor.peer;
+    let visit = visitor.visit();
+    let agreed = tokio::select! {
+        agreed = tls.agree(visitor) => agreed,
+        () = told_to_stop(&mut stopped) => return,
+    };
+    match agreed {
+        Ok(stream) => answer_on(stream, visit, places, router, stopped).await,
+        Err(error) => debug!(%error, "a connection was closed before TLS was agreed on"),
+    }
+}
+
+async fn answer(
+    visitor: Visitor,
+    places: Arc<Semaphore>,
+    router: Router,
+    stopped: watch::Receiver<bool>,
+) {
+    let visit = visitor.visit();
+    answer_on(visitor, visit, places, router, stopped).await;
+}
+
+/// Answers the requests of one visitor: as many as come, unless others wait for a place.
+async fn answer_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    visit: Visit,
+    places: Arc<Semaphore>,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let Visit { peer, upgrade, waits } = visit;
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
@@ -122,7 +170,7 @@ async fn answer(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TAKES);
     http.max_buf_size(REQUEST_HEAD_SIZE_MAX);
-    let served = http.serve_connection(TokioIo::new(visitor), service).with_upgrades();
+    let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -158,26 +206,41 @@ impl Upgrade {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// One who has come in.
-pub(crate) struct Visitor {
-    stream: TcpStream,
+/// What is known of one who has come in, whatever is spoken.
+#[derive(Clone)]
+struct Visit {
     peer: Peer,
-    /// Until it is upgraded: it would keep the task in memory that has answered the request.
-    silence: Option<Pin<Box<Sleep>>>,
     upgrade: Upgrade,
     /// Whether it waits for an answer: then it is we who say nothing.
     waits: Arc<AtomicBool>,
+}
+
+/// One who has come in.
+pub(crate) struct Visitor {
+    stream: TcpStream,
+    /// Until it is upgraded: it would keep the task in memory that has answered the request.
+    silence: Option<Pin<Box<Sleep>>>,
+    visit: Visit,
 }
 
 impl Visitor {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit, peer: Peer) -> Self {
         let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
         let silence = Some(Box::pin(sleep(SILENCE_ENDS)));
-        Self { stream, peer, silence, upgrade, waits: Arc::default() }
+        Self { stream, silence, visit: Visit { peer, upgrade, waits: Arc::default() } }
+    }
+
+    fn visit(&self) -> Visit {
+        self.visit.clone()
+    }
+
+    /// What it says first, and says again to whoever reads.
+    pub(crate) async fn peek(&self, bytes: &mut [u8]) -> Result<usize> {
+        self.stream.peek(bytes).await
     }
 
     fn silence(&mut self) -> Option<Pin<&mut Sleep>> {
-        self.silence.take_if(|_| self.upgrade.is_done());
+        self.silence.take_if(|_| self.visit.upgrade.is_done());
         self.silence.as_mut().map(Pin::as_mut)
     }
 
@@ -191,7 +254,7 @@ impl Visitor {
     /// Fails once nothing has come or gone for too long.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Result<()> {
         while self.silence().is_some_and(|silence| silence.poll(context).is_ready()) {
-            if !self.waits.load(Ordering::Relaxed) {
+            if !self.visit.waits.load(Ordering::Relaxed) {
                 return Err(Error::new(ErrorKind::TimedOut, "nothing was said"));
             }
             self.is_heard();
@@ -272,7 +335,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let client = TcpStream::connect(address).await.expect("it listens");
-        (client, Door::new(listener, 1).let_in().await)
+        (client, Door::new(listener, None, 1).let_in().await)
     }
 
     #[tokio::test]
@@ -305,7 +368,7 @@ mod tests {
         };
         let router = Router::new().route("/", get(late));
         let (_stop, stopped) = watch::channel(false);
-        tokio::spawn(Door::new(listener, 1).serve(router, stopped));
+        tokio::spawn(Door::new(listener, None, 1).serve(router, stopped));
         let mut client = TcpStream::connect(address).await.expect("it listens");
         client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it is there");
         let mut heard = Vec::new();
@@ -318,7 +381,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_who_was_upgraded_may_be_silent() {
         let (_client, mut visitor) = visit().await;
-        visitor.upgrade.done();
+        visitor.visit.upgrade.done();
         tokio::select! {
             read = visitor.read_u8() => panic!("{read:?}"),
             () = sleep(3 * SILENCE_ENDS) => {}

@@ -34,6 +34,9 @@ pub(crate) const READER_RATE_MIN: f64 = 65_536.0;
 /// How far the reader may fall behind that.
 pub(crate) const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
 
+/// Why somebody gets no document, and no list of them.
+pub(crate) const TOO_MANY: &str = "too many documents are being exported";
+
 /// A document that was put together, or something else that is as much.
 pub(crate) struct Exported<R = File> {
     source: R,

@@ -2,7 +2,7 @@
 //! passes: a message that takes a slow line minutes is no silence.
 
 use std::future::poll_fn;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +24,14 @@ struct Passed {
     waits: AtomicBool,
     read: AtomicU64,
     written: AtomicU64,
+}
+
+impl Passed {
+    fn note_written(&self, written: &Poll<Result<usize>>) {
+        if let Poll::Ready(Ok(size)) = written {
+            self.written.fetch_add(*size as u64, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Gate {
@@ -106,10 +114,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        if let Poll::Ready(Ok(size)) = written {
-            self.passed.written.fetch_add(size as u64, Ordering::Relaxed);
-        }
+        self.passed.note_written(&written);
         written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.passed.note_written(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {

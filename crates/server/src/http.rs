@@ -41,9 +41,6 @@ use crate::shared::Shared;
 use crate::{export, loopback, socket};
 use pass::Address;
 
-/// Why somebody gets no document, and no list of them.
-const TOO_MANY_EXPORTS: &str = "too many documents are being exported";
-
 /// Bytes of a file that are read at once: each visitor who takes one has some of these in memory.
 const FILE_PIECE_SIZE: usize = 8 * 1024;
 
@@ -164,15 +161,9 @@ fn accepted(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 async fn readyz(State(shared): Ours) -> Response {
-    if shared.is_stopping() {
-        return failed("not ready: the server goes down");
-    }
-    if !shared.heartbeat.is_there() {
-        return failed("not ready: the store does not answer");
-    }
-    match shared.store.damage() {
-        None => "ready\n".into_response(),
-        Some(damage) => failed(&format!("not ready: {damage}")),
+    match shared.readiness() {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => failed(&format!("not ready: {why}")),
     }
 }
 
@@ -208,7 +199,7 @@ async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -
     }
     let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
     let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(TOO_MANY_EXPORTS);
+        return failed(export::TOO_MANY);
     };
     match export::export(&shared, &document).await {
         Ok(exported) => sent("application/vnd.sqlite3", exported, turn),

@@ -11,19 +11,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use futures_util::StreamExt as _;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use futures_util::{Stream, StreamExt as _};
+use serde::{Deserialize, Serialize};
 use tidelog_document::Doctype;
-use tidelog_room::{ConnId, May, Speaker};
+use tidelog_room::{Answer, Ask, ConnId, May, Speaker};
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Intent, Refusal, ToRoom, codec};
 use tidelog_types::limits::{IMPORT_SIZE_MAX, PAGE_SIZE};
 use tidelog_types::{CopySecret, DocumentKey, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::{Connection, ConnectionEnd};
-use crate::export::{Leaves, READER_PAUSES_MAX, READER_RATE_MIN};
+use crate::export::{self, Leaves, READER_PAUSES_MAX, READER_RATE_MIN};
 use crate::large_messages::PERMIT_SIZE;
 use crate::rooms::{MessagePermit, RoomMail, RoomSender, TOO_MANY_ROOMS};
 use crate::shared::Shared;
@@ -40,6 +42,12 @@ const LAST_PART_TAKES: Duration = Duration::from_secs(120);
 /// Why a file did not become a document. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImportError {
+    /// No document can be called so.
+    #[error("no document can have that name")]
+    NoName,
+    /// Nothing is known of the doctype.
+    #[error("no doctype {0} is deployed")]
+    NoDoctype(String),
     /// It is larger than any document.
     #[error("a document has at most {IMPORT_SIZE_MAX} bytes")]
     TooLarge,
@@ -49,25 +57,117 @@ pub(crate) enum ImportError {
     /// It is not what could be a document.
     #[error("{0}")]
     Odd(String),
-    /// The room does not take it.
-    #[error("the document is refused: {0:?}")]
-    Refused(Refusal),
+    /// There is one of that name.
+    #[error("the document exists")]
+    Exists,
     /// The server could not do it now.
     #[error("{0}")]
     Failed(String),
 }
 
+impl ImportError {
+    /// What is answered over HTTP, beside the reason.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::NoName | Self::NoDoctype(_) | Self::Odd(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Late => StatusCode::REQUEST_TIMEOUT,
+            Self::Exists => StatusCode::CONFLICT,
+            Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl From<Refusal> for ImportError {
+    /// The room does not take it.
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Exists => Self::Exists,
+            Refusal::Protocol { reason } => Self::Odd(reason),
+            Refusal::DoctypeMismatch { reason } | Refusal::DoctypeInvalid { reason } => {
+                let hint = "a document is a file that export has written, changed or not";
+                Self::Odd(format!("{reason}; {hint}"))
+            }
+            Refusal::Storage { reason } | Refusal::Access { reason } => Self::Failed(reason),
+            Refusal::Damaged | Refusal::Missing | Refusal::Parted => {
+                Self::Failed("the store is damaged, and takes no documents".to_owned())
+            }
+        }
+    }
+}
+
+/// A document that was made of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Imported {
+    pub(crate) document: String,
+    pub(crate) doctype: String,
+    /// Its storage journal.
+    pub(crate) journal: String,
+    pub(crate) next_lsn: u64,
+}
+
+/// What a file is about to become.
+pub(crate) struct Import<'s> {
+    shared: &'s Shared,
+    document: DocumentKey,
+    doctype: Doctype,
+    /// It takes room on the disk, as an export does.
+    _turn: SemaphorePermit<'s>,
+}
+
+/// Looks whether a file would be taken as this document, of the newest doctype of this name: before
+/// all of it is taken in for nothing.
+pub(crate) async fn prepare<'s>(
+    shared: &'s Shared,
+    document: &str,
+    doctype: &str,
+) -> Result<Import<'s>, ImportError> {
+    let document = DocumentKey::new(document, "").map_err(|_| ImportError::NoName)?;
+    let newest = shared.deployments.newest(doctype);
+    let doctype = newest.ok_or_else(|| ImportError::NoDoctype(doctype.to_owned()))?;
+    let turn = shared.exports.try_acquire();
+    let _turn = turn.map_err(|_| ImportError::Failed(export::TOO_MANY.to_owned()))?;
+    match shared.rooms.ask(&document, Ask::Describe).await {
+        Answer::Missing => Ok(Import { shared, document, doctype, _turn }),
+        Answer::Description { .. } => Err(ImportError::Exists),
+        Answer::Failed { reason } | Answer::Unknown { reason } => Err(ImportError::Failed(reason)),
+        Answer::OfOther | Answer::Tried { .. } | Answer::Exporting | Answer::Destroyed => {
+            Err(ImportError::Failed("the room answers something else".to_owned()))
+        }
+    }
+}
+
+impl Import<'_> {
+    /// Takes the file in, and makes it the document.
+    pub(crate) async fn run<E>(
+        self,
+        file: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Imported, ImportError> {
+        let Self { shared, document, doctype, _turn } = self;
+        let received = receive(shared, file).await?;
+        let position = plant(shared, &document, &doctype, received).await?;
+        Ok(Imported {
+            document: document.document,
+            doctype: doctype.name,
+            journal: position.journal.to_hex(),
+            next_lsn: position.next.get(),
+        })
+    }
+}
+
 /// A file that came whole, of so many pages.
-pub(crate) struct Received {
+struct Received {
     file: File,
     db_pages: u32,
 }
 
 /// Takes the file in.
-pub(crate) async fn receive(shared: &Shared, body: Body) -> Result<Received, ImportError> {
+async fn receive<E>(
+    shared: &Shared,
+    mut stream: impl Stream<Item = Result<Bytes, E>> + Unpin,
+) -> Result<Received, ImportError> {
     let folder = shared.data.clone();
     let mut file = blocking(move || tempfile::tempfile_in(folder)).await?;
-    let mut stream = body.into_data_stream();
     let (mut size, mut due) = (0, Instant::now() + READER_PAUSES_MAX);
     let mut piece = Vec::with_capacity(PIECE_SIZE);
     loop {
@@ -134,7 +234,7 @@ fn pages_of(header: &[u8], size: u64) -> Result<u32, String> {
 }
 
 /// Makes the file the document, of this doctype. Gives where its storage journal stands then.
-pub(crate) async fn plant(
+async fn plant(
     shared: &Shared,
     document: &DocumentKey,
     doctype: &Doctype,
@@ -160,7 +260,7 @@ pub(crate) async fn plant(
         intent: Intent::Offer { lives },
     });
     let FromRoom::SeedWanted = offer.hear(PART_TAKES).await? else {
-        return Err(ImportError::Refused(Refusal::Exists));
+        return Err(ImportError::Exists);
     };
     let Received { mut file, db_pages } = received;
     for first in (1..=db_pages).step_by(PART_PAGES as usize) {
@@ -233,7 +333,7 @@ impl Offer<'_> {
             return Err(ImportError::Failed("the room has closed".to_owned()));
         };
         match body {
-            FromRoom::Refused(refusal) => Err(ImportError::Refused(refusal)),
+            FromRoom::Refused(refusal) => Err(refusal.into()),
             body => Ok(body),
         }
     }
@@ -263,8 +363,8 @@ mod tests {
     /// How it ends if these pieces come, and nothing more for as long as the server waits.
     async fn received(pieces: &[&'static [u8]]) -> (Option<ImportError>, Duration) {
         let scene = Scene::new(RoomSettings::default());
-        let came = stream::iter(pieces.to_vec()).map(io::Result::Ok);
-        let body = Body::from_stream(came.chain(stream::pending()));
+        let came = stream::iter(pieces.to_vec()).map(Bytes::from_static).map(io::Result::Ok);
+        let body = came.chain(stream::pending());
         let began = Instant::now();
         let shared = Shared::of(&scene);
         let takes = 10 * READER_PAUSES_MAX;

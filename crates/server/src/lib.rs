@@ -14,9 +14,11 @@
 //!
 //! # Where to start reading
 //!
+//! - `house.rs`: what there is behind the door.
 //! - `rooms.rs`: a room's task, and what it does with what the room decided.
 //! - `store.rs`: how many rooms share one page server.
 //! - `socket.rs`: a connection's life.
+//! - `door.rs`: how connections come in, and `tls.rs` what is spoken with them.
 //! - `access.rs`: who may come in, and what for.
 //! - `deployments.rs`: the doctypes that documents may be of.
 //! - `settings.rs`: flags, environment, file.
@@ -33,7 +35,6 @@ mod backup;
 mod client_address;
 mod commands;
 mod connection;
-#[cfg(unix)]
 mod control;
 mod counters;
 mod cpu_time;
@@ -44,6 +45,7 @@ mod export;
 mod gate;
 mod heartbeat;
 mod histogram;
+mod house;
 mod http;
 mod import;
 mod large_messages;
@@ -56,10 +58,12 @@ mod settings;
 mod shared;
 mod socket;
 mod store;
+mod tls;
 
 pub use access::AccessError;
-pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Restore, Token, User};
+pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Import, Ready, Restore};
+pub use commands::{Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, KeyFiles, LogFormat, Password, Serve};
-pub use settings::{ServeSettings, SettingsError};
+pub use settings::{ServeSettings, SettingsError, TlsError, TlsFlags, TlsSettings};

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidelog_server::{
-    Backup, Check, CommandError, Config, Deploy, Export, LogFormat, Restore, Serve, Server, Token,
-    User,
+    Backup, Check, CommandError, Config, Deploy, Export, Import, LogFormat, Ready, Restore, Serve,
+    Server, Token, User,
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -35,10 +35,14 @@ enum Command {
     Backup(Backup),
     /// Make the store of a server of a backup
     Restore(Restore),
-    /// Read all of the store of a server that is stopped
+    /// Read all of a server's store, while it runs or not
     Check(Check),
-    /// Write a document of a server that is stopped into a SQLite file
+    /// Write a document of a server into a SQLite file, while it runs or not
     Export(Export),
+    /// Make a document of a SQLite file, while the server runs or not
+    Import(Import),
+    /// Whether the server of a data folder serves clients: exit code 0, or else 1
+    Ready(Ready),
     /// Print a token as the app would sign it, to try things with
     Token(Token),
     /// Passwords of the built-in users
@@ -62,6 +66,8 @@ fn main() -> ExitCode {
         Command::Restore(restore) => restore.run(),
         Command::Check(check) => check.run(),
         Command::Export(export) => export.run(),
+        Command::Import(import) => import.run(),
+        Command::Ready(ready) => ready.run(),
         Command::Token(token) => token.run(),
         Command::User(user) => user.run(),
         Command::Config(config) => {
@@ -109,7 +115,7 @@ fn serve(flags: Serve) -> ExitCode {
             Ok(server) => server,
             Err(error) => return report(&error, FAILED),
         };
-        println!("listening on http://{}", server.address());
+        println!("listening on {}", server.url());
         while signals.stop_or_reload().await {
             reload(&server, &flags).await;
         }
@@ -150,13 +156,15 @@ async fn reload(server: &Server, flags: &Serve) {
     let flags = flags.clone();
     let read = spawn_blocking(move || flags.resolve()).await.expect("BUG: it panicked as it read");
     let failed = match read {
-        Ok(settings) => match server.reload(&settings.access) {
-            Ok(()) => return info!("the keys and the allowed origins were read again"),
+        Ok(settings) => match server.reload(&settings) {
+            Ok(()) => {
+                return info!("keys, allowed origins and the certificate were read again");
+            }
             Err(error) => in_full(&error),
         },
         Err(error) => in_full(&error),
     };
-    warn!("the keys and the allowed origins stay as they were: {failed}");
+    warn!("keys, allowed origins and the certificate stay as they were: {failed}");
 }
 
 fn report(error: &dyn Error, code: u8) -> ExitCode {

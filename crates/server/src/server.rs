@@ -2,48 +2,35 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidelog_room::{Caution, Doctypes, RoomSettings};
 use tidelog_sync::ByeReason;
-use tidelog_types::limits::{EXPORTS_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::access::{AccessError, Expiries, Guard, end_expired, watch_keys};
+use crate::access::{AccessError, end_expired, watch_keys};
 use crate::connection::Ending;
 #[cfg(unix)]
 use crate::control;
 use crate::counters::Counters;
-use crate::deployments::{Deployments, DoctypesError};
+use crate::deployments::DoctypesError;
 use crate::door::Door;
-use crate::heartbeat::{self, Heartbeat};
+use crate::heartbeat;
+use crate::house::House;
 use crate::http;
-use crate::large_messages::LargeMessages;
-use crate::marks::Marks;
-use crate::rooms::{RoomThreads, Rooms};
-use crate::settings::{AccessSettings, ServeSettings};
+use crate::settings::ServeSettings;
 use crate::shared::Shared;
-use crate::store::{OpenStoreError, Store};
+use crate::tls::Tls;
 
 /// Within which time clients have to be gone when the server stops.
 const GOODBYES_TAKE: Duration = Duration::from_secs(4);
 /// How often memory is given back, if anybody has left.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
-/// Within which time the store has to carry out what it was asked, and close.
-const STORE_TAKES: Duration = Duration::from_secs(3);
-/// Within which time it has to be written down that the server was stopped.
-const MARKS_TAKE: Duration = Duration::from_secs(1);
-/// Pages of a document that its room keeps in memory: all others are a fault away.
-const ROOM_POOL_PAGES: usize = 1024;
-/// After which time a client that does not read is let go.
-const SLOW_AFTER: Duration = Duration::from_secs(30);
-
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -88,12 +75,11 @@ pub enum ServerError {
 /// A server that runs.
 pub struct Server {
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
-    store: Store,
-    marks: Arc<Marks>,
+    house: House,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
-    _threads: RoomThreads,
     seats_count: usize,
 }
 
@@ -104,56 +90,20 @@ impl Server {
     ///
     /// [`ServerError`]; nothing is left running then.
     pub async fn start(settings: &ServeSettings) -> Result<Self, ServerError> {
-        let counters = Arc::new(Counters::default());
-        let limits = Limits { documents_max: settings.documents_max, ..Limits::DEFAULT };
-        let store =
-            Store::open(&settings.data, limits, Arc::clone(&counters)).map_err(|error| {
-                let data = settings.data.clone();
-                match error {
-                    OpenStoreError::InUse => ServerError::InUse { data },
-                    OpenStoreError::Failed { reason } => ServerError::Store { data, reason },
-                }
-            })?;
-        let guard = match settings.dev {
-            true => None,
-            false => Some(Guard::open(&settings.data, &settings.access)),
+        let house = House::open(settings)?;
+        let bound = async {
+            let listener = TcpListener::bind(settings.listen).await?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
         };
-        let guard = guard.transpose().map_err(ServerError::Access)?.map(Arc::new);
-        let listen_error = |source| ServerError::Listen { listen: settings.listen, source };
-        let listener = TcpListener::bind(settings.listen).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-
-        let handle = store.handle();
-        let limits = Limits { pool_pages_max: ROOM_POOL_PAGES, ..limits };
-        let rooms = match settings.dev {
-            true => RoomSettings { doctypes: Doctypes::any(), limits, ..RoomSettings::default() },
-            false => RoomSettings { limits, ..RoomSettings::default() },
+        let (listener, address) = match bound.await {
+            Ok(bound) => bound,
+            Err(source) => {
+                house.close().await;
+                return Err(ServerError::Listen { listen: settings.listen, source });
+            }
         };
-        let (taken, found_right) = (rooms.doctypes.clone(), rooms.found_right.clone());
-        let deployments = Deployments::open(&settings.data, taken, found_right, limits);
-        let deployments = Arc::new(deployments.map_err(ServerError::Doctypes)?);
-        let threads = RoomThreads::start().map_err(|source| ServerError::Threads { source })?;
-        let marks = Arc::new(Marks::open(&settings.data));
-        let seats_count = settings.connections_max.min(Semaphore::MAX_PERMITS);
-        let caution = Arc::clone(&marks) as Arc<dyn Caution>;
-        let (store_handle, room_threads) = (handle.clone(), threads.handle());
-        let shared = Arc::new(Shared {
-            expiries: Expiries::of(guard.clone()),
-            guard,
-            deployments,
-            rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
-            store: handle,
-            heartbeat: Heartbeat::new(),
-            counters,
-            connections_ever: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
-            slow_after: SLOW_AFTER,
-            data: settings.data.clone(),
-            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
-            seats: Arc::new(Semaphore::new(seats_count)),
-            large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),
-            connections: Mutex::default(),
-        });
+        let shared = Arc::clone(&house.shared);
         if !settings.dev && !settings.access.lets_somebody_in() {
             warn!(
                 "every client is refused, since nobody can have a token: set \
@@ -169,15 +119,25 @@ impl Server {
             tokio::spawn(watch_keys(guard, stopped.clone()));
         }
         #[cfg(unix)]
-        if let Err(error) = control::listen(&settings.data, shared.store.clone(), stopped.clone()) {
-            warn!(%error, "no command reaches this server: there is no backup while it runs");
+        if let Err(error) = control::listen(&settings.data, Arc::clone(&shared), stopped.clone()) {
+            warn!(%error, "no command reaches this server while it runs, and so there is no backup");
         }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
-        let door = Door::new(listener, settings.connections_max);
+        let tls = settings.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
+        let may_be_overheard = tls.is_none() && settings.access.trusted_proxies.is_empty();
+        if may_be_overheard && !settings.listen.ip().is_loopback() {
+            warn!(
+                listen = %settings.listen,
+                "tokens and passwords can be read on their way: set --tls-cert and --tls-key, or \
+                 --trusted-proxy if a proxy that speaks TLS is before this server"
+            );
+        }
+        let door = Door::new(listener, tls.clone(), settings.connections_max);
         let accepting = tokio::spawn(door.serve(router, stopped));
-        info!(%address, data = %settings.data.display(), dev = settings.dev, "serving");
-        let _threads = threads;
-        Ok(Self { address, shared, store, marks, stop, accepting, _threads, seats_count })
+        let (data, dev, has_tls) = (settings.data.display(), settings.dev, tls.is_some());
+        info!(%address, %data, dev, tls = has_tls, "serving");
+        let seats_count = shared.seats.available_permits();
+        Ok(Self { address, tls, shared, house, stop, accepting, seats_count })
     }
 
     /// The address that it listens on.
@@ -186,15 +146,28 @@ impl Server {
         self.address
     }
 
-    /// Takes the app's keys and the allowed origins of settings that were read again, at once. All
-    /// else needs a restart. Tokens whose keys are gone end, with their connections.
+    /// How clients reach it there.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Takes the app's keys, the allowed origins and the certificate of settings that were read
+    /// again, at once. All else needs a restart. Tokens whose keys are gone end, with their
+    /// connections; another certificate is shown to whoever comes from now on.
     ///
     /// # Errors
     ///
     /// [`AccessError::Key`] if one of the keys cannot be used; nothing has changed then.
-    pub fn reload(&self, settings: &AccessSettings) -> Result<(), AccessError> {
-        let reloaded = self.shared.guard.as_ref().map(|guard| guard.reload(settings));
+    pub fn reload(&self, settings: &ServeSettings) -> Result<(), AccessError> {
+        let reloaded = self.shared.guard.as_ref().map(|guard| guard.reload(&settings.access));
         reloaded.transpose().map_err(AccessError::Key)?;
+        match (&self.tls, &settings.tls) {
+            (Some(tls), Some(new)) => tls.show(new),
+            (None, None) => {}
+            _ => warn!("whether this server speaks TLS changes with a restart"),
+        }
         Ok(())
     }
 
@@ -218,16 +191,7 @@ impl Server {
         }
         // A request over HTTP may still be under way; it has no claim to be waited for.
         let _ = timeout(Duration::from_secs(1), self.accepting).await;
-        let store = self.store;
-        let closed = tokio::task::spawn_blocking(move || store.close());
-        if timeout(STORE_TAKES, closed).await.is_err() {
-            warn!("the store does not close");
-        }
-        let marks = self.marks;
-        let closed = tokio::task::spawn_blocking(move || marks.close());
-        if timeout(MARKS_TAKE, closed).await.is_err() {
-            warn!("what the server was stopped amid cannot be written down");
-        }
+        self.house.close().await;
         info!("stopped");
     }
 }
@@ -252,6 +216,7 @@ mod tests {
 
     use super::*;
     use crate::connection::Connection;
+    use crate::settings::AccessSettings;
 
     /// V24. Goal: whoever comes while the server stops is told so. Method: a connection is being
     /// upgraded when everybody is said goodbye to, and comes in behind that.
@@ -266,6 +231,7 @@ mod tests {
             documents_max: 10,
             connections_max: 10,
             access: AccessSettings::default(),
+            tls: None,
         };
         let server = Server::start(&settings).await.expect("it starts");
         let shared = Arc::clone(&server.shared);

@@ -2,6 +2,7 @@
 
 mod access;
 mod key_files;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ pub use access::{AccessFlags, AccessSettings, Password};
 pub(crate) use access::{USERS, password_variables};
 pub use key_files::KeyFiles;
 pub(crate) use key_files::without_line_break;
+pub use tls::{TlsError, TlsFlags, TlsSettings};
 
 /// Flags of `tidelog serve`. Each can be set in the environment too, as TIDELOG_ and its name, and
 /// in the file that --config names; flags win over the environment, and that over the file.
@@ -56,6 +58,10 @@ pub struct Serve {
     /// Who may come in.
     #[command(flatten)]
     pub access: AccessFlags,
+
+    /// Whether it speaks TLS.
+    #[command(flatten)]
+    pub tls: TlsFlags,
 
     /// Also serve the built examples of this folder: DIR/NAME/dist as /NAME/
     #[arg(long, env = "TIDELOG_SERVE", value_name = "DIR")]
@@ -102,6 +108,8 @@ struct SettingsFile {
     #[serde(default)]
     trusted_proxies: Vec<String>,
     metrics_open: Option<bool>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     log_format: Option<LogFormat>,
 }
 
@@ -122,6 +130,8 @@ pub struct ServeSettings {
     pub connections_max: usize,
     /// Who may come in; not looked at on a development server.
     pub access: AccessSettings,
+    /// The certificate that it shows, if it speaks TLS.
+    pub tls: Option<TlsSettings>,
 }
 
 /// Why settings cannot be used. All of them are wrong usage.
@@ -171,6 +181,23 @@ pub enum SettingsError {
         /// What is wrong with it.
         #[source]
         source: KeyError,
+    },
+    /// A certificate without its key, or a key without its certificate.
+    #[error("{set} is set and {missing} is not: a certificate and its key come together")]
+    HalfTls {
+        /// The one that is set.
+        set: &'static str,
+        /// The other one.
+        missing: &'static str,
+    },
+    /// A file is no certificate, or not its key.
+    #[error("cannot use {path} for TLS")]
+    Tls {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: TlsError,
     },
     /// A password or its hash cannot be used.
     #[error("cannot use {origin} as the password of {user}")]
@@ -257,6 +284,8 @@ impl Serve {
         } else {
             access.resolve(variable)?
         };
+        let tls = self.tls.or(TlsFlags { tls_cert: file.tls_cert, tls_key: file.tls_key });
+        let tls = tls.resolve()?;
         let settings = ServeSettings {
             data: self.data.or(file.data).unwrap_or_else(|| PathBuf::from("tidelog-data")),
             listen: self
@@ -274,6 +303,7 @@ impl Serve {
                 .or(file.connections_max)
                 .unwrap_or(CONNECTIONS_MAX),
             access,
+            tls,
         };
         if settings.dev && !settings.listen.ip().is_loopback() {
             return Err(SettingsError::DevBeyondLoopback { listen: settings.listen });

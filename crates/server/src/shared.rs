@@ -76,6 +76,17 @@ impl Shared {
         self.connections().values().map(Connection::outbox_size).sum()
     }
 
+    /// Whether all who may are served, or why not.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        if self.is_stopping() {
+            return Err("the server goes down".to_owned());
+        }
+        if !self.heartbeat.is_there() {
+            return Err("the store does not answer".to_owned());
+        }
+        self.store.damage().map_or(Ok(()), Err)
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }

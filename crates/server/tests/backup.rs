@@ -114,6 +114,8 @@ async fn a_backup_of_a_busy_server_has_all_that_was_confirmed_before_it() {
         let before = confirmed.load(Ordering::SeqCst);
         let file = folder.path().join(format!("backup-{}", backups.len()));
         is_done(&backup(&data, &file).await);
+        // Whoever looks through it meanwhile sees one moment too.
+        is_done(&run(&["check", "--data"], &[&data]).await);
         assert_eq!(mode(&file), 0o600);
         backups.push((before, file));
     }
@@ -305,24 +307,54 @@ async fn only_a_whole_backup_is_restored_and_only_into_an_empty_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_server_is_checked_and_exported_and_a_running_one_is_not() {
+async fn a_server_is_checked_and_exported_whether_it_runs_or_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
     with_note(&data, "kept").await;
-    let file = folder.path().join("list.sqlite");
-    let check = run(&["check", "--json", "--data"], &[&data]).await;
-    is_done(&check);
-    let found: serde_json::Value = serde_json::from_slice(&check.stdout).expect("JSON");
+    let (stopped, running) = (folder.path().join("stopped"), folder.path().join("running"));
+    let check = async || {
+        let check = run(&["check", "--json", "--data"], &[&data]).await;
+        is_done(&check);
+        serde_json::from_slice::<serde_json::Value>(&check.stdout).expect("JSON")
+    };
+    let found = check().await;
     assert_eq!((&found["documents"], &found["damages"]), (&1.into(), &serde_json::json!([])));
     assert!(found["pages"].as_u64() > Some(3), "{found}");
-    is_done(&run(&["export", "--data"], &[&data, Path::new("list"), &file]).await);
+    is_done(&run(&["export", "--data"], &[&data, Path::new("list"), &stopped]).await);
+
     let server = start_when_free(&settings(&data)).await;
     let (_, exported) = http(server.address(), "GET", "/v1/documents/list/export", "").await;
-    assert!(std::fs::read(&file).expect("a file") == exported, "as the server exports it");
-    for args in [&["check", "--data"][..], &["export", "--data"]] {
+    assert_eq!(check().await, found);
+    let told = run(&["export", "--json", "--data"], &[&data, Path::new("list"), &running]).await;
+    is_done(&told);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    assert_eq!((&told["document"], &told["size_bytes"]), (&"list".into(), &exported.len().into()));
+    let piped = run(&["export", "--data"], &[&data, Path::new("list"), Path::new("-")]).await;
+    is_done(&piped);
+    let files = [stopped, running].map(|file| std::fs::read(file).expect("a file"));
+    for file in files.iter().chain([&piped.stdout]) {
+        assert!(*file == exported, "as the server exports it");
+    }
+    for document in ["absent", "other/\u{1}é"] {
+        let file = folder.path().join("absent");
+        let absent = run(&["export", "--data"], &[&data, Path::new(document), &file]).await;
+        assert_eq!(absent.status.code(), Some(1), "{}", complained(&absent));
+        assert!(!file.exists());
+    }
+    let both = [data.as_path(), Path::new("list"), Path::new("-")];
+    let both = run(&["export", "--json", "--data"], &both).await;
+    assert_eq!(both.status.code(), Some(2), "both would go to standard output");
+    // One that has the folder and is not heard is no reason to open it as well.
+    std::fs::remove_file(data.join("control")).expect("it is there");
+    let file = folder.path().join("file");
+    for args in [&["check", "--data"][..], &["export", "--data"], &["backup", "--data"]] {
         let more: &[&Path] = &[&data, Path::new("list"), &file];
-        let paths = if args[0] == "check" { &more[..1] } else { more };
-        let output = run(args, paths).await;
+        let paths = match args[0] {
+            "check" => more[..1].to_vec(),
+            "backup" => vec![more[0], more[2]],
+            _ => more.to_vec(),
+        };
+        let output = run(args, &paths).await;
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(complained(&output).contains("a server has"), "{}", complained(&output));
     }
@@ -348,4 +380,29 @@ async fn a_stopped_server_is_checked_and_exported_and_a_running_one_is_not() {
     let copied = folder.path().join("copied");
     assert_eq!(backup(&data, &copied).await.status.code(), Some(1));
     assert!(!copied.exists());
+}
+
+/// Goal: what rots under a server that runs is found before it is needed. Method: bytes of its log
+/// change on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_finds_what_has_rotted_under_a_running_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    with_note(&data, "kept").await;
+    let server = start_when_free(&settings(&data)).await;
+    let check = async || run(&["check", "--data"], &[&data]).await;
+    is_done(&check().await);
+    let path = data.join("log-a");
+    let whole = std::fs::read(&path).expect("a log");
+    let mut log = whole.clone();
+    log[8192 + 600..8192 + 664].fill(0xff);
+    std::fs::write(&path, log).expect("written");
+    let found = check().await;
+    assert_eq!(found.status.code(), Some(1), "{}", complained(&found));
+    assert!(complained(&found).contains("put a backup in its place"), "{}", complained(&found));
+    // Nothing was written by whoever looked.
+    std::fs::write(&path, &whole).expect("written");
+    is_done(&check().await);
+    assert!(std::fs::read(&path).expect("a log") == whole);
+    server.stop().await;
 }

@@ -272,6 +272,9 @@ pub const VISITORS_MAX: usize = 1024;
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
 
+/// Bytes that a client says until TLS is agreed on, not counting the read that passes the bound.
+pub const HANDSHAKE_SIZE_MAX: u64 = 16 * 1024;
+
 /// Documents of one server that are exported at once, lists of all documents among them.
 pub const EXPORTS_MAX: usize = 8;
 
@@ -289,7 +292,7 @@ pub const FAILURES_LOGGED_MAX: usize = 1000;
 pub const IMPORT_SIZE_MAX: u64 = 512 * 1024 * 1024;
 const _: () = assert!(IMPORT_SIZE_MAX == ENTRY_PAGES_MAX as u64 * PAGE_SIZE as u64);
 
-/// Backups of one server that are made at once.
+/// Backups and checks of one server that are made at once, while it runs.
 pub const BACKUPS_MAX: usize = 1;
 
 /// Bytes that the log of a server may grow by while a backup is made, which is given up then.

@@ -39,6 +39,7 @@ pub fn settings(data: &Path) -> ServeSettings {
         documents_max: Limits::DEFAULT.documents_max,
         connections_max: CONNECTIONS_MAX,
         access: AccessSettings::default(),
+        tls: None,
     }
 }
 

@@ -1,24 +1,22 @@
-//! `tidelog check` and `tidelog export`: a store that no server has.
+//! A store as commands read it, and `tidelog check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Seek as _, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use tempfile::NamedTempFile;
-use tidelog_disk::{DiskError, NativeDisk, StoreFiles};
+use tidelog_disk::{Disk, DiskError, NativeDisk, StoreFiles};
 use tidelog_pages::{
     OpenError, OwnerId, PageServer, RecoveryReport, RequestId, Seed, StoreOptions, StoreReply,
     StoreRequest, Urgency,
 };
 use tidelog_room::STAGED;
-use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Pgid};
 
+use super::cut::Cut;
 use super::{CommandError, say};
 use crate::backup::Source;
-use crate::durable_file;
 
 /// Pages that are asked for at once.
 const CHUNK_PAGES: u32 = 256;
@@ -26,7 +24,7 @@ const CHUNK_PAGES: u32 = 256;
 /// Flags of `tidelog check`.
 #[derive(Args, Clone, Debug)]
 pub struct Check {
-    /// Folder of the store, of a server that is stopped
+    /// Folder of the server's store, whether the server runs or not
     #[arg(long, env = "TIDELOG_DATA", value_name = "DIR", default_value = "tidelog-data")]
     pub data: PathBuf,
 
@@ -35,28 +33,12 @@ pub struct Check {
     pub json: bool,
 }
 
-/// Flags of `tidelog export`.
-#[derive(Args, Clone, Debug)]
-pub struct Export {
-    /// The document's name
-    #[arg(value_name = "ID")]
-    pub document: String,
-
-    /// Where to; - writes it to standard output
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-
-    /// Folder of the store, of a server that is stopped
-    #[arg(long, env = "TIDELOG_DATA", value_name = "DIR", default_value = "tidelog-data")]
-    pub data: PathBuf,
-}
-
 /// Why a store cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OfflineError {
     #[error("there is no store in {0}")]
     Missing(PathBuf),
-    #[error("a server has {0} open: stop it, or ask it over HTTP")]
+    #[error("a server has {0} open, and does not listen to commands: stop it, or try again")]
     InUse(PathBuf),
     #[error("cannot open the store in {data}")]
     Disk {
@@ -78,6 +60,12 @@ pub(super) enum OfflineError {
     Lost { document: String, count: usize },
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot write {path}")]
     Write {
         path: PathBuf,
@@ -87,11 +75,14 @@ pub(super) enum OfflineError {
 }
 
 /// Takes a page of a document.
-type TakePage<'t> = dyn FnMut(Pgid, &[u8]) -> Result<(), OfflineError> + 't;
+pub(super) type TakePage<'t> = dyn FnMut(Pgid, &[u8]) -> Result<(), OfflineError> + 't;
 
-/// A store that no server has.
-pub(super) struct Offline {
-    server: PageServer<NativeDisk>,
+/// A file of a store, wherever that is.
+pub(super) type AnyDisk = Box<dyn Disk>;
+
+/// A store that is read, page by page.
+pub(super) struct Reader {
+    server: PageServer<AnyDisk>,
     found: RecoveryReport,
 }
 
@@ -103,17 +94,22 @@ pub(super) struct Found {
     pub(super) damages: Vec<String>,
 }
 
-impl Offline {
-    pub(super) fn open(data: &Path) -> Result<Self, OfflineError> {
-        let [_, _, pages, _] = StoreFiles::<()>::NAMES;
-        if !data.join(pages).is_file() {
-            return Err(OfflineError::Missing(data.to_owned()));
-        }
-        let files = match StoreFiles::in_folder(data) {
+impl Reader {
+    /// That of a store which no server has, and none gets for as long as it is there.
+    pub(super) fn of_folder(data: &Path) -> Result<Self, OfflineError> {
+        check_is_store(data)?;
+        let StoreFiles { log_a, log_b, pages, spare } = match StoreFiles::in_folder(data) {
             Ok(files) => files,
             Err(DiskError::Busy) => return Err(OfflineError::InUse(data.to_owned())),
             Err(source) => return Err(OfflineError::Disk { data: data.to_owned(), source }),
         };
+        let any = |disk: NativeDisk| Box::new(disk) as AnyDisk;
+        let (log_a, log_b, pages, spare) = (any(log_a), any(log_b), any(pages), any(spare));
+        Self::open(data, StoreFiles { log_a, log_b, pages, spare })
+    }
+
+    /// That of a store with these files, which is in `data`.
+    pub(super) fn open(data: &Path, files: StoreFiles<AnyDisk>) -> Result<Self, OfflineError> {
         let seed = Seed(getrandom::u64().expect("the system gives random bytes"));
         // Nothing is appended, and so nothing is checkpointed.
         let options = StoreOptions { log_size_max: u64::MAX, ..StoreOptions::default() };
@@ -158,7 +154,7 @@ impl Offline {
 
     /// Reads all pages of a document. Gives how many it has, and how many of them are lost; `None`
     /// if there is no such document.
-    fn read(
+    pub(super) fn read(
         &mut self,
         key: &DocumentKey,
         write: &mut TakePage<'_>,
@@ -210,6 +206,15 @@ impl Offline {
     }
 }
 
+/// Makes sure that there is a store, before one is made.
+pub(super) fn check_is_store(data: &Path) -> Result<(), OfflineError> {
+    let [_, _, pages, _] = StoreFiles::<()>::NAMES;
+    match data.join(pages).is_file() {
+        true => Ok(()),
+        false => Err(OfflineError::Missing(data.to_owned())),
+    }
+}
+
 impl Check {
     /// Reads each page of the store.
     ///
@@ -217,7 +222,7 @@ impl Check {
     ///
     /// [`CommandError::Failed`] if it is damaged.
     pub fn run(&self) -> Result<(), CommandError> {
-        let Found { documents, pages, damages } = Offline::open(&self.data)?.check()?;
+        let Found { documents, pages, damages } = Cut::of(&self.data)?.read(Reader::check)?;
         match self.json {
             true => say(json!({ "documents": documents, "pages": pages, "damages": damages }))?,
             false => {
@@ -234,43 +239,5 @@ impl Check {
                 Err(OfflineError::Damaged(what).into())
             }
         }
-    }
-}
-
-impl Export {
-    /// Writes the document as a SQLite file.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError`]; there is no new file then.
-    pub fn run(&self) -> Result<(), CommandError> {
-        let no_document = || OfflineError::NoDocument(self.document.clone());
-        let key = DocumentKey::new(&self.document, "").map_err(|_| no_document())?;
-        let mut store = Offline::open(&self.data)?;
-        let is_to_stdout = self.file == Path::new("-");
-        let folder = self.file.parent().filter(|it| !it.as_os_str().is_empty());
-        let folder = match is_to_stdout {
-            true => std::env::temp_dir(),
-            false => folder.unwrap_or(Path::new(".")).to_owned(),
-        };
-        let failed = |source| OfflineError::Write { path: self.file.clone(), source };
-        let mut file = NamedTempFile::new_in(&folder).map_err(failed)?;
-        let read = store.read(&key, &mut |pgid, bytes| {
-            let at = SeekFrom::Start(u64::from(pgid.0 - 1) * PAGE_SIZE as u64);
-            file.seek(at).and_then(|_| file.write_all(bytes)).map_err(failed)
-        });
-        let (_, count) = read?.ok_or_else(no_document)?;
-        if count > 0 {
-            return Err(OfflineError::Lost { document: self.document.clone(), count }.into());
-        }
-        if is_to_stdout {
-            file.rewind().map_err(failed)?;
-            io::copy(file.as_file_mut(), &mut io::stdout().lock()).map_err(failed)?;
-            return Ok(());
-        }
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&self.file).map_err(|error| failed(error.error))?;
-        durable_file::sync_folder(&folder).map_err(failed)?;
-        Ok(())
     }
 }

@@ -17,9 +17,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::pass::Address;
-use super::{TOO_MANY_EXPORTS, body, failed, pass};
+use super::{body, failed, pass};
 use crate::access::Pass;
 use crate::deployments::{DeployError, Deployed, json};
+use crate::export;
 use crate::shared::Shared;
 
 /// Why nothing can be said of a doctype.
@@ -99,7 +100,7 @@ async fn try_on_documents(
     after: Option<String>,
 ) -> Response {
     // It knows the names of all documents meanwhile, as who lists them.
-    let Ok(_turn) = shared.exports.try_acquire() else { return failed(TOO_MANY_EXPORTS) };
+    let Ok(_turn) = shared.exports.try_acquire() else { return failed(export::TOO_MANY) };
     let deployments = Arc::clone(&shared.deployments);
     let (doctype, deployed) = match spawn_blocking(move || deployments.examine(&name, &bytes)).await
     {

@@ -9,16 +9,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
-use tidelog_room::{Answer, Ask};
-use tidelog_sync::Refusal;
-use tidelog_types::DocumentKey;
 use tidelog_types::limits::IMPORT_SIZE_MAX;
 use tokio::task::spawn_blocking;
 
 use super::pass::Address;
-use super::{TOO_MANY_EXPORTS, failed, pass, sent};
+use super::{failed, pass, sent};
 use crate::access::Pass;
-use crate::export::Exported;
+use crate::export::{self, Exported};
 use crate::import::{self, ImportError};
 use crate::shared::Shared;
 
@@ -47,7 +44,7 @@ pub(super) async fn list(
 pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Response {
     // Of many documents their names are many MiB.
     let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(TOO_MANY_EXPORTS);
+        return failed(export::TOO_MANY);
     };
     let Some(documents) = shared.store.documents().await else {
         return failed("the store does not answer");
@@ -90,41 +87,22 @@ pub(super) async fn import(
     UrlPath(id): UrlPath<String>,
     pass: Pass,
     address: Address,
-    Query(Wanted { doctype: name }): Query<Wanted>,
+    Query(Wanted { doctype }): Query<Wanted>,
     request: Request,
 ) -> Response {
     if let Some(refused) = pass::refusal_unless_create(&pass, &id) {
         return refused;
     }
-    let Ok(document) = DocumentKey::new(&id, "") else { return super::no_name() };
-    let Some(doctype) = shared.deployments.newest(&name) else {
-        let why = format!("no doctype {name} is deployed\n");
-        return (StatusCode::BAD_REQUEST, why).into_response();
-    };
     let body = request.into_body();
     if body.size_hint().lower() > IMPORT_SIZE_MAX {
         return refused(&ImportError::TooLarge);
     }
-    // It takes room on the disk, as an export does.
-    let Ok(_turn) = shared.exports.try_acquire() else { return failed(TOO_MANY_EXPORTS) };
-    // Before all of it is taken in for nothing.
-    match shared.rooms.ask(&document, Ask::Describe).await {
-        Answer::Missing => {}
-        Answer::Description { .. } => return refused(&ImportError::Refused(Refusal::Exists)),
-        answer => return super::answered(&id, answer),
-    }
-    let planted = match import::receive(&shared, body).await {
-        Ok(received) => import::plant(&shared, &document, &doctype, received).await,
-        Err(error) => Err(error),
+    let import = match import::prepare(&shared, &id, &doctype).await {
+        Ok(import) => import,
+        Err(error) => return refused(&error),
     };
-    let answer = match planted {
-        Ok(position) => {
-            let (journal, next) = (position.journal.to_hex(), position.next.get());
-            let body = json!({
-                "document": id, "doctype": name, "journal": journal, "next_lsn": next,
-            });
-            (StatusCode::CREATED, Json(body)).into_response()
-        }
+    let answer = match import.run(body.into_data_stream()).await {
+        Ok(imported) => (StatusCode::CREATED, Json(imported)).into_response(),
         Err(error) => refused(&error),
     };
     let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
@@ -133,23 +111,5 @@ pub(super) async fn import(
 }
 
 fn refused(error: &ImportError) -> Response {
-    let (status, why) = match error {
-        ImportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
-        ImportError::Late => (StatusCode::REQUEST_TIMEOUT, error.to_string()),
-        ImportError::Odd(why) => (StatusCode::BAD_REQUEST, why.clone()),
-        ImportError::Failed(why) => return failed(why),
-        ImportError::Refused(refusal) => match refusal {
-            Refusal::Exists => (StatusCode::CONFLICT, "the document exists".to_owned()),
-            Refusal::Protocol { reason } => (StatusCode::BAD_REQUEST, reason.clone()),
-            Refusal::DoctypeMismatch { reason } | Refusal::DoctypeInvalid { reason } => {
-                let hint = "a document is a file that export has written, changed or not";
-                (StatusCode::BAD_REQUEST, format!("{reason}; {hint}"))
-            }
-            Refusal::Storage { reason } | Refusal::Access { reason } => return failed(reason),
-            Refusal::Damaged | Refusal::Missing | Refusal::Parted => {
-                return failed("the store is damaged, and takes no documents");
-            }
-        },
-    };
-    (status, format!("{why}\n")).into_response()
+    (error.status(), format!("{error}\n")).into_response()
 }

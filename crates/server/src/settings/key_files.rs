@@ -88,7 +88,7 @@ impl Kind {
 }
 
 /// All of a file that is no longer than a key's may be.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path)?;
     file.take(KEY_FILE_SIZE_MAX + 1).read_to_end(&mut bytes)?;

@@ -35,7 +35,7 @@ impl Cuts {
     pub(super) fn take(&mut self, server: &PageServer<NativeDisk>) -> Result<Arc<HeldCut>, String> {
         self.sweep(server);
         if self.0.len() >= BACKUPS_MAX {
-            return Err("another backup is being made".to_owned());
+            return Err("another backup or check is under way".to_owned());
         }
         let cut = server.cut().map_err(|error: CutError| error.to_string())?;
         let held = Arc::new(HeldCut {
@@ -55,7 +55,7 @@ impl Cuts {
         let is_too_long =
             |cut: &StoreCut| server.log_size().saturating_sub(cut.log_size) > BACKUP_LOG_SIZE_MAX;
         if self.0.iter().any(|(cut, _)| is_too_long(cut)) {
-            warn!("a backup takes too long, and is given up: the log has grown for it");
+            warn!("a backup or check takes too long, and is given up: the log has grown for it");
             self.let_go();
         }
     }

@@ -16,7 +16,7 @@ use crate::doctypes::json_of;
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 /// Runs it with these variables, and this on its standard input.
-fn run_with(args: &[&str], variables: &[(&str, &str)], input: &[u8]) -> Output {
+pub fn run_with(args: &[&str], variables: &[(&str, &str)], input: &[u8]) -> Output {
     let mut command = command(TIDELOG);
     let piped = command.args(args).envs(variables.iter().copied()).stdin(Stdio::piped());
     let child = piped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -30,20 +30,20 @@ fn run(args: &[&str]) -> Output {
     run_with(args, &[], b"")
 }
 
-fn code(output: &Output) -> Option<i32> {
+pub fn code(output: &Output) -> Option<i32> {
     output.status.code()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn complained(output: &Output) -> String {
+pub fn complained(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A file in the folder, by its name.
-fn file(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> String {
+pub fn file(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> String {
     let path = folder.join(name);
     std::fs::write(&path, content).expect("written");
     path.to_str().expect("a text").to_owned()

@@ -68,14 +68,14 @@ async fn import(scene: &Scene, document: &str, role: usize, file: &[u8]) -> Stri
     put_as(scene, &path, Some(&token(ROLES[role].1)), file.len() as u64, file).await
 }
 
-async fn deploy(scene: &Scene, doctype: &Doctype) {
+pub async fn deploy(scene: &Scene, doctype: &Doctype) {
     let root = token(ROLES[6].1);
     let answer = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root), &json_of(doctype)).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
 }
 
 /// The file as it is after this.
-fn changed(file: &[u8], sql: &str) -> Vec<u8> {
+pub fn changed(file: &[u8], sql: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("changed.sqlite");
     std::fs::write(&path, file).expect("written");

@@ -11,6 +11,7 @@ use tidelog_testing::room::{frame_of, notes};
 use tidelog_testing::server::{Client, command};
 
 use crate::common::{ROLES, ask, ask_with, begin, bye, join, now_s, token_by};
+use crate::tls::tls_file;
 
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
@@ -30,7 +31,8 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
     let path = folder.path().join("key");
     std::fs::write(&path, "sesame").expect("written");
     let path = path.to_str().expect("a text");
-    let cases: [Case<'_>; 10] = [
+    let [cert, other_key] = ["one.pem", "two.key"].map(tls_file);
+    let cases: [Case<'_>; 14] = [
         (&["--token-secret-file", path], &[], path),
         (&["--token-key", path], &[], path),
         (&["--token-jwks-file", path], &[], path),
@@ -40,6 +42,10 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
         (&[], &[("TIDELOG_ALLOW_ORIGINS", "https://a,https://b/")], "https://b/"),
         (&[], &[("TIDELOG_TRUSTED_PROXIES", "10.0.0.1,proxy")], "proxy"),
         (&["--log-format", "xml"], &[], "xml"),
+        (&["--tls-cert", &cert], &[], "--tls-key is not"),
+        (&[], &[("TIDELOG_TLS_KEY", &other_key)], "--tls-cert is not"),
+        (&["--tls-cert", &cert, "--tls-key", &other_key], &[], &other_key),
+        (&["--tls-cert", path, "--tls-key", &other_key], &[], path),
         (&["--dev"], &[("TIDELOG_ADMIN_PASSWORD", "sesame")], "--dev"),
     ];
     for (args, variables, named) in cases {
@@ -65,6 +71,8 @@ fn the_help_names_every_setting() {
         "--trusted-proxy",
         "--metrics-open",
         "--log-format",
+        "--tls-cert",
+        "--tls-key",
         "TIDELOG_TRUSTED_PROXIES",
         "TIDELOG_LOG_FORMAT",
         "TIDELOG_TOKEN_KEYS",
@@ -76,18 +84,27 @@ fn the_help_names_every_setting() {
 }
 
 /// The binary without `--dev`, running.
-struct Running {
+pub struct Running {
     child: Child,
-    at: SocketAddr,
+    pub at: SocketAddr,
 }
 
 impl Running {
-    fn start(data: &Path, args: &[&str], log: &Path) -> Self {
+    pub fn start(data: &Path, args: &[&str], log: &Path) -> Self {
         Self::start_by(command(TIDELOG), data, args, log)
     }
 
-    fn start_by(mut command: Command, data: &Path, args: &[&str], log: &Path) -> Self {
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(args);
+    fn start_by(command: Command, data: &Path, args: &[&str], log: &Path) -> Self {
+        Self::start_with(command, data, &[&["--listen", "127.0.0.1:0"], args].concat(), log)
+    }
+
+    /// Where these flags say that it is to listen.
+    pub fn start_anywhere(data: &Path, args: &[&str], log: &Path) -> Self {
+        Self::start_with(command(TIDELOG), data, args, log)
+    }
+
+    fn start_with(mut command: Command, data: &Path, args: &[&str], log: &Path) -> Self {
+        command.args(["serve", "--data"]).arg(data).args(args);
         command
             .env("RUST_LOG", "info,tidelog=debug,tidelog_server=debug")
             .stderr(std::fs::File::create(log).expect("a file"));
@@ -95,11 +112,13 @@ impl Running {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
-        let at = line.trim().strip_prefix("listening on http://").expect("an address");
+        let url = line.trim().strip_prefix("listening on ").expect("an address");
+        let (scheme, at) = url.split_once("://").expect("an address");
+        assert_eq!(scheme == "https", args.contains(&"--tls-cert"), "{url}");
         Self { at: at.parse().expect("an address"), child }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
     }
@@ -113,7 +132,7 @@ impl Drop for Running {
 }
 
 /// Waits until this is so, for as long as that is no fault of the server's.
-async fn comes(mut is_so: impl AsyncFnMut() -> bool) -> bool {
+pub async fn comes(mut is_so: impl AsyncFnMut() -> bool) -> bool {
     let began = Instant::now();
     while !is_so().await {
         if began.elapsed() > Duration::from_secs(20) {
