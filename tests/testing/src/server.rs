@@ -377,10 +377,22 @@ impl Process {
         Self::start_by(shell, data)
     }
 
-    /// By this command.
+    /// By this command, which lets in everybody.
     pub fn start_by(mut command: Command, data: &Path) -> Self {
+        command.args(["serve", "--dev"]);
+        Self::serve(command, data)
+    }
+
+    /// By this command, which lets in whoever has a token that is signed with the secret in a file,
+    /// and takes whoever asks for what a header says.
+    pub fn start_guarded(mut command: Command, data: &Path, secret: &Path) -> Self {
+        command.args(["serve", "--trusted-proxy", "127.0.0.1", "--token-secret-file"]).arg(secret);
+        Self::serve(command, data)
+    }
+
+    fn serve(mut command: Command, data: &Path) -> Self {
         let mut child = command
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .spawn()

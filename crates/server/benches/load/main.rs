@@ -1,9 +1,14 @@
 //! How much a server does, and how quickly, beside what nobody can do without.
 //!
 //! Run by hand: `cargo bench -p tidelog-server --bench load -- [NAME]`, on a machine that does
-//! nothing else, where a process may have some ten thousand files open. The clients are this
+//! nothing else, where a process may have some twenty thousand files open. The clients are this
 //! process, which shares the processor with the server: what each of them takes of it is printed.
 //! Figures of one run are compared with each other and with the goals, and nothing fails.
+//!
+//! `TIDELOG_LOAD_PART=50` has a fiftieth of the crowds, to see that a measure works.
+
+mod crowds;
+mod disturbed;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -42,6 +47,33 @@ async fn main() {
     if is_wanted("memory") {
         memory().await;
     }
+    if is_wanted("half-open") {
+        disturbed::half_open().await;
+    }
+    if is_wanted("logins") {
+        disturbed::logins().await;
+    }
+    if is_wanted("renewals") {
+        disturbed::renewals().await;
+    }
+    if is_wanted("flood") {
+        disturbed::flood().await;
+    }
+    if is_wanted("backup") {
+        disturbed::backup().await;
+    }
+    if is_wanted("tokens") {
+        crowds::tokens().await;
+    }
+    if is_wanted("presence") {
+        crowds::presence().await;
+    }
+}
+
+/// So many, or the part of them that was asked for.
+fn scaled(count: usize) -> usize {
+    let part = std::env::var("TIDELOG_LOAD_PART").ok().and_then(|part| part.parse().ok());
+    (count / part.unwrap_or(1)).max(1)
 }
 
 /// A server of its own, with its data in a folder that goes with it.

@@ -1,0 +1,358 @@
+//! How long confirms take while somebody disturbs the server, beside what they take without.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use jsonwebtoken::{EncodingKey, Header};
+use tidelog_sync::{ByeReason, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_testing::room::{frame_of, notes};
+use tidelog_testing::server::{Client, Process, command, http, texts};
+use tidelog_types::ClientId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{interval, sleep, timeout};
+
+use crate::{TIDELOG, percentiles, scaled};
+
+/// How long each of the two loads is measured, once it has warmed up.
+const WARM_UP: Duration = Duration::from_secs(3);
+const MEASURED: Duration = Duration::from_secs(10);
+/// Those who write, each to a document of its own, and how often.
+const WRITERS: usize = 40;
+const WRITES_EVERY: Duration = Duration::from_millis(25);
+
+const SECRET: &[u8; 32] = b"the secret of an app, 32 bytes..";
+
+/// A server that asks for tokens, and the folder in which its data lie.
+pub(crate) struct Guarded {
+    pub(crate) server: Process,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Guarded {
+    /// With documents, which only a development server begins without a doctype that is deployed.
+    pub(crate) async fn start(documents: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (data, secret) = (folder.path().join("data"), folder.path().join("secret"));
+        std::fs::write(&secret, SECRET).expect("written");
+        let open = Process::start(TIDELOG, &data);
+        for number in 0..documents {
+            drop(crate::following(open.address, &document(number), 1).await);
+        }
+        assert_eq!(open.terminate(), Some(0));
+        let mut command = command(TIDELOG);
+        command.env("TIDELOG_ADMIN_PASSWORD", "a password of the admin");
+        // What is refused is told in the log otherwise, which this process would have to read.
+        command.env("RUST_LOG", "error");
+        Self { server: Process::start_guarded(command, &data, &secret), folder }
+    }
+}
+
+fn document(number: usize) -> String {
+    format!("list {number}")
+}
+
+/// A token of a writer, for an hour.
+pub(crate) fn token() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let exp = now.expect("after 1970").as_secs() + 3_600;
+    let grants = serde_json::json!([{ "document": "*", "role": "write", "create": true }]);
+    let claims = serde_json::json!({ "sub": "ada", "exp": exp, "tidelog": grants });
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))
+        .expect("signed")
+}
+
+/// A connection that was let in by a token.
+pub(crate) async fn joined(at: SocketAddr, token: String) -> Result<Client, ByeReason> {
+    let mut client = Client::connect_silently(at).await.ok_or(ByeReason::Slow)?;
+    let hello = ToServer::Hello { client: ClientId([1; 16]), token: Some(token) };
+    client.say(&hello).await.ok_or(ByeReason::Slow)?;
+    loop {
+        match client.hear().await {
+            Some(FromServer::Welcome) => return Ok(client),
+            Some(FromServer::Bye { reason }) => return Err(reason),
+            Some(_) => {}
+            None => return Err(ByeReason::Slow),
+        }
+    }
+}
+
+/// Writers at work, each of which says how long its confirms took since it was asked last.
+struct Writers {
+    tasks: Vec<JoinHandle<Vec<(Instant, Duration)>>>,
+    is_over: Arc<AtomicBool>,
+    /// How many of each are confirmed.
+    confirmed: Vec<Arc<AtomicU64>>,
+}
+
+impl Writers {
+    /// Begins to write; `every` so often, or each as soon as the one before is confirmed.
+    async fn start(at: SocketAddr, count: usize, every: Option<Duration>, token: &str) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (mut tasks, mut confirmed) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let mut client = joined(at, token.to_owned()).await.expect("welcome");
+            client.open(&document(number), 2, None).await.expect("up");
+            while !matches!(client.hear_of().await.expect("up"), FromRoom::Opened { .. }) {}
+            let (is_over, done) = (Arc::clone(&is_over), Arc::new(AtomicU64::new(0)));
+            confirmed.push(Arc::clone(&done));
+            // Not all at once.
+            let late = every.map(|every| every.mul_f64(number as f64 / count as f64));
+            tasks.push(tokio::spawn(async move {
+                sleep(late.unwrap_or_default()).await;
+                write(client, every, &is_over, &done).await
+            }));
+        }
+        Self { tasks, is_over, confirmed }
+    }
+
+    /// What took how long between these.
+    async fn end(self) -> Vec<(Instant, Duration)> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let all = join_all(self.tasks).await;
+        all.into_iter().flat_map(|took| took.expect("it writes to the end")).collect()
+    }
+}
+
+async fn write(
+    mut client: Client,
+    every: Option<Duration>,
+    is_over: &AtomicBool,
+    done: &AtomicU64,
+) -> Vec<(Instant, Duration)> {
+    let row = frame_of("ada", &notes(), "log", "a row of some twenty bytes");
+    let mut turns = every.map(interval);
+    let (mut took, mut number) = (Vec::new(), 0);
+    while !is_over.load(Ordering::Relaxed) {
+        if let Some(turns) = &mut turns {
+            turns.tick().await;
+        }
+        number += 1;
+        let began = Instant::now();
+        client.frames(number, vec![row.clone()]).await.expect("up");
+        loop {
+            match client.hear_of().await.expect("up") {
+                FromRoom::Acked { next } if next.get() > number => break,
+                FromRoom::Entry(part) if part.is_last => {
+                    client.tell(ToRoom::Received { next: part.position.next }).await.expect("up");
+                }
+                _ => {}
+            }
+        }
+        took.push((began, began.elapsed()));
+        done.store(number, Ordering::Relaxed);
+    }
+    took
+}
+
+/// Measures confirms without a disturbance, then with one, and prints a row.
+async fn beside<F: Future<Output = ()>>(
+    what: &str,
+    goal: f64,
+    at: SocketAddr,
+    disturb: impl FnOnce(Arc<AtomicBool>) -> F,
+) {
+    let writers = Writers::start(at, WRITERS, Some(WRITES_EVERY), &token()).await;
+    sleep(WARM_UP).await;
+    let calm = Instant::now();
+    sleep(MEASURED).await;
+    let calm = calm..Instant::now();
+    let ends = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&ends);
+    let measured = async {
+        sleep(WARM_UP).await;
+        let began = Instant::now();
+        sleep(MEASURED).await;
+        over.store(true, Ordering::Relaxed);
+        began..Instant::now()
+    };
+    let (disturbed, ()) = tokio::join!(measured, disturb(ends));
+    let took = writers.end().await;
+    say(what, goal, &took, [&calm, &disturbed]);
+}
+
+fn say(
+    what: &str,
+    goal: f64,
+    took: &[(Instant, Duration)],
+    [calm, disturbed]: [&std::ops::Range<Instant>; 2],
+) {
+    let within = |range: &std::ops::Range<Instant>| {
+        let of = took.iter().filter(|(at, _)| range.contains(at)).map(|(_, took)| *took);
+        percentiles(of.collect())
+    };
+    let ([_, without], [_, with]) = (within(calm), within(disturbed));
+    let ratio = with.as_secs_f64() / without.as_secs_f64();
+    println!("{what}: p99 of confirms {with:?}, without {without:?}: {ratio:.2} (goal {goal})");
+}
+
+/// Requests that are half said, and said anew once the server has given them up.
+pub(crate) async fn half_open() {
+    let count = scaled(10_000);
+    let guarded = Guarded::start(WRITERS).await;
+    let at = guarded.server.address;
+    beside(&format!("{count} half-sent requests"), 1.2, at, |ends| async move {
+        let each = (0..count).map(|_| {
+            let ends = Arc::clone(&ends);
+            tokio::spawn(async move {
+                while !ends.load(Ordering::Relaxed) {
+                    let connecting = timeout(MEASURED, TcpStream::connect(at)).await;
+                    let Ok(Ok(mut stream)) = connecting else { continue };
+                    let half = b"GET /v1/documents HTTP/1.1\r\nhost: localhost\r\nx: ";
+                    let _ = stream.write_all(half).await;
+                    // Until it is hung up.
+                    let _ = timeout(MEASURED, stream.read_u8()).await;
+                }
+            })
+        });
+        join_all(each).await;
+    })
+    .await;
+}
+
+/// Logins with wrong passwords, each from an address of its own, so that all are looked at that the
+/// server has time for.
+pub(crate) async fn logins() {
+    let each_second = scaled(1_000);
+    let guarded = Guarded::start(WRITERS).await;
+    let at = guarded.server.address;
+    let answers: Arc<[AtomicU64; 3]> = Arc::default();
+    let told = Arc::clone(&answers);
+    let what = format!("{each_second} bad logins a second");
+    beside(&what, 1.2, at, |ends| async move {
+        let mut turns = interval(Duration::from_secs(1).div_f64(each_second as f64));
+        let mut number = 0_u32;
+        while !ends.load(Ordering::Relaxed) {
+            turns.tick().await;
+            number += 1;
+            let (told, [_, a, b, c]) = (Arc::clone(&told), number.to_be_bytes());
+            tokio::spawn(async move {
+                let body = r#"{"user":"admin","password":"a guess"}"#;
+                let extra = format!(
+                    "X-Forwarded-For: 10.{a}.{b}.{c}\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let asked = timeout(MEASURED, log_in(at, &extra)).await;
+                let nth = match asked {
+                    Ok(Some(401)) => 0,
+                    Ok(Some(_)) => 1,
+                    _ => 2,
+                };
+                told[nth].fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    })
+    .await;
+    let [wrong, refused, none] = [0, 1, 2].map(|nth| answers[nth].load(Ordering::Relaxed));
+    println!("{what}: {wrong} were looked at, {refused} refused, {none} not answered");
+}
+
+async fn log_in(at: SocketAddr, extra: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(at).await.ok()?;
+    let head = format!("POST /v1/login HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
+    stream.write_all(format!("{head}{extra}").as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    answer.split(' ').nth(1)?.parse().ok()
+}
+
+/// Connections that all renew their tokens within ten seconds.
+pub(crate) async fn renewals() {
+    let count = scaled(10_000);
+    let guarded = Guarded::start(WRITERS).await;
+    let at = guarded.server.address;
+    let mut links = Vec::new();
+    for _ in 0..count {
+        links.push(joined(at, token()).await.expect("welcome"));
+    }
+    let renewed = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&renewed);
+    let what = format!("{count} renewals in {} s", MEASURED.as_secs());
+    beside(&what, 1.2, at, |_| async move {
+        sleep(WARM_UP).await;
+        let token = token();
+        let each = links.into_iter().enumerate().map(|(number, mut link)| {
+            let (told, token) = (Arc::clone(&told), token.clone());
+            tokio::spawn(async move {
+                sleep(MEASURED.mul_f64(number as f64 / count as f64)).await;
+                link.say(&ToServer::Renew { token }).await.expect("up");
+                if let Some(FromServer::Admitted { .. }) = link.hear().await {
+                    told.fetch_add(1, Ordering::Relaxed);
+                }
+                link
+            })
+        });
+        join_all(each).await;
+    })
+    .await;
+    println!("{what}: {} were admitted", renewed.load(Ordering::Relaxed));
+}
+
+/// One client that says the least there is, as fast as it can.
+pub(crate) async fn flood() {
+    let guarded = Guarded::start(WRITERS).await;
+    let at = guarded.server.address;
+    beside("one client that says as much as it can", 1.2, at, |ends| async move {
+        let mut client = joined(at, token()).await.expect("welcome");
+        while !ends.load(Ordering::Relaxed) {
+            for _ in 0..100 {
+                client.say(&ToServer::Ping).await.expect("up");
+            }
+            for _ in 0..100 {
+                client.hear().await.expect("up");
+            }
+        }
+    })
+    .await;
+}
+
+/// A backup while everybody writes as much as they can; then what it has is held against what was
+/// confirmed before it began.
+pub(crate) async fn backup() {
+    let count = scaled(1_000);
+    let guarded = Guarded::start(count).await;
+    let writers = Writers::start(guarded.server.address, count, None, &token()).await;
+    sleep(WARM_UP).await;
+    let calm = Instant::now();
+    sleep(MEASURED).await;
+    let calm = calm..Instant::now();
+    let before: Vec<u64> =
+        writers.confirmed.iter().map(|done| done.load(Ordering::Relaxed)).collect();
+    let (data, copy) = (guarded.folder.path().join("data"), guarded.folder.path().join("copy"));
+    let began = Instant::now();
+    run(["backup".as_ref(), "--data".as_ref(), &*data, &*copy]).await;
+    let during = began..Instant::now();
+    let took = writers.end().await;
+    let size = std::fs::metadata(&copy).expect("a file").len();
+    let took_ms = (during.end - during.start).as_millis();
+    let what = format!("a backup of {} MiB in {took_ms} ms, {count} writers", size >> 20);
+    say(&what, 2.0, &took, [&calm, &during]);
+    assert_eq!(guarded.server.terminate(), Some(0));
+
+    let restored = guarded.folder.path().join("restored");
+    run(["restore".as_ref(), "--data".as_ref(), &*restored, &*copy]).await;
+    let server = Process::start(TIDELOG, &restored);
+    let mut missing = 0;
+    for (number, confirmed) in before.iter().enumerate() {
+        let path = format!("/v1/documents/list%20{number}/export");
+        let (status, file) = http(server.address, "GET", &path, "").await;
+        assert_eq!(status, 200, "{path}");
+        let rows = texts(&file, "select cast(count(*) as text) from log");
+        missing += confirmed.saturating_sub(rows[0].parse().expect("a number"));
+    }
+    println!("{what}: {missing} that were confirmed before it began are missing (goal 0)");
+}
+
+async fn run(args: [&Path; 4]) {
+    let mut command = command(TIDELOG);
+    command.args(args);
+    let output = spawn_blocking(move || command.output()).await.expect("no panic");
+    let output = output.expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
