@@ -254,20 +254,47 @@ fn older_events_are_brought_to_the_version_of_who_asks() {
     assert_eq!(events(&newer, call).expect("an answer"), told);
     let call = ask(&mut older, after(2), true);
     assert_eq!(events(&older, call).expect("an answer"), ["3 b begun 3 {\"n\":4}"]);
-    let broken = told_todos(&["json_set(:data, 'n', 1)"]);
-    let mut device = Device::new(3);
-    device.lend();
-    device.open(&first);
-    say(&mut device, "begin", "a", 4);
-    let call = device.start_open(OTHER_TAB, None, &broken);
-    device.opened(call);
-    let call = device.next_call();
-    let events = Events { wanted: after(0), waits: true, consumer: None };
-    let request = Request::Events(events);
-    device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle: HANDLE, request }]);
-    assert_eq!(device.code(call), ErrorCode::Query);
-    say(&mut device, "begin", "a", 4);
-    assert_eq!(device.answers(call).len(), 1, "it is over");
+}
+
+/// Goal: an upcast gives data as they are promised, or the loop is told which event that is about
+/// and what is wrong. Method: upcasts that give jsonb, nothing, or no object, or that fail.
+#[test]
+fn what_an_upcast_gives_is_an_object_or_the_loop_is_told_what_is_wrong() {
+    let first = told_todos(&[]);
+    let told = |upcast: &str| {
+        let mut device = Device::new(3);
+        device.lend();
+        device.open(&first);
+        say(&mut device, "finish", "a", 4);
+        say(&mut device, "begin", "a", 4);
+        let call = device.start_open(OTHER_TAB, None, &told_todos(&[upcast]));
+        device.opened(call);
+        let call = device.next_call();
+        let events = Events { wanted: after(0), waits: true, consumer: None };
+        let request = Request::Events(events);
+        device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle: HANDLE, request }]);
+        if let Some(told) = self::events(&device, call) {
+            return Ok(told);
+        }
+        assert_eq!(device.code(call), ErrorCode::Query);
+        let why = device.failure(call).message.split(';').next().unwrap_or_default().to_owned();
+        say(&mut device, "begin", "a", 4);
+        assert_eq!(device.answers(call).len(), 1, "it is over");
+        Err(why)
+    };
+    let expected = ["1 a finished 1 {\"n\":4}", "2 a begun 2 {\"n\":5}"].map(str::to_owned);
+    assert_eq!(told("jsonb_set(:data, '$.n', 5)"), Ok(expected.to_vec()));
+    assert_eq!(told("json_object('n', 5) -- whatever it was"), Ok(expected.to_vec()));
+    for (upcast, why) in [
+        ("json_set(:data, 'n', 1)", "bad JSON path: 'n'"),
+        ("null", "it gives null, and no object"),
+        ("json_extract(:data, '$.n')", "it gives integer, and no object"),
+        ("'[]'", "it gives array, and no object"),
+        ("'nonsense'", "malformed JSON"),
+    ] {
+        let start = "event 2, begun of todo, cannot be brought to version 2: ";
+        assert_eq!(told(upcast), Err(format!("{start}{why}")), "{upcast}");
+    }
 }
 
 /// Goal: whoever waited for events of a history that was replaced is told those of the new one,

@@ -18,7 +18,8 @@ const PAGE_EVENTS: u64 = 256;
 const COLUMNS: &str = "sequence, aggregate, stream, position, type, version, data, time, user, \
                        client, cause";
 
-/// Where the name of the aggregate is among them, and what follows.
+/// Where some of them are.
+const SEQUENCE: usize = 0;
 const AGGREGATE: usize = 1;
 const TYPE: usize = 4;
 const VERSION: usize = 5;
@@ -132,7 +133,11 @@ fn upcast(reader: &mut Reader, doctype: &Doctype, rows: Rows) -> Run<Rows> {
             Value::Integer(version) => u32::try_from(version).unwrap_or(u32::MAX),
             _ => continue,
         };
-        done!(upcast_from(reader, definition, from, &mut event[DATA]));
+        let place = match event[SEQUENCE] {
+            Value::Integer(sequence) => format!("event {sequence}, {name} of {aggregate},"),
+            _ => continue,
+        };
+        done!(upcast_from(reader, definition, from, &place, &mut event[DATA]));
         event[VERSION] = Value::Integer(i64::from(from.max(definition.version())));
     }
     let mut upcast = Rows { columns: rows.columns, ..Rows::default() };
@@ -142,17 +147,32 @@ fn upcast(reader: &mut Reader, doctype: &Doctype, rows: Rows) -> Run<Rows> {
     Run::Done(upcast)
 }
 
+/// `place` says which event that is.
 fn upcast_from(
     reader: &mut Reader,
     definition: &EventDefinition,
     version: u32,
+    place: &str,
     data: &mut Value,
 ) -> Run<()> {
     let seen = usize::try_from(version.saturating_sub(1)).unwrap_or(usize::MAX);
-    for upcast in definition.upcasts.iter().skip(seen) {
+    for (nth, upcast) in definition.upcasts.iter().enumerate().skip(seen) {
+        let fail = |why: String| {
+            let message = format!("{place} cannot be brought to version {}: {why}", nth + 2);
+            Run::Failed(Failure::Sql { message })
+        };
         let params = Params::Named(vec![(UPCAST_PARAM.to_owned(), data.clone())]);
-        let rows = done!(reader.query(&upcast_query(upcast), &params));
-        *data = rows.decode().pop().and_then(|mut row| row.pop()).unwrap_or(Value::Null);
+        let rows = match reader.query(&upcast_query(upcast), &params) {
+            Run::Done(rows) => rows.decode(),
+            Run::Failed(Failure::Sql { message }) => return fail(message),
+            Run::Failed(failure) => return Run::Failed(failure),
+            Run::Fault(pgid) => return Run::Fault(pgid),
+        };
+        *data = match rows.into_iter().next().as_deref() {
+            Some([json, Value::Text(kind)]) if kind == "object" => json.clone(),
+            Some([_, Value::Text(kind)]) => return fail(format!("it gives {kind}, and no object")),
+            _ => unreachable!("BUG: no answer to what it is"),
+        };
     }
     Run::Done(())
 }

@@ -51,9 +51,16 @@ impl EventDefinition {
     }
 }
 
-/// The query that brings data of an older version to the next one.
+/// The query that brings data of an older version to the next one: as the text of JSON, and what
+/// that is, `null` for no data at all.
 pub(crate) fn upcast_query(upcast: &str) -> String {
-    format!("select ({upcast})")
+    // Evaluated once, whatever is asked of it. No table of an app is called so. It may do without
+    // the data of before, and end with a comment.
+    format!(
+        "with tidelog_upcast (data, before) as materialized (select ({upcast}
+         ), :{UPCAST_PARAM})
+         select json(data), coalesce(json_type(data), 'null') from tidelog_upcast"
+    )
 }
 
 /// The first event of the `used` streams that these lack, or have at an older version: the name of

@@ -377,7 +377,7 @@ fn a_doctype_is_told_what_is_wrong_with_its_events() {
     assert!(told(&|event| event.fields[0].kind = ParamKind::Blob).contains("cannot be a blob"));
     let upcast = |sql: &str| told(&|event| event.upcasts = vec![sql.to_owned()]);
     assert_eq!(upcast(":data || :now"), "an upcast mentions :now, and has :data alone");
-    assert!(upcast("json_set(:data").contains("incomplete input"));
+    assert!(upcast("json_set(:data").contains("syntax error"));
     assert!(upcast("random()").contains("random()"));
 }
 
