@@ -30,7 +30,7 @@ const LOOK_UP = [
   { text: 'Limits', link: '/limits' },
   { text: 'Mistakes', link: '/mistakes' },
   { text: 'Errors', link: '/errors' },
-  { text: 'Operating the server', link: '/operating' },
+  { text: 'Operating Tidelog', link: '/operating' },
 ];
 
 /** What is code in the text is no template of Vue's, which looks for braces in it. */

@@ -86,10 +86,13 @@ impl Counters {
         self.small_waiting_size.load(Ordering::Relaxed) > SMALL_WAITING_SIZE_MAX
     }
 
-    /// As Prometheus reads it, with the bytes that wait for clients to read.
-    pub(crate) fn text(&self, outbox_size: usize) -> String {
+    /// As Prometheus reads it, with the bytes that wait for clients to read, and whether they are
+    /// served.
+    pub(crate) fn text(&self, outbox_size: usize, is_ready: bool) -> String {
+        let is_ready = AtomicU64::new(u64::from(is_ready));
         let outbox_size = AtomicU64::new(outbox_size as u64);
         let rows = [
+            ("ready", "gauge", "Whether clients are served.", &is_ready),
             ("connections", "gauge", "Connections that are open.", &self.connections),
             ("rooms", "gauge", "Documents that have a room now.", &self.rooms),
             ("rooms_kept_bytes", "gauge", "Kept for next messages, about.", &self.rooms_kept_size),

@@ -186,7 +186,8 @@ async fn metrics(
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     let outbox_size = shared.outbox_size();
-    (kind, shared.counters.text(outbox_size)).into_response()
+    let is_ready = shared.readiness().is_ok();
+    (kind, shared.counters.text(outbox_size, is_ready)).into_response()
 }
 
 async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {

@@ -120,7 +120,7 @@ impl Server {
         }
         #[cfg(unix)]
         if let Err(error) = control::listen(&settings.data, Arc::clone(&shared), stopped.clone()) {
-            warn!(%error, "no command reaches this server while it runs, and so there is no backup");
+            warn!(%error, "no command reaches this server while it runs: there is no backup");
         }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let tls = settings.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));

@@ -2,6 +2,7 @@
 
 mod commands;
 mod common;
+mod deployment;
 mod doctypes;
 mod documents;
 mod ends;
@@ -9,6 +10,7 @@ mod http;
 mod imports;
 mod logins;
 mod matrix;
+mod operating;
 mod operations;
 mod presence;
 mod process;
