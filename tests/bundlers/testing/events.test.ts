@@ -53,7 +53,7 @@ test('events are told in the order of the server, and gone on with by name', asy
 
     const told: string[] = [];
     for await (const event of ada.db.events('order', { live: false, consumer: 'log' })) {
-      const items = event.type === 'placed' ? event.data.items : 'none';
+      const items = event.type === 'placed' ? event.data.items.toFixed() : 'none';
       told.push(`${event.sequence} ${event.stream} ${event.type} ${items}`);
     }
     expect(told).toEqual(['1 o-2 placed 3', '2 o-1 placed 2', '3 o-1 shipped none']);
