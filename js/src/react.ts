@@ -16,7 +16,7 @@ import {
   useSyncExternalStore,
 } from 'react';
 import type { Database, Mutate } from './database.js';
-import type { Doctype, Mutations } from './doctype.js';
+import type { Doctype, Mutations, Streams } from './doctype.js';
 import {
   keyOfWanted,
   type Live,
@@ -36,7 +36,7 @@ import type { Status } from './status.js';
 export type { Live, Presences } from './hooks.js';
 
 /** The hooks for documents of one doctype. */
-export interface Hooks<Defined extends Mutations> {
+export interface Hooks<Defined extends Mutations, Recorded extends Streams = Streams> {
   /**
    * Opens a document for what is in it, as `open` does, or takes one that is open as `db`. It is
    * closed some seconds after the last component that has it is gone.
@@ -60,7 +60,7 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
-  readonly useDocument: () => Database<Defined> | undefined;
+  readonly useDocument: () => Database<Defined, Recorded> | undefined;
   /** Who else is present, and what tells them of this one. */
   readonly usePresence: <
     State extends object = Readonly<Record<string, unknown>>,
@@ -98,9 +98,10 @@ class NotOnServers extends Error {
  * const app = <Provider document="groceries"><List /></Provider>;
  * ```
  */
-export function createHooks<const Defined extends Mutations>(
-  doctype: Doctype<Defined>,
-): Hooks<Defined> {
+export function createHooks<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
   const openings = new Openings<Defined>(doctype);
   const Context = createContext<Opening<Defined> | undefined>(undefined);
 
@@ -154,9 +155,10 @@ export function createHooks<const Defined extends Mutations>(
     return useSyncExternalStore(subscribe, status, nothing);
   }
 
-  function useDocument(): Database<Defined> | undefined {
+  function useDocument(): Database<Defined, Recorded> | undefined {
     const opening = useOpening();
-    return useSyncExternalStore(opening.subscribe, () => opening.db, nothing);
+    const db = useSyncExternalStore(opening.subscribe, () => opening.db, nothing);
+    return db as Database<Defined, Recorded> | undefined;
   }
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {

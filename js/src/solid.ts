@@ -12,7 +12,7 @@ import {
   useContext,
 } from 'solid-js';
 import type { Database, Mutate } from './database.js';
-import type { Doctype, Mutations } from './doctype.js';
+import type { Doctype, Mutations, Streams } from './doctype.js';
 import {
   type Live,
   type MutateOptions,
@@ -40,7 +40,7 @@ type Watching<R, Sql> =
   | readonly [query: Query<R> | Accessor<Query<R>>];
 
 /** The hooks for documents of one doctype. */
-export interface Hooks<Defined extends Mutations> {
+export interface Hooks<Defined extends Mutations, Recorded extends Streams = Streams> {
   /**
    * Opens a document for what is in it: `of` is what `open` takes, or `{ db }` with one that is
    * open. It is closed some seconds after the last component that has it is gone.
@@ -63,7 +63,7 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
-  readonly useDocument: () => Accessor<Database<Defined> | undefined>;
+  readonly useDocument: () => Accessor<Database<Defined, Recorded> | undefined>;
   /** Who else is present, and what tells them of this one. */
   readonly usePresence: <State extends object = Readonly<Record<string, unknown>>>() => Accessor<
     Presences<State>
@@ -82,9 +82,10 @@ export interface Hooks<Defined extends Mutations> {
  * const { add } = useMutate({ onRejected: ({ reason }) => alert(reason) });
  * ```
  */
-export function createHooks<const Defined extends Mutations>(
-  doctype: Doctype<Defined>,
-): Hooks<Defined> {
+export function createHooks<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
   const openings = new Openings<Defined>(doctype);
   const Context = createContext<Accessor<Opening<Defined>>>();
 
@@ -115,7 +116,8 @@ export function createHooks<const Defined extends Mutations>(
   };
 
   const useStatus: Hooks<Defined>['useStatus'] = () => useShared(useOpening(), (it) => it.status());
-  const useDocument: Hooks<Defined>['useDocument'] = () => useShared(useOpening(), (it) => it.db);
+  const useDocument: Hooks<Defined, Recorded>['useDocument'] = () =>
+    useShared(useOpening(), (it) => it.db as Database<Defined, Recorded> | undefined);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();

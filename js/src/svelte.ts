@@ -2,7 +2,7 @@
 
 import { getContext, onDestroy, setContext } from 'svelte';
 import type { Database, Mutate } from './database.js';
-import type { Doctype, Mutations } from './doctype.js';
+import type { Doctype, Mutations, Streams } from './doctype.js';
 import {
   type Live,
   type MutateOptions,
@@ -25,7 +25,7 @@ export interface Readable<T> {
 }
 
 /** The stores for documents of one doctype. All of these are for the script of a component. */
-export interface Hooks<Defined extends Mutations> {
+export interface Hooks<Defined extends Mutations, Recorded extends Streams = Streams> {
   /**
    * Opens a document for a component and what is in it, as `open` does, or takes one that is open
    * as `db`. It is closed some seconds after the last component that has it is gone.
@@ -45,7 +45,7 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
-  readonly useDocument: () => Readable<Database<Defined> | undefined>;
+  readonly useDocument: () => Readable<Database<Defined, Recorded> | undefined>;
   /** Who else is present, and what tells them of this one. */
   readonly usePresence: <State extends object = Readonly<Record<string, unknown>>>() => Readable<
     Presences<State>
@@ -64,9 +64,10 @@ export interface Hooks<Defined extends Mutations> {
  * const { add } = useMutate({ onRejected: ({ reason }) => alert(reason) });
  * ```
  */
-export function createHooks<const Defined extends Mutations>(
-  doctype: Doctype<Defined>,
-): Hooks<Defined> {
+export function createHooks<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
   const openings = new Openings<Defined>(doctype);
   const KEY = Symbol(doctype.name);
 
@@ -94,9 +95,10 @@ export function createHooks<const Defined extends Mutations>(
     return readable(subscribe, status);
   }
 
-  function useDocument(): Readable<Database<Defined> | undefined> {
+  function useDocument(): Readable<Database<Defined, Recorded> | undefined> {
     const opening = useOpening();
-    return readable(opening.subscribe, () => opening.db);
+    const db = (): typeof opening.db => opening.db;
+    return readable(opening.subscribe, db as () => Database<Defined, Recorded> | undefined);
   }
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {

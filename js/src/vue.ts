@@ -17,7 +17,7 @@ import {
   watchEffect,
 } from 'vue';
 import type { Database, Mutate } from './database.js';
-import type { Doctype, Mutations } from './doctype.js';
+import type { Doctype, Mutations, Streams } from './doctype.js';
 import {
   type Live,
   type MutateOptions,
@@ -50,7 +50,7 @@ type Presence<State extends object> = Refs<Omit<Presences<State>, 'set'>> &
   Pick<Presences<State>, 'set'>;
 
 /** The composables for documents of one doctype. */
-export interface Hooks<Defined extends Mutations> {
+export interface Hooks<Defined extends Mutations, Recorded extends Streams = Streams> {
   /**
    * Opens a document for what is in it: `of` is what `open` takes, or `{ db }` with one that is
    * open. It is closed some seconds after the last component that has it is gone.
@@ -70,7 +70,7 @@ export interface Hooks<Defined extends Mutations> {
    */
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
-  readonly useDocument: () => Readonly<ShallowRef<Database<Defined> | undefined>>;
+  readonly useDocument: () => Readonly<ShallowRef<Database<Defined, Recorded> | undefined>>;
   /** Who else is present, and what tells them of this one. */
   readonly usePresence: <
     State extends object = Readonly<Record<string, unknown>>,
@@ -89,9 +89,10 @@ export interface Hooks<Defined extends Mutations> {
  * const clear = () => state.value === 'ready' && rows.value.forEach(({ id }) => remove({ id }));
  * ```
  */
-export function createHooks<const Defined extends Mutations>(
-  doctype: Doctype<Defined>,
-): Hooks<Defined> {
+export function createHooks<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
   const openings = new Openings<Defined>(doctype);
   const KEY: InjectionKey<ComputedRef<Opening<Defined>>> = Symbol(doctype.name);
 
@@ -148,7 +149,8 @@ export function createHooks<const Defined extends Mutations>(
   };
 
   const useStatus: Hooks<Defined>['useStatus'] = () => useShared(useOpening(), (it) => it.status());
-  const useDocument: Hooks<Defined>['useDocument'] = () => useShared(useOpening(), (it) => it.db);
+  const useDocument: Hooks<Defined, Recorded>['useDocument'] = () =>
+    useShared(useOpening(), (it) => it.db as Database<Defined, Recorded> | undefined);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();

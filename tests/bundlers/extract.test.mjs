@@ -32,10 +32,23 @@ const NOTES = {
   },
 };
 
+const PROJECT = "insert into orders (id, state) values (:stream, 'placed')";
+const UPCAST = "json_set(:data, '$.by', null)";
+
 test('the doctype of a module is printed as JSON, and nothing else', () => {
   const { status, stdout, stderr } = extract(RIGHT);
   assert.deepEqual([status, stderr], [0, '']);
   assert.equal(stdout, `${JSON.stringify(NOTES)}\n`);
+});
+
+test('what happens to what an app has is printed with it', () => {
+  const { status, stdout, stderr } = extract('check/streams.mjs');
+  assert.deepEqual([status, stderr], [0, '']);
+  const { streams, mutations } = JSON.parse(stdout);
+  assert.match(mutations.place.sql[0], /into tidelog_events/);
+  const placed = { fields: {}, upcast: [], project: [PROJECT] };
+  const shipped = { fields: { by: 'text?' }, upcast: [UPCAST], project: [] };
+  assert.deepEqual(streams, { order: { events: { placed, shipped } } });
 });
 
 test('of several doctypes one is named, or each is a file', () => {

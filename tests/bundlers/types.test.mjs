@@ -98,6 +98,18 @@ test('it can be asked whether what is written is up to date', { skip }, () => {
   assert.deepEqual(types('--check', 'src'), stale);
 });
 
+test('queries of events have the types of these', { skip }, () => {
+  cpSync(inProject('check/streams.mjs'), path.join(place(), 'src/streams.mjs'));
+  const asked = `db.query('select sequence, type, data from tidelog_events');
+    db.query('select stream, length from tidelog_streams');`;
+  writeFileSync(path.join(place(), 'src/asked.mjs'), asked);
+  const { status, stderr } = types('src');
+  assert.deepEqual([status, stderr], [0, '']);
+  const written = readFileSync(path.join(place(), 'src/streams.queries.d.ts'), 'utf8');
+  assert.match(written, /sequence: number; type: string; data: string/);
+  assert.match(written, /stream: string; length: number/);
+});
+
 test('a query that is wrong is told of with its place, and nothing is written', { skip }, () => {
   const query = "\ndb.query('select nope from todo');\n";
   writeFileSync(path.join(place(), 'src/wrong.ts'), query);

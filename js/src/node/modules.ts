@@ -87,9 +87,10 @@ async function lookInto(file: string, load: Load): Promise<Found> {
   try {
     const doctypes: FoundDoctype[] = [];
     for (const doctype of doctypesOf(await load(file))) {
-      const { name, migrations, mutations } = doctype;
+      const { name, migrations, mutations, streams = {} } = doctype;
       const counts = { migrations: migrations.length, mutations: Object.keys(mutations).length };
-      const of = { name, ...counts, schema: migrations, json: jsonOf(doctype) };
+      const schema = Object.keys(streams).length > 0 ? [...EVENTS, ...migrations] : migrations;
+      const of = { name, ...counts, schema, json: jsonOf(doctype) };
       doctypes.push({ ...of, ...(await check(doctype)) });
     }
     if (doctypes.length > 0) return { file, doctypes };
@@ -101,8 +102,30 @@ async function lookInto(file: string, load: Load): Promise<Found> {
   }
 }
 
+/** What queries see of events, as tables: a view does not say of what type its columns are. */
+const EVENTS = [
+  `create table tidelog_events (
+     sequence integer primary key, aggregate text not null, stream text not null,
+     position integer not null, type text not null, version integer not null, data text not null,
+     time integer not null, user text not null, client text not null, cause text not null) strict`,
+  `create table tidelog_streams (
+     aggregate text not null, stream text not null, length integer not null) strict`,
+];
+
 /** What a server takes of a doctype, and nothing that an app has put beside it. */
-function jsonOf({ name, migrations, mutations }: DoctypeDefinition): string {
-  const bare = Object.entries(mutations).map(([key, { params, sql }]) => [key, { params, sql }]);
-  return JSON.stringify({ name, migrations, mutations: Object.fromEntries(bare) });
+function jsonOf({ name, migrations, mutations, streams }: DoctypeDefinition): string {
+  return JSON.stringify({
+    name,
+    migrations,
+    mutations: each(mutations, ({ params, sql }) => ({ params, sql })),
+    streams:
+      streams &&
+      each(streams, ({ events }) => ({
+        events: each(events, ({ fields, upcast, project }) => ({ fields, upcast, project })),
+      })),
+  });
+}
+
+function each<T>(members: Readonly<Record<string, T>>, bare: (it: T) => object): object {
+  return Object.fromEntries(Object.entries(members).map(([name, it]) => [name, bare(it)]));
 }

@@ -6,7 +6,7 @@
 
 import { Connection } from '../connection.js';
 import type { Database } from '../database.js';
-import { type Doctype, flawOf, isText, type Mutations } from '../doctype.js';
+import { type Doctype, flawOf, isText, type Mutations, type Streams } from '../doctype.js';
 import { DocumentClosedError, EngineError, InvalidOptionError } from '../errors.js';
 import { openOn } from '../open.js';
 import { closedError, Devices, nextTask, type Port } from './world.js';
@@ -62,10 +62,13 @@ export interface ClientOptions {
  * await w.close();
  * ```
  */
-export async function world<const Defined extends Mutations>(
-  doctype: Doctype<Defined>,
+export async function world<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+>(
+  doctype: Doctype<Defined, Recorded>,
   options: WorldOptions = {},
-): Promise<World<Defined>> {
+): Promise<World<Defined, Recorded>> {
   const flaw = flawOf(doctype);
   if (flaw) throw new InvalidOptionError(flaw);
   checkNames(options, ['startsAt', 'seed']);
@@ -85,8 +88,8 @@ export async function world<const Defined extends Mutations>(
 }
 
 /** Devices and a server that share documents: see {@link world}. */
-export class World<Defined extends Mutations = Mutations> {
-  readonly #doctype: Doctype<Defined>;
+export class World<Defined extends Mutations = Mutations, Recorded extends Streams = Streams> {
+  readonly #doctype: Doctype<Defined, Recorded>;
   readonly #devices: Devices;
   readonly #clients = new Set<Client>();
   #closed: Promise<void> | undefined;
@@ -102,7 +105,7 @@ export class World<Defined extends Mutations = Mutations> {
   };
 
   /** @internal */
-  constructor(doctype: Doctype<Defined>, devices: Devices) {
+  constructor(doctype: Doctype<Defined, Recorded>, devices: Devices) {
     this.#doctype = doctype;
     this.#devices = devices;
     devices.unsettled = (within) => this.#unsettled(within);
@@ -122,13 +125,13 @@ export class World<Defined extends Mutations = Mutations> {
    *
    * @param doctype that of the world, if it is left out.
    */
-  client(options?: ClientOptions): Promise<Client<Defined>>;
-  client<const Other extends Mutations>(
-    options: ClientOptions & { readonly doctype: Doctype<Other> },
-  ): Promise<Client<Other>>;
+  client(options?: ClientOptions): Promise<Client<Defined, Recorded>>;
+  client<const Other extends Mutations, const OfOther extends Streams = Record<never, never>>(
+    options: ClientOptions & { readonly doctype: Doctype<Other, OfOther> },
+  ): Promise<Client<Other, OfOther>>;
   async client(
     options: ClientOptions & { readonly doctype?: Doctype } = {},
-  ): Promise<Client<Defined>> {
+  ): Promise<Client<Defined, Recorded>> {
     this.#mustBeOpen();
     checkNames(options, ['document', 'user', 'doctype']);
     const { document = DOCUMENT, user = '', doctype = this.#doctype } = options;
@@ -138,12 +141,12 @@ export class World<Defined extends Mutations = Mutations> {
       if (isText(text)) continue;
       throw new InvalidOptionError(`${name} has to be a string of whole characters`);
     }
-    const kind = doctype as Doctype<Defined>;
+    const kind = doctype as Doctype<Defined, Recorded>;
     const device = new Device(this.#devices, kind, { document, user, server: SERVER });
     const opening = device.open().finally(() => this.#mustBeOpen());
-    const client: Client<Defined> = new Client(device, await opening);
-    device.whenLeft = () => this.#clients.delete(client as Client<never>);
-    this.#clients.add(client as Client<never>);
+    const client: Client<Defined, Recorded> = new Client(device, await opening);
+    device.whenLeft = () => this.#clients.delete(client as Client<never, never>);
+    this.#clients.add(client as Client<never, never>);
     return client;
   }
 
@@ -247,18 +250,18 @@ export interface WorldServer {
 }
 
 /** A device that has a document open: see {@link World.client}. */
-export class Client<Defined extends Mutations = Mutations> {
-  readonly #device: Device<Defined>;
-  #db: Database<Defined>;
+export class Client<Defined extends Mutations = Mutations, Recorded extends Streams = Streams> {
+  readonly #device: Device<Defined, Recorded>;
+  #db: Database<Defined, Recorded>;
 
   /** @internal */
-  constructor(device: Device<Defined>, db: Database<Defined>) {
+  constructor(device: Device<Defined, Recorded>, db: Database<Defined, Recorded>) {
     this.#device = device;
     this.#db = db;
   }
 
   /** The document, as `open` gives it; after {@link reload} another one. */
-  get db(): Database<Defined> {
+  get db(): Database<Defined, Recorded> {
     return this.#db;
   }
 
@@ -273,7 +276,7 @@ export class Client<Defined extends Mutations = Mutations> {
   }
 
   /** Opens the document in one more tab of the device. */
-  tab(): Promise<Database<Defined>> {
+  tab(): Promise<Database<Defined, Recorded>> {
     return this.#device.open();
   }
 
@@ -281,7 +284,7 @@ export class Client<Defined extends Mutations = Mutations> {
    * Closes all tabs of the device, and opens the document in a new one, as {@link db}: the engine
    * ends, and another one starts on what is on the disk.
    */
-  async reload(): Promise<Database<Defined>> {
+  async reload(): Promise<Database<Defined, Recorded>> {
     await this.#device.closeTabs();
     this.#db = await this.#device.open();
     return this.#db;
@@ -298,31 +301,35 @@ export class Client<Defined extends Mutations = Mutations> {
   }
 
   /** @internal The documents that can be brought into step with the server. */
-  synced(): readonly Database<Defined>[] {
+  synced(): readonly Database<Defined, Recorded>[] {
     return this.#device.synced();
   }
 }
 
 /** The tabs of a device. */
-class Device<Defined extends Mutations> {
+class Device<Defined extends Mutations, Recorded extends Streams> {
   readonly #devices: Devices;
   readonly #number: number;
-  readonly #doctype: Doctype<Defined>;
+  readonly #doctype: Doctype<Defined, Recorded>;
   readonly #names: Parameters<typeof openOn>[2];
-  readonly #tabs = new Map<Database<Defined>, Port | undefined>();
+  readonly #tabs = new Map<Database<Defined, Recorded>, Port | undefined>();
   #isOnline = true;
   #left: Promise<void> | undefined;
   /** Called once it has left the world. */
   whenLeft: () => void = () => {};
 
-  constructor(devices: Devices, doctype: Doctype<Defined>, names: Parameters<typeof openOn>[2]) {
+  constructor(
+    devices: Devices,
+    doctype: Doctype<Defined, Recorded>,
+    names: Parameters<typeof openOn>[2],
+  ) {
     this.#devices = devices;
     this.#number = devices.add();
     this.#doctype = doctype;
     this.#names = names;
   }
 
-  async open(): Promise<Database<Defined>> {
+  async open(): Promise<Database<Defined, Recorded>> {
     this.#mustBeThere();
     const host = this.#devices.host(this.#number);
     const connection = new Connection(PLACES, host);
@@ -345,7 +352,7 @@ class Device<Defined extends Mutations> {
     this.#devices.setOnline(this.#number, isOnline);
   }
 
-  synced(): readonly Database<Defined>[] {
+  synced(): readonly Database<Defined, Recorded>[] {
     if (!this.#isOnline) return [];
     return [...this.#tabs.keys()].filter(({ status }) => !status.away);
   }

@@ -1,0 +1,20 @@
+import { doctype, mutation } from 'tidelog';
+import { stream } from 'tidelog/events';
+
+export const shop = doctype({
+  name: 'shop',
+  migrations: ['create table orders (id text primary key, state text not null) strict'],
+  mutations: {
+    place: mutation(
+      { id: 'uuid' },
+      `insert into tidelog_events (aggregate, stream, type) values ('order', :id, 'placed')`,
+    ),
+  },
+  streams: {
+    order: stream({
+      events: { placed: {}, shipped: { by: 'text?' } },
+      upcast: { shipped: [`json_set(:data, '$.by', null)`] },
+      project: { placed: `insert into orders (id, state) values (:stream, 'placed')` },
+    }),
+  },
+});
