@@ -45,15 +45,19 @@ pub enum AccessError {
         source: std::io::Error,
     },
     /// The file with the server's own secret has something else in it.
-    #[error("{path} is not what a server has written: put it back, or delete it to end all logins")]
+    #[error(
+        "{path} is not what a server of this release has written: put it back, start the release \
+         that wrote it, or delete it to end all logins"
+    )]
     NotOwn {
         /// Which file.
         path: PathBuf,
     },
     /// The file with what was revoked has something else in it.
     #[error(
-        "{path} is not what a server has written: put it back, or delete it, which lets everybody \
-         in again whose tokens were ended and have not expired"
+        "{path} is not what a server of this release has written: put it back, start the release \
+         that wrote it, or delete it, which lets everybody in again whose tokens were ended and \
+         have not expired"
     )]
     NotRevocations {
         /// Which file.

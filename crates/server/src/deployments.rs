@@ -31,7 +31,10 @@ pub enum DoctypesError {
         source: std::io::Error,
     },
     /// A file is not what was written.
-    #[error("{path} is not the doctype that was deployed: put it back from a backup")]
+    #[error(
+        "{path} is not the doctype that was deployed, as this release knows it: put it back from \
+         a backup, or start the release that wrote it"
+    )]
     Changed {
         /// Which.
         path: PathBuf,

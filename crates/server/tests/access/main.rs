@@ -6,6 +6,7 @@ mod deployment;
 mod doctypes;
 mod documents;
 mod ends;
+mod facts;
 mod http;
 mod imports;
 mod logins;
