@@ -297,9 +297,9 @@ fn what_an_upcast_gives_is_an_object_or_the_loop_is_told_what_is_wrong() {
     }
 }
 
-/// Goal: whoever waited for events of a history that was replaced is told those of the new one,
-/// rather some of them again than any of them never. Method: a server is put back to before events
-/// that a device has been told, and sends what it has left entry by entry.
+/// Goal: whoever waited for events of a history that was replaced is told those of the new one that
+/// come. Method: a server is put back to before events that a device has been told, and sends what
+/// it has left entry by entry; the device says that it has been told more than there is, too.
 #[test]
 fn events_behind_the_last_of_a_restored_server_are_told_when_they_come() {
     let doctype = told_todos(&[]);
@@ -314,14 +314,40 @@ fn events_behind_the_last_of_a_restored_server_are_told_when_they_come() {
     let waits = ask(&mut one, after(3), true);
     server.restore(kept);
     one.lose_socket();
+    let offline = ask(&mut one, after(9), true);
     one.pass(10_000);
     talk(&mut server, &mut [&mut one]);
-    assert_eq!(events(&one, waits), Some(vec!["1 a begun 1 {\"n\":1}".to_owned()]));
-    let waits = ask(&mut one, after(1), true);
     assert_eq!(events(&one, waits), None);
     say(&mut one, "begin", "a", 4);
     talk(&mut server, &mut [&mut one]);
-    assert_eq!(events(&one, waits), Some(vec!["2 a begun 1 {\"n\":4}".to_owned()]));
+    let told = Some(vec!["2 a begun 1 {\"n\":4}".to_owned()]);
+    assert_eq!([events(&one, waits), events(&one, offline)], [told.clone(), told]);
+}
+
+/// Goal: a copy that is behind does not tell again what it was said was told. Method: a new device
+/// is sent three events one by one, of which its app knows two from elsewhere; so is one that has
+/// to wait for its server.
+#[test]
+fn a_copy_that_is_behind_tells_nothing_again() {
+    let doctype = told_todos(&[]);
+    let mut server = Server::default();
+    let mut one = online(1, &doctype, &mut server);
+    for n in 1..=2 {
+        say(&mut one, "begin", "a", n);
+        talk(&mut server, &mut [&mut one]);
+    }
+    let mut new = Device::new(2);
+    new.server_is_up = true;
+    let call = new.start_open(TAB, Some(SERVER), &doctype);
+    new.opened(call);
+    let waits = ask(&mut new, after(2), true);
+    let ahead = ask(&mut new, after(7), true);
+    talk(&mut server, &mut [&mut new]);
+    assert_eq!([events(&new, waits), events(&new, ahead)], [None, None]);
+    say(&mut one, "begin", "a", 3);
+    talk(&mut server, &mut [&mut one, &mut new]);
+    let told = Some(vec!["3 a begun 1 {\"n\":3}".to_owned()]);
+    assert_eq!([events(&new, waits), events(&new, ahead)], [told.clone(), told]);
 }
 
 /// Goal: pages that only the layers have in memory are fetched for who reads what is confirmed.

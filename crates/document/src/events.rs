@@ -66,8 +66,7 @@ pub fn find_events(
         Some([Value::Integer(last)]) => u64::try_from(*last).unwrap_or(0),
         _ => 0,
     };
-    // What is behind the last one is of a history that was replaced by this one, of which not all
-    // may have come: rather than miss what comes, its events are found again.
+    // What is behind the last one is on its way, or of a history that was replaced by this one.
     if wanted.after >= last {
         return Run::Done(FoundEvents::None(last));
     }

@@ -236,7 +236,7 @@ fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
     .with_context(|| format!("wasm-bindgen failed on {compiled:?}"))
 }
 
-/// See [`imports`]: in the module and in the script that gives it what it imports; [`bindings`] too.
+/// See [`imports`]: in the module, and in the script that gives it what it imports; [`bindings`].
 fn shorten(module: &Path, bindings: &Path, whom: For) -> Result<()> {
     let (shorter, names) = imports::shorten_module(&fs::read(module)?)?;
     let mut script = fs::read_to_string(bindings)?;

@@ -254,6 +254,7 @@ impl Document {
             Ran::Fault(pgid) => Err(Ran::Fault(pgid)),
             _ => self.damage_before(tab, handle, ctx.store),
         };
+        let has_all = self.has_all_events();
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         let is_behind = |tab| ctx.out.flow.is_behind(tab);
         let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
@@ -262,7 +263,7 @@ impl Document {
         // Its tab may have closed the document, and gives it up.
         let doctype = self.handles.get(&(tab, watch.handle)).map(|holder| &holder.doctype);
         let ran = match damage {
-            Ok(damage) => match watch.look(open, doctype, ctx.now_ms) {
+            Ok(damage) => match watch.look(open, doctype, has_all, ctx.now_ms) {
                 Run::Done(news) => {
                     if let Some(rows) = news {
                         let is_over = watch.is_of_events();

@@ -445,6 +445,11 @@ impl Document {
         channel.is_open && !replica.is_outdated() && replica.base().is_some_and(is_there)
     }
 
+    /// Whether no events are on their way that whoever decides had recorded before.
+    pub(super) fn has_all_events(&self) -> bool {
+        self.replica().is_none() || self.has_caught_up()
+    }
+
     /// Notes that this copy has had all that its server had, once.
     pub(super) fn note_synced(&mut self) {
         let is_new = self.open().is_some_and(|open| !open.record.synced) && self.has_caught_up();

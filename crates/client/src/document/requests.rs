@@ -568,9 +568,10 @@ impl Document {
     }
 
     fn run_watch(&mut self, ask: &Ask, mut watch: Watch, ctx: &mut Context<'_>) -> Ran {
+        let has_all = self.has_all_events();
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let doctype = self.handles.get(&(ask.tab, ask.handle)).map(|holder| &holder.doctype);
-        let ran = match watch.look(open, doctype, ctx.now_ms) {
+        let ran = match watch.look(open, doctype, has_all, ctx.now_ms) {
             Run::Done(news) => {
                 if let Some(rows) = news {
                     ctx.out.tell(ask.tab, FromCore::Rows { call: ask.call, rows });

@@ -64,11 +64,14 @@ impl Watch {
     }
 
     /// Runs the query once; says its rows if they are others than before. One for events says them
-    /// once there are some, and looks through a bounded number of others each time.
+    /// once there are some, and looks through a bounded number of others each time. Where the copy
+    /// `has_all` events and ends before those that are wanted, another history took the place of
+    /// theirs; where it has not, they may be on their way.
     pub fn look(
         &mut self,
         open: &mut Open,
         doctype: Option<&Doctype>,
+        has_all: bool,
         now_ms: u64,
     ) -> Run<Option<Rows>> {
         let query = match &mut self.watched {
@@ -94,7 +97,7 @@ impl Watch {
                         None
                     }
                     FoundEvents::None(last) => {
-                        wanted.after = last;
+                        wanted.after = if has_all { last } else { last.max(wanted.after) };
                         (!*waits).then(Rows::default)
                     }
                 });

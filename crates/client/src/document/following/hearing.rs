@@ -130,6 +130,8 @@ impl Document {
             open.record_due = open.record_due.max(Some(self.write_again.note_due()));
         }
         channel.is_open = true;
+        // Whoever wants those behind the last may be wrong about what the server has.
+        self.watches.mark_events();
         self.presence.is_followed();
         channel.stood_at = storage.next;
         self.following.no_verdict = None;
