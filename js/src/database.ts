@@ -250,7 +250,11 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
     ...asking: Asking<R, Sql>
   ): LiveQuery<KnownRow<Sql, R>> {
     const [sql, params, { signal }] = parted(asking);
-    const bound = bindOrFail(sql, params);
+    return this.watch(bindOrFail(sql, params), signal);
+  }
+
+  /** @internal The same for a query that is bound, or cannot be. */
+  watch<R>(bound: BoundQuery | TidelogError, signal?: AbortSignal): LiveQuery<R> {
     const run: RunQuery = (take) => {
       if (this.#closed) throw closedError();
       if (bound instanceof TidelogError) {
@@ -268,7 +272,7 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
         this.#connection.giveUp(call);
       };
     };
-    const query: LiveQuery<KnownRow<Sql, R>> = new LiveQuery(run, signal);
+    const query = new LiveQuery<R>(run, signal);
     return query;
   }
 
@@ -653,7 +657,7 @@ function closedError(): TidelogError {
 }
 
 /** The message of a query, or why there is none. */
-function bindOrFail(...of: Parameters<typeof bindQuery>): BoundQuery | TidelogError {
+export function bindOrFail(...of: Parameters<typeof bindQuery>): BoundQuery | TidelogError {
   try {
     return bindQuery(...of);
   } catch (error) {
@@ -661,7 +665,8 @@ function bindOrFail(...of: Parameters<typeof bindQuery>): BoundQuery | TidelogEr
   }
 }
 
-interface BoundQuery {
+/** A query and its parameters, as they travel. */
+export interface BoundQuery {
   sql: string;
   params: QueryParams;
 }

@@ -2,16 +2,21 @@
 
 import { isPassing } from './call.js';
 import { callBack, soon } from './call-back.js';
-import { type Database, isProbe, type Mutate, type Rejection } from './database.js';
-import { type Doctype, type Mutations, toValue } from './doctype.js';
+import {
+  type BoundQuery,
+  bindOrFail,
+  type Database,
+  isProbe,
+  type Mutate,
+  type Rejection,
+} from './database.js';
+import type { Doctype, Mutations } from './doctype.js';
 import { DocumentClosedError, type TidelogError } from './errors.js';
 import type { LiveQuery } from './live-query.js';
-import type { Param, Params } from './messages.js';
 import { type OpenOptions, open } from './open.js';
 import type { Other, Presence } from './presence.js';
 import type { Row } from './rows.js';
 import { parted } from './sql.js';
-import type { Status } from './status.js';
 
 /** What a live query shows. A new object whenever that has changed. */
 export interface Live<R = Row> {
@@ -51,415 +56,377 @@ export interface MutateOptions {
   readonly onRejected?: ((rejection: Rejection) => void) | undefined;
 }
 
-/** What is shown before anything is known, and by a server that renders. */
-export const LOADING: Live<never> = { rows: [], error: null, state: 'loading' };
+/** No rows, and nobody. */
+export const NONE: readonly never[] = [];
 
-/** Milliseconds for which what nobody uses is kept: who used it may only be rendered anew. */
-const LINGER_MS = 5_000;
-/** Milliseconds after which a document that could not be opened is tried again. */
-const RETRY_MS = 5_000;
+/** What is shown before anything is known, and by a server that renders. */
+export const LOADING: Live<never> = { rows: NONE, error: null, state: 'loading' };
+
+/**
+ * Milliseconds for which what nobody uses is kept, since who used it may only be rendered anew, and
+ * after which a document that could not be opened is tried again.
+ */
+const PAUSE_MS = 5_000;
 
 /** Whether there is a page: a server that renders opens nothing. */
-const IS_PAGE: boolean = typeof document !== 'undefined';
+export const IS_PAGE: boolean = typeof document !== 'undefined';
 
 type Stop = () => void;
 
-/** Something that is there while somebody listens to it, and a little longer. */
-abstract class Shared {
-  readonly #listeners = new Set<Stop>();
-  #timer: ReturnType<typeof setTimeout> | undefined;
+const nothing: Stop = () => {};
 
-  /** Calls `listener` after every change, until what it returns is called. */
-  readonly subscribe = (listener: Stop): Stop => {
-    const own = (): void => listener();
-    clearTimeout(this.#timer);
-    this.#listeners.add(own);
-    if (this.#listeners.size === 1) this.begin();
-    return () => {
-      if (!this.#listeners.delete(own) || this.#listeners.size > 0) return;
-      this.pause();
-      this.linger();
-    };
-  };
-
-  protected abstract begin(): void;
-  /** Nobody listens. */
-  protected abstract pause(): void;
-  /** Nobody has for a while. It may begin again. */
-  protected abstract end(): void;
-
-  protected get isUsed(): boolean {
-    return this.#listeners.size > 0;
-  }
-
-  protected changed(): void {
-    for (const listener of [...this.#listeners]) {
-      if (this.#listeners.has(listener)) callBack(listener);
-    }
-  }
-
-  protected linger(): void {
-    clearTimeout(this.#timer);
-    if (IS_PAGE) this.#timer = setTimeout(() => this.isUsed || this.end(), LINGER_MS);
-  }
+/** What is there while somebody listens to it, and a little longer. */
+export interface Shared {
+  /** Calls `listener`, which listens once, after every change until what it returns is called. */
+  readonly subscribe: (listener: Stop) => Stop;
 }
 
-/** Tells whoever keeps a list whether this is to stand in it. */
-type List = (it: object, isListed: boolean) => void;
+/** The same where it shows something. */
+interface Shown<T> extends Shared {
+  /** What it shows now. */
+  readonly shown: () => T;
+}
 
 /** A document while it is used. */
-export class Opening<Defined extends Mutations = Mutations> extends Shared {
+export interface Opening<Defined extends Mutations = Mutations> extends Shared {
   /** The document, once it is open. */
   db: Database<Defined> | undefined;
   /** Why it could not be opened. */
-  error: TidelogError | null = null;
+  error: TidelogError | null;
   /** Gives the token, as the app said last. */
-  token: OpenOptions['token'];
-  /** How the document stands, once it is open. */
-  readonly status = (): Status | undefined => this.db?.status;
+  token?: OpenOptions['token'];
   /** Its mutations, which throw until it is open. */
   readonly mutate: Mutate<Defined>;
-  readonly #open: () => Promise<Database<Defined>>;
-  readonly #list: List;
-  readonly #watched = new Map<string, Watched<never>>();
-  #attendance: Attendance<object> | undefined;
-  #opened: Promise<Database<Defined>> | undefined;
-  #stop: Stop | undefined;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-
-  constructor(open: () => Promise<Database<Defined>>, list: List = () => {}) {
-    super();
-    this.#open = open;
-    this.#list = list;
-    this.mutate = mutationsOf(() => this.db);
-  }
-
   /** What a query shows: the same object for all who show the same. */
-  watch<R>(...watching: readonly unknown[]): Watched<R> {
-    const [sql, params] = parted(watching);
-    const key = `${sql}\0${keyOf(params)}`;
-    const known = this.#watched.get(key) as Watched<R> | undefined;
-    if (known) return known;
-    const list = listIn(this.#watched, key);
-    const watched = new Watched<R>(this, sql, params, list);
-    list(watched, IS_PAGE);
-    return watched;
-  }
-
+  readonly watch: <R>(...watching: readonly unknown[]) => Watched<R>;
   /** Who is present: the same object for all who show it. */
-  presences<State extends object>(): Attendance<State> {
-    this.#attendance ??= new Attendance<object>(this as object);
-    return this.#attendance as unknown as Attendance<State>;
-  }
-
-  /** Tells `onRejected` what the server undoes in the document that is open. */
-  onRejected(listener: (rejection: Rejection) => void): Stop {
-    let heard: Database<Defined> | undefined;
-    let stop: Stop | undefined;
-    const listen = (): void => {
-      if (heard === this.db) return;
-      stop?.();
-      heard = this.db;
-      stop = heard?.on('rejected', listener);
-    };
-    const leave = this.subscribe(listen);
-    listen();
-    return () => {
-      leave();
-      stop?.();
-    };
-  }
-
-  protected override begin(): void {
-    this.#list(this, true);
-    if (!this.#opened) this.#try();
-    this.#hear();
-  }
-
-  protected override pause(): void {
-    this.#stop?.();
-    this.#stop = undefined;
-    // Whoever comes next tries again at once.
-    if (this.error) this.end();
-  }
-
-  protected override end(): void {
-    this.#list(this, false);
-    clearTimeout(this.#retry);
-    const opened = this.#opened;
-    this.#opened = undefined;
-    this.db = undefined;
-    this.error = null;
-    opened?.then((db) => db.close()).catch(() => {});
-  }
-
-  #try(): void {
-    const opened = this.#open();
-    this.#opened = opened;
-    opened.then(
-      (db) => this.#settle(opened, db, null),
-      (error) => this.#settle(opened, undefined, error),
-    );
-  }
-
-  #settle(opened: unknown, db: Database<Defined> | undefined, error: TidelogError | null): void {
-    if (this.#opened !== opened || (db && this.db === db)) return;
-    if (error && error.message !== this.error?.message) {
-      console.error('a document could not be opened:', error);
-    }
-    this.db = db;
-    this.error = error;
-    db?.endWithIt({ endWith: (closed) => this.#isClosed(db, closed) });
-    if (this.isUsed) this.#hear();
-    const mayPass = error && (isPassing(error) || error.code === 'server-unreachable');
-    if (mayPass) this.#retry = setTimeout(() => this.#try(), RETRY_MS);
-    this.changed();
-  }
-
-  /** The app has closed it. It is opened anew for whoever comes once nobody uses it any more. */
-  #isClosed(db: Database<Defined>, closed: TidelogError): void {
-    if (this.db !== db) return;
-    this.#stop?.();
-    this.#stop = undefined;
-    this.db = undefined;
-    this.error = closed;
-    if (!this.isUsed) this.end();
-    this.changed();
-  }
-
-  #hear(): void {
-    this.#stop ??= this.db?.on('status', () => this.changed());
-  }
+  readonly presences: <State extends object>() => Attendance<State>;
+  /** Tells `listener` what the server undoes in the document that is open. */
+  readonly onRejected: (listener: (rejection: Rejection) => void) => Stop;
 }
 
 /** What a query shows, for as long as somebody looks. */
-export class Watched<R> extends Shared {
-  readonly #opening: Opening;
-  readonly #of: readonly [string, Params | undefined];
-  readonly #list: List;
-  /** The document of the query, and the query. */
-  #db: Database | undefined;
-  #live: LiveQuery<R> | undefined;
-  /** Why it cannot be listened to. */
-  #refusal: TidelogError | null = null;
-  #leave: Stop | undefined;
-  #stop: Stop | undefined;
-  #shown: Live<R> = LOADING;
-  #loaded: Promise<void> | undefined;
-
-  constructor(opening: object, sql: string, params: Params | undefined, list: List) {
-    super();
-    this.#opening = opening as Opening;
-    // As they are now: who gave them may change them.
-    this.#of = [sql, params && copyOf(params)];
-    this.#list = list;
-    this.linger();
-  }
-
-  /** What it shows now. */
-  readonly shown = (): Live<R> => this.#shown;
-
-  /** Resolves once there is something to show, and has it kept up to date for a while. */
-  readonly loaded = (): Promise<void> => {
-    this.#loaded ??= this.#load().finally(() => {
-      this.#loaded = undefined;
-    });
-    return this.#loaded;
-  };
-
-  async #load(): Promise<void> {
-    let stop: Stop | undefined;
-    await new Promise<void>((resolve) => {
-      const look = (): void => {
-        if (this.#shown.state !== 'loading') resolve();
-      };
-      stop = this.subscribe(look);
-      look();
-    });
-    setTimeout(() => stop?.(), LINGER_MS);
-  }
-
-  protected override begin(): void {
-    this.#list(this, true);
-    this.#leave = this.#opening.subscribe(() => this.#look());
-    this.#look();
-  }
-
-  protected override pause(): void {
-    this.#leave?.();
-    this.#stop?.();
-    this.#stop = undefined;
-    // Whoever looks next begins anew where there was nothing but an error.
-    if (this.#shown.rows === LOADING.rows) this.#shown = LOADING;
-  }
-
-  protected override end(): void {
-    this.#list(this, false);
-    this.#live = undefined;
-    // What it showed may be old by the time that somebody looks again.
-    this.#shown = LOADING;
-  }
-
-  #look(): void {
-    const { db, error: opening } = this.#opening;
-    if (db !== this.#db) {
-      this.#stop?.();
-      this.#stop = undefined;
-      this.#live = undefined;
-      this.#refusal = null;
-      this.#db = db;
-    }
-    if (db && !this.#stop) this.#listen(db);
-    const before = this.#shown;
-    const rows = this.#live?.rows ?? before.rows;
-    const own = this.#refusal ?? this.#live?.error;
-    const error = own ?? opening;
-    const has = rows === LOADING.rows ? 'loading' : db?.status.synced ? 'ready' : 'syncing';
-    const state = error ? 'error' : has;
-    if (rows === before.rows && error === before.error && state === before.state) return;
-    // Not every component shows it.
-    if (own && own !== before.error && !isClosed(own)) console.error('a live query:', own);
-    this.#shown = { rows, error, state };
-    this.changed();
-  }
-
-  #listen(db: Database): void {
-    this.#refusal = null;
-    try {
-      this.#live ??= db.live<R>(...this.#of);
-      this.#stop = this.#live.subscribe((_rows, _error) => this.#look());
-    } catch (error) {
-      this.#refusal = error as TidelogError;
-      this.#stop = () => {};
-    }
-  }
+export interface Watched<R> extends Shown<Live<R>> {
+  /** Of those who wait until there is something to show. */
+  loading?: Promise<unknown> | undefined;
 }
-
-const NOBODY: readonly never[] = [];
 
 /** Who is present with a document, for as long as somebody looks. */
-export class Attendance<State extends object> extends Shared {
-  readonly #opening: Opening;
-  #db: Database | undefined;
-  #state: State | null = null;
-  #leave: Stop | undefined;
-  #stop: Stop | undefined;
-  #shown: Presences<State>;
+export type Attendance<State extends object> = Shown<Presences<State>>;
 
-  constructor(opening: object) {
-    super();
-    this.#opening = opening as Opening;
-    const set = (state: State | null): void => {
-      this.#presence?.set(state);
-      this.#state = state;
-    };
-    this.#shown = { others: NOBODY, count: 1, set };
-  }
-
-  /** What it shows now. */
-  readonly shown = (): Presences<State> => this.#shown;
-
-  get #presence(): Presence<State> | undefined {
-    return this.#db?.presence.of<State>();
-  }
-
-  protected override begin(): void {
-    this.#leave = this.#opening.subscribe(() => this.#look());
-    this.#look();
-  }
-
-  protected override pause(): void {
-    this.#leave?.();
-    this.#stop?.();
-    this.#stop = undefined;
-    const presence = this.#presence;
-    this.#db = undefined;
-    // Another component may take its place in the same turn.
-    soon(() => {
-      if (this.isUsed) return;
-      this.#state = null;
-      presence?.set(null);
-    });
-  }
-
-  protected override end(): void {}
-
-  #look(): void {
-    const { db } = this.#opening;
-    if (db === this.#db) return;
-    this.#stop?.();
-    this.#db = db;
-    const show = (): void => {
-      const { others = NOBODY, count = 1 } = this.#presence ?? {};
-      const before = this.#shown;
-      const isSame = others === before.others || others.length + before.others.length === 0;
-      if (isSame && count === before.count) return;
-      this.#shown = { ...before, others, count };
-      this.changed();
-    };
-    this.#stop = this.#presence?.subscribe(show);
-    // What was set before, which it takes or has thrown at whoever set it.
-    if (this.#state) callBack(() => this.#presence?.set(this.#state));
-    show();
-  }
+/** What of something shared is for its owner alone. */
+interface Owned<T> extends Shown<T> {
+  readonly isUsed: () => boolean;
+  readonly changed: () => void;
+  /** Shows something else, if a field of it is another one. */
+  readonly show: (next: T) => void;
 }
 
-/** The documents that the hooks of one doctype have open. */
-export class Openings<Defined extends Mutations> {
-  readonly #doctype: Doctype<Defined>;
-  readonly #open = new Map<string, Opening<Defined>>();
-  /** Of documents that the app has opened itself. */
-  readonly #given = new WeakMap<Database<Defined>, Opening<Defined>>();
-  /** The one of an app that has not opened its own yet. */
-  readonly #none: Opening<Defined> = new Opening<Defined>(() => new Promise(() => {}));
-
-  constructor(doctype: Doctype<Defined>) {
-    this.#doctype = doctype;
+/**
+ * Something shared, which shows `shown` at first: `begin` is called when somebody listens, what
+ * that returns when nobody does any more, and `end` when nobody has for a while. It may begin
+ * again. It stands in `map`, unless another does, from its making to its end and while it is used.
+ */
+function share<T extends object>(
+  shown: T,
+  begin: () => Stop,
+  end: Stop,
+  map: Map<unknown, unknown> = new Map(),
+  key?: unknown,
+): Owned<T> {
+  const listeners = new Set<Stop>();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let pause: Stop;
+  const list = (): void => {
+    if (!map.has(key)) map.set(key, it);
+  };
+  const linger = (): void => {
+    timer = setTimeout(() => {
+      if (map.get(key) === it) map.delete(key);
+      end();
+    }, PAUSE_MS);
+  };
+  const isUsed = (): boolean => listeners.size > 0;
+  const it: Owned<T> = {
+    isUsed,
+    shown: () => shown,
+    show(next) {
+      const names = Object.keys(next) as (keyof T)[];
+      if (names.every((name) => next[name] === shown[name])) return;
+      shown = next;
+      it.changed();
+    },
+    changed() {
+      for (const listener of [...listeners]) {
+        if (listeners.has(listener)) callBack(listener);
+      }
+    },
+    subscribe(listener) {
+      if (!IS_PAGE) return nothing;
+      clearTimeout(timer);
+      list();
+      if (listeners.add(listener).size === 1) pause = begin();
+      return () => {
+        if (!listeners.delete(listener) || isUsed()) return;
+        pause();
+        linger();
+      };
+    },
+  };
+  if (IS_PAGE) {
+    list();
+    linger();
   }
+  return it;
+}
 
-  /** The document that is wanted: one for all who want the same, whoever gives its token. */
-  of(wanted: Wanted<Defined>): Opening<Defined> {
-    if ('db' in wanted) return wanted.db ? this.#ofGiven(wanted.db) : this.#none;
-    const [key, { token, ...options }] = [keyOfWanted(wanted), wanted];
-    let opening = this.#open.get(key);
-    if (!opening) {
-      const list = listIn(this.#open, key);
-      const made: Opening<Defined> = new Opening<Defined>(() => {
-        const latest = token && (() => made.token?.() as string);
-        return open(this.#doctype, { ...options, token: latest });
-      }, list);
-      list(made, IS_PAGE);
-      opening = made;
+/** A document that is opened when somebody uses it; or without `open` one that the app has open. */
+function openingOf<Defined extends Mutations>(
+  given?: Database<Defined>,
+  open?: () => Promise<Database<Defined>>,
+  map?: Map<unknown, unknown>,
+  key?: unknown,
+): Opening<Defined> {
+  const watched = new Map<string, Watched<never>>();
+  let opened: Promise<Database<Defined>> | undefined;
+  let stop: Stop | undefined;
+
+  const begin = (): Stop => {
+    if (open && !opened) start();
+    hear();
+    return () => {
+      hear();
+      // Whoever comes next tries again at once.
+      if (it.error) end();
+    };
+  };
+  const end = (): void => {
+    opened?.then((db) => db.close()).catch(nothing);
+    opened = undefined;
+    stand(given, null);
+  };
+  /** Listens to the document while somebody listens here. */
+  const hear = (): void => {
+    stop?.();
+    stop = it.isUsed() ? it.db?.on('status', it.changed) : undefined;
+  };
+  const stand = (db: Database<Defined> | undefined, error: TidelogError | null): void => {
+    it.db = db;
+    it.error = error;
+    hear();
+    it.changed();
+  };
+  const start = async (): Promise<void> => {
+    const own = open!();
+    opened = own;
+    let db: Database<Defined> | undefined;
+    let error: TidelogError | null = null;
+    try {
+      db = await own;
+    } catch (why) {
+      error = why as TidelogError;
     }
+    if (opened !== own) return;
+    if (error && error.message !== it.error?.message) {
+      console.error('a document could not be opened:', error);
+    }
+    const endWith = (closed: TidelogError): void => {
+      if (it.db !== db) return;
+      // The app has closed it. It is opened anew once nobody uses it any more.
+      stand(undefined, closed);
+      if (!it.isUsed()) end();
+    };
+    db?.endWithIt({ endWith });
+    stand(db, error);
+    if (error && (isPassing(error) || error.code === 'server-unreachable')) {
+      setTimeout(() => opened === own && start(), PAUSE_MS);
+    }
+  };
+
+  const it: Owned<object> & Opening<Defined> = Object.assign(share({}, begin, end, map, key), {
+    db: given,
+    error: null,
+    mutate: mutationsOf(() => it.db),
+    watch<R>(...watching: readonly unknown[]) {
+      const [sql, params] = parted(watching);
+      // As they are now: who gave the parameters may change them.
+      const bound = bindOrFail(sql, params);
+      const key = keyOf(bound);
+      const known = watched.get(key) as Watched<R> | undefined;
+      return known ?? watchedOf<R>(it as never, bound, watched, key);
+    },
+    presences: <State extends object>() => attendance as Shown<never> as Attendance<State>,
+    onRejected: (listener: (rejection: Rejection) => void) =>
+      follow(it, (db) => db?.on('rejected', listener)),
+  });
+  const attendance = attendanceOf<object>(it as never);
+  return it;
+}
+
+/**
+ * Calls `listen` with the document that is open, and with each that is later, once what it returned
+ * before was called; and `look` after every change.
+ */
+function follow<Defined extends Mutations>(
+  opening: Opening<Defined>,
+  listen: (db: Database<Defined> | undefined) => Stop | undefined,
+  look: Stop = nothing,
+): Stop {
+  if (!IS_PAGE) return nothing;
+  let heard: Database<Defined> | null | undefined = null;
+  let stop: Stop | undefined;
+  const see = (): void => {
+    if (heard !== opening.db) {
+      stop?.();
+      heard = opening.db;
+      stop = listen(heard);
+    }
+    look();
+  };
+  const leave = opening.subscribe(see);
+  see();
+  return () => {
+    leave();
+    stop?.();
+  };
+}
+
+/** What a query shows, which is found by its key. */
+function watchedOf<R>(
+  opening: Opening,
+  bound: BoundQuery | TidelogError,
+  map: Map<unknown, unknown>,
+  key: string,
+): Watched<R> {
+  /** The document of the query, and the query. */
+  let db: Database | undefined;
+  let live: LiveQuery<R> | undefined;
+  /** Why it cannot be listened to. */
+  let refusal: TidelogError | null = null;
+
+  const listen = (now: Database | undefined): Stop | undefined => {
+    if (now !== db) live = undefined;
+    db = now;
+    refusal = null;
+    try {
+      live ??= db?.watch<R>(bound);
+      return live?.subscribe(look);
+    } catch (error) {
+      refusal = error as TidelogError;
+      return undefined;
+    }
+  };
+  const look = (): void => {
+    const before = it.shown();
+    const rows = live?.rows ?? before.rows;
+    const own = refusal ?? live?.error;
+    const error = own ?? opening.error;
+    const has = rows === NONE ? 'loading' : db?.status.synced ? 'ready' : 'syncing';
+    const state = error ? 'error' : has;
+    // Not every component shows it. Whoever closed the document knows that.
+    if (own && own !== before.error && !(own instanceof DocumentClosedError)) {
+      console.error('a live query:', own);
+    }
+    it.show({ rows, error, state });
+  };
+  const begin = (): Stop => {
+    const leave = follow(opening, listen, look);
+    return () => {
+      leave();
+      // Whoever looks next begins anew where there was nothing but an error.
+      if (it.shown().rows === NONE) it.show(LOADING);
+    };
+  };
+  const end = (): void => {
+    live = undefined;
+    // What it showed may be old by the time that somebody looks again.
+    it.show(LOADING);
+  };
+  const it = share<Live<R>>(LOADING, begin, end, map, key);
+  return it;
+}
+
+/** Resolves once there is something to show, and has it kept up to date for a while. */
+export function loaded(watched: Watched<unknown>): Promise<unknown> {
+  let stop = nothing;
+  const load = (resolve: () => void): void => {
+    const look = (): void => {
+      if (watched.shown().state !== 'loading') resolve();
+    };
+    stop = watched.subscribe(look);
+    look();
+  };
+  watched.loading ??= new Promise<void>(load).finally(() => {
+    watched.loading = undefined;
+    setTimeout(stop, PAUSE_MS);
+  });
+  return watched.loading;
+}
+
+/** Who is present. */
+function attendanceOf<State extends object>(opening: Opening): Attendance<State> {
+  let presence: Presence<State> | undefined;
+  let state: State | null = null;
+  const set = (it: State | null): void => {
+    presence?.set(it);
+    state = it;
+  };
+  const show = (): void => {
+    const { others = NONE, count = 1 } = presence ?? {};
+    it.show({ others: others.length > 0 ? others : NONE, count, set });
+  };
+  const listen = (db: Database | undefined): Stop | undefined => {
+    presence = db?.presence.of<State>();
+    const stop = presence?.subscribe(show);
+    // What was set before, which it takes or has thrown at whoever set it.
+    if (state) callBack(() => presence?.set(state));
+    show();
+    return stop;
+  };
+  const begin = (): Stop => {
+    const leave = follow(opening, listen);
+    return () => {
+      leave();
+      const left = presence;
+      presence = undefined;
+      // Another component may take its place in the same turn.
+      soon(() => {
+        if (it.isUsed()) return;
+        state = null;
+        left?.set(null);
+      });
+    };
+  };
+  const it = share<Presences<State>>({ others: NONE, count: 1, set }, begin, nothing);
+  return it;
+}
+
+/**
+ * What finds the documents that the hooks of one doctype have open, by what is wanted: one for all
+ * who want the same, whoever gives its token.
+ */
+export function openingsOf<Defined extends Mutations>(
+  doctype: Doctype<Defined>,
+): (wanted: Wanted<Defined>) => Opening<Defined> {
+  const opened = new Map<string, Opening<Defined>>();
+  /** Of documents that the app has opened itself, and of one that it has not yet. */
+  const given = new WeakMap<object, Opening<Defined>>();
+  return (wanted) => {
+    if ('db' in wanted) {
+      const key = wanted.db ?? given;
+      const opening = given.get(key) ?? openingOf(wanted.db);
+      given.set(key, opening);
+      return opening;
+    }
+    const { token, ...options } = wanted;
+    // The same text for the same document, and whether there is a token for it.
+    const named = Object.entries({ ...options, token: token !== undefined });
+    const key = JSON.stringify(named.sort());
+    const latest = token && (() => opening.token?.() as string);
+    const start = () => open(doctype, { ...options, token: latest });
+    const opening: Opening<Defined> = opened.get(key) ?? openingOf(undefined, start, opened, key);
     opening.token = token;
     return opening;
-  }
-
-  #ofGiven(db: Database<Defined>): Opening<Defined> {
-    let opening = this.#given.get(db);
-    if (!opening) {
-      opening = new Given(db);
-      this.#given.set(db, opening);
-    }
-    return opening;
-  }
-}
-
-/** A document that the app has opened itself, and closes. */
-class Given<Defined extends Mutations> extends Opening<Defined> {
-  constructor(db: Database<Defined>) {
-    super(async () => db);
-    this.db = db;
-  }
-
-  protected override end(): void {}
-}
-
-/** What puts something at its key of a map, unless there is another one, or takes it out. */
-function listIn(map: Map<string, object>, key: string): List {
-  return (it, isListed) => {
-    if (isListed && !map.has(key)) map.set(key, it);
-    else if (!isListed && map.get(key) === it) map.delete(key);
   };
 }
 
@@ -484,41 +451,11 @@ export function mutationsOf<Defined extends Mutations>(
   });
 }
 
-/** The same text for the same document, and whether there is a token for it. */
-export function keyOfWanted({ token, ...options }: OpenOptions): string {
-  const named = Object.entries({ ...options, token: token !== undefined }).sort();
-  return JSON.stringify(named, (_, it) => (it instanceof URL ? it.href : it));
-}
-
-/** Whether it is told since the document was closed, which whoever did that knows. */
-const isClosed = (error: TidelogError): boolean => error instanceof DocumentClosedError;
-
-/** The parameters as they are now; what is none stays what it is, and the query says so. */
-function copyOf(params: Params): Params {
-  const copy = (it: unknown): Param => (Object(it) === it && toValue(it)) || (it as Param);
-  if (Array.isArray(params)) return params.map(copy);
-  const isNone = typeof params !== 'object' || ArrayBuffer.isView(params);
-  const named = Object.entries(isNone ? {} : params).map(([name, it]) => [name, copy(it)] as const);
-  return named.length > 0 ? Object.fromEntries(named) : params;
-}
-
-/** The same text for the same parameters, also for what is none: the query says what is wrong. */
-function keyOf(params: Params | undefined): string {
-  return JSON.stringify(params ?? [], function (this: Record<string, unknown>, name, json) {
-    const it = this[name];
-    if (it instanceof Date) return { date: json };
-    if (it === undefined || typeof it === 'function' || typeof it === 'symbol') {
-      return { [typeof it]: String(it) };
-    }
-    if (typeof it === 'bigint') return { bigint: String(it) };
-    if (typeof it === 'number' && !Number.isFinite(it)) return { number: String(it) };
-    if (!(ArrayBuffer.isView(it) || it instanceof ArrayBuffer)) return it;
-    try {
-      const view = it instanceof ArrayBuffer ? new Uint8Array(it) : it;
-      return { bytes: [...new Uint8Array(view.buffer, view.byteOffset, view.byteLength)] };
-    } catch {
-      // They were given away to a worker, which the query says.
-      return { bytes: null };
-    }
-  });
+/** The same text for the same query, and for what is none where the same is wrong. */
+function keyOf(bound: BoundQuery | TidelogError): string {
+  return JSON.stringify(bound, (_, it) =>
+    /number|bigint/.test(typeof it) || it instanceof Uint8Array || it instanceof Error
+      ? { [typeof it]: `${it}` }
+      : it,
+  );
 }

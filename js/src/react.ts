@@ -11,23 +11,24 @@ import {
   type ReactNode,
   useContext,
   useEffect,
-  useMemo,
   useRef,
   useSyncExternalStore,
 } from 'react';
 import type { Database, Mutate } from './database.js';
 import type { Doctype, Mutations, Streams } from './doctype.js';
 import {
-  keyOfWanted,
+  IS_PAGE,
   type Live,
   LOADING,
+  loaded,
   type MutateOptions,
+  NONE,
   type Opening,
-  Openings,
+  openingsOf,
   type Presences,
   type Wanted,
+  type Watched,
 } from './hooks.js';
-import type { OpenOptions } from './open.js';
 import type { KnownRow } from './queries.js';
 import type { Row } from './rows.js';
 import type { Watching } from './sql.js';
@@ -67,12 +68,6 @@ export interface Hooks<Defined extends Mutations, Recorded extends Streams = Str
   >() => Presences<State>;
 }
 
-/** Where a server renders, its answer has what is shown meanwhile, and the page goes on itself. */
-class NotOnServers extends Error {
-  /** Next.js calls what has this no error. */
-  readonly digest = 'BAILOUT_TO_CLIENT_SIDE_RENDERING';
-}
-
 /**
  * The hooks for documents of this doctype.
  *
@@ -102,7 +97,7 @@ export function createHooks<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
 >(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
-  const openings = new Openings<Defined>(doctype);
+  const openings = openingsOf<Defined>(doctype);
   const Context = createContext<Opening<Defined> | undefined>(undefined);
 
   function useOpening(): Opening<Defined> {
@@ -115,12 +110,7 @@ export function createHooks<
     children,
     ...wanted
   }: Wanted<Defined> & { readonly children?: ReactNode }): ReactElement {
-    const { db, token } = wanted as { db?: Database<Defined>; token?: OpenOptions['token'] };
-    const key = db ? '' : keyOfWanted(wanted as OpenOptions);
-    const opening = useMemo(() => openings.of(wanted), [key, db]);
-    useEffect(() => {
-      opening.token = token;
-    });
+    const opening = openings(wanted);
     useEffect(() => opening.subscribe(() => {}), [opening]);
     return createElement(Context.Provider, { value: opening }, children);
   }
@@ -128,38 +118,32 @@ export function createHooks<
   function useLive<R = Row, const Sql extends string = string>(
     ...watching: Watching<R, Sql>
   ): Live<KnownRow<Sql, R>> {
-    const watched = useOpening().watch<KnownRow<Sql, R>>(...watching);
-    return useSyncExternalStore(watched.subscribe, watched.shown, () => LOADING);
+    return useShown(useOpening().watch<KnownRow<Sql, R>>(...watching));
   }
 
   function useSuspenseLive<R = Row, const Sql extends string = string>(
     ...watching: Watching<R, Sql>
   ): readonly KnownRow<Sql, R>[] {
-    const opening = useOpening();
-    const watched = opening.watch<KnownRow<Sql, R>>(...watching);
-    const { rows, error, state } = useSyncExternalStore(
-      watched.subscribe,
-      watched.shown,
-      () => LOADING,
-    );
-    if (state === 'loading' && typeof document === 'undefined') throw new NotOnServers();
-    if (state === 'loading') throw watched.loaded();
-    if (error && rows === LOADING.rows) throw error;
+    const watched = useOpening().watch<KnownRow<Sql, R>>(...watching);
+    const { rows, error, state } = useShown(watched);
+    if (state === 'loading') throw IS_PAGE ? loaded(watched) : notOnServers();
+    if (error && rows === NONE) throw error;
     return rows;
   }
 
-  const nothing = (): undefined => undefined;
-
-  function useStatus(): Status | undefined {
-    const { subscribe, status } = useOpening();
-    return useSyncExternalStore(subscribe, status, nothing);
-  }
-
-  function useDocument(): Database<Defined, Recorded> | undefined {
+  /** What `look` sees of the document, once it is open. */
+  function useOpen<T>(look: (db: Database<Defined>) => T): T | undefined {
     const opening = useOpening();
-    const db = useSyncExternalStore(opening.subscribe, () => opening.db, nothing);
-    return db as Database<Defined, Recorded> | undefined;
+    return useSyncExternalStore(
+      opening.subscribe,
+      () => opening.db && look(opening.db),
+      () => undefined,
+    );
   }
+
+  const useStatus = (): Status | undefined => useOpen((db) => db.status);
+  const useDocument = (): Database<Defined, Recorded> | undefined =>
+    useOpen((db) => db as Database<Defined, Recorded>);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
@@ -168,10 +152,11 @@ export function createHooks<
       latest.current = onRejected;
     });
     const isListening = onRejected !== undefined;
-    useEffect(() => {
-      if (!isListening) return undefined;
-      return opening.onRejected((rejection) => latest.current?.(rejection));
-    }, [opening, isListening]);
+    useEffect(
+      () =>
+        isListening ? opening.onRejected((rejection) => latest.current?.(rejection)) : undefined,
+      [opening, isListening],
+    );
     return opening.mutate;
   }
 
@@ -182,3 +167,13 @@ export function createHooks<
 
   return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument, usePresence };
 }
+
+const useShown = <R>({ subscribe, shown }: Watched<R>): Live<R> =>
+  useSyncExternalStore(subscribe, shown, () => LOADING);
+
+/**
+ * Where a server renders, its answer has what is shown meanwhile, and the page goes on itself.
+ * Next.js calls what has this `digest` no error.
+ */
+const notOnServers = (): Error =>
+  Object.assign(new Error(), { digest: 'BAILOUT_TO_CLIENT_SIDE_RENDERING' });

@@ -18,8 +18,9 @@ import {
   type MutateOptions,
   mutationsOf,
   type Opening,
-  Openings,
+  openingsOf,
   type Presences,
+  type Shared,
   type Wanted,
 } from './hooks.js';
 import type { Params } from './messages.js';
@@ -86,7 +87,7 @@ export function createHooks<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
 >(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
-  const openings = new Openings<Defined>(doctype);
+  const openings = openingsOf<Defined>(doctype);
   const Context = createContext<Accessor<Opening<Defined>>>();
 
   function useOpening(): Accessor<Opening<Defined>> {
@@ -96,7 +97,7 @@ export function createHooks<
   }
 
   const Provider: Hooks<Defined>['Provider'] = (props) => {
-    const opening = createMemo(() => openings.of(props.of));
+    const opening = createMemo(() => openings(props.of));
     useShared(opening, () => undefined);
     return createComponent(Context.Provider, {
       value: opening,
@@ -115,7 +116,8 @@ export function createHooks<
     return useShared(watched, (it) => it.shown());
   };
 
-  const useStatus: Hooks<Defined>['useStatus'] = () => useShared(useOpening(), (it) => it.status());
+  const useStatus: Hooks<Defined>['useStatus'] = () =>
+    useShared(useOpening(), (it) => it.db?.status);
   const useDocument: Hooks<Defined, Recorded>['useDocument'] = () =>
     useShared(useOpening(), (it) => it.db as Database<Defined, Recorded> | undefined);
 
@@ -139,15 +141,12 @@ export function createHooks<
 const now = <T>(it: T | Accessor<T>): T => (typeof it === 'function' ? (it as Accessor<T>)() : it);
 
 /** What `look` sees of something, whenever that has changed. */
-function useShared<S extends { readonly subscribe: (listener: () => void) => () => void }, T>(
-  shared: Accessor<S>,
-  look: (shared: S) => T,
-): Accessor<T> {
-  const [changes, setChanges] = createSignal(0);
+function useShared<S extends Shared, T>(shared: Accessor<S>, look: (shared: S) => T): Accessor<T> {
+  const [changes, change] = createSignal(undefined, { equals: false });
   // Effects run in pages alone.
   createEffect(() => {
-    onCleanup(shared().subscribe(() => setChanges((count) => count + 1)));
-    setChanges((count) => count + 1);
+    onCleanup(shared().subscribe(change));
+    change();
   });
   return createMemo(() => {
     changes();

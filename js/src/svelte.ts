@@ -7,7 +7,7 @@ import {
   type Live,
   type MutateOptions,
   type Opening,
-  Openings,
+  openingsOf,
   type Presences,
   type Wanted,
 } from './hooks.js';
@@ -68,7 +68,7 @@ export function createHooks<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
 >(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
-  const openings = new Openings<Defined>(doctype);
+  const openings = openingsOf<Defined>(doctype);
   const KEY = Symbol(doctype.name);
 
   function useOpening(): Opening<Defined> {
@@ -78,9 +78,9 @@ export function createHooks<
   }
 
   function provide(wanted: Wanted<Defined>): void {
-    const opening = openings.of(wanted);
+    const opening = openings(wanted);
     setContext(KEY, opening);
-    if (typeof document !== 'undefined') onDestroy(opening.subscribe(() => {}));
+    onDestroy(opening.subscribe(() => {}));
   }
 
   function useLive<R = Row, const Sql extends string = string>(
@@ -91,8 +91,8 @@ export function createHooks<
   }
 
   function useStatus(): Readable<Status | undefined> {
-    const { subscribe, status } = useOpening();
-    return readable(subscribe, status);
+    const opening = useOpening();
+    return readable(opening.subscribe, () => opening.db?.status);
   }
 
   function useDocument(): Readable<Database<Defined, Recorded> | undefined> {
@@ -103,7 +103,7 @@ export function createHooks<
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
-    if (onRejected && typeof document !== 'undefined') onDestroy(opening.onRejected(onRejected));
+    if (onRejected) onDestroy(opening.onRejected(onRejected));
     return opening.mutate;
   }
 
@@ -120,7 +120,7 @@ function readable<T>(subscribe: (listener: () => void) => () => void, look: () =
   return {
     subscribe(run) {
       run(look());
-      return typeof document === 'undefined' ? () => {} : subscribe(() => run(look()));
+      return subscribe(() => run(look()));
     },
   };
 }

@@ -8,7 +8,6 @@ import {
   type InjectionKey,
   inject,
   type MaybeRefOrGetter,
-  onScopeDispose,
   type PropType,
   provide,
   type ShallowRef,
@@ -23,8 +22,9 @@ import {
   type MutateOptions,
   mutationsOf,
   type Opening,
-  Openings,
+  openingsOf,
   type Presences,
+  type Shared,
   type Wanted,
 } from './hooks.js';
 import type { Params } from './messages.js';
@@ -93,7 +93,7 @@ export function createHooks<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
 >(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
-  const openings = new Openings<Defined>(doctype);
+  const openings = openingsOf<Defined>(doctype);
   const KEY: InjectionKey<ComputedRef<Opening<Defined>>> = Symbol(doctype.name);
 
   function useOpening(): ComputedRef<Opening<Defined>> {
@@ -103,21 +103,18 @@ export function createHooks<
   }
 
   /** What `look` sees of an opening or of something in it, whenever that has changed. */
-  function useShared<S extends { readonly subscribe: (listener: () => void) => () => void }, T>(
+  function useShared<S extends Shared, T>(
     shared: ComputedRef<S>,
     look: (shared: S) => T,
   ): Readonly<ShallowRef<T>> {
     const seen = shallowRef(look(shared.value)) as ShallowRef<T>;
-    let stop = (): void => {};
-    watchEffect(() => {
-      stop();
+    watchEffect((onCleanup) => {
       const show = (): void => {
         seen.value = look(shared.value);
       };
-      stop = typeof document === 'undefined' ? () => {} : shared.value.subscribe(show);
+      onCleanup(shared.value.subscribe(show));
       show();
     });
-    onScopeDispose(() => stop());
     return seen;
   }
 
@@ -125,7 +122,7 @@ export function createHooks<
     name: `Provider of ${doctype.name}`,
     props: { of: { type: Object as PropType<Wanted<Defined>>, required: true } },
     setup(props, { slots }) {
-      const opening = computed(() => openings.of(props.of));
+      const opening = computed(() => openings(props.of));
       useShared(opening, () => undefined);
       provide(KEY, opening);
       return () => slots.default?.();
@@ -140,23 +137,17 @@ export function createHooks<
     const watched = computed(() =>
       opening.value.watch<KnownRow<Sql, R>>(toValue(sql), toValue(params)),
     );
-    const seen = useShared(watched, (it) => it.shown());
-    return {
-      rows: computed(() => seen.value.rows),
-      error: computed(() => seen.value.error),
-      state: computed(() => seen.value.state),
-    };
+    return refsOf(useShared(watched, (it) => it.shown()));
   };
 
-  const useStatus: Hooks<Defined>['useStatus'] = () => useShared(useOpening(), (it) => it.status());
+  const useStatus: Hooks<Defined>['useStatus'] = () =>
+    useShared(useOpening(), (it) => it.db?.status);
   const useDocument: Hooks<Defined, Recorded>['useDocument'] = () =>
     useShared(useOpening(), (it) => it.db as Database<Defined, Recorded> | undefined);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
-    if (onRejected && typeof document !== 'undefined') {
-      watchEffect((onCleanup) => onCleanup(opening.value.onRejected(onRejected)));
-    }
+    if (onRejected) watchEffect((stop) => stop(opening.value.onRejected(onRejected)));
     return mutationsOf(() => opening.value.db);
   }
 
@@ -164,12 +155,15 @@ export function createHooks<
     const opening = useOpening();
     const presences = computed(() => opening.value.presences<State>());
     const seen = useShared(presences, (it) => it.shown());
-    return {
-      others: computed(() => seen.value.others),
-      count: computed(() => seen.value.count),
-      set: (state) => presences.value.shown().set(state),
-    };
+    return { ...refsOf(seen), set: (state) => presences.value.shown().set(state) };
   }
 
   return { Provider, useLive, useStatus, useMutate, useDocument, usePresence };
+}
+
+/** Each field of what is seen, as a ref. */
+function refsOf<Seen extends object>(seen: ShallowRef<Seen>): Refs<Seen> {
+  const names = Object.keys(seen.value) as (keyof Seen)[];
+  const refs = names.map((name) => [name, computed(() => seen.value[name])]);
+  return Object.fromEntries(refs) as Refs<Seen>;
 }

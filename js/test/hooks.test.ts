@@ -35,7 +35,7 @@ function notes(synced = false) {
     status: { synced } as Status,
     closed: 0,
     presence: new Presence((state) => said.push(state)),
-    live: vi.fn((..._of: unknown[]) => {
+    watch: vi.fn((_bound: unknown) => {
       const query: LiveQuery = new LiveQuery((take) => {
         begun++;
         running.add(take);
@@ -98,9 +98,9 @@ afterEach(() => {
 });
 
 test('a query is loading, then syncing, then ready', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db, answer, isSynced } = notes();
-  const watched = new Openings(KIND).of({ db }).watch('select n from note');
+  const watched = openingsOf(KIND)({ db }).watch('select n from note');
   const seen = [watched.shown()];
   const stop = watched.subscribe(() => seen.push(watched.shown()));
   answer(rows(1));
@@ -125,9 +125,9 @@ test('a query is loading, then syncing, then ready', async () => {
 });
 
 test('who shows the same shares one query, which runs while anybody looks', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db, begun, running } = notes(true);
-  const opening = new Openings(KIND).of({ db });
+  const opening = openingsOf(KIND)({ db });
   const of = (n: number | bigint) => opening.watch('select n from note where n > ?', [n]);
   expect(of(1)).toBe(of(1));
   expect(of(1n)).not.toBe(of(1));
@@ -148,14 +148,14 @@ test('who shows the same shares one query, which runs while anybody looks', asyn
 });
 
 test('a document is open while anybody uses it, and a little longer', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db, listeners } = notes();
   open.mockImplementation(async () => db);
-  const openings = new Openings(KIND);
+  const openings = openingsOf(KIND);
   const wanted = { document: 'a', server: 'ws://x' };
-  const opening = openings.of(wanted);
-  expect(openings.of({ ...wanted })).toBe(opening);
-  expect(openings.of({ document: 'b' })).not.toBe(opening);
+  const opening = openings(wanted);
+  expect(openings({ ...wanted })).toBe(opening);
+  expect(openings({ document: 'b' })).not.toBe(opening);
   expect(open).not.toHaveBeenCalled();
   const told = vi.fn();
   const stop = opening.subscribe(told);
@@ -172,16 +172,16 @@ test('a document is open while anybody uses it, and a little longer', async () =
   again();
   vi.advanceTimersByTime(60_000);
   await turn();
-  expect([db.closed, opening.db]).toEqual([1, undefined]);
+  expect([db.closed, opening.db, opening.error]).toEqual([1, undefined, null]);
   // Who was hidden meanwhile has it still.
   opening.subscribe(told);
   await turn();
   expect([open.mock.calls.length, opening.db]).toEqual([2, db]);
-  expect(openings.of(wanted)).toBe(opening);
+  expect(openings(wanted)).toBe(opening);
 });
 
 test('a document that opens only once nobody wants it is closed', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db } = notes();
   let opened = (_: unknown): void => {};
   open.mockImplementation(
@@ -190,7 +190,7 @@ test('a document that opens only once nobody wants it is closed', async () => {
         opened = resolve;
       }),
   );
-  const opening = new Openings(KIND).of({ document: 'a' });
+  const opening = openingsOf(KIND)({ document: 'a' });
   opening.subscribe(() => {})();
   vi.advanceTimersByTime(60_000);
   opened(db);
@@ -199,23 +199,23 @@ test('a document that opens only once nobody wants it is closed', async () => {
 });
 
 test('the token is that of the function that was given last', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   open.mockImplementation(() => new Promise(() => {}));
-  const openings = new Openings(KIND);
-  const opening = openings.of({ document: 'a', token: () => 'one' });
+  const openings = openingsOf(KIND);
+  const opening = openings({ document: 'a', token: () => 'one' });
   opening.subscribe(() => {});
-  expect(openings.of({ document: 'a', token: () => 'two' })).toBe(opening);
+  expect(openings({ document: 'a', token: () => 'two' })).toBe(opening);
   const [, { token }] = open.mock.calls[0]!;
   expect(token()).toBe('two');
-  expect(openings.of({ document: 'a' })).not.toBe(opening);
+  expect(openings({ document: 'a' })).not.toBe(opening);
 });
 
 test('one that the app has opened is one for all, and left open', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db } = notes(true);
-  const openings = new Openings(KIND);
-  const opening = openings.of({ db });
-  expect(openings.of({ db })).toBe(opening);
+  const openings = openingsOf(KIND);
+  const opening = openings({ db });
+  expect(openings({ db })).toBe(opening);
   opening.subscribe(() => {})();
   vi.advanceTimersByTime(60_000);
   await turn();
@@ -223,12 +223,12 @@ test('one that the app has opened is one for all, and left open', async () => {
 });
 
 test('what could not be opened is what every query of it says, until it can be', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db, answer } = notes(true);
   const error = new EngineError('no');
   open.mockImplementationOnce(() => Promise.reject(error));
   open.mockImplementation(async () => db);
-  const watched = new Openings(KIND).of({ document: 'a' }).watch('select 1');
+  const watched = openingsOf(KIND)({ document: 'a' }).watch('select 1');
   watched.subscribe(() => {});
   await turn();
   expect(watched.shown()).toEqual({ rows: [], error, state: 'error' });
@@ -239,32 +239,32 @@ test('what could not be opened is what every query of it says, until it can be',
 });
 
 test('what cannot be opened is tried anew by whoever comes next', async () => {
-  const { Openings } = await hooks();
+  const { loaded, openingsOf } = await hooks();
   const error = new QueryError('no');
   open.mockImplementation(() => Promise.reject(error));
-  const openings = new Openings(KIND);
-  const opening = openings.of({ document: 'a' });
+  const openings = openingsOf(KIND);
+  const opening = openings({ document: 'a' });
   const stop = opening.subscribe(() => {});
   await turn();
   vi.advanceTimersByTime(60_000);
   expect([open.mock.calls.length, opening.error]).toEqual([1, error]);
   const watched = opening.watch('select 1');
-  await watched.loaded();
+  await loaded(watched);
   expect(watched.shown().error).toBe(error);
   vi.advanceTimersByTime(60_000);
   stop();
   expect([opening.error, watched.shown().state]).toEqual([null, 'loading']);
-  openings.of({ document: 'a' }).subscribe(() => {});
+  openings({ document: 'a' }).subscribe(() => {});
   expect(open).toHaveBeenCalledTimes(2);
 });
 
 test('mutations that were taken before a document was open are its own', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db } = notes();
   const mutate = { add: vi.fn() };
   Object.assign(db, { mutate });
   open.mockImplementation(async () => db);
-  const opening = new Openings(KIND).of({ document: 'a' });
+  const opening = openingsOf(KIND)({ document: 'a' });
   const { add } = opening.mutate;
   expect(() => add()).toThrow('the document is not open');
   opening.subscribe(() => {});
@@ -277,9 +277,9 @@ test('mutations that were taken before a document was open are its own', async (
 });
 
 test('who goes as another one is told leaves nothing running', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db, isSynced, running } = notes();
-  const opening = new Openings(KIND).of({ db });
+  const opening = openingsOf(KIND)({ db });
   let leave = (): void => {};
   opening.subscribe(() => leave());
   leave = opening.watch('select 1').subscribe(() => {});
@@ -291,8 +291,8 @@ test('who goes as another one is told leaves nothing running', async () => {
 });
 
 test('a query is another one for each of its parameters', async () => {
-  const { Openings } = await hooks();
-  const opening = new Openings(KIND).of({ db: notes().db });
+  const { openingsOf } = await hooks();
+  const opening = openingsOf(KIND)({ db: notes().db });
   const all = [[], [1], [1n], ['1'], [null], [undefined], [Number.NaN], [new Uint8Array([1])]];
   const watched = all.map((params) => opening.watch('select ?', params as null[]));
   expect(new Set(watched).size).toBe(all.length);
@@ -304,40 +304,41 @@ test('a query is another one for each of its parameters', async () => {
   }
 });
 
-/** The parameters of the live queries that a document was asked for. */
-const paramsOf = (db: { live: unknown }): unknown[] =>
-  vi.mocked(db.live as (...asked: unknown[]) => unknown).mock.calls.map(([, params]) => params);
+/** What the live queries that a document was asked for were bound to, or why they were not. */
+const boundOf = (db: { watch: unknown }): unknown[] =>
+  vi.mocked(db.watch as (bound: unknown) => unknown).mock.calls.map(([bound]) => bound);
 
 test('a query is asked for what it was wanted with, whatever became of that', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db } = notes();
   open.mockImplementation(async () => db);
-  const openings = new Openings(KIND);
+  const openings = openingsOf(KIND);
   const wanted = { document: 'a' };
-  const opening = openings.of(wanted);
+  const opening = openings(wanted);
   // What `slice` of a Buffer gives is no copy, and other classes have another name.
   class Named {
     list = 'a';
-    bytes = [Buffer.from([1]), new Uint8ClampedArray([1]), new Uint8Array([1])];
     [Symbol.toStringTag] = 'Named';
   }
   const params = new Named();
-  opening.watch('select 1', params.bytes as never).subscribe(() => {});
+  const bytes = [Buffer.from([1]), new Uint8ClampedArray([1]), new Uint8Array([1])];
+  opening.watch('select 1', bytes as never).subscribe(() => {});
   opening.watch('select 2', params as never).subscribe(() => {});
   wanted.document = params.list = 'b';
-  for (const bytes of params.bytes) bytes[0] = 2;
+  for (const each of bytes) each[0] = 2;
   await turn();
   expect(open.mock.calls[0]![1]).toEqual({ document: 'a', token: undefined });
-  const [positional, named] = paramsOf(db);
   const one = new Uint8Array([1]);
-  expect(positional).toEqual([one, one, one]);
-  expect(named).toMatchObject({ list: 'a' });
+  expect(boundOf(db)).toEqual([
+    { sql: 'select 1', params: [one, one, one] },
+    { sql: 'select 2', params: { named: [['list', 'a']] } },
+  ]);
 });
 
-test('what is no parameter is given to the query as it is, which says so', async () => {
-  const { Openings } = await hooks();
+test('what is no parameter of a query it says, and what is one it takes', async () => {
+  const { openingsOf } = await hooks();
   const { db } = notes();
-  const opening = new Openings(KIND).of({ db });
+  const opening = openingsOf(KIND)({ db });
   const gone = new Uint8Array([1]);
   structuredClone(gone, { transfer: [gone.buffer] });
   const date = new Date();
@@ -345,19 +346,114 @@ test('what is no parameter is given to the query as it is, which says so', async
   const bytes = new Uint8Array([1]);
   for (const it of [[gone], date, named, 'milk', bytes])
     opening.watch('select 1', it as never).subscribe(() => {});
-  const asked = paramsOf(db);
-  expect((asked[0] as unknown[])[0]).toBe(gone);
-  expect(asked[1]).toBe(date);
-  expect(asked[2]).toEqual({ n: 1 });
-  expect(asked.slice(3)).toEqual(['milk', bytes]);
+  expect(boundOf(db)).toEqual([
+    new QueryError('parameter 1 of select 1 is bytes that were given away to a worker'),
+    { sql: 'select 1', params: { named: [] } },
+    { sql: 'select 1', params: { named: [['n', 1]] } },
+    new QueryError('the parameters of a query are an array, or an object by their names'),
+    { sql: 'select 1', params: { named: [['0', 1]] } },
+  ]);
+});
+
+test('what nobody has used is kept for a while, and no longer', async () => {
+  const { openingsOf } = await hooks();
+  const openings = openingsOf(KIND);
+  const wanted = { document: 'a' };
+  const before = openings(wanted);
+  vi.advanceTimersByTime(4_000);
+  expect(openings(wanted)).toBe(before);
+  vi.advanceTimersByTime(4_000);
+  const after = openings(wanted);
+  expect(after).not.toBe(before);
+  // Who comes to it all the same finds the other one in its place.
+  open.mockImplementation(() => new Promise(() => {}));
+  after.subscribe(() => {});
+  before.subscribe(() => {})();
+  vi.advanceTimersByTime(60_000);
+  expect(openings(wanted)).toBe(after);
+});
+
+test('what opens late is not the document of who came meanwhile', async () => {
+  const { openingsOf } = await hooks();
+  const [first, second] = [notes().db, notes().db];
+  let opened = (_: unknown): void => {};
+  open.mockImplementationOnce(() => new Promise((resolve) => (opened = resolve)));
+  open.mockRejectedValueOnce(new EngineError('no')).mockResolvedValue(second);
+  const opening = openingsOf(KIND)({ document: 'a' });
+  opening.subscribe(() => {})();
+  vi.advanceTimersByTime(60_000);
+  const stop = opening.subscribe(() => {});
+  opened(first);
+  await turn();
+  expect([opening.db, first.closed, opening.error?.message]).toEqual([undefined, 1, 'no']);
+  stop();
+  opening.subscribe(() => {});
+  vi.advanceTimersByTime(60_000);
+  await turn();
+  expect([open.mock.calls.length, opening.db, opening.error]).toEqual([3, second, null]);
+});
+
+test('a document that the app closes while nobody uses it is opened anew at once', async () => {
+  const { openingsOf } = await hooks();
+  const [first, second] = [notes(true), notes(true)];
+  open.mockResolvedValueOnce(first.db).mockResolvedValueOnce(second.db);
+  open.mockImplementation(() => new Promise(() => {}));
+  const opening = openingsOf(KIND)({ document: 'a' });
+  const watched = opening.watch('select 1');
+  const stop = watched.subscribe(() => {});
+  await turn();
+  first.answer(rows(1));
+  stop();
+  await first.db.close();
+  const stopAgain = watched.subscribe(() => {});
+  expect([watched.shown().state, opening.error]).toEqual(['syncing', null]);
+  await turn();
+  expect([opening.db, opening.error]).toEqual([second.db, null]);
+  // Who comes as it is closed is not told so.
+  stopAgain();
+  vi.advanceTimersByTime(60_000);
+  opening.subscribe(() => {});
+  await turn();
+  expect([second.db.closed, opening.db, opening.error]).toEqual([1, undefined, null]);
+});
+
+test('what a query shows is begun anew once nobody has looked for a while', async () => {
+  const { openingsOf } = await hooks();
+  const { db, answer } = notes(true);
+  const opening = openingsOf(KIND)({ db });
+  const watched = opening.watch('select 1');
+  const look = () => watched.subscribe(() => {});
+  const leave = look();
+  answer(new QueryError('no'));
+  expect(watched.shown().state).toBe('error');
+  leave();
+  expect(watched.shown().state).toBe('loading');
+  const leaveAgain = look();
+  answer(rows(1));
+  leaveAgain();
+  expect(watched.shown().state).toBe('ready');
+  vi.advanceTimersByTime(60_000);
+  look();
+  expect(watched.shown().state).toBe('loading');
+});
+
+test('who has gone is told of no change', async () => {
+  const { openingsOf } = await hooks();
+  const { db, isSynced } = notes();
+  const opening = openingsOf(KIND)({ db });
+  const told = vi.fn();
+  opening.subscribe(() => leave());
+  const leave = opening.subscribe(told);
+  isSynced();
+  expect(told).not.toHaveBeenCalled();
 });
 
 test('a document that the app closes stays so for its users, and opens anew later', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const [first, second] = [notes(true), notes(true)];
   open.mockResolvedValueOnce(first.db).mockResolvedValueOnce(second.db);
-  const openings = new Openings(KIND);
-  const opening = openings.of({ document: 'a' });
+  const openings = openingsOf(KIND);
+  const opening = openings({ document: 'a' });
   const watched = opening.watch('select 1');
   const stops = [opening.subscribe(() => {}), watched.subscribe(() => {})];
   await turn();
@@ -369,7 +465,7 @@ test('a document that the app closes stays so for its users, and opens anew late
   await turn();
   expect(open).toHaveBeenCalledTimes(1);
   for (const stop of stops) stop();
-  const anew = openings.of({ document: 'a' });
+  const anew = openings({ document: 'a' });
   const again = anew.watch('select 1');
   again.subscribe(() => {});
   await turn();
@@ -378,10 +474,10 @@ test('a document that the app closes stays so for its users, and opens anew late
 });
 
 test('what was shown before a document was closed is not called new once it is open', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const [first, second] = [notes(true), notes(true)];
   open.mockResolvedValueOnce(first.db).mockResolvedValueOnce(second.db);
-  const watched = new Openings(KIND).of({ document: 'a' }).watch('select 1');
+  const watched = openingsOf(KIND)({ document: 'a' }).watch('select 1');
   const stop = watched.subscribe(() => {});
   await turn();
   first.answer(rows(1));
@@ -397,11 +493,11 @@ test('what was shown before a document was closed is not called new once it is o
 });
 
 test('what is wrong is said on the console, once', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db, answer } = notes(true);
   const [away, wrong] = [new EngineError('away'), new QueryError('no such table')];
   open.mockRejectedValueOnce(away).mockRejectedValueOnce(away).mockResolvedValue(db);
-  const watched = new Openings(KIND).of({ document: 'a' }).watch('select 1');
+  const watched = openingsOf(KIND)({ document: 'a' }).watch('select 1');
   watched.subscribe(() => {});
   for (let tries = 0; tries < 3; tries++) {
     await turn();
@@ -416,22 +512,22 @@ test('what is wrong is said on the console, once', async () => {
 });
 
 test('an app that opens its document itself may not have it yet', async () => {
-  const { Openings } = await hooks();
-  const openings = new Openings(KIND);
-  const opening = openings.of({ db: undefined });
+  const { openingsOf } = await hooks();
+  const openings = openingsOf(KIND);
+  const opening = openings({ db: undefined });
   const watched = opening.watch('select 1');
   watched.subscribe(() => {});
   await turn();
   expect([watched.shown().state, opening.db]).toEqual(['loading', undefined]);
-  expect(openings.of({ db: notes().db })).not.toBe(opening);
+  expect(openings({ db: notes().db })).not.toBe(opening);
 });
 
-test('a document that was closed under it says so', async () => {
-  const { Openings } = await hooks();
-  const { db } = notes();
+test('a document that was closed under it says so, until there is another one', async () => {
+  const { openingsOf } = await hooks();
+  const [first, second] = [notes(true), notes(true)];
   const error = new DocumentClosedError('closed');
-  Object.assign(db, {
-    live: () => ({
+  Object.assign(first.db, {
+    watch: () => ({
       rows: undefined,
       error: null,
       subscribe() {
@@ -439,22 +535,33 @@ test('a document that was closed under it says so', async () => {
       },
     }),
   });
-  const watched = new Openings(KIND).of({ db }).watch('select 1');
-  watched.subscribe(() => {});
+  open.mockResolvedValueOnce(first.db).mockResolvedValueOnce(second.db);
+  const opening = openingsOf(KIND)({ document: 'a' });
+  const watched = opening.watch('select 1');
+  const leave = watched.subscribe(() => {});
+  await turn();
   expect(watched.shown()).toEqual({ rows: [], error, state: 'error' });
+  await first.db.close();
+  leave();
+  watched.subscribe(() => {});
+  expect(watched.shown()).toEqual({ rows: [], error: null, state: 'loading' });
+  await turn();
+  second.answer(rows(1));
+  expect(watched.shown().state).toBe('ready');
 });
 
 test('who waits for rows has them kept until it is there to show them', async () => {
-  const { Openings } = await hooks();
+  const { loaded, openingsOf } = await hooks();
   const { db, answer, running } = notes(true);
-  const watched = new Openings(KIND).of({ db }).watch('select n from note');
-  const loaded = vi.fn();
-  void watched.loaded().then(loaded);
+  const watched = openingsOf(KIND)({ db }).watch('select n from note');
+  const isLoaded = vi.fn();
+  void loaded(watched).then(isLoaded);
+  expect(loaded(watched)).toBe(loaded(watched));
   await turn();
-  expect(loaded).not.toHaveBeenCalled();
+  expect(isLoaded).not.toHaveBeenCalled();
   answer(rows(1));
   await turn();
-  expect(loaded).toHaveBeenCalled();
+  expect(isLoaded).toHaveBeenCalled();
   expect([watched.shown().state, running()]).toEqual(['ready', 1]);
   vi.advanceTimersByTime(60_000);
   await turn();
@@ -462,20 +569,21 @@ test('who waits for rows has them kept until it is there to show them', async ()
 });
 
 test('a server that renders opens nothing, and shows that it is loading', async () => {
-  const { LOADING, Openings } = await hooks(false);
-  const openings = new Openings(KIND);
-  const watched = openings.of({ document: 'a' }).watch('select 1');
+  const { LOADING, openingsOf } = await hooks(false);
+  const openings = openingsOf(KIND);
+  const watched = openings({ document: 'a' }).watch('select 1');
+  watched.subscribe(() => {})();
   expect(watched.shown()).toBe(LOADING);
   expect(open).not.toHaveBeenCalled();
   expect(vi.getTimerCount()).toBe(0);
 });
 
 test('who is present is shown, and this one is as long as a component has it', async () => {
-  const { Openings } = await hooks();
+  const { openingsOf } = await hooks();
   const { db, said } = notes();
   let opened = (_: typeof db): void => {};
   open.mockImplementation(() => new Promise((resolve) => (opened = resolve)));
-  const presences = new Openings(KIND).of({ document: 'a' }).presences<{ at: number }>();
+  const presences = openingsOf(KIND)({ document: 'a' }).presences<{ at: number }>();
   const seen: number[] = [];
   const stop = presences.subscribe(() => seen.push(presences.shown().count));
   presences.shown().set({ at: 1 });
@@ -502,8 +610,22 @@ test('who is present is shown, and this one is as long as a component has it', a
 });
 
 test('a server that renders shows nobody', async () => {
-  const { Openings } = await hooks(false);
-  const presences = new Openings(KIND).of({ document: 'a' }).presences();
+  const { openingsOf } = await hooks(false);
+  const presences = openingsOf(KIND)({ document: 'a' }).presences();
   expect(presences.shown()).toMatchObject({ count: 1, others: [] });
   expect(open).not.toHaveBeenCalled();
+});
+
+test('what an app has open is listened to in pages alone', async () => {
+  for (const isPage of [true, false]) {
+    const { openingsOf } = await hooks(isPage);
+    const { db, listeners } = notes();
+    const opening = openingsOf(KIND)({ db });
+    const stop = opening.onRejected(() => {});
+    opening.watch('select 1').subscribe(() => {});
+    opening.presences().subscribe(() => {});
+    expect([listeners.size > 0, boundOf(db).length > 0]).toEqual([isPage, isPage]);
+    stop();
+    vi.unstubAllGlobals();
+  }
 });
