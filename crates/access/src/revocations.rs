@@ -24,8 +24,8 @@ pub struct Revocations {
     everybody: Option<u64>,
 }
 
-/// What a store may hold, before its bounds are checked. What else a later release ends would be let
-/// in again by one that passed over it.
+/// What a store may hold, before its bounds are checked. What else a later release ends would be
+/// let in again by one that passed over it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
