@@ -62,7 +62,8 @@ impl Drop for Aside<'_> {
 
 /// Goal: a server that cannot read what it knows does not begin as one that never knew: it would
 /// end every login, let in again whoever was locked out, or refuse every app. Method: each of the
-/// files torn, cut off, unreadable, or with what a later release may have put there; then as it was.
+/// files torn, cut off, unreadable, or with what a later release may have put there; then as it
+/// was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_read_what_it_knows_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
