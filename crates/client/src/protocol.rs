@@ -6,7 +6,7 @@
 //! and a core of different releases never talk, since each release is a worker of its own name.
 
 use serde::{Deserialize, Serialize};
-use tidelog_document::{Doctype, WantedEvents};
+use tidelog_document::{CommandKind, Completion, Doctype, WantedEvents};
 use tidelog_sync::{Present, StateText};
 #[cfg(doc)]
 use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, PRESENCE_STATE_SIZE_MAX};
@@ -131,6 +131,47 @@ pub enum Request {
     Export,
     /// Let go of the document. Answered by `Done`.
     Close,
+    /// Wait until a command is over. Answered by `Rows`: one row, with what the authority says of
+    /// it, or none where it knows no such command any more; or by `Failed`. Until then by nothing,
+    /// as long as nobody gives up.
+    Outcome(CommandName),
+    /// Handle commands of these kinds. Answered by `Rows` or `Failed` each time, until `GiveUp`:
+    /// all commands that are given to this handler, and changed since.
+    Handle(Handling),
+    /// A handler has come to the end of an attempt. Answered by `Rows` once the authority has
+    /// answered: one row, whose `answer` is `done`, `late` or `stale`.
+    Complete(Complete),
+}
+
+/// Which command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandName {
+    /// The aggregate's name.
+    pub aggregate: String,
+    /// Which of those.
+    pub stream: String,
+    /// The command's name.
+    pub name: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// What somebody handles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handling {
+    /// Which commands.
+    pub kinds: Vec<CommandKind>,
+    /// How many at a time.
+    pub concurrency: u32,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Complete {
+    /// The call by which it handles them.
+    pub handling: Call,
+    /// What came of it.
+    pub completion: Completion,
 }
 
 /// What a tab wants to open.

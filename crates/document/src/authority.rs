@@ -13,7 +13,7 @@ use tidelog_types::{
 };
 
 use crate::program::{self, AppliedTimeline, done};
-use crate::{Doctype, Mutation, Verdict, chain_after, hash_of};
+use crate::{Change, Changed, Doctype, Mutation, Verdict, Work, chain_after, hash_of};
 
 /// What does not begin where it can: the schema itself begins on page 1.
 const FIND_OTHER_ROOT: &str = "
@@ -259,12 +259,48 @@ impl Authority {
         doctype: &Doctype,
     ) -> Run<AppliedLocally> {
         let set = done!(program::run_local(&mut self.writer, mutation, doctype));
-        self.view.advance_base(&set);
+        Run::Done(self.take_in(call, &set))
+    }
+
+    fn take_in(&mut self, call: CallId, set: &PageSet) -> AppliedLocally {
+        self.view.advance_base(set);
         let lsn = self.head();
         let changed = set.pgids();
         self.unsealed.calls.push((call, lsn));
-        self.unsealed.set.absorb(&set);
-        Run::Done(AppliedLocally { lsn, changed })
+        self.unsealed.set.absorb(set);
+        AppliedLocally { lsn, changed }
+    }
+
+    /// Who handles commands of the document, and whether there are any.
+    pub fn work(&mut self) -> Run<Work> {
+        program::work(&mut self.reader)
+    }
+
+    /// Carries out what it decides by itself, at this time, milliseconds since the epoch, by the
+    /// definitions of `doctype`. There is no entry where nothing has changed.
+    pub fn change(
+        &mut self,
+        change: &Change,
+        doctype: &Doctype,
+        now_ms: u64,
+    ) -> Run<(Changed, Option<Committed>)> {
+        let (changed, set) = done!(program::change(&mut self.writer, doctype, change, now_ms));
+        let committed = (!set.pages.is_empty()).then(|| self.commit(set));
+        Run::Done((changed, committed))
+    }
+
+    /// The same in a local document: part of the next entry that is [sealed](Self::seal), by the
+    /// name of this call. There is none where nothing has changed.
+    pub fn change_local(
+        &mut self,
+        call: CallId,
+        change: &Change,
+        doctype: &Doctype,
+        now_ms: u64,
+    ) -> Run<(Changed, Option<AppliedLocally>)> {
+        let (changed, set) = done!(program::change(&mut self.writer, doctype, change, now_ms));
+        let applied = (!set.pages.is_empty()).then(|| self.take_in(call, &set));
+        Run::Done((changed, applied))
     }
 
     /// The LSN that the next mutation gets.

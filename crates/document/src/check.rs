@@ -11,10 +11,12 @@ use tidelog_types::limits::{
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
 use crate::program::{self, Version};
-use crate::streams::{PROJECT_PARAMS, UPCAST_PARAM, upcast_query};
+use crate::streams::{
+    COMMAND_PARAMS, PROJECT_PARAMS, REASON_PARAM, UPCAST_PARAM, is_sending, upcast_query,
+};
 use crate::{
-    Authority, Doctype, DoctypeHash, EventDefinition, MutationDefinition, Param, ParamKind,
-    StreamDefinition,
+    Authority, CommandDefinition, Doctype, DoctypeHash, EventDefinition, MutationDefinition, Param,
+    ParamKind, StreamDefinition,
 };
 
 /// How many doctypes are remembered: as many as the apps of a busy server have at a time.
@@ -104,6 +106,18 @@ pub enum DoctypeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A command whose arguments or SQL cannot be used.
+    #[error("command {command} of {aggregate}, of doctype {doctype}, cannot be used: {reason}")]
+    Command {
+        /// The doctype's name.
+        doctype: String,
+        /// Whom it is sent to.
+        aggregate: String,
+        /// Which.
+        command: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A statement of a mutation that does not prepare, or that two runs would answer otherwise.
     #[error("mutation {mutation} of doctype {doctype} cannot be used: {reason}")]
     Mutation {
@@ -149,6 +163,17 @@ impl Flaw {
             Self::Known(reason) => {
                 let (aggregate, event) = (aggregate.to_owned(), event.to_owned());
                 DoctypeError::Event { doctype, aggregate, event, reason }
+            }
+            Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
+        }
+    }
+
+    fn of_command(self, doctype: &Doctype, aggregate: &str, command: &str) -> DoctypeError {
+        let doctype = doctype.name.clone();
+        match self {
+            Self::Known(reason) => {
+                let (aggregate, command) = (aggregate.to_owned(), command.to_owned());
+                DoctypeError::Command { doctype, aggregate, command, reason }
             }
             Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
         }
@@ -253,7 +278,11 @@ pub(crate) fn is_of_another(
     let Some(begun) = either.find(is_begun) else { return Ok(Run::Done(false)) };
     let migrations = begun.migrations[..version].to_vec();
     // By whichever release it got them: their tables are the same for all.
-    let any = StreamDefinition { name: String::new(), events: Vec::new() };
+    let any = StreamDefinition {
+        name: String::new(),
+        events: Vec::new(),
+        commands: Vec::new(),
+    };
     let streams = if has_events { vec![any] } else { Vec::new() };
     let expected = schema_of(&Doctype { migrations, streams, ..begun.clone() }, scratch)?;
     let is_own = begun == doctype;
@@ -285,34 +314,17 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
             check_event(transaction, event)
                 .map_err(|flaw| flaw.of_event(doctype, &stream.name, &event.name))?;
         }
+        for command in &stream.commands {
+            check_command(transaction, command)
+                .map_err(|flaw| flaw.of_command(doctype, &stream.name, &command.name))?;
+        }
     }
     transaction.check_schema_size().map_err(last)
 }
 
 fn check_event(transaction: &Transaction<'_>, event: &EventDefinition) -> Result<(), Flaw> {
-    if event.fields.len() > MUTATION_PARAMS_MAX {
-        return Err(format!("it has more than {MUTATION_PARAMS_MAX} fields").into());
-    }
-    if event.project.len() > MUTATION_STATEMENTS_MAX {
-        return Err(format!("it has more than {MUTATION_STATEMENTS_MAX} statements").into());
-    }
-    let is_taken = |field: &&Param| PROJECT_PARAMS.contains(&field.name.as_str());
-    if let Some(field) = event.fields.iter().find(is_taken) {
-        return Err(format!("a field cannot be named {}", field.name).into());
-    }
-    if let Some(field) = event.fields.iter().find(|field| field.kind == ParamKind::Blob) {
-        let name = &field.name;
-        return Err(format!("field {name} cannot be a blob, which JSON has none of").into());
-    }
-    for sql in &event.project {
-        let mentioned = transaction.check_app(sql)?;
-        let is_known = |name: &str| {
-            PROJECT_PARAMS.contains(&name) || event.fields.iter().any(|field| field.name == name)
-        };
-        if let Some(name) = mentioned.iter().find(|name| !is_known(name)) {
-            return Err(format!("it mentions :{name}, which is no field").into());
-        }
-    }
+    check_fields(&event.fields, &PROJECT_PARAMS)?;
+    check_statements(transaction, &event.project, &event.fields, &PROJECT_PARAMS)?;
     for upcast in &event.upcasts {
         let mentioned = transaction.check_app(&upcast_query(upcast))?;
         if let Some(name) = mentioned.iter().find(|name| *name != UPCAST_PARAM) {
@@ -322,10 +334,58 @@ fn check_event(transaction: &Transaction<'_>, event: &EventDefinition) -> Result
     Ok(())
 }
 
+fn check_command(transaction: &Transaction<'_>, command: &CommandDefinition) -> Result<(), Flaw> {
+    let mut params = COMMAND_PARAMS.to_vec();
+    params.push(REASON_PARAM);
+    check_fields(&command.fields, &params)?;
+    check_statements(transaction, &command.received, &command.fields, &COMMAND_PARAMS)?;
+    check_statements(transaction, &command.failed, &command.fields, &params)
+}
+
+/// The fields of what is given as JSON, and must not be named like `params`.
+fn check_fields(fields: &[Param], params: &[&str]) -> Result<(), Flaw> {
+    if fields.len() > MUTATION_PARAMS_MAX {
+        return Err(format!("it has more than {MUTATION_PARAMS_MAX} fields").into());
+    }
+    let is_taken = |field: &&Param| params.contains(&field.name.as_str());
+    if let Some(field) = fields.iter().find(is_taken) {
+        return Err(format!("a field cannot be named {}", field.name).into());
+    }
+    if let Some(field) = fields.iter().find(|field| field.kind == ParamKind::Blob) {
+        let name = &field.name;
+        return Err(format!("field {name} cannot be a blob, which JSON has none of").into());
+    }
+    Ok(())
+}
+
+/// Statements that may mention those fields and `params`.
+fn check_statements(
+    transaction: &Transaction<'_>,
+    statements: &[String],
+    fields: &[Param],
+    params: &[&str],
+) -> Result<(), Flaw> {
+    if statements.len() > MUTATION_STATEMENTS_MAX {
+        return Err(format!("it has more than {MUTATION_STATEMENTS_MAX} statements").into());
+    }
+    for sql in statements {
+        let mentioned = transaction.check_app(sql)?;
+        let is_known =
+            |name: &str| params.contains(&name) || fields.iter().any(|field| field.name == name);
+        if let Some(name) = mentioned.iter().find(|name| !is_known(name)) {
+            return Err(format!("it mentions :{name}, which is no field").into());
+        }
+    }
+    Ok(())
+}
+
 fn check_mutation(
     transaction: &Transaction<'_>,
     definition: &MutationDefinition,
 ) -> Result<(), Flaw> {
+    if is_sending(&definition.name) {
+        return Err("names that begin so are those of commands".to_owned().into());
+    }
     if definition.params.len() > MUTATION_PARAMS_MAX {
         return Err(format!("it has more than {MUTATION_PARAMS_MAX} parameters").into());
     }

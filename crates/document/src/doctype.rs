@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use tidelog_sync::codec;
 use tidelog_types::Value;
 
-use crate::streams::{self, EventDefinition, StreamDefinition};
+use crate::streams::{self, Action, CommandDefinition, EventDefinition, StreamDefinition};
 
 /// Characters that are quoted of a line of a migration.
 const QUOTED_CHARS: usize = 80;
 
-/// An app's definition of a kind of document: migrations, mutations and events.
+/// An app's definition of a kind of document: migrations, mutations, events and commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doctype {
     /// The kind's name.
@@ -20,7 +20,7 @@ pub struct Doctype {
     pub migrations: Vec<String>,
     /// The mutations, sorted by name.
     pub mutations: Vec<MutationDefinition>,
-    /// The events of its aggregates, sorted by name.
+    /// The events and commands of its aggregates, sorted by name.
     pub streams: Vec<StreamDefinition>,
 }
 
@@ -180,6 +180,25 @@ impl Doctype {
         self.streams.iter().find(|stream| stream.name == aggregate)?.event(name)
     }
 
+    /// The command of that name, of that aggregate.
+    #[must_use]
+    pub fn command(&self, aggregate: &str, name: &str) -> Option<&CommandDefinition> {
+        self.streams.iter().find(|stream| stream.name == aggregate)?.command(name)
+    }
+
+    /// What a mutation of that name does: one of the app's own, or one that sends a command.
+    #[must_use]
+    pub fn action(&self, name: &str) -> Option<Action<'_>> {
+        if !streams::is_sending(name) {
+            return self.mutation(name).map(Action::Mutation);
+        }
+        self.streams.iter().find_map(|stream| {
+            let is_it = |it: &&CommandDefinition| streams::sending(&stream.name, &it.name) == name;
+            let command = stream.commands.iter().find(is_it)?;
+            Some(Action::Send(&stream.name, command))
+        })
+    }
+
     /// The mutation of that name.
     #[must_use]
     pub fn mutation(&self, name: &str) -> Option<&MutationDefinition> {
@@ -318,7 +337,11 @@ mod tests {
             upcasts: upcasts.iter().map(ToString::to_string).collect(),
             project: Vec::new(),
         };
-        let stream = StreamDefinition { name: "order".to_owned(), events: vec![event] };
+        let stream = StreamDefinition {
+            name: "order".to_owned(),
+            events: vec![event],
+            commands: Vec::new(),
+        };
         Doctype { streams: vec![stream], ..doctype(&["a"]) }
     }
 

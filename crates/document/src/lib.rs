@@ -30,6 +30,7 @@ mod arriving;
 mod authority;
 mod chain;
 mod check;
+mod commands;
 mod doctype;
 mod events;
 mod mutation;
@@ -45,6 +46,10 @@ pub use arriving::ArrivingEntry;
 pub use authority::{Applied, AppliedLocally, Authority, Committed};
 pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
 pub use check::{DoctypeError, FoundRight, check, schema_of};
+pub use commands::{
+    Change, Changed, CommandKind, Completed, Completion, Free, InstanceId, NewCommand, NewEvent,
+    Outcome, Work,
+};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use events::{FoundEvents, WantedEvents, find_events};
 pub use mutation::{Mutation, Verdict};
@@ -54,5 +59,7 @@ pub use public_life::{client_of, public_entry, public_life};
 pub use replica::{
     Advance, Decided, Issued, OwnTimeline, PutOff, Replica, ReplicaError, ServerEntry, Undecided,
 };
-pub use streams::{EventDefinition, StreamDefinition};
+pub use streams::{
+    Action, CommandDefinition, EventDefinition, StreamDefinition, is_sending, sending,
+};
 pub use warm_up::warm_up;

@@ -23,6 +23,7 @@
 //!
 //! The tables of events stand in `program/events.rs`.
 
+mod commands;
 mod events;
 
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
@@ -30,8 +31,9 @@ use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, TIMELINE_LIVES_KEPT_MA
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
 
-use crate::{Doctype, Mutation, MutationDefinition, Verdict, public_entry};
+use crate::{Action, Doctype, Mutation, Verdict, public_entry};
 
+pub(crate) use commands::{change, work};
 use events::Recorder;
 pub(crate) use events::begin as begin_events;
 
@@ -61,7 +63,12 @@ const FIND_INTRUDER: &str = "
       and not (?1 and type || ' ' || lower(name) in
           ('table _tidelog_stream', 'index _tidelog_stream_name', 'table _tidelog_event',
            'index _tidelog_event_stream', 'view tidelog_events', 'view tidelog_streams',
-           'trigger tidelog_events_insert'))
+           'trigger tidelog_events_insert', 'table _tidelog_command',
+           'index _tidelog_command_key', 'index _tidelog_command_pending',
+           'index _tidelog_command_ready', 'index _tidelog_command_due',
+           'index _tidelog_command_held', 'index _tidelog_command_kept',
+           'index _tidelog_command_ended', 'view tidelog_commands', 'table _tidelog_instance',
+           'view tidelog_instances'))
     union all
     select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key
     where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'
@@ -317,7 +324,7 @@ pub(crate) fn run_frame(
     doctype: Option<&Doctype>,
 ) -> Run<(Verdict, PageSet)> {
     let reason = match find(mutation, doctype) {
-        Ok((doctype, definition, args)) => {
+        Ok((doctype, action, args)) => {
             let recorder = Recorder::new(doctype, mutation);
             let (origin, moved_from) = public(origin, mutation);
             let run = writer.write(&mut |transaction| {
@@ -329,7 +336,7 @@ pub(crate) fn run_frame(
                     None => {}
                 }
                 note_moved(transaction, origin, moved_from)?;
-                run_statements(transaction, definition, &args, &recorder)
+                run_action(transaction, action, &args, &recorder)
             });
             match run {
                 Run::Done(((), set)) => return Run::Done((Verdict::Applied, set)),
@@ -396,13 +403,13 @@ pub(crate) fn run_local(
     mutation: &Mutation,
     doctype: &Doctype,
 ) -> Run<PageSet> {
-    let (doctype, definition, args) = match find(mutation, Some(doctype)) {
+    let (doctype, action, args) = match find(mutation, Some(doctype)) {
         Ok(found) => found,
         Err(reason) => return Run::Failed(Failure::Rejected { reason }),
     };
     let recorder = Recorder::new(doctype, mutation);
     let run =
-        writer.write(&mut |transaction| run_statements(transaction, definition, &args, &recorder));
+        writer.write(&mut |transaction| run_action(transaction, action, &args, &recorder));
     Run::Done(done!(run).1)
 }
 
@@ -425,28 +432,38 @@ fn public(origin: EntryId, mutation: &Mutation) -> (EntryId, Option<EntryId>) {
     (public_entry(origin), mutation.moved_from.map(public_entry))
 }
 
-type Found<'d> = (&'d Doctype, &'d MutationDefinition, Vec<(String, Value)>);
+type Found<'d> = (&'d Doctype, Action<'d>, Vec<(String, Value)>);
 
 fn find<'d>(mutation: &Mutation, doctype: Option<&'d Doctype>) -> Result<Found<'d>, String> {
     let doctype =
         doctype.ok_or_else(|| format!("its doctype {} is not known here", mutation.doctype))?;
-    let definition = doctype
-        .mutation(&mutation.name)
+    let action = doctype
+        .action(&mutation.name)
         .ok_or_else(|| format!("no mutation {} in doctype {}", mutation.name, doctype.name))?;
-    let mut args = definition.bind(&mutation.args).map_err(|error| error.to_string())?;
+    let mut args = action.bind(&mutation.args).map_err(|error| error.to_string())?;
     let now = i64::try_from(mutation.now_ms).unwrap_or(i64::MAX);
     args.push(("now".to_owned(), Value::Integer(now)));
     args.push(("client".to_owned(), Value::Text(mutation.client.to_hex())));
     args.push(("user".to_owned(), Value::Text(mutation.user.clone())));
-    Ok((doctype, definition, args))
+    Ok((doctype, action, args))
 }
 
-fn run_statements(
+fn run_action(
     transaction: &Transaction<'_>,
-    definition: &MutationDefinition,
+    action: Action<'_>,
     args: &[(String, Value)],
     recorder: &Recorder<'_>,
 ) -> Result<(), Failure> {
+    let definition = match action {
+        Action::Mutation(definition) => definition,
+        Action::Send(aggregate, command) => {
+            let [(_, stream), (_, given), (_, key), ..] = args else {
+                unreachable!("BUG: they are bound")
+            };
+            let sent = commands::Sent { aggregate, command, stream, args: given, key };
+            return commands::receive(transaction, &sent, recorder);
+        }
+    };
     let args: Vec<(&str, &Value)> =
         args.iter().map(|(name, value)| (name.as_str(), value)).collect();
     let mut record = |event| recorder.record(transaction, event);

@@ -2,11 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Param;
+use tidelog_types::Value;
+
+use crate::{ArgumentError, MutationDefinition, Param, ParamKind};
 
 /// Parameters that the SQL of an event may mention beside its fields.
 pub(crate) const PROJECT_PARAMS: [&str; 6] =
     ["stream", "sequence", "position", "now", "client", "user"];
+
+/// Parameters that the SQL of a command may mention beside its fields.
+pub(crate) const COMMAND_PARAMS: [&str; 5] = ["stream", "key", "now", "client", "user"];
+
+/// What the SQL of one that has failed may mention as well.
+pub(crate) const REASON_PARAM: &str = "reason";
+
+/// What the names of mutations begin with that send a command: no app has one.
+const SENDING: &str = "send:";
 
 /// The parameter of what brings data of an older version to the next one.
 pub(crate) const UPCAST_PARAM: &str = "data";
@@ -18,6 +29,71 @@ pub struct StreamDefinition {
     pub name: String,
     /// What may happen to it, sorted by name.
     pub events: Vec<EventDefinition>,
+    /// What it may be asked to do, sorted by name.
+    pub commands: Vec<CommandDefinition>,
+}
+
+/// A type of command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandDefinition {
+    /// Its name.
+    pub name: String,
+    /// What its arguments are.
+    pub fields: Vec<Param>,
+    /// What follows in the app's tables from its receipt: SQL that runs where it is sent, and then
+    /// in the transaction in which the authority receives it.
+    pub received: Vec<String>,
+    /// What follows in the app's tables once it has failed for good.
+    pub failed: Vec<String>,
+    /// How often it is tried again.
+    pub retries: u32,
+    /// Milliseconds that an attempt may take; 0 for as long as it likes.
+    pub timeout_ms: u32,
+}
+
+/// What a mutation's name stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum Action<'d> {
+    /// The app's own SQL.
+    Mutation(&'d MutationDefinition),
+    /// A command is sent to one of these aggregates.
+    Send(&'d str, &'d CommandDefinition),
+}
+
+impl Action<'_> {
+    /// The arguments in the order of the parameters, null where an optional one is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`ArgumentError`] for the first that does not fit.
+    pub fn bind(&self, args: &[(String, Value)]) -> Result<Vec<(String, Value)>, ArgumentError> {
+        let param = |name: &str, kind| Param { name: name.to_owned(), kind, optional: false };
+        match self {
+            Self::Mutation(definition) => definition.bind(args),
+            Self::Send(..) => MutationDefinition {
+                name: String::new(),
+                params: vec![
+                    param("stream", ParamKind::Text),
+                    param("args", ParamKind::Json),
+                    param("key", ParamKind::Text),
+                ],
+                sql: Vec::new(),
+            }
+            .bind(args),
+        }
+    }
+}
+
+/// The name of the mutation that sends this command.
+#[must_use]
+pub fn sending(aggregate: &str, command: &str) -> String {
+    format!("{SENDING}{aggregate}.{command}")
+}
+
+/// Whether a mutation of that name sends a command, whichever.
+#[must_use]
+pub fn is_sending(mutation: &str) -> bool {
+    mutation.starts_with(SENDING)
 }
 
 /// A type of event.
@@ -36,6 +112,12 @@ pub struct EventDefinition {
 }
 
 impl StreamDefinition {
+    /// The command of that name.
+    #[must_use]
+    pub fn command(&self, name: &str) -> Option<&CommandDefinition> {
+        self.commands.iter().find(|command| command.name == name)
+    }
+
     /// The event of that name.
     #[must_use]
     pub fn event(&self, name: &str) -> Option<&EventDefinition> {

@@ -13,10 +13,12 @@ pub const EVENTS_TRIGGER: &str = "tidelog_events_insert";
 /// See [`EVENTS_VIEW`].
 pub const EVENTS_FUNCTION: &str = "tidelog_insert_event";
 
-/// The views of what is recorded of events, and the tables that they read.
-pub(crate) const VIEWS: [&str; 2] = [EVENTS_VIEW, "tidelog_streams"];
+/// The views of what is recorded of events and commands, and the tables that they read.
+pub(crate) const VIEWS: [&str; 4] =
+    [EVENTS_VIEW, "tidelog_streams", "tidelog_commands", "tidelog_instances"];
 /// See [`VIEWS`].
-pub(crate) const TABLES: [&str; 2] = ["_tidelog_event", "_tidelog_stream"];
+pub(crate) const TABLES: [&str; 4] =
+    ["_tidelog_event", "_tidelog_stream", "_tidelog_command", "_tidelog_instance"];
 
 /// An event that a statement has inserted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,15 @@ pub struct InsertedEvent {
 }
 
 impl InsertedEvent {
+    /// An event of these, or how much too large it would be.
+    ///
+    /// # Errors
+    ///
+    /// A failure for what no event has.
+    pub fn of_texts(aggregate: &str, stream: &str, name: &str, data: &str) -> Result<Self, Failure> {
+        Self::new([aggregate, stream, name, data].map(|it| Some(it.as_bytes())))
+    }
+
     /// An event of these, which the values of a row are to be.
     pub(crate) fn new(
         [aggregate, stream, name, data]: [Option<&[u8]>; 4],

@@ -48,6 +48,30 @@ pub const MUTATION_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one event: its data, and the names of its type, its aggregate and its stream.
 pub const EVENT_SIZE_MAX: usize = 256 * 1024;
 
+/// Bytes of a command's key.
+pub const COMMAND_KEY_SIZE_MAX: usize = 256;
+
+/// Commands that one instance works at.
+pub const INSTANCE_COMMANDS_MAX: u32 = 1024;
+
+/// Kinds of commands that one instance handles.
+pub const INSTANCE_KINDS_MAX: usize = 1024;
+
+/// Instances of one document.
+pub const INSTANCES_MAX: usize = 1024;
+
+/// Events that a command records, and commands that it sends, as it completes.
+pub const COMPLETION_ITEMS_MAX: usize = 1024;
+
+/// How long an instance may be away before what it works at is given to others.
+pub const INSTANCE_SILENT_MS: u64 = 30_000;
+
+/// How long after an attempt has failed a command is tried again at first; twice as long each time.
+pub const COMMAND_BACKOFF_MS: u64 = 1_000;
+
+/// The longest of these times.
+pub const COMMAND_BACKOFF_MS_MAX: u64 = 300_000;
+
 /// Consumers of events whose positions a copy of a document keeps.
 pub const CONSUMERS_MAX: usize = 64;
 
@@ -454,6 +478,12 @@ pub struct Limits {
     pub frame_pages_max: usize,
     /// Documents of one store: each costs memory for as long as it is there.
     pub documents_max: usize,
+    /// How long a command's key counts once the command is over.
+    pub command_key_ms: u64,
+    /// How long a command is kept that has completed.
+    pub command_completed_ms: u64,
+    /// How long one is kept that has failed.
+    pub command_failed_ms: u64,
 }
 
 impl Limits {
@@ -504,6 +534,9 @@ impl Limits {
         owner_waiting_size_max: 256 * 1024 * 1024,
         frame_pages_max: 256,
         documents_max: 100_000,
+        command_key_ms: 24 * 60 * 60 * 1000,
+        command_completed_ms: 7 * 24 * 60 * 60 * 1000,
+        command_failed_ms: 30 * 24 * 60 * 60 * 1000,
     };
 }
 

@@ -18,8 +18,8 @@ use tidelog_sqlite::{
 };
 use tidelog_types::Value;
 
-use super::single_integer;
-use crate::{Doctype, EventDefinition, Mutation, Param, ParamKind};
+use super::{commands, single_integer};
+use crate::{Doctype, Mutation, Param, ParamKind};
 
 /// The key in `_tidelog_meta` under which the version of these tables stands, and that.
 pub(super) const META_KEY: &str = "events";
@@ -55,6 +55,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
         &trigger,
     ];
     statements.into_iter().try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))?;
+    commands::begin(transaction)?;
     transaction
         .run_system(
             "insert into _tidelog_meta values (?1, ?2)",
@@ -65,12 +66,12 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
 
 /// What is recorded of an event beside what was inserted.
 pub(super) struct Recorder<'m> {
-    doctype: &'m Doctype,
-    time: Value,
-    user: Value,
-    client: Value,
-    client_text: Value,
-    cause: Value,
+    pub doctype: &'m Doctype,
+    pub time: Value,
+    pub user: Value,
+    pub client: Value,
+    pub client_text: Value,
+    pub cause: Value,
 }
 
 impl<'m> Recorder<'m> {
@@ -100,7 +101,7 @@ impl<'m> Recorder<'m> {
         };
         let data = Value::Text(data);
         let (data, fields) =
-            read_data(transaction, definition, &data)?.map_err(|why| reject(&why))?;
+            read_data(transaction, &definition.fields, &data)?.map_err(|why| reject(&why))?;
         let named = [Value::Text(aggregate.clone()), Value::Text(stream.clone())];
         let rows = transaction.run_system(
             "insert into _tidelog_stream (aggregate, stream, length) values (?1, ?2, 1)
@@ -143,13 +144,13 @@ impl<'m> Recorder<'m> {
     }
 }
 
-type Fields<'d> = Vec<(&'d str, Value)>;
+pub(super) type Fields<'d> = Vec<(&'d str, Value)>;
 
-/// The data of an event as they are recorded, and what its fields are in SQL; or what is wrong with
-/// them.
-fn read_data<'d>(
+/// The data of an event as they are recorded, or the arguments of a command, and what the fields are
+/// in SQL; or what is wrong with them.
+pub(super) fn read_data<'d>(
     transaction: &Transaction<'_>,
-    definition: &'d EventDefinition,
+    wanted: &'d [Param],
     data: &Value,
 ) -> Result<Result<(Value, Fields<'d>), String>, Failure> {
     let kind = "select iif(json_valid(?1), json_type(?1), 'no JSON')";
@@ -160,7 +161,7 @@ fn read_data<'d>(
         _ => unreachable!("BUG: no answer to what it is"),
     }
     // One more than there are fields tells that there is one too many.
-    let count = Value::Integer(i64::try_from(definition.fields.len() + 1).unwrap_or(i64::MAX));
+    let count = Value::Integer(i64::try_from(wanted.len() + 1).unwrap_or(i64::MAX));
     let members = transaction.run_system(
         "select key, type, atom,
                 iif(type in ('array', 'object'), value,
@@ -168,7 +169,7 @@ fn read_data<'d>(
          from json_each(?1) limit ?2",
         &[data.clone(), count],
     )?;
-    let fields = match fields_of(definition, &members) {
+    let fields = match fields_of(wanted, &members) {
         Ok(fields) => fields,
         Err(why) => return Ok(Err(why)),
     };
@@ -177,23 +178,20 @@ fn read_data<'d>(
     Ok(Ok((data, fields)))
 }
 
-fn fields_of<'d>(
-    definition: &'d EventDefinition,
-    members: &[Vec<Value>],
-) -> Result<Fields<'d>, String> {
-    let mut given: Vec<Option<Value>> = vec![None; definition.fields.len()];
+fn fields_of<'d>(wanted: &'d [Param], members: &[Vec<Value>]) -> Result<Fields<'d>, String> {
+    let mut given: Vec<Option<Value>> = vec![None; wanted.len()];
     for member in members {
         let [Value::Text(key), Value::Text(kind), atom, json] = member.as_slice() else {
             return Err("its data cannot be read".to_owned());
         };
-        let place = definition.fields.iter().position(|field| field.name == *key);
+        let place = wanted.iter().position(|field| field.name == *key);
         let Some(place) = place else { return Err(format!("there is no field {key}")) };
-        let value = value_of(definition.fields[place].kind, kind, atom, json);
+        let value = value_of(wanted[place].kind, kind, atom, json);
         if given[place].replace(value).is_some() {
             return Err(format!("field {key} is given twice"));
         }
     }
-    let bound = definition.fields.iter().zip(given);
+    let bound = wanted.iter().zip(given);
     let bind = |(field, given): (&'d Param, Option<Value>)| {
         let value = field.bind(given.as_ref()).map_err(|error| error.to_string())?;
         Ok((field.name.as_str(), value))
