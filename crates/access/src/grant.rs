@@ -19,4 +19,7 @@ pub struct Grant {
     /// Whether it may begin such a document; needs [`Role::Write`] or more to count.
     #[serde(default, skip_serializing_if = "Not::not")]
     pub create: bool,
+    /// Whether it may handle the document's commands, whatever its role.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub handle: bool,
 }

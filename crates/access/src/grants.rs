@@ -17,6 +17,8 @@ pub struct Allowed {
     pub role: Role,
     /// Whether the document may be begun, if it is not there.
     pub create: bool,
+    /// Whether its commands may be handled.
+    pub handle: bool,
 }
 
 impl Grants {
@@ -32,11 +34,13 @@ impl Grants {
         Ok(Self(grants))
     }
 
-    /// One role on every document, and leave to begin documents if the role is to write.
+    /// One role on every document, leave to begin documents if the role is to write, and leave to
+    /// handle their commands if it is that of an admin.
     #[must_use]
     pub fn on_everything(role: Role) -> Self {
         let create = role >= Role::Write;
-        Self(vec![Grant { document: Pattern::everything(), role, create }])
+        let handle = role >= Role::Admin;
+        Self(vec![Grant { document: Pattern::everything(), role, create, handle }])
     }
 
     /// What is allowed for the document of this name; `None` if nothing is.
@@ -45,7 +49,8 @@ impl Grants {
         let matching = || self.0.iter().filter(|grant| grant.document.matches(name));
         let role = matching().map(|grant| grant.role).max()?;
         let create = matching().any(|grant| grant.create && grant.role >= Role::Write);
-        Some(Allowed { role, create })
+        let handle = matching().any(|grant| grant.handle);
+        Some(Allowed { role, create, handle })
     }
 
     /// The role for what concerns the whole server: the highest of a grant on `*` alone.
@@ -126,7 +131,7 @@ mod tests {
         assert_eq!(all.everywhere(), Some(Role::Admin));
         assert!(all.for_document("a").expect("matched").create);
         let reader = Grants::on_everything(Role::Read).for_document("a");
-        assert_eq!(reader, Some(Allowed { role: Role::Read, create: false }));
+        assert_eq!(reader, Some(Allowed { role: Role::Read, create: false, handle: false }));
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn a_token_of_each_algorithm_is_verified_by_its_key() {
         assert_eq!(access.issued_at_s, Some(NOW_S));
         assert_eq!(access.token_id, None);
         assert!(!access.is_own);
-        let allowed = Allowed { role: Role::Write, create: false };
+        let allowed = Allowed { role: Role::Write, create: false, handle: false };
         assert_eq!(access.grants.for_document("lists/a"), Some(allowed));
         assert_eq!(access.grants.for_document("lists"), None);
     }

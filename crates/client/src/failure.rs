@@ -4,7 +4,7 @@ use tidelog_document::{ArgumentError, DoctypeError, is_unknown};
 use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{ByeReason, Refusal, UndecidedReason};
-use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX};
+use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, INSTANCE_KINDS_MAX};
 use tidelog_types::{ErrorCode, Outcome, Remedy, UnservedKind, shortened};
 
 use crate::effect::PageServerFailure;
@@ -359,6 +359,17 @@ impl CallFailure {
                 "{mutation} was not recorded: the server has said last that this user may only \
                  read {document}; db.status.access says what is allowed"
             ),
+        )
+    }
+
+    pub(crate) fn may_not_handle(reason: &str) -> Self {
+        Self::new(ErrorCode::Access, format!("this copy handles no commands: {reason}"))
+    }
+
+    pub(crate) fn many_kinds() -> Self {
+        Self::new(
+            ErrorCode::InvalidOption,
+            format!("one handler handles {INSTANCE_KINDS_MAX} kinds of commands at most"),
         )
     }
 

@@ -36,6 +36,8 @@ struct Unheard {
     next: usize,
     /// Bytes in all of them.
     size: usize,
+    /// How many lists it ever heard.
+    heard: u64,
 }
 
 impl TabFlow {
@@ -81,7 +83,14 @@ impl TabFlow {
         for _ in 0..lists {
             let Some(size) = unheard.lists.pop_front() else { break };
             unheard.size -= size;
+            unheard.heard += 1;
         }
+    }
+
+    /// How many lists a tab ever heard, and how many once it has heard what it is told next.
+    pub(crate) fn heard_and_next(&self, tab: TabId) -> (u64, u64) {
+        let of = |it: &Unheard| (it.heard, it.heard + it.lists.len() as u64 + 1);
+        self.tabs.get(&tab).map_or((0, 0), of)
     }
 
     /// What does not add up; for simulations.

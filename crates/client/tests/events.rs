@@ -38,7 +38,8 @@ fn told_todos(upcasts: &[&str]) -> Doctype {
     ]);
     doctype.mutations.sort_by(|one, other| one.name.cmp(&other.name));
     let events = vec![event("begun", upcasts), event("finished", &[])];
-    doctype.streams = vec![StreamDefinition { name: "todo".to_owned(), events }];
+    let (name, commands) = ("todo".to_owned(), Vec::new());
+    doctype.streams = vec![StreamDefinition { name, events, commands }];
     doctype
 }
 

@@ -278,11 +278,7 @@ pub(crate) fn is_of_another(
     let Some(begun) = either.find(is_begun) else { return Ok(Run::Done(false)) };
     let migrations = begun.migrations[..version].to_vec();
     // By whichever release it got them: their tables are the same for all.
-    let any = StreamDefinition {
-        name: String::new(),
-        events: Vec::new(),
-        commands: Vec::new(),
-    };
+    let any = StreamDefinition { name: String::new(), events: Vec::new(), commands: Vec::new() };
     let streams = if has_events { vec![any] } else { Vec::new() };
     let expected = schema_of(&Doctype { migrations, streams, ..begun.clone() }, scratch)?;
     let is_own = begun == doctype;

@@ -4,8 +4,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use tidelog_sqlite::{Reader, Run, SystemQueries as _};
+use tidelog_sync::CompletionAnswer;
 use tidelog_sync::codec::{self, DecodeError};
-use tidelog_types::ClientId;
+use tidelog_types::{ClientId, Rows, Value};
+
+use crate::events::as_ref;
+use crate::program::{self, done};
 
 /// The number of an instance: somebody who handles commands of a document. Never used again in that
 /// document, so that it fences whoever was taken for gone.
@@ -83,17 +88,6 @@ pub struct NewCommand {
     pub key: String,
 }
 
-/// What the authority makes of a completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Completed {
-    /// It is written down, one way or another.
-    Done,
-    /// That attempt counts no longer, or never did.
-    Late,
-    /// Others have recorded events of that stream meanwhile: to be decided anew.
-    Stale,
-}
-
 impl Completion {
     /// The bytes in which it travels.
     #[must_use]
@@ -161,7 +155,82 @@ pub enum Changed {
         again: bool,
     },
     /// The completion was taken, or not.
-    Completed(Completed),
+    Completed(CompletionAnswer),
+}
+
+/// What is known of a command by its name and key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundOutcome {
+    /// There is none, or none any more.
+    None,
+    /// It is not over.
+    Pending,
+    /// It is: one row of its `number`, `state`, `reason`, and the sequence numbers of its `first`
+    /// and `last` event.
+    Over(Rows),
+}
+
+/// Looks for a command by its aggregate, stream, name and key.
+pub fn find_outcome(
+    reader: &mut Reader,
+    [aggregate, stream, name, key]: [&str; 4],
+) -> Run<FoundOutcome> {
+    if !done!(program::version(reader)).is_some_and(|version| version.has_events) {
+        return Run::Done(FoundOutcome::None);
+    }
+    let texts = [aggregate, stream, name, key].map(|it| Value::Text(it.to_owned()));
+    let rows = done!(reader.query_system(
+        "select number, state, reason, first, last from _tidelog_command
+         where aggregate = ?1 and stream = ?2 and name = ?3 and key = ?4",
+        &texts,
+    ));
+    Run::Done(match rows.first().map(Vec::as_slice) {
+        None => FoundOutcome::None,
+        Some([_, Value::Text(state), ..]) if state == "completed" || state == "failed" => {
+            FoundOutcome::Over(named(&["number", "state", "reason", "first", "last"], &rows))
+        }
+        Some(_) => FoundOutcome::Pending,
+    })
+}
+
+/// The commands that are given to an instance, oldest first, each with how many events its stream
+/// has.
+pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
+    const COLUMNS: [&str; 11] = [
+        "number",
+        "aggregate",
+        "stream",
+        "name",
+        "args",
+        "key",
+        "time",
+        "user",
+        "client",
+        "attempt",
+        "position",
+    ];
+    if !done!(program::version(reader)).is_some_and(|version| version.has_events) {
+        return Run::Done(named(&COLUMNS, &[]));
+    }
+    let number = Value::Integer(i64::try_from(instance.0).unwrap_or(i64::MAX));
+    let rows = done!(reader.query_system(
+        "select number, aggregate, stream, name, args, key, time, user, lower(hex(client)), attempt,
+                coalesce((select length from _tidelog_stream as of
+                          where of.aggregate = command.aggregate and of.stream = command.stream), 0)
+         from _tidelog_command as command where state = 'started' and instance = ?1
+         order by number",
+        &[number],
+    ));
+    Run::Done(named(&COLUMNS, &rows))
+}
+
+fn named(columns: &[&str], values: &[Vec<Value>]) -> Rows {
+    let columns = columns.iter().map(ToString::to_string).collect();
+    let mut rows = Rows { columns, ..Rows::default() };
+    for row in values {
+        rows.push(row.iter().map(as_ref));
+    }
+    rows
 }
 
 /// What is kept of those who handle commands.

@@ -176,7 +176,7 @@ fn upcast_from(
     Run::Done(())
 }
 
-fn as_ref(value: &Value) -> ValueRef<'_> {
+pub(crate) fn as_ref(value: &Value) -> ValueRef<'_> {
     match value {
         Value::Null => ValueRef::Null,
         Value::Integer(number) => ValueRef::Integer(*number),

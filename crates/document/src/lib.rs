@@ -33,6 +33,7 @@ mod check;
 mod commands;
 mod doctype;
 mod events;
+mod handlers;
 mod mutation;
 mod page_links;
 mod pending;
@@ -47,11 +48,12 @@ pub use authority::{Applied, AppliedLocally, Authority, Committed};
 pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
 pub use check::{DoctypeError, FoundRight, check, schema_of};
 pub use commands::{
-    Change, Changed, CommandKind, Completed, Completion, Free, InstanceId, NewCommand, NewEvent,
-    Outcome, Work,
+    Change, Changed, CommandKind, Completion, FoundOutcome, Free, InstanceId, NewCommand, NewEvent,
+    Outcome, Work, find_given, find_outcome,
 };
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use events::{FoundEvents, WantedEvents, find_events};
+pub use handlers::Handlers;
 pub use mutation::{Mutation, Verdict};
 pub use page_links::{FreeWalk, Malformed, PageLinks};
 pub use program::{AppliedTimeline, is_migrated_to, is_unknown};

@@ -408,8 +408,7 @@ pub(crate) fn run_local(
         Err(reason) => return Run::Failed(Failure::Rejected { reason }),
     };
     let recorder = Recorder::new(doctype, mutation);
-    let run =
-        writer.write(&mut |transaction| run_action(transaction, action, &args, &recorder));
+    let run = writer.write(&mut |transaction| run_action(transaction, action, &args, &recorder));
     Run::Done(done!(run).1)
 }
 

@@ -82,6 +82,7 @@ fn shop() -> Doctype {
                      (select 1 from orders where id = :stream)",
                 ]),
             ],
+            commands: Vec::new(),
         }],
     }
 }

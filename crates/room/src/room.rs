@@ -32,6 +32,7 @@ mod doubt;
 mod entry_parts;
 mod follow;
 mod frames;
+mod handling;
 mod io;
 mod load;
 mod open;
@@ -50,6 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use tidelog_document::{Change, CommandKind, Handlers, InstanceId};
 use tidelog_pages::{RequestId, StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
@@ -64,6 +66,7 @@ pub use caution::{Caution, ENDED_THE_SERVER, Suspect};
 pub use doctypes::Doctypes;
 use document::Document;
 use follow::{Broadcast, CatchUp};
+use handling::{Place, Word};
 pub use io::{
     Answer, Ask, ConnId, FailedMigration, May, MayRun, RoomCounts, RoomEffect, RoomInput,
     RoomSettings, Service, Speaker,
@@ -137,6 +140,10 @@ pub struct Room {
     /// Reads that the store had no room for yet.
     refused: BTreeSet<RequestId>,
     presence: Presence,
+    /// Milliseconds since the epoch.
+    now_ms: u64,
+    /// Who handles commands; `None` until somebody asks.
+    handlers: Option<Handlers<Place>>,
     /// When it was told that somebody is to be told who is present, until that is done.
     presence_told_at_ms: Option<u64>,
     counts: RoomCounts,
@@ -189,6 +196,13 @@ enum Work {
     Refuse(ChannelId, Refusal),
     Left(ConnId),
     Ask(u64, Ask),
+    Handling {
+        channel_id: ChannelId,
+        tag: u32,
+        word: Word,
+        speaker: Speaker,
+    },
+    Change(Change),
 }
 
 /// Why work stopped.
@@ -211,7 +225,8 @@ impl Work {
             Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
             Self::Seed { pages, .. } => size_of_pages(pages),
             Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
-            Self::Refuse(..) => 0,
+            Self::Refuse(..) | Self::Change(_) => 0,
+            Self::Handling { word, .. } => word.size(),
         }
     }
 
@@ -278,6 +293,8 @@ impl Room {
             now_durable: BTreeSet::new(),
             refused: BTreeSet::new(),
             presence: Presence::default(),
+            now_ms: 0,
+            handlers: None,
             presence_told_at_ms: None,
             counts: RoomCounts::default(),
             failed_migrations: Vec::new(),
@@ -327,7 +344,12 @@ impl Room {
         self.time.iter().for_each(|time| time.begin_step(self.may_run));
         let mut budget = Budget::new(self.settings.limits.slice);
         self.tell_what_is_durable(&mut budget);
+        self.plan_a_change();
         self.work(&mut budget);
+        // What follows by itself from what was just done goes to the disk with it.
+        if self.plan_a_change() {
+            self.work(&mut budget);
+        }
         self.commit();
         self.give_back_staged();
         self.tell_what_is_durable(&mut budget);
@@ -540,6 +562,19 @@ impl Room {
             ToRoom::Close => Work::Close(id),
             // Its shell knows who speaks, and when: see `RoomInput::Presence`.
             ToRoom::Presence(_) => return,
+            ToRoom::Register { tag, instance, kinds, concurrency } => {
+                let kind = |(aggregate, name)| CommandKind { aggregate, name };
+                let kinds = kinds.into_iter().map(kind).collect();
+                let word = Word::Register { before: InstanceId(instance), kinds, concurrency };
+                Work::Handling { channel_id: id, tag, word, speaker }
+            }
+            ToRoom::Deregister { tag } => {
+                Work::Handling { channel_id: id, tag, word: Word::Deregister, speaker }
+            }
+            ToRoom::Complete { tag, command, attempt, completion } => {
+                let word = Word::Complete { command, attempt, completion };
+                Work::Handling { channel_id: id, tag, word, speaker }
+            }
         });
     }
 
@@ -664,6 +699,15 @@ impl Room {
                 Ok(())
             }
             Work::Ask(request, ask) => self.answer(*request, ask),
+            Work::Handling { channel_id, tag, word, speaker } => {
+                budget.spend_bytes(word.size() as u64);
+                self.handling(*channel_id, *tag, word, speaker, budget)
+            }
+            Work::Change(change) => match &self.state {
+                // It was of the document before.
+                State::Closed | State::Opening | State::Absent => Ok(()),
+                State::Open(_) => self.carry_out_change(change, budget),
+            },
         }
     }
 
@@ -747,7 +791,8 @@ impl Room {
     fn refuse(&mut self, work: &Work, refusal: Refusal) {
         let (Work::Open(channel_id, _)
         | Work::Frames { channel_id, .. }
-        | Work::Seed { channel_id, .. }) = work
+        | Work::Seed { channel_id, .. }
+        | Work::Handling { channel_id, .. }) = work
         else {
             unreachable!("BUG: nobody to refuse")
         };
@@ -879,6 +924,7 @@ impl Room {
         self.offers.retain(|(waiting, _)| *waiting != channel_id);
         let Some(id) = self.channels.remove(&channel_id) else { return };
         self.stop_catching_up(id);
+        self.handlers_leave(id);
         let Some(gone) = self.subscribers.remove(&id) else { return };
         self.has_abandoned |= gone.seed.is_some_and(|seed| seed.is_staged());
         if let State::Open(document) = &mut self.state {

@@ -109,7 +109,7 @@ impl Pass {
     pub(crate) fn for_document(&self, name: &str) -> Option<Allowed> {
         match self {
             Self::Nothing => None,
-            Self::Everything => Some(Allowed { role: Role::Admin, create: true }),
+            Self::Everything => Some(Allowed { role: Role::Admin, create: true, handle: true }),
             Self::Granted(access) => access.grants.for_document(name),
         }
     }
@@ -280,7 +280,13 @@ fn is_of(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
 
 /// The second since 1970, by the server's clock.
 pub(crate) fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    now_ms() / 1_000
+}
+
+/// Milliseconds since 1970, by the clock of the machine.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

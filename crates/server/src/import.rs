@@ -317,7 +317,7 @@ impl Offer<'_> {
         let own = own.expect("BUG: all of them are free");
         let permit = MessagePermit::new(own, None, &self.shared.counters);
         // Whoever asked may begin the document, and nothing is said but that.
-        let speaker = Speaker { may: May::Create, subject: None };
+        let speaker = Speaker { may: May::Create, handles: false, subject: None };
         let (connection, channel) = (self.connection.clone(), Channel(0));
         let message = Box::new(message);
         // A room that is gone says nothing.

@@ -462,7 +462,7 @@ impl Reader {
             }
             return Flow::Continue(());
         };
-        let Some(may) = self.may(channel, &message) else {
+        let Some((may, handles)) = self.may(channel, &message) else {
             // Nothing of it goes any further.
             if let Some(known) = self.channels.open.get_mut(&channel) {
                 known.is_sent_away = true;
@@ -481,7 +481,7 @@ impl Reader {
             message => Box::new(message),
         };
         let connection = self.connection.clone();
-        let speaker = Speaker { may, subject: self.subject.clone() };
+        let speaker = Speaker { may, handles, subject: self.subject.clone() };
         let mail = RoomMail::Message { connection, channel, message, speaker, permit };
         // A room that is gone has let go of all who were there, and never saw this one.
         if room.send(mail).is_err() && is_first {
@@ -493,9 +493,9 @@ impl Reader {
         Flow::Continue(())
     }
 
-    /// What its token allows with the document of the channel, by now; `None` if not even to say
-    /// this.
-    fn may(&self, channel: Channel, message: &ToRoom) -> Option<May> {
+    /// What its token allows with the document of the channel, by now, and whether its commands may
+    /// be handled; `None` if not even to say this.
+    fn may(&self, channel: Channel, message: &ToRoom) -> Option<(May, bool)> {
         let document = &self.channels.open.get(&channel)?.document.document;
         let allowed = self.pass.for_document(document)?;
         let may = match allowed.role {
@@ -505,7 +505,7 @@ impl Reader {
         };
         // Of frames it is the room that knows which are the first ones.
         let is_said = may == May::Create || !matches!(message, ToRoom::Seed { .. });
-        is_said.then_some(may)
+        is_said.then_some((may, allowed.handle))
     }
 
     /// The room of the channel from now on; `None` if it is refused.

@@ -37,8 +37,8 @@ mod sender;
 pub use envelope::{MessageError, PROTOCOL_VERSION, decode_message, encode_message, message_size};
 pub use follower::{Follower, FollowerStep};
 pub use message::{
-    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PageCoding, ProbeId,
-    Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
+    ByeReason, Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom, FromServer, Intent,
+    PageCoding, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
 };
 pub use presence::{Attendee, Hears, PresenceNews, PresenceWho, PresenceWord, Present, StateText};
 pub use roster::{Roster, RosterNews, RosterReader, Seen};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, PAGE_SIZE};
+use tidelog_types::limits::{INSTANCE_KINDS_MAX, MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, PAGE_SIZE};
 use tidelog_types::{
     CallId, ClientId, Coding, CopySecret, EntryHash, EntryId, JournalId, Life, Lineage, Lsn,
     LsnRange, Page, Pgid, Position, Role, coded,
@@ -106,6 +106,51 @@ pub enum ToRoom {
     Close,
     /// Who of the client is present, and how. Not answered.
     Presence(PresenceWord),
+    /// Somebody at the client handles commands. Answered by [`FromRoom::Registered`] or
+    /// [`FromRoom::NotRegistered`].
+    Register {
+        /// The client's number for it, on this channel.
+        tag: u32,
+        /// The number that it had, if it was registered before; 0 if not.
+        instance: u64,
+        /// The commands that it handles, by aggregate and name: at most [`INSTANCE_KINDS_MAX`].
+        #[serde(deserialize_with = "kinds")]
+        kinds: Vec<(String, String)>,
+        /// How many at a time.
+        concurrency: u32,
+    },
+    /// That one handles none any longer. Not answered.
+    Deregister {
+        /// The client's number for it.
+        tag: u32,
+    },
+    /// An attempt at a command has come to an end. Answered by [`FromRoom::Completed`].
+    Complete {
+        /// The client's number for who has made it.
+        tag: u32,
+        /// Echoed in the answer.
+        command: u64,
+        /// Echoed in the answer.
+        attempt: u64,
+        /// What came of it, encoded.
+        #[serde(with = "serde_bytes")]
+        completion: Vec<u8>,
+    },
+}
+
+/// What the authority makes of a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CompletionAnswer {
+    /// It is written down, one way or another, on the server's disk.
+    Done,
+    /// That attempt counts no longer, or never did.
+    Late,
+    /// Others have recorded events of that stream meanwhile: to be decided anew.
+    Stale,
+}
+
+fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    deserializer.deserialize_seq(Bounded::new(INSTANCE_KINDS_MAX))
 }
 
 /// Reads frames, at most [`MESSAGE_FRAMES_MAX`]. The size of a message does not bound their number
@@ -345,6 +390,32 @@ pub enum FromRoom {
     },
     /// Who else is present.
     Presence(PresenceNews),
+    /// Somebody at the client handles commands from now on: those that are given to it stand in the
+    /// document under this number.
+    Registered {
+        /// The client's number for it.
+        tag: u32,
+        /// Its number in the document.
+        instance: u64,
+    },
+    /// Somebody at the client may not handle commands.
+    NotRegistered {
+        /// The client's number for it.
+        tag: u32,
+        /// Why, for a person to read.
+        reason: String,
+    },
+    /// What became of a [`ToRoom::Complete`]. Its entry has come before.
+    Completed {
+        /// The client's number for who has made the attempt.
+        tag: u32,
+        /// The command.
+        command: u64,
+        /// The attempt.
+        attempt: u64,
+        /// What became of it.
+        answer: CompletionAnswer,
+    },
 }
 
 /// A storage entry, or a part of one that is too large for one message.

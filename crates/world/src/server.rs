@@ -113,12 +113,16 @@ impl Server {
         self.run();
     }
 
-    /// When somebody is to be told who is present.
+    /// When somebody is to be told who is present, or a room has something to decide by the clock.
     pub(crate) fn due_at_ms(&self) -> Option<u64> {
-        self.rooms.values().filter_map(|here| here.room.presence_due_at_ms()).min()
+        let due = |here: &RoomHere| {
+            let handling = here.room.handling_due_at_ms();
+            here.room.presence_due_at_ms().into_iter().chain(handling).min()
+        };
+        self.rooms.values().filter_map(due).min()
     }
 
-    /// Tells who is present, where that is due.
+    /// Tells who is present, and decides by the clock, where that is due.
     pub(crate) fn pass(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         let is_due =
@@ -127,6 +131,13 @@ impl Server {
         let due: Vec<DocumentKey> = due.map(|(document, _)| document.clone()).collect();
         for document in due {
             self.step(&document, RoomInput::PresenceDue { now_ms });
+        }
+        let is_due =
+            |here: &RoomHere| here.room.handling_due_at_ms().is_some_and(|at| at <= now_ms);
+        let due = self.rooms.iter().filter(|(_, here)| is_due(here));
+        let due: Vec<DocumentKey> = due.map(|(document, _)| document.clone()).collect();
+        for document in due {
+            self.step(&document, RoomInput::GoOn);
         }
         self.run();
     }
@@ -224,6 +235,7 @@ impl Server {
 
     fn step(&mut self, document: &DocumentKey, input: RoomInput) {
         let here = self.rooms.get_mut(document).expect("BUG: no room is ever dropped");
+        here.room.set_time(self.now_ms);
         for effect in here.room.step(input) {
             match effect {
                 RoomEffect::Send { conn, message } => self.told.push((conn, message)),

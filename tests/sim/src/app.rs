@@ -210,7 +210,8 @@ pub(crate) fn doctype(release: Release) -> Doctype {
                 upcasts: Vec::new(),
                 project: vec!["insert into mark select :id, count(*) from entry".to_owned()],
             };
-            let stream = StreamDefinition { name: "total".to_owned(), events: vec![bumped] };
+            let (name, events) = ("total".to_owned(), vec![bumped]);
+            let stream = StreamDefinition { name, events, commands: Vec::new() };
             doctype.streams.push(stream);
             (SECOND, BUMPED)
         }

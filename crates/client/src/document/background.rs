@@ -167,7 +167,10 @@ impl Document {
         self.reads.forget_fault(For::Rebase);
         let ran = match self.send_seed(budget, ctx) {
             Some(sent) => sent.map(|()| Attempt::Done),
-            None => self.run_dirty_watch(ctx),
+            None => match self.decide_locally(ctx) {
+                Some(decided) => decided.map(|()| Attempt::Done),
+                None => self.run_dirty_watch(ctx),
+            },
         };
         self.is_live_query_due &= matches!(ran, Run::Fault(_));
         (For::Background, ran)
@@ -266,7 +269,7 @@ impl Document {
             Ok(damage) => match watch.look(open, doctype, has_all, ctx.now_ms) {
                 Run::Done(news) => {
                     if let Some(rows) = news {
-                        let is_over = watch.is_of_events();
+                        let is_over = watch.is_for_once();
                         ctx.out.tell(tab, FromCore::Rows { call, rows });
                         if is_over {
                             self.watches.remove(tab, call);
@@ -291,7 +294,7 @@ impl Document {
             }
         };
         watch.fail();
-        if watch.is_of_events() {
+        if watch.is_for_once() {
             self.watches.remove(tab, call);
         }
         ctx.out.tell(tab, FromCore::Failed { call, failure });
@@ -368,7 +371,7 @@ impl Document {
         self.say_received(ctx);
         if let State::Open(open) = &self.state {
             self.watches.mark(&advance.changed, open.view());
-            self.watches.mark_events();
+            self.watches.mark_confirmed();
         }
     }
 

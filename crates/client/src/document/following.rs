@@ -342,6 +342,7 @@ impl Document {
             self.write_again.at_ms,
             self.unstored.put_off_until_ms,
             self.build_again.at_ms,
+            self.handlers_due_at_ms(),
             ctx.store.is_unserved_from_ms().filter(|_| self.is_own_far_ahead_of_disk(ctx)),
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
@@ -374,6 +375,7 @@ impl Document {
     fn forget_channel(&mut self) {
         self.following.channel = None;
         self.presence.channel_lost();
+        self.handlers.channel_lost();
         self.reads.forget_fault(For::Entry);
         if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.sender.disconnected();

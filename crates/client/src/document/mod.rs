@@ -7,13 +7,14 @@
 //! (`background.rs`). Whatever needs a page that is not in memory stays where it is until the page
 //! has come (`reads.rs`). What is to last goes to the disk in `storing.rs`. The way to the server
 //! is `following.rs`, with what the server says and with who waits to be in step with it; what it
-//! rejected is told by `rejections.rs`, who is present by `presence.rs`, and a local document
-//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has
-//! said where it stands.
+//! rejected is told by `rejections.rs`, who is present by `presence.rs`, who handles commands is in
+//! `handlers.rs`, and a local document becomes the server's in `hand_over.rs`. `open.rs` is the
+//! document itself, once the store has said where it stands.
 
 mod background;
 mod following;
 mod hand_over;
+mod handlers;
 mod open;
 mod opening;
 mod presence;
@@ -37,6 +38,7 @@ use tidelog_types::{Budget, CallId, DocumentKey, JournalId, Life, Lsn, SortedMap
 
 use background::BuildAgain;
 use following::Following;
+use handlers::OwnHandlers;
 use open::{Open, Role};
 use presence::Presence;
 use reads::{For, Reads};
@@ -96,6 +98,7 @@ pub(crate) struct Document {
     syncs: Vec<SyncWait>,
     following: Following,
     presence: Presence,
+    handlers: OwnHandlers,
     build_again: BuildAgain,
     /// Whether requests took the last slice for themselves.
     is_background_due: bool,
@@ -183,6 +186,7 @@ impl Document {
             syncs: Vec::new(),
             following: Following::default(),
             presence: Presence::default(),
+            handlers: OwnHandlers::default(),
             build_again: BuildAgain::default(),
             is_background_due: false,
             is_live_query_due: false,
@@ -232,6 +236,7 @@ impl Document {
         }
         self.tell_held_back_rejections(ctx.out);
         self.say_what_is_owed(ctx);
+        self.look_after_handlers(ctx);
         self.leave_unwanted_server(ctx);
         self.give_up_silent_channel(ctx);
         self.ask_for_verdicts(ctx);
@@ -376,6 +381,7 @@ impl Document {
     /// Nobody waits for what this call reads any more.
     pub(crate) fn give_up(&mut self, tab: TabId, call: Call) {
         self.watches.remove(tab, call);
+        self.handlers.give_up(tab, call);
         self.syncs.retain(|sync| (sync.tab, sync.call) != (tab, call));
         self.drop_asks(|ask| ask.is_read(tab, call));
     }

@@ -205,6 +205,14 @@ impl Open {
         self.reader()
     }
 
+    /// Whether this device has issued something that nobody has decided.
+    pub fn has_undecided(&self) -> bool {
+        match &self.role {
+            Role::Local(_) => false,
+            Role::Synced(synced) => !synced.replica.undecided().is_empty(),
+        }
+    }
+
     /// The same for queries of what is confirmed alone.
     pub fn confirmed_reader_at(&mut self, now_ms: u64) -> &mut Reader {
         self.view().set_now(now_ms);

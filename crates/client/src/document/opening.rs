@@ -216,7 +216,7 @@ impl Document {
             Run::Done(None) => Ran::Done,
             Run::Done(Some(Committed { entry, .. })) => {
                 self.watches.mark(&entry.set.pgids(), open.view());
-                self.watches.mark_events();
+                self.watches.mark_confirmed();
                 self.append_storage(entry);
                 Ran::Done
             }

@@ -316,6 +316,11 @@ impl Document {
                     Err(failure) => Ran::Failed(failure),
                 }
             }
+            Request::Outcome(command) => {
+                self.run_watch(ask, Watch::of_outcome(ask.handle, command.clone()), ctx)
+            }
+            Request::Handle(handling) => self.begin_handling(ask, handling, ctx),
+            Request::Complete(complete) => self.take_completion(ask, complete, ctx.out),
             Request::Sync => self.run_sync(ask, ctx),
             Request::Export => self.run_export(ask, ctx),
         }
@@ -388,10 +393,10 @@ impl Document {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let Mutate { id, name, args, now_ms, .. } = mutate;
         let handle = &self.handles[&(ask.tab, ask.handle)];
-        let Some(definition) = handle.doctype.mutation(name) else {
+        let Some(action) = handle.doctype.action(name) else {
             return Ran::Failed(CallFailure::unknown_mutation(name, &handle.doctype.name));
         };
-        let args = match definition.bind(args) {
+        let args = match action.bind(args) {
             Ok(args) => args,
             Err(error) => return Ran::Failed(CallFailure::argument(name, &error)),
         };
@@ -439,10 +444,11 @@ impl Document {
                 budget.spend_pages(changed.len() as u64);
                 budget.spend_bytes(size as u64);
                 self.watches.mark(&changed, open.view());
-                if let Role::Local(_) = open.role {
-                    self.watches.mark_events();
-                }
                 let entry = open.entry_id(lsn);
+                if let Role::Local(_) = open.role {
+                    self.watches.mark_confirmed();
+                    self.note_local_command();
+                }
                 self.settle(ask, *id, entry, None);
                 self.note_lives();
                 Ran::Done
@@ -567,7 +573,7 @@ impl Document {
         }
     }
 
-    fn run_watch(&mut self, ask: &Ask, mut watch: Watch, ctx: &mut Context<'_>) -> Ran {
+    pub(super) fn run_watch(&mut self, ask: &Ask, mut watch: Watch, ctx: &mut Context<'_>) -> Ran {
         let has_all = self.has_all_events();
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let doctype = self.handles.get(&(ask.tab, ask.handle)).map(|holder| &holder.doctype);
@@ -575,14 +581,14 @@ impl Document {
             Run::Done(news) => {
                 if let Some(rows) = news {
                     ctx.out.tell(ask.tab, FromCore::Rows { call: ask.call, rows });
-                    if watch.is_of_events() {
+                    if watch.is_for_once() {
                         return Ran::Done;
                     }
                 }
                 Ran::Done
             }
             Run::Fault(pgid) => return Ran::Fault(pgid),
-            Run::Failed(failure) if watch.is_of_events() => {
+            Run::Failed(failure) if watch.is_for_once() => {
                 return Ran::Failed(watch.failure_of(&failure));
             }
             Run::Failed(failure) => Ran::Failed(watch.failure_of(&failure)),

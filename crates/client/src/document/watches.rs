@@ -1,15 +1,18 @@
-//! Live queries: which of them have to run again, and what they said last.
+//! Live queries, and what else a tab waits for: which of them have to run again, and what they said
+//! last.
 
 use std::collections::BTreeSet;
 
-use tidelog_document::{Doctype, FoundEvents, find_events};
+use tidelog_document::{
+    Doctype, FoundEvents, FoundOutcome, InstanceId, find_events, find_given, find_outcome,
+};
 use tidelog_sqlite::{Failure, ReadSet, Run, View};
 use tidelog_types::{Pgid, Rows, SortedMap};
 
 use super::open::Open;
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, Events, FromCore, Handle, Query};
+use crate::protocol::{Call, CallFailure, CommandName, Events, FromCore, Handle, Query};
 
 /// The live queries of all tabs, and those of them that wait for events.
 #[derive(Default)]
@@ -34,6 +37,9 @@ pub(super) struct Watch {
 enum Watched {
     Query(Query),
     Events(Events),
+    Outcome(CommandName),
+    /// The commands that are given to an instance, once it is one.
+    Given(Option<InstanceId>),
 }
 
 impl Watch {
@@ -45,6 +51,14 @@ impl Watch {
         Self::of(handle, Watched::Events(events))
     }
 
+    pub fn of_outcome(handle: Handle, command: CommandName) -> Self {
+        Self::of(handle, Watched::Outcome(command))
+    }
+
+    pub fn of_commands(handle: Handle) -> Self {
+        Self::of(handle, Watched::Given(None))
+    }
+
     fn of(handle: Handle, watched: Watched) -> Self {
         Self { handle, watched, read_set: None, rows: None, dirty_since: None }
     }
@@ -54,13 +68,18 @@ impl Watch {
         let told = CallFailure::of_query(failure);
         match &self.watched {
             Watched::Query(query) => told.quoting(&query.sql),
-            Watched::Events(_) => told,
+            Watched::Events(_) | Watched::Outcome(_) | Watched::Given(_) => told,
         }
     }
 
     /// Whether it is over once it has an answer.
-    pub fn is_of_events(&self) -> bool {
-        matches!(self.watched, Watched::Events(_))
+    pub fn is_for_once(&self) -> bool {
+        matches!(self.watched, Watched::Events(_) | Watched::Outcome(_))
+    }
+
+    /// Whether it looks at what is confirmed.
+    fn is_of_confirmed(&self) -> bool {
+        !matches!(self.watched, Watched::Query(_))
     }
 
     /// Runs the query once; says its rows if they are others than before. One for events says them
@@ -76,6 +95,40 @@ impl Watch {
     ) -> Run<Option<Rows>> {
         let query = match &mut self.watched {
             Watched::Query(query) => query,
+            Watched::Outcome(CommandName { aggregate, stream, name, key }) => {
+                // What this device has sent and nobody has decided is not there yet.
+                let has_all = has_all && !open.has_undecided();
+                let reader = open.confirmed_reader_at(now_ms);
+                let found = match find_outcome(reader, [&*aggregate, stream, name, key]) {
+                    Run::Done(found) => found,
+                    Run::Fault(pgid) => return Run::Fault(pgid),
+                    Run::Failed(failure) => return Run::Failed(failure),
+                };
+                self.dirty_since = None;
+                return Run::Done(match found {
+                    FoundOutcome::Over(rows) => Some(rows),
+                    FoundOutcome::None if has_all => Some(Rows::default()),
+                    FoundOutcome::None | FoundOutcome::Pending => None,
+                });
+            }
+            Watched::Given(instance) => {
+                let reader = open.confirmed_reader_at(now_ms);
+                let run = match instance {
+                    Some(instance) => find_given(reader, *instance),
+                    None => Run::Done(Rows::default()),
+                };
+                let rows = match run {
+                    Run::Done(rows) => rows,
+                    Run::Fault(pgid) => return Run::Fault(pgid),
+                    Run::Failed(failure) => return Run::Failed(failure),
+                };
+                self.dirty_since = None;
+                if self.rows.as_ref() == Some(&rows) {
+                    return Run::Done(None);
+                }
+                self.rows = Some(rows.clone());
+                return Run::Done(Some(rows));
+            }
             Watched::Events(Events { wanted, waits, .. }) => {
                 let Some(doctype) = doctype else {
                     self.dirty_since = None;
@@ -185,13 +238,27 @@ impl Watches {
         }
         self.mark_if(|watch| {
             let touched = |set: &ReadSet| set.touched_by(changed, view);
-            !watch.is_of_events() && watch.read_set.as_ref().is_none_or(touched)
+            !watch.is_of_confirmed() && watch.read_set.as_ref().is_none_or(touched)
         });
     }
 
-    /// Something was confirmed: there may be events.
-    pub fn mark_events(&mut self) {
-        self.mark_if(Watch::is_of_events);
+    /// Something was confirmed: there may be events, or commands.
+    pub fn mark_confirmed(&mut self) {
+        self.mark_if(Watch::is_of_confirmed);
+    }
+
+    /// A handler of commands is this instance now, or none.
+    pub fn note_instance(&mut self, (tab, call): (TabId, Call), instance: Option<InstanceId>) {
+        self.changes += 1;
+        let Some(watch) = self.watches.get_mut(&(tab, call)) else { return };
+        watch.watched = Watched::Given(instance);
+        watch.dirty_since.get_or_insert(self.changes);
+    }
+
+    /// What a handler of commands was told last, if it was given any.
+    pub fn given(&self, key: &(TabId, Call)) -> Option<&Rows> {
+        let watch = self.watches.get(key)?;
+        watch.rows.as_ref().filter(|rows| rows.count > 0)
     }
 
     /// None of them has an answer at present: there is no document.

@@ -24,6 +24,7 @@
 //! its own.
 
 use tidelog_sqlite::{Failure, InsertedEvent, Run, SystemQueries, Transaction, Writer};
+use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::{
     COMMAND_BACKOFF_MS, COMMAND_BACKOFF_MS_MAX, COMMAND_KEY_SIZE_MAX, COMPLETION_ITEMS_MAX,
 };
@@ -31,7 +32,7 @@ use tidelog_types::{ClientId, PageSet, Value, shortened};
 
 use super::events::{Recorder, read_data};
 use super::{done, reason_of, single_integer, version};
-use crate::commands::{Change, Changed, Completed, Completion, Free, InstanceId, Outcome, Work};
+use crate::commands::{Change, Changed, Completion, Free, InstanceId, Outcome, Work};
 use crate::{CommandDefinition, Doctype};
 
 /// Commands that one dispatch gives away.
@@ -112,8 +113,7 @@ pub(super) fn receive(
     InsertedEvent::of_texts(aggregate, stream_text, &command.name, args_text)?;
     let (args, mut fields) =
         read_data(transaction, &command.fields, args)?.map_err(|why| reject(&why))?;
-    let (aggregate, name) =
-        (Value::Text(aggregate.to_owned()), Value::Text(command.name.clone()));
+    let (aggregate, name) = (Value::Text(aggregate.to_owned()), Value::Text(command.name.clone()));
     let kept = transaction.run_system(
         "select args from _tidelog_command
          where aggregate = ?1 and stream = ?2 and name = ?3 and key = ?4",
@@ -419,7 +419,8 @@ fn give_one(
 /// Forgets keys, and then commands, that were over long ago: some of them.
 fn forget(transaction: &Transaction<'_>, now: i64) -> Result<(), Failure> {
     let limits = transaction.limits();
-    let before = |ms: u64| Value::Integer(now.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
+    let before =
+        |ms: u64| Value::Integer(now.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
     let count = Value::Integer(FORGOTTEN_MAX);
     transaction.run_system(
         "update _tidelog_command set key = null where number in
@@ -448,17 +449,16 @@ fn complete(
     now: i64,
 ) -> Run<(Changed, PageSet)> {
     let refused = |why| Run::Done((Changed::Completed(why), PageSet::default()));
-    let sql = format!(
-        "select {STARTED} from _tidelog_command where number = ?1 and state = 'started'"
-    );
+    let sql =
+        format!("select {STARTED} from _tidelog_command where number = ?1 and state = 'started'");
     let rows = done!(writer.query_system(&sql, &[number_value(completion.command)]));
     let Some(command) = rows.first().and_then(|row| Started::of_row(row)) else {
-        return refused(Completed::Late);
+        return refused(CompletionAnswer::Late);
     };
     if (command.instance.cast_unsigned(), command.attempt.cast_unsigned())
         != (instance.0, completion.attempt)
     {
-        return refused(Completed::Late);
+        return refused(CompletionAnswer::Late);
     }
     let ended = match &completion.outcome {
         Outcome::Failed { reason, is_final } => {
@@ -470,7 +470,7 @@ fn complete(
                 &[command.aggregate.clone(), command.stream.clone()],
             ));
             if single_integer(&length).unwrap_or(0).cast_unsigned() != completion.position {
-                return refused(Completed::Stale);
+                return refused(CompletionAnswer::Stale);
             }
             if events.len() > COMPLETION_ITEMS_MAX || sends.len() > COMPLETION_ITEMS_MAX {
                 let why = format!("it has over {COMPLETION_ITEMS_MAX} events, or sends");
@@ -490,7 +490,7 @@ fn complete(
             }
         }
     };
-    ended.map(|((), set)| (Changed::Completed(Completed::Done), set))
+    ended.map(|((), set)| (Changed::Completed(CompletionAnswer::Done), set))
 }
 
 /// A command has completed: its events, what follows from them, and what it sends, at once.
@@ -581,11 +581,7 @@ fn try_later(
             "update _tidelog_command
              set state = 'ready', instance = null, failures = failures + 1, reason = ?2, due = ?3
              where number = ?1",
-            &[
-                Value::Integer(command.number),
-                Value::Text(reason.to_owned()),
-                Value::Integer(due),
-            ],
+            &[Value::Integer(command.number), Value::Text(reason.to_owned()), Value::Integer(due)],
         )
         .map(drop)
 }

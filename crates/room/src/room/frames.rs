@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Applied, Mutation, Verdict, client_of, public_entry};
+use tidelog_document::{Applied, Handlers, Mutation, Verdict, client_of, public_entry};
 use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
 use tidelog_types::limits::LSN_MAX;
@@ -83,7 +83,11 @@ impl Room {
                 Fate::Repeated => reached(Probe::FrameRepeated),
                 Fate::Decided(applied) => {
                     match applied.verdict {
-                        Verdict::Applied => self.counts.applied += 1,
+                        Verdict::Applied => {
+                            self.counts.applied += 1;
+                            // It may have sent a command.
+                            self.handlers.iter_mut().for_each(Handlers::note);
+                        }
                         Verdict::Rejected { .. } => self.counts.rejected += 1,
                     }
                     let committed = applied.committed;

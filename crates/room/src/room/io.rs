@@ -31,6 +31,8 @@ pub enum May {
 pub struct Speaker {
     /// What it may do.
     pub may: May,
+    /// Whether it may handle commands as well.
+    pub handles: bool,
     /// Whose token it has shown: its mutations are that user's. `None` where nobody is asked for
     /// one.
     pub subject: Option<Arc<str>>,
@@ -40,7 +42,7 @@ impl Speaker {
     /// Whoever comes to a server that asks nobody who that is.
     #[must_use]
     pub fn anybody() -> Self {
-        Self { may: May::Create, subject: None }
+        Self { may: May::Create, handles: true, subject: None }
     }
 }
 

@@ -74,6 +74,7 @@ impl Room {
             return;
         }
         self.life = life;
+        self.handlers = None;
         let Some(opened) = opened else {
             self.state = State::Absent;
             return;
@@ -205,6 +206,8 @@ impl Room {
                 | Work::Frames { .. }
                 | Work::Seed { .. }
                 | Work::Probe(..)
+                | Work::Handling { .. }
+                | Work::Change(_)
                 | Work::Close(_) => {}
             }
         }

@@ -33,6 +33,10 @@ pub struct Token {
     #[arg(long)]
     pub create: bool,
 
+    /// Commands of the documents may be handled, too, whatever the role
+    #[arg(long)]
+    pub handle: bool,
+
     /// For how long it is valid: 90s, 15m, 12h or 30d
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub expires: Duration,
@@ -95,7 +99,7 @@ impl Token {
         }
         let grants = self.grants.iter().map(|grant| {
             let create = may_begin(grant);
-            Grant { create, ..grant.clone() }
+            Grant { create, handle: self.handle, ..grant.clone() }
         });
         let grants = Grants::new(grants.collect()).map_err(CommandError::usage)?;
         let expires_at_s = now_s.saturating_add(self.expires.as_secs());
@@ -135,7 +139,7 @@ fn grant(text: &str) -> Result<Grant, String> {
     let (document, role) = text.rsplit_once(':').ok_or_else(wrong)?;
     let document = Pattern::new(document).map_err(|error| error.to_string())?;
     let role = role.parse::<Role>().map_err(|error| error.to_string())?;
-    Ok(Grant { document, role, create: false })
+    Ok(Grant { document, role, create: false, handle: false })
 }
 
 /// `90s`, `15m`, `12h`, `30d`: not nothing.

@@ -54,7 +54,7 @@ pub(crate) fn write(doctype: &Doctype) -> Vec<u8> {
         let (upcast, project) = (upcasts.clone(), project.clone());
         (name.clone(), Event { fields: types(fields), upcast, project })
     };
-    let stream = |StreamDefinition { name, events }: &StreamDefinition| {
+    let stream = |StreamDefinition { name, events, .. }: &StreamDefinition| {
         (name.clone(), Stream { events: Ordered(events.iter().map(event).collect()) })
     };
     let Doctype { name, migrations, mutations, streams } = doctype;
@@ -72,7 +72,11 @@ fn definition((name, Mutation { params, sql }): (String, Mutation)) -> MutationD
 }
 
 fn stream((name, Stream { events }): (String, Stream)) -> StreamDefinition {
-    StreamDefinition { name, events: sorted(events.0, event, |it| &it.name) }
+    StreamDefinition {
+        name,
+        events: sorted(events.0, event, |it| &it.name),
+        commands: Vec::new(),
+    }
 }
 
 fn event((name, Event { fields, upcast, project }): (String, Event)) -> EventDefinition {

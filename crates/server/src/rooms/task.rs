@@ -26,6 +26,7 @@ use super::pace::{Pace, STEP_TAKES, is_slow_step};
 use super::turn::{RunTurn, SlowTurn, Turn, WriteTurn};
 use super::unconfirmed::Unconfirmed;
 use super::waiting::Waiting;
+use crate::access;
 use crate::connection::{Connection, Ending};
 use crate::counters::{add, move_to};
 use crate::cpu_time::CpuTime;
@@ -42,6 +43,8 @@ const VAIN_ROOM_STAYS: Duration = Duration::from_millis(100);
 const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
 /// How often a room looks whether too much is kept of documents that are handed over to all rooms.
 const SEED_LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks at the clock while somebody handles commands, which can be set meanwhile.
+const HANDLING_LOOKS_EVERY: Duration = Duration::from_secs(10);
 
 /// The connections of those who are in a room.
 struct Ways {
@@ -244,6 +247,10 @@ impl RoomTask {
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
             let present_at_ms = self.room.presence_due_at_ms();
             let present_at = self.began + Duration::from_millis(present_at_ms.unwrap_or(0));
+            let handling_at_ms = self.room.handling_due_at_ms();
+            let handling_in = handling_at_ms.map_or(0, |at| at.saturating_sub(access::now_ms()));
+            // A clock can be set while it waits.
+            let handling_in = Duration::from_millis(handling_in).min(HANDLING_LOOKS_EVERY);
             let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
             tokio::select! {
                 biased;
@@ -272,6 +279,11 @@ impl RoomTask {
                 () = tokio::time::sleep(LOOKS_EVERY), if has_to_look => {}
                 () = sleep_until(present_at), if present_at_ms.is_some() => {
                     return Some(RoomInput::PresenceDue { now_ms: self.now_ms() });
+                }
+                () = tokio::time::sleep(handling_in), if handling_at_ms.is_some() => {
+                    if handling_at_ms.is_some_and(|at| at <= access::now_ms()) {
+                        return Some(RoomInput::GoOn);
+                    }
                 }
                 () = sleep_until(self.quiet_since + QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
@@ -426,6 +438,7 @@ impl RoomTask {
         move_to(&self.rooms.counters.seeds_kept_size, &mut self.seed_size, now)
     }
 
+    /// On its own clock.
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -472,6 +485,7 @@ impl RoomTask {
         let speaker = self.worked_on.as_ref().map(|it| it.speaker.clone());
         let may_run = self.may_run();
         self.room.let_run(may_run);
+        self.room.set_time(access::now_ms());
         let before_ns = self.clock.worked_ns();
         let began = std::time::Instant::now();
         self.take_step(input);

@@ -1,6 +1,6 @@
 //! What its server says of the document.
 
-use tidelog_document::{ArrivingEntry, ServerEntry};
+use tidelog_document::{ArrivingEntry, InstanceId, ServerEntry};
 use tidelog_sync::{Channel, EntryPart, FromRoom, PeerAhead, Refusal, UndecidedReason};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, ErrorCode, Lineage, Lsn, Pgid, Position, Role as TokenRole};
@@ -55,6 +55,11 @@ impl Document {
             }
             FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
             FromRoom::Presence(news) => self.presence.hear(&news),
+            FromRoom::Registered { tag, instance } => self.on_registered(tag, InstanceId(instance)),
+            FromRoom::NotRegistered { tag, reason } => self.on_not_registered(tag, &reason, ctx),
+            FromRoom::Completed { tag, command, attempt, answer } => {
+                self.on_completed(tag, (command, attempt), answer, ctx);
+            }
             FromRoom::Undecided { why, .. } => {
                 // What this device brings along itself changes when it does.
                 let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
@@ -131,8 +136,9 @@ impl Document {
         }
         channel.is_open = true;
         // Whoever wants those behind the last may be wrong about what the server has.
-        self.watches.mark_events();
+        self.watches.mark_confirmed();
         self.presence.is_followed();
+        self.handlers.is_followed();
         channel.stood_at = storage.next;
         self.following.no_verdict = None;
         self.following.refused = false;

@@ -1,0 +1,403 @@
+//! Who handles commands in the tabs: each is an instance of the document, at its server or, where
+//! this device decides, here. What it is given stands in the document; what comes of it is said by
+//! its tab, and decided there.
+
+use std::mem;
+
+use tidelog_document::{Authority, Change, Changed, Completion, Doctype, Handlers, InstanceId};
+use tidelog_sqlite::{Failure, Run};
+use tidelog_sync::{CompletionAnswer, ToRoom};
+use tidelog_types::limits::{INSTANCE_KINDS_MAX, INSTANCE_SILENT_MS};
+use tidelog_types::{CallId, Rows, SortedMap, ValueRef};
+
+use super::requests::{Ask, Ran};
+use super::watches::Watch;
+use super::{Context, Document, Role, State};
+use crate::effect::TabId;
+use crate::outbox::Outbox;
+use crate::protocol::{Call, CallFailure, Complete, FromCore, Handle, Handling};
+
+/// How often a tab that works at something is told so again, to see that it hears.
+const ASKED_EVERY_MS: u64 = INSTANCE_SILENT_MS / 3;
+
+/// Those in the tabs of this core.
+#[derive(Default)]
+pub(super) struct OwnHandlers {
+    own: SortedMap<Key, Own>,
+    tags_ever: u32,
+    /// Those of whom the server is to hear that they handle nothing any longer.
+    gone: Vec<u32>,
+    /// All of them where this device decides; `None` before it has decided anything of them.
+    local: Option<Handlers<Key>>,
+}
+
+/// The call by which a tab handles commands.
+type Key = (TabId, Call);
+
+struct Own {
+    handle: Handle,
+    /// Its number on the channel.
+    tag: u32,
+    handling: Handling,
+    instance: Option<InstanceId>,
+    /// Whether the server was told of it on this channel.
+    is_said: bool,
+    /// Whether it has answered that it is an instance.
+    is_registered: bool,
+    completing: Vec<Completing>,
+    hearing: Hearing,
+}
+
+/// An attempt that has come to an end, and nobody has said what becomes of that.
+struct Completing {
+    call: Call,
+    completion: Completion,
+    is_said: bool,
+}
+
+/// Whether its tab hears what it is told.
+#[derive(Clone, Copy)]
+enum Hearing {
+    /// It has nothing to hear.
+    Unasked,
+    /// It will have heard once it has heard so many lists; it was told that then.
+    Asked { lists: u64, at_ms: u64 },
+    /// It has not heard for so long that it handles nothing until it has.
+    Deaf { lists: u64 },
+}
+
+impl OwnHandlers {
+    fn by_tag(&mut self, tag: u32) -> Option<(Key, &mut Own)> {
+        self.own.iter_mut().find(|(_, own)| own.tag == tag).map(|(key, own)| (*key, own))
+    }
+
+    /// A tab handles commands no longer.
+    pub(super) fn give_up(&mut self, tab: TabId, call: Call) {
+        if let Some(own) = self.own.remove(&(tab, call)) {
+            self.gone.extend(own.is_said.then_some(own.tag));
+        }
+    }
+
+    /// The server has said where the document stands: it is told all.
+    pub(super) fn is_followed(&mut self) {
+        self.channel_lost();
+    }
+
+    /// The channel is gone: what was said there is said again.
+    pub(super) fn channel_lost(&mut self) {
+        self.gone.clear();
+        for own in self.own.values_mut() {
+            (own.is_said, own.is_registered) = (false, false);
+            own.completing.iter_mut().for_each(|it| it.is_said = false);
+        }
+    }
+}
+
+impl Document {
+    /// A tab begins to handle commands.
+    pub(super) fn begin_handling(
+        &mut self,
+        ask: &Ask,
+        handling: &Handling,
+        ctx: &mut Context<'_>,
+    ) -> Ran {
+        if handling.kinds.len() > INSTANCE_KINDS_MAX {
+            return Ran::Failed(CallFailure::many_kinds());
+        }
+        let key = (ask.tab, ask.call);
+        let ran = self.run_watch(ask, Watch::of_commands(ask.handle), ctx);
+        if matches!(ran, Ran::Done) {
+            self.handlers.tags_ever += 1;
+            let own = Own {
+                handle: ask.handle,
+                tag: self.handlers.tags_ever,
+                handling: handling.clone(),
+                instance: None,
+                is_said: false,
+                is_registered: false,
+                completing: Vec::new(),
+                hearing: Hearing::Unasked,
+            };
+            self.handlers.own.insert(key, own);
+        }
+        ran
+    }
+
+    /// A tab says what came of an attempt.
+    pub(super) fn take_completion(
+        &mut self,
+        ask: &Ask,
+        complete: &Complete,
+        out: &mut Outbox,
+    ) -> Ran {
+        let Some(own) = self.handlers.own.get_mut(&(ask.tab, complete.handling)) else {
+            answer(ask.tab, ask.call, CompletionAnswer::Late, out);
+            return Ran::Done;
+        };
+        let completion = complete.completion.clone();
+        own.completing.push(Completing { call: ask.call, completion, is_said: false });
+        Ran::Done
+    }
+
+    pub(super) fn on_registered(&mut self, tag: u32, instance: InstanceId) {
+        let Some((key, own)) = self.handlers.by_tag(tag) else { return };
+        own.instance = Some(instance);
+        own.is_registered = true;
+        self.watches.note_instance(key, Some(instance));
+    }
+
+    pub(super) fn on_not_registered(&mut self, tag: u32, reason: &str, ctx: &mut Context<'_>) {
+        let Some((key, _)) = self.handlers.by_tag(tag) else { return };
+        self.fail_handler(key, &CallFailure::may_not_handle(reason), ctx.out);
+    }
+
+    pub(super) fn on_completed(
+        &mut self,
+        tag: u32,
+        (command, attempt): (u64, u64),
+        said: CompletionAnswer,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(((tab, _), own)) = self.handlers.by_tag(tag) else { return };
+        let is_it = |it: &Completing| {
+            (it.completion.command, it.completion.attempt) == (command, attempt) && it.is_said
+        };
+        if let Some(place) = own.completing.iter().position(is_it) {
+            let done = own.completing.remove(place);
+            answer(tab, done.call, said, ctx.out);
+        }
+    }
+
+    /// It handles nothing any longer, and its tab is told why.
+    fn fail_handler(&mut self, key: Key, failure: &CallFailure, out: &mut Outbox) {
+        let (tab, call) = key;
+        let Some(own) = self.handlers.own.remove(&key) else { return };
+        self.watches.remove(tab, call);
+        let waiting = own.completing.iter().map(|it| it.call);
+        for call in waiting.chain([call]) {
+            out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+        }
+    }
+
+    /// Has the server know who handles commands here, and what came of their attempts.
+    pub(super) fn look_after_handlers(&mut self, ctx: &mut Context<'_>) {
+        if self.handlers.own.is_empty() && self.handlers.gone.is_empty() {
+            return;
+        }
+        let left = self
+            .handlers
+            .own
+            .iter()
+            .filter(|((tab, _), own)| !self.handles.contains_key(&(*tab, own.handle)));
+        for (tab, call) in left.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.handlers.give_up(tab, call);
+            self.watches.remove(tab, call);
+        }
+        self.see_who_hears(ctx);
+        let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
+        if is_local || !self.is_online() {
+            self.handlers.gone.clear();
+            return;
+        }
+        for tag in mem::take(&mut self.handlers.gone) {
+            self.say(ToRoom::Deregister { tag }, ctx);
+        }
+        let mut words = Vec::new();
+        for own in self.handlers.own.values_mut() {
+            let tag = own.tag;
+            if !own.is_said && !matches!(own.hearing, Hearing::Deaf { .. }) {
+                own.is_said = true;
+                let kinds = own.handling.kinds.iter();
+                let kinds = kinds.map(|it| (it.aggregate.clone(), it.name.clone())).collect();
+                let instance = own.instance.map_or(0, |it| it.0);
+                let concurrency = own.handling.concurrency;
+                words.push(ToRoom::Register { tag, instance, kinds, concurrency });
+            }
+            let unsaid = own.completing.iter_mut().filter(|it| !it.is_said);
+            for it in unsaid.filter(|_| own.is_registered) {
+                it.is_said = true;
+                let Completion { command, attempt, .. } = it.completion;
+                let completion = it.completion.encode();
+                words.push(ToRoom::Complete { tag, command, attempt, completion });
+            }
+        }
+        words.into_iter().for_each(|word| self.say(word, ctx));
+    }
+
+    /// A tab that was given something and hears nothing for long, as one that is frozen, handles
+    /// nothing until it does.
+    fn see_who_hears(&mut self, ctx: &mut Context<'_>) {
+        let now_ms = ctx.now_ms;
+        let Self { handlers, watches, .. } = self;
+        for (key, own) in handlers.own.iter_mut() {
+            let (tab, call) = *key;
+            let (heard, next) = ctx.out.flow.heard_and_next(tab);
+            match own.hearing {
+                Hearing::Deaf { lists } if heard >= lists => own.hearing = Hearing::Unasked,
+                Hearing::Deaf { .. } => continue,
+                Hearing::Asked { lists, at_ms } if heard < lists => {
+                    if now_ms < at_ms + INSTANCE_SILENT_MS {
+                        ctx.out.wake_at(at_ms + INSTANCE_SILENT_MS);
+                        continue;
+                    }
+                    own.hearing = Hearing::Deaf { lists };
+                    handlers.gone.extend(own.is_said.then_some(own.tag));
+                    (own.instance, own.is_said, own.is_registered) = (None, false, false);
+                    watches.note_instance(*key, None);
+                    continue;
+                }
+                Hearing::Asked { at_ms, .. } if now_ms < at_ms + ASKED_EVERY_MS => {
+                    ctx.out.wake_at(at_ms + ASKED_EVERY_MS);
+                    continue;
+                }
+                Hearing::Unasked | Hearing::Asked { .. } => {}
+            }
+            own.hearing = match watches.given(key) {
+                Some(rows) => {
+                    ctx.out.tell(tab, FromCore::Rows { call, rows: rows.clone() });
+                    ctx.out.wake_at(now_ms + ASKED_EVERY_MS);
+                    Hearing::Asked { lists: next, at_ms: now_ms }
+                }
+                None => Hearing::Unasked,
+            };
+        }
+    }
+
+    /// Where this device decides: decides the next thing of those who handle commands, if there is
+    /// any.
+    pub(super) fn decide_locally(&mut self, ctx: &mut Context<'_>) -> Option<Run<()>> {
+        if self.following.offer.is_some() {
+            return None;
+        }
+        let Self { handlers, handles, state, .. } = self;
+        let State::Open(open) = state else { return None };
+        let (client, user) = (open.record.client(), self.key.user.clone());
+        let Role::Local(authority) = &mut open.role else {
+            handlers.local = None;
+            return None;
+        };
+        if handlers.own.is_empty() && handlers.local.is_none() {
+            return None;
+        }
+        let doctype = newest(handles.values().map(|it| &it.doctype))?;
+        let local = match &mut handlers.local {
+            Some(local) => local,
+            None => match authority.work() {
+                Run::Done(work) => handlers.local.insert(Handlers::of(work, ctx.now_ms)),
+                Run::Fault(pgid) => return Some(Run::Fault(pgid)),
+                Run::Failed(_) => return None,
+            },
+        };
+        let own = &mut handlers.own;
+        local.leave(|key| own.get(&key).is_none_or(Own::is_deaf), ctx.now_ms);
+        let is_new = |(_, own): &(&Key, &mut Own)| own.instance.is_none() && !own.is_deaf();
+        let (change, subject) = if let Some((key, _)) = own.iter_mut().find(is_new) {
+            (Change::Register { client, user }, Some((*key, None)))
+        } else if let Some((key, own)) = own.iter_mut().find(|(_, own)| !own.completing.is_empty())
+        {
+            let Completing { call, completion, .. } = own.completing.remove(0);
+            let instance = own.instance.unwrap_or(InstanceId(0));
+            (Change::Complete { instance, completion }, Some((*key, Some(call))))
+        } else {
+            (local.next_change(ctx.now_ms)?, None)
+        };
+        let call = CallId(ctx.rng.journal().0);
+        let ran = decide(authority, call, &change, doctype, ctx.now_ms);
+        if !matches!(ran, Run::Done(_))
+            && let (Change::Complete { completion, .. }, Some((key, Some(call)))) =
+                (&change, subject)
+            && let Some(own) = own.get_mut(&key)
+        {
+            let completion = completion.clone();
+            own.completing.insert(0, Completing { call, completion, is_said: false });
+        }
+        let changed = match ran {
+            Run::Done(changed) => changed,
+            Run::Fault(pgid) => {
+                if let Change::Dispatch(_) = change {
+                    local.note();
+                }
+                return Some(Run::Fault(pgid));
+            }
+            Run::Failed(failure) => {
+                self.fail_locally(subject.map(|(key, _)| key), &failure, ctx.out);
+                return Some(Run::Done(()));
+            }
+        };
+        local.decided(&change, &changed.0);
+        match (changed.0, subject) {
+            (Changed::Registered(instance), Some((key, _))) => {
+                if let Some(own) = own.get_mut(&key) {
+                    own.instance = Some(instance);
+                    let Handling { kinds, concurrency } = own.handling.clone();
+                    local.register(instance, key, client, kinds, concurrency.max(1));
+                    self.watches.note_instance(key, Some(instance));
+                }
+            }
+            (Changed::Completed(said), Some(((tab, _), Some(call)))) => {
+                answer(tab, call, said, ctx.out);
+            }
+            _ => {}
+        }
+        if let Some(pgids) = changed.1 {
+            self.watches.mark(&pgids, open.view());
+            self.watches.mark_confirmed();
+            self.note_lives();
+        }
+        Some(Run::Done(()))
+    }
+
+    /// What was to be decided cannot be written down: whoever it is about is told, or the app.
+    fn fail_locally(&mut self, about: Option<Key>, failure: &Failure, out: &mut Outbox) {
+        let failure = CallFailure::of_mutation("handling commands", failure);
+        match about {
+            Some(key) => self.fail_handler(key, &failure, out),
+            None => self.error = Some(failure),
+        }
+    }
+
+    /// When something is to be decided here by the clock.
+    pub(super) fn handlers_due_at_ms(&self) -> Option<u64> {
+        self.handlers.local.as_ref()?.due_at_ms()
+    }
+
+    /// A mutation was applied here, which may have sent a command.
+    pub(super) fn note_local_command(&mut self) {
+        self.handlers.local.iter_mut().for_each(Handlers::note);
+    }
+}
+
+impl Own {
+    fn is_deaf(&self) -> bool {
+        matches!(self.hearing, Hearing::Deaf { .. })
+    }
+}
+
+/// The one that succeeds the others.
+fn newest<'d>(doctypes: impl Iterator<Item = &'d Doctype>) -> Option<&'d Doctype> {
+    doctypes.reduce(|one, other| if other.succeeds(one) { other } else { one })
+}
+
+type Decided = (Changed, Option<std::collections::BTreeSet<tidelog_types::Pgid>>);
+
+fn decide(
+    authority: &mut Authority,
+    call: CallId,
+    change: &Change,
+    doctype: &Doctype,
+    now_ms: u64,
+) -> Run<Decided> {
+    let ran = authority.change_local(call, change, doctype, now_ms);
+    ran.map(|(changed, applied)| (changed, applied.map(|it| it.changed)))
+}
+
+fn answer(tab: TabId, call: Call, answer: CompletionAnswer, out: &mut Outbox) {
+    let said = match answer {
+        CompletionAnswer::Done => "done",
+        CompletionAnswer::Late => "late",
+        CompletionAnswer::Stale => "stale",
+    };
+    let mut rows = Rows { columns: vec!["answer".to_owned()], ..Rows::default() };
+    rows.push([ValueRef::Text(said.as_bytes())]);
+    out.tell(tab, FromCore::Rows { call, rows });
+}

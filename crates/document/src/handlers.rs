@@ -1,0 +1,163 @@
+//! Those who handle commands, as the authority knows them: what it decides next of them by the
+//! clock, and whom it may give commands to.
+
+use std::collections::BTreeMap;
+
+use tidelog_types::ClientId;
+use tidelog_types::limits::INSTANCE_SILENT_MS;
+
+use crate::commands::{Change, Changed, CommandKind, Free, InstanceId, Work};
+
+/// Those who handle commands of one document. `P` is where one is: what its host knows it by.
+#[derive(Clone, Debug)]
+pub struct Handlers<P> {
+    instances: BTreeMap<InstanceId, Instance<P>>,
+    has_to_dispatch: bool,
+    due_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Instance<P> {
+    client: ClientId,
+    kinds: Vec<CommandKind>,
+    concurrency: u32,
+    whereabouts: Whereabouts<P>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Whereabouts<P> {
+    At(P),
+    /// Not since then: it may come back for a while.
+    Away {
+        since_ms: u64,
+    },
+}
+
+impl<P> Default for Handlers<P> {
+    fn default() -> Self {
+        Self { instances: BTreeMap::new(), has_to_dispatch: false, due_ms: None }
+    }
+}
+
+impl<P: Copy + PartialEq> Handlers<P> {
+    /// Those whom the document knows, all of them away as of now.
+    #[must_use]
+    pub fn of(work: Work, now_ms: u64) -> Self {
+        let instance = |client| Instance {
+            client,
+            kinds: Vec::new(),
+            concurrency: 0,
+            whereabouts: Whereabouts::Away { since_ms: now_ms },
+        };
+        let instances = work.instances.into_iter().map(|(id, client)| (id, instance(client)));
+        Self { instances: instances.collect(), has_to_dispatch: work.is_pending, due_ms: None }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// Whether a client may come back as that one.
+    #[must_use]
+    pub fn may_resume(&self, id: InstanceId, client: ClientId) -> bool {
+        self.instances.get(&id).is_some_and(|it| it.client == client)
+    }
+
+    /// It is there, new or again, and handles these from now on.
+    pub fn register(
+        &mut self,
+        id: InstanceId,
+        place: P,
+        client: ClientId,
+        kinds: Vec<CommandKind>,
+        concurrency: u32,
+    ) {
+        let whereabouts = Whereabouts::At(place);
+        self.instances.insert(id, Instance { client, kinds, concurrency, whereabouts });
+        self.has_to_dispatch = true;
+    }
+
+    /// Who is there.
+    #[must_use]
+    pub fn at(&self, place: P) -> Option<InstanceId> {
+        let is_it = |it: &Instance<P>| it.whereabouts == Whereabouts::At(place);
+        self.instances.iter().find(|(_, it)| is_it(it)).map(|(id, _)| *id)
+    }
+
+    /// Nobody is where that is so any longer.
+    pub fn leave(&mut self, is_left: impl Fn(P) -> bool, now_ms: u64) {
+        for instance in self.instances.values_mut() {
+            if let Whereabouts::At(place) = instance.whereabouts
+                && is_left(place)
+            {
+                instance.whereabouts = Whereabouts::Away { since_ms: now_ms };
+            }
+        }
+    }
+
+    /// There may be something to give, or somebody to give it to.
+    pub fn note(&mut self) {
+        self.has_to_dispatch = true;
+    }
+
+    /// When something is to be decided by the clock, if ever.
+    #[must_use]
+    pub fn due_at_ms(&self) -> Option<u64> {
+        let gone = self.instances.values().filter_map(Instance::gone_at_ms).min();
+        let due = self.due_ms.filter(|_| self.has_somebody());
+        gone.into_iter().chain(due).min()
+    }
+
+    fn has_somebody(&self) -> bool {
+        self.instances.values().any(|it| matches!(it.whereabouts, Whereabouts::At(_)))
+    }
+
+    /// What is to be decided now: to be carried out next, and then [told](Self::decided).
+    pub fn next_change(&mut self, now_ms: u64) -> Option<Change> {
+        let is_gone = |it: &Instance<P>| it.gone_at_ms().is_some_and(|at| at <= now_ms);
+        if let Some((id, _)) = self.instances.iter().find(|(_, it)| is_gone(it)) {
+            return Some(Change::Deregister(*id));
+        }
+        let is_due = self.due_ms.is_some_and(|at| at <= now_ms);
+        if !(self.has_to_dispatch || is_due) || !self.has_somebody() {
+            return None;
+        }
+        self.has_to_dispatch = false;
+        self.due_ms = None;
+        let present = self.instances.iter();
+        let present = present.filter(|(_, it)| matches!(it.whereabouts, Whereabouts::At(_)));
+        let free = present.map(|(id, it)| Free {
+            instance: *id,
+            kinds: it.kinds.clone(),
+            concurrency: it.concurrency,
+        });
+        Some(Change::Dispatch(free.collect()))
+    }
+
+    /// That was decided.
+    pub fn decided(&mut self, change: &Change, changed: &Changed) {
+        match (change, changed) {
+            (Change::Deregister(id), _) => {
+                self.instances.remove(id);
+                self.has_to_dispatch = true;
+            }
+            (_, Changed::Dispatched { due_ms, again }) => {
+                self.has_to_dispatch |= again;
+                self.due_ms = *due_ms;
+            }
+            (_, Changed::Completed(_)) => self.has_to_dispatch = true,
+            _ => {}
+        }
+    }
+}
+
+impl<P> Instance<P> {
+    fn gone_at_ms(&self) -> Option<u64> {
+        match self.whereabouts {
+            Whereabouts::At(_) => None,
+            Whereabouts::Away { since_ms } => Some(since_ms.saturating_add(INSTANCE_SILENT_MS)),
+        }
+    }
+}

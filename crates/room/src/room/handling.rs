@@ -1,0 +1,216 @@
+//! Who handles the document's commands: clients that register, what they are given, and what they
+//! say came of it. All of it is decided here, by the shell's clock, and is an entry like any other.
+
+use tidelog_document::{Change, Changed, CommandKind, Completion, Handlers, InstanceId, client_of};
+use tidelog_sync::{CompletionAnswer, FromRoom};
+use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCES_MAX};
+use tidelog_types::{Budget, shortened};
+
+use super::outbox::After;
+use super::subscriber::{ChannelId, SubscriberId};
+use super::{Halt, Room, Speaker, State, Work, ran};
+
+/// Somebody who handles commands: at which client, and under which of its numbers.
+pub(super) type Place = (SubscriberId, u32);
+
+/// What a client says of somebody who handles commands.
+pub(super) enum Word {
+    /// It begins to, as the instance that it was before, if it was one.
+    Register { before: InstanceId, kinds: Vec<CommandKind>, concurrency: u32 },
+    /// It handles none any longer.
+    Deregister,
+    /// An attempt has come to an end.
+    Complete { command: u64, attempt: u64, completion: Vec<u8> },
+}
+
+impl Word {
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Register { kinds, .. } => {
+                kinds.iter().map(|kind| 64 + kind.aggregate.len() + kind.name.len()).sum()
+            }
+            Self::Deregister => 0,
+            Self::Complete { completion, .. } => completion.len(),
+        }
+    }
+}
+
+impl Room {
+    /// What the time is, in milliseconds since the epoch, until it is told anew.
+    pub fn set_time(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// When a step is due by the clock alone, if ever: see
+    /// [`RoomInput::GoOn`](super::RoomInput::GoOn).
+    #[must_use]
+    pub fn handling_due_at_ms(&self) -> Option<u64> {
+        self.handlers.as_ref()?.due_at_ms()
+    }
+
+    /// Puts what is to be decided by the room itself behind what waits, one at a time. Says whether
+    /// there is anything.
+    pub(super) fn plan_a_change(&mut self) -> bool {
+        let State::Open(_) = &self.state else { return false };
+        let is_change = |work: &Work| matches!(work, Work::Change(_));
+        let begun = self.fetch.iter().map(|fetch| &fetch.work);
+        if self.settings.is_damaged || self.queue.iter().chain(begun).any(is_change) {
+            return false;
+        }
+        let change = self.handlers.as_mut().and_then(|it| it.next_change(self.now_ms));
+        let is_one = change.is_some();
+        self.queue.extend(change.map(Work::Change));
+        is_one
+    }
+
+    /// Those who handle commands, as the document knows them.
+    fn handlers(&mut self) -> Result<&mut Handlers<Place>, Halt> {
+        if self.handlers.is_none()
+            && let State::Open(document) = &mut self.state
+        {
+            let work = ran(document.authority.work())?;
+            self.handlers = Some(Handlers::of(work, self.now_ms));
+        }
+        Ok(self.handlers.get_or_insert_default())
+    }
+
+    /// A client is gone, and all at it that handled commands.
+    pub(super) fn handlers_leave(&mut self, id: SubscriberId) {
+        let now_ms = self.now_ms;
+        if let Some(handlers) = &mut self.handlers {
+            handlers.leave(|(at, _)| at == id, now_ms);
+        }
+    }
+
+    /// Carries out what the room has decided.
+    pub(super) fn carry_out_change(
+        &mut self,
+        change: &Change,
+        budget: &mut Budget,
+    ) -> Result<(), Halt> {
+        let changed = self.change(change, budget)?;
+        self.handlers()?.decided(change, &changed);
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Change, budget: &mut Budget) -> Result<Changed, Halt> {
+        let now_ms = self.now_ms;
+        let State::Open(document) = &mut self.state else { unreachable!("BUG: nothing to change") };
+        let Some(doctype) = document.record.newest() else {
+            unreachable!("BUG: a document without a doctype")
+        };
+        let ran = ran(document.authority.change(change, &doctype, now_ms));
+        budget.spend_steps(document.authority.take_steps());
+        let (changed, committed) = ran?;
+        if let Some(committed) = committed {
+            document.moved_on(None);
+            budget.spend_pages(committed.entry.set.pages.len() as u64);
+            self.outbox.entry(committed, None, None);
+        }
+        Ok(changed)
+    }
+
+    /// Hears somebody who handles commands.
+    pub(super) fn handling(
+        &mut self,
+        channel_id: ChannelId,
+        tag: u32,
+        word: &Word,
+        speaker: &Speaker,
+        budget: &mut Budget,
+    ) -> Result<(), Halt> {
+        let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
+        let State::Open(_) = &self.state else { return Ok(()) };
+        if self.settings.is_damaged {
+            return Err(Halt::Refuse(tidelog_sync::Refusal::Damaged));
+        }
+        match word {
+            Word::Register { before, kinds, concurrency } => {
+                self.register((id, tag), *before, kinds, *concurrency, speaker, budget)
+            }
+            Word::Deregister => match self.handlers()?.at((id, tag)) {
+                Some(instance) => self.carry_out_change(&Change::Deregister(instance), budget),
+                None => Ok(()),
+            },
+            Word::Complete { command, attempt, completion } => {
+                let answer = match Completion::decode(completion) {
+                    Ok(completion)
+                        if (completion.command, completion.attempt) == (*command, *attempt)
+                            && speaker.handles =>
+                    {
+                        self.complete((id, tag), completion, budget)?
+                    }
+                    // Nobody has been given that.
+                    _ => CompletionAnswer::Late,
+                };
+                let (command, attempt) = (*command, *attempt);
+                let told = FromRoom::Completed { tag, command, attempt, answer };
+                self.outbox.after(After::Tell(id, told));
+                Ok(())
+            }
+        }
+    }
+
+    fn register(
+        &mut self,
+        place: Place,
+        before: InstanceId,
+        kinds: &[CommandKind],
+        concurrency: u32,
+        speaker: &Speaker,
+        budget: &mut Budget,
+    ) -> Result<(), Halt> {
+        let (id, tag) = place;
+        let client = client_of(self.subscribers[&id].secret);
+        let user = speaker.subject.as_deref().unwrap_or_default().to_owned();
+        let handlers = self.handlers()?;
+        let known =
+            handlers.at(place).or_else(|| handlers.may_resume(before, client).then_some(before));
+        let refused = match () {
+            () if !speaker.handles => Some("the token does not allow to handle its commands"),
+            () if known.is_none() && handlers.count() >= INSTANCES_MAX => {
+                Some("too many handle its commands already")
+            }
+            () => None,
+        };
+        if let Some(reason) = refused {
+            let told = FromRoom::NotRegistered { tag, reason: shortened(reason.to_owned()) };
+            self.outbox.after(After::Tell(id, told));
+            return Ok(());
+        }
+        let instance = match known {
+            Some(instance) => instance,
+            None => {
+                let begins = Change::Register { client, user };
+                let Changed::Registered(instance) = self.change(&begins, budget)? else {
+                    unreachable!("BUG: it begins")
+                };
+                instance
+            }
+        };
+        let concurrency = concurrency.clamp(1, INSTANCE_COMMANDS_MAX);
+        self.handlers()?.register(instance, place, client, kinds.to_vec(), concurrency);
+        let told = FromRoom::Registered { tag, instance: instance.0 };
+        self.outbox.after(After::Tell(id, told));
+        Ok(())
+    }
+
+    fn complete(
+        &mut self,
+        place: Place,
+        completion: Completion,
+        budget: &mut Budget,
+    ) -> Result<CompletionAnswer, Halt> {
+        let Some(instance) = self.handlers()?.at(place) else {
+            return Ok(CompletionAnswer::Late);
+        };
+        let change = Change::Complete { instance, completion };
+        let changed = self.change(&change, budget)?;
+        self.handlers()?.decided(&change, &changed);
+        match changed {
+            Changed::Completed(answer) => Ok(answer),
+            _ => unreachable!("BUG: it was a completion"),
+        }
+    }
+}
