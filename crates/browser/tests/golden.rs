@@ -7,11 +7,14 @@ use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use tidelog_client::{
-    Again, Call, CallFailure, Connection, Consumer, Events, FromCore, Handle, Memo, Mutate,
-    OpenRequest, Other, Params, Query, Request, Status, Storage, ToCore,
+    Again, Call, CallFailure, CommandName, Complete, Connection, Consumer, Events, FromCore,
+    Handle, Handling, Memo, Mutate, OpenRequest, Other, Params, Query, Request, Status, Storage,
+    ToCore,
 };
+use tidelog_document::Outcome as CommandOutcome;
 use tidelog_document::{
-    Doctype, EventDefinition, MutationDefinition, Param, ParamKind, StreamDefinition, WantedEvents,
+    CommandDefinition, CommandKind, Completion, Doctype, EventDefinition, MutationDefinition,
+    NewCommand, NewEvent, Param, ParamKind, StreamDefinition, WantedEvents,
 };
 use tidelog_sync::{StateText, codec};
 use tidelog_types::{
@@ -91,6 +94,17 @@ fn doctype() -> Doctype {
                     project: vec![],
                 },
             ],
+            commands: vec![CommandDefinition {
+                name: "place".to_owned(),
+                fields: vec![
+                    Param { name: "items".to_owned(), kind: ParamKind::Json, optional: false },
+                    Param { name: "gift".to_owned(), kind: ParamKind::Boolean, optional: true },
+                ],
+                received: vec!["select :items".to_owned()],
+                failed: vec!["select :reason".to_owned()],
+                retries: 3,
+                timeout_ms: 90_000,
+            }],
         }],
     }
 }
@@ -137,6 +151,12 @@ fn again(durable: Option<EntryId>) -> ToCore {
     let again = Some(Again { durable, copy: durable.map(|_| COPY), since: [durable, None] });
     let request = Request::Mutate(Mutate { id, name, args, now_ms: 0, again });
     ToCore::Ask { call, handle, request }
+}
+
+fn completed(outcome: CommandOutcome) -> ToCore {
+    let completion = Completion { command: 1 << 40, attempt: 2, position: 3, outcome };
+    let request = Request::Complete(Complete { handling: Call(6), completion });
+    ToCore::Ask { call: Call(7), handle: Handle(3), request }
 }
 
 #[test]
@@ -212,6 +232,38 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Ask { call, handle, request: Request::Sync },
         ToCore::Ask { call, handle, request: Request::Export },
         ToCore::Ask { call, handle, request: Request::Close },
+        ToCore::Ask {
+            call,
+            handle,
+            request: Request::Outcome(CommandName {
+                aggregate: "order".to_owned(),
+                stream: "o".to_owned(),
+                name: "place".to_owned(),
+                key: "k".to_owned(),
+            }),
+        },
+        ToCore::Ask {
+            call,
+            handle,
+            request: Request::Handle(Handling {
+                kinds: vec![CommandKind {
+                    aggregate: "order".to_owned(),
+                    name: "place".to_owned(),
+                }],
+                concurrency: 16,
+            }),
+        },
+        completed(CommandOutcome::Completed {
+            events: vec![NewEvent { name: "placed".to_owned(), data: "{}".to_owned() }],
+            sends: vec![NewCommand {
+                aggregate: "order".to_owned(),
+                stream: "p".to_owned(),
+                name: "place".to_owned(),
+                args: "{}".to_owned(),
+                key: "k".to_owned(),
+            }],
+        }),
+        completed(CommandOutcome::Failed { reason: "why".to_owned(), is_final: true }),
         ToCore::Destroy {
             call,
             document: Some("d".to_owned()),

@@ -42,8 +42,8 @@ pub use at_work::AtWork;
 pub use client::Client;
 pub use effect::{Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, TabId};
 pub use protocol::{
-    Again, Call, CallFailure, Connection, Consumer, Events, FromCore, Handle, Memo, Mutate,
-    OpenRequest, Other, Query, Request, Status, Storage, ToCore,
+    Again, Call, CallFailure, CommandName, Complete, Connection, Consumer, Events, FromCore,
+    Handle, Handling, Memo, Mutate, OpenRequest, Other, Query, Request, Status, Storage, ToCore,
 };
 pub use record::KeptRejections;
 pub use settings::ClientSettings;

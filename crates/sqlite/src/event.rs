@@ -39,7 +39,12 @@ impl InsertedEvent {
     /// # Errors
     ///
     /// A failure for what no event has.
-    pub fn of_texts(aggregate: &str, stream: &str, name: &str, data: &str) -> Result<Self, Failure> {
+    pub fn of_texts(
+        aggregate: &str,
+        stream: &str,
+        name: &str,
+        data: &str,
+    ) -> Result<Self, Failure> {
         Self::new([aggregate, stream, name, data].map(|it| Some(it.as_bytes())))
     }
 

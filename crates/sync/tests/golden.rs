@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
-    Attendee, ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Hears, Intent,
-    MessageError, PROTOCOL_VERSION, PresenceNews, PresenceWho, PresenceWord, Present, ProbeId,
-    Refusal, StateText, ToRoom, ToServer, UndecidedReason, WireFrame, codec, decode_message,
-    encode_message,
+    Attendee, ByeReason, Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom, FromServer,
+    Hears, Intent, MessageError, PROTOCOL_VERSION, PresenceNews, PresenceWho, PresenceWord,
+    Present, ProbeId, Refusal, StateText, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
+    decode_message, encode_message,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -84,6 +84,8 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
     let (life, frames) = (Life([4; 16]), vec![frame(1), frame(2)]);
     let (db_pages, pages) = (4, pages_alone());
     let (client, token) = (ClientId([9; 16]), Some("why".to_owned()));
+    let kinds = vec![("order".to_owned(), "place".to_owned())];
+    let completion = vec![1, 2, 3];
     vec![
         ("hello", ToServer::Hello { client, token: None }),
         ("hello with a token", ToServer::Hello { client, token }),
@@ -100,6 +102,9 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
         ("presence", about(ToRoom::Presence(word(Hears::Others)))),
         ("presence, hearing all", about(ToRoom::Presence(word(Hears::All)))),
         ("presence, a sign of life", about(ToRoom::Presence(PresenceWord::default()))),
+        ("register", about(ToRoom::Register { tag: 1, instance: 7, kinds, concurrency: 16 })),
+        ("deregister", about(ToRoom::Deregister { tag: 1 })),
+        ("complete", about(ToRoom::Complete { tag: 1, command: 8, attempt: 2, completion })),
     ]
 }
 
@@ -149,6 +154,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     let unknown = UndecidedReason::UnknownDoctype { reason: reason() };
     let no_room = UndecidedReason::NoRoomForVerdict { reason: reason() };
     let failed = UndecidedReason::VerdictFailed { reason: reason() };
+    let completed = |answer| about(FromRoom::Completed { tag: 1, command: 8, attempt: 2, answer });
     vec![
         ("admitted", FromServer::Admitted { subject: "ada".to_owned(), seconds_left: 3_600 }),
         ("not renewed", FromServer::NotRenewed),
@@ -186,6 +192,11 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("seed taken", about(FromRoom::SeedTaken { pages_count: 64 })),
         ("presence", about(FromRoom::Presence(news))),
         ("presence, of those who are seen already", about(FromRoom::Presence(more))),
+        ("registered", about(FromRoom::Registered { tag: 1, instance: 7 })),
+        ("not registered", about(FromRoom::NotRegistered { tag: 1, reason: reason() })),
+        ("completed: done", completed(CompletionAnswer::Done)),
+        ("completed: late", completed(CompletionAnswer::Late)),
+        ("completed: stale", completed(CompletionAnswer::Stale)),
     ]
 }
 

@@ -36,7 +36,7 @@ impl Pass {
     fn speaker(&self) -> Speaker {
         let is_writer = self.role >= Some(Role::Write);
         let may = if is_writer { May::Create } else { May::Follow };
-        Speaker { may, subject: Some(Arc::from(self.subject.as_str())) }
+        Speaker { may, handles: false, subject: Some(Arc::from(self.subject.as_str())) }
     }
 }
 

@@ -222,7 +222,10 @@ fn name(message: &FromRoom) -> Option<String> {
         FromRoom::Acked { next } => format!("acked {next}"),
         FromRoom::Undecided { lsn, .. } => format!("undecided {lsn}"),
         FromRoom::Allowed { role } => format!("may {role}"),
-        FromRoom::Presence(_) => return None,
+        FromRoom::Presence(_)
+        | FromRoom::Registered { .. }
+        | FromRoom::NotRegistered { .. }
+        | FromRoom::Completed { .. } => return None,
         FromRoom::Forbidden { lsn } => format!("forbidden {lsn}"),
         FromRoom::Probed { next, .. } => format!("probed {next}"),
         FromRoom::Refused(refusal) => match refusal {

@@ -119,7 +119,7 @@ impl Server {
     }
 
     /// Keeps what was decided, if it travels to those who have all before it as what it is.
-    fn keep(&mut self, committed: Committed, origin: Option<EntryId>) -> ServerEntry {
+    pub fn keep(&mut self, committed: Committed, origin: Option<EntryId>) -> ServerEntry {
         let Committed { entry, hash, coded } = committed;
         let StorageEntry { range, position, set, .. } = entry;
         let previous = |pgid: Pgid| self.rest.0.pages.get(&pgid).cloned();

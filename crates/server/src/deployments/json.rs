@@ -72,11 +72,7 @@ fn definition((name, Mutation { params, sql }): (String, Mutation)) -> MutationD
 }
 
 fn stream((name, Stream { events }): (String, Stream)) -> StreamDefinition {
-    StreamDefinition {
-        name,
-        events: sorted(events.0, event, |it| &it.name),
-        commands: Vec::new(),
-    }
+    StreamDefinition { name, events: sorted(events.0, event, |it| &it.name), commands: Vec::new() }
 }
 
 fn event((name, Event { fields, upcast, project }): (String, Event)) -> EventDefinition {

@@ -382,6 +382,9 @@ impl LineDoor {
                 self.runs.receives(&followed.document, held, *next);
             }
             ToRoom::Presence(_) => return Err("a core says who is present, and none is".to_owned()),
+            ToRoom::Register { .. } | ToRoom::Deregister { .. } | ToRoom::Complete { .. } => {
+                return Err("a core says who handles commands, and nobody does".to_owned());
+            }
             ToRoom::Open { .. } => {}
         }
         Ok(())

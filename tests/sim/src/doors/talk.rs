@@ -396,6 +396,11 @@ impl Talk {
             }
             FromRoom::Allowed { .. } => Err("a room says what its shell has to say".to_owned()),
             FromRoom::Presence(_) => Err("a room tells who is present, and none is".to_owned()),
+            FromRoom::Registered { .. }
+            | FromRoom::NotRegistered { .. }
+            | FromRoom::Completed { .. } => {
+                Err("a room answers who handles commands, and nobody does".to_owned())
+            }
             FromRoom::Acked { next } => {
                 place.owes_frames = false;
                 if let Some(served) = &place.served {

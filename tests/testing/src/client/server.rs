@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use tidelog_client::Connection;
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Committed, Doctype, DoctypeHash, Mutation, chain_of,
-    client_of, hash_of, public_entry, public_life,
+    Applied, AppliedTimeline, Authority, Change, Changed, CommandKind, Committed, Completion,
+    Doctype, DoctypeHash, Handlers, InstanceId, Mutation, chain_of, client_of, hash_of,
+    public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, PresenceWord, Refusal, ToRoom,
-    ToServer, UndecidedReason, WireFrame, codec,
+    Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom, FromServer, Intent, PresenceWord,
+    Refusal, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -46,6 +47,10 @@ pub struct Server {
     pub readers: BTreeSet<usize>,
     /// What devices have said of who is present.
     pub presence_words: Vec<PresenceWord>,
+    /// Who handles commands: which device, by which of its numbers.
+    pub handlers: Handlers<(usize, u32)>,
+    /// Its clock.
+    pub now_ms: u64,
 }
 
 struct Subscriber {
@@ -88,6 +93,8 @@ impl Default for Server {
             subject: None,
             readers: BTreeSet::new(),
             presence_words: Vec::new(),
+            handlers: Handlers::default(),
+            now_ms: 1_000_000,
         }
     }
 }
@@ -211,10 +218,67 @@ impl Server {
                 self.presence_words.push(word);
                 Vec::new()
             }
+            ToRoom::Register { tag, instance, kinds, concurrency } => {
+                let client = client_of(self.secret_of[&device]);
+                let before = InstanceId(instance);
+                let instance = match self.handlers.may_resume(before, client) {
+                    true => before,
+                    false => {
+                        let user = self.subject.clone().unwrap_or_default();
+                        let begins = Change::Register { client, user };
+                        let Changed::Registered(instance) = self.change(&begins) else {
+                            panic!("it begins")
+                        };
+                        instance
+                    }
+                };
+                let kind = |(aggregate, name)| CommandKind { aggregate, name };
+                let kinds = kinds.into_iter().map(kind).collect();
+                self.handlers.register(instance, (device, tag), client, kinds, concurrency);
+                vec![FromRoom::Registered { tag, instance: instance.0 }]
+            }
+            ToRoom::Deregister { tag } => {
+                if let Some(instance) = self.handlers.at((device, tag)) {
+                    self.change(&Change::Deregister(instance));
+                }
+                Vec::new()
+            }
+            ToRoom::Complete { tag, command, attempt, completion } => {
+                let completion = Completion::decode(&completion).expect("a completion");
+                let answer = match self.handlers.at((device, tag)) {
+                    Some(instance) => {
+                        match self.change(&Change::Complete { instance, completion }) {
+                            Changed::Completed(answer) => answer,
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                    None => CompletionAnswer::Late,
+                };
+                vec![FromRoom::Completed { tag, command, attempt, answer }]
+            }
             ToRoom::Close => {
                 self.subscribers.remove(&device);
                 Vec::new()
             }
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Changed {
+        let doctypes = self.doctypes.values();
+        let newest = doctypes.reduce(|one, other| if other.succeeds(one) { other } else { one });
+        let doctype = newest.expect("a doctype").clone();
+        let authority = self.document.as_mut().expect("a document");
+        let (changed, committed) = authority.change(change, &doctype, self.now_ms).unwrap();
+        self.entries.extend(committed.map(Made::by_itself));
+        self.handlers.decided(change, &changed);
+        changed
+    }
+
+    /// Decides what there is to decide of those who handle commands.
+    pub fn dispatch(&mut self) {
+        self.handlers.note();
+        while let Some(change) = self.handlers.next_change(self.now_ms) {
+            self.change(&change);
         }
     }
 
@@ -374,6 +438,7 @@ impl Server {
     }
 
     pub fn forget(&mut self, device: usize) {
+        self.handlers.leave(|(at, _)| at == device, self.now_ms);
         self.subscribers.remove(&device);
     }
 
@@ -408,6 +473,7 @@ pub fn talk(server: &mut Server, devices: &mut [&mut Device]) {
                 server.forget(number);
                 continue;
             }
+            server.dispatch();
             for news in server.news(number) {
                 quiet = false;
                 device.hear_server(&news);

@@ -1,0 +1,504 @@
+//! Commands: sent by devices, decided by the authority.
+
+mod common;
+
+use common::*;
+use tidelog_document::{
+    Change, Changed, CommandDefinition, CommandKind, Completion, Doctype, DoctypeError,
+    EventDefinition, FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand,
+    NewEvent, Outcome, Param, ParamKind, StreamDefinition, Verdict, check, find_given,
+    find_outcome, sending,
+};
+use tidelog_sqlite::{Failure, View};
+use tidelog_sync::CompletionAnswer;
+use tidelog_types::limits::Limits;
+use tidelog_types::{ClientId, Value};
+
+fn param(name: &str, kind: ParamKind) -> Param {
+    Param { name: name.to_owned(), kind, optional: false }
+}
+
+fn texts_of(sql: &[&str]) -> Vec<String> {
+    sql.iter().map(ToString::to_string).collect()
+}
+
+fn command(
+    name: &str,
+    fields: Vec<Param>,
+    received: &[&str],
+    failed: &[&str],
+) -> CommandDefinition {
+    CommandDefinition {
+        name: name.to_owned(),
+        fields,
+        received: texts_of(received),
+        failed: texts_of(failed),
+        retries: 2,
+        timeout_ms: 30_000,
+    }
+}
+
+/// Orders that are placed and paid, of no more than a hundred in all.
+fn shop() -> Doctype {
+    let event = |name: &str, fields, project: &[&str]| EventDefinition {
+        name: name.to_owned(),
+        fields,
+        upcasts: Vec::new(),
+        project: texts_of(project),
+    };
+    let note =
+        "insert into tidelog_events (aggregate, stream, type) values ('order', :id, 'noted')";
+    Doctype {
+        name: "shop".to_owned(),
+        migrations: vec![
+            "create table orders (id text primary key, state text, items integer, by text) strict;
+             create table total (sum integer check (sum <= 100)) strict;
+             insert into total values (0)"
+                .to_owned(),
+        ],
+        mutations: vec![MutationDefinition {
+            name: "note".to_owned(),
+            params: vec![param("id", ParamKind::Text)],
+            sql: vec![note.to_owned()],
+        }],
+        streams: vec![StreamDefinition {
+            name: "order".to_owned(),
+            events: vec![
+                event("noted", vec![], &[]),
+                event(
+                    "placed",
+                    vec![param("items", ParamKind::Integer)],
+                    &[
+                        "update orders set state = 'placed', items = :items where id = :stream",
+                        "update total set sum = sum + :items",
+                    ],
+                ),
+            ],
+            commands: vec![
+                command("pay", vec![], &[], &[]),
+                command(
+                    "place",
+                    vec![param("items", ParamKind::Integer)],
+                    &["insert into orders values (:stream, 'sent', :items, :user || :key)
+                       on conflict (id) do update set state = 'sent'"],
+                    &["update orders set state = :reason where id = :stream"],
+                ),
+            ],
+        }],
+    }
+}
+
+/// An authority, and a device that follows it.
+struct Scene {
+    doctype: Doctype,
+    server: Server,
+    device: Device,
+    now_ms: u64,
+}
+
+fn with_shop(scenario: impl Fn(Scene)) {
+    with_limited_shop(Limits::DEFAULT, scenario);
+}
+
+fn with_limited_shop(limits: Limits, scenario: impl Fn(Scene)) {
+    for pool in POOLS {
+        let doctype = shop();
+        let server = Server::with_limits(9, pool, &doctype, limits);
+        let device = Device::following(1, pool, &doctype, &server);
+        scenario(Scene { doctype, server, device, now_ms: 1_000_000 });
+    }
+}
+
+impl Scene {
+    fn try_send(&mut self, stream: &str, name: &str, args: &str, key: &str) -> Result<(), Failure> {
+        let name = sending("order", name);
+        let args = [("stream", text(stream)), ("args", text(args)), ("key", text(key))];
+        self.device.try_issue(&self.doctype, &name, &args).map(drop)
+    }
+
+    /// Sent by the device, and received by the authority.
+    fn send(&mut self, stream: &str, name: &str, args: &str, key: &str) {
+        self.try_send(stream, name, args, key).expect("it is sent");
+        self.converge();
+    }
+
+    fn converge(&mut self) {
+        follow(&self.server, &mut self.device);
+        converge(&mut self.server, &mut self.device);
+        let verdicts = self.device.verdicts();
+        assert!(verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Applied), "{verdicts:?}");
+    }
+
+    fn change(&mut self, change: &Change) -> Changed {
+        let view = self.server.authority.view().clone();
+        let Self { server, doctype, now_ms, .. } = self;
+        let changed =
+            server.rest.serve(&view, || server.authority.change(change, doctype, *now_ms));
+        let (changed, committed) = changed.expect("decided");
+        if let Some(committed) = committed {
+            server.keep(committed, None);
+        }
+        changed
+    }
+
+    fn register(&mut self) -> InstanceId {
+        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
+        match self.change(&Change::Register { client, user }) {
+            Changed::Registered(instance) => instance,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn dispatch(&mut self, instance: InstanceId, concurrency: u32) -> Option<u64> {
+        let kind =
+            |name: &str| CommandKind { aggregate: "order".to_owned(), name: name.to_owned() };
+        let kinds = vec![kind("pay"), kind("place")];
+        let free = vec![Free { instance, kinds, concurrency }];
+        loop {
+            match self.change(&Change::Dispatch(free.clone())) {
+                Changed::Dispatched { again: true, .. } => {}
+                Changed::Dispatched { due_ms, .. } => return due_ms,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Number, attempt and stream of what is given to it.
+    fn given(&mut self, instance: InstanceId) -> Vec<(i64, i64, String)> {
+        let view = self.server.authority.view().clone();
+        let Self { server, .. } = self;
+        let rows = server.rest.serve(&view, || find_given(server.authority.reader(), instance));
+        let rows = rows.expect("found").decode();
+        rows.into_iter()
+            .map(|row| match (&row[0], &row[9], &row[2]) {
+                (Value::Integer(number), Value::Integer(attempt), Value::Text(stream)) => {
+                    (*number, *attempt, stream.clone())
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn outcome(&mut self, stream: &str, name: &str, key: &str) -> FoundOutcome {
+        let view = self.server.authority.view().clone();
+        let Self { server, .. } = self;
+        let names = ["order", stream, name, key];
+        server
+            .rest
+            .serve(&view, || find_outcome(server.authority.reader(), names))
+            .expect("looked up")
+    }
+
+    fn complete(
+        &mut self,
+        instance: InstanceId,
+        [command, attempt, position]: [u64; 3],
+        outcome: Outcome,
+    ) -> CompletionAnswer {
+        let completion = Completion { command, attempt, position, outcome };
+        match self.change(&Change::Complete { instance, completion }) {
+            Changed::Completed(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the device sees, once it has heard.
+    fn rows(&mut self, sql: &str) -> Vec<String> {
+        follow(&self.server, &mut self.device);
+        let rows = self.device.query(sql);
+        let cell = |row: Vec<Value>| match row.into_iter().next() {
+            Some(Value::Text(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        rows.into_iter().map(cell).collect()
+    }
+}
+
+fn placed(items: i64) -> Outcome {
+    let data = format!("{{\"items\":{items}}}");
+    let events = vec![NewEvent { name: "placed".to_owned(), data }];
+    Outcome::Completed { events, sends: Vec::new() }
+}
+
+fn failed(reason: &str, is_final: bool) -> Outcome {
+    Outcome::Failed { reason: reason.to_owned(), is_final }
+}
+
+const COMMANDS: &str = "select number || ' ' || stream || ' ' || command || ' ' || state || ' ' ||
+                        attempt || ' ' || coalesce(first || '-' || last, reason, '')
+                        from tidelog_commands order by number";
+
+/// Goal: a command is seen where it is sent at once, with what follows from its receipt, and the
+/// authority makes the same of it. Method: sent by a device, before and after it was received; then
+/// given, completed, and told.
+#[test]
+fn a_command_is_received_given_and_completed() {
+    with_shop(|mut scene| {
+        scene.try_send("o1", "place", r#"{"items": 3}"#, "k").expect("sent");
+        let seen = scene.device.query(COMMANDS);
+        assert_eq!(seen, [[text("1 o1 place received 0 ")]]);
+        let image = scene.device.image();
+        scene.converge();
+        assert_eq!(scene.device.image(), image, "what was predicted is what was decided");
+        let one = scene.register();
+        assert_eq!(scene.dispatch(one, 4), Some(1_030_000));
+        assert_eq!(scene.given(one), [(1, 1, "o1".to_owned())]);
+        assert_eq!(scene.outcome("o1", "place", "k"), FoundOutcome::Pending);
+        assert_eq!(scene.complete(one, [1, 1, 0], placed(3)), CompletionAnswer::Done);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 place completed 1 1-1"]);
+        assert_eq!(scene.rows("select state || items from orders"), ["placed3"]);
+        let causes = "select cause || time || data from tidelog_events";
+        assert_eq!(scene.rows(causes), [r#"command:11000000{"items":3}"#]);
+        let FoundOutcome::Over(rows) = scene.outcome("o1", "place", "k") else { panic!("over") };
+        let [number, state, reason, first, last] = &rows.decode()[0][..] else { panic!("a row") };
+        let one = Value::Integer(1);
+        assert_eq!([number, first, last], [&one, &one, &one]);
+        assert_eq!((state, reason), (&text("completed"), &Value::Null));
+        assert_eq!(scene.outcome("o1", "place", "other"), FoundOutcome::None);
+    });
+}
+
+/// Goal: of two attempts one counts. Method: the instance is taken for gone and another one is given
+/// the command; what comes of the first attempt later, or of no attempt, changes nothing.
+#[test]
+fn late_foreign_and_invented_completions_are_refused() {
+    with_shop(|mut scene| {
+        scene.send("o1", "place", r#"{"items": 3}"#, "k");
+        let [one, two] = [scene.register(), scene.register()];
+        scene.dispatch(one, 1);
+        scene.change(&Change::Deregister(one));
+        scene.dispatch(two, 1);
+        assert_eq!(scene.given(two), [(1, 2, "o1".to_owned())]);
+        let position = scene.server.authority.position();
+        for (instance, attempt) in [
+            (one, [1, 1, 0]),
+            (one, [1, 2, 0]),
+            (two, [1, 1, 0]),
+            (two, [1, 3, 0]),
+            (two, [2, 1, 0]),
+            (InstanceId(77), [1, 2, 0]),
+        ] {
+            let answer = scene.complete(instance, attempt, placed(3));
+            assert_eq!(answer, CompletionAnswer::Late, "{instance} {attempt:?}");
+        }
+        assert_eq!(scene.complete(two, [1, 2, 1], placed(3)), CompletionAnswer::Stale);
+        assert_eq!(scene.server.authority.position(), position, "no entry says any of it");
+        assert_eq!(scene.complete(two, [1, 2, 0], placed(3)), CompletionAnswer::Done);
+        assert_eq!(scene.complete(two, [1, 2, 0], placed(3)), CompletionAnswer::Late, "again");
+        assert_eq!(scene.rows("select type from tidelog_events"), ["placed"]);
+    });
+}
+
+/// Goal: state that a handler decides by is that of all events before. Method: a mutation records
+/// one while it works.
+#[test]
+fn what_was_decided_by_an_older_state_is_decided_anew() {
+    with_shop(|mut scene| {
+        scene.send("o1", "place", r#"{"items": 3}"#, "k");
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        scene.device.issue(&scene.doctype.clone(), "note", &[("id", text("o1"))]);
+        scene.converge();
+        assert_eq!(scene.complete(one, [1, 1, 0], placed(3)), CompletionAnswer::Stale);
+        assert_eq!(scene.complete(one, [1, 1, 1], placed(3)), CompletionAnswer::Done);
+        assert_eq!(scene.rows("select type from tidelog_events"), ["noted", "placed"]);
+    });
+}
+
+/// Goal: a stream's commands run one after the other in the order of their receipt, others beside
+/// them.
+#[test]
+fn commands_of_a_stream_wait_for_each_other() {
+    with_shop(|mut scene| {
+        for (stream, key) in [("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")] {
+            scene.send(stream, "place", r#"{"items": 1}"#, key);
+        }
+        let one = scene.register();
+        scene.dispatch(one, 4);
+        assert_eq!(scene.given(one), [(1, 1, "a".to_owned()), (3, 1, "b".to_owned())]);
+        assert_eq!(scene.complete(one, [1, 1, 0], placed(1)), CompletionAnswer::Done);
+        scene.dispatch(one, 1);
+        assert_eq!(scene.given(one), [(3, 1, "b".to_owned())], "it has no room for more");
+        scene.dispatch(one, 2);
+        assert_eq!(scene.given(one), [(2, 1, "a".to_owned()), (3, 1, "b".to_owned())]);
+        assert_eq!(scene.complete(one, [2, 1, 1], failed("no", true)), CompletionAnswer::Done);
+        scene.dispatch(one, 2);
+        assert_eq!(scene.given(one), [(3, 1, "b".to_owned()), (4, 1, "a".to_owned())]);
+    });
+}
+
+/// Goal: an attempt that fails is tried again later, as often as the app says, and then the command
+/// has failed, with what follows from that; a final failure at once.
+#[test]
+fn attempts_that_fail_are_tried_again_and_then_given_up() {
+    with_shop(|mut scene| {
+        scene.send("o1", "place", r#"{"items": 3}"#, "k");
+        scene.send("o2", "place", r#"{"items": 3}"#, "k");
+        let one = scene.register();
+        scene.dispatch(one, 2);
+        assert_eq!(scene.complete(one, [2, 1, 0], failed("never", true)), CompletionAnswer::Done);
+        assert_eq!(scene.complete(one, [1, 1, 0], failed("busy", false)), CompletionAnswer::Done);
+        assert_eq!(scene.dispatch(one, 2), Some(1_001_000), "after a second");
+        assert_eq!(scene.given(one), []);
+        scene.now_ms += 1_000;
+        assert_eq!(scene.dispatch(one, 2), Some(1_031_000), "so long it may take");
+        // It takes too long, which is a failure too.
+        scene.now_ms += 30_000;
+        assert_eq!(scene.dispatch(one, 2), Some(1_033_000), "twice as long a pause");
+        scene.now_ms += 2_000;
+        scene.dispatch(one, 2);
+        assert_eq!(scene.given(one), [(1, 3, "o1".to_owned())]);
+        assert_eq!(scene.complete(one, [1, 3, 0], failed("busy", false)), CompletionAnswer::Done);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 place failed 3 busy", "2 o2 place failed 1 never"]);
+        assert_eq!(scene.rows("select id || state from orders"), ["o1busy", "o2never"]);
+        assert_eq!(scene.dispatch(one, 2), None);
+    });
+}
+
+/// Goal: rules across aggregates hold: whoever breaks one has failed, and nothing of it is there.
+#[test]
+fn a_completion_that_breaks_a_rule_fails_the_command() {
+    with_shop(|mut scene| {
+        scene.send("o1", "place", r#"{"items": 101}"#, "k");
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        assert_eq!(scene.complete(one, [1, 1, 0], placed(101)), CompletionAnswer::Done);
+        let said = scene.rows(COMMANDS);
+        assert!(said[0].starts_with("1 o1 place failed 1 CHECK constraint"), "{said:?}");
+        assert_eq!(scene.rows("select type from tidelog_events"), [] as [&str; 0]);
+        let states = scene.rows("select state from orders");
+        assert!(states[0].starts_with("CHECK"), "{states:?}");
+    });
+}
+
+/// Goal: what a handler sends takes effect with its completion, or not at all.
+#[test]
+fn commands_that_a_completion_sends_are_received_with_it() {
+    with_shop(|mut scene| {
+        let sent = |name: &str, key: &str| NewCommand {
+            aggregate: "order".to_owned(),
+            stream: "o2".to_owned(),
+            name: name.to_owned(),
+            args: "{}".to_owned(),
+            key: key.to_owned(),
+        };
+        let done = |sends| Outcome::Completed { events: Vec::new(), sends };
+        for key in ["1", "2", "3"] {
+            scene.send("o1", "pay", "{}", key);
+        }
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        let twice = done(vec![sent("pay", "a"), sent("pay", "a")]);
+        assert_eq!(scene.complete(one, [1, 1, 0], twice), CompletionAnswer::Done);
+        scene.dispatch(one, 1);
+        let wrong = done(vec![sent("pay", "b"), sent("place", "c")]);
+        assert_eq!(scene.complete(one, [2, 1, 0], wrong), CompletionAnswer::Done);
+        scene.dispatch(one, 1);
+        let none = done(vec![sent("pay", "d"), sent("gone", "e")]);
+        assert_eq!(scene.complete(one, [3, 1, 0], none), CompletionAnswer::Done);
+        assert_eq!(
+            scene.rows(COMMANDS),
+            [
+                "1 o1 pay completed 1 ",
+                "2 o1 pay failed 1 command place of order cannot be received: argument items is missing",
+                "3 o1 pay failed 1 there is no command gone of order",
+                "4 o2 pay received 0 ",
+            ]
+        );
+    });
+}
+
+/// Goal: a key counts once: for the same it is the same, for anything else it is refused; and it
+/// counts no longer once the authority has forgotten it. Method: by two devices, before and after
+/// the command is over.
+#[test]
+fn a_key_counts_once_until_it_is_forgotten() {
+    let limits = Limits {
+        command_key_ms: 10_000,
+        command_completed_ms: 20_000,
+        command_failed_ms: 30_000,
+        ..Limits::DEFAULT
+    };
+    with_limited_shop(limits, |mut scene| {
+        scene.send("o1", "place", r#"{"items": 3}"#, "k");
+        scene.send("o1", "place", r#"{ "items":3 }"#, "k");
+        assert_eq!(scene.rows(COMMANDS).len(), 1);
+        for (name, args, key, why) in [
+            ("place", r#"{"items":4}"#, "k", "key reused: place of o1 was sent"),
+            ("place", r#"{"items":"x"}"#, "l", "command place of order cannot be received: argume"),
+            ("place", r#"{"items":1,"more":1}"#, "l", "command place of order cannot be received"),
+            ("place", "[]", "l", "command place of order cannot be received: its data are array"),
+            ("place", r#"{"items":3}"#, "", "command place of order cannot be received: a key has"),
+            ("pay", "{}", &"k".repeat(257), "command pay of order cannot be received: a key has"),
+            ("gone", "{}", "k", "no mutation send:order.gone"),
+        ] {
+            match scene.try_send("o1", name, args, key) {
+                Err(Failure::Rejected { reason }) => assert!(reason.starts_with(why), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        scene.send("o2", "place", r#"{"items": 4}"#, "k");
+        let one = scene.register();
+        scene.dispatch(one, 2);
+        assert_eq!(scene.complete(one, [1, 1, 0], placed(3)), CompletionAnswer::Done);
+        assert_eq!(scene.complete(one, [2, 1, 0], failed("no", true)), CompletionAnswer::Done);
+        scene.send("o1", "place", r#"{"items": 3}"#, "k");
+        assert_eq!(scene.rows(COMMANDS).len(), 2, "also once it is over");
+        scene.now_ms += 10_001;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.outcome("o1", "place", "k"), FoundOutcome::None);
+        scene.now_ms += 10_000;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), ["2 o2 place failed 1 no"]);
+        scene.now_ms += 10_000;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), [] as [&str; 0]);
+        scene.send("o1", "place", r#"{"items": 5}"#, "k");
+        assert_eq!(scene.rows(COMMANDS).len(), 1, "it is another one");
+    });
+}
+
+/// Goal: numbers of instances are not used again.
+#[test]
+fn an_instance_has_a_number_of_its_own_for_ever() {
+    with_shop(|mut scene| {
+        let one = scene.register();
+        scene.change(&Change::Deregister(one));
+        let two = scene.register();
+        assert!(two > one);
+        let known = scene.rows("select instance || ' ' || user from tidelog_instances");
+        assert_eq!(known, ["2 ada"]);
+    });
+}
+
+#[test]
+fn commands_are_checked_before_any_document_is_touched() {
+    let with = |fields: Vec<Param>, received: &str, failed: &str| {
+        let mut doctype = shop();
+        doctype.streams[0].commands = vec![command("c", fields, &[received], &[failed])];
+        check(&doctype, &View::new(usize::MAX, 0), &FoundRight::default())
+    };
+    let ok = "select :stream, :key, :now, :client, :user";
+    assert_eq!(with(vec![], ok, "select :reason, :key"), Ok(()));
+    for (fields, received, failed, why) in [
+        (vec![], "select :reason", "select 1", "it mentions :reason, which is no field"),
+        (vec![], "select 1", "select :nope", "it mentions :nope, which is no field"),
+        (
+            vec![param("key", ParamKind::Text)],
+            "select 1",
+            "select 1",
+            "a field cannot be named key",
+        ),
+        (vec![param("b", ParamKind::Blob)], "select 1", "select 1", "field b cannot be a blob"),
+        (vec![], "selec 1", "select 1", "near \"selec\""),
+    ] {
+        match with(fields, received, failed) {
+            Err(DoctypeError::Command { reason, .. }) => assert!(reason.contains(why), "{reason}"),
+            other => panic!("{why}: {other:?}"),
+        }
+    }
+    let mut doctype = shop();
+    doctype.mutations[0].name = "send:order.place".to_owned();
+    let run = check(&doctype, &View::new(usize::MAX, 0), &FoundRight::default());
+    assert!(matches!(run, Err(DoctypeError::Mutation { .. })), "{run:?}");
+}
