@@ -515,8 +515,14 @@ impl Client {
                 let link = self.servers.get_mut(&name).expect("BUG: listed just now");
                 link.renew(self.now_ms, &holders, out);
             }
-            let link = self.servers.get_mut(&name).expect("BUG: listed just now");
             let in_use = wanted.contains(&name);
+            if !in_use {
+                // Whoever leaves has its last word heard.
+                let words = out.to_servers.extract_if(.., |(to, _)| *to == name);
+                let words: Vec<_> = words.map(|(_, word)| word).collect();
+                words.into_iter().for_each(|word| self.say(&name, word, out));
+            }
+            let link = self.servers.get_mut(&name).expect("BUG: listed just now");
             let followers = if in_use { Vec::new() } else { link.followers() };
             let waits = |it: &Document| it.wants(&name) && it.waits_for_server();
             let need = match in_use {
@@ -542,12 +548,15 @@ impl Client {
             }
         }
         for (name, message) in std::mem::take(&mut out.to_servers) {
-            if let Some(link) = self.servers.get_mut(&name) {
-                link.send(&message, out);
-                if let ToServer::About { channel, body: ToRoom::Close } = message {
-                    link.close_channel(channel);
-                }
-            }
+            self.say(&name, message, out);
+        }
+    }
+
+    fn say(&mut self, to: &LinkName, message: ToServer, out: &mut Outbox) {
+        let Some(link) = self.servers.get_mut(to) else { return };
+        link.send(&message, out);
+        if let ToServer::About { channel, body: ToRoom::Close } = message {
+            link.close_channel(channel);
         }
     }
 

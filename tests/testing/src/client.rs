@@ -284,6 +284,7 @@ impl Device {
             }
             Effect::OpenSocket { socket, .. } => {
                 self.socket = Some(socket);
+                self.sent.clear();
                 self.inputs.push_back(match self.server_is_up {
                     true => Input::SocketOpened { socket },
                     false => Input::SocketClosed { socket },
@@ -293,8 +294,8 @@ impl Device {
                 self.sent.push(decode_message(&bytes).expect("a message of ours"));
             }
             Effect::CloseSocket { socket } => {
+                // What was sent before that arrives.
                 self.socket = self.socket.filter(|current| *current != socket);
-                self.sent.clear();
             }
             Effect::WakeAt { at_ms } => self.wake_at_ms = Some(at_ms),
         }

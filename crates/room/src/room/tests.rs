@@ -371,6 +371,11 @@ fn brief(messages: &[FromRoom]) -> Vec<String> {
         FromRoom::Seeded { .. } => "seeded".to_owned(),
         FromRoom::Probed { next, .. } => format!("probed {next}"),
         FromRoom::Presence(news) => format!("presence of {}", news.present.len()),
+        FromRoom::Registered { tag, instance } => format!("registered {tag} as {instance}"),
+        FromRoom::NotRegistered { tag, .. } => format!("not registered {tag}"),
+        FromRoom::Completed { command, attempt, answer, .. } => {
+            format!("completed {command} {attempt}: {answer:?}")
+        }
     };
     messages.iter().map(brief).collect()
 }

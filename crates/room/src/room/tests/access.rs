@@ -17,7 +17,7 @@ fn open_message(doctype: &Doctype, intent: Intent) -> ToRoom {
 
 impl Scene {
     fn say_as(&mut self, conn: ConnId, message: ToRoom, may: May) -> Vec<String> {
-        let speaker = Speaker { may, subject: None };
+        let speaker = Speaker { may, handles: false, subject: None };
         self.step(RoomInput::Message { conn, channel: CHANNEL, message, speaker });
         brief(&self.heard(conn))
     }
@@ -194,7 +194,7 @@ fn a_mutation_comes_by_a_token_of_the_user_that_it_names_alone() {
     let mut say_of = |subject: Option<&str>| {
         let frames = vec![add("a")];
         let message = ToRoom::Frames { life: life_of(ANN), first: Lsn::FIRST, frames };
-        let speaker = Speaker { may: May::Write, subject: subject.map(Arc::from) };
+        let speaker = Speaker { may: May::Write, handles: false, subject: subject.map(Arc::from) };
         scene.step(RoomInput::Message { conn: ANN, channel: CHANNEL, message, speaker });
         (brief(&scene.heard(ANN)), scene.position())
     };

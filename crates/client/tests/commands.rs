@@ -1,0 +1,225 @@
+//! Tabs that send commands, and tabs that handle them.
+
+use tidelog_client::{
+    Call, CommandName, Complete, FromCore, Handle, Handling, Request, TabId, ToCore,
+};
+use tidelog_document::{
+    CommandDefinition, CommandKind, Completion, Doctype, EventDefinition, NewEvent, Outcome, Param,
+    ParamKind, StreamDefinition, sending,
+};
+use tidelog_testing::client::server::{Server, back_online, offline, talk};
+use tidelog_testing::client::*;
+use tidelog_types::Value;
+use tidelog_types::limits::INSTANCE_SILENT_MS;
+
+/// The todo list, whose todos are asked to be finished.
+fn handled_todos() -> Doctype {
+    let mut doctype = todos();
+    let event = EventDefinition {
+        name: "finished".to_owned(),
+        fields: vec![Param { name: "by".to_owned(), kind: ParamKind::Text, optional: false }],
+        upcasts: Vec::new(),
+        project: Vec::new(),
+    };
+    let command = CommandDefinition {
+        name: "finish".to_owned(),
+        fields: vec![Param { name: "by".to_owned(), kind: ParamKind::Text, optional: false }],
+        received: Vec::new(),
+        failed: Vec::new(),
+        retries: 3,
+        timeout_ms: 0,
+    };
+    let (name, events, commands) = ("todo".to_owned(), vec![event], vec![command]);
+    doctype.streams = vec![StreamDefinition { name, events, commands }];
+    doctype
+}
+
+fn online(seed: u8, server: &mut Server) -> Device {
+    let mut device = Device::new(seed);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &handled_todos());
+    device.opened(call);
+    talk(server, &mut [&mut device]);
+    device
+}
+
+fn ask(device: &mut Device, request: Request) -> Call {
+    ask_in(device, TAB, HANDLE, request)
+}
+
+fn ask_in(device: &mut Device, tab: TabId, handle: Handle, request: Request) -> Call {
+    let call = device.next_call();
+    device.ask(tab, vec![ToCore::Ask { call, handle, request }]);
+    call
+}
+
+fn send(device: &mut Device, stream: &str, key: &str) -> Call {
+    let args = [("stream", text(stream)), ("args", text(r#"{"by":"ada"}"#)), ("key", text(key))];
+    device.mutate(&sending("todo", "finish"), &args)
+}
+
+fn outcome(device: &mut Device, stream: &str, key: &str) -> Call {
+    let [aggregate, stream, name, key] = ["todo", stream, "finish", key].map(str::to_owned);
+    ask(device, Request::Outcome(CommandName { aggregate, stream, name, key }))
+}
+
+fn handling(concurrency: u32) -> Request {
+    let kind = CommandKind { aggregate: "todo".to_owned(), name: "finish".to_owned() };
+    Request::Handle(Handling { kinds: vec![kind], concurrency })
+}
+
+/// The commands that a handler was told last: number, attempt and stream.
+fn given(device: &Device, call: Call) -> Vec<(i64, i64, String)> {
+    let last = device.rows_told(call).pop().expect("told");
+    last.into_iter()
+        .map(|row| match (&row[0], &row[9], &row[2]) {
+            (Value::Integer(number), Value::Integer(attempt), Value::Text(stream)) => {
+                (*number, *attempt, stream.clone())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn complete(device: &mut Device, handling: Call, [command, attempt, position]: [u64; 3]) -> Call {
+    let data = r#"{"by":"ada"}"#.to_owned();
+    let events = vec![NewEvent { name: "finished".to_owned(), data }];
+    let outcome = Outcome::Completed { events, sends: Vec::new() };
+    let completion = Completion { command, attempt, position, outcome };
+    ask(device, Request::Complete(Complete { handling, completion }))
+}
+
+fn answered(device: &Device, call: Call) -> Vec<Vec<Value>> {
+    device.rows_told(call).pop().unwrap_or_default()
+}
+
+fn state(number: i64, state: &str, sequence: i64) -> Vec<Vec<Value>> {
+    let [number, sequence] = [number, sequence].map(integer);
+    vec![vec![number, text(state), Value::Null, sequence.clone(), sequence]]
+}
+
+/// Goal: a command that one device sends is given to another one, and its outcome comes back.
+/// Method: sent offline, then online; handled by another device.
+#[test]
+fn a_command_goes_from_one_device_to_another_and_its_outcome_back() {
+    let mut server = Server::default();
+    let (mut shop, mut house) = (online(1, &mut server), online(2, &mut server));
+    let handling = ask(&mut house, handling(4));
+    assert_eq!(given(&house, handling), []);
+    offline(&mut shop);
+    let sent = send(&mut shop, "a", "k");
+    assert!(matches!(shop.answer(sent), FromCore::Durable { .. }));
+    let outcome = outcome(&mut shop, "a", "k");
+    assert_eq!(shop.answers(outcome).len(), 0, "nobody has received it");
+    back_online(&mut server, &mut shop);
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    assert_eq!(given(&house, handling), [(1, 1, "a".to_owned())]);
+    assert_eq!(shop.answers(outcome).len(), 0, "nobody has handled it");
+    let completed = complete(&mut house, handling, [1, 1, 0]);
+    assert_eq!(house.answers(completed).len(), 0, "nobody has decided");
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    assert_eq!(answered(&house, completed), [[text("done")]]);
+    assert_eq!(given(&house, handling), []);
+    assert_eq!(answered(&shop, outcome), state(1, "completed", 1));
+    let unknown = self::outcome(&mut shop, "a", "another");
+    assert_eq!(shop.rows_told(unknown), [Vec::<Vec<Value>>::new()], "there is none of that key");
+}
+
+/// Goal: where a device decides by itself it handles its commands by itself. Method: no server; what
+/// it works at as its core dies is given to whoever handles them next, once it has been silent.
+#[test]
+fn a_local_document_handles_its_own_commands() {
+    let mut device = Device::new(1);
+    device.open(&handled_todos());
+    send(&mut device, "a", "k");
+    let first = ask(&mut device, handling(1));
+    device.pass(10);
+    assert_eq!(given(&device, first), [(1, 1, "a".to_owned())]);
+    device.pass(1_000);
+    device.kill_core();
+    device.lend();
+    device.open(&handled_todos());
+    let second = ask(&mut device, handling(1));
+    device.pass(INSTANCE_SILENT_MS - 2_000);
+    assert_eq!(given(&device, second), [], "the first one may come back");
+    device.pass(3_000);
+    assert_eq!(given(&device, second), [(1, 2, "a".to_owned())]);
+    let late = complete(&mut device, second, [1, 1, 0]);
+    let done = complete(&mut device, second, [1, 2, 0]);
+    device.pass(10);
+    assert_eq!(answered(&device, late), [[text("late")]]);
+    assert_eq!(answered(&device, done), [[text("done")]]);
+    let outcome = outcome(&mut device, "a", "k");
+    assert_eq!(answered(&device, outcome), state(1, "completed", 1));
+    let events = device.query("select type || cause from tidelog_events");
+    assert_eq!(events, [[text("finishedcommand:1")]]);
+}
+
+/// Goal: a handler that loses its server for a moment goes on as who it was, and one that is away for
+/// long has lost what it worked at; so has one that closes, at once.
+#[test]
+fn whoever_is_away_for_long_loses_what_it_works_at() {
+    let mut server = Server::default();
+    let [mut one, mut two] = [1, 2].map(|seed| online(seed, &mut server));
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    send(&mut two, "a", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    let twos = ask(&mut two, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&one, ones), [(1, 1, "a".to_owned())]);
+    offline(&mut one);
+    server.forget(one.number);
+    server.now_ms += INSTANCE_SILENT_MS - 1;
+    back_online(&mut server, &mut one);
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&one, ones), [(1, 1, "a".to_owned())], "it is back");
+    offline(&mut one);
+    server.forget(one.number);
+    let done = complete(&mut one, ones, [1, 1, 0]);
+    server.now_ms += INSTANCE_SILENT_MS;
+    talk(&mut server, &mut [&mut two]);
+    assert_eq!(given(&two, twos), [(1, 2, "a".to_owned())]);
+    back_online(&mut server, &mut one);
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(answered(&one, done), [[text("late")]], "it is told at last");
+    assert_eq!(given(&one, ones), []);
+    ask(&mut two, Request::Close);
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&one, ones), [(1, 3, "a".to_owned())]);
+    one.give_up(ones);
+    talk(&mut server, &mut [&mut one, &mut two]);
+    let again = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&one, again), [(1, 4, "a".to_owned())], "given up at once, too");
+}
+
+/// Goal: a tab that is frozen holds nothing up. Method: it hears nothing of what it is told; then it
+/// goes on.
+#[test]
+fn a_tab_that_hears_nothing_loses_what_it_works_at_until_it_does() {
+    let mut server = Server::default();
+    let [mut one, mut two] = [1, 2].map(|seed| online(seed, &mut server));
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    one.tabs_hear = false;
+    send(&mut two, "a", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    let twos = ask(&mut two, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&two, twos), []);
+    for _ in 0..12 {
+        one.pass(INSTANCE_SILENT_MS / 10);
+        talk(&mut server, &mut [&mut one, &mut two]);
+    }
+    assert_eq!(given(&two, twos), [(1, 2, "a".to_owned())]);
+    two.give_up(twos);
+    talk(&mut server, &mut [&mut one, &mut two]);
+    let told = one.rows_told(ones).len();
+    one.tabs_hear = true;
+    one.ask(TAB, vec![ToCore::Heard { lists: 100 }]);
+    one.pass(10);
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert!(one.rows_told(ones).len() > told);
+    assert_eq!(given(&one, ones), [(1, 3, "a".to_owned())]);
+}
