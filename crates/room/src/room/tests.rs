@@ -3,6 +3,7 @@
 mod access;
 mod bounds;
 mod damage;
+mod handling;
 mod positions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

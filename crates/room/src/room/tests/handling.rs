@@ -1,0 +1,169 @@
+//! Who handles a document's commands, over a real page server.
+
+use tidelog_document::{
+    CommandDefinition, Completion, EventDefinition, NewEvent, Outcome, StreamDefinition, sending,
+};
+use tidelog_types::limits::{INSTANCE_SILENT_MS, INSTANCES_MAX};
+
+use super::*;
+
+fn shop() -> Doctype {
+    let event = EventDefinition {
+        name: "placed".to_owned(),
+        fields: Vec::new(),
+        upcasts: Vec::new(),
+        project: Vec::new(),
+    };
+    let command = CommandDefinition {
+        name: "place".to_owned(),
+        fields: Vec::new(),
+        received: Vec::new(),
+        failed: Vec::new(),
+        retries: 1,
+        timeout_ms: 60_000,
+    };
+    let (name, events, commands) = ("order".to_owned(), vec![event], vec![command]);
+    Doctype { streams: vec![StreamDefinition { name, events, commands }], ..notes() }
+}
+
+fn place(stream: &str) -> WireFrame {
+    let name = sending("order", "place");
+    frame(&shop(), &name, &[("stream", stream), ("args", "{}"), ("key", "k")])
+}
+
+fn register(tag: u32, instance: u64) -> ToRoom {
+    let kinds = vec![("order".to_owned(), "place".to_owned())];
+    ToRoom::Register { tag, instance, kinds, concurrency: 4 }
+}
+
+fn complete(tag: u32, command: u64, attempt: u64) -> ToRoom {
+    let events = vec![NewEvent { name: "placed".to_owned(), data: "{}".to_owned() }];
+    let outcome = Outcome::Completed { events, sends: Vec::new() };
+    let completion = Completion { command, attempt, position: 0, outcome }.encode();
+    ToRoom::Complete { tag, command, attempt, completion }
+}
+
+impl Scene {
+    fn open_shop(&mut self, conn: ConnId) {
+        self.open_as(conn, &shop(), None, Intent::Follow);
+    }
+
+    fn at(&mut self, now_ms: u64) {
+        self.room.set_time(now_ms);
+    }
+
+    fn hears(&mut self, conn: ConnId, message: ToRoom) -> Vec<String> {
+        self.say(conn, message);
+        brief(&self.heard(conn))
+    }
+
+    fn commands(&mut self) -> Vec<String> {
+        let State::Open(document) = &mut self.room.state else { panic!("not open") };
+        let sql = "select number || ' ' || stream || ' ' || state || ' ' || attempt || ' ' ||
+                   coalesce(instance, '') from tidelog_commands order by number";
+        let rows = document.authority.reader().query(sql, &tidelog_sqlite::Params::NONE);
+        let cell = |row: Vec<Value>| match row.into_iter().next() {
+            Some(Value::Text(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        rows.unwrap().decode().into_iter().map(cell).collect()
+    }
+}
+
+/// Goal: what a client may rely on of the order of what it hears. Method: a command is received and
+/// given at once, and completes: each is an entry, told before the answer, which is told once it is
+/// on the disk.
+#[test]
+fn commands_are_given_as_they_are_received_and_answered_behind_their_entries() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    assert_eq!(scene.hears(BOB, register(5, 0)), ["entry 2..3", "registered 5 as 1"]);
+    scene.heard(ANN);
+    let heard = scene.frames(ANN, 1, vec![place("a")]);
+    assert_eq!(brief(&heard), ["entry 3..4 of 1", "acked 2", "entry 4..5"]);
+    assert_eq!(brief(&scene.heard(BOB)), ["entry 3..4 of 1", "entry 4..5"]);
+    assert_eq!(scene.commands(), ["1 a started 1 1"]);
+    assert_eq!(scene.hears(ANN, complete(5, 1, 1)), ["completed 1 1: Late"], "whose tag is that?");
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    assert_eq!(scene.hears(BOB, complete(5, 1, 1)), [""; 0], "not before it is durable");
+    scene.release();
+    assert_eq!(brief(&scene.heard(BOB)), ["entry 5..6", "completed 1 1: Done"]);
+    assert_eq!(scene.hears(BOB, complete(5, 1, 1)), ["completed 1 1: Late"], "it is over");
+    assert_eq!(scene.commands(), ["1 a completed 1 "]);
+}
+
+/// Goal: whoever is away comes back as who it was, or has lost what it worked at; also where the
+/// server began anew meanwhile. Method: by the room's clock.
+#[test]
+fn an_instance_comes_back_or_is_taken_for_gone() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    scene.hears(BOB, register(5, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.step(RoomInput::Left { conn: BOB });
+    assert_eq!(scene.room.handling_due_at_ms(), Some(1_000_000 + INSTANCE_SILENT_MS));
+    scene.at(1_000_000 + INSTANCE_SILENT_MS - 1);
+    scene.step(RoomInput::GoOn);
+    scene.open_shop(BOB);
+    assert_eq!(scene.hears(BOB, register(6, 1)), ["registered 6 as 1"]);
+    assert_eq!(scene.commands(), ["1 a started 1 1"]);
+    scene.restart();
+    scene.at(1_010_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    assert_eq!(scene.hears(ANN, register(1, 0)).last().expect("told"), "registered 1 as 2");
+    assert_eq!(scene.commands(), ["1 a started 1 1"], "it may come back");
+    assert_eq!(scene.hears(BOB, register(5, 1)).last().expect("told"), "registered 5 as 1");
+    scene.restart();
+    scene.at(1_020_000);
+    scene.open_shop(ANN);
+    scene.hears(ANN, register(1, 2));
+    assert_eq!(scene.room.handling_due_at_ms(), Some(1_020_000 + INSTANCE_SILENT_MS));
+    scene.at(1_020_000 + INSTANCE_SILENT_MS);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(scene.commands(), ["1 a started 2 2"], "it did not");
+    assert_eq!(scene.hears(ANN, complete(1, 1, 2)).last().expect("told"), "completed 1 2: Done");
+}
+
+/// Goal: nobody handles commands who may not, whatever else it may do. Method: a writer; and one
+/// who might, and may not any longer.
+#[test]
+fn only_one_who_may_handle_commands_does() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    let position = scene.position();
+    let as_writer = |message| {
+        let speaker = Speaker { may: May::Create, handles: false, subject: None };
+        RoomInput::Message { conn: ANN, channel: CHANNEL, message, speaker }
+    };
+    scene.step(as_writer(register(1, 0)));
+    assert_eq!(brief(&scene.heard(ANN)), ["not registered 1"]);
+    assert_eq!(scene.position(), position);
+    scene.hears(ANN, register(1, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.step(as_writer(complete(1, 1, 1)));
+    assert_eq!(brief(&scene.heard(ANN)), ["completed 1 1: Late"]);
+    assert_eq!(scene.commands(), ["1 a started 1 1"]);
+}
+
+#[test]
+fn there_are_only_so_many_instances() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    let count = u32::try_from(INSTANCES_MAX).expect("few");
+    for tag in 0..count {
+        let told = scene.hears(ANN, register(tag, 0));
+        assert!(told.iter().any(|it| it.starts_with("registered")), "{told:?}");
+    }
+    assert_eq!(scene.hears(ANN, register(count, 0)), [format!("not registered {count}")]);
+    scene.say(ANN, ToRoom::Deregister { tag: 7 });
+    scene.heard(ANN);
+    let told = scene.hears(ANN, register(count, 0));
+    assert_eq!(told.last().expect("told"), &format!("registered {count} as {}", count + 1));
+}
