@@ -70,6 +70,25 @@ export const received = (channel, next) => about(channel, 3).u64(next).done();
 export const probe = (channel, question) => about(channel, 4).u32(question).done();
 export const close = (channel) => about(channel, 5).done();
 
+export function register(channel, tag, kinds, { instance = 0, concurrency = 1 } = {}) {
+  const w = about(channel, 7).u32(tag).u64(instance);
+  w.list(kinds, ([aggregate, command]) => w.text(aggregate).text(command));
+  return w.u32(concurrency).done();
+}
+
+/** `events` of the command's stream as `[type, data]`; or why it has failed for good. */
+export function complete(channel, tag, { command, attempt, position, events, reason }) {
+  const w = new Writer().u64(command).u64(attempt).u64(position);
+  if (events) {
+    w.u32(0).list(events, ([type, data]) => w.text(type).text(JSON.stringify(data)));
+    w.list([], () => {});
+  } else {
+    w.u32(1).text(reason).bool(true);
+  }
+  const said = about(channel, 9).u32(tag).u64(command).u64(attempt);
+  return said.blob(w.done()).done();
+}
+
 // --- what a server says ---------------------------------------------------------------------
 
 /** Version and body of a message, which may be compressed. */
@@ -147,6 +166,23 @@ const body = (r) =>
     ['SeedTaken', () => ({ pagesCount: r.u32() })],
     ['Allowed', () => ({ role: r.u32() })],
     ['Forbidden', () => ({ lsn: r.lsn() })],
+    [
+      'Presence',
+      () => {
+        throw new Error('nobody is present here');
+      },
+    ],
+    ['Registered', () => ({ tag: r.u32(), instance: r.u64() })],
+    ['NotRegistered', () => ({ tag: r.u32(), reason: r.text() })],
+    [
+      'Completed',
+      () => ({
+        tag: r.u32(),
+        command: r.u64(),
+        attempt: r.u64(),
+        answer: r.choice([['Done'], ['Late'], ['Stale']]).type,
+      }),
+    ],
   ]);
 
 const readPosition = (r) => ({ journal: r.id(), life: r.id(), next: r.lsn(), chain: r.hash() });
@@ -239,13 +275,19 @@ export function doctype({ name, migrations, mutations, streams = {} }) {
     params(mutation.params);
     texts(mutation.sql);
   });
-  named(streams, (events) =>
+  named(streams, ({ commands = {}, ...events }) => {
     named(events, ({ fields, upcasts = [], project = [] }) => {
       params(fields);
       texts(upcasts);
       texts(project);
-    }),
-  );
+    });
+    named(commands, ({ fields, received = [], failed = [], retries = 0, timeout = 0 }) => {
+      params(fields);
+      texts(received);
+      texts(failed);
+      w.u32(retries).u32(timeout);
+    });
+  });
   return w.done();
 }
 

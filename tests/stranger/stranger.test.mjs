@@ -180,6 +180,78 @@ test('events are counted by the server, and followed from by its rows', async (t
   ]);
 });
 
+test('a command is received, handled by somebody, and over once', async (t) => {
+  const doctype = {
+    name: 'shop',
+    migrations: ['create table orders (id text primary key, state text)'],
+    mutations: {},
+    streams: {
+      order: {
+        placed: {
+          fields: { items: 'json' },
+          project: [`update orders set state = 'placed' where id = :stream`],
+        },
+        commands: {
+          place: {
+            fields: { items: 'json' },
+            received: [`insert into orders values (:stream, 'sent by ' || :key)`],
+            failed: ['update orders set state = :reason where id = :stream'],
+          },
+        },
+      },
+    },
+  };
+  const document = newDocument();
+  const [sender, handler] = [
+    await started(t, document, doctype),
+    await started(t, document, doctype),
+  ];
+  const place = (id, key, items) =>
+    sender.mutate('send:order.place', { stream: id, args: JSON.stringify({ items }), key });
+  handler.send(wire.register(CHANNEL, 3, [['order', 'place']], { concurrency: 2 }));
+  const { instance } = await handler.hears('Registered');
+  place('one', 'a', [1]);
+  place('one', 'a', [1]);
+  const reused = place('one', 'a', [2]);
+  place('two', 'b', []);
+  await sender.sync();
+  assert.deepEqual(rows(sender, 'select lsn, reason from _tidelog_rejection'), [
+    { lsn: reused, reason: 'key reused: place of one was sent by it before, with other arguments' },
+  ]);
+  const given = `select number, stream, args, attempt, coalesce(length, 0) as position
+                 from _tidelog_command left join tidelog_streams using (aggregate, stream)
+                 where state = 'started' and instance = ${instance} order by number`;
+  await handler.until('two commands', () => rows(handler, given).length === 2);
+  const [one, two] = rows(handler, given);
+  assert.deepEqual([one.stream, one.args, two.stream], ['one', '{"items":[1]}', 'two']);
+  const answer = async (completion) => {
+    handler.said = [];
+    handler.send(wire.complete(CHANNEL, 3, completion));
+    return (await handler.hears('Completed')).answer;
+  };
+  const [first, second] = [one, two].map(({ number, attempt, position }) => {
+    return { command: number, attempt, position };
+  });
+  const events = [['placed', { items: [1] }]];
+  assert.equal(await answer({ ...first, position: 1, events }), 'Stale');
+  assert.equal(await answer({ ...first, attempt: 2, events }), 'Late');
+  assert.equal(await answer({ ...first, events }), 'Done');
+  assert.equal(await answer({ ...first, events }), 'Late');
+  assert.equal(await answer({ ...second, reason: 'sold out' }), 'Done');
+  await sender.sync();
+  await isTheServers(sender, document);
+  await isTheServers(handler, document);
+  assert.deepEqual(rows(sender, 'select * from orders'), [
+    { id: 'one', state: 'placed' },
+    { id: 'two', state: 'sold out' },
+  ]);
+  const over = 'select stream, state, attempt, first, last, reason from tidelog_commands';
+  assert.deepEqual(rows(sender, over), [
+    { stream: 'one', state: 'completed', attempt: 1, first: 1, last: 1, reason: null },
+    { stream: 'two', state: 'failed', attempt: 1, first: null, last: null, reason: 'sold out' },
+  ]);
+});
+
 test('what has many bytes comes compressed, and may be said so', async (t) => {
   const document = newDocument();
   const client = await started(t, document);
