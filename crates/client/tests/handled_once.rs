@@ -1,0 +1,252 @@
+//! Commands of many devices, handled by some of them while cores die, lines break and clocks run
+//! apart: each is over once, and all see the same.
+
+use std::collections::BTreeSet;
+
+use tidelog_client::{Call, Complete, FromCore, Handling, Request, ToCore};
+use tidelog_document::{
+    CommandDefinition, CommandKind, Completion, Doctype, EventDefinition, NewEvent, Outcome,
+    StreamDefinition, sending,
+};
+use tidelog_testing::client::server::{Server, offline, talk};
+use tidelog_testing::client::*;
+use tidelog_testing::Rng;
+use tidelog_types::Value;
+use tidelog_types::limits::INSTANCE_SILENT_MS;
+
+fn counted_todos() -> Doctype {
+    let mut doctype = todos();
+    doctype.migrations.push("create table done (id text primary key, times integer)".to_owned());
+    let event = EventDefinition {
+        name: "done".to_owned(),
+        fields: Vec::new(),
+        upcasts: Vec::new(),
+        project: vec![
+            "insert into done values (:stream, 1) on conflict (id) do update set times = times + 1"
+                .to_owned(),
+        ],
+    };
+    let command = CommandDefinition {
+        name: "do".to_owned(),
+        fields: Vec::new(),
+        received: Vec::new(),
+        failed: vec!["insert or ignore into done values (:stream, 0)".to_owned()],
+        retries: 3,
+        timeout_ms: 60_000,
+    };
+    let (name, events, commands) = ("todo".to_owned(), vec![event], vec![command]);
+    doctype.streams = vec![StreamDefinition { name, events, commands }];
+    doctype
+}
+
+struct World {
+    server: Server,
+    devices: Vec<Device>,
+    handling: Vec<Option<Call>>,
+    sent: BTreeSet<(String, String)>,
+    rng: Rng,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            server: Server::default(),
+            devices: (1..4).map(Device::new).collect(),
+            handling: vec![None; 3],
+            sent: BTreeSet::new(),
+            rng: Rng::new(seed),
+        };
+        (0..3).for_each(|nth| world.open(nth));
+        world
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.rng.next() % bound
+    }
+
+    fn open(&mut self, nth: usize) {
+        self.devices[nth].server_is_up = true;
+        self.devices[nth].start_open(TAB, Some(SERVER), &counted_todos());
+        self.talk();
+    }
+
+    fn talk(&mut self) {
+        talk(&mut self.server, &mut self.devices.iter_mut().collect::<Vec<_>>());
+    }
+
+    fn ask(&mut self, nth: usize, request: Request) -> Call {
+        let device = &mut self.devices[nth];
+        let call = device.next_call();
+        device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request }]);
+        call
+    }
+
+    fn handle(&mut self, nth: usize, concurrency: u32) {
+        let kind = CommandKind { aggregate: "todo".to_owned(), name: "do".to_owned() };
+        let request = Request::Handle(Handling { kinds: vec![kind], concurrency });
+        self.handling[nth] = Some(self.ask(nth, request));
+    }
+
+    /// Number, attempt and position of what a device was given last.
+    fn given(&self, nth: usize) -> Vec<[u64; 3]> {
+        let Some(call) = self.handling[nth] else { return Vec::new() };
+        let last = self.devices[nth].rows_told(call).pop().unwrap_or_default();
+        let number = |value: &Value| match value {
+            Value::Integer(number) => number.unsigned_abs(),
+            other => panic!("{other:?}"),
+        };
+        last.iter().map(|row| [0, 9, 10].map(|column| number(&row[column]))).collect()
+    }
+
+    fn complete(&mut self, nth: usize, [command, attempt, position]: [u64; 3], outcome: Outcome) {
+        let handling = self.handling[nth].expect("it was given");
+        let completion = Completion { command, attempt, position, outcome };
+        self.ask(nth, Request::Complete(Complete { handling, completion }));
+    }
+
+    fn step(&mut self) {
+        let nth = self.below(3) as usize;
+        match self.below(12) {
+            0..3 => {
+                let [stream, key] = [4, 3].map(|bound| format!("s{}", self.below(bound)));
+                let args = [("stream", text(&stream)), ("args", text("{}")), ("key", text(&key))];
+                let call = self.devices[nth].mutate(&sending("todo", "do"), &args);
+                if matches!(self.devices[nth].answers(call)[..], [FromCore::Durable { .. }, ..]) {
+                    self.sent.insert((stream, key));
+                }
+            }
+            3 if self.handling[nth].is_none() => {
+                let concurrency = 1 + self.below(3) as u32;
+                self.handle(nth, concurrency);
+            }
+            3 => {
+                let call = self.handling[nth].take().expect("it handles");
+                self.devices[nth].give_up(call);
+            }
+            4..7 => {
+                let given = self.given(nth);
+                if !given.is_empty() {
+                    let which = given[self.below(given.len() as u64) as usize];
+                    let outcome = match self.below(4) {
+                        0 => failed(false),
+                        1 => failed(true),
+                        _ => done(),
+                    };
+                    self.complete(nth, which, outcome);
+                }
+            }
+            7 if self.devices[nth].socket.is_some() => {
+                offline(&mut self.devices[nth]);
+                self.server.forget(self.devices[nth].number);
+            }
+            7 => self.devices[nth].server_is_up = true,
+            8 => {
+                self.devices[nth].kill_core();
+                self.server.forget(self.devices[nth].number);
+                self.devices[nth].lend();
+                self.handling[nth] = None;
+                self.open(nth);
+            }
+            9 => self.server.now_ms += self.below(INSTANCE_SILENT_MS * 2),
+            10 => {
+                let ms = self.below(INSTANCE_SILENT_MS);
+                self.devices[nth].pass(ms);
+            }
+            _ => self.talk(),
+        }
+    }
+
+    /// All come back, one handles what is left, and nothing fails any more.
+    fn end(&mut self) {
+        for nth in 0..3 {
+            if let Some(call) = self.handling[nth].take() {
+                self.devices[nth].give_up(call);
+            }
+            self.devices[nth].server_is_up = true;
+            self.devices[nth].pass(20_000);
+        }
+        self.talk();
+        self.handle(0, 3);
+        self.talk();
+        for _ in 0..100 {
+            for which in self.given(0) {
+                self.complete(0, which, done());
+            }
+            self.server.now_ms += 20_000;
+            self.devices.iter_mut().for_each(|device| device.pass(20_000));
+            self.talk();
+        }
+    }
+}
+
+fn done() -> Outcome {
+    let events = vec![NewEvent { name: "done".to_owned(), data: "{}".to_owned() }];
+    Outcome::Completed { events, sends: Vec::new() }
+}
+
+fn failed(is_final: bool) -> Outcome {
+    Outcome::Failed { reason: "no".to_owned(), is_final }
+}
+
+fn one_text(rows: Vec<Vec<Value>>) -> String {
+    match &rows[..] {
+        [row] => match &row[..] {
+            [Value::Text(text)] => text.clone(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Goal: whoever sends a command, however often, and whoever dies amid it: it is over once, with
+/// its events and their rows, in the order of each stream, and nobody is held up for good. Method:
+/// three devices do at random what apps and browsers do to them.
+#[test]
+fn each_command_is_over_once_whatever_happens() {
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        for _ in 0..250 {
+            world.step();
+        }
+        world.end();
+        let sent = world.sent.clone();
+        let device = &mut world.devices[1];
+        let known = device.query("select stream, key from tidelog_commands order by stream, key");
+        let known: Vec<(String, String)> = known
+            .into_iter()
+            .map(|row| match &row[..] {
+                [Value::Text(stream), Value::Text(key)] => (stream.clone(), key.clone()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(known, sent.into_iter().collect::<Vec<_>>(), "seed {seed}");
+        let open = "select count(*) from tidelog_commands where state in ('received', 'started')";
+        assert_eq!(device.query(open), [[integer(0)]], "seed {seed}");
+        // By hand: what rows and events have to be if each has completed once.
+        let [counted, folded, caused, gaps] = [
+            "select group_concat(stream || times, ' ') from (select id as stream, times from done
+             where times > 0 order by id)",
+            "select group_concat(stream || n, ' ') from (select stream, count(*) as n
+             from tidelog_commands where state = 'completed' group by stream order by stream)",
+            "select count(distinct cause) || ' ' || count(*) || ' ' || (select count(*)
+             from tidelog_commands as command join tidelog_events as event
+             on event.sequence = command.first and event.sequence = command.last
+             and event.cause = 'command:' || command.number and event.stream = command.stream)
+             from tidelog_events",
+            "select coalesce(group_concat(sequence), '') from (select sequence,
+             row_number() over (order by sequence) as nth,
+             row_number() over (partition by stream order by sequence) as at, position
+             from tidelog_events) where sequence <> nth or position <> at",
+        ]
+        .map(|sql| device.query(sql));
+        assert_eq!(counted, folded, "seed {seed}");
+        let caused = one_text(caused);
+        let counts: Vec<&str> = caused.split(' ').collect();
+        assert!(counts.iter().all(|it| *it == counts[0]), "seed {seed}: {caused}");
+        assert_eq!(one_text(gaps), "", "seed {seed}");
+        let image = world.server.image();
+        for device in &mut world.devices {
+            assert!(device.image() == image, "seed {seed}");
+        }
+    }
+}
