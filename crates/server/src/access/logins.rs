@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 use std::time::Duration;
 
 use tidelog_access::{Grants, Login, Role};
 use tidelog_types::limits::{LOGINS_AT_ONCE_MAX, LOGINS_WAITING_MAX};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -19,6 +19,10 @@ use super::{Guard, now_s};
 const LIFETIME_S: u64 = 12 * 60 * 60;
 /// When to try again where too many log in at once.
 const BUSY_FOR: Duration = Duration::from_secs(1);
+
+/// How much less urgent than other threads one can be.
+#[cfg(target_os = "linux")]
+const LEAST_URGENT: i32 = 19;
 
 /// What whoever logs in gets.
 #[derive(Debug)]
@@ -88,12 +92,11 @@ impl Guard {
         self.logins.check(address)?;
         self.logins.failures().note(address, Instant::now());
         let users = Arc::clone(&self.users);
-        let checked = spawn_blocking(move || {
+        let checked = behind_all_else(move || {
             let _turn = turn;
             users.check(&user, &password).map(|role| (user, role))
         });
-        let (user, role) =
-            checked.await.map_err(|_| LoginError::Failed)?.ok_or(LoginError::Wrong)?;
+        let (user, role) = checked.await.ok_or(LoginError::Failed)?.ok_or(LoginError::Wrong)?;
         self.logins.failures().take_back(address);
         self.mint(&user, role)
     }
@@ -111,6 +114,27 @@ impl Guard {
         })?;
         Ok(LoggedIn { token, expires_at_s: now_s.saturating_add(lifetime_s) })
     }
+}
+
+/// Runs work that takes a processor for long, on a thread of its own: those who have been let in
+/// go first, as far as the system has threads take turns by how urgent they are. `None` if there is
+/// no thread for it, or it panicked.
+async fn behind_all_else<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let run = move || {
+        // Elsewhere that would be so of all threads of the process.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::nice(LEAST_URGENT);
+        let _ = done.send(work());
+    };
+    let thread = Builder::new().name("password".to_owned()).spawn(run);
+    if let Err(error) = thread {
+        error!(%error, "no thread can be made to check a password");
+        return None;
+    }
+    result.await.ok()
 }
 
 #[cfg(test)]
