@@ -366,6 +366,10 @@ impl CallFailure {
         Self::new(ErrorCode::Access, format!("this copy handles no commands: {reason}"))
     }
 
+    pub(crate) fn no_commands() -> Self {
+        Self::new(ErrorCode::InvalidOption, "its doctype has no commands")
+    }
+
     pub(crate) fn many_kinds() -> Self {
         Self::new(
             ErrorCode::InvalidOption,

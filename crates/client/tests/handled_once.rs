@@ -8,9 +8,9 @@ use tidelog_document::{
     CommandDefinition, CommandKind, Completion, Doctype, EventDefinition, NewEvent, Outcome,
     StreamDefinition, sending,
 };
+use tidelog_testing::Rng;
 use tidelog_testing::client::server::{Server, offline, talk};
 use tidelog_testing::client::*;
-use tidelog_testing::Rng;
 use tidelog_types::Value;
 use tidelog_types::limits::INSTANCE_SILENT_MS;
 

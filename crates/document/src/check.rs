@@ -268,7 +268,7 @@ pub(crate) fn is_of_another(
         Run::Fault(pgid) => return Ok(Run::Fault(pgid)),
         Run::Failed(failure) => return Ok(Run::Failed(failure)),
     };
-    let Version { migrations: version, has_events } = version;
+    let Version { migrations: version, has_events, has_commands } = version;
     let both = doctype.migrations.iter().zip(&known.migrations);
     if version <= both.take_while(|(own, known)| own == known).count() {
         return Ok(Run::Done(false));
@@ -278,7 +278,16 @@ pub(crate) fn is_of_another(
     let Some(begun) = either.find(is_begun) else { return Ok(Run::Done(false)) };
     let migrations = begun.migrations[..version].to_vec();
     // By whichever release it got them: their tables are the same for all.
-    let any = StreamDefinition { name: String::new(), events: Vec::new(), commands: Vec::new() };
+    let command = CommandDefinition {
+        name: String::new(),
+        fields: Vec::new(),
+        received: Vec::new(),
+        failed: Vec::new(),
+        retries: 0,
+        timeout_ms: 0,
+    };
+    let commands = if has_commands { vec![command] } else { Vec::new() };
+    let any = StreamDefinition { name: String::new(), events: Vec::new(), commands };
     let streams = if has_events { vec![any] } else { Vec::new() };
     let expected = schema_of(&Doctype { migrations, streams, ..begun.clone() }, scratch)?;
     let is_own = begun == doctype;
@@ -287,15 +296,16 @@ pub(crate) fn is_of_another(
 
 fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), DoctypeError> {
     let migration = |number| move |failure| Flaw::from(failure).of_migration(doctype, number);
-    let has_events = !doctype.streams.is_empty();
+    let (has_events, has_commands) = (!doctype.streams.is_empty(), doctype.has_commands());
     program::begin_document(transaction)
         .and_then(|()| if has_events { program::begin_events(transaction) } else { Ok(()) })
+        .and_then(|()| if has_commands { program::begin_commands(transaction) } else { Ok(()) })
         .map_err(migration(0))?;
     for (number, sql) in doctype.migrations.iter().enumerate() {
         transaction.run_migration(sql).map_err(migration(number))?;
     }
     let last = migration(doctype.migrations.len().saturating_sub(1));
-    program::check_migrated(transaction, has_events)
+    program::check_migrated(transaction, has_events, has_commands)
         .and_then(|()| program::rehearse_verdicts(transaction))
         .and_then(|()| transaction.forget_schema())
         .map_err(last)?;

@@ -175,7 +175,7 @@ pub fn find_outcome(
     reader: &mut Reader,
     [aggregate, stream, name, key]: [&str; 4],
 ) -> Run<FoundOutcome> {
-    if !done!(program::version(reader)).is_some_and(|version| version.has_events) {
+    if !done!(program::version(reader)).is_some_and(|version| version.has_commands) {
         return Run::Done(FoundOutcome::None);
     }
     let texts = [aggregate, stream, name, key].map(|it| Value::Text(it.to_owned()));
@@ -209,7 +209,7 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         "attempt",
         "position",
     ];
-    if !done!(program::version(reader)).is_some_and(|version| version.has_events) {
+    if !done!(program::version(reader)).is_some_and(|version| version.has_commands) {
         return Run::Done(named(&COLUMNS, &[]));
     }
     let number = Value::Integer(i64::try_from(instance.0).unwrap_or(i64::MAX));

@@ -186,6 +186,12 @@ impl Doctype {
         self.streams.iter().find(|stream| stream.name == aggregate)?.command(name)
     }
 
+    /// Whether any of its aggregates has commands.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        self.streams.iter().any(|stream| !stream.commands.is_empty())
+    }
+
     /// What a mutation of that name does: one of the app's own, or one that sends a command.
     #[must_use]
     pub fn action(&self, name: &str) -> Option<Action<'_>> {

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! _tidelog_meta       key -> value        'version': how many migrations have run
-//!                                         'events': version of the tables of events, if it has any
+//!                                         'events', 'commands': versions of their tables, if it
+//!                                         has any
 //! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
 //!                              -> forgotten  rejections before this LSN were kept and are gone
@@ -33,7 +34,7 @@ use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shor
 
 use crate::{Action, Doctype, Mutation, Verdict, public_entry};
 
-pub(crate) use commands::{change, work};
+pub(crate) use commands::{begin as begin_commands, change, work};
 use events::Recorder;
 pub(crate) use events::begin as begin_events;
 
@@ -50,8 +51,8 @@ const SYSTEM_TABLES: [&str; 4] = [
      strict, without rowid",
 ];
 
-/// What has a name like ours and is nothing of ours (where `?1`, a document that has events), and
-/// tables whose foreign keys name one: our own statements would look after those, and fail with
+/// What has a name like ours and is nothing of ours (where `?1`, a document that has events, and
+/// where `?2`, one that has commands), and tables whose foreign keys name one: our own statements would look after those, and fail with
 /// them.
 const FIND_INTRUDER: &str = "
     select name from sqlite_schema
@@ -63,7 +64,9 @@ const FIND_INTRUDER: &str = "
       and not (?1 and type || ' ' || lower(name) in
           ('table _tidelog_stream', 'index _tidelog_stream_name', 'table _tidelog_event',
            'index _tidelog_event_stream', 'view tidelog_events', 'view tidelog_streams',
-           'trigger tidelog_events_insert', 'table _tidelog_command',
+           'trigger tidelog_events_insert'))
+      and not (?2 and type || ' ' || lower(name) in
+          ('table _tidelog_command',
            'index _tidelog_command_key', 'index _tidelog_command_pending',
            'index _tidelog_command_ready', 'index _tidelog_command_due',
            'index _tidelog_command_held', 'index _tidelog_command_kept',
@@ -156,6 +159,8 @@ pub(crate) struct Version {
     pub(crate) migrations: usize,
     /// Whether it has the tables of events.
     pub(crate) has_events: bool,
+    /// Whether it has the tables of commands.
+    pub(crate) has_commands: bool,
 }
 
 /// What the document has been brought to; `None` for one that holds nothing yet.
@@ -163,11 +168,13 @@ pub(crate) fn version(queries: &mut dyn SystemQueries) -> Run<Option<Version>> {
     if queries.is_of_nothing() || done!(queries.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
         return Run::Done(None);
     }
-    let sql = "select key, value from _tidelog_meta where key in ('version', 'events')";
+    let sql = "select key, value from _tidelog_meta
+               where key in ('version', 'events', 'commands')";
     let mut version = Version::default();
     for row in done!(queries.query_system(sql, &[])) {
         match row.as_slice() {
             [Value::Text(key), _] if key == events::META_KEY => version.has_events = true,
+            [Value::Text(key), _] if key == commands::META_KEY => version.has_commands = true,
             [_, Value::Integer(number)] => {
                 version.migrations = usize::try_from(*number).unwrap_or(0);
             }
@@ -189,15 +196,21 @@ pub fn is_migrated_to(queries: &mut dyn SystemQueries, doctype: &Doctype) -> Run
 }
 
 /// Whether a document at `version` has migrations of `doctype` before it, or lacks the tables of
-/// its events.
+/// its events or commands.
 pub(crate) fn is_behind(version: Option<Version>, doctype: &Doctype) -> bool {
     version.is_none_or(|version| {
-        version.migrations < doctype.migrations.len() || lacks_events(version, doctype)
+        version.migrations < doctype.migrations.len()
+            || lacks_events(version, doctype)
+            || lacks_commands(version, doctype)
     })
 }
 
 fn lacks_events(version: Version, doctype: &Doctype) -> bool {
     !version.has_events && !doctype.streams.is_empty()
+}
+
+fn lacks_commands(version: Version, doctype: &Doctype) -> bool {
+    !version.has_commands && doctype.has_commands()
 }
 
 /// How much of `timeline` is applied, in a document that holds something.
@@ -242,11 +255,15 @@ pub(crate) fn migrate(
         if lacks_events(from, doctype) {
             events::begin(transaction)?;
         }
+        if lacks_commands(from, doctype) {
+            commands::begin(transaction)?;
+        }
         // A document that is ahead of it may lack its events all the same.
         for migration in doctype.migrations.iter().skip(from.migrations) {
             transaction.run_migration(migration)?;
         }
-        check_migrated(transaction, from.has_events || !doctype.streams.is_empty())?;
+        let has_events = from.has_events || !doctype.streams.is_empty();
+        check_migrated(transaction, has_events, from.has_commands || doctype.has_commands())?;
         let migrations = doctype.migrations.len().max(from.migrations);
         let version = i64::try_from(migrations).expect("BUG: so many");
         transaction.run_system(
@@ -261,7 +278,7 @@ pub(crate) fn migrate(
     Run::Done(set)
 }
 
-/// Makes the system tables of an empty document, without those of events.
+/// Makes the system tables of an empty document, without those of events and commands.
 pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failure> {
     SYSTEM_TABLES.iter().try_for_each(|table| transaction.run_system(table, &[]).map(drop))
 }
@@ -271,9 +288,10 @@ pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failur
 pub(crate) fn check_migrated(
     transaction: &Transaction<'_>,
     has_events: bool,
+    has_commands: bool,
 ) -> Result<(), Failure> {
-    let has_events = [Value::Integer(has_events.into())];
-    for (sql, params) in [(FIND_IMPOSTOR, &[][..]), (FIND_INTRUDER, &has_events)] {
+    let has = [has_events, has_commands].map(|has| Value::Integer(has.into()));
+    for (sql, params) in [(FIND_IMPOSTOR, &[][..]), (FIND_INTRUDER, &has)] {
         if let Some(name) = found_name(transaction, sql, params)? {
             return Err(Failure::Forbidden { what: name });
         }
@@ -716,7 +734,7 @@ mod tests {
             "create table note (_tidelog_id text references list (_tidelog_id))",
             "create table tidelogs (id text references _tidelo)",
         ] {
-            assert_eq!(after(sql, |it| check_migrated(it, false)), Run::Done(()), "{sql}");
+            assert_eq!(after(sql, |it| check_migrated(it, false, false)), Run::Done(()), "{sql}");
         }
         for sql in [
             "create table _TideLog_mine (id text)",
@@ -728,7 +746,7 @@ mod tests {
             "create table note (id text references _tidelog_rejection (reason))",
             "create table note (id text, foreign key (id) references _TIDELOG_none)",
         ] {
-            let run = after(sql, |it| check_migrated(it, false));
+            let run = after(sql, |it| check_migrated(it, false, false));
             assert!(matches!(run, Run::Failed(Failure::Forbidden { .. })), "{sql}: {run:?}");
         }
     }

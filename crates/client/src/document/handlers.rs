@@ -101,6 +101,9 @@ impl Document {
         handling: &Handling,
         ctx: &mut Context<'_>,
     ) -> Ran {
+        if !self.handles[&(ask.tab, ask.handle)].doctype.has_commands() {
+            return Ran::Failed(CallFailure::no_commands());
+        }
         if handling.kinds.len() > INSTANCE_KINDS_MAX {
             return Ran::Failed(CallFailure::many_kinds());
         }

@@ -45,9 +45,13 @@ const INSTANCES_KEY: &str = "instances";
 /// What begins the reason for which a command is not received whose key stands for another one.
 pub(crate) const KEY_REUSED: &str = "key reused: ";
 
-/// Makes the tables of commands of a document that has none.
-pub(super) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
-    [
+/// The key in `_tidelog_meta` under which the version of these tables stands, and that.
+pub(super) const META_KEY: &str = "commands";
+const META_VERSION: i64 = 1;
+
+/// Makes the tables of commands of a document that has none, and those of events.
+pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
+    let statements = [
         "create table _tidelog_command (number integer primary key, aggregate text not null,
          stream text not null, name text not null, args text not null, key text,
          time integer not null, user text not null, client blob not null, state text not null,
@@ -78,9 +82,14 @@ pub(super) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
          user text not null, since integer not null) strict",
         "create view tidelog_instances (instance, client, user, since) as
          select number, lower(hex(client)), user, since from _tidelog_instance",
-    ]
-    .into_iter()
-    .try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))
+    ];
+    statements.into_iter().try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))?;
+    transaction
+        .run_system(
+            "insert into _tidelog_meta values (?1, ?2)",
+            &[Value::Text(META_KEY.to_owned()), Value::Integer(META_VERSION)],
+        )
+        .map(drop)
 }
 
 /// A command as somebody sends it.
@@ -169,7 +178,7 @@ fn run_all(
 
 /// Who handles commands of a document, and whether there are any.
 pub(crate) fn work(queries: &mut dyn SystemQueries) -> Run<Work> {
-    if !done!(version(queries)).is_some_and(|version| version.has_events) {
+    if !done!(version(queries)).is_some_and(|version| version.has_commands) {
         return Run::Done(Work::default());
     }
     let rows = done!(queries.query_system("select number, client from _tidelog_instance", &[]));

@@ -18,7 +18,7 @@ use tidelog_sqlite::{
 };
 use tidelog_types::Value;
 
-use super::{commands, single_integer};
+use super::single_integer;
 use crate::{Doctype, Mutation, Param, ParamKind};
 
 /// The key in `_tidelog_meta` under which the version of these tables stands, and that.
@@ -55,7 +55,6 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
         &trigger,
     ];
     statements.into_iter().try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))?;
-    commands::begin(transaction)?;
     transaction
         .run_system(
             "insert into _tidelog_meta values (?1, ?2)",

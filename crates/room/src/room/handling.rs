@@ -121,13 +121,20 @@ impl Room {
         budget: &mut Budget,
     ) -> Result<(), Halt> {
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
-        let State::Open(_) = &self.state else { return Ok(()) };
+        let State::Open(document) = &self.state else { return Ok(()) };
         if self.settings.is_damaged {
             return Err(Halt::Refuse(tidelog_sync::Refusal::Damaged));
         }
+        let has_commands = document.record.newest().is_some_and(|it| it.has_commands());
         match word {
             Word::Register { before, kinds, concurrency } => {
-                self.register((id, tag), *before, kinds, *concurrency, speaker, budget)
+                let may = match (speaker.handles, has_commands) {
+                    (true, true) => Ok(()),
+                    (false, _) => Err("the token does not allow to handle its commands"),
+                    (true, false) => Err("the document has no commands"),
+                };
+                let user = speaker.subject.as_deref().unwrap_or_default();
+                self.register((id, tag), (*before, kinds, *concurrency), (user, may), budget)
             }
             Word::Deregister => match self.handlers()?.at((id, tag)) {
                 Some(instance) => self.carry_out_change(&Change::Deregister(instance), budget),
@@ -155,26 +162,18 @@ impl Room {
     fn register(
         &mut self,
         place: Place,
-        before: InstanceId,
-        kinds: &[CommandKind],
-        concurrency: u32,
-        speaker: &Speaker,
+        (before, kinds, concurrency): (InstanceId, &[CommandKind], u32),
+        (user, may): (&str, Result<(), &str>),
         budget: &mut Budget,
     ) -> Result<(), Halt> {
         let (id, tag) = place;
-        let client = client_of(self.subscribers[&id].secret);
-        let user = speaker.subject.as_deref().unwrap_or_default().to_owned();
+        let (client, user) = (client_of(self.subscribers[&id].secret), user.to_owned());
         let handlers = self.handlers()?;
         let known =
             handlers.at(place).or_else(|| handlers.may_resume(before, client).then_some(before));
-        let refused = match () {
-            () if !speaker.handles => Some("the token does not allow to handle its commands"),
-            () if known.is_none() && handlers.count() >= INSTANCES_MAX => {
-                Some("too many handle its commands already")
-            }
-            () => None,
-        };
-        if let Some(reason) = refused {
+        let is_full = known.is_none() && handlers.count() >= INSTANCES_MAX;
+        let many = if is_full { Err("too many handle its commands already") } else { Ok(()) };
+        if let Err(reason) = may.and(many) {
             let told = FromRoom::NotRegistered { tag, reason: shortened(reason.to_owned()) };
             self.outbox.after(After::Tell(id, told));
             return Ok(());

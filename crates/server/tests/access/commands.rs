@@ -175,6 +175,13 @@ async fn a_token_that_is_printed_allows_what_it_was_asked_for() {
     let payload: Value = serde_json::from_slice(&payload.expect("base64")).expect("JSON");
     assert_eq!(payload["exp"], answer["expires_at"]);
     assert_eq!(payload["tidelog"], json!([{ "document": "a", "role": "write", "create": true }]));
+    let handles = mint(&["--subject", "mail", "--grant", "a:read", "--handle", "--json"]);
+    let answer: Value = serde_json::from_str(&said(&handles)).expect("JSON");
+    let payload = answer["token"].as_str().expect("a text").split('.').nth(1).expect("three parts");
+    let payload =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload);
+    let payload: Value = serde_json::from_slice(&payload.expect("base64")).expect("JSON");
+    assert_eq!(payload["tidelog"], json!([{ "document": "a", "role": "read", "handle": true }]));
     scene.stop().await;
 
     for (args, named) in [

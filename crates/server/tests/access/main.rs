@@ -7,6 +7,7 @@ mod doctypes;
 mod documents;
 mod ends;
 mod facts;
+mod handling;
 mod http;
 mod imports;
 mod logins;

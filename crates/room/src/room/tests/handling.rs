@@ -151,6 +151,18 @@ fn only_one_who_may_handle_commands_does() {
     assert_eq!(scene.commands(), ["1 a started 1 1"]);
 }
 
+/// Goal: a document without commands is none the worse for one who would handle some.
+#[test]
+fn a_document_without_commands_is_handled_by_nobody() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    let position = scene.position();
+    assert_eq!(scene.hears(ANN, register(1, 0)), ["not registered 1"]);
+    assert_eq!(scene.hears(ANN, complete(1, 1, 1)), ["completed 1 1: Late"]);
+    assert_eq!(scene.hears(ANN, ToRoom::Deregister { tag: 1 }), [""; 0]);
+    assert_eq!(scene.position(), position);
+}
+
 #[test]
 fn there_are_only_so_many_instances() {
     let mut scene = Scene::new();
