@@ -63,6 +63,12 @@ export const isSame = (a: Uint8Array, b: Uint8Array): boolean =>
 /** Whether it is a mutation that is not on the disk, and that nobody was told is late. */
 export const isOnItsWay = ({ kind, until }: Call): boolean => kind === 'mutate' && until < NEVER;
 
+/** Whether it is answered again and again, until it is given up. */
+export const isLasting = ({ kind }: Call): boolean => /watch|handle/.test(kind);
+
+/** Whether its caller waits on where that fails for a passing reason. */
+export const waitsOn = ({ kind }: Call): boolean => /events|outcome|complete/.test(kind);
+
 /** Whether what failed so can be had later, by asking again. */
 export const isPassing = ({ code }: TidelogError): boolean =>
   /^(storage|engine|document-closed)/.test(code);

@@ -7,9 +7,9 @@ import type { Bytes, Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
 import {
   type Arguments,
-  type AskForEvents,
   argumentBinder,
   type Bound,
+  type CommandsCode,
   type DoctypeDefinition,
   describe,
   EVENTS,
@@ -17,6 +17,7 @@ import {
   isText,
   type Mutation,
   type Mutations,
+  type ParamTypes,
   type Streams,
   sizeOf,
   toValue,
@@ -34,6 +35,7 @@ import {
   UnknownMutationError,
 } from './errors.js';
 import type { EventOf, EventsOptions } from './events.js';
+import type { HandleOptions, Handlers, Handling } from './handling.js';
 import { LiveQuery, type RunQuery } from './live-query.js';
 import {
   type Answer,
@@ -45,11 +47,13 @@ import {
 } from './messages.js';
 import { Presence } from './presence.js';
 import type { KnownRow } from './queries.js';
-import { issue, type Receipt } from './receipt.js';
+import { type Issued, issue, type Receipt } from './receipt.js';
 import { decodeRows, decodeValues, type Row, type RowBytes } from './rows.js';
+import type { CommandNameOf, CommandOutcome, Send } from './sending.js';
 import { type Abortable, type Asking, parted } from './sql.js';
 import type { Status } from './status.js';
 import type { CallKind } from './step.js';
+import type { OpenStreams } from './streams.js';
 
 /** Whether a call may be given up by its caller, and by time alone. */
 interface AskOptions extends Abortable {
@@ -102,15 +106,23 @@ export interface DatabaseEvents {
   release: Status['release'];
 }
 
-/** What ends when a document is closed. */
-interface Ending {
+/** @internal What ends when a document is closed. */
+export interface Ending {
   endWith(error: TidelogError): void;
 }
+
+/** What a mutation that sends a command has beside texts. */
+const sentBy = (mutation: string): ParamTypes | undefined =>
+  mutation.startsWith('send:') ? { args: 'json' } : undefined;
 
 type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => void> };
 
 /** An open document. Calls take effect in the order in which they are made. */
-export class Database<Defined extends Mutations = Mutations, Recorded extends Streams = Streams> {
+export class Database<
+  Defined extends Mutations = Mutations,
+  // biome-ignore lint/suspicious/noExplicitAny: one with any streams is one whose streams are left out.
+  Recorded extends Streams = any,
+> {
   /** @internal Vue leaves what has this as it is: a proxy around it has none of its state. */
   readonly __v_skip: true = true;
   /**
@@ -140,6 +152,7 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
   #journal: Uint8Array | undefined;
   #closed: Promise<void> | undefined;
   #presence: Presence | undefined;
+  #send: unknown;
 
   /** @internal */
   constructor(
@@ -296,23 +309,105 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
       | [aggregate: Aggregate, options?: EventsOptions]
       | [aggregate: Aggregate, stream: string, options?: EventsOptions]
   ): AsyncIterableIterator<EventOf<Pick<Recorded, Aggregate>>> {
-    const [stream] = Object.values(this.#doctype.streams ?? {});
-    if (!stream) {
+    return this.#byStreams('events', wanted) as never;
+  }
+
+  /**
+   * The commands of its streams, as functions: each is sent to one stream, by a mutation that shows
+   * at once what follows from its receipt, offline too.
+   *
+   * @example
+   * ```ts
+   * const receipt = db.send.order.place('order-7', { items: ['tea'] }, { key: 'checkout-41' });
+   * await receipt; // on this device's disk
+   * const { events } = await receipt.completed; // somebody has handled it
+   * ```
+   */
+  get send(): Send<Recorded> {
+    this.#send ??= this.#byStreams('send');
+    return this.#send as never;
+  }
+
+  /**
+   * What became of a command, as `receipt.completed` says it, also after a reload: waits until it is
+   * over.
+   *
+   * @example
+   * ```ts
+   * const { events } = await db.outcome('order', 'order-7', 'place', 'checkout-41');
+   * ```
+   */
+  outcome<Aggregate extends keyof Recorded & string>(
+    ...which: [
+      aggregate: Aggregate,
+      stream: string,
+      command: CommandNameOf<Recorded[Aggregate]>,
+      key: string,
+      options?: Abortable,
+    ]
+  ): Promise<CommandOutcome<EventOf<Pick<Recorded, Aggregate>>>> {
+    return this.#byStreams('outcome', which) as never;
+  }
+
+  /**
+   * Handles commands of an aggregate, those of any device, as long as the document is open: each is
+   * given to one handler at a time, and those of one stream one after another.
+   *
+   * @param how the name of the aggregate; how a stream's state follows from its events, and what
+   *   each command comes to; options behind that.
+   *
+   * @example
+   * ```ts
+   * const handling = db.handle('order', {
+   *   initial: { isPlaced: false },
+   *   evolve: { placed: () => ({ isPlaced: true }) },
+   *   commands: {
+   *     place: (ctx, { items }) => {
+   *       if (ctx.state.isPlaced) return ctx.fail('it was placed before');
+   *       return [{ type: 'placed', data: { items } }];
+   *     },
+   *   },
+   * });
+   * await handling.close();
+   * ```
+   */
+  handle<Aggregate extends keyof Recorded & string, State>(
+    ...how: [
+      aggregate: Aggregate,
+      handlers: Handlers<Recorded, Aggregate, State>,
+      options?: HandleOptions,
+    ]
+  ): Handling {
+    return this.#byStreams('handle', how) as never;
+  }
+
+  /** Only who has streams has loaded what they can do. */
+  #byStreams(name: 'events' | keyof CommandsCode, given: readonly unknown[] = []): unknown {
+    const streams = Object.values(this.#doctype.streams ?? {});
+    const code = streams.map((it) => it[EVENTS]!).find((it) => it[name]);
+    if (!code) {
       throw new InvalidOptionError(
-        `${this.#doctype.name} has no events: define some, by stream() of tidelog/events`,
+        `${this.#doctype.name} has no streams for ${name}: see stream() of tidelog/events`,
       );
     }
-    const ask: AskForEvents = (message, signal) =>
-      this.#ask(
-        'events',
-        () => message,
-        (answer) => (answer.type === 'rows' ? decodeRows(answer.rows) : undefined),
-        { signal, limited: false },
-      );
-    const read = stream[EVENTS]!.read(this.#doctype, wanted, ask, () => {
-      if (this.#closed) throw closedError();
-    });
-    return read as AsyncIterableIterator<EventOf<Pick<Recorded, Aggregate>>>;
+    const document: OpenStreams = {
+      connection: this.#connection,
+      doctype: this.#doctype,
+      handle: this.#handle,
+      ending: this.#ending,
+      rows: (kind, message, signal) =>
+        this.#ask(
+          kind,
+          () => message,
+          (answer) => (answer.type === 'rows' ? decodeRows(answer.rows) : undefined),
+          { signal, limited: false },
+        ),
+      mutate: (name, args, issued) => this.#mutate(name, args, issued),
+      mustBeOpen: () => {
+        if (this.#closed) throw closedError();
+      },
+    };
+    return code[name]!(document, given);
   }
 
   /**
@@ -463,7 +558,11 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
     const functions = Object.create(others);
     for (const [name, { params }] of Object.entries(this.#doctype.mutations)) {
       const bind = argumentBinder(name, params, this.#connection.host.uuid);
-      functions[name] = (args: unknown) => this.#mutate(name, bind(args));
+      functions[name] = (args: unknown) => {
+        const bound = bind(args);
+        const issued = issue(() => unbindArguments(params, Object.fromEntries(bound)));
+        return this.#mutate(name, bound, issued);
+      };
     }
     return functions;
   }
@@ -475,9 +574,7 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
     return id.slice();
   }
 
-  #mutate(name: string, args: Bound): Receipt {
-    const { params } = this.#doctype.mutations[name]!;
-    const issued = issue(() => unbindArguments(params, Object.fromEntries(args)));
+  #mutate(name: string, args: Bound, issued: Issued): Receipt {
     if (this.#closed) {
       issued.failed(closedError(), true);
       return issued.receipt;
@@ -593,7 +690,8 @@ export class Database<Defined extends Mutations = Mutations, Recorded extends St
       // What comes behind `close` is left to the next `open`: the core, which has closed the
       // handle, takes no word any more that it was handled.
       const { mutation, reason, lsn } = news;
-      const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
+      const { params } = this.#doctype.mutations[mutation] ?? {};
+      const args = unbindArguments(params ?? sentBy(mutation), news.args);
       const id = hexOf(news.id);
       if (this.#emit('rejected', { mutation, args, reason, id, lsn })) {
         this.#connection.tell('rejectionHandled', { handle: this.#handle, id: news.id });

@@ -2,8 +2,7 @@
 
 import type { Value, Writer } from './codec.js';
 import { DoctypeError, MutationArgumentError } from './errors.js';
-import type { ToCore } from './messages.js';
-import type { Row } from './rows.js';
+import type { OpenStreams } from './streams.js';
 
 /** Types of arguments in the order of `ParamKind` in crate `document`. */
 const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json', 'uuid'] as const;
@@ -81,9 +80,14 @@ export type Mutations = Readonly<Record<string, Mutation>>;
 export type EventFields = Readonly<Record<string, ParamTypes>>;
 
 /** What may happen to an aggregate: see `stream` in `tidelog/events`. */
-export interface Stream<Fields extends EventFields = EventFields> {
+export interface Stream<
+  Fields extends EventFields = EventFields,
+  Accepted extends Commands = Commands,
+> {
   /** Its events by the names of their types. */
   readonly events: { readonly [Type in keyof Fields]: EventDefinition<Fields[Type]> };
+  /** What it may be asked to do, by name; absent where that is nothing. */
+  readonly commands?: Accepted;
   /** @internal */
   readonly [EVENTS]?: EventsCode;
 }
@@ -98,31 +102,45 @@ export interface EventDefinition<Fields extends ParamTypes = ParamTypes> {
   readonly project: readonly string[];
 }
 
+/** A type of command: see `command` in `tidelog/events`. */
+export interface Command<Fields extends ParamTypes = ParamTypes> {
+  /** What its arguments are. */
+  readonly fields: Fields;
+  /** SQL that runs as it is received: where it is sent, and then where that is decided. */
+  readonly received: readonly string[];
+  /** SQL that runs once it has failed for good. */
+  readonly failed: readonly string[];
+  /** How often it is tried again. */
+  readonly retries: number;
+  /** Milliseconds that an attempt may take; 0 for as long as it likes. */
+  readonly timeout: number;
+  /** @internal */
+  readonly [EVENTS]?: CommandsCode;
+}
+
+/** The commands of an aggregate by name. */
+export type Commands = Readonly<Record<string, Command>>;
+
 /** The streams of a doctype by the names of their aggregates. */
 export type Streams = Readonly<Record<string, Stream>>;
 
 /** @internal What streams bring along, so that apps without any load nothing of it. */
 export const EVENTS: unique symbol = Symbol('tidelog.events');
 
-/** @internal */
-export interface EventsCode {
+/** @internal Each carries out the method of `Database` that is called so. */
+export interface EventsCode extends Partial<CommandsCode> {
   /** Why it is none that could be written. */
   flawOf(stream: unknown): string | undefined;
   write(w: Writer, stream: Stream): void;
-  /** The events that an app asks for, until `mustBeOpen` throws. */
-  read(
-    doctype: DoctypeDefinition,
-    wanted: readonly unknown[],
-    ask: AskForEvents,
-    mustBeOpen: () => void,
-  ): unknown;
+  events(document: OpenStreams, given: readonly unknown[]): unknown;
 }
 
-/** @internal Asks the core for events that are wanted. */
-export type AskForEvents = (
-  wanted: Omit<ToCore['events'], 'call' | 'handle'>,
-  signal: AbortSignal,
-) => Promise<Row[]>;
+/** @internal The same of what commands bring along. */
+export interface CommandsCode {
+  send(document: OpenStreams): unknown;
+  outcome(document: OpenStreams, given: readonly unknown[]): unknown;
+  handle(document: OpenStreams, given: readonly unknown[]): unknown;
+}
 
 /** A kind of document: see {@link doctype}. */
 export interface Doctype<

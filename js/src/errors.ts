@@ -18,6 +18,20 @@ export interface ErrorDetails {
   readonly mutation?: string;
   /** Why it was rejected. */
   readonly reason?: string;
+  /** The command that has failed. */
+  readonly command?: CommandName;
+}
+
+/** Which command. */
+export interface CommandName {
+  /** The name of the aggregate that it was sent to. */
+  readonly aggregate: string;
+  /** Which of those. */
+  readonly stream: string;
+  /** The name of its type. */
+  readonly name: string;
+  /** By what its sender, and no other command of that type and stream, is known. */
+  readonly key: string;
 }
 
 /** Every error of this package. `code` is stable and tells the classes apart. */
@@ -84,7 +98,7 @@ export class RejectedError extends TidelogError {
     this.reason = details.reason ?? message;
   }
 
-  override get code(): 'rejected' {
+  override get code(): 'rejected' | 'key-reused' {
     return 'rejected';
   }
 }
@@ -373,6 +387,45 @@ export class EngineError extends TidelogError {
 export class DocumentInUseError extends TidelogError {
   override get code(): 'document-in-use' {
     return 'document-in-use';
+  }
+}
+
+/**
+ * A command was sent by a key that stands for another one: the same command was sent to that stream
+ * before, with other arguments. It is a `RejectedError` too.
+ *
+ * What to do: give each thing that is to be done a key of its own, which it keeps when it is sent
+ * again; or none, and one is drawn.
+ *
+ * Outcome: none.
+ */
+export class KeyReusedError extends RejectedError {
+  override get code(): 'key-reused' {
+    return 'key-reused';
+  }
+}
+
+/**
+ * A command has failed: its handler said so, it broke a rule, or its last retry failed.
+ *
+ * What to do: tell the user what `reason` says; `command` says which it was.
+ *
+ * Outcome: none; unknown where `reason` says that it was forgotten.
+ */
+export class CommandFailedError extends TidelogError {
+  /** Which command. */
+  readonly command: CommandName;
+  /** What its handler said, which rule was broken, or what its last attempt has thrown. */
+  readonly reason: string;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details);
+    this.command = details.command ?? { aggregate: '', stream: '', name: '', key: '' };
+    this.reason = details.reason ?? message;
+  }
+
+  override get code(): 'command-failed' {
+    return 'command-failed';
   }
 }
 

@@ -8,6 +8,8 @@
 import {
   type ArgumentValues,
   areTypes,
+  type Command,
+  type Commands,
   type DoctypeDefinition,
   EVENTS,
   type EventDefinition,
@@ -22,13 +24,37 @@ import {
   writeTypes,
 } from './doctype.js';
 import { DoctypeError, InvalidOptionError } from './errors.js';
+import type { ToCore } from './messages.js';
 import type { Row } from './rows.js';
 import type { Abortable } from './sql.js';
 
-export type { EventDefinition, EventFields, Stream, Streams } from './doctype.js';
+export { type CommandOptions, command } from './commands.js';
+export type {
+  Command,
+  Commands,
+  EventDefinition,
+  EventFields,
+  Stream,
+  Streams,
+} from './doctype.js';
+export type {
+  CommandContext,
+  GivenCommand,
+  HandleOptions,
+  Handlers,
+  Handling,
+  NewEvent,
+} from './handling.js';
+export type {
+  CommandOutcome,
+  CommandReceipt,
+  Send,
+  SendLater,
+  SendOptions,
+} from './sending.js';
 
 /** What {@link stream} wants to know. */
-export interface StreamOptions<Fields extends EventFields> {
+export interface StreamOptions<Fields extends EventFields, Accepted extends Commands> {
   /** The fields of each type of event, at its newest version: `{ placed: { items: 'json' } }`. */
   readonly events: Fields;
   /**
@@ -42,6 +68,8 @@ export interface StreamOptions<Fields extends EventFields> {
    * It may `reject()`: then nothing has happened.
    */
   readonly project?: { readonly [Type in keyof Fields]?: string | readonly string[] };
+  /** What it may be asked to do, by name: see {@link command}. */
+  readonly commands?: Accepted;
 }
 
 /** Which events {@link Database.events} gives, and until when. */
@@ -105,7 +133,7 @@ export interface RecordedEvent<Aggregate = string, Type = string, Data = unknown
   readonly user: string;
   /** The copy that issued it: `:client`. */
   readonly client: string;
-  /** What it was recorded by: `mutation:` and the name of that. */
+  /** What it was recorded by: `mutation:` and the name of that, or `command:` and its number. */
   readonly cause: string;
 }
 
@@ -147,11 +175,15 @@ export type EventOf<Recorded extends Streams> = {
  * });
  * ```
  */
-export function stream<const Fields extends EventFields>({
+export function stream<
+  const Fields extends EventFields,
+  const Accepted extends Commands = Record<never, never>,
+>({
   events,
   upcast = {},
   project = {},
-}: StreamOptions<Fields>): Stream<Fields> {
+  commands,
+}: StreamOptions<Fields, Accepted>): Stream<Fields, Accepted> {
   const definitions: Record<string, EventDefinition> = {};
   for (const [type, fields] of Object.entries(events ?? {})) {
     const { [type]: casts = [] } = upcast as Readonly<Record<string, readonly string[]>>;
@@ -161,34 +193,53 @@ export function stream<const Fields extends EventFields>({
   for (const type of [...Object.keys(upcast), ...Object.keys(project)]) {
     if (!Object.hasOwn(definitions, type)) throw new DoctypeError(`there is no event ${type}`);
   }
-  const made = { events: definitions, [EVENTS]: CODE };
+  const [one] = Object.values(Object(commands)) as Command[];
+  const made = { events: definitions, ...(one && { commands }) };
   const flaw = CODE.flawOf(made);
   if (flaw) throw new DoctypeError(`a stream ${flaw}`);
-  return made as Stream<never> as Stream<Fields>;
+  return { ...made, [EVENTS]: { ...CODE, ...one?.[EVENTS] } } as unknown as Stream<
+    Fields,
+    Accepted
+  >;
 }
+
+const isCommand = ({ fields, received, failed, retries, timeout }: Partial<Command>): boolean =>
+  areTypes(fields) &&
+  isTexts(received) &&
+  isTexts(failed) &&
+  Number.isInteger(retries) &&
+  Number.isInteger(timeout);
 
 const CODE: EventsCode = {
   flawOf(stream) {
-    const { events } = Object(stream) as Partial<Stream>;
+    const { events, commands = {} } = Object(stream) as Partial<Stream>;
     if (Object(events) !== events) return 'has to have events';
     const isEvent = ({ fields, upcast, project }: Partial<EventDefinition>): boolean =>
       areTypes(fields) && isTexts(upcast) && isTexts(project);
     const odd = Object.entries(events!).find(([, event]) => !isEvent(Object(event)));
-    return (
-      odd &&
-      `has an event ${odd[0]} whose fields have to be types by name, its upcast and project SQL`
-    );
+    if (odd) {
+      return `has an event ${odd[0]} whose fields have to be types by name, its upcast and project SQL`;
+    }
+    const none = Object.entries(commands).find(([, it]) => !isCommand(Object(it)));
+    return none && `has a command ${none[0]} that has to be what command() returned`;
   },
 
-  write(w, { events }) {
+  write(w, { events, commands = {} }) {
     writeNamed(w, events, ({ fields, upcast, project }) => {
       writeTypes(w, fields);
       writeTexts(w, upcast);
       writeTexts(w, project);
     });
+    writeNamed(w, commands, ({ fields, received, failed, retries, timeout }) => {
+      writeTypes(w, fields);
+      writeTexts(w, received);
+      writeTexts(w, failed);
+      w.u32(retries);
+      w.u32(timeout);
+    });
   },
 
-  read(doctype, wanted, ask, mustBeOpen) {
+  events({ doctype, rows, mustBeOpen }, wanted) {
     const texts = wanted.filter((it) => typeof it === 'string');
     const options = Object(wanted[texts.length]) as EventsOptions;
     const { after = 0, types = [], live = true, signal, consumer: name } = options;
@@ -211,7 +262,7 @@ const CODE: EventsCode = {
       mustBeOpen();
     };
     const end = (): void => signal?.removeEventListener('abort', leave);
-    const events = follow(found, (it) => ask(it, left.signal), mayGoOn, end);
+    const events = follow(found, (it) => rows('events', it, left.signal), mayGoOn, end);
     return Object.assign(events, {
       // Unlike that of a generator it does not wait for an event that may never come.
       return: () => {
@@ -227,7 +278,7 @@ const CODE: EventsCode = {
 const LEFT = new Error('nobody waits for events any more');
 
 async function* follow(
-  wanted: Parameters<Parameters<EventsCode['read']>[2]>[0],
+  wanted: Omit<ToCore['events'], 'call' | 'handle'>,
   ask: (it: typeof wanted) => Promise<Row[]>,
   mayGoOn: () => void,
   end: () => void,

@@ -24,6 +24,8 @@ export {
 export {
   AccessError,
   BudgetExceededError,
+  CommandFailedError,
+  type CommandName,
   DoctypeError,
   DoctypeMismatchError,
   DocumentClosedError,
@@ -34,6 +36,7 @@ export {
   EngineError,
   type ErrorDetails,
   InvalidOptionError,
+  KeyReusedError,
   MutationArgumentError,
   NewerFormatError,
   NotDurableYetError,

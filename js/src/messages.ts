@@ -50,6 +50,13 @@ export interface Again {
   readonly since: readonly [EntryId | undefined, EntryId | undefined];
 }
 
+/** What the code of streams asks, which writes the request itself. */
+interface ByStreams {
+  readonly call: number;
+  readonly handle: number;
+  readonly request: Bytes;
+}
+
 /** Every message to the core. `call` is the tab's number for what gets an answer. */
 export interface ToCore {
   open: {
@@ -92,6 +99,9 @@ export interface ToCore {
     /** For whom; whether it wants those behind what is kept of it, or has dealt with the others. */
     readonly consumer: { readonly name: string; readonly begins: boolean } | undefined;
   };
+  outcome: ByStreams;
+  handle: ByStreams;
+  complete: ByStreams;
   giveUp: { readonly call: number };
   sync: { readonly call: number; readonly handle: number };
   export: ToCore['sync'];
@@ -115,7 +125,18 @@ export interface ToCore {
 }
 
 /** Requests about one document: their kinds are those of `Request` in `protocol.rs`. */
-type Request = 'open' | 'mutate' | 'query' | 'watch' | 'events' | 'sync' | 'export' | 'close';
+type Request =
+  | 'open'
+  | 'mutate'
+  | 'query'
+  | 'watch'
+  | 'events'
+  | 'sync'
+  | 'export'
+  | 'close'
+  | 'outcome'
+  | 'handle'
+  | 'complete';
 
 type Encoders = { [Kind in keyof ToCore]: (w: Writer, message: ToCore[Kind]) => void };
 
@@ -129,6 +150,8 @@ function writeQuery(w: Writer, { sql, params }: ToCore['query']): void {
     w.list(params, (value) => w.value(value));
   }
 }
+
+const writeRequest = (w: Writer, { request }: ByStreams): void => w.raw(request);
 
 function writeEntryId(w: Writer, { journal, life, lsn }: EntryId): void {
   w.raw(journal);
@@ -195,6 +218,9 @@ const REQUESTS: Pick<Encoders, Request> = {
   sync() {},
   export() {},
   close() {},
+  outcome: writeRequest,
+  handle: writeRequest,
+  complete: writeRequest,
 };
 
 /** What follows the kind; in the order of `ToCore`'s variants, without the first, `Ask`. */

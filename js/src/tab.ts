@@ -12,11 +12,13 @@ import {
   type Call,
   type Doomed,
   isAmong,
+  isLasting,
   isOnItsWay,
   isPassing,
   late,
   newCall,
   tryLater,
+  waitsOn,
 } from './call.js';
 import { CoreLink } from './core-link.js';
 import { type Document, isToldNow, newDocument, note, remember } from './document.js';
@@ -361,12 +363,11 @@ export class Tab {
     if (!call) this.#answerToReopening(number, answer);
     else if (answer.type === 'handingOver') this.#getsOn(call);
     else if (answer.type !== 'failed') this.#succeed(number, call, answer);
-    else if (call.kind === 'watch' || (call.kind === 'events' && isPassing(answer.error))) {
+    else if (isLasting(call) || (waitsOn(call) && isPassing(answer.error))) {
       call.deaths = 0;
       tryLater(call, answer.error, this.#now);
       this.#wakeAt(call.againAt);
-      // Whoever waits for events waits on.
-      if (call.kind === 'watch') this.#settle(number, answer, false);
+      if (isLasting(call)) this.#settle(number, answer, false);
     } else this.#fail(number, call, answer.error, true);
     if (call?.kind === 'destroy') this.#askHeldBack('open');
   }
@@ -378,10 +379,7 @@ export class Tab {
   }
 
   #succeed(number: number, call: Call, answer: Answer): void {
-    const isLast = !(
-      answer.type === 'durable' ||
-      (call.kind === 'watch' && answer.type === 'rows')
-    );
+    const isLast = !(answer.type === 'durable' || (isLasting(call) && answer.type === 'rows'));
     if (!isLast) {
       call.until = NEVER;
       call.deaths = 0;

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { UNSERVED_KINDS } from '../../worker/src/shared.js';
 import { Reader, type Value, Writer } from '../src/codec.js';
+import { completeRequest, handleRequest, outcomeRequest } from '../src/command-requests.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { ERROR_CLASSES, RejectedError } from '../src/errors.js';
-import { stream } from '../src/events.js';
+import { command, stream } from '../src/events.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from '../src/messages.js';
 import { decodeRows } from '../src/rows.js';
 import { CONNECTIONS, STORAGES } from '../src/status.js';
@@ -29,6 +30,12 @@ const kinds = doctype({
       events: { sent: {}, placed: { items: 'json', note: 'text?' } },
       upcast: { placed: [':data'] },
       project: { placed: 'select :items' },
+      commands: {
+        place: command(
+          { items: 'json', gift: 'boolean?' },
+          { received: 'select :items', failed: ['select :reason'], retries: 3, timeout: '1.5m' },
+        ),
+      },
     }),
   },
 });
@@ -44,6 +51,13 @@ const copy = new Uint8Array(16).fill(4);
 /** The messages of `crates/browser/tests/golden.rs`, in the same order. */
 function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[keyof ToCore][] {
   const [call, handle] = [7, 3];
+  const sent = { aggregate: 'order', stream: 'o', name: 'place', key: 'k' };
+  const ended = { command: 2 ** 40, attempt: 2, position: 3 };
+  const decided = {
+    events: [['placed', '{}']],
+    sends: [{ ...sent, stream: 'p', args: '{}' }],
+  } as const;
+  const failed = { reason: 'why', isFinal: true };
   return [
     [
       'open',
@@ -126,6 +140,10 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['sync', { call, handle }],
     ['export', { call, handle }],
     ['close', { call, handle }],
+    ['outcome', { call, handle, request: outcomeRequest(sent) }],
+    ['handle', { call, handle, request: handleRequest('order', ['place'], 16) }],
+    ['complete', { call, handle, request: completeRequest(6, { ...ended, decision: decided }) }],
+    ['complete', { call, handle, request: completeRequest(6, { ...ended, decision: failed }) }],
     ['destroy', { call, document: 'd', user: '', force: true, everywhere: false }],
     ['destroy', { call, document: undefined, user: 'ada', force: false, everywhere: true }],
     ['setConnected', { handle, word: 3 }],

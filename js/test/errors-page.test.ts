@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { ERROR_CLASSES } from '../src/errors.js';
+import { CommandFailedError, ERROR_CLASSES, KeyReusedError } from '../src/errors.js';
 
 const source = readFileSync(new URL('../src/errors.ts', import.meta.url), 'utf8');
 
@@ -30,7 +30,8 @@ function comment(name: string): string[] {
 }
 
 test('the page of errors says of each its cause, what to do and its outcome', async () => {
-  const sections = ERROR_CLASSES.map((Class) => {
+  const classes = [...ERROR_CLASSES, KeyReusedError, CommandFailedError];
+  const sections = classes.map((Class) => {
     const { code, name } = new Class('');
     const [cause, todo, outcome, ...more] = comment(name);
     expect(todo).toMatch(/^What to do: /);

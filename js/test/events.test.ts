@@ -3,6 +3,7 @@ import { doctype, EVENTS } from '../src/doctype.js';
 import { DocumentClosedError } from '../src/errors.js';
 import { type EventsOptions, type RecordedEvent, stream } from '../src/events.js';
 import type { Row } from '../src/rows.js';
+import type { OpenStreams } from '../src/streams.js';
 
 const order = stream({ events: { placed: {} } });
 const SHOP = doctype({ name: 'shop', migrations: [], mutations: {}, streams: { order } });
@@ -20,7 +21,9 @@ function read(options: EventsOptions, parts: Row[][], mustBeOpen = () => {}) {
       const [part] = parts.splice(0, 1);
       if (part) resolve(part);
     });
-  const events = order[EVENTS]!.read(SHOP, [options], answer, mustBeOpen);
+  const rows: OpenStreams['rows'] = (_, message, signal) => answer(message, signal!);
+  const document = { doctype: SHOP, rows, mustBeOpen } as unknown as OpenStreams;
+  const events = order[EVENTS]!.events(document, [options]);
   return events as AsyncIterableIterator<RecordedEvent>;
 }
 

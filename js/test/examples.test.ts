@@ -37,6 +37,7 @@ const HOOKS = ['react', 'vue', 'svelte', 'solid'].map((it) => [
 const IMPORTS = Object.fromEntries([
   ...HOOKS,
   ['events', `import { stream } from 'tidelog/events';`],
+  ['commands', `import { command, stream } from 'tidelog/events';`],
   [
     'kysely',
     `import { Kysely } from 'kysely';
@@ -50,12 +51,20 @@ const IMPORTS = Object.fromEntries([
   ],
 ]);
 
+/** What is asked of a document with commands. */
+const SHOP = `const shop = { streams: { order: (await import('tidelog/events')).stream({
+  events: { placed: { items: 'json' } },
+  commands: { place: (await import('tidelog/events')).command({ items: 'json' }) },
+}) } };`;
+
 /** What an example may take as given: the package, the doctype of the first one, and a document. */
 function whole([name, code]: [string, string], doctype: string): string {
   const imports = IMPORTS[name.replace(/-\d+$/, '')] ?? '';
   const exported = `import { ${Object.keys(tidelog)} } from 'tidelog';\n${imports}\n`;
   if (code === doctype) return exported + code;
-  const given = `${doctype}declare const db: import('tidelog').Database<typeof todos.mutations>;\n`;
+  const streams = /\bdb\.(send|outcome|handle)\b/.test(code) ? ', typeof shop.streams' : '';
+  const given = `${doctype}${SHOP}
+    declare const db: import('tidelog').Database<typeof todos.mutations${streams}>;\n`;
   return `${exported}${given}// ${name}\n{\n${code}}\n`;
 }
 

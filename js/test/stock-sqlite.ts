@@ -21,16 +21,20 @@ const VALUES: { readonly [Kind in ArgumentKind]: string | number | Uint8Array } 
 /** What fails of its own accord in a run on arguments that nobody chose. */
 const REFUSED = /rejected|constraint failed/;
 
-/** What stands for the view of all events where nobody records any. */
+/** What stands for the views of events and commands where there are none. */
 const EVENTS = `create table tidelog_events (
     sequence integer primary key, aggregate text not null, stream text not null, position integer,
     type text not null, version integer, data text check (json_type(data) = 'object'), time integer,
     user text, client text, cause text);
-  create table tidelog_streams (aggregate text, stream text, length integer)`;
+  create table tidelog_streams (aggregate text, stream text, length integer);
+  create table tidelog_commands (number integer primary key, aggregate text, stream text,
+    command text, args text, key text, state text, attempt integer, time integer, user text,
+    client text, instance integer, first integer, last integer, reason text, ended integer);
+  create table tidelog_instances (instance integer, client text, user text, since integer)`;
 
 /**
- * Runs the migrations of a doctype, each of its mutations once, what follows from its events, and
- * what is asked. Gives what is wrong: a mutation may be rejected, and may be given nothing that it
+ * Runs the migrations of a doctype, each of its mutations once, what follows from its events and
+ * commands, and what is asked. Gives what is wrong: a mutation may be rejected, and may be given nothing that it
  * does not declare.
  */
 export function run(
@@ -70,7 +74,12 @@ export function run(
     };
     for (const { params, sql } of Object.values(mutations)) tryAll(params, sql, {});
     const place = { ':stream': 'id', ':sequence': 1, ':position': 1 };
-    for (const { events } of Object.values(streams)) {
+    const sent = { ':stream': 'id', ':key': 'key', ':user': 'user' };
+    for (const { events, commands = {} } of Object.values(streams)) {
+      for (const { fields, received, failed } of Object.values(commands)) {
+        tryAll(fields, received, sent);
+        tryAll(fields, failed, { ...sent, ':reason': 'reason' });
+      }
       for (const { fields, upcast, project } of Object.values(events)) {
         tryAll(fields, project, place);
         const casts = upcast.map((it) => `select (${it})`);

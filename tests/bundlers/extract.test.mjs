@@ -48,7 +48,14 @@ test('what happens to what an app has is printed with it', () => {
   assert.match(mutations.place.sql[0], /into tidelog_events/);
   const placed = { fields: {}, upcast: [], project: [PROJECT] };
   const shipped = { fields: { by: 'text?' }, upcast: [UPCAST], project: [] };
-  assert.deepEqual(streams, { order: { events: { placed, shipped } } });
+  const ship = {
+    fields: { by: 'text?' },
+    received: ["update orders set state = 'to ship' where id = :stream"],
+    failed: ['update orders set state = :reason where id = :stream'],
+    retries: 5,
+    timeout: 120_000,
+  };
+  assert.deepEqual(streams, { order: { events: { placed, shipped }, commands: { ship } } });
 });
 
 test('of several doctypes one is named, or each is a file', () => {

@@ -98,16 +98,20 @@ test('it can be asked whether what is written is up to date', { skip }, () => {
   assert.deepEqual(types('--check', 'src'), stale);
 });
 
-test('queries of events have the types of these', { skip }, () => {
+test('queries of events and commands have the types of these', { skip }, () => {
   cpSync(inProject('check/streams.mjs'), path.join(place(), 'src/streams.mjs'));
   const asked = `db.query('select sequence, type, data from tidelog_events');
-    db.query('select stream, length from tidelog_streams');`;
+    db.query('select stream, length from tidelog_streams');
+    db.query('select number, key, attempt from tidelog_commands');
+    db.query('select instance, since from tidelog_instances');`;
   writeFileSync(path.join(place(), 'src/asked.mjs'), asked);
   const { status, stderr } = types('src');
   assert.deepEqual([status, stderr], [0, '']);
   const written = readFileSync(path.join(place(), 'src/streams.queries.d.ts'), 'utf8');
   assert.match(written, /sequence: number; type: string; data: string/);
   assert.match(written, /stream: string; length: number/);
+  assert.match(written, /number: number; key: string \| null; attempt: number/);
+  assert.match(written, /instance: number; since: number/);
 });
 
 test('a query that is wrong is told of with its place, and nothing is written', { skip }, () => {

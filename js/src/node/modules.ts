@@ -6,7 +6,7 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { DoctypeDefinition } from '../doctype.js';
+import type { Command, DoctypeDefinition } from '../doctype.js';
 import { check, doctypesOf, type Finding } from './check.js';
 
 /** Where an app is, and how its Vite was configured. */
@@ -102,7 +102,7 @@ async function lookInto(file: string, load: Load): Promise<Found> {
   }
 }
 
-/** What queries see of events, as tables: a view does not say of what type its columns are. */
+/** What queries see of events and commands, as tables: a view does not say of what type its columns are. */
 const EVENTS = [
   `create table tidelog_events (
      sequence integer primary key, aggregate text not null, stream text not null,
@@ -110,6 +110,14 @@ const EVENTS = [
      time integer not null, user text not null, client text not null, cause text not null) strict`,
   `create table tidelog_streams (
      aggregate text not null, stream text not null, length integer not null) strict`,
+  `create table tidelog_commands (
+     number integer primary key, aggregate text not null, stream text not null,
+     command text not null, args text not null, key text, state text not null,
+     attempt integer not null, time integer not null, user text not null, client text not null,
+     instance integer, first integer, last integer, reason text, ended integer) strict`,
+  `create table tidelog_instances (
+     instance integer primary key, client text not null, user text not null,
+     since integer not null) strict`,
 ];
 
 /** What a server takes of a doctype, and nothing that an app has put beside it. */
@@ -120,11 +128,20 @@ function jsonOf({ name, migrations, mutations, streams }: DoctypeDefinition): st
     mutations: each(mutations, ({ params, sql }) => ({ params, sql })),
     streams:
       streams &&
-      each(streams, ({ events }) => ({
+      each(streams, ({ events, commands }) => ({
         events: each(events, ({ fields, upcast, project }) => ({ fields, upcast, project })),
+        ...(commands && { commands: each(commands, bareCommand) }),
       })),
   });
 }
+
+const bareCommand = ({ fields, received, failed, retries, timeout }: Command): object => ({
+  fields,
+  received,
+  failed,
+  retries,
+  timeout,
+});
 
 function each<T>(members: Readonly<Record<string, T>>, bare: (it: T) => object): object {
   return Object.fromEntries(Object.entries(members).map(([name, it]) => [name, bare(it)]));

@@ -145,8 +145,8 @@ export class World<Defined extends Mutations = Mutations, Recorded extends Strea
     const device = new Device(this.#devices, kind, { document, user, server: SERVER });
     const opening = device.open().finally(() => this.#mustBeOpen());
     const client: Client<Defined, Recorded> = new Client(device, await opening);
-    device.whenLeft = () => this.#clients.delete(client as Client<never, never>);
-    this.#clients.add(client as Client<never, never>);
+    device.whenLeft = () => this.#clients.delete(client as Client<never>);
+    this.#clients.add(client as Client<never>);
     return client;
   }
 
@@ -250,7 +250,11 @@ export interface WorldServer {
 }
 
 /** A device that has a document open: see {@link World.client}. */
-export class Client<Defined extends Mutations = Mutations, Recorded extends Streams = Streams> {
+export class Client<
+  Defined extends Mutations = Mutations,
+  // biome-ignore lint/suspicious/noExplicitAny: one with any streams is one whose streams are left out.
+  Recorded extends Streams = any,
+> {
   readonly #device: Device<Defined, Recorded>;
   #db: Database<Defined, Recorded>;
 

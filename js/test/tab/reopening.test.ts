@@ -69,6 +69,36 @@ test('a live query is told why its document cannot be opened again, and goes on 
   expect(stage.posted('watch')).toHaveLength(2);
 });
 
+test('who handles commands is known to the next core before what its attempts came to', () => {
+  const { stage, handle } = opened();
+  const rows: Answer = { type: 'rows', rows: { columns: [], count: 0, cells: new Uint8Array() } };
+  const handling = stage.call('handle', { handle }, false);
+  for (let times = 0; times < 2; times++) stage.answer(handling, rows);
+  const completion = stage.call('complete', { handle }, false);
+  stage.pass(60_000);
+  stage.survive().reopen();
+  const said = stage.of('post').slice(-2);
+  expect(said.map(({ message }) => (message as { call: number }).call)).toEqual([
+    handling,
+    completion,
+  ]);
+  stage.answer(completion, rows);
+  expect([endOf(stage, handling), endOf(stage, completion)]).toEqual([undefined, 'rows']);
+});
+
+test('what becomes of commands is waited for while the device fails, and no longer', () => {
+  const { stage, handle } = opened();
+  for (const kind of ['outcome', 'complete'] as const) {
+    const call = stage.call(kind, { handle }, false);
+    stage.answer(call, { type: 'failed', error: new StorageError('a page is missing') });
+    expect(stage.errors(call)).toEqual([]);
+    stage.pass(500);
+    expect(stage.posted(kind)).toHaveLength(2);
+    stage.answer(call, { type: 'failed', error: new QueryError('no') });
+    expect(stage.errors(call)).toMatchObject([{ code: 'query', last: true }]);
+  }
+});
+
 test('W4: an open that fails after a restart is repeated until it succeeds', () => {
   const { stage, handle } = opened();
   const query = stage.call('query', { handle, sql: '' });

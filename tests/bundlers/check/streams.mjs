@@ -1,5 +1,5 @@
 import { doctype, mutation } from 'tidelog';
-import { stream } from 'tidelog/events';
+import { command, stream } from 'tidelog/events';
 
 export const shop = doctype({
   name: 'shop',
@@ -15,6 +15,16 @@ export const shop = doctype({
       events: { placed: {}, shipped: { by: 'text?' } },
       upcast: { shipped: [`json_set(:data, '$.by', null)`] },
       project: { placed: `insert into orders (id, state) values (:stream, 'placed')` },
+      commands: {
+        ship: command(
+          { by: 'text?' },
+          {
+            received: `update orders set state = 'to ship' where id = :stream`,
+            failed: 'update orders set state = :reason where id = :stream',
+            timeout: '2m',
+          },
+        ),
+      },
     }),
   },
 });

@@ -4,13 +4,18 @@
 //! { "name": "todos",
 //!   "migrations": ["create table todo (id text primary key) strict"],
 //!   "mutations": { "add": { "params": { "id": "uuid", "at": "integer?" }, "sql": ["..."] } },
-//!   "streams": { "order": { "events": { "placed": {
-//!     "fields": { "items": "json" }, "upcast": ["..."], "project": ["..."] } } } } }
+//!   "streams": { "order": {
+//!     "events": { "placed": {
+//!       "fields": { "items": "json" }, "upcast": ["..."], "project": ["..."] } },
+//!     "commands": { "place": {
+//!       "fields": { "items": "json" }, "received": ["..."], "failed": ["..."],
+//!       "retries": 5, "timeout": 30000 } } } } }
 //! ```
 //!
-//! Where there are no streams they may be left out. Its hash is over the encoding that clients
-//! send: mutations, streams and events sorted by name, as JavaScript sorts, and parameters and
-//! fields in their order. So no name may stand twice, and nothing else may stand there.
+//! Where there are no streams they may be left out, and so may the commands of one. Its hash is over
+//! the encoding that clients send: mutations, streams, events and commands sorted by name, as
+//! JavaScript sorts, and parameters and fields in their order. So no name may stand twice, and
+//! nothing else may stand there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +24,8 @@ use std::marker::PhantomData;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_document::{
-    Doctype, EventDefinition, MutationDefinition, Param, ParamKind, StreamDefinition,
+    CommandDefinition, Doctype, EventDefinition, MutationDefinition, Param, ParamKind,
+    StreamDefinition,
 };
 
 /// The doctype that the JSON says, or why it says none.
@@ -54,8 +60,15 @@ pub(crate) fn write(doctype: &Doctype) -> Vec<u8> {
         let (upcast, project) = (upcasts.clone(), project.clone());
         (name.clone(), Event { fields: types(fields), upcast, project })
     };
-    let stream = |StreamDefinition { name, events, .. }: &StreamDefinition| {
-        (name.clone(), Stream { events: Ordered(events.iter().map(event).collect()) })
+    let command = |it: &CommandDefinition| {
+        let (received, failed) = (it.received.clone(), it.failed.clone());
+        let (fields, retries, timeout) = (types(&it.fields), it.retries, it.timeout_ms);
+        (it.name.clone(), Command { fields, received, failed, retries, timeout })
+    };
+    let stream = |StreamDefinition { name, events, commands }: &StreamDefinition| {
+        let events = Ordered(events.iter().map(event).collect());
+        let commands = Ordered(commands.iter().map(command).collect());
+        (name.clone(), Stream { events, commands })
     };
     let Doctype { name, migrations, mutations, streams } = doctype;
     let definition = Definition {
@@ -71,8 +84,16 @@ fn definition((name, Mutation { params, sql }): (String, Mutation)) -> MutationD
     MutationDefinition { name, params: params_of(params), sql }
 }
 
-fn stream((name, Stream { events }): (String, Stream)) -> StreamDefinition {
-    StreamDefinition { name, events: sorted(events.0, event, |it| &it.name), commands: Vec::new() }
+fn stream((name, Stream { events, commands }): (String, Stream)) -> StreamDefinition {
+    let events = sorted(events.0, event, |it| &it.name);
+    let commands = sorted(commands.0, command, |it| &it.name);
+    StreamDefinition { name, events, commands }
+}
+
+fn command((name, it): (String, Command)) -> CommandDefinition {
+    let Command { fields, received, failed, retries, timeout } = it;
+    let fields = params_of(fields);
+    CommandDefinition { name, fields, received, failed, retries, timeout_ms: timeout }
 }
 
 fn event((name, Event { fields, upcast, project }): (String, Event)) -> EventDefinition {
@@ -105,6 +126,18 @@ struct Mutation {
 #[serde(deny_unknown_fields)]
 struct Stream {
     events: Ordered<Event>,
+    #[serde(default, skip_serializing_if = "Ordered::is_empty")]
+    commands: Ordered<Command>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    fields: Ordered<ParamType>,
+    received: Vec<String>,
+    failed: Vec<String>,
+    retries: u32,
+    timeout: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -213,7 +246,11 @@ mod tests {
         "streams":{"order":{"events":{
             "sent":{"fields":{},"upcast":[],"project":[]},
             "placed":{"fields":{"items":"json","note":"text?"},"upcast":[":data"],
-                      "project":["select :items"]}}}}}"#;
+                      "project":["select :items"]}},
+            "commands":{
+                "place":{"fields":{"items":"json","gift":"boolean?"},
+                         "received":["select :items"],"failed":["select :reason"],
+                         "retries":3,"timeout":90000}}}}}"#;
 
     /// Goal: a doctype that was deployed is the one that clients bring. Method: the bytes that
     /// TypeScript has written of it, and that its own test holds it to.
@@ -272,6 +309,10 @@ mod tests {
             ("\"fields\":{},", ""),
             ("\"upcast\":[]", "\"upcast\":null"),
             ("\"sent\"", "\"placed\""),
+            ("\"received\":[\"select :items\"],", ""),
+            ("\"retries\":3", "\"retries\":-1"),
+            ("\"timeout\":90000", "\"timeout\":\"90s\""),
+            ("\"timeout\":90000", "\"timeout\":90000,\"extra\":0"),
         ] {
             let other = KINDS.replacen(from, to, 1);
             assert_ne!(other, KINDS);
