@@ -23,11 +23,15 @@ export class Hearing {
   #lists = 0;
   #size = 0;
 
-  /** A list of so many bytes was heard. Gives how many lists the core is told of now, if any. */
-  heard(size: number): number {
+  /**
+   * A list of so many bytes was heard. Gives how many lists the core is told of now, if any: some
+   * at least where it waits for a word.
+   */
+  heard(size: number, isAwaited: boolean): number {
     this.#lists++;
     this.#size += size;
-    if (this.#lists < UNTOLD_LISTS_MAX && this.#size < UNTOLD_SIZE_MAX) return 0;
+    const isMuch = this.#lists >= UNTOLD_LISTS_MAX || this.#size >= UNTOLD_SIZE_MAX;
+    if (!isMuch && !isAwaited) return 0;
     const lists = this.#lists;
     this.reset();
     return lists;

@@ -91,6 +91,8 @@ export class Tab {
   readonly #link = new CoreLink((effect) => this.#emit(effect));
   readonly #lending = new Lending();
   readonly #hearing = new Hearing();
+  /** Whether the core wants to know that this tab hears: whoever handles commands has to. */
+  #isAwaited = false;
 
   /** A number for a call. */
   newCall(): number {
@@ -173,7 +175,8 @@ export class Tab {
         this.#news(input);
         break;
       case 'heard': {
-        const lists = this.#hearing.heard(input.size);
+        const lists = this.#hearing.heard(input.size, this.#isAwaited);
+        this.#isAwaited = false;
         if (lists > 0) this.#post('heard', { lists });
         break;
       }
@@ -380,6 +383,7 @@ export class Tab {
 
   #succeed(number: number, call: Call, answer: Answer): void {
     const isLast = !(answer.type === 'durable' || (isLasting(call) && answer.type === 'rows'));
+    this.#isAwaited ||= call.kind === 'handle';
     if (!isLast) {
       call.until = NEVER;
       call.deaths = 0;

@@ -138,7 +138,15 @@ test('a key of the cookbook sorts between its neighbours, however often', async 
   rmSync(path.dirname(file), { recursive: true });
 });
 
-const UNITS = { bytes: 1, KiB: 1024, MiB: 1024 ** 2, s: 1000 } as Record<string, number>;
+const UNITS = {
+  bytes: 1,
+  KiB: 1024,
+  MiB: 1024 ** 2,
+  s: 1000,
+  min: 60_000,
+  hours: 3_600_000,
+  days: 86_400_000,
+} as Record<string, number>;
 
 /** What `crates/types/src/limits.rs` says of a name. */
 function limit(name: string): number {
