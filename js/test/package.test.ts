@@ -48,6 +48,7 @@ test('every file that a page loads can be named from outside', () => {
     './solid',
     './kysely',
     './drizzle',
+    './node',
     './testing',
     './vite',
     './worker/worker.js',
