@@ -135,6 +135,8 @@ export class NodeEngine implements CoreWay {
         this.#take(core, message);
       }
     });
+    // What was in it is lost, and nobody says it again but another engine.
+    thread.on('messageerror', () => thread === this.#thread && this.unsaid());
     thread.on('error', (error) => {
       why ??= new EngineError(`the engine failed: ${error}`);
     });

@@ -1,6 +1,15 @@
 /** The folder that a process keeps its documents in. */
 
-import { closeSync, constants, fsyncSync, mkdirSync, openSync, realpathSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  statSync,
+} from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InvalidOptionError, StorageError, StorageFullError } from '../errors.js';
@@ -16,8 +25,7 @@ const STORE = 'tidelog';
 export function storeFolder(folder: string | URL): string {
   const store = path.join(path.resolve(nameOf(folder)), STORE);
   try {
-    const first = mkdirSync(store, { recursive: true });
-    if (first !== undefined) syncNames(first, store);
+    makeFolder(store);
     return realpathSync(store);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
@@ -36,15 +44,35 @@ function nameOf(folder: string | URL): string {
   throw new InvalidOptionError('folder has to be a path, or an address that begins with file:');
 }
 
-/** Makes the names of new folders durable, from the first that was made to the last. */
-function syncNames(first: string, last: string): void {
+/**
+ * Makes a folder, and those above it that are not there, and their names durable. One by one, since
+ * `recursive` never returns where a file system knows no new folders, as `/proc`.
+ */
+function makeFolder(folder: string): void {
+  const above = path.dirname(folder);
+  if (!existsSync(folder) && above !== folder) makeFolder(above);
+  try {
+    mkdirSync(folder);
+  } catch (error) {
+    // Whoever else has made it just now may have been killed before its name was durable; one that
+    // was there for long costs no more than that.
+    if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) throw error;
+  }
+  syncNames(above);
+}
+
+/** Makes the names in a folder durable: a power cut could otherwise lose one with all below it. */
+function syncNames(folder: string): void {
   if (process.platform === 'win32') return;
-  for (let made = last; made.length >= first.length; made = path.dirname(made)) {
-    const above = openSync(path.dirname(made), constants.O_RDONLY);
+  try {
+    const descriptor = openSync(folder, constants.O_RDONLY);
     try {
-      fsyncSync(above);
+      fsyncSync(descriptor);
     } finally {
-      closeSync(above);
+      closeSync(descriptor);
     }
+  } catch (error) {
+    // Who may not look into it has not made a name in it, nor has anybody where none can be made.
+    if (!/^(EACCES|EPERM|EROFS|EINVAL)$/.test((error as NodeJS.ErrnoException).code!)) throw error;
   }
 }

@@ -54,6 +54,8 @@ let release: Release = () => {};
 let storeHost: StoreHost | undefined;
 let way: MessagePort | undefined;
 let server = 0;
+/** Whether the files were there: they are not made once more. */
+let hasBegun = false;
 let pauseMs = AGAIN_MS;
 let alarm: ReturnType<typeof setTimeout> | undefined;
 let alarmAt = Number.POSITIVE_INFINITY;
@@ -198,7 +200,8 @@ function serve(): void {
 
 /** Opens the files, and looks from then on whether they are there: writing tells nothing. */
 async function openLooked(at: string, own: StoreHost): ReturnType<typeof openFolder> {
-  const kept = await openFolder(at);
+  const kept = await openFolder(at, !hasBegun);
+  hasBegun = true;
   let misses = 0;
   const areGone = (isThere: boolean): boolean => {
     misses = isThere ? 0 : misses + 1;

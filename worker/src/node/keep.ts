@@ -60,10 +60,9 @@ class StoredFile implements Calls {
   readonly path: string;
   #descriptor: number | undefined;
 
-  /** Opens the file, and makes it where it is not there. */
-  constructor(at: string) {
+  constructor(at: string, isMade: boolean) {
     this.path = at;
-    this.#descriptor = openSync(at, constants.O_RDWR | constants.O_CREAT);
+    this.#descriptor = openSync(at, constants.O_RDWR | (isMade ? constants.O_CREAT : 0));
   }
 
   read(into: Bytes, { at }: Place): number {
@@ -191,14 +190,20 @@ export async function openMemory(): Promise<Keep> {
   return keep(memory, () => true);
 }
 
-/** The store in a folder, which this thread has alone; its files are made at first use. */
-export async function openFolder(folder: string): Promise<Keep> {
+/**
+ * The store in a folder, which this thread has alone. Its files are made only as it `begins`: if
+ * they are not there when it opens them anew, then its data are gone.
+ */
+export async function openFolder(folder: string, begins: boolean): Promise<Keep> {
   const files: StoredFile[] = [];
   try {
-    for (const name of NAMES) files.push(new StoredFile(path.join(folder, name)));
+    for (const name of NAMES) files.push(new StoredFile(path.join(folder, name), begins));
     syncNames(folder);
   } catch (error) {
     for (const file of files) file.close();
+    if (!begins && (error as NodeJS.ErrnoException).code === 'ENOENT') {
+      throw new Unopened('lost', error);
+    }
     throw isFull(error) ? new Unopened('full', error) : error;
   }
   const [spare] = files.splice(OPENED);
