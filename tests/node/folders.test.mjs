@@ -1,9 +1,12 @@
 // One process has a folder, for as long as it lives; and what is said where a folder is no good.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { Stage } from './process.mjs';
 
 const RACERS = 4;
@@ -51,13 +54,34 @@ test('of several that want a folder at once just one has it, whatever was left b
   assert.equal(left.filter((name) => name.startsWith('lock')).length, 1);
 });
 
+test('however many race for a lock and are killed with it, no two have it at once', async (t) => {
+  const folder = new Stage(t).folder();
+  const script = fileURLToPath(new URL('racer.mjs', import.meta.url));
+  const until = performance.now() + 3_000;
+  let killed = 0;
+  const race = async () => {
+    while (performance.now() < until) {
+      const racer = spawn(process.execPath, [script, folder, '1500'], { stdio: 'pipe' });
+      let said = '';
+      racer.stderr.on('data', (text) => {
+        said += text;
+      });
+      const [code, signal] = await once(racer, 'close');
+      if (signal === 'SIGKILL') killed += 1;
+      else assert.equal(code, 0, said);
+    }
+  };
+  await Promise.all(Array.from({ length: RACERS }, race));
+  assert.ok(killed > 0, 'some were killed');
+});
+
 test('all that is open in a process shares an engine; another thread is refused', async (t) => {
   const stage = new Stage(t);
   const folder = stage.folder();
   const process_ = stage.process();
   const link = `${folder}-link`;
   symlinkSync(folder, link);
-  t.after(() => import('node:fs').then(({ rmSync }) => rmSync(link)));
+  t.after(() => rmSync(link));
   await Promise.all([
     process_.open('list', { document: 'a', folder }, 'one'),
     process_.open('list', { document: 'a', folder: `${folder}/.` }, 'two'),

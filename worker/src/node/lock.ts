@@ -66,10 +66,12 @@ const UNNAMED = /^lock-new-/;
 export async function lockFolder(folder: string): Promise<Release> {
   const exclusive = EXCLUSIVE[process.platform];
   const release = exclusive ? lockFile(folder, exclusive) : await new Sockets(folder).lock();
-  writeFileSync(
-    path.join(folder, OWNER),
-    JSON.stringify({ pid: process.pid, host: os.hostname() }),
-  );
+  try {
+    const owner = { pid: process.pid, host: os.hostname() };
+    writeFileSync(path.join(folder, OWNER), JSON.stringify(owner));
+  } catch {
+    // It is only said: a full disk is met by whoever writes.
+  }
   return release;
 }
 
@@ -104,9 +106,9 @@ class Sockets {
 
   constructor(folder: string) {
     this.#folder = folder;
-    const isShort = Buffer.byteLength(path.join(folder, `lock-new-${randomUUID()}`));
-    if (isShort > SOCKET_PATH_MAX) this.#descriptor = openSync(folder, constants.O_RDONLY);
-    this.#named = this.#descriptor ? `/proc/self/fd/${this.#descriptor}` : folder;
+    const size = Buffer.byteLength(path.join(folder, `lock-new-${randomUUID()}`));
+    if (size > SOCKET_PATH_MAX) this.#descriptor = openSync(folder, constants.O_RDONLY);
+    this.#named = this.#descriptor !== undefined ? `/proc/self/fd/${this.#descriptor}` : folder;
   }
 
   async lock(): Promise<Release> {
@@ -185,7 +187,8 @@ function answers(socket: string): Promise<'yes' | 'no' | 'gone'> {
       // Full of others who ask: it is alive.
       if (error.code === 'EAGAIN') settle('yes');
       else if (error.code === 'ECONNREFUSED') settle('no');
-      else if (error.code === 'ENOENT') settle('gone');
+      // Or it ended just now: whoever looks again finds it dead.
+      else if (/^(ENOENT|ECONNRESET)$/.test(error.code!)) settle('gone');
       else reject(error);
     });
   });
