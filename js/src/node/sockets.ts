@@ -12,7 +12,7 @@ export interface Socket {
   onclose: ((event: never) => void) | null;
   onerror: ((event: never) => void) | null;
   onmessage: ((event: never) => void) | null;
-  send(message: Uint8Array<ArrayBuffer>): void;
+  send(message: Bytes): void;
   close(): void;
   /** Of the class of package `ws`. */
   terminate?(): void;
