@@ -7,6 +7,7 @@ import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { eventually } from '../browser/harness/time.mjs';
 import { Stage } from './process.mjs';
 
 const RACERS = 4;
@@ -91,6 +92,11 @@ test('all that is open in a process shares an engine; another thread is refused'
   await process_.mutate('add', { id: 'a', title: 'a' }, 'durable', 'one');
   assert.deepEqual(await process_.query('select id from item', 'two'), [{ id: 'a' }]);
   assert.deepEqual(await process_.query('select id from item', 'other'), []);
+  const { storage, persisted, usage, quota } = await eventually(() =>
+    process_.run(() => kept.one.status.persisted && { ...kept.one.status, error: null }),
+  );
+  assert.deepEqual([storage, persisted], ['folder', true]);
+  assert.ok(usage > 8192 && quota > usage, `${usage} of ${quota} bytes`);
 
   const refused = await process_.run(
     (folder, at) =>

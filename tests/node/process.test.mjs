@@ -213,3 +213,45 @@ test('an engine that dies is replaced: what was durable is there, what was asked
     ),
   );
 });
+
+test('an engine that answers nothing, or does not start, is given up within ten seconds', async (t) => {
+  const stage = new Stage(t);
+  const [silent, late] = [stage.process(), stage.process()];
+  await silent.open('list', { document: 'a', folder: stage.folder() });
+  const asked = silent.run(async () => {
+    threads[0].postMessage = () => {};
+    const began = performance.now();
+    const calls = [
+      kept.db.mutate.add({ id: 'a', title: '' }),
+      kept.db.query('select 1'),
+      kept.db.export(),
+      kept.db.close(),
+    ];
+    const settled = await Promise.allSettled(calls);
+    const codes = settled.map(({ reason }) => reason && [reason.code, reason.outcome]);
+    return { took: performance.now() - began, codes };
+  });
+  const opening = late.run(async (folder) => {
+    kept.hangs = true;
+    const began = performance.now();
+    const error = await tidelog.open(doctypes.list, { document: 'a', folder }).catch(errorOf);
+    kept.hangs = false;
+    const took = performance.now() - began;
+    // Whoever tries again may have better luck.
+    kept.db = await tidelog.open(doctypes.list, { document: 'a', folder });
+    await kept.db.close();
+    return { took, code: error.code };
+  }, stage.folder());
+  const { took, codes } = await asked;
+  // With its document open nobody knows whether it was closed there; here it is.
+  assert.deepEqual(codes.slice(0, 3), [
+    ['not-durable-yet', 'unknown'],
+    ['engine', 'none'],
+    ['engine', 'none'],
+  ]);
+  assert.ok(took < 10_100, `it took ${took} ms`);
+  const opened = await opening;
+  assert.equal(opened.code, 'engine');
+  assert.ok(opened.took < 10_500, `opening took ${opened.took} ms`);
+  for (const it of [silent, late]) assert.deepEqual(await it.leave(), { code: 0, signal: null });
+});

@@ -3,13 +3,17 @@
 import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { WebSocket } from 'ws';
 
+/** Where a test keeps what its next step needs. */
+const kept = {};
+
 /** The threads that were started here, so that a test can end one. */
 const threads = [];
 const threadsModule = createRequire(import.meta.url)('node:worker_threads');
 const { Worker } = threadsModule;
 threadsModule.Worker = class extends Worker {
   constructor(...given) {
-    super(...given);
+    if (kept.hangs) super(new URL('data:text/javascript,for(;;);'));
+    else super(...given);
     threads.push(this);
   }
 };
@@ -23,8 +27,7 @@ Object.assign(globalThis, {
   doctypes,
   threads,
   webSocket: WebSocket,
-  /** Where a test keeps what its next step needs. */
-  kept: {},
+  kept,
   report: (report) => process.send({ report }),
   errorOf: (error) => ({
     name: error.name,

@@ -1,15 +1,27 @@
 /** What a process has open in one folder, or in memory: one tab, and one engine for it. */
 
+import { readdir, stat, statfs } from 'node:fs/promises';
+import path from 'node:path';
 import { clearInterval, clearTimeout, setInterval, setTimeout } from 'node:timers';
-import { Connection, type GetToken, type OpenDocument } from '../connection.js';
+import { type Caller, Connection, type GetToken, type OpenDocument } from '../connection.js';
 import type { Answer, ToCore } from '../messages.js';
 import type { Status } from '../status.js';
+import type { CallKind } from '../step.js';
 import type { TabHost } from '../tab-host.js';
 import { NodeEngine } from './engine.js';
 import { provideReportError } from './report-error.js';
 
 /** No script and no module is loaded by a tab. */
 const PLACES = { workerUrl: undefined, coreWasmUrl: undefined, pageServerWasmUrl: undefined };
+
+/** How long `close` may take with all that comes of it: every call settles in ten seconds. */
+const CLOSE_MS = 9_900;
+
+/** After which a call is given up, as `tab.ts` has it. */
+const CALL_MS = 9_500;
+
+/** Between two looks at the disk. */
+const DISK_MS = 30_000;
 
 /** A process, as the code of a tab sees it. */
 function hostOf(folder: string | undefined, made: (engine: NodeEngine) => void): TabHost {
@@ -38,17 +50,20 @@ function hostOf(folder: string | undefined, made: (engine: NodeEngine) => void):
  */
 export class Device extends Connection {
   readonly engine: NodeEngine;
-  readonly #isIn: 'folder' | 'memory';
+  readonly #folder: string | undefined;
   /** Documents that are open, or being opened, by handle. */
   readonly #documents = new Set<number>();
   /** Calls that are under way. */
   #calls = 0;
+  /** When something was asked to be closed last. */
+  #closingAt = 0;
   #ended: Promise<void> | undefined;
   readonly #keepAlive = setInterval(() => {}, 2 ** 30);
-  readonly #whenIdle: (device: Device) => Promise<void>;
+  readonly #looks: ReturnType<typeof setInterval> | undefined;
+  readonly #whenIdle: (end: () => Promise<void>) => Promise<void>;
 
-  /** `whenIdle` is called once nothing is open any more. */
-  constructor(folder: string | undefined, whenIdle: (device: Device) => Promise<void>) {
+  /** `whenIdle` is called once nothing is open any more, and given what ends the engine. */
+  constructor(folder: string | undefined, whenIdle: (end: () => Promise<void>) => Promise<void>) {
     provideReportError();
     let made: NodeEngine | undefined;
     super(
@@ -58,8 +73,12 @@ export class Device extends Connection {
       }),
     );
     this.engine = made!;
-    this.#isIn = folder === undefined ? 'memory' : 'folder';
+    this.#folder = folder;
     this.#whenIdle = whenIdle;
+    if (folder !== undefined) {
+      void this.#lookAtDisk(folder);
+      this.#looks = setInterval(() => void this.#lookAtDisk(folder), DISK_MS).unref();
+    }
   }
 
   /** Does something while it does not end. */
@@ -73,6 +92,16 @@ export class Device extends Connection {
       this.#calls--;
       await this.#endIfIdle();
     }
+  }
+
+  override call<Kind extends CallKind>(
+    kind: Kind,
+    message: Omit<ToCore[Kind], 'call'>,
+    caller: Caller,
+    limited = true,
+  ): number {
+    if (kind === 'close') this.#closingAt = performance.now();
+    return super.call(kind, message, caller, limited);
   }
 
   override open(
@@ -117,13 +146,31 @@ export class Device extends Connection {
 
   async #endIfIdle(): Promise<void> {
     if (this.#documents.size > 0 || this.#calls > 0) return;
-    this.#ended ??= this.#whenIdle(this).finally(() => clearInterval(this.#keepAlive));
+    clearInterval(this.#looks);
+    const end = (): Promise<void> =>
+      this.engine.end(CLOSE_MS - Math.min(performance.now() - this.#closingAt, CALL_MS));
+    this.#ended ??= this.#whenIdle(end).finally(() => clearInterval(this.#keepAlive));
     await this.#ended;
+  }
+
+  /** A folder is kept until somebody deletes it, and has room as long as its disk has. */
+  async #lookAtDisk(folder: string): Promise<void> {
+    try {
+      const { bavail, bsize } = await statfs(folder);
+      const files = await Promise.all(
+        (await readdir(folder)).map((name) => stat(path.join(folder, name))),
+      );
+      const usage = files.reduce((sum, { size }) => sum + size, 0);
+      this.tell('device', { persisted: true, usage, quota: usage + bavail * bsize });
+    } catch {
+      // A file may have gone meanwhile; whatever else is wrong is told by the engine.
+    }
   }
 
   /** The core knows of browsers alone. */
   #standing(status: Status): Status {
-    const storage = status.storage === 'waiting' ? 'waiting' : this.#isIn;
+    const isIn = this.#folder === undefined ? 'memory' : 'folder';
+    const storage = status.storage === 'waiting' ? 'waiting' : isIn;
     return { ...status, storage, engine: 'worker' };
   }
 }

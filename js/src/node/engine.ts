@@ -1,6 +1,6 @@
 /** A tab's way to the engine of its process: a thread with the core and the page server. */
 
-import { setTimeout } from 'node:timers';
+import { clearTimeout, setTimeout } from 'node:timers';
 import { Worker } from 'node:worker_threads';
 import type { Bytes } from '../codec.js';
 import { EngineError, StorageError, StorageFullError, TidelogError } from '../errors.js';
@@ -11,7 +11,10 @@ import type { CoreWay } from '../tab-host.js';
 import type { EngineData, FromEngine, Refused, ToEngine } from './engine-messages.js';
 import { type SocketClass, Sockets } from './sockets.js';
 
-/** How long a thread may take to let go of its folder before it is ended. */
+/** How long a thread may take to start: less than whoever waits for it has. */
+const START_MS = 9_000;
+
+/** How long a thread may take to let go of its folder before it is ended, at most. */
 const END_MS = 2_000;
 
 /**
@@ -108,6 +111,20 @@ export class NodeEngine implements CoreWay {
 
   async #connect(core: number, place: number): Promise<void> {
     this.#core = core;
+    const late = setTimeout(() => {
+      if (core !== this.#core) return;
+      this.#leave();
+      this.#refused(core, new EngineError('the engine does not start: its disk does not answer'));
+    }, START_MS).unref();
+    try {
+      await this.#start(core, place);
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  /** Resolves once the thread works, or has ended. */
+  async #start(core: number, place: number): Promise<void> {
     await this.#left;
     // Nobody waits for this one any more.
     if (core !== this.#core || this.#hasEnded) return;
@@ -121,6 +138,10 @@ export class NodeEngine implements CoreWay {
     this.#thread = thread;
     // What is open keeps the process going, not its engine.
     thread.unref();
+    await new Promise<void>((started) => this.#listen(thread, core, place, started));
+  }
+
+  #listen(thread: Worker, core: number, place: number, started: () => void): void {
     let why: TidelogError | undefined;
     let isReady = false;
     let hasSaidWhy = false;
@@ -129,6 +150,7 @@ export class NodeEngine implements CoreWay {
       if ('type' in message && message.type === 'refused') why = errorOf(message, this.#folder);
       else if ('type' in message && message.type === 'ready') {
         isReady = true;
+        started();
         this.#works(core, place);
       } else {
         hasSaidWhy ||= 'type' in message && message.type === 'died';
@@ -141,6 +163,7 @@ export class NodeEngine implements CoreWay {
       why ??= new EngineError(`the engine failed: ${error}`);
     });
     thread.on('exit', () => {
+      started();
       if (thread !== this.#thread) return;
       this.#thread = undefined;
       this.#sockets.closeAll();
@@ -207,8 +230,12 @@ export class NodeEngine implements CoreWay {
     if (thread) this.#left = thread.terminate();
   }
 
-  /** Ends it for good. Resolves once another process can have the folder. */
-  async end(): Promise<void> {
+  /**
+   * Ends it for good. Resolves once another process can have the folder, and within so many
+   * milliseconds: a disk that does not answer keeps the thread, whoever ends it.
+   */
+  async end(withinMs: number): Promise<void> {
+    const until = performance.now() + withinMs;
     this.#hasEnded = true;
     this.#core = 0;
     const thread = this.#thread;
@@ -216,12 +243,11 @@ export class NodeEngine implements CoreWay {
     if (thread) {
       const ended = new Promise((resolve) => thread.once('exit', resolve));
       thread.postMessage({ type: 'end' } satisfies ToEngine);
-      await Promise.race([ended, after(END_MS)]);
+      await Promise.race([ended, after(Math.min(withinMs / 2, END_MS))]);
       this.#left = thread.terminate();
     }
     this.#sockets.closeAll();
-    // A disk that does not answer keeps the thread, whoever ends it.
-    await Promise.race([this.#left, after(END_MS)]);
+    await Promise.race([this.#left, after(until - performance.now())]);
   }
 }
 

@@ -86,9 +86,9 @@ async function onDevice<T>(
   while (leaving.has(name)) await leaving.get(name);
   let device = devices.get(name);
   if (!device) {
-    device = new Device(store, (idle) => {
+    device = new Device(store, (end) => {
       devices.delete(name);
-      return leave(name, () => idle.engine.end());
+      return leave(name, end);
     });
     devices.set(name, device);
   }

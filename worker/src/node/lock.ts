@@ -169,7 +169,8 @@ function listen(socket: string): Promise<Server> {
   return new Promise((resolve, reject) => {
     const server = createServer((connection) => connection.destroy());
     server.unref();
-    server.once('error', reject);
+    // Also of one that could not be accepted later, which asks nothing.
+    server.on('error', reject);
     server.listen({ path: socket, exclusive: true }, () => resolve(server));
   });
 }
