@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { crc32c } from '../browser/harness/store-files.mjs';
@@ -155,17 +155,34 @@ test('a damaged store can be read, says so, and takes no more', async (t) => {
 
 test('files that are deleted under it are noticed, and no write into them is called durable', async (t) => {
   const stage = new Stage(t);
-  const options = { document: 'gone', folder: stage.folder() };
   const process_ = stage.process();
+  for (const deleted of ['', 'log-a']) {
+    const options = { document: 'gone', folder: stage.folder() };
+    const store = path.join(options.folder, 'tidelog');
+    await process_.open('list', options);
+    await process_.mutate('add', { id: 'a', title: 'a' });
+    rmSync(path.join(store, deleted), { recursive: true });
+    const began = performance.now();
+    const failed = await process_.mutate('add', { id: 'b', title: 'b' }).catch((error) => error);
+    assert.deepEqual([failed.name, failed.outcome], ['StorageError', 'unknown'], failed.message);
+    assert.ok(performance.now() - began < 5_000);
+    const refused = await process_.mutate('add', { id: 'c', title: 'c' }).catch((error) => error);
+    assert.deepEqual([refused.name, refused.outcome], ['StorageError', 'none'], refused.message);
+    // What it has in memory can be saved.
+    assert.deepEqual(await process_.query(`select id from item where id = 'a'`), [{ id: 'a' }]);
+    await process_.close();
+    // Whoever opens it again begins anew, unless that would throw away what is left.
+    if (deleted) {
+      assert.equal((await process_.tryOpen('list', options)).name, 'StorageError');
+      await process_.run((folder) => tidelog.destroyAll({ folder }), options.folder);
+    }
+    await process_.open('list', options);
+    assert.deepEqual(await process_.query('select id from item'), []);
+    await process_.close();
+  }
+  // Also where nothing is written.
+  const options = { document: 'idle', folder: stage.folder() };
   await process_.open('list', options);
-  await process_.mutate('add', { id: 'a', title: 'a' });
   rmSync(path.join(options.folder, 'tidelog'), { recursive: true });
-  const failed = await process_.mutate('add', { id: 'b', title: 'b' }).catch((error) => error);
-  assert.equal(failed.ours, true, `it was called durable: ${JSON.stringify(failed)}`);
-  // Whoever closes it and opens it again begins anew.
-  await process_.close();
-  await process_.open('list', options);
-  assert.deepEqual(await process_.query('select id from item'), []);
-  await process_.mutate('add', { id: 'c', title: 'c' });
-  assert.ok(statSync(path.join(options.folder, 'tidelog/log-a')).size > 0);
+  await eventually(() => process_.run(() => kept.db.status.error?.code === 'storage'));
 });
