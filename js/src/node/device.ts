@@ -36,7 +36,7 @@ function hostOf(folder: string | undefined, made: (engine: NodeEngine) => void):
     uptime: () => performance.now(),
     // What is open keeps the process going, not what its tab waits for.
     wakeIn(ms, wake) {
-      const timer = setTimeout(wake, Math.min(ms, 2 ** 31 - 1)).unref();
+      const timer = setTimeout(wake, Math.min(Math.max(ms, 0), 2 ** 31 - 1)).unref();
       return () => clearTimeout(timer);
     },
     draw: (bytes) => crypto.getRandomValues(bytes),
@@ -55,11 +55,11 @@ export class Device extends Connection {
   readonly #documents = new Set<number>();
   /** Calls that are under way. */
   #calls = 0;
+  #looks: ReturnType<typeof setInterval> | undefined;
   /** When something was asked to be closed last. */
   #closingAt = 0;
   #ended: Promise<void> | undefined;
   readonly #keepAlive = setInterval(() => {}, 2 ** 30);
-  readonly #looks: ReturnType<typeof setInterval> | undefined;
   readonly #whenIdle: (end: () => Promise<void>) => Promise<void>;
 
   /** `whenIdle` is called once nothing is open any more, and given what ends the engine. */
@@ -75,10 +75,6 @@ export class Device extends Connection {
     this.engine = made!;
     this.#folder = folder;
     this.#whenIdle = whenIdle;
-    if (folder !== undefined) {
-      void this.#lookAtDisk(folder);
-      this.#looks = setInterval(() => void this.#lookAtDisk(folder), DISK_MS).unref();
-    }
   }
 
   /** Does something while it does not end. */
@@ -125,6 +121,10 @@ export class Device extends Connection {
         ),
       lost: (error) => document.lost(error),
     });
+    const folder = this.#folder;
+    if (folder === undefined || this.#looks) return;
+    void this.#lookAtDisk(folder);
+    this.#looks = setInterval(() => void this.#lookAtDisk(folder), DISK_MS).unref();
   }
 
   /** Whoever closes the last document waits until another process can have the folder. */

@@ -253,6 +253,6 @@ export class NodeEngine implements CoreWay {
 
 function after(ms: number): Promise<void> {
   return new Promise((resolve) => {
-    setTimeout(resolve, ms).unref();
+    setTimeout(resolve, Math.max(ms, 0)).unref();
   });
 }

@@ -91,7 +91,7 @@ const host: core.Host = {
     if (ms >= alarmAt) return;
     clearTimeout(alarm);
     alarmAt = ms;
-    alarm = setTimeout(wake, Math.min(ms - now(), 2 ** 31 - 1));
+    alarm = setTimeout(wake, Math.min(Math.max(ms - now(), 0), 2 ** 31 - 1));
   },
   culprit(document, user) {
     culprit = { document, user };
