@@ -43,7 +43,7 @@ function errorOf({ kind, reason }: Refused, folder: string | undefined): Tidelog
     case 'unavailable':
       return new StorageError(
         `${folder} cannot be used (${reason}): ` +
-          'it has to be a folder on a disk of this machine, and this process has to be let write there',
+          'it has to be on a disk of this machine, and this process has to be let write there',
       );
     case 'engine':
       return new EngineError(reason);

@@ -94,7 +94,8 @@ for (const [where, keeping] of [
     expect([log.getSize(), read(0, 9)]).toEqual([7, '\0\0ti\0\0\0']);
     const large = new Uint8Array(300_000).fill(7);
     expect(log.write(large, { at: 5 })).toBe(large.length);
-    expect([log.getSize(), read(4, 2), read(300_004, 9)]).toEqual([300_005, '\0\x07', '\x07']);
+    expect([log.getSize(), read(4, 2)]).toEqual([300_005, '\0\x07']);
+    expect(read(300_004, 9)).toBe('\x07');
     log.flush();
     expect(other.getSize()).toBe(0);
     for (const file of given.files) file.close();
@@ -102,7 +103,7 @@ for (const [where, keeping] of [
   });
 }
 
-test('names are durable before a store is opened, and bytes once a flush has returned', async () => {
+test('names are durable before a store is opened, and bytes with a flush', async () => {
   device.asked.length = 0;
   const [log] = await filesOf(openFolder(newFolder(), true));
   expect(device.asked.slice(-2)).toEqual(['open', 'sync names']);
