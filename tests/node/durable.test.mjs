@@ -67,7 +67,10 @@ test('a process that ends with what it has issued keeps what was durable', async
   assert.deepEqual(await second.query('select id from item'), [{ id: 'a' }]);
 });
 
-test('a full disk is told, keeps what was durable, and is used again once there is room', async (t) => {
+// A limit on the size of a file, which can be lifted while a process runs, stands in for a device.
+const skip = process.platform !== 'linux';
+
+test('a full disk is told, and is used again once there is room', { skip }, async (t) => {
   const stage = new Stage(t);
   const options = { document: 'full', folder: stage.folder() };
   const process_ = stage.process({ limit: '-Sf 12000' });
