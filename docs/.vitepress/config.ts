@@ -22,6 +22,7 @@ const USE = [
   { text: 'Migrations', link: '/migrations' },
   { text: 'While developing', link: '/developing' },
   { text: 'Testing', link: '/testing' },
+  { text: 'In Node', link: '/node' },
   { text: 'Command line', link: '/commands' },
   { text: 'Rendering on a server', link: '/ssr' },
 ];

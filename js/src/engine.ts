@@ -44,7 +44,7 @@ function whatIsMissing(): string | undefined {
   if (typeof location === 'undefined') {
     return (
       'the engine needs a page, and there is none here: ' +
-      'open documents where a server that renders does not run, and test with tidelog/testing'
+      'open documents where a page comes by, or by tidelog/node; test with tidelog/testing'
     );
   }
   if (globalThis.isSecureContext === false) {

@@ -210,12 +210,13 @@ function checkOptions<Options extends WorkerUrls>(options: Options): Options {
   return options;
 }
 
-function checkText(name: string, text: string): string {
+/** @internal */
+export function checkText(name: string, text: string): string {
   return isText(text) ? text : wrong(`${name} has to be a string of whole characters`);
 }
 
-/** What the core can append a path to: one text for one server. */
-function socketAddress(server: string | URL): string {
+/** @internal What the core can append a path to: one text for one server. */
+export function socketAddress(server: string | URL): string {
   const text = String(server);
   if (!/^wss?:\/\//i.test(text) || !URL.canParse(text)) {
     wrong('server has to be an address that begins with ws:// or wss://');

@@ -15,8 +15,11 @@ export interface Status {
   readonly pending: number;
   /** The storage LSN up to which this device has seen verdicts; 0 before the first. */
   readonly confirmedLsn: number;
-  /** What keeps the data; `waiting` while no page server is at hand. */
-  readonly storage: 'opfs' | 'indexeddb' | 'memory' | 'waiting';
+  /**
+   * What keeps the data; `waiting` while no page server is at hand. In Node that is a `folder` or
+   * `memory`.
+   */
+  readonly storage: 'opfs' | 'indexeddb' | 'folder' | 'memory' | 'waiting';
   /** Whether a power cut could still lose files that were made just now. */
   readonly settling: boolean;
   /** Whether the browser promised not to evict the data. */

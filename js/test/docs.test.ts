@@ -37,6 +37,7 @@ const compilerOptions = {
   types: ['node', 'vite/client'],
   paths: {
     tidelog: [inRoot('js/src/index.ts')],
+    'tidelog/node': [inRoot('js/src/node/index.ts')],
     'tidelog/testing': [inRoot('js/src/node/testing.ts')],
     'tidelog/*': [inRoot('js/src/*.ts')],
   },

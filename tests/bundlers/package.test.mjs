@@ -24,7 +24,7 @@ test('publint finds nothing', async () => {
 });
 
 test('every module that an app imports has the types that it is resolved with', async () => {
-  const typed = ['.', './react', './vue', './svelte', './solid', './testing', './vite'];
+  const typed = ['.', './react', './vue', './svelte', './solid', './node', './testing', './vite'];
   const whole = createPackageFromTarballData(readFileSync(archive));
   const { problems } = await checkPackage(whole, { entrypoints: typed });
   // It is a package of ES modules alone, as its readers are.

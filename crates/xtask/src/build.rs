@@ -36,7 +36,7 @@ pub fn build(repo: &Repo, report: &mut Report) -> bool {
 /// Compiles js/ into js/dist, the workers' entry points into js/dist/worker, and what runs in Node
 /// into js/dist/node.
 pub fn package(repo: &Repo) -> Result<()> {
-    for project in ["js", "worker", "js/src/node"] {
+    for project in ["js", "worker", "js/src/node", "worker/src/node"] {
         run::succeed(run::program(repo.npm_bin("tsc"), &repo.root).args(["-p", project]))?;
     }
     name_build(&repo.root.join("js/dist"))

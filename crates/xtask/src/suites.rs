@@ -14,8 +14,8 @@ use crate::setup::{self, Needs};
 use crate::{build, check, crash, run, start};
 
 /// What can be asked for by name.
-pub const NAMES: [&str; 8] =
-    ["check", "wasm", "sim", "crash", "stranger", "browser", "bundlers", "webkit"];
+pub const NAMES: [&str; 9] =
+    ["check", "wasm", "sim", "crash", "stranger", "node", "browser", "bundlers", "webkit"];
 
 /// Crates with tests that run inside browsers' workers.
 const BROWSER_CRATES: [&str; 2] = ["tidelog-sqlite", "tidelog-browser"];
@@ -59,8 +59,11 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     if wanted("stranger") && report.step("server", || build::server(repo)) {
         report.suite("a stranger's client", || scripts(repo, "tests/stranger"));
     }
-    let needs_package = ["browser", "bundlers", "webkit"].into_iter().any(wanted);
+    let needs_package = ["node", "browser", "bundlers", "webkit"].into_iter().any(wanted);
     if needs_package && build::build(repo, &mut report) {
+        if wanted("node") {
+            report.suite("Node, end to end", || scripts(repo, "tests/node"));
+        }
         if wanted("browser") && report.step("examples", || build::examples(repo)) {
             report.suite("browsers, end to end", || scripts(repo, "tests/browser"));
         }

@@ -9,7 +9,8 @@ import type { Database } from '../database.js';
 import { type Doctype, flawOf, isText, type Mutations, type Streams } from '../doctype.js';
 import { DocumentClosedError, EngineError, InvalidOptionError } from '../errors.js';
 import { openOn } from '../open.js';
-import { closedError, Devices, nextTask, type Port } from './world.js';
+import { provideReportError } from './report-error.js';
+import { closedError, Devices, type Port } from './world.js';
 
 /** When a world begins, where nothing else is said. */
 const STARTS_AT = '2025-01-01T00:00:00Z';
@@ -78,12 +79,7 @@ export async function world<
   if (!Number.isSafeInteger(seed) || seed < 0) {
     throw new InvalidOptionError('seed has to be a whole number from 0 on');
   }
-  // Node has none. As in a page, what a listener throws harms nobody else, and fails the test.
-  globalThis.reportError ??= (error) => {
-    nextTask(() => {
-      throw error;
-    });
-  };
+  provideReportError();
   return new World(doctype, await Devices.start(startsAtMs, seed));
 }
 

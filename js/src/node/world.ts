@@ -4,7 +4,7 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { setImmediate, setTimeout } from 'node:timers';
+import { setImmediate } from 'node:timers';
 import type { Bytes } from '../codec.js';
 import { DocumentClosedError, EngineError, type TidelogError } from '../errors.js';
 import { sizeOf } from '../hearing.js';
@@ -13,8 +13,6 @@ import type { CoreWay, TabHost } from '../tab-host.js';
 
 /** Taken at once: a test may put another clock into its place. */
 const nextTurn = setImmediate;
-/** The same. */
-export const nextTask: typeof setTimeout = setTimeout;
 
 /** Turns after which who waits for rest is told that there is none: within a test's time. */
 const TURNS_MAX = 20_000;
