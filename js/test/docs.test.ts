@@ -11,7 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
-import { stream } from '../src/events.js';
+import { command, stream } from '../src/events.js';
 import { type Doctype, doctype, mutation } from '../src/index.js';
 import { declare } from '../src/node/types/declarations.js';
 import { Schema } from '../src/node/types/schema.js';
@@ -67,6 +67,9 @@ test('every sample of the documentation has right types', () => {
   }
 }, 60_000);
 
+/** What a doctype is made with. */
+const DEFINING = { doctype, mutation, stream, command };
+
 /** What a page says that a document holds, and the SQL that it asks of it. */
 function* kinds(): Generator<[string, Doctype, string[]]> {
   for (const page of pages()) {
@@ -74,7 +77,7 @@ function* kinds(): Generator<[string, Doctype, string[]]> {
     let latest: Doctype | undefined;
     for (const { name, code } of ofPage) {
       const found = doctypesIn(code).map((text) =>
-        new Function('doctype', 'mutation', 'stream', `return ${text}`)(doctype, mutation, stream),
+        new Function(...Object.keys(DEFINING), `return ${text}`)(...Object.values(DEFINING)),
       );
       for (const it of found.slice(0, -1)) yield [`${page} ${name}`, it, []];
       latest = found.at(-1) ?? latest;
@@ -138,7 +141,10 @@ test('a key of the cookbook sorts between its neighbours, however often', async 
   rmSync(path.dirname(file), { recursive: true });
 });
 
-const UNITS = { bytes: 1, KiB: 1024, MiB: 1024 ** 2, s: 1000 } as Record<string, number>;
+const UNITS = { bytes: 1, KiB: 1024, MiB: 1024 ** 2, s: 1000, hours: 3_600_000 } as Record<
+  string,
+  number
+>;
 
 /** What `crates/types/src/limits.rs` says of a name. */
 function limit(name: string): number {
