@@ -11,7 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
-import { stream } from '../src/events.js';
+import { command, stream } from '../src/events.js';
 import { type Doctype, doctype, mutation } from '../src/index.js';
 import { declare } from '../src/node/types/declarations.js';
 import { Schema } from '../src/node/types/schema.js';
@@ -68,6 +68,9 @@ test('every sample of the documentation has right types', () => {
   }
 }, 60_000);
 
+/** What a doctype is made with. */
+const DEFINING = { doctype, mutation, stream, command };
+
 /** What a page says that a document holds, and the SQL that it asks of it. */
 function* kinds(): Generator<[string, Doctype, string[]]> {
   for (const page of pages()) {
@@ -75,7 +78,7 @@ function* kinds(): Generator<[string, Doctype, string[]]> {
     let latest: Doctype | undefined;
     for (const { name, code } of ofPage) {
       const found = doctypesIn(code).map((text) =>
-        new Function('doctype', 'mutation', 'stream', `return ${text}`)(doctype, mutation, stream),
+        new Function(...Object.keys(DEFINING), `return ${text}`)(...Object.values(DEFINING)),
       );
       for (const it of found.slice(0, -1)) yield [`${page} ${name}`, it, []];
       latest = found.at(-1) ?? latest;
