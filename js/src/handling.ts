@@ -320,7 +320,6 @@ class Worker implements Handling {
         if (!isFinal) this.#tell(error, command);
         decision = { reason: isFinal ? error.reason : reasonOf(error), isFinal };
       }
-      if (signal.aborted) return;
       const completion = { command: number, attempt, position, decision };
       const request = completeRequest(this.#call, completion);
       const [said] = await this.#document.rows('complete', { request }, signal);

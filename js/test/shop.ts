@@ -83,6 +83,10 @@ export class Core {
     const giveUp = (number: number): unknown => this.givenUp.push(number);
     const rows = (kind: string, message: object, signal?: AbortSignal): Promise<Row[]> =>
       new Promise((resolve, reject) => {
+        if (signal?.aborted) {
+          reject(signal.reason);
+          return;
+        }
         signal?.addEventListener('abort', () => reject(signal.reason));
         const answer = (...given: Row[]): void => resolve(given);
         this.asked.push({ kind, message, signal, answer, fail: reject } as Asked);

@@ -1,7 +1,7 @@
 // The doctypes of the tests.
 
 import { doctype, mutation } from 'tidelog';
-import { stream } from 'tidelog/events';
+import { command, stream } from 'tidelog/events';
 
 const itemTable = `create table item (
   id text primary key, title text not null, done integer not null default 0,
@@ -149,6 +149,43 @@ export const shopWithGifts = doctype({
       events: { placed: { items: 'json', gift: 'boolean?' }, shipped: {} },
       upcast: { placed: [`json_set(:data, '$.gift', json('false'))`] },
       project,
+    }),
+  },
+});
+
+/** Orders that somebody has to decide on. */
+export const depot = doctype({
+  name: 'depot',
+  migrations: ['create table orders (id text primary key, state text not null) strict'],
+  mutations: {
+    note: mutation(
+      { id: 'text', count: 'integer' },
+      `with recursive each (n) as (select 1 union all select n + 1 from each where n < :count)
+       insert into tidelog_events (aggregate, stream, type) select 'order', :id, 'noted' from each`,
+    ),
+  },
+  streams: {
+    order: stream({
+      events: {
+        noted: {},
+        placed: { items: 'json', noted: 'integer' },
+        paid: { attempt: 'integer' },
+      },
+      project: {
+        placed: `update orders set state = 'placed' where id = :stream`,
+        paid: `update orders set state = 'paid' where id = :stream`,
+      },
+      commands: {
+        place: command(
+          { items: 'json' },
+          {
+            received: `insert into orders (id, state) values (:stream, 'sent')
+                       on conflict (id) do update set state = 'sent'`,
+            failed: 'update orders set state = :reason where id = :stream',
+          },
+        ),
+        pay: command({}, { retries: 1 }),
+      },
     }),
   },
 });
