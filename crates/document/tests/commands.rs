@@ -502,3 +502,22 @@ fn commands_are_checked_before_any_document_is_touched() {
     let run = check(&doctype, &View::new(usize::MAX, 0), &FoundRight::default());
     assert!(matches!(run, Err(DoctypeError::Mutation { .. })), "{run:?}");
 }
+
+/// Goal: a dispatch costs what it gives, not what waits. Method: many commands behind one another,
+/// of one stream, and the steps of SQLite.
+#[test]
+fn a_dispatch_costs_the_same_however_many_wait() {
+    with_shop(|mut scene| {
+        let one = scene.register();
+        let mut steps = Vec::new();
+        for round in 0..2 {
+            for nth in 0..[10, 120][round] {
+                scene.send("o1", "pay", "{}", &format!("{round}-{nth}"));
+            }
+            scene.server.authority.take_steps();
+            scene.dispatch(one, 1);
+            steps.push(scene.server.authority.take_steps());
+        }
+        assert!(steps[1] < steps[0] + 1_000, "{steps:?}");
+    });
+}

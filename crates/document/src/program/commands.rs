@@ -346,7 +346,8 @@ fn dispatch(
         let given = give(transaction, doctype, free, now)?;
         forget(transaction, now)?;
         let due = transaction.run_system(
-            "select min(due) from _tidelog_command where due > ?1 and ended is null",
+            // What is more than nothing, too, lets it be found by the index.
+            "select min(due) from _tidelog_command where due > 0 and due > ?1 and ended is null",
             &[Value::Integer(now)],
         )?;
         let due_ms = single_integer(&due).map(i64::cast_unsigned);
