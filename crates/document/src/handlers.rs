@@ -86,6 +86,14 @@ impl<P: Copy + PartialEq> Handlers<P> {
         self.instances.iter().find(|(_, it)| is_it(it)).map(|(id, _)| *id)
     }
 
+    /// Where they are that are there.
+    pub fn places(&self) -> impl Iterator<Item = P> {
+        self.instances.values().filter_map(|it| match it.whereabouts {
+            Whereabouts::At(place) => Some(place),
+            Whereabouts::Away { .. } => None,
+        })
+    }
+
     /// Nobody is where that is so any longer.
     pub fn leave(&mut self, is_left: impl Fn(P) -> bool, now_ms: u64) {
         for instance in self.instances.values_mut() {
@@ -116,6 +124,12 @@ impl<P: Copy + PartialEq> Handlers<P> {
 
     /// What is to be decided now: to be carried out next, and then [told](Self::decided).
     pub fn next_change(&mut self, now_ms: u64) -> Option<Change> {
+        for instance in self.instances.values_mut() {
+            if let Whereabouts::Away { since_ms } = &mut instance.whereabouts {
+                // The clock may have been set back since.
+                *since_ms = now_ms.min(*since_ms);
+            }
+        }
         let is_gone = |it: &Instance<P>| it.gone_at_ms().is_some_and(|at| at <= now_ms);
         if let Some((id, _)) = self.instances.iter().find(|(_, it)| is_gone(it)) {
             return Some(Change::Deregister(*id));
@@ -134,6 +148,23 @@ impl<P: Copy + PartialEq> Handlers<P> {
             concurrency: it.concurrency,
         });
         Some(Change::Dispatch(free.collect()))
+    }
+
+    /// What of a planned change still holds, since whoever it is about may have come back or gone
+    /// meanwhile.
+    #[must_use]
+    pub fn still(&self, change: &Change) -> Option<Change> {
+        let is_there = |id: InstanceId| {
+            self.instances.get(&id).map(|it| matches!(it.whereabouts, Whereabouts::At(_)))
+        };
+        match change {
+            Change::Deregister(id) => (is_there(*id) == Some(false)).then_some(change.clone()),
+            Change::Dispatch(free) => {
+                let free = free.iter().filter(|it| is_there(it.instance) == Some(true));
+                Some(Change::Dispatch(free.cloned().collect()))
+            }
+            Change::Register { .. } | Change::Complete { .. } => Some(change.clone()),
+        }
     }
 
     /// That was decided.

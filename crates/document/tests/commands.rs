@@ -502,3 +502,44 @@ fn commands_are_checked_before_any_document_is_touched() {
     let run = check(&doctype, &View::new(usize::MAX, 0), &FoundRight::default());
     assert!(matches!(run, Err(DoctypeError::Mutation { .. })), "{run:?}");
 }
+
+/// Goal: a dispatch costs what it gives, not what waits. Method: many commands behind one another,
+/// of one stream, and the steps of SQLite.
+#[test]
+fn a_dispatch_costs_the_same_however_many_wait() {
+    with_shop(|mut scene| {
+        let one = scene.register();
+        let mut steps = Vec::new();
+        for round in 0..2 {
+            for nth in 0..[10, 120][round] {
+                scene.send("o1", "pay", "{}", &format!("{round}-{nth}"));
+            }
+            scene.server.authority.take_steps();
+            scene.dispatch(one, 1);
+            steps.push(scene.server.authority.take_steps());
+        }
+        assert!(steps[1] < steps[0] + 1_000, "{steps:?}");
+    });
+}
+
+/// Goal: a document does not grow faster than it forgets. Method: more is over than one dispatch
+/// forgets.
+#[test]
+fn what_is_over_is_forgotten_until_nothing_is_left() {
+    let limits = Limits { command_completed_ms: 20_000, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        for nth in 0..40 {
+            scene.send(&format!("o{nth}"), "pay", "{}", "k");
+        }
+        let one = scene.register();
+        scene.dispatch(one, 40);
+        let nothing = Outcome::Completed { events: Vec::new(), sends: Vec::new() };
+        for nth in 1..=40 {
+            let answer = scene.complete(one, [nth, 1, 0], nothing.clone());
+            assert_eq!(answer, CompletionAnswer::Done);
+        }
+        scene.now_ms += 20_001;
+        scene.dispatch(one, 40);
+        assert_eq!(scene.rows(COMMANDS), [] as [&str; 0]);
+    });
+}

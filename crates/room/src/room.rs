@@ -789,6 +789,9 @@ impl Room {
     }
 
     fn refuse(&mut self, work: &Work, refusal: Refusal) {
+        if let Work::Change(_) = work {
+            return self.end_handling(&refusal);
+        }
         let (Work::Open(channel_id, _)
         | Work::Frames { channel_id, .. }
         | Work::Seed { channel_id, .. }

@@ -344,13 +344,14 @@ fn dispatch(
     }
     writer.write(&mut |transaction| {
         let given = give(transaction, doctype, free, now)?;
-        forget(transaction, now)?;
+        let is_left = forget(transaction, now)?;
         let due = transaction.run_system(
-            "select min(due) from _tidelog_command where due > ?1 and ended is null",
+            // What is more than nothing, too, lets it be found by the index.
+            "select min(due) from _tidelog_command where due > 0 and due > ?1 and ended is null",
             &[Value::Integer(now)],
         )?;
         let due_ms = single_integer(&due).map(i64::cast_unsigned);
-        Ok(Changed::Dispatched { due_ms, again: given == GIVEN_MAX })
+        Ok(Changed::Dispatched { due_ms, again: given == GIVEN_MAX || is_left })
     })
 }
 
@@ -425,29 +426,35 @@ fn give_one(
     Ok(false)
 }
 
-/// Forgets keys, and then commands, that were over long ago: some of them.
-fn forget(transaction: &Transaction<'_>, now: i64) -> Result<(), Failure> {
+/// Forgets keys, and then commands, that were over long ago: some of them. Says whether there are
+/// perhaps more.
+fn forget(transaction: &Transaction<'_>, now: i64) -> Result<bool, Failure> {
     let limits = transaction.limits();
     let before =
         |ms: u64| Value::Integer(now.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
     let count = Value::Integer(FORGOTTEN_MAX);
-    transaction.run_system(
+    let most = usize::try_from(FORGOTTEN_MAX).unwrap_or(usize::MAX);
+    let rows = transaction.run_system(
         "update _tidelog_command set key = null where number in
          (select number from _tidelog_command
-          where ended is not null and key is not null and ended < ?1 order by ended limit ?2)",
+          where ended is not null and key is not null and ended < ?1 order by ended limit ?2)
+         returning number",
         &[before(limits.command_key_ms), count.clone()],
     )?;
+    let mut is_left = rows.len() == most;
     for (state, ms) in
         [("completed", limits.command_completed_ms), ("failed", limits.command_failed_ms)]
     {
-        transaction.run_system(
+        let rows = transaction.run_system(
             "delete from _tidelog_command where number in
              (select number from _tidelog_command
-              where ended is not null and state = ?1 and ended < ?2 order by ended limit ?3)",
+              where ended is not null and state = ?1 and ended < ?2 order by ended limit ?3)
+             returning number",
             &[Value::Text(state.to_owned()), before(ms), count.clone()],
         )?;
+        is_left |= rows.len() == most;
     }
-    Ok(())
+    Ok(is_left)
 }
 
 fn complete(

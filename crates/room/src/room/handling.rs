@@ -1,14 +1,16 @@
 //! Who handles the document's commands: clients that register, what they are given, and what they
 //! say came of it. All of it is decided here, by the shell's clock, and is an entry like any other.
 
+use std::collections::BTreeSet;
+
 use tidelog_document::{Change, Changed, CommandKind, Completion, Handlers, InstanceId, client_of};
-use tidelog_sync::{CompletionAnswer, FromRoom};
+use tidelog_sync::{CompletionAnswer, FromRoom, Refusal};
 use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCES_MAX};
 use tidelog_types::{Budget, shortened};
 
 use super::outbox::After;
 use super::subscriber::{ChannelId, SubscriberId};
-use super::{Halt, Room, Speaker, State, Work, ran};
+use super::{Halt, Room, Speaker, State, Work, brief, ran};
 
 /// Somebody who handles commands: at which client, and under which of its numbers.
 pub(super) type Place = (SubscriberId, u32);
@@ -46,22 +48,43 @@ impl Room {
     /// [`RoomInput::GoOn`](super::RoomInput::GoOn).
     #[must_use]
     pub fn handling_due_at_ms(&self) -> Option<u64> {
-        self.handlers.as_ref()?.due_at_ms()
+        self.may_plan().then(|| self.handlers.as_ref()?.due_at_ms()).flatten()
     }
 
     /// Puts what is to be decided by the room itself behind what waits, one at a time. Says whether
     /// there is anything.
     pub(super) fn plan_a_change(&mut self) -> bool {
-        let State::Open(_) = &self.state else { return false };
-        let is_change = |work: &Work| matches!(work, Work::Change(_));
-        let begun = self.fetch.iter().map(|fetch| &fetch.work);
-        if self.settings.is_damaged || self.queue.iter().chain(begun).any(is_change) {
+        if !self.may_plan() {
             return false;
         }
         let change = self.handlers.as_mut().and_then(|it| it.next_change(self.now_ms));
         let is_one = change.is_some();
         self.queue.extend(change.map(Work::Change));
         is_one
+    }
+
+    /// Whether anything may be planned: not while something is, and waits for its turn or a page.
+    fn may_plan(&self) -> bool {
+        let is_change = |work: &Work| matches!(work, Work::Change(_));
+        let begun = self.fetch.iter().map(|fetch| &fetch.work);
+        matches!(self.state, State::Open(_))
+            && !self.settings.is_damaged
+            && !self.queue.iter().chain(begun).any(is_change)
+    }
+
+    /// Commands cannot be given for want of a page: whoever handles them is refused, and everybody
+    /// else goes on.
+    pub(super) fn end_handling(&mut self, refusal: &Refusal) {
+        let Some(handlers) = self.handlers.take() else { return };
+        let ids: BTreeSet<SubscriberId> = handlers.places().map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(channel_id) = self.subscribers.get(&id).map(|it| it.channel_id) else {
+                continue;
+            };
+            self.vacate(channel_id);
+            let refused = FromRoom::Refused(brief(refusal.clone()));
+            self.outbox.after(After::TellChannel(channel_id, refused));
+        }
     }
 
     /// Those who handle commands, as the document knows them.
@@ -89,8 +112,10 @@ impl Room {
         change: &Change,
         budget: &mut Budget,
     ) -> Result<(), Halt> {
-        let changed = self.change(change, budget)?;
-        self.handlers()?.decided(change, &changed);
+        // A client may have said something ahead of it since it was planned.
+        let Some(change) = self.handlers()?.still(change) else { return Ok(()) };
+        let changed = self.change(&change, budget)?;
+        self.handlers()?.decided(&change, &changed);
         Ok(())
     }
 
@@ -123,7 +148,7 @@ impl Room {
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
         let State::Open(document) = &self.state else { return Ok(()) };
         if self.settings.is_damaged {
-            return Err(Halt::Refuse(tidelog_sync::Refusal::Damaged));
+            return Err(Halt::Refuse(Refusal::Damaged));
         }
         let has_commands = document.record.newest().is_some_and(|it| it.has_commands());
         match word {
@@ -137,7 +162,12 @@ impl Room {
                 self.register((id, tag), (*before, kinds, *concurrency), (user, may), budget)
             }
             Word::Deregister => match self.handlers()?.at((id, tag)) {
-                Some(instance) => self.carry_out_change(&Change::Deregister(instance), budget),
+                Some(instance) => {
+                    let change = Change::Deregister(instance);
+                    let changed = self.change(&change, budget)?;
+                    self.handlers()?.decided(&change, &changed);
+                    Ok(())
+                }
                 None => Ok(()),
             },
             Word::Complete { command, attempt, completion } => {

@@ -58,7 +58,9 @@ impl Scene {
     }
 
     fn commands(&mut self) -> Vec<String> {
+        let pages: Vec<_> = self.export().into_iter().collect();
         let State::Open(document) = &mut self.room.state else { panic!("not open") };
+        document.authority.view().fill(pages);
         let sql = "select number || ' ' || stream || ' ' || state || ' ' || attempt || ' ' ||
                    coalesce(instance, '') from tidelog_commands order by number";
         let rows = document.authority.reader().query(sql, &tidelog_sqlite::Params::NONE);
@@ -178,4 +180,64 @@ fn there_are_only_so_many_instances() {
     scene.heard(ANN);
     let told = scene.hears(ANN, register(count, 0));
     assert_eq!(told.last().expect("told"), &format!("registered {count} as {}", count + 1));
+}
+
+/// Goal: a clock that is set back holds nobody up. Method: by an hour, just after a handler left.
+#[test]
+fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
+    let mut scene = Scene::new();
+    scene.at(10_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    scene.hears(BOB, register(1, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.hears(ANN, register(1, 0));
+    scene.step(RoomInput::Left { conn: BOB });
+    scene.at(6_000_000);
+    scene.step(RoomInput::GoOn);
+    scene.at(6_000_000 + INSTANCE_SILENT_MS);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(scene.commands(), ["1 a started 2 2"]);
+}
+
+/// Goal: a damaged page that only what the room itself decides needs harms nobody else. Method: the
+/// room has nothing in memory, and what it decides finds the page damaged.
+#[test]
+fn a_damaged_page_ends_the_handling_and_nothing_else() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.hears(ANN, register(1, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.open_shop(BOB);
+    let State::Open(document) = &scene.room.state else { panic!("not open") };
+    document.authority.view().rest_but(|_| false);
+    scene.step(RoomInput::Left { conn: ANN });
+    scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+    scene.at(1_000_000 + INSTANCE_SILENT_MS);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(scene.room.handling_due_at_ms(), None, "not while it waits for pages");
+    scene.find_damaged(|_| true);
+    assert_eq!(scene.room.handling_due_at_ms(), None, "nobody is asked for it again");
+    assert_eq!(brief(&scene.heard(BOB)), [""; 0]);
+}
+
+/// Goal: what was planned holds only if it still does. Method: an instance comes back, and one
+/// leaves, ahead of what was planned of it in the same step.
+#[test]
+fn what_is_planned_of_an_instance_holds_only_while_it_is_so() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    scene.hears(BOB, register(5, 0));
+    scene.step(RoomInput::Left { conn: BOB });
+    scene.open_shop(BOB);
+    scene.at(1_000_000 + INSTANCE_SILENT_MS);
+    assert_eq!(scene.hears(BOB, register(6, 1)).last().expect("told"), "registered 6 as 1");
+    scene.frames(ANN, 1, vec![place("a")]);
+    assert_eq!(scene.commands(), ["1 a started 1 1"], "it is there");
+    scene.at(1_000_000 + INSTANCE_SILENT_MS + 60_000);
+    scene.say(BOB, ToRoom::Deregister { tag: 6 });
+    assert_eq!(scene.commands(), ["1 a ready 1 "].map(|it| it.replace("ready", "received")));
 }
