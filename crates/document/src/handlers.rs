@@ -8,6 +8,9 @@ use tidelog_types::limits::INSTANCE_SILENT_MS;
 
 use crate::commands::{Change, Changed, CommandKind, Free, InstanceId, Work};
 
+/// After which time commands are given that could not be.
+const PUT_OFF_MS: u64 = 10_000;
+
 /// Those who handle commands of one document. `P` is where one is: what its host knows it by.
 #[derive(Clone, Debug)]
 pub struct Handlers<P> {
@@ -164,6 +167,19 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 Some(Change::Dispatch(free.cloned().collect()))
             }
             Change::Register { .. } | Change::Complete { .. } => Some(change.clone()),
+        }
+    }
+
+    /// That cannot be decided: the document takes no more, say. It is tried again later.
+    pub fn put_off(&mut self, change: &Change, now_ms: u64) {
+        match change {
+            Change::Deregister(id) => {
+                if let Some(instance) = self.instances.get_mut(id) {
+                    instance.whereabouts = Whereabouts::Away { since_ms: now_ms };
+                }
+            }
+            Change::Dispatch(_) => self.due_ms = Some(now_ms.saturating_add(PUT_OFF_MS)),
+            Change::Register { .. } | Change::Complete { .. } => {}
         }
     }
 

@@ -13,8 +13,7 @@ use crate::setup::{self, Needs};
 use crate::{run, wasm};
 
 /// The apps in `examples/`.
-pub const EXAMPLES: [&str; 6] =
-    ["hello", "todo", "kanban-react", "music", "shared-list", "orders"];
+pub const EXAMPLES: [&str; 6] = ["hello", "todo", "kanban-react", "music", "shared-list", "orders"];
 
 /// `cargo xtask build`.
 pub fn command(repo: &Repo) -> Result<()> {

@@ -7,7 +7,7 @@ use std::mem;
 use tidelog_document::{Authority, Change, Changed, Completion, Doctype, Handlers, InstanceId};
 use tidelog_sqlite::{Failure, Run};
 use tidelog_sync::{CompletionAnswer, ToRoom};
-use tidelog_types::limits::{INSTANCE_KINDS_MAX, INSTANCE_SILENT_MS};
+use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCE_KINDS_MAX, INSTANCE_SILENT_MS};
 use tidelog_types::{CallId, Rows, SortedMap, ValueRef};
 
 use super::requests::{Ask, Ran};
@@ -27,6 +27,8 @@ pub(super) struct OwnHandlers {
     tags_ever: u32,
     /// Those of whom the server is to hear that they handle nothing any longer.
     gone: Vec<u32>,
+    /// What they have said to have completed and nobody answers any more.
+    unanswered: Vec<Key>,
     /// All of them where this device decides; `None` before it has decided anything of them.
     local: Option<Handlers<Key>>,
 }
@@ -75,6 +77,7 @@ impl OwnHandlers {
     pub(super) fn give_up(&mut self, tab: TabId, call: Call) {
         if let Some(own) = self.own.remove(&(tab, call)) {
             self.gone.extend(own.is_said.then_some(own.tag));
+            self.unanswered.extend(own.completing.iter().map(|it| (tab, it.call)));
         }
     }
 
@@ -144,8 +147,12 @@ impl Document {
 
     pub(super) fn on_registered(&mut self, tag: u32, instance: InstanceId) {
         let Some((key, own)) = self.handlers.by_tag(tag) else { return };
-        own.instance = Some(instance);
+        let before = own.instance.replace(instance);
         own.is_registered = true;
+        // What another one was given is not this one's to complete.
+        let is_other = before.is_some_and(|before| before != instance);
+        let late = if is_other { mem::take(&mut own.completing) } else { Vec::new() };
+        self.handlers.unanswered.extend(late.iter().map(|it| (key.0, it.call)));
         self.watches.note_instance(key, Some(instance));
     }
 
@@ -184,6 +191,9 @@ impl Document {
 
     /// Has the server know who handles commands here, and what came of their attempts.
     pub(super) fn look_after_handlers(&mut self, ctx: &mut Context<'_>) {
+        for (tab, call) in mem::take(&mut self.handlers.unanswered) {
+            answer(tab, call, CompletionAnswer::Late, ctx.out);
+        }
         if self.handlers.own.is_empty() && self.handlers.gone.is_empty() {
             return;
         }
@@ -323,6 +333,7 @@ impl Document {
                 return Some(Run::Fault(pgid));
             }
             Run::Failed(failure) => {
+                local.put_off(&change, ctx.now_ms);
                 self.fail_locally(subject.map(|(key, _)| key), &failure, ctx.out);
                 return Some(Run::Done(()));
             }
@@ -333,7 +344,8 @@ impl Document {
                 if let Some(own) = own.get_mut(&key) {
                     own.instance = Some(instance);
                     let Handling { kinds, concurrency } = own.handling.clone();
-                    local.register(instance, key, client, kinds, concurrency.max(1));
+                    let concurrency = concurrency.clamp(1, INSTANCE_COMMANDS_MAX);
+                    local.register(instance, key, client, kinds, concurrency);
                     self.watches.note_instance(key, Some(instance));
                 }
             }

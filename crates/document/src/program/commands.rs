@@ -231,6 +231,13 @@ fn register(
     user: &str,
     now: i64,
 ) -> Result<Changed, Failure> {
+    // A file that was taken over may have brought commands that are nobody's.
+    transaction.run_system(
+        "update _tidelog_command set state = 'ready', instance = null, due = 0
+         where state = 'started'
+           and (instance is null or instance not in (select number from _tidelog_instance))",
+        &[],
+    )?;
     let rows = transaction.run_system(
         "insert into _tidelog_meta values (?1, 1)
          on conflict (key) do update set value = value + 1 returning value",

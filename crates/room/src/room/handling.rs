@@ -15,6 +15,11 @@ use super::{Halt, Room, Speaker, State, Work, brief, ran};
 /// Somebody who handles commands: at which client, and under which of its numbers.
 pub(super) type Place = (SubscriberId, u32);
 
+/// Bytes of the names of the kinds of commands that one instance handles.
+const KINDS_SIZE_MAX: usize = 64 * 1024;
+
+const NOT_ALLOWED: &str = "the token does not allow to handle its commands";
+
 /// What a client says of somebody who handles commands.
 pub(super) enum Word {
     /// It begins to, as the instance that it was before, if it was one.
@@ -114,26 +119,32 @@ impl Room {
     ) -> Result<(), Halt> {
         // A client may have said something ahead of it since it was planned.
         let Some(change) = self.handlers()?.still(change) else { return Ok(()) };
-        let changed = self.change(&change, budget)?;
-        self.handlers()?.decided(&change, &changed);
+        let (changed, now_ms) = (self.change(&change, budget)?, self.now_ms);
+        match changed {
+            Some(changed) => self.handlers()?.decided(&change, &changed),
+            None => self.handlers()?.put_off(&change, now_ms),
+        }
         Ok(())
     }
 
-    fn change(&mut self, change: &Change, budget: &mut Budget) -> Result<Changed, Halt> {
+    /// `None` where the document does not take it: one that is full, say.
+    fn change(&mut self, change: &Change, budget: &mut Budget) -> Result<Option<Changed>, Halt> {
         let now_ms = self.now_ms;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: nothing to change") };
-        let Some(doctype) = document.record.newest() else {
-            unreachable!("BUG: a document without a doctype")
-        };
+        let Some(doctype) = document.record.newest() else { return Ok(None) };
         let ran = ran(document.authority.change(change, &doctype, now_ms));
         budget.spend_steps(document.authority.take_steps());
-        let (changed, committed) = ran?;
+        let (changed, committed) = match ran {
+            Ok(ran) => ran,
+            Err(Halt::Failed(failure)) if !failure.is_passing() => return Ok(None),
+            Err(halt) => return Err(halt),
+        };
         if let Some(committed) = committed {
             document.moved_on(None);
             budget.spend_pages(committed.entry.set.pages.len() as u64);
             self.outbox.entry(committed, None, None);
         }
-        Ok(changed)
+        Ok(Some(changed))
     }
 
     /// Hears somebody who handles commands.
@@ -155,22 +166,24 @@ impl Room {
             Word::Register { before, kinds, concurrency } => {
                 let may = match (speaker.handles, has_commands) {
                     (true, true) => Ok(()),
-                    (false, _) => Err("the token does not allow to handle its commands"),
+                    (false, _) => Err(NOT_ALLOWED),
                     (true, false) => Err("the document has no commands"),
                 };
                 let user = speaker.subject.as_deref().unwrap_or_default();
                 self.register((id, tag), (*before, kinds, *concurrency), (user, may), budget)
             }
             Word::Deregister => match self.handlers()?.at((id, tag)) {
-                Some(instance) => {
-                    let change = Change::Deregister(instance);
-                    let changed = self.change(&change, budget)?;
-                    self.handlers()?.decided(&change, &changed);
-                    Ok(())
-                }
+                Some(instance) => self.deregister(instance, budget),
                 None => Ok(()),
             },
             Word::Complete { command, attempt, completion } => {
+                if !speaker.handles
+                    && let Some(instance) = self.handlers()?.at((id, tag))
+                {
+                    // It could when it was registered: what it is given is given to others.
+                    self.deregister(instance, budget)?;
+                    self.tell_not_registered((id, tag), NOT_ALLOWED);
+                }
                 let answer = match Completion::decode(completion) {
                     Ok(completion)
                         if (completion.command, completion.attempt) == (*command, *attempt)
@@ -189,6 +202,21 @@ impl Room {
         }
     }
 
+    fn deregister(&mut self, instance: InstanceId, budget: &mut Budget) -> Result<(), Halt> {
+        let change = Change::Deregister(instance);
+        let (changed, now_ms) = (self.change(&change, budget)?, self.now_ms);
+        match changed {
+            Some(changed) => self.handlers()?.decided(&change, &changed),
+            None => self.handlers()?.put_off(&change, now_ms),
+        }
+        Ok(())
+    }
+
+    fn tell_not_registered(&mut self, (id, tag): Place, reason: &str) {
+        let told = FromRoom::NotRegistered { tag, reason: shortened(reason.to_owned()) };
+        self.outbox.after(After::Tell(id, told));
+    }
+
     fn register(
         &mut self,
         place: Place,
@@ -203,19 +231,24 @@ impl Room {
             handlers.at(place).or_else(|| handlers.may_resume(before, client).then_some(before));
         let is_full = known.is_none() && handlers.count() >= INSTANCES_MAX;
         let many = if is_full { Err("too many handle its commands already") } else { Ok(()) };
-        if let Err(reason) = may.and(many) {
-            let told = FromRoom::NotRegistered { tag, reason: shortened(reason.to_owned()) };
-            self.outbox.after(After::Tell(id, told));
+        let size = kinds.iter().map(|kind| kind.aggregate.len() + kind.name.len()).sum::<usize>();
+        let much = if size > KINDS_SIZE_MAX { Err("it handles too much") } else { Ok(()) };
+        if let Err(reason) = may.and(many).and(much) {
+            self.tell_not_registered(place, reason);
             return Ok(());
         }
         let instance = match known {
             Some(instance) => instance,
             None => {
                 let begins = Change::Register { client, user };
-                let Changed::Registered(instance) = self.change(&begins, budget)? else {
-                    unreachable!("BUG: it begins")
-                };
-                instance
+                match self.change(&begins, budget)? {
+                    Some(Changed::Registered(instance)) => instance,
+                    Some(_) => unreachable!("BUG: it begins"),
+                    None => {
+                        self.tell_not_registered(place, "the document takes nothing more");
+                        return Ok(());
+                    }
+                }
             }
         };
         let concurrency = concurrency.clamp(1, INSTANCE_COMMANDS_MAX);
@@ -235,7 +268,10 @@ impl Room {
             return Ok(CompletionAnswer::Late);
         };
         let change = Change::Complete { instance, completion };
-        let changed = self.change(&change, budget)?;
+        // Where not even that it has failed can be written down it is given again, in time.
+        let Some(changed) = self.change(&change, budget)? else {
+            return Ok(CompletionAnswer::Late);
+        };
         self.handlers()?.decided(&change, &changed);
         match changed {
             Changed::Completed(answer) => Ok(answer),
