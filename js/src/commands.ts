@@ -8,8 +8,8 @@ import { outcomeOf, sendersOf } from './sending.js';
 /** What {@link command} wants to know beside the arguments. */
 export interface CommandOptions {
   /**
-   * What follows in the tables from its receipt: SQL that runs at once where it is sent, and then in
-   * the transaction in which it is received, with its arguments, `:stream`, `:key`, `:now`,
+   * What follows in the tables from its receipt: SQL that runs at once where it is sent, and then
+   * in the transaction in which it is received, with its arguments, `:stream`, `:key`, `:now`,
    * `:client` and `:user`. It may `reject()`: then it was not sent.
    */
   readonly received?: string | readonly string[];

@@ -120,7 +120,7 @@ type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => v
 /** An open document. Calls take effect in the order in which they are made. */
 export class Database<
   Defined extends Mutations = Mutations,
-  // biome-ignore lint/suspicious/noExplicitAny: one with any streams is one whose streams are left out.
+  // biome-ignore lint/suspicious/noExplicitAny: one of any streams takes the place of all.
   Recorded extends Streams = any,
 > {
   /** @internal Vue leaves what has this as it is: a proxy around it has none of its state. */
@@ -329,8 +329,8 @@ export class Database<
   }
 
   /**
-   * What became of a command, as `receipt.completed` says it, also after a reload: waits until it is
-   * over.
+   * What became of a command, as `receipt.completed` says it, also after a reload: it waits until
+   * the command is over.
    *
    * @example
    * ```ts

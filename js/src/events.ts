@@ -218,7 +218,8 @@ const CODE: EventsCode = {
       areTypes(fields) && isTexts(upcast) && isTexts(project);
     const odd = Object.entries(events!).find(([, event]) => !isEvent(Object(event)));
     if (odd) {
-      return `has an event ${odd[0]} whose fields have to be types by name, its upcast and project SQL`;
+      const wanted = 'whose fields have to be types by name, its upcast and project SQL';
+      return `has an event ${odd[0]} ${wanted}`;
     }
     const none = Object.entries(commands).find(([, it]) => !isCommand(Object(it)));
     return none && `has a command ${none[0]} that has to be what command() returned`;

@@ -34,8 +34,8 @@ const EVENTS = `create table tidelog_events (
 
 /**
  * Runs the migrations of a doctype, each of its mutations once, what follows from its events and
- * commands, and what is asked. Gives what is wrong: a mutation may be rejected, and may be given nothing that it
- * does not declare.
+ * commands, and what is asked. Gives what is wrong: a mutation may be rejected, and may be given
+ * nothing that it does not declare.
  */
 export function run(
   { migrations, mutations, streams = {} }: Doctype,

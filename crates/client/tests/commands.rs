@@ -155,6 +155,22 @@ fn a_local_document_handles_its_own_commands() {
     assert_eq!(events, [[text("finishedcommand:1")]]);
 }
 
+#[test]
+fn what_a_handler_of_a_local_document_leaves_is_given_to_the_next_one_at_once() {
+    let mut device = Device::new(1);
+    device.open(&handled_todos());
+    send(&mut device, "a", "k");
+    let first = ask(&mut device, handling(1));
+    device.pass(10);
+    assert_eq!(given(&device, first), [(1, 1, "a".to_owned())]);
+    device.give_up(first);
+    device.pass(10);
+    assert_eq!(device.query("select instance from tidelog_instances"), Vec::<Vec<Value>>::new());
+    let second = ask(&mut device, handling(1));
+    device.pass(10);
+    assert_eq!(given(&device, second), [(1, 2, "a".to_owned())]);
+}
+
 /// Goal: a handler that loses its server for a moment goes on as who it was, and one that is away for
 /// long has lost what it worked at; so has one that closes, at once.
 #[test]

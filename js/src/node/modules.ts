@@ -102,7 +102,10 @@ async function lookInto(file: string, load: Load): Promise<Found> {
   }
 }
 
-/** What queries see of events and commands, as tables: a view does not say of what type its columns are. */
+/**
+ * What queries see of events and commands, as tables: a view does not say of what type its columns
+ * are.
+ */
 const EVENTS = [
   `create table tidelog_events (
      sequence integer primary key, aggregate text not null, stream text not null,

@@ -248,7 +248,7 @@ export interface WorldServer {
 /** A device that has a document open: see {@link World.client}. */
 export class Client<
   Defined extends Mutations = Mutations,
-  // biome-ignore lint/suspicious/noExplicitAny: one with any streams is one whose streams are left out.
+  // biome-ignore lint/suspicious/noExplicitAny: one of any streams takes the place of all.
   Recorded extends Streams = any,
 > {
   readonly #device: Device<Defined, Recorded>;

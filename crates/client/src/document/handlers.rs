@@ -20,6 +20,10 @@ use crate::protocol::{Call, CallFailure, Complete, FromCore, Handle, Handling};
 /// How often a tab that works at something is told so again, to see that it hears.
 const ASKED_EVERY_MS: u64 = INSTANCE_SILENT_MS / 3;
 
+/// Since when a handler is away that has left where this device decides: it comes back as another
+/// one, and what it works at need not wait for it.
+const LONG_AGO_MS: u64 = 0;
+
 /// Those in the tabs of this core.
 #[derive(Default)]
 pub(super) struct OwnHandlers {
@@ -302,7 +306,7 @@ impl Document {
             },
         };
         let own = &mut handlers.own;
-        local.leave(|key| own.get(&key).is_none_or(Own::is_deaf), ctx.now_ms);
+        local.leave(|key| own.get(&key).is_none_or(Own::is_deaf), LONG_AGO_MS);
         let is_new = |(_, own): &(&Key, &mut Own)| own.instance.is_none() && !own.is_deaf();
         let (change, subject) = if let Some((key, _)) = own.iter_mut().find(is_new) {
             (Change::Register { client, user }, Some((*key, None)))

@@ -148,14 +148,15 @@ fn only_one_who_may_handle_commands_does() {
     assert_eq!(scene.position(), position);
     scene.hears(ANN, register(1, 0));
     scene.frames(ANN, 1, vec![place("a")]);
-    scene.step(as_writer(complete(1, 1, 1)));
+    assert_eq!(scene.commands(), ["1 a started 1 1"]);
     // It has lost the grant: what it was given is given to others, who may.
     scene.open_shop(BOB);
     scene.hears(BOB, register(1, 0));
     scene.heard(ANN);
     scene.step(as_writer(complete(1, 1, 1)));
     let heard = brief(&scene.heard(ANN));
-    assert_eq!(heard[1..3], ["not registered 1", "completed 1 1: Late"], "{heard:?}");
+    let told = ["not registered 1", "completed 1 1: Late"];
+    assert!(told.iter().all(|it| heard.iter().any(|heard| heard == it)), "{heard:?}");
     assert_eq!(scene.commands(), ["1 a started 2 2"]);
 }
 
