@@ -310,7 +310,7 @@ test('an event that the stream does not know is no decision', async () => {
   expect(said(await core.next('complete'))).toMatchObject({ events: [] });
 });
 
-test('what a handler sends travels with its completion, by keys that each attempt has', async () => {
+test('what a handler sends goes with its completion, by keys that each attempt has', async () => {
   const core = new Core();
   let late: (() => void) | undefined;
   handlePlace(

@@ -125,8 +125,9 @@ fn a_command_goes_from_one_device_to_another_and_its_outcome_back() {
     assert_eq!(shop.rows_told(unknown), [Vec::<Vec<Value>>::new()], "there is none of that key");
 }
 
-/// Goal: where a device decides by itself it handles its commands by itself. Method: no server; what
-/// it works at as its core dies is given to whoever handles them next, once it has been silent.
+/// Goal: where a device decides by itself it handles its commands by itself. Method: no server;
+/// what it works at as its core dies is given to whoever handles them next, once it has been
+/// silent.
 #[test]
 fn a_local_document_handles_its_own_commands() {
     let mut device = Device::new(1);
@@ -171,8 +172,8 @@ fn what_a_handler_of_a_local_document_leaves_is_given_to_the_next_one_at_once() 
     assert_eq!(given(&device, second), [(1, 2, "a".to_owned())]);
 }
 
-/// Goal: a handler that loses its server for a moment goes on as who it was, and one that is away for
-/// long has lost what it worked at; so has one that closes, at once.
+/// Goal: a handler that loses its server for a moment goes on as who it was, and one that is away
+/// for long has lost what it worked at; so has one that closes, at once.
 #[test]
 fn whoever_is_away_for_long_loses_what_it_works_at() {
     let mut server = Server::default();
@@ -210,8 +211,8 @@ fn whoever_is_away_for_long_loses_what_it_works_at() {
     assert_eq!(given(&one, again), [(1, 4, "a".to_owned())], "given up at once, too");
 }
 
-/// Goal: a tab that is frozen holds nothing up. Method: it hears nothing of what it is told; then it
-/// goes on.
+/// Goal: a tab that is frozen holds nothing up. Method: it hears nothing of what it is told; then
+/// it goes on.
 #[test]
 fn a_tab_that_hears_nothing_loses_what_it_works_at_until_it_does() {
     let mut server = Server::default();

@@ -52,8 +52,8 @@ const SYSTEM_TABLES: [&str; 4] = [
 ];
 
 /// What has a name like ours and is nothing of ours (where `?1`, a document that has events, and
-/// where `?2`, one that has commands), and tables whose foreign keys name one: our own statements would look after those, and fail with
-/// them.
+/// where `?2`, one that has commands), and tables whose foreign keys name one: our own statements
+/// would look after those, and fail with them.
 const FIND_INTRUDER: &str = "
     select name from sqlite_schema
     where ('_tidelog_' in (lower(substr(name, 1, 9)), lower(substr(tbl_name, 1, 9))) or

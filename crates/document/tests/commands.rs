@@ -258,8 +258,8 @@ fn a_command_is_received_given_and_completed() {
     });
 }
 
-/// Goal: of two attempts one counts. Method: the instance is taken for gone and another one is given
-/// the command; what comes of the first attempt later, or of no attempt, changes nothing.
+/// Goal: of two attempts one counts. Method: the instance is taken for gone and another one is
+/// given the command; what comes of the first attempt later, or of no attempt, changes nothing.
 #[test]
 fn late_foreign_and_invented_completions_are_refused() {
     with_shop(|mut scene| {
@@ -400,7 +400,8 @@ fn commands_that_a_completion_sends_are_received_with_it() {
             scene.rows(COMMANDS),
             [
                 "1 o1 pay completed 1 ",
-                "2 o1 pay failed 1 command place of order cannot be received: argument items is missing",
+                "2 o1 pay failed 1 command place of order cannot be received: \
+                 argument items is missing",
                 "3 o1 pay failed 1 there is no command gone of order",
                 "4 o2 pay received 0 ",
             ]

@@ -145,8 +145,8 @@ impl<'m> Recorder<'m> {
 
 pub(super) type Fields<'d> = Vec<(&'d str, Value)>;
 
-/// The data of an event as they are recorded, or the arguments of a command, and what the fields are
-/// in SQL; or what is wrong with them.
+/// The data of an event as they are recorded, or the arguments of a command, and what the fields
+/// are in SQL; or what is wrong with them.
 pub(super) fn read_data<'d>(
     transaction: &Transaction<'_>,
     wanted: &'d [Param],

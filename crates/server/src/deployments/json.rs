@@ -12,8 +12,8 @@
 //!       "retries": 5, "timeout": 30000 } } } } }
 //! ```
 //!
-//! Where there are no streams they may be left out, and so may the commands of one. Its hash is over
-//! the encoding that clients send: mutations, streams, events and commands sorted by name, as
+//! Where there are no streams they may be left out, and so may the commands of one. Its hash is
+//! over the encoding that clients send: mutations, streams, events and commands sorted by name, as
 //! JavaScript sorts, and parameters and fields in their order. So no name may stand twice, and
 //! nothing else may stand there.
 

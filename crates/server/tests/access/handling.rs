@@ -2,11 +2,10 @@
 
 use tidelog_document::{CommandDefinition, Doctype, StreamDefinition};
 use tidelog_sync::{FromRoom, ToRoom};
-use tidelog_testing::room::notes;
 use tidelog_testing::server::Client;
 
 use crate::common::{ROLES, Scene, ask, join, token};
-use crate::doctypes::json_of;
+use crate::doctypes::{json_of, notes};
 
 const OWN: &str = "lists/handled";
 
@@ -48,8 +47,9 @@ async fn registers(client: &mut Client) -> bool {
     }
 }
 
-/// Goal: commands are handled by whoever is let, and by nobody else, and who is not changes nothing.
-/// Method: each role without the grant, and with it, for this document and for another one.
+/// Goal: commands are handled by whoever is let, and by nobody else, and who is not changes
+/// nothing. Method: each role without the grant, and with it, for this document and for another
+/// one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_handles_commands_where_it_says_so_whatever_its_role() {
     let scene = Scene::new(&["lists/a"]).await;
@@ -60,7 +60,7 @@ async fn a_token_handles_commands_where_it_says_so_whatever_its_role() {
     let json = format!("{}{streams}", json.strip_suffix('}').expect("an object"));
     let root_token = token(root);
     let deployed = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root_token), &json).await;
-    assert_eq!(deployed.status, 200, "{}", deployed.text());
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
     drop(opened(&scene, root, 1).await);
     let before = scene.bytes_of(OWN).await;
     for (number, (role, grants)) in (10..).zip(ROLES.into_iter().skip(2)) {
