@@ -118,11 +118,18 @@ impl Room {
         budget: &mut Budget,
     ) -> Result<(), Halt> {
         // A client may have said something ahead of it since it was planned.
-        let Some(change) = self.handlers()?.still(change) else { return Ok(()) };
-        let (changed, now_ms) = (self.change(&change, budget)?, self.now_ms);
+        match self.handlers()?.still(change) {
+            Some(change) => self.decide(&change, budget),
+            None => Ok(()),
+        }
+    }
+
+    /// Decides it now, or puts it off.
+    fn decide(&mut self, change: &Change, budget: &mut Budget) -> Result<(), Halt> {
+        let (changed, now_ms) = (self.change(change, budget)?, self.now_ms);
         match changed {
-            Some(changed) => self.handlers()?.decided(&change, &changed),
-            None => self.handlers()?.put_off(&change, now_ms),
+            Some(changed) => self.handlers()?.decided(change, &changed),
+            None => self.handlers()?.put_off(change, now_ms),
         }
         Ok(())
     }
@@ -173,7 +180,7 @@ impl Room {
                 self.register((id, tag), (*before, kinds, *concurrency), (user, may), budget)
             }
             Word::Deregister => match self.handlers()?.at((id, tag)) {
-                Some(instance) => self.deregister(instance, budget),
+                Some(instance) => self.decide(&Change::Deregister(instance), budget),
                 None => Ok(()),
             },
             Word::Complete { command, attempt, completion } => {
@@ -181,7 +188,7 @@ impl Room {
                     && let Some(instance) = self.handlers()?.at((id, tag))
                 {
                     // It could when it was registered: what it is given is given to others.
-                    self.deregister(instance, budget)?;
+                    self.decide(&Change::Deregister(instance), budget)?;
                     self.tell_not_registered((id, tag), NOT_ALLOWED);
                 }
                 let answer = match Completion::decode(completion) {
@@ -200,16 +207,6 @@ impl Room {
                 Ok(())
             }
         }
-    }
-
-    fn deregister(&mut self, instance: InstanceId, budget: &mut Budget) -> Result<(), Halt> {
-        let change = Change::Deregister(instance);
-        let (changed, now_ms) = (self.change(&change, budget)?, self.now_ms);
-        match changed {
-            Some(changed) => self.handlers()?.decided(&change, &changed),
-            None => self.handlers()?.put_off(&change, now_ms),
-        }
-        Ok(())
     }
 
     fn tell_not_registered(&mut self, (id, tag): Place, reason: &str) {

@@ -124,9 +124,11 @@ async fn behind_all_else<T: Send + 'static>(
 ) -> Option<T> {
     let (done, result) = oneshot::channel();
     let run = move || {
-        // Elsewhere that would be so of all threads of the process.
+        // Elsewhere that would be so of all threads of the process. Where the system does not allow
+        // it the password is checked all the same, as urgently as all else.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::nice(LEAST_URGENT);
+        // Whoever has asked may have gone away.
         let _ = done.send(work());
     };
     let thread = Builder::new().name("password".to_owned()).spawn(run);
