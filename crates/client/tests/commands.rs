@@ -4,8 +4,8 @@ use tidelog_client::{
     Call, CommandName, Complete, FromCore, Handle, Handling, Request, TabId, ToCore,
 };
 use tidelog_document::{
-    CommandDefinition, CommandKind, Completion, Doctype, EventDefinition, NewEvent, Outcome, Param,
-    ParamKind, StreamDefinition, sending,
+    CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, Param, ParamKind,
+    StreamDefinition, TaskKind, sending,
 };
 use tidelog_testing::client::server::{Server, back_online, offline, talk};
 use tidelog_testing::client::*;
@@ -64,7 +64,7 @@ fn outcome(device: &mut Device, stream: &str, key: &str) -> Call {
 }
 
 fn handling(concurrency: u32) -> Request {
-    let kind = CommandKind { aggregate: "todo".to_owned(), name: "finish".to_owned() };
+    let kind = TaskKind { aggregate: "todo".to_owned(), name: "finish".to_owned() };
     Request::Handle(Handling { kinds: vec![kind], concurrency })
 }
 
@@ -84,8 +84,8 @@ fn given(device: &Device, call: Call) -> Vec<(i64, i64, String)> {
 fn complete(device: &mut Device, handling: Call, [command, attempt, position]: [u64; 3]) -> Call {
     let data = r#"{"by":"ada"}"#.to_owned();
     let events = vec![NewEvent { name: "finished".to_owned(), data }];
-    let outcome = Outcome::Completed { events, sends: Vec::new() };
-    let completion = Completion { command, attempt, position, outcome };
+    let outcome = Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() };
+    let completion = Completion { task: command, attempt, position, outcome };
     ask(device, Request::Complete(Complete { handling, completion }))
 }
 

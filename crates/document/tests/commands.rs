@@ -4,10 +4,10 @@ mod common;
 
 use common::*;
 use tidelog_document::{
-    Change, Changed, CommandDefinition, CommandKind, Completion, Doctype, DoctypeError,
-    EventDefinition, FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand,
-    NewEvent, Outcome, Param, ParamKind, StreamDefinition, Verdict, check, find_given,
-    find_outcome, sending,
+    Change, Changed, CommandDefinition, Completion, Doctype, DoctypeError, EventDefinition,
+    FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand, NewEvent, Outcome,
+    Param, ParamKind, StreamDefinition, TaskKind, Verdict, check, find_given, find_outcome,
+    sending,
 };
 use tidelog_sqlite::{Failure, View};
 use tidelog_sync::CompletionAnswer;
@@ -85,6 +85,7 @@ fn shop() -> Doctype {
                 ),
             ],
         }],
+        workflows: Vec::new(),
     }
 }
 
@@ -150,8 +151,7 @@ impl Scene {
     }
 
     fn dispatch(&mut self, instance: InstanceId, concurrency: u32) -> Option<u64> {
-        let kind =
-            |name: &str| CommandKind { aggregate: "order".to_owned(), name: name.to_owned() };
+        let kind = |name: &str| TaskKind { aggregate: "order".to_owned(), name: name.to_owned() };
         let kinds = vec![kind("pay"), kind("place")];
         let free = vec![Free { instance, kinds, concurrency }];
         loop {
@@ -195,7 +195,7 @@ impl Scene {
         [command, attempt, position]: [u64; 3],
         outcome: Outcome,
     ) -> CompletionAnswer {
-        let completion = Completion { command, attempt, position, outcome };
+        let completion = Completion { task: command, attempt, position, outcome };
         match self.change(&Change::Complete { instance, completion }) {
             Changed::Completed(answer) => answer,
             other => panic!("{other:?}"),
@@ -217,7 +217,7 @@ impl Scene {
 fn placed(items: i64) -> Outcome {
     let data = format!("{{\"items\":{items}}}");
     let events = vec![NewEvent { name: "placed".to_owned(), data }];
-    Outcome::Completed { events, sends: Vec::new() }
+    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() }
 }
 
 fn failed(reason: &str, is_final: bool) -> Outcome {
@@ -250,7 +250,9 @@ fn a_command_is_received_given_and_completed() {
         let causes = "select cause || time || data from tidelog_events";
         assert_eq!(scene.rows(causes), [r#"command:11000000{"items":3}"#]);
         let FoundOutcome::Over(rows) = scene.outcome("o1", "place", "k") else { panic!("over") };
-        let [number, state, reason, first, last] = &rows.decode()[0][..] else { panic!("a row") };
+        let [number, state, reason, first, last, _] = &rows.decode()[0][..] else {
+            panic!("a row")
+        };
         let one = Value::Integer(1);
         assert_eq!([number, first, last], [&one, &one, &one]);
         assert_eq!((state, reason), (&text("completed"), &Value::Null));
@@ -382,7 +384,7 @@ fn commands_that_a_completion_sends_are_received_with_it() {
             args: "{}".to_owned(),
             key: key.to_owned(),
         };
-        let done = |sends| Outcome::Completed { events: Vec::new(), sends };
+        let done = |sends| Outcome::Completed { events: Vec::new(), sends, starts: Vec::new() };
         for key in ["1", "2", "3"] {
             scene.send("o1", "pay", "{}", key);
         }
@@ -534,7 +536,8 @@ fn what_is_over_is_forgotten_until_nothing_is_left() {
         }
         let one = scene.register();
         scene.dispatch(one, 40);
-        let nothing = Outcome::Completed { events: Vec::new(), sends: Vec::new() };
+        let nothing =
+            Outcome::Completed { events: Vec::new(), sends: Vec::new(), starts: Vec::new() };
         for nth in 1..=40 {
             let answer = scene.complete(one, [nth, 1, 0], nothing.clone());
             assert_eq!(answer, CompletionAnswer::Done);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use tidelog_document::{
     Doctype, FoundEvents, FoundOutcome, InstanceId, find_events, find_given, find_outcome,
+    find_records,
 };
 use tidelog_sqlite::{Failure, ReadSet, Run, View};
 use tidelog_types::{Pgid, Rows, SortedMap};
@@ -12,7 +13,7 @@ use tidelog_types::{Pgid, Rows, SortedMap};
 use super::open::Open;
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, CommandName, Events, FromCore, Handle, Query};
+use crate::protocol::{Call, CallFailure, CommandName, Events, FromCore, Handle, Query, Records};
 
 /// The live queries of all tabs, and those of them that wait for events.
 #[derive(Default)]
@@ -38,8 +39,9 @@ enum Watched {
     Query(Query),
     Events(Events),
     Outcome(CommandName),
-    /// The commands that are given to an instance, once it is one.
+    /// The tasks that are given to an instance, once it is one.
     Given(Option<InstanceId>),
+    Records(Records),
 }
 
 impl Watch {
@@ -55,8 +57,12 @@ impl Watch {
         Self::of(handle, Watched::Outcome(command))
     }
 
-    pub fn of_commands(handle: Handle) -> Self {
+    pub fn of_given(handle: Handle) -> Self {
         Self::of(handle, Watched::Given(None))
+    }
+
+    pub fn of_records(handle: Handle, records: Records) -> Self {
+        Self::of(handle, Watched::Records(records))
     }
 
     fn of(handle: Handle, watched: Watched) -> Self {
@@ -68,13 +74,13 @@ impl Watch {
         let told = CallFailure::of_query(failure);
         match &self.watched {
             Watched::Query(query) => told.quoting(&query.sql),
-            Watched::Events(_) | Watched::Outcome(_) | Watched::Given(_) => told,
+            _ => told,
         }
     }
 
     /// Whether it is over once it has an answer.
     pub fn is_for_once(&self) -> bool {
-        matches!(self.watched, Watched::Events(_) | Watched::Outcome(_))
+        !matches!(self.watched, Watched::Query(_) | Watched::Given(_))
     }
 
     /// Whether it looks at what is confirmed.
@@ -110,6 +116,13 @@ impl Watch {
                     FoundOutcome::None if has_all => Some(Rows::default()),
                     FoundOutcome::None | FoundOutcome::Pending => None,
                 });
+            }
+            Watched::Records(Records { task, after }) => {
+                let run = find_records(open.confirmed_reader_at(now_ms), *task, *after);
+                if matches!(run, Run::Done(_)) {
+                    self.dirty_since = None;
+                }
+                return run.map(Some);
             }
             Watched::Given(instance) => {
                 let reader = open.confirmed_reader_at(now_ms);

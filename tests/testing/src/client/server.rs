@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tidelog_client::Connection;
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Change, Changed, CommandKind, Committed, Completion,
-    Doctype, DoctypeHash, Handlers, InstanceId, Mutation, chain_of, client_of, hash_of,
+    Applied, AppliedTimeline, Authority, Change, Changed, Committed, Completion, Doctype,
+    DoctypeHash, Handlers, InstanceId, Mutation, TaskKind, chain_of, client_of, hash_of,
     public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
@@ -232,7 +232,7 @@ impl Server {
                         instance
                     }
                 };
-                let kind = |(aggregate, name)| CommandKind { aggregate, name };
+                let kind = |(aggregate, name)| TaskKind { aggregate, name };
                 let kinds = kinds.into_iter().map(kind).collect();
                 self.handlers.register(instance, (device, tag), client, kinds, concurrency);
                 vec![FromRoom::Registered { tag, instance: instance.0 }]
@@ -243,7 +243,7 @@ impl Server {
                 }
                 Vec::new()
             }
-            ToRoom::Complete { tag, command, attempt, completion } => {
+            ToRoom::Complete { tag, task, attempt, completion } => {
                 let completion = Completion::decode(&completion).expect("a completion");
                 let answer = match self.handlers.at((device, tag)) {
                     Some(instance) => {
@@ -254,7 +254,7 @@ impl Server {
                     }
                     None => CompletionAnswer::Late,
                 };
-                vec![FromRoom::Completed { tag, command, attempt, answer }]
+                vec![FromRoom::Completed { tag, task, attempt, answer, time_ms: self.now_ms }]
             }
             ToRoom::Close => {
                 self.subscribers.remove(&device);

@@ -1,5 +1,5 @@
-//! Commands on their way: what the authority decides of them, and what it is told by those who
-//! handle them.
+//! Tasks on their way, which are commands and runs of workflows: what the authority decides of
+//! them, and what it is told by those who handle them.
 
 use std::fmt;
 
@@ -11,8 +11,9 @@ use tidelog_types::{ClientId, Rows, Value};
 
 use crate::events::as_ref;
 use crate::program::{self, done};
+use crate::workflows::{NewRecord, NewRun};
 
-/// The number of an instance: somebody who handles commands of a document. Never used again in that
+/// The number of an instance: somebody who handles tasks of a document. Never used again in that
 /// document, so that it fences whoever was taken for gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId(pub u64);
@@ -23,45 +24,72 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// A kind of command that an instance handles.
+/// A kind of task that an instance handles.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CommandKind {
-    /// The name of the aggregate.
+pub struct TaskKind {
+    /// The name of the aggregate, or of the workflow.
     pub aggregate: String,
-    /// The name of the command.
+    /// The name of the command, or the version of the workflow.
     pub name: String,
 }
 
-/// What came of an attempt at a command.
+/// What came of an attempt at a task, or comes of it so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completion {
-    /// Which command.
-    pub command: u64,
+    /// Which task.
+    pub task: u64,
     /// Which attempt: it counts for nothing once there is a later one.
     pub attempt: u64,
-    /// How many events the stream had, by which the handler has decided.
+    /// How many events the stream had, by which the handler of a command has decided.
     pub position: u64,
     /// What came of it.
     pub outcome: Outcome,
 }
 
-/// What an attempt at a command came to.
+/// What an attempt at a task came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// These happened, and these are to be done next.
+    /// Of a command: these happened, and these are to be done next.
     Completed {
         /// Events of the command's own stream, in their order.
         events: Vec<NewEvent>,
         /// Commands for any streams.
         sends: Vec<NewCommand>,
+        /// Runs of workflows.
+        starts: Vec<NewRun>,
     },
-    /// Nothing happened.
+    /// Nothing happened. A run is not tried again.
     Failed {
         /// Why, for a person.
         reason: String,
         /// Whether it is not to be tried again.
         is_final: bool,
     },
+    /// A run has come so far.
+    Progressed {
+        /// What it remembers from now on.
+        records: Vec<NewRecord>,
+        /// Whether it does nothing more before something that it waits for has happened: the
+        /// attempt is over.
+        suspends: bool,
+    },
+    /// A run has come to its end.
+    Returned {
+        /// With that, as JSON.
+        result: String,
+    },
+    /// A run goes on with other arguments, a JSON object, and without its records.
+    Continued {
+        /// Those.
+        args: String,
+    },
+    /// A run cannot go on by this code.
+    Stopped {
+        /// Why, for a person.
+        reason: String,
+    },
+    /// A run that was cancelled has come to its end.
+    Cancelled,
 }
 
 /// An event that a command records.
@@ -73,7 +101,7 @@ pub struct NewEvent {
     pub data: String,
 }
 
-/// A command that another one sends.
+/// A command that another one sends, or a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewCommand {
     /// The aggregate's name.
@@ -108,7 +136,7 @@ impl Completion {
 /// Something that the authority decides by itself, with its own clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Somebody begins to handle commands.
+    /// Somebody begins to handle tasks.
     Register {
         /// The copy that it belongs to.
         client: ClientId,
@@ -117,8 +145,7 @@ pub enum Change {
     },
     /// Somebody handles none any longer: what it works at is given to others.
     Deregister(InstanceId),
-    /// Commands are given to those who have room for them, and what has taken too long is taken
-    /// back.
+    /// Tasks are given to those who have room for them, and what has taken too long is taken back.
     Dispatch(Vec<Free>),
     /// An attempt has come to an end.
     Complete {
@@ -129,13 +156,13 @@ pub enum Change {
     },
 }
 
-/// An instance that commands may be given to.
+/// An instance that tasks may be given to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Free {
     /// Which.
     pub instance: InstanceId,
     /// What it handles.
-    pub kinds: Vec<CommandKind>,
+    pub kinds: Vec<TaskKind>,
     /// How many it works at, at most.
     pub concurrency: u32,
 }
@@ -147,7 +174,7 @@ pub enum Changed {
     Registered(InstanceId),
     /// It is gone.
     Deregistered,
-    /// Commands were given, or there was nothing to give.
+    /// Tasks were given, or there was nothing to give.
     Dispatched {
         /// When there may be more to do by the clock alone, if ever.
         due_ms: Option<u64>,
@@ -158,45 +185,54 @@ pub enum Changed {
     Completed(CompletionAnswer),
 }
 
-/// What is known of a command by its name and key.
+/// What is known of a command by its name and key, or of a run by its id.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FoundOutcome {
     /// There is none, or none any more.
     None,
     /// It is not over.
     Pending,
-    /// It is: one row of its `number`, `state`, `reason`, and the sequence numbers of its `first`
-    /// and `last` event.
+    /// It is: one row of its `number`, `state`, `reason`, the sequence numbers of the `first` and
+    /// `last` event of a command, and the `result` of a run.
     Over(Rows),
 }
 
-/// Looks for a command by its aggregate, stream, name and key.
+/// Looks for a command by its aggregate, stream, name and key; for a run of a workflow by that
+/// one's name, the run's id, no name, and the id once more.
 pub fn find_outcome(
     reader: &mut Reader,
     [aggregate, stream, name, key]: [&str; 4],
 ) -> Run<FoundOutcome> {
-    if !done!(program::version(reader)).is_some_and(|version| version.has_commands) {
+    const COLUMNS: [&str; 6] = ["number", "state", "reason", "first", "last", "result"];
+    if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(FoundOutcome::None);
     }
-    let texts = [aggregate, stream, name, key].map(|it| Value::Text(it.to_owned()));
-    let rows = done!(reader.query_system(
-        "select number, state, reason, first, last from _tidelog_command
-         where aggregate = ?1 and stream = ?2 and name = ?3 and key = ?4",
-        &texts,
-    ));
-    Run::Done(match rows.first().map(Vec::as_slice) {
-        None => FoundOutcome::None,
-        Some([_, Value::Text(state), ..]) if state == "completed" || state == "failed" => {
-            FoundOutcome::Over(named(&["number", "state", "reason", "first", "last"], &rows))
+    let sql = match name {
+        "" => {
+            "select number, state, reason, first, last, result, ended is null from _tidelog_task
+             where aggregate = ?1 and stream = ?2 and ?3 is not null and key = ?4
+               and version is not null"
         }
-        Some(_) => FoundOutcome::Pending,
+        _ => {
+            "select number, state, reason, first, last, result, ended is null from _tidelog_task
+             where aggregate = ?1 and stream = ?2 and name = ?3 and key = ?4 and version is null"
+        }
+    };
+    let texts = [aggregate, stream, name, key].map(|it| Value::Text(it.to_owned()));
+    let rows = done!(reader.query_system(sql, &texts));
+    Run::Done(match rows.into_iter().next() {
+        None => FoundOutcome::None,
+        Some(mut row) => match row.pop() {
+            Some(Value::Integer(0)) => FoundOutcome::Over(named(&COLUMNS, &[row])),
+            _ => FoundOutcome::Pending,
+        },
     })
 }
 
-/// The commands that are given to an instance, oldest first, each with how many events its stream
-/// has.
+/// The tasks that are given to an instance, oldest first; of a command also how many events its
+/// stream has. The name of a run is its version.
 pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
-    const COLUMNS: [&str; 11] = [
+    const COLUMNS: [&str; 12] = [
         "number",
         "aggregate",
         "stream",
@@ -208,23 +244,25 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         "client",
         "attempt",
         "position",
+        "is_cancelled",
     ];
-    if !done!(program::version(reader)).is_some_and(|version| version.has_commands) {
+    if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(named(&COLUMNS, &[]));
     }
     let number = Value::Integer(i64::try_from(instance.0).unwrap_or(i64::MAX));
     let rows = done!(reader.query_system(
         "select number, aggregate, stream, name, args, key, time, user, lower(hex(client)), attempt,
-                coalesce((select length from _tidelog_stream as of
-                          where of.aggregate = command.aggregate and of.stream = command.stream), 0)
-         from _tidelog_command as command where state = 'started' and instance = ?1
+                iif(version is null, coalesce((select length from _tidelog_stream as of
+                    where of.aggregate = task.aggregate and of.stream = task.stream), 0), 0),
+                cancelled
+         from _tidelog_task as task where state = 'started' and instance = ?1
          order by number",
         &[number],
     ));
     Run::Done(named(&COLUMNS, &rows))
 }
 
-fn named(columns: &[&str], values: &[Vec<Value>]) -> Rows {
+pub(crate) fn named(columns: &[&str], values: &[Vec<Value>]) -> Rows {
     let columns = columns.iter().map(ToString::to_string).collect();
     let mut rows = Rows { columns, ..Rows::default() };
     for row in values {
@@ -233,11 +271,11 @@ fn named(columns: &[&str], values: &[Vec<Value>]) -> Rows {
     rows
 }
 
-/// What is kept of those who handle commands.
+/// What is kept of those who handle tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Who they are, and of which copies.
     pub instances: Vec<(InstanceId, ClientId)>,
-    /// Whether any command is not over.
+    /// Whether any task is not over.
     pub is_pending: bool,
 }

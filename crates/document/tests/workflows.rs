@@ -1,0 +1,687 @@
+//! Workflows: started by devices, what their runs remember, and what lets them go on.
+
+mod common;
+
+use common::*;
+use tidelog_document::{
+    Change, Changed, CommandDefinition, Completion, Doctype, DoctypeError, EventDefinition,
+    FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand, NewEvent,
+    NewRecord, NewRun, Outcome, Param, ParamKind, Recorded, StreamDefinition, TaskKind, Verdict,
+    WorkflowDefinition, cancelling, check, find_given, find_outcome, find_records, starting,
+};
+use tidelog_sqlite::{Failure, View};
+use tidelog_sync::CompletionAnswer;
+use tidelog_types::limits::{Limits, RECORD_SIZE_MAX, WORKFLOW_RECORDS_MAX};
+use tidelog_types::{ClientId, Value};
+
+fn param(name: &str, kind: ParamKind) -> Param {
+    Param { name: name.to_owned(), kind, optional: false }
+}
+
+fn workflow(name: &str, version: u32) -> WorkflowDefinition {
+    let fields = vec![param("order", ParamKind::Text)];
+    WorkflowDefinition { name: name.to_owned(), version, fields }
+}
+
+/// Orders that are paid, and what fulfils them.
+fn shop() -> Doctype {
+    let event = |name: &str| EventDefinition {
+        name: name.to_owned(),
+        fields: Vec::new(),
+        upcasts: Vec::new(),
+        project: Vec::new(),
+    };
+    let ship =
+        "insert into tidelog_events (aggregate, stream, type) values ('order', :id, 'shipped')";
+    Doctype {
+        name: "shop".to_owned(),
+        migrations: vec!["create table orders (id text primary key) strict".to_owned()],
+        mutations: vec![MutationDefinition {
+            name: "ship".to_owned(),
+            params: vec![param("id", ParamKind::Text)],
+            sql: vec![ship.to_owned()],
+        }],
+        streams: vec![StreamDefinition {
+            name: "order".to_owned(),
+            events: vec![event("paid"), event("shipped")],
+            commands: vec![CommandDefinition {
+                name: "pay".to_owned(),
+                fields: Vec::new(),
+                received: vec![
+                    "select reject('no credit') where :stream = 'poor'".to_owned(),
+                    "insert into orders values (:stream)".to_owned(),
+                ],
+                failed: Vec::new(),
+                retries: 0,
+                timeout_ms: 30_000,
+            }],
+        }],
+        workflows: vec![workflow("fulfil", 1), workflow("pack", 1)],
+    }
+}
+
+/// An authority, and a device that follows it.
+struct Scene {
+    doctype: Doctype,
+    server: Server,
+    device: Device,
+    now_ms: u64,
+}
+
+fn with_shop(scenario: impl Fn(Scene)) {
+    with_limited_shop(Limits::DEFAULT, scenario);
+}
+
+fn with_limited_shop(limits: Limits, scenario: impl Fn(Scene)) {
+    for pool in POOLS {
+        let doctype = shop();
+        let server = Server::with_limits(9, pool, &doctype, limits);
+        let device = Device::following(1, pool, &doctype, &server);
+        scenario(Scene { doctype, server, device, now_ms: 1_000_000 });
+    }
+}
+
+impl Scene {
+    fn try_issue(&mut self, name: &str, args: &[(&str, Value)]) -> Result<(), Failure> {
+        self.device.try_issue(&self.doctype, name, args).map(drop)
+    }
+
+    fn try_start(&mut self, workflow: &str, id: &str, args: &str) -> Result<(), Failure> {
+        self.try_issue(&starting(workflow), &[("id", text(id)), ("args", text(args))])
+    }
+
+    /// Started by the device, and received by the authority.
+    fn start(&mut self, id: &str) {
+        self.try_start("fulfil", id, r#"{"order":"o1"}"#).expect("started");
+        self.converge();
+    }
+
+    fn cancel(&mut self, id: &str) {
+        self.try_issue(&cancelling("fulfil"), &[("id", text(id))]).expect("cancelled");
+        self.converge();
+    }
+
+    fn ship(&mut self, id: &str) {
+        self.try_issue("ship", &[("id", text(id))]).expect("shipped");
+        self.converge();
+    }
+
+    /// What was predicted is what is decided, byte for byte.
+    fn converge(&mut self) {
+        let image = self.device.image();
+        converge(&mut self.server, &mut self.device);
+        assert_eq!(self.device.image(), image, "what was predicted is what was decided");
+        let verdicts = self.device.verdicts();
+        assert!(verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Applied), "{verdicts:?}");
+    }
+
+    fn change(&mut self, change: &Change) -> Changed {
+        let view = self.server.authority.view().clone();
+        let Self { server, doctype, now_ms, .. } = self;
+        let changed =
+            server.rest.serve(&view, || server.authority.change(change, doctype, *now_ms));
+        let (changed, committed) = changed.expect("decided");
+        if let Some(committed) = committed {
+            server.keep(committed, None);
+        }
+        follow(&self.server, &mut self.device);
+        changed
+    }
+
+    fn register(&mut self) -> InstanceId {
+        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
+        match self.change(&Change::Register { client, user }) {
+            Changed::Registered(instance) => instance,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn dispatch(&mut self, instance: InstanceId) -> Option<u64> {
+        let kind = |aggregate: &str, name: &str| TaskKind {
+            aggregate: aggregate.to_owned(),
+            name: name.to_owned(),
+        };
+        let kinds = vec![kind("fulfil", "1"), kind("pack", "1"), kind("order", "pay")];
+        let free = vec![Free { instance, kinds, concurrency: 1_024 }];
+        loop {
+            match self.change(&Change::Dispatch(free.clone())) {
+                Changed::Dispatched { again: true, .. } => {}
+                Changed::Dispatched { due_ms, .. } => return due_ms,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn decoded(&mut self, rows: tidelog_types::Rows) -> Vec<Vec<Value>> {
+        rows.decode()
+    }
+
+    /// Number, attempt and id of what is given to it, and `!` of what is cancelled.
+    fn given(&mut self, instance: InstanceId) -> Vec<String> {
+        let view = self.server.authority.view().clone();
+        let Self { server, .. } = self;
+        let rows = server.rest.serve(&view, || find_given(server.authority.reader(), instance));
+        let rows = self.decoded(rows.expect("found"));
+        let said = |row: Vec<Value>| match (&row[0], &row[9], &row[2], &row[11]) {
+            (
+                Value::Integer(number),
+                Value::Integer(attempt),
+                Value::Text(stream),
+                Value::Integer(cancelled),
+            ) => format!("{number}.{attempt} {stream}{}", ["", "!"][usize::from(*cancelled != 0)]),
+            other => panic!("{other:?}"),
+        };
+        rows.into_iter().map(said).collect()
+    }
+
+    /// What a run remembers: name, count, state and result of each.
+    fn records(&mut self, task: u64) -> Vec<String> {
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let view = self.server.authority.view().clone();
+            let Self { server, .. } = self;
+            let rows = server
+                .rest
+                .serve(&view, || find_records(server.authority.reader(), task, after))
+                .expect("found");
+            let rows = self.decoded(rows);
+            if rows.is_empty() {
+                return all;
+            }
+            for row in rows {
+                let cell = |place: usize| match &row[place] {
+                    Value::Integer(number) => number.to_string(),
+                    Value::Text(text) => text.clone(),
+                    _ => String::new(),
+                };
+                after = cell(0).parse().expect("a number");
+                let shown: Vec<String> = [1, 2, 3, 4, 5].map(cell).into_iter().collect();
+                all.push(shown.join(" ").trim_end().to_owned());
+            }
+        }
+    }
+
+    fn outcome(&mut self, workflow: &str, id: &str) -> FoundOutcome {
+        let view = self.server.authority.view().clone();
+        let Self { server, .. } = self;
+        let names = [workflow, id, "", id];
+        let found = server.rest.serve(&view, || find_outcome(server.authority.reader(), names));
+        found.expect("looked up")
+    }
+
+    /// State, reason and result of a run that is over.
+    fn over(&mut self, workflow: &str, id: &str) -> [Value; 3] {
+        let FoundOutcome::Over(rows) = self.outcome(workflow, id) else { panic!("over") };
+        let [_, state, reason, _, _, result] = &rows.decode()[0][..] else { panic!("a row") };
+        [state.clone(), reason.clone(), result.clone()]
+    }
+
+    fn complete(
+        &mut self,
+        instance: InstanceId,
+        (task, attempt): (u64, u64),
+        outcome: Outcome,
+    ) -> CompletionAnswer {
+        let completion = Completion { task, attempt, position: 0, outcome };
+        match self.change(&Change::Complete { instance, completion }) {
+            Changed::Completed(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn done(&mut self, instance: InstanceId, attempt: (u64, u64), outcome: Outcome) {
+        assert_eq!(self.complete(instance, attempt, outcome), CompletionAnswer::Done);
+    }
+
+    /// What the device sees.
+    fn rows(&mut self, sql: &str) -> Vec<String> {
+        let rows = self.device.query(sql);
+        let cell = |row: Vec<Value>| match row.into_iter().next() {
+            Some(Value::Text(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        rows.into_iter().map(cell).collect()
+    }
+}
+
+const RUNS: &str = "select number || ' ' || workflow || ' ' || id || ' ' || version || ' ' ||
+                    state || ' ' || attempt || ' ' || records || ' ' ||
+                    coalesce(result, reason, '') from tidelog_workflows order by number";
+
+fn record(name: &str, count: u32, what: Recorded) -> NewRecord {
+    NewRecord { name: name.to_owned(), count, what }
+}
+
+fn step(name: &str, result: &str) -> NewRecord {
+    record(name, 0, Recorded::Done { kind: "step".to_owned(), result: result.to_owned() })
+}
+
+fn wait_for(name: &str, event: &str, timeout_ms: u64) -> NewRecord {
+    let [aggregate, stream, event] = ["order", "o1", event].map(str::to_owned);
+    record(name, 0, Recorded::WaitFor { aggregate, stream, event, timeout_ms })
+}
+
+fn pay(stream: &str) -> NewCommand {
+    let [aggregate, stream, name, args, key] =
+        ["order", stream, "pay", "{}", "by-run"].map(str::to_owned);
+    NewCommand { aggregate, stream, name, args, key }
+}
+
+fn child(id: &str) -> NewRun {
+    let [workflow, id, args] = ["pack", id, r#"{"order":"o1"}"#].map(str::to_owned);
+    NewRun { workflow, id, args }
+}
+
+fn progressed(records: Vec<NewRecord>, suspends: bool) -> Outcome {
+    Outcome::Progressed { records, suspends }
+}
+
+fn returned(result: &str) -> Outcome {
+    Outcome::Returned { result: result.to_owned() }
+}
+
+fn failed(reason: &str) -> Outcome {
+    Outcome::Failed { reason: reason.to_owned(), is_final: true }
+}
+
+/// Goal: a run is seen where it is started at once, is given to whoever handles its version, goes
+/// on after each record, and comes to its end once.
+#[test]
+fn a_run_is_started_goes_on_and_returns() {
+    with_shop(|mut scene| {
+        scene.try_start("fulfil", "f", r#"{"order": "o1"}"#).expect("started");
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 received 0 0 "]);
+        scene.converge();
+        let one = scene.register();
+        assert_eq!(scene.dispatch(one), None);
+        assert_eq!(scene.given(one), ["1.1 f"]);
+        assert_eq!(scene.outcome("fulfil", "f"), FoundOutcome::Pending);
+        scene.done(one, (1, 1), progressed(vec![step("label", "[7]")], false));
+        scene.done(one, (1, 1), progressed(vec![record("call", 0, Recorded::Begun)], false));
+        assert_eq!(scene.records(1), ["label 0 step done [7]", "call 0 request started"]);
+        let called = Recorded::Failed { kind: "request".to_owned(), reason: "busy".to_owned() };
+        scene.done(one, (1, 1), progressed(vec![record("call", 0, called)], false));
+        assert_eq!(scene.records(1), ["label 0 step done [7]", "call 0 request failed busy"]);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 1 2 "]);
+        scene.done(one, (1, 1), returned(r#"{"ok":true}"#));
+        assert_eq!(scene.rows(RUNS), [r#"1 fulfil f 1 completed 1 2 {"ok":true}"#]);
+        let over = [text("completed"), Value::Null, text(r#"{"ok":true}"#)];
+        assert_eq!(scene.over("fulfil", "f"), over);
+        assert_eq!(scene.complete(one, (1, 1), returned("1")), CompletionAnswer::Late);
+        assert_eq!(scene.outcome("fulfil", "g"), FoundOutcome::None);
+        assert!(scene.rows("select command from tidelog_commands").is_empty());
+    });
+}
+
+/// Goal: an id stands for one run.
+#[test]
+fn a_run_that_is_started_twice_is_one() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("f");
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 received 0 0 "]);
+        let other = scene.try_start("fulfil", "f", r#"{"order":"o2"}"#);
+        let Err(Failure::Rejected { reason }) = other else { panic!("{other:?}") };
+        let expected = "key reused: fulfil of f was sent by it before, with other arguments";
+        assert_eq!(reason, expected);
+        scene.try_start("pack", "f", r#"{"order":"o2"}"#).expect("of another workflow");
+        for (id, args) in [("", r#"{"order":"o"}"#), ("g", "{}"), ("g", "[]"), ("g", "")] {
+            let refused = scene.try_start("fulfil", id, args);
+            assert!(matches!(refused, Err(Failure::Rejected { .. })), "{id} {args} {refused:?}");
+        }
+        let long = "x".repeat(257);
+        assert!(scene.try_start("fulfil", &long, r#"{"order":"o"}"#).is_err());
+        // As long as it is known, also once it is over.
+        let one = scene.register();
+        scene.converge();
+        scene.dispatch(one);
+        scene.done(one, (1, 1), returned("1"));
+        scene.start("f");
+        assert_eq!(scene.rows(RUNS).len(), 2);
+    });
+}
+
+/// Goal: of two attempts one counts, whatever the other one says. Method: a handler is taken for
+/// gone amid a run.
+#[test]
+fn what_a_late_attempt_says_is_not_remembered() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let [one, two] = [scene.register(), scene.register()];
+        scene.dispatch(one);
+        scene.done(one, (1, 1), progressed(vec![step("a", "1")], false));
+        scene.change(&Change::Deregister(one));
+        scene.dispatch(two);
+        assert_eq!(scene.given(two), ["1.2 f"]);
+        let position = scene.server.authority.position();
+        for (instance, attempt) in [(one, 1), (one, 2), (two, 1), (two, 3)] {
+            for outcome in [
+                progressed(vec![step("b", "2")], true),
+                returned("2"),
+                failed("no"),
+                Outcome::Cancelled,
+                Outcome::Stopped { reason: "no".to_owned() },
+                Outcome::Continued { args: r#"{"order":"o"}"#.to_owned() },
+            ] {
+                let answer = scene.complete(instance, (1, attempt), outcome);
+                assert_eq!(answer, CompletionAnswer::Late);
+            }
+        }
+        assert_eq!(scene.server.authority.position(), position, "no entry says any of it");
+        assert_eq!(scene.records(1), ["a 0 step done 1"], "and it is still remembered");
+        // What was said twice is remembered once, as it was said first.
+        scene.done(two, (1, 2), progressed(vec![step("a", "2"), step("b", "3")], false));
+        assert_eq!(scene.records(1), ["a 0 step done 1", "b 0 step done 3"]);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 2 2 "]);
+    });
+}
+
+/// Goal: a run that sleeps is nobody's, and goes on when its time has come by the authority's clock.
+#[test]
+fn a_run_sleeps_by_the_clock_of_the_authority() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("g");
+        let one = scene.register();
+        scene.dispatch(one);
+        let sleep = |ms| vec![record("sleep", 0, Recorded::Sleep { ms })];
+        scene.done(one, (1, 1), progressed(sleep(5_000), true));
+        scene.done(one, (2, 1), progressed(sleep(u64::MAX), true));
+        assert_eq!(scene.dispatch(one), Some(1_005_000));
+        assert!(scene.given(one).is_empty());
+        let waiting = ["1 fulfil f 1 waiting 1 1 ", "2 fulfil g 1 waiting 1 1 "];
+        assert_eq!(scene.rows(RUNS), waiting);
+        scene.now_ms = 1_004_999;
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        scene.now_ms = 1_005_000;
+        assert_eq!(scene.dispatch(one), Some(u64::MAX / 2), "never, as good as");
+        assert_eq!(scene.given(one), ["1.2 f"]);
+        assert_eq!(scene.records(1), ["sleep 0 sleep done"]);
+        let times = "select time || '' from tidelog_records where workflow || id = 'fulfilf'";
+        assert_eq!(scene.rows(times), ["1005000"], "when the run was told");
+    });
+}
+
+/// Goal: a run sees each event since its start once, whether it happens before it waits, while it
+/// waits or while it does something else; and goes on without it when the time is over.
+#[test]
+fn a_run_waits_for_events() {
+    with_shop(|mut scene| {
+        scene.ship("o1");
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        // What happened before its start is nothing to it.
+        scene.done(one, (1, 1), progressed(vec![wait_for("a", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        scene.ship("o2");
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty(), "of another order");
+        scene.ship("o1");
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 waiting 1 1 "]);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f"]);
+        assert_eq!(scene.records(1), ["a 0 event done 3"]);
+        // One that has happened meanwhile is there at once; each is seen once.
+        scene.ship("o1");
+        scene.done(one, (1, 2), progressed(vec![wait_for("b", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.3 f"]);
+        assert_eq!(scene.records(1)[1], "b 0 event done 4");
+        // While it does something else.
+        scene.done(one, (1, 3), progressed(vec![wait_for("c", "shipped", 0)], false));
+        scene.ship("o1");
+        scene.done(one, (1, 3), progressed(vec![step("d", "1")], true));
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.4 f"]);
+        assert_eq!(scene.records(1)[2], "c 0 event done 5");
+        // Never.
+        scene.done(one, (1, 4), progressed(vec![wait_for("e", "paid", 60_000)], true));
+        assert_eq!(scene.dispatch(one), Some(1_060_000));
+        scene.now_ms = 1_060_000;
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.5 f"]);
+        assert_eq!(scene.records(1)[4], "e 0 event done");
+    });
+}
+
+/// Goal: a run sends a command, once, and hears of its end; what follows from its receipt may
+/// refuse it, which the run hears.
+#[test]
+fn a_run_sends_commands() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let send = |name: &str, stream: &str| record(name, 0, Recorded::Send(pay(stream)));
+        scene.done(one, (1, 1), progressed(vec![send("pay", "o1")], true));
+        assert_eq!(scene.rows("select id from orders"), ["o1"]);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["2.1 o1"], "the command, and not the run");
+        let events = vec![NewEvent { name: "paid".to_owned(), data: "{}".to_owned() }];
+        let paid = Outcome::Completed { events, sends: Vec::new(), starts: vec![child("p")] };
+        scene.done(one, (2, 1), paid);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f", "3.1 p"]);
+        let completed = r#"pay 0 command done {"first":1,"last":1}"#;
+        assert_eq!(scene.records(1), [completed]);
+        // Again with that key, refused, and of no such name.
+        let mut unknown = pay("o1");
+        unknown.name = "bill".to_owned();
+        let records = vec![
+            send("again", "o1"),
+            send("refused", "poor"),
+            record("unknown", 0, Recorded::Send(unknown)),
+            step("last", "1"),
+        ];
+        scene.done(one, (1, 2), progressed(records, true));
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.3 f", "3.1 p"]);
+        let expected = [
+            completed,
+            r#"again 0 command done {"first":1,"last":1}"#,
+            "refused 0 command failed no credit",
+            "unknown 0 command failed there is no command bill of order",
+            "last 0 step done 1",
+        ];
+        assert_eq!(scene.records(1), expected);
+        assert_eq!(scene.rows("select id from orders"), ["o1"], "nothing else came of it");
+        // One that fails.
+        scene.done(one, (1, 3), progressed(vec![send("third", "o3")], true));
+        scene.dispatch(one);
+        scene.done(one, (4, 1), failed("broke"));
+        scene.dispatch(one);
+        assert_eq!(scene.records(1)[5], "third 0 command failed broke");
+        let causes = scene.rows("select command || ' ' || user from tidelog_commands");
+        assert_eq!(causes, ["pay ", "pay "], "by whoever has started the run");
+    });
+}
+
+/// Goal: a run starts another one, and hears of its end, also once that has gone on as new.
+#[test]
+fn a_run_starts_another_one_and_hears_of_its_end() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |name: &str, id: &str| record(name, 0, Recorded::Start(child(id)));
+        scene.done(one, (1, 1), progressed(vec![start("a", "p"), start("b", "q")], true));
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["2.1 p", "3.1 q"]);
+        let args = r#"{"order": "o9"}"#.to_owned();
+        scene.done(one, (2, 1), Outcome::Continued { args });
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["3.1 q", "4.1 p"]);
+        assert_eq!(scene.outcome("pack", "p"), FoundOutcome::Pending);
+        scene.done(one, (4, 1), returned(r#""packed""#));
+        assert_eq!(scene.rows(RUNS)[1], "2 pack p 1 continued 1 0 ");
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f", "3.1 q"]);
+        assert_eq!(scene.records(1), [r#"a 0 workflow done "packed""#, "b 0 workflow waiting"]);
+        scene.done(one, (1, 2), progressed(vec![], true));
+        scene.done(one, (3, 1), failed("lost"));
+        scene.dispatch(one);
+        assert_eq!(scene.records(1)[1], "b 0 workflow failed lost");
+        // It was started with that, whatever it went on with.
+        scene.try_start("pack", "p", r#"{"order":"o1"}"#).expect("the same one");
+        assert!(scene.try_start("pack", "p", r#"{"order":"o9"}"#).is_err());
+        // Not itself.
+        let itself = NewRun { workflow: "fulfil".to_owned(), id: "f".to_owned(), ..child("f") };
+        let itself = record("c", 0, Recorded::Start(itself));
+        scene.done(one, (1, 3), progressed(vec![itself], true));
+        assert_eq!(scene.records(1)[2], "c 0 workflow failed a run cannot wait for itself");
+    });
+}
+
+/// Goal: whoever cancels a run is heard by it and by those that it has started, and it may clean up
+/// first; one that nobody has begun is over at once.
+#[test]
+fn a_run_that_is_cancelled_hears_of_it() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("g");
+        scene.try_start("pack", "other", r#"{"order":"o1"}"#).expect("started");
+        scene.converge();
+        scene.cancel("g");
+        let cancelled = || [text("cancelled"), text("cancelled"), Value::Null];
+        assert_eq!(scene.over("fulfil", "g"), cancelled());
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |name: &str, id: &str| record(name, 0, Recorded::Start(child(id)));
+        let begun = vec![start("a", "p"), start("b", "other"), wait_for("c", "paid", 0)];
+        scene.done(one, (1, 1), progressed(begun, true));
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["3.1 other", "4.1 p"]);
+        scene.cancel("f");
+        scene.cancel("f");
+        assert_eq!(scene.given(one), ["3.1 other", "4.1 p!"], "it was started by it");
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!", "3.1 other", "4.1 p!"]);
+        scene.done(one, (4, 1), Outcome::Cancelled);
+        assert_eq!(scene.over("pack", "p"), cancelled());
+        let heard = vec![record("d", 0, Recorded::Cancel), step("clean up", "1")];
+        scene.done(one, (1, 2), progressed(heard, false));
+        let records = scene.records(1);
+        assert_eq!(records[0], "a 0 workflow failed cancelled");
+        assert_eq!(records[3..], ["d 0 cancel failed", "clean up 0 step done 1"]);
+        scene.done(one, (1, 2), Outcome::Cancelled);
+        assert_eq!(scene.over("fulfil", "f"), cancelled());
+        scene.cancel("f");
+        let none = scene.try_issue(&cancelling("fulfil"), &[("id", text("none"))]);
+        let Err(Failure::Rejected { reason }) = none else { panic!("{none:?}") };
+        assert_eq!(reason, "there is no run none of workflow fulfil");
+    });
+}
+
+/// Goal: a run that no code fits waits for whoever comes next.
+#[test]
+fn a_run_that_no_code_fits_waits_for_another_release() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.done(one, (1, 1), Outcome::Stopped { reason: "label is a step".to_owned() });
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 stopped 1 0 label is a step"]);
+        let two = scene.register();
+        scene.dispatch(two);
+        assert_eq!(scene.given(two), ["1.2 f"]);
+    });
+}
+
+/// Goal: what cannot be remembered does no harm: the run has failed, or the step, and says why.
+#[test]
+fn what_cannot_be_remembered_is_told() {
+    with_shop(|mut scene| {
+        for id in ["a", "b", "c", "d", "e"] {
+            scene.start(id);
+        }
+        let one = scene.register();
+        scene.dispatch(one);
+        let large = format!("\"{}\"", "x".repeat(RECORD_SIZE_MAX - 2));
+        let larger = format!("\"{}\"", "x".repeat(RECORD_SIZE_MAX - 1));
+        let records = vec![step("large", &large), step("larger", &larger), step("none", "{")];
+        scene.done(one, (1, 1), progressed(records, false));
+        let remembered = scene.records(1);
+        assert_eq!(remembered[0].len(), "large 0 step done ".len() + RECORD_SIZE_MAX);
+        let expected = [
+            "larger 0 step failed a result has 262145 bytes, and may have 262144",
+            "none 0 step failed a result is no JSON",
+        ];
+        assert_eq!(remembered[1..], expected);
+        scene.done(one, (1, 1), returned("no JSON"));
+        let reason = |scene: &mut Scene, id: &str| match scene.over("fulfil", id) {
+            [Value::Text(state), Value::Text(reason), _] if state == "failed" => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(&mut scene, "a"), "a result is no JSON");
+        scene.done(one, (2, 1), progressed(vec![step("", "1")], false));
+        assert!(reason(&mut scene, "b").starts_with("the name of what it records"));
+        let args = r#"{"order":1}"#.to_owned();
+        scene.done(one, (3, 1), Outcome::Continued { args });
+        assert!(reason(&mut scene, "c").starts_with("workflow fulfil cannot go on as new: "));
+        let none = Outcome::Completed { events: vec![], sends: vec![], starts: vec![] };
+        scene.done(one, (4, 1), none);
+        assert_eq!(reason(&mut scene, "d"), "it has ended as no workflow does");
+        let refused = (0..17).map(|count| record("x", count, Recorded::Send(pay("poor"))));
+        scene.done(one, (5, 1), progressed(refused.collect(), false));
+        assert_eq!(reason(&mut scene, "e"), "too much of it cannot be remembered");
+    });
+}
+
+/// Goal: a run does not grow without end, and what is over is forgotten with all that it remembers.
+#[test]
+fn runs_are_bounded_and_forgotten() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let steps = |from: u32, count: u32| {
+            let done = || Recorded::Done { kind: "step".to_owned(), result: "1".to_owned() };
+            progressed((from..from + count).map(|n| record("s", n, done())).collect(), false)
+        };
+        for at in 0..10 {
+            scene.done(one, (1, 1), steps(at * 1_000, 1_000));
+        }
+        assert_eq!(scene.records(1).len() as u64, WORKFLOW_RECORDS_MAX);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 1 10000 "]);
+        scene.done(one, (1, 1), steps(10_000, 1));
+        let [_, reason, _] = scene.over("fulfil", "f");
+        let expected = "it has over 10000 records: let it go on as new, by continueAsNew";
+        assert_eq!(reason, text(expected));
+        scene.now_ms += Limits::DEFAULT.command_failed_ms + 1;
+        scene.dispatch(one);
+        assert!(scene.rows(RUNS).is_empty());
+        assert!(scene.records(1).is_empty());
+        scene.start("f");
+        assert_eq!(scene.rows(RUNS).len(), 1, "anew");
+    });
+}
+
+/// Goal: a workflow that cannot be used is said before any document is touched.
+#[test]
+fn what_is_wrong_with_a_workflow_is_told() {
+    let reason_of = |doctype: &Doctype| {
+        let view = View::new(1_000, 0);
+        match check(doctype, &view, &FoundRight::default()) {
+            Err(DoctypeError::Workflow { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    let of = |workflow: WorkflowDefinition| Doctype { workflows: vec![workflow], ..shop() };
+    assert_eq!(reason_of(&of(workflow("order", 1))), "an aggregate has the same name");
+    assert_eq!(reason_of(&of(workflow("fulfil", 0))), "its first version is 1");
+    let fields = vec![param("bytes", ParamKind::Blob)];
+    let blob = WorkflowDefinition { fields, ..workflow("fulfil", 1) };
+    assert!(reason_of(&of(blob)).contains("cannot be a blob"));
+    let mut taken = shop();
+    taken.mutations[0].name = starting("fulfil");
+    let view = View::new(1_000, 0);
+    let found = check(&taken, &view, &FoundRight::default());
+    assert!(matches!(found, Err(DoctypeError::Mutation { .. })), "{found:?}");
+    let alone = Doctype { streams: Vec::new(), mutations: Vec::new(), ..shop() };
+    assert_eq!(check(&alone, &view, &FoundRight::default()), Ok(()), "without any stream");
+}
