@@ -139,6 +139,8 @@ impl Server {
     pub fn hear(&mut self, device: usize, message: ToServer) -> Vec<FromServer> {
         match message {
             ToServer::Hello { .. } => {
+                // Whatever channels it had are gone with the connection before.
+                self.forget(device);
                 let admitted = self.subject.clone().map(|subject| {
                     let seconds_left = 1_000_000;
                     FromServer::Admitted { subject, seconds_left }
@@ -221,17 +223,15 @@ impl Server {
             ToRoom::Register { tag, instance, kinds, concurrency } => {
                 let client = client_of(self.secret_of[&device]);
                 let before = InstanceId(instance);
-                let instance = match self.handlers.may_resume(before, client) {
-                    true => before,
-                    false => {
-                        let user = self.subject.clone().unwrap_or_default();
-                        let begins = Change::Register { client, user };
-                        let Changed::Registered(instance) = self.change(&begins) else {
-                            panic!("it begins")
-                        };
-                        instance
+                let resumed = self.handlers.may_resume(before, client).then_some(before);
+                let known = self.handlers.at((device, tag)).or(resumed);
+                let instance = known.unwrap_or_else(|| {
+                    let user = self.subject.clone().unwrap_or_default();
+                    match self.change(&Change::Register { client, user }) {
+                        Changed::Registered(instance) => instance,
+                        other => panic!("{other:?}"),
                     }
-                };
+                });
                 let kind = |(aggregate, name)| TaskKind { aggregate, name };
                 let kinds = kinds.into_iter().map(kind).collect();
                 self.handlers.register(instance, (device, tag), client, kinds, concurrency);
