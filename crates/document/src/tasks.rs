@@ -183,6 +183,21 @@ pub enum Changed {
     },
     /// The completion was taken, or not.
     Completed(CompletionAnswer),
+    /// It was taken: a run remembers something more and goes on, and nothing is to be given, or may
+    /// be, for that.
+    Remembered,
+}
+
+impl Changed {
+    /// What becomes of a completion, if it was one.
+    #[must_use]
+    pub fn answer(&self) -> Option<CompletionAnswer> {
+        match self {
+            Self::Completed(answer) => Some(*answer),
+            Self::Remembered => Some(CompletionAnswer::Done),
+            _ => None,
+        }
+    }
 }
 
 /// What is known of a command by its name and key, or of a run by its id.

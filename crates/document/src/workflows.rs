@@ -90,6 +90,14 @@ pub enum Recorded {
 }
 
 impl Recorded {
+    /// Whether there may be something to do for it by others, or by the clock.
+    pub(crate) fn leads_on(&self) -> bool {
+        match self {
+            Self::Sleep { .. } | Self::WaitFor { .. } | Self::Send(_) | Self::Start(_) => true,
+            Self::Done { .. } | Self::Failed { .. } | Self::Begun | Self::Cancel => false,
+        }
+    }
+
     /// What kind of record it makes.
     pub(crate) fn kind(&self) -> &str {
         match self {

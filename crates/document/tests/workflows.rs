@@ -223,10 +223,8 @@ impl Scene {
         outcome: Outcome,
     ) -> CompletionAnswer {
         let completion = Completion { task, attempt, position: 0, outcome };
-        match self.change(&Change::Complete { instance, completion }) {
-            Changed::Completed(answer) => answer,
-            other => panic!("{other:?}"),
-        }
+        let changed = self.change(&Change::Complete { instance, completion });
+        changed.answer().expect("a completion")
     }
 
     fn done(&mut self, instance: InstanceId, attempt: (u64, u64), outcome: Outcome) {
@@ -628,7 +626,7 @@ fn what_cannot_be_remembered_is_told() {
         assert_eq!(reason(&mut scene, "d"), "it has ended as no workflow does");
         let refused = (0..17).map(|count| record("x", count, Recorded::Send(pay("poor"))));
         scene.done(one, (5, 1), progressed(refused.collect(), false));
-        assert_eq!(reason(&mut scene, "e"), "too much of it cannot be remembered");
+        assert_eq!(reason(&mut scene, "e"), "no credit");
     });
 }
 

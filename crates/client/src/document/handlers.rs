@@ -353,7 +353,8 @@ impl Document {
                     self.watches.note_instance(key, Some(instance));
                 }
             }
-            (Changed::Completed(said), Some(((tab, _), Some(call)))) => {
+            (changed, Some(((tab, _), Some(call)))) => {
+                let said = changed.answer().expect("BUG: it was a completion");
                 answer(tab, call, (said, ctx.now_ms), ctx.out);
             }
             _ => {}

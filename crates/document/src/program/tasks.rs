@@ -521,10 +521,10 @@ fn complete(
     let Some(task) = started else {
         return Run::Done((Changed::Completed(CompletionAnswer::Late), PageSet::default()));
     };
-    let (answer, set) = match task.is_run {
-        true => done!(workflows::complete(writer, doctype, &task, &completion.outcome, now)),
-        false => done!(commands::complete(writer, doctype, &task, completion, now)),
-    };
+    if task.is_run {
+        return workflows::complete(writer, doctype, &task, &completion.outcome, now);
+    }
+    let (answer, set) = done!(commands::complete(writer, doctype, &task, completion, now));
     Run::Done((Changed::Completed(answer), set))
 }
 

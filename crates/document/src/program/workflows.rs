@@ -27,7 +27,7 @@ use tidelog_types::{PageSet, Value, shortened};
 use super::events::{Recorder, read_data};
 use super::tasks::{self, Received, Started};
 use super::{HAS, commands, reason_of, single_integer};
-use crate::tasks::Outcome;
+use crate::tasks::{Changed, Outcome};
 use crate::workflows::{NewRecord, NewRun, Recorded};
 use crate::{Doctype, WorkflowDefinition};
 
@@ -244,10 +244,10 @@ pub(super) fn complete(
     run: &Started,
     outcome: &Outcome,
     now: i64,
-) -> Run<(CompletionAnswer, PageSet)> {
+) -> Run<(Changed, PageSet)> {
     let ended = match outcome {
         Outcome::Progressed { records, suspends } => match why_not_remembered(run, records) {
-            None => progress(writer, doctype, run, records, *suspends, now),
+            None => return progress(writer, doctype, run, (records, *suspends), now),
             Some(reason) => fail(writer, run, &reason, now),
         },
         Outcome::Returned { result } => {
@@ -281,7 +281,7 @@ pub(super) fn complete(
         Outcome::Failed { reason, .. } => fail(writer, run, reason, now),
         Outcome::Completed { .. } => fail(writer, run, "it has ended as no workflow does", now),
     };
-    ended.map(|((), set)| (CompletionAnswer::Done, set))
+    ended.map(|((), set)| (Changed::Completed(CompletionAnswer::Done), set))
 }
 
 /// The run has failed for good where what it has come to cannot be written down.
@@ -329,12 +329,12 @@ fn progress(
     writer: &mut Writer,
     doctype: &Doctype,
     run: &Started,
-    records: &[NewRecord],
-    suspends: bool,
+    (records, suspends): (&[NewRecord], bool),
     now: i64,
-) -> Run<((), PageSet)> {
+) -> Run<(Changed, PageSet)> {
+    let completed = |((), set)| (Changed::Completed(CompletionAnswer::Done), set);
     let mut refused: Vec<(usize, String)> = Vec::new();
-    loop {
+    let failure = loop {
         let mut at = 0;
         let ran = writer.write(&mut |transaction| {
             let by = run.recorder(doctype, now);
@@ -351,20 +351,28 @@ fn progress(
             at = records.len();
             note_progress(transaction, run, &written, suspends)
         });
-        match ran {
-            Run::Failed(failure) if at < records.len() => match reason_of(failure) {
-                Ok(_) if refused.len() >= REFUSED_MAX => {
-                    return fail(writer, run, "too much of it cannot be remembered", now);
-                }
-                Ok(reason) if refused.iter().all(|(refused, _)| *refused != at) => {
-                    refused.push((at, reason));
-                }
-                Ok(reason) => return fail(writer, run, &reason, now),
-                Err(failure) => return Run::Failed(failure),
-            },
-            ran => return ran,
+        let failure = match ran {
+            Run::Done(done) if suspends || records.iter().any(|it| it.what.leads_on()) => {
+                return Run::Done(completed(done));
+            }
+            Run::Done(((), set)) => return Run::Done((Changed::Remembered, set)),
+            Run::Fault(pgid) => return Run::Fault(pgid),
+            Run::Failed(failure) => failure,
+        };
+        match reason_of(failure) {
+            Ok(reason) if refused.len() < REFUSED_MAX && is_first(&refused, at, records) => {
+                refused.push((at, reason));
+            }
+            Ok(reason) => break reason,
+            Err(failure) => return Run::Failed(failure),
         }
-    }
+    };
+    fail(writer, run, &failure, now).map(completed)
+}
+
+/// Whether it is a record that has failed to be written, and for the first time.
+fn is_first(refused: &[(usize, String)], at: usize, records: &[NewRecord]) -> bool {
+    at < records.len() && refused.iter().all(|(refused, _)| *refused != at)
 }
 
 /// What of some records was written.

@@ -270,9 +270,6 @@ impl Room {
             return Ok(CompletionAnswer::Late);
         };
         self.handlers()?.decided(&change, &changed);
-        match changed {
-            Changed::Completed(answer) => Ok(answer),
-            _ => unreachable!("BUG: it was a completion"),
-        }
+        Ok(changed.answer().expect("BUG: it was a completion"))
     }
 }

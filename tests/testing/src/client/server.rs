@@ -247,10 +247,8 @@ impl Server {
                 let completion = Completion::decode(&completion).expect("a completion");
                 let answer = match self.handlers.at((device, tag)) {
                     Some(instance) => {
-                        match self.change(&Change::Complete { instance, completion }) {
-                            Changed::Completed(answer) => answer,
-                            other => panic!("{other:?}"),
-                        }
+                        let changed = self.change(&Change::Complete { instance, completion });
+                        changed.answer().expect("a completion")
                     }
                     None => CompletionAnswer::Late,
                 };
