@@ -270,7 +270,8 @@ mod tests {
             "commands":{
                 "place":{"fields":{"items":"json","gift":"boolean?"},
                          "received":["select :items"],"failed":["select :reason"],
-                         "retries":3,"timeout":90000}}}}}"#;
+                         "retries":3,"timeout":90000}}}},
+        "workflows":{"fulfil":{"version":2,"fields":{"order":"text"}}}}"#;
 
     /// Goal: a doctype that was deployed is the one that clients bring. Method: the bytes that
     /// TypeScript has written of it, and that its own test holds it to.
@@ -333,6 +334,8 @@ mod tests {
             ("\"retries\":3", "\"retries\":-1"),
             ("\"timeout\":90000", "\"timeout\":\"90s\""),
             ("\"timeout\":90000", "\"timeout\":90000,\"extra\":0"),
+            ("\"version\":2,", ""),
+            ("\"version\":2", "\"version\":2.5"),
         ] {
             let other = KINDS.replacen(from, to, 1);
             assert_ne!(other, KINDS);
