@@ -52,10 +52,11 @@ const copy = new Uint8Array(16).fill(4);
 function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[keyof ToCore][] {
   const [call, handle] = [7, 3];
   const sent = { aggregate: 'order', stream: 'o', name: 'place', key: 'k' };
-  const ended = { command: 2 ** 40, attempt: 2, position: 3 };
+  const ended = { task: 2 ** 40, attempt: 2, position: 3 };
   const decided = {
     events: [['placed', '{}']],
     sends: [{ ...sent, stream: 'p', args: '{}' }],
+    starts: [],
   } as const;
   const failed = { reason: 'why', isFinal: true };
   return [
