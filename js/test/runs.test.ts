@@ -178,17 +178,23 @@ test('an attempt that is over is aborted, and nothing of it is told to anybody',
   const process = new Process(authority, async (ctx: Context) => {
     signals.push(ctx.signal);
     await ctx.sleep(5);
-    await ctx.step('one', () => new Promise(() => {}));
+    const once = ({ signal }: { signal: AbortSignal }) => {
+      signals.push(signal);
+      return new Promise(() => {});
+    };
+    await ctx.step('one', once, { timeout: '1h' });
   });
   authority.start('f');
   await settled();
   expect(signals.map(({ aborted }) => aborted)).toEqual([true]);
   authority.pass(5);
   await settled();
-  expect(signals.map(({ aborted }) => aborted)).toEqual([true, false]);
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true, false, false]);
+  expect(process.timersCount).toBe(1);
   process.give([]);
-  expect(signals.map(({ aborted }) => aborted)).toEqual([true, true]);
-  expect(process.errors).toEqual([]);
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true, true, true]);
+  await settled();
+  expect([process.timersCount, process.errors]).toEqual([0, []]);
 });
 
 test('of two things that race, the one that came first wins each time', async () => {
@@ -239,6 +245,30 @@ test('what happens while a step is at work is heard behind it, then and each tim
   await settled();
   expect(order).toEqual([['step'], ['step', 'event', 'time'], ['step', 'event', 'time']]);
   expect(standing(authority)[0]).toBe('completed');
+});
+
+test('what happens as an attempt begins is heard by the next one', async () => {
+  const authority = new Authority();
+  const orders: string[][] = [];
+  const process = new Process(authority, async (ctx: Context) => {
+    const heard: string[] = [];
+    orders.push(heard);
+    await Promise.all([
+      ctx.sleep(5).then(() => heard.push('time')),
+      ctx.waitFor('order', 'o', 'shipped').then(() => heard.push('event')),
+    ]);
+  });
+  authority.start('f');
+  await settled();
+  process.onAsk = (kind) => {
+    if (kind !== 'records') return;
+    process.onAsk = () => {};
+    authority.record('o', 'shipped');
+  };
+  authority.pass(5);
+  await settled();
+  expect(orders).toEqual([[], ['time'], ['time', 'event']]);
+  expect(standing(authority)).toEqual(['completed', 'null', 3]);
 });
 
 test('steps that run beside each other are answered in the order in which they ended', async () => {
@@ -354,6 +384,9 @@ test('a request is told that it was begun, and what is kept of its result', asyn
     'f label/√#0 request done',
     'f completed ["fulfil/f/label%2F√/0","printed"]',
   ]);
+  // One that is quick is told of once.
+  const quick = await ran((ctx) => ctx.request('quick', () => 1));
+  expect(quick.log).toEqual(['f quick#0 request done', 'f completed 1']);
 });
 
 test('what cannot be kept has failed, and is not tried again', async () => {
