@@ -1,5 +1,5 @@
-// The office, a process of Node: takes orders, and sees to each of them until it is shipped. Kill it
-// whenever you like: what it was at is given to the next one, and is done once.
+// The office, a process of Node: takes orders, and sees to each of them until it is shipped. Kill
+// it whenever you like: what it was at is given to the next one, and is done once.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { open } from 'tidelog/node';
 import WebSocket from 'ws';

@@ -22,7 +22,7 @@ const ATTEMPTS_MAX = 2 * INSTANCE_COMMANDS_MAX;
 
 /** How many commands are handled, or runs go on, and who is told of errors. */
 export interface HandleOptions<Given = GivenCommand | GivenRun> extends Abortable {
-  /** Commands that it works at, at most, of as many streams; or runs. 16 by default, up to 1,024. */
+  /** Commands, of as many streams, or runs that it works at; 16 by default, up to 1,024. */
   readonly concurrency?: number | undefined;
   /**
    * Is told what a handler has thrown, and at which command or run; and, without one, why there are

@@ -464,8 +464,8 @@ export class WorkflowFailedError extends TidelogError {
 }
 
 /**
- * A run of a workflow was cancelled, by `db.cancel`. Whoever waits for the run is told so, and so is
- * its code, once, where it would have gone on. It is a `WorkflowFailedError` too.
+ * A run of a workflow was cancelled, by `db.cancel`. Whoever waits for the run is told so, and so
+ * is its code, once, where it would have gone on. It is a `WorkflowFailedError` too.
  *
  * What to do: in the code of a workflow, put right what was done so far, and throw it on; elsewhere
  * nothing.
@@ -482,8 +482,8 @@ export class WorkflowCancelledError extends WorkflowFailedError {
  * The code of a workflow does something else by a name than what the run remembers by it. The run
  * waits until there is code that fits.
  *
- * What to do: give what is new a name of its own, or the workflow another version, and keep the code
- * of the one before for the runs that have begun by it.
+ * What to do: give what is new a name of its own, or the workflow another version, and keep the
+ * code of the one before for the runs that have begun by it.
  *
  * Outcome: none.
  */

@@ -265,9 +265,8 @@ class Running implements Work<GivenRun> {
   }
 
   carryOut(attempt: Attempt<GivenRun>): Promise<void> {
-    const code = this.#codes.get(attempt.row.name);
     // The authority gives what is handled and nothing else.
-    if (!code) throw new Error(`BUG: nobody handles version ${attempt.row.name}`);
+    const code = this.#codes.get(attempt.row.name)!;
     return new Run(this.#document, attempt).carryOut(code);
   }
 }

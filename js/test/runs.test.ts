@@ -105,7 +105,7 @@ test('a thousand requests, killed at each, and each key is used once at the far 
   ]);
 }, 120_000);
 
-test('killed before each message of any kind, a run comes to the same, each step once', async () => {
+test('killed before each message of any kind, a run comes to the same', async () => {
   const code =
     (done: string[]): RunCode =>
     async (ctx) => {
@@ -627,7 +627,7 @@ test('a run remembers 10,000 things and no more, and is told what to do', async 
   ]);
 });
 
-test('a run that is cancelled hears of it once, where it waits, and can put things right', async () => {
+test('a run that is cancelled hears of it once, and can put things right', async () => {
   const authority = new Authority();
   const heard: unknown[] = [];
   const code: RunCode = async (ctx) => {
@@ -687,7 +687,7 @@ test('a run that is cancelled amid a step hears of it in what it does next', asy
   expect(standing(other)).toEqual(['completed', '"gave up"', 1]);
 });
 
-test('what was begun by a request is not begun again by who hears that it is cancelled', async () => {
+test('a request that was begun is not begun again by who hears that it is cancelled', async () => {
   const authority = new Authority();
   let asked = 0;
   const code: RunCode = (ctx) =>

@@ -1,4 +1,4 @@
-// Workflows: runs that go on in whichever tab handles them, and do nothing again that they have done.
+// Workflows: runs that go on in whichever tab handles them, and do nothing again that was done.
 
 import assert from 'node:assert/strict';
 import {

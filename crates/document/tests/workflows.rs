@@ -156,8 +156,8 @@ impl Scene {
         rows.decode()
     }
 
-    /// Number, attempt and id of what is given to it, `!` of what is cancelled, and `~` of what goes
-    /// on as new.
+    /// Number, attempt and id of what is given to it, `!` of what is cancelled, and `~` of what
+    /// goes on as new.
     fn given(&mut self, instance: InstanceId) -> Vec<String> {
         let view = self.server.authority.view().clone();
         let Self { server, .. } = self;
