@@ -156,19 +156,24 @@ impl Scene {
         rows.decode()
     }
 
-    /// Number, attempt and id of what is given to it, and `!` of what is cancelled.
+    /// Number, attempt and id of what is given to it, `!` of what is cancelled, and `~` of what
+    /// goes on as new.
     fn given(&mut self, instance: InstanceId) -> Vec<String> {
         let view = self.server.authority.view().clone();
         let Self { server, .. } = self;
         let rows = server.rest.serve(&view, || find_given(server.authority.reader(), instance));
         let rows = self.decoded(rows.expect("found"));
-        let said = |row: Vec<Value>| match (&row[0], &row[9], &row[2], &row[11]) {
+        let said = |row: Vec<Value>| match (&row[0], &row[9], &row[2], &row[11..]) {
             (
                 Value::Integer(number),
                 Value::Integer(attempt),
                 Value::Text(stream),
-                Value::Integer(cancelled),
-            ) => format!("{number}.{attempt} {stream}{}", ["", "!"][usize::from(*cancelled != 0)]),
+                [Value::Integer(cancelled), Value::Integer(continued)],
+            ) => {
+                let mark = |is_so: i64, mark| if is_so == 0 { "" } else { mark };
+                let marks = [mark(*cancelled, "!"), mark(*continued, "~")].concat();
+                format!("{number}.{attempt} {stream}{marks}")
+            }
             other => panic!("{other:?}"),
         };
         rows.into_iter().map(said).collect()
@@ -434,7 +439,7 @@ fn a_run_waits_for_events() {
         scene.done(one, (1, 3), progressed(vec![step("d", "1")], true));
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["1.4 f"]);
-        assert_eq!(scene.records(1)[2], "c 0 event done 5");
+        assert_eq!(scene.records(1)[2..], ["d 0 step done 1", "c 0 event done 5"]);
         // Never.
         scene.done(one, (1, 4), progressed(vec![wait_for("e", "paid", 60_000)], true));
         assert_eq!(scene.dispatch(one), Some(1_060_000));
@@ -477,12 +482,13 @@ fn a_run_sends_commands() {
         scene.done(one, (1, 2), progressed(records, true));
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["1.3 f", "3.1 p"]);
+        // In the order in which it has heard of them.
         let expected = [
             completed,
+            "last 0 step done 1",
             r#"again 0 command done {"first":1,"last":1}"#,
             "refused 0 command failed no credit",
             "unknown 0 command failed there is no command bill of order",
-            "last 0 step done 1",
         ];
         assert_eq!(scene.records(1), expected);
         assert_eq!(scene.rows("select id from orders"), ["o1"], "nothing else came of it");
@@ -511,13 +517,13 @@ fn a_run_starts_another_one_and_hears_of_its_end() {
         let args = r#"{"order": "o9"}"#.to_owned();
         scene.done(one, (2, 1), Outcome::Continued { args });
         scene.dispatch(one);
-        assert_eq!(scene.given(one), ["3.1 q", "4.1 p"]);
+        assert_eq!(scene.given(one), ["3.1 q", "4.1 p~"]);
         assert_eq!(scene.outcome("pack", "p"), FoundOutcome::Pending);
         scene.done(one, (4, 1), returned(r#""packed""#));
         assert_eq!(scene.rows(RUNS)[1], "2 pack p 1 continued 1 0 ");
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["1.2 f", "3.1 q"]);
-        assert_eq!(scene.records(1), [r#"a 0 workflow done "packed""#, "b 0 workflow waiting"]);
+        assert_eq!(scene.records(1), ["b 0 workflow waiting", r#"a 0 workflow done "packed""#]);
         scene.done(one, (1, 2), progressed(vec![], true));
         scene.done(one, (3, 1), failed("lost"));
         scene.dispatch(one);
@@ -570,6 +576,61 @@ fn a_run_that_is_cancelled_hears_of_it() {
         let none = scene.try_issue(&cancelling("fulfil"), &[("id", text("none"))]);
         let Err(Failure::Rejected { reason }) = none else { panic!("{none:?}") };
         assert_eq!(reason, "there is no run none of workflow fulfil");
+    });
+}
+
+/// Goal: each attempt hears of all that has happened in the order in which the run has heard of it,
+/// whenever it began, and on a clock that stands still.
+#[test]
+fn a_run_hears_of_everything_in_one_order() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let begun = |name: &str| record(name, 0, Recorded::Begun);
+        let called = |name: &str| {
+            let (kind, result) = ("request".to_owned(), "1".to_owned());
+            record(name, 0, Recorded::Done { kind, result })
+        };
+        let waits = vec![begun("slow"), begun("quick"), wait_for("wait", "shipped", 0)];
+        scene.done(one, (1, 1), progressed(waits, false));
+        // It happens before the run has heard of anything, and that hears of it later.
+        scene.ship("o1");
+        scene.done(one, (1, 1), progressed(vec![called("quick")], false));
+        scene.done(one, (1, 1), progressed(vec![called("slow")], true));
+        scene.dispatch(one);
+        let heard = ["quick 0 request done 1", "slow 0 request done 1", "wait 0 event done 1"];
+        assert_eq!(scene.records(1), heard);
+        scene.done(one, (1, 2), progressed(vec![step("last", "2")], false));
+        assert_eq!(scene.records(1)[..3], heard);
+        assert_eq!(scene.records(1)[3], "last 0 step done 2");
+    });
+}
+
+/// Goal: where a run hears that it is cancelled it waits for nothing any more.
+#[test]
+fn what_a_run_waits_for_may_be_where_it_hears_that_it_is_cancelled() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let begun = vec![wait_for("wait", "shipped", 50), record("call", 0, Recorded::Begun)];
+        scene.done(one, (1, 1), progressed(begun, true));
+        scene.cancel("f");
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!"]);
+        let cancel = |name: &str| record(name, 0, Recorded::Cancel);
+        scene.done(one, (1, 2), progressed(vec![cancel("wait")], false));
+        scene.done(one, (1, 2), progressed(vec![cancel("call")], true));
+        let heard = ["wait 0 cancel failed", "call 0 cancel failed"];
+        assert_eq!(scene.records(1), heard);
+        // Nothing of it lets the run go on.
+        scene.now_ms += 50;
+        scene.ship("o1");
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        assert_eq!(scene.records(1), heard);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 waiting 2 2 "]);
     });
 }
 

@@ -1,7 +1,8 @@
 //! Runs of workflows: what they remember, what they wait for, and what lets them go on.
 //!
 //! ```text
-//! _tidelog_record  number -> task, name, count   whose, and how it finds it again
+//! _tidelog_record  number -> task, name, count   whose, and how it finds it again; of what a run
+//!                                                has heard in the order in which it has
 //!                         -> kind                step, request, sleep, event, command, workflow or
 //!                                                cancel
 //!                         -> state               started (a request), waiting, done or failed
@@ -212,19 +213,28 @@ pub(super) fn due(transaction: &Transaction<'_>, now: i64) -> Result<Option<i64>
 }
 
 /// A run is given to somebody, who hears of all that has happened until then as of now: by whose
-/// clock it happened is nothing to go by.
+/// clock it happened is nothing to go by. It stands behind all that the run has heard before, so
+/// that each attempt hears of everything in the same order.
 pub(super) fn note_time(
     transaction: &Transaction<'_>,
     task: &Value,
     now: i64,
 ) -> Result<(), Failure> {
-    transaction
-        .run_system(
-            "update _tidelog_record set time = ?2
-             where task = ?1 and time is null and state <> 'waiting'",
-            &[task.clone(), Value::Integer(now)],
-        )
-        .map(drop)
+    let rows = transaction.run_system(
+        "select number from _tidelog_record
+         where task = ?1 and time is null and state <> 'waiting' order by number",
+        std::slice::from_ref(task),
+    )?;
+    rows.into_iter().flatten().try_for_each(|number| {
+        transaction
+            .run_system(
+                "update _tidelog_record
+                 set number = (select max(number) + 1 from _tidelog_record), time = ?2
+                 where number = ?1",
+                &[number, Value::Integer(now)],
+            )
+            .map(drop)
+    })
 }
 
 /// Forgets records of a task that is over. Says whether there are perhaps more.
@@ -432,7 +442,7 @@ fn remember(
             row.end(transaction, "failed", Value::Text(shortened(reason.clone())), time)
         }
         Recorded::Begun => row.insert(transaction, "started", time),
-        Recorded::Cancel => row.insert(transaction, "failed", time),
+        Recorded::Cancel => row.cancel(transaction, time),
         Recorded::Sleep { ms } => {
             let due = due_after(time, *ms);
             Row { due, ..row }.insert(transaction, "waiting", &Value::Null)
@@ -477,7 +487,10 @@ fn note_failed(
     now: i64,
 ) -> Result<Written, Failure> {
     let reason = Value::Text(shortened(reason.to_owned()));
-    let ended = Row::new(run, record).end(transaction, "failed", reason, &Value::Integer(now));
+    // What is nothing that it has done itself it hears of when it is given the next time.
+    let is_done = matches!(record.what, Recorded::Done { .. } | Recorded::Failed { .. });
+    let time = if is_done { Value::Integer(now) } else { Value::Null };
+    let ended = Row::new(run, record).end(transaction, "failed", reason, &time);
     ended.map(|written| Written { is_news: true, ..written })
 }
 
@@ -563,7 +576,9 @@ impl<'r> Row<'r> {
         time: &Value,
     ) -> Result<Written, Failure> {
         let begun = transaction.run_system(
-            "update _tidelog_record set state = ?4, result = ?5, time = ?6
+            "update _tidelog_record
+             set number = (select max(number) + 1 from _tidelog_record), state = ?4, result = ?5,
+                 time = ?6
              where task = ?1 and name = ?2 and count = ?3 and state = 'started' returning number",
             &[
                 Value::Integer(self.run.number),
@@ -578,6 +593,23 @@ impl<'r> Row<'r> {
             true => Self { result, ..self }.insert(transaction, state, time),
             false => Ok(Written::default()),
         }
+    }
+
+    /// The run has heard here that it is cancelled, in place of what it waited for.
+    fn cancel(self, transaction: &Transaction<'_>, time: &Value) -> Result<Written, Failure> {
+        let waited = transaction.run_system(
+            "delete from _tidelog_record
+             where task = ?1 and name = ?2 and count = ?3 and state in ('waiting', 'started')
+             returning number",
+            &[
+                Value::Integer(self.run.number),
+                Value::Text(self.record.name.clone()),
+                Value::Integer(self.record.count.into()),
+            ],
+        )?;
+        let known = i64::try_from(waited.len()).unwrap_or_default();
+        let written = self.insert(transaction, "failed", time)?;
+        Ok(Written { count: written.count - known, ..written })
     }
 
     /// It waits for the end of that task, which may be over.
@@ -645,7 +677,7 @@ fn go_on_as_new(
     let (args, _) = read_data(transaction, &workflow.fields, &args)?.map_err(|why| reject(&why))?;
     let rows = transaction.run_system(
         "insert into _tidelog_task
-         select null, aggregate, stream, ?2, ?3, null, time, user, client, 'ready', 0, 0, null, 0,
+         select null, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0, null, 0,
                 coalesce((select max(sequence) from _tidelog_event), 0), null, null, null, ?4,
                 null, coalesce(begun_with, args), 0, cancelled, 0
          from _tidelog_task where number = ?1
@@ -655,6 +687,7 @@ fn go_on_as_new(
             Value::Text(workflow.version.to_string()),
             args,
             Value::Integer(workflow.version.into()),
+            Value::Integer(now),
         ],
     )?;
     let number = Value::Integer(single_integer(&rows).unwrap_or_default());
