@@ -63,8 +63,8 @@ pub use streams::{
     starting,
 };
 pub use tasks::{
-    Change, Changed, Completion, FoundOutcome, Free, InstanceId, NewCommand, NewEvent, Outcome,
-    TaskKind, Work, find_given, find_outcome,
+    Change, Changed, Completion, Endings, FoundOutcome, Free, InstanceId, NewCommand, NewEvent,
+    Outcome, TaskKind, Work, find_endings, find_given, find_outcome,
 };
 pub use warm_up::warm_up;
 pub use workflows::{NewRecord, NewRun, Recorded, WorkflowDefinition, find_records};

@@ -71,6 +71,7 @@ const FIND_INTRUDER: &str = "
           ('table _tidelog_task', 'index _tidelog_task_key', 'index _tidelog_task_pending',
            'index _tidelog_task_ready', 'index _tidelog_task_stopped', 'index _tidelog_task_due',
            'index _tidelog_task_held', 'index _tidelog_task_kept', 'index _tidelog_task_ended',
+           'index _tidelog_task_ending',
            'trigger _tidelog_task_over', 'view tidelog_commands', 'view tidelog_workflows',
            'table _tidelog_record', 'index _tidelog_record_name', 'index _tidelog_record_task',
            'index _tidelog_record_due', 'index _tidelog_record_event',
@@ -714,7 +715,7 @@ fn lsn_of(value: &Value) -> Option<Lsn> {
     }
 }
 
-fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {
+pub(crate) fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {
     match rows.first()?.first()? {
         Value::Integer(number) => Some(*number),
         _ => None,

@@ -244,6 +244,37 @@ pub fn find_outcome(
     })
 }
 
+/// Tasks that have ended, after a place in the order in which they do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endings {
+    /// The place of the last one that there is; 0 where there is none.
+    pub last: i64,
+    /// Aggregate, stream, name and key of each that has one; the name of a run is empty.
+    pub names: Vec<[String; 4]>,
+}
+
+/// The tasks that have ended after that place. Where the last place is before it, others have taken
+/// the place of those that were there.
+pub fn find_endings(reader: &mut Reader, after: i64) -> Run<Endings> {
+    if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
+        return Run::Done(Endings { last: 0, names: Vec::new() });
+    }
+    let sql = "select max(ending) from _tidelog_task where ending is not null";
+    let last = program::single_integer(&done!(reader.query_system(sql, &[]))).unwrap_or(0);
+    let rows = done!(reader.query_system(
+        "select aggregate, stream, iif(version is null, name, ''), key from _tidelog_task
+         where ending is not null and ending > ?1 and key is not null",
+        &[Value::Integer(after)],
+    ));
+    let names = rows.into_iter().filter_map(|row| match <[Value; 4]>::try_from(row).ok()? {
+        [Value::Text(aggregate), Value::Text(stream), Value::Text(name), Value::Text(key)] => {
+            Some([aggregate, stream, name, key])
+        }
+        _ => None,
+    });
+    Run::Done(Endings { last, names: names.collect() })
+}
+
 /// The tasks that are given to an instance, oldest first; of a command also how many events its
 /// stream has. The name of a run is its version; it is told from those of that id that it goes on
 /// from.

@@ -3,6 +3,7 @@
 // before it is answered, and whoever waits is woken by `notify`.
 
 import { execFileSync, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { chownSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -204,7 +205,7 @@ export async function begin() {
       let next = 0;
       const run = async (steps) => {
         next += 1;
-        const id = `run-${starters}-${next}`;
+        const id = randomUUID();
         const returned = told(id);
         await own.query(
           `with started as (insert into run values ($1, $2, 'received') returning id)

@@ -8,7 +8,8 @@
 //!                           -> state, attempt, failures, instance, due
 //!                           -> first, last            its events, by their sequence; of a run the
 //!                                                     last one before its start
-//!                           -> reason, ended          why it has failed, and when it was over
+//!                           -> reason, ended, ending  why it has failed, when it was over, and its
+//!                                                     place in the order in which tasks end
 //!                           -> version                of a run alone
 //!                           -> result, begun_with     what it came to, and what it was started with
 //!                                                     before it went on as new
@@ -51,6 +52,18 @@ const FORGOTTEN_MAX: i64 = 16;
 /// The key in `_tidelog_meta` of how many instances there ever were.
 const INSTANCES_KEY: &str = "instances";
 
+/// The place of whichever task ends next, as SQL.
+pub(super) const NEXT_ENDING: &str = "
+    1 + max(coalesce((select max(ending) from _tidelog_task where ending is not null), 0),
+            coalesce((select value from _tidelog_meta where key = 'endings'), 0))";
+/// Keeps the place of the last one, which is forgotten: the next one ends behind it.
+const NOTE_LAST_ENDING: &str = "
+    insert into _tidelog_meta
+    select 'endings', ending from _tidelog_task
+    where number = ?1
+      and ending = (select max(ending) from _tidelog_task where ending is not null)
+    on conflict (key) do update set value = excluded.value";
+
 /// What begins the reason for which a task is not received whose key stands for another one.
 pub(crate) const KEY_REUSED: &str = "key reused: ";
 
@@ -66,7 +79,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
          time integer not null, user text not null, client blob not null, state text not null,
          attempt integer not null, failures integer not null, instance integer,
          due integer not null, first integer, last integer, reason text, ended integer,
-         version integer, result text, begun_with text, records integer not null,
+         ending integer, version integer, result text, begun_with text, records integer not null,
          cancelled integer not null, woken integer not null) strict",
         "create unique index _tidelog_task_key on _tidelog_task
          (aggregate, stream, name, key) where key is not null",
@@ -84,6 +97,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
          where ended is not null and key is not null",
         "create index _tidelog_task_ended on _tidelog_task (state, ended)
          where ended is not null",
+        "create index _tidelog_task_ending on _tidelog_task (ending) where ending is not null",
         "create view tidelog_commands (number, aggregate, stream, command, args, key, state,
                                        attempt, time, user, client, instance, first, last, reason,
                                        ended) as
@@ -164,7 +178,7 @@ pub(super) fn receive(
                     'waiting', 'ready'),
                 0, 0, null, 0,
                 iif(?9 is null, null, coalesce((select max(sequence) from _tidelog_event), 0)),
-                null, null, null, ?9, null, null, 0, 0, 0
+                null, null, null, null, ?9, null, null, 0, 0, 0
          returning number",
         &[
             aggregate,
@@ -494,10 +508,9 @@ fn forget(transaction: &Transaction<'_>, now: i64) -> Result<bool, Failure> {
                 // The rest of them with the next dispatch.
                 return Ok(true);
             }
-            transaction.run_system(
-                "delete from _tidelog_task where number = ?1",
-                std::slice::from_ref(number),
-            )?;
+            let number = std::slice::from_ref(number);
+            transaction.run_system(NOTE_LAST_ENDING, number)?;
+            transaction.run_system("delete from _tidelog_task where number = ?1", number)?;
         }
     }
     Ok(is_left)
@@ -538,10 +551,12 @@ pub(super) fn end(
     now: i64,
 ) -> Result<(), Failure> {
     transaction.run_system(
-        "update _tidelog_task
+        &format!(
+            "update _tidelog_task
          set state = ?2, instance = null, due = 0, first = ?3, last = ?4, reason = ?5, result = ?6,
-             ended = ?7
-         where number = ?1",
+             ended = ?7, ending = {NEXT_ENDING}
+         where number = ?1"
+        ),
         &[
             Value::Integer(task.number),
             Value::Text(state.to_owned()),

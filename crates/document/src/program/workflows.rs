@@ -183,8 +183,9 @@ pub(super) fn cancel(
             std::slice::from_ref(&number),
         )?;
         transaction.run_system(
-            "update _tidelog_task set cancelled = 1, state = 'cancelled', reason = ?2, ended = ?3
-             where number = ?1 and ended is null and attempt = 0",
+            &format!("update _tidelog_task set cancelled = 1, state = 'cancelled', reason = ?2, ended = ?3,
+                 ending = {}
+             where number = ?1 and ended is null and attempt = 0", tasks::NEXT_ENDING),
             &[number, Value::Text(CANCELLED.to_owned()), by.time.clone()],
         )?;
     }
@@ -678,7 +679,7 @@ fn go_on_as_new(
     let rows = transaction.run_system(
         "insert into _tidelog_task
          select null, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0, null, 0,
-                coalesce((select max(sequence) from _tidelog_event), 0), null, null, null, ?4,
+                coalesce((select max(sequence) from _tidelog_event), 0), null, null, null, null, ?4,
                 null, coalesce(begun_with, args), 0, cancelled, 0
          from _tidelog_task where number = ?1
          returning number",
