@@ -197,6 +197,23 @@ test('an attempt that is over is aborted, and nothing of it is told to anybody',
   expect([process.timersCount, process.errors]).toEqual([0, []]);
 });
 
+test('a step that nobody waits for ends with its run', async () => {
+  const authority = new Authority();
+  const signals: AbortSignal[] = [];
+  new Process(authority, (ctx: Context) => {
+    ctx.step('left', ({ signal }) => {
+      signals.push(signal, ctx.signal);
+      return new Promise(() => {});
+    });
+  });
+  authority.start('f');
+  // Nobody says that it is given no more.
+  authority.give = () => {};
+  await settled();
+  expect(standing(authority)).toEqual(['completed', 'null', 1]);
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true, true]);
+});
+
 test('of two things that race, the one that came first wins each time', async () => {
   const authority = new Authority();
   const won: string[] = [];
