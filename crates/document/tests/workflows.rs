@@ -379,7 +379,8 @@ fn what_a_late_attempt_says_is_not_remembered() {
     });
 }
 
-/// Goal: a run that sleeps is nobody's, and goes on when its time has come by the authority's clock.
+/// Goal: a run that sleeps is nobody's, and goes on when its time has come by the clock of the
+/// authority.
 #[test]
 fn a_run_sleeps_by_the_clock_of_the_authority() {
     with_shop(|mut scene| {

@@ -10,8 +10,8 @@
 //!                                                     last one before its start
 //!                           -> reason, ended          why it has failed, and when it was over
 //!                           -> version                of a run alone
-//!                           -> result, begun_with     what it came to, and what it was started with
-//!                                                     before it went on as new
+//!                           -> result, begun_with     what it came to, and what it was started
+//!                                                     with before it went on as new
 //!                           -> records                how many it has
 //!                           -> cancelled, woken       whether it is to hear that, and whether
 //!                                                     something happened that it has not heard
