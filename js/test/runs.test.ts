@@ -3,6 +3,7 @@ import { EVENTS } from '../src/doctype.js';
 import {
   CommandFailedError,
   InvalidOptionError,
+  QueryError,
   StepFailedError,
   WorkflowCancelledError,
   WorkflowFailedError,
@@ -195,6 +196,23 @@ test('an attempt that is over is aborted, and nothing of it is told to anybody',
   expect(signals.map(({ aborted }) => aborted)).toEqual([true, true, true]);
   await settled();
   expect([process.timersCount, process.errors]).toEqual([0, []]);
+});
+
+test('a step that nobody waits for ends with its run', async () => {
+  const authority = new Authority();
+  const signals: AbortSignal[] = [];
+  new Process(authority, (ctx: Context) => {
+    ctx.step('left', ({ signal }) => {
+      signals.push(signal, ctx.signal);
+      return new Promise(() => {});
+    });
+  });
+  authority.start('f');
+  // Nobody says that it is given no more.
+  authority.give = () => {};
+  await settled();
+  expect(standing(authority)).toEqual(['completed', 'null', 1]);
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true, true]);
 });
 
 test('of two things that race, the one that came first wins each time', async () => {
@@ -430,6 +448,27 @@ test('an event that was waited for is given whole, and null once the time is ove
   authority.pass(1);
   await settled();
   expect(standing(authority)).toEqual(['completed', '["shipped","bob",2,null]', 3]);
+});
+
+test('a run that cannot be told of an event stops until a release can', async () => {
+  const authority = new Authority();
+  const code: RunCode = async (ctx) => (await ctx.waitFor('order', 'o', 'shipped')).data.by;
+  const process = new Process(authority, code);
+  authority.start('f');
+  await settled();
+  process.onAsk = (kind) => {
+    if (kind === 'events') throw new QueryError('it makes no JSON object');
+  };
+  authority.record('o', 'shipped', { by: 'bob' });
+  await settled();
+  expect(standing(authority)).toEqual(['stopped', 'QueryError: it makes no JSON object', 2]);
+  expect(process.errors.map(([error]) => (error as Error).message)).toEqual([
+    'it makes no JSON object',
+  ]);
+  authority.runs.get('f')!.state = 'ready';
+  new Process(authority, code);
+  await settled();
+  expect(standing(authority)).toEqual(['completed', '"bob"', 3]);
 });
 
 test('commands and other runs are begun as they are called, whoever waits for them', async () => {

@@ -11,8 +11,8 @@
 //!                           -> reason, ended, ending  why it has failed, when it was over, and its
 //!                                                     place in the order in which tasks end
 //!                           -> version                of a run alone
-//!                           -> result, begun_with     what it came to, and what it was started with
-//!                                                     before it went on as new
+//!                           -> result, begun_with     what it came to, and what it was started
+//!                                                     with before it went on as new
 //!                           -> records                how many it has
 //!                           -> cancelled, woken       whether it is to hear that, and whether
 //!                                                     something happened that it has not heard

@@ -257,7 +257,7 @@ pub(super) fn complete(
     now: i64,
 ) -> Run<(Changed, PageSet)> {
     let ended = match outcome {
-        Outcome::Progressed { records, suspends } => match why_not_remembered(run, records) {
+        Outcome::Progressed { records, suspends } => match why_not_remembered(records) {
             None => return progress(writer, doctype, run, (records, *suspends), now),
             Some(reason) => fail(writer, run, &reason, now),
         },
@@ -319,14 +319,9 @@ fn fail(writer: &mut Writer, run: &Started, reason: &str, now: i64) -> Run<((), 
     })
 }
 
-fn why_not_remembered(run: &Started, records: &[NewRecord]) -> Option<String> {
+fn why_not_remembered(records: &[NewRecord]) -> Option<String> {
     if records.len() > COMPLETION_ITEMS_MAX {
         return Some(format!("it has over {COMPLETION_ITEMS_MAX} records at a time"));
-    }
-    if run.records.unsigned_abs() + records.len() as u64 > WORKFLOW_RECORDS_MAX {
-        return Some(format!(
-            "it has over {WORKFLOW_RECORDS_MAX} records: let it go on as new, by continueAsNew"
-        ));
     }
     let mut names = records.iter().flat_map(|it| [it.name.as_str(), it.what.kind()]);
     let is_right = |name: &str| (1..=RECORD_NAME_SIZE_MAX).contains(&name.len());
@@ -334,8 +329,8 @@ fn why_not_remembered(run: &Started, records: &[NewRecord]) -> Option<String> {
     wrong.then(|| format!("the name of what it records has not 1 to {RECORD_NAME_SIZE_MAX} bytes"))
 }
 
-/// Writes down what the run remembers, and what it waits for. What cannot be is remembered as what
-/// has failed.
+/// Writes down what the run remembers, and what it waits for. What it wants of others and cannot be
+/// is remembered as what has failed; what it has done itself it knows already, and has failed with.
 fn progress(
     writer: &mut Writer,
     doctype: &Doctype,
@@ -354,7 +349,7 @@ fn progress(
                 at = place;
                 let failed = refused.iter().find(|(refused, _)| *refused == place);
                 match failed {
-                    Some((_, reason)) => note_failed(transaction, run, record, reason, now),
+                    Some((_, reason)) => note_failed(transaction, run, record, reason),
                     None => remember(transaction, run, record, &by),
                 }
                 .map(|it| written.add(&it))?;
@@ -381,9 +376,11 @@ fn progress(
     fail(writer, run, &failure, now).map(completed)
 }
 
-/// Whether it is a record that has failed to be written, and for the first time.
+/// Whether it is a record of what it wants of others that has failed to be written, and for the
+/// first time.
 fn is_first(refused: &[(usize, String)], at: usize, records: &[NewRecord]) -> bool {
-    at < records.len() && refused.iter().all(|(refused, _)| *refused != at)
+    records.get(at).is_some_and(|it| it.what.leads_on())
+        && refused.iter().all(|(refused, _)| *refused != at)
 }
 
 /// What of some records was written.
@@ -408,6 +405,13 @@ fn note_progress(
     written: &Written,
     suspends: bool,
 ) -> Result<(), Failure> {
+    // What was begun, and has ended, is one record.
+    if (run.records + written.count).unsigned_abs() > WORKFLOW_RECORDS_MAX {
+        let reason = format!(
+            "it has over {WORKFLOW_RECORDS_MAX} records: let it go on as new, by continueAsNew"
+        );
+        return Err(Failure::Rejected { reason });
+    }
     transaction
         .run_system(
             "update _tidelog_task
@@ -485,13 +489,10 @@ fn note_failed(
     run: &Started,
     record: &NewRecord,
     reason: &str,
-    now: i64,
 ) -> Result<Written, Failure> {
     let reason = Value::Text(shortened(reason.to_owned()));
-    // What is nothing that it has done itself it hears of when it is given the next time.
-    let is_done = matches!(record.what, Recorded::Done { .. } | Recorded::Failed { .. });
-    let time = if is_done { Value::Integer(now) } else { Value::Null };
-    let ended = Row::new(run, record).end(transaction, "failed", reason, &time);
+    // It hears of it when it is given the next time.
+    let ended = Row::new(run, record).end(transaction, "failed", reason, &Value::Null);
     ended.map(|written| Written { is_news: true, ..written })
 }
 
