@@ -4,10 +4,10 @@ mod common;
 
 use common::*;
 use tidelog_document::{
-    Change, Changed, CommandDefinition, Completion, Doctype, DoctypeError, EventDefinition,
-    FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand, NewEvent, Outcome,
-    Param, ParamKind, StreamDefinition, TaskKind, Verdict, check, find_given, find_outcome,
-    sending,
+    Change, Changed, CommandDefinition, Completion, Doctype, DoctypeError, Endings,
+    EventDefinition, FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand,
+    NewEvent, Outcome, Param, ParamKind, StreamDefinition, TaskKind, Verdict, check, find_endings,
+    find_given, find_outcome, sending,
 };
 use tidelog_sqlite::{Failure, View};
 use tidelog_sync::CompletionAnswer;
@@ -187,6 +187,13 @@ impl Scene {
             .rest
             .serve(&view, || find_outcome(server.authority.reader(), names))
             .expect("looked up")
+    }
+
+    fn endings(&mut self, after: i64) -> Endings {
+        let view = self.server.authority.view().clone();
+        let Self { server, .. } = self;
+        let found = server.rest.serve(&view, || find_endings(server.authority.reader(), after));
+        found.expect("looked up")
     }
 
     fn complete(
@@ -545,5 +552,36 @@ fn what_is_over_is_forgotten_until_nothing_is_left() {
         scene.now_ms += 20_001;
         scene.dispatch(one, 40);
         assert_eq!(scene.rows(COMMANDS), [] as [&str; 0]);
+    });
+}
+
+/// Goal: whoever knows of some endings finds those behind them, also once all that had ended is
+/// forgotten.
+#[test]
+fn tasks_end_one_behind_the_other_whatever_is_forgotten() {
+    let limits = Limits { command_completed_ms: 20_000, command_key_ms: 10_000, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        let one = scene.register();
+        for nth in 1..=3 {
+            for stream in ["a", "b"] {
+                scene.send(stream, "pay", "{}", &format!("k{nth}"));
+            }
+            assert_eq!(scene.endings(nth * 2 - 2).names, [] as [[String; 4]; 0]);
+            scene.dispatch(one, 4);
+            // The later one of both first.
+            for number in [1, 0] {
+                let (command, attempt, _) = scene.given(one)[number];
+                let command = [command, attempt, 0].map(i64::cast_unsigned);
+                let answer = scene.complete(one, command, failed("no", true));
+                assert_eq!(answer, CompletionAnswer::Done);
+            }
+            let endings = scene.endings(nth * 2 - 1);
+            let [aggregate, stream, name] = ["order", "a", "pay"].map(str::to_owned);
+            assert_eq!(endings.names, [[aggregate, stream, name, format!("k{nth}")]]);
+            assert_eq!(endings.last, nth * 2);
+            scene.now_ms += Limits::DEFAULT.command_failed_ms + 1;
+            scene.dispatch(one, 4);
+            assert_eq!(scene.rows(COMMANDS), [] as [&str; 0]);
+        }
     });
 }

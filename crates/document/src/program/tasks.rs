@@ -62,7 +62,7 @@ const NOTE_LAST_ENDING: &str = "
     select 'endings', ending from _tidelog_task
     where number = ?1
       and ending = (select max(ending) from _tidelog_task where ending is not null)
-    on conflict (key) do update set value = excluded.value";
+    on conflict (key) do update set value = max(value, excluded.value)";
 
 /// What begins the reason for which a task is not received whose key stands for another one.
 pub(crate) const KEY_REUSED: &str = "key reused: ";
