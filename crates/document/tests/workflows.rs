@@ -683,3 +683,27 @@ fn what_is_wrong_with_a_workflow_is_told() {
     let alone = Doctype { streams: Vec::new(), mutations: Vec::new(), ..shop() };
     assert_eq!(check(&alone, &view, &FoundRight::default()), Ok(()), "without any stream");
 }
+
+/// Goal: the end of a request that was begun is no further record, at the bound too.
+#[test]
+fn the_last_record_of_a_run_may_be_a_request() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let done = |kind: &str| Recorded::Done { kind: kind.to_owned(), result: "1".to_owned() };
+        let most = u32::try_from(WORKFLOW_RECORDS_MAX).expect("few");
+        for at in (0..most - 1).step_by(1_000) {
+            let to = (at + 1_000).min(most - 1);
+            let steps = (at..to).map(|count| record("s", count, done("step"))).collect();
+            scene.done(one, (1, 1), progressed(steps, false));
+        }
+        scene.done(one, (1, 1), progressed(vec![record("call", 0, Recorded::Begun)], false));
+        scene.done(one, (1, 1), progressed(vec![record("call", 0, done("request"))], false));
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 1 10000 "]);
+        // What is there already is none either.
+        scene.done(one, (1, 1), progressed(vec![record("s", 7, done("step"))], false));
+        scene.done(one, (1, 1), returned("1"));
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 completed 1 10000 1"]);
+    });
+}

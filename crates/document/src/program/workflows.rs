@@ -246,7 +246,7 @@ pub(super) fn complete(
     now: i64,
 ) -> Run<(Changed, PageSet)> {
     let ended = match outcome {
-        Outcome::Progressed { records, suspends } => match why_not_remembered(run, records) {
+        Outcome::Progressed { records, suspends } => match why_not_remembered(records) {
             None => return progress(writer, doctype, run, (records, *suspends), now),
             Some(reason) => fail(writer, run, &reason, now),
         },
@@ -308,14 +308,9 @@ fn fail(writer: &mut Writer, run: &Started, reason: &str, now: i64) -> Run<((), 
     })
 }
 
-fn why_not_remembered(run: &Started, records: &[NewRecord]) -> Option<String> {
+fn why_not_remembered(records: &[NewRecord]) -> Option<String> {
     if records.len() > COMPLETION_ITEMS_MAX {
         return Some(format!("it has over {COMPLETION_ITEMS_MAX} records at a time"));
-    }
-    if run.records.unsigned_abs() + records.len() as u64 > WORKFLOW_RECORDS_MAX {
-        return Some(format!(
-            "it has over {WORKFLOW_RECORDS_MAX} records: let it go on as new, by continueAsNew"
-        ));
     }
     let mut names = records.iter().flat_map(|it| [it.name.as_str(), it.what.kind()]);
     let is_right = |name: &str| (1..=RECORD_NAME_SIZE_MAX).contains(&name.len());
@@ -397,6 +392,12 @@ fn note_progress(
     written: &Written,
     suspends: bool,
 ) -> Result<(), Failure> {
+    if run.records.saturating_add(written.count).unsigned_abs() > WORKFLOW_RECORDS_MAX {
+        let reason = format!(
+            "it has over {WORKFLOW_RECORDS_MAX} records: let it go on as new, by continueAsNew"
+        );
+        return Err(Failure::Rejected { reason });
+    }
     transaction
         .run_system(
             "update _tidelog_task
