@@ -707,3 +707,25 @@ fn the_last_record_of_a_run_may_be_a_request() {
         assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 completed 1 10000 1"]);
     });
 }
+
+/// Goal: of two waits for the same, each has an event of its own, whenever they happen.
+#[test]
+fn each_wait_sees_an_event_of_its_own() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("g");
+        let one = scene.register();
+        scene.dispatch(one);
+        let waits = || vec![wait_for("a", "shipped", 0), wait_for("b", "shipped", 0)];
+        scene.done(one, (1, 1), progressed(waits(), true));
+        scene.done(one, (2, 1), progressed(waits(), true));
+        scene.ship("o1");
+        for run in [1, 2] {
+            assert_eq!(scene.records(run), ["a 0 event done 1", "b 0 event waiting"]);
+        }
+        scene.ship("o1");
+        for run in [1, 2] {
+            assert_eq!(scene.records(run), ["a 0 event done 1", "b 0 event done 2"]);
+        }
+    });
+}

@@ -60,9 +60,12 @@ pub(super) const STATEMENTS: [&str; 12] = [
     "create trigger _tidelog_record_event_happens after insert on _tidelog_event begin
        update _tidelog_record
        set state = 'done', result = cast(new.sequence as text), time = null, due = 0
-       where state = 'waiting' and event is not null and event = new.type
-         and (aggregate, stream) = (select of.aggregate, of.stream from _tidelog_stream as of
-                                    where of.number = new.stream);
+       where number in
+         (select min(number) from _tidelog_record
+          where state = 'waiting' and event is not null and event = new.type
+            and (aggregate, stream) = (select of.aggregate, of.stream from _tidelog_stream as of
+                                       where of.number = new.stream)
+          group by task);
      end",
     "create trigger _tidelog_task_over after update of ended on _tidelog_task
      when old.ended is null and new.ended is not null begin
