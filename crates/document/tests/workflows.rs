@@ -729,3 +729,62 @@ fn each_wait_sees_an_event_of_its_own() {
         }
     });
 }
+
+/// Goal: in a document that is full there is room for verdicts still, whatever runs remember.
+#[test]
+fn what_runs_remember_leaves_room_for_verdicts() {
+    const PAGES: usize = 100;
+    let limits = Limits { document_pages_max: PAGES, verdict_pages_max: 40, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        for id in ["f", "g", "h", "i"] {
+            scene.start(id);
+        }
+        let one = scene.register();
+        scene.dispatch(one);
+        let large = |size| format!("\"{}\"", "x".repeat(size));
+        let full = "over the budget of 100 pages in a document";
+        let step = |nth| {
+            let (kind, result) = ("step".to_owned(), large(20_000));
+            progressed(vec![record("s", nth, Recorded::Done { kind, result })], false)
+        };
+        for nth in 0..20 {
+            scene.complete(one, (1, 1), step(nth));
+        }
+        assert!(scene.rows(RUNS)[0].ends_with(full), "{:?}", scene.rows(RUNS));
+        scene.done(one, (2, 1), returned(&large(120_000)));
+        let args = format!(r#"{{"order":{}}}"#, large(120_000));
+        scene.done(one, (3, 1), Outcome::Continued { args: args.clone() });
+        let over = [text("failed"), text(full), Value::Null];
+        assert_eq!([scene.over("fulfil", "g"), scene.over("fulfil", "h")], [over.clone(), over]);
+        // A device that has more room predicts that they are started.
+        for id in ["a", "b", "c", "d"] {
+            scene.try_start("fulfil", id, &args).expect("predicted");
+        }
+        converge(&mut scene.server, &mut scene.device);
+        let rejected = Verdict::Rejected { reason: full.to_owned() };
+        let verdicts = scene.device.verdicts();
+        let rejected = verdicts.iter().filter(|(_, verdict)| *verdict == rejected).count();
+        assert!(rejected >= 3, "{verdicts:?}");
+        assert!(scene.server.authority.view().db_pages() as usize <= PAGES + 2);
+    });
+}
+
+/// Goal: a result is not copied without bounds. Method: a run waits for another one many times.
+#[test]
+fn what_many_wait_for_is_bounded() {
+    let limits = Limits { mutation_pages_max: 200, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |nth| record("p", nth, Recorded::Start(child("p")));
+        scene.done(one, (1, 1), progressed((0..100).map(start).collect(), true));
+        scene.dispatch(one);
+        scene.done(one, (2, 1), returned(&format!("\"{}\"", "x".repeat(20_000))));
+        let why = "over the budget of 200 changed pages";
+        assert_eq!(scene.over("pack", "p"), [text("failed"), text(why), Value::Null]);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f"]);
+        assert_eq!(scene.records(1)[99], format!("p 99 workflow failed {why}"));
+    });
+}

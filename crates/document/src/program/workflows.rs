@@ -255,6 +255,7 @@ pub(super) fn complete(
         },
         Outcome::Returned { result } => {
             let ran = writer.write(&mut |transaction| {
+                transaction.bound_as_apps();
                 check_result(transaction, result)?;
                 let over = [Value::Null, Value::Null, Value::Null, Value::Text(result.clone())];
                 tasks::end(transaction, run, "completed", over, now)
@@ -335,6 +336,7 @@ fn progress(
     let failure = loop {
         let mut at = 0;
         let ran = writer.write(&mut |transaction| {
+            transaction.bound_as_apps();
             let by = run.recorder(doctype, now);
             let mut written = Written::default();
             for (place, record) in records.iter().enumerate() {
@@ -644,6 +646,7 @@ fn go_on_as_new(
         reason: format!("workflow {name} cannot go on as new: {why}"),
     };
     let workflow = doctype.workflow(name).ok_or_else(|| reject("it is not known any more"))?;
+    transaction.bound_as_apps();
     InsertedEvent::of_texts(name, text_of(&run.stream), "run", args)?;
     let args = Value::Text(args.to_owned());
     let (args, _) = read_data(transaction, &workflow.fields, &args)?.map_err(|why| reject(&why))?;
