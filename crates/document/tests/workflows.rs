@@ -9,7 +9,7 @@ use tidelog_document::{
     NewRecord, NewRun, Outcome, Param, ParamKind, Recorded, StreamDefinition, TaskKind, Verdict,
     WorkflowDefinition, cancelling, check, find_given, find_outcome, find_records, starting,
 };
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, Run, View};
 use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::{Limits, RECORD_SIZE_MAX, WORKFLOW_RECORDS_MAX};
 use tidelog_types::{ClientId, Value};
@@ -786,5 +786,48 @@ fn what_many_wait_for_is_bounded() {
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["1.2 f"]);
         assert_eq!(scene.records(1)[99], format!("p 99 workflow failed {why}"));
+    });
+}
+
+/// Goal: what a run remembers is read and forgotten in parts, by its bytes too. Method: results
+/// that lie on many pages, and how many are asked for.
+#[test]
+fn large_results_are_read_and_forgotten_in_parts() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let large = format!("\"{}\"", "é".repeat(RECORD_SIZE_MAX / 2 - 1));
+        for nth in 0..40 {
+            let (kind, result) = ("step".to_owned(), large.clone());
+            let done = vec![record("s", nth, Recorded::Done { kind, result })];
+            scene.done(one, (1, 1), progressed(done, false));
+        }
+        let view = scene.server.authority.view().clone();
+        view.evict();
+        let (mut fetched, mut kth) = (0, 0);
+        let rows = loop {
+            match find_records(scene.server.authority.reader(), 1, 0) {
+                Run::Done(rows) => break rows,
+                Run::Failed(failure) => panic!("{failure}"),
+                Run::Fault(pgid) => {
+                    let wanted = view.to_fetch(pgid, kth);
+                    kth += 1;
+                    fetched += wanted.len();
+                    let pages = &scene.server.rest.0.pages;
+                    view.fill(wanted.into_iter().map(|it| (it, pages[&it].clone())).collect());
+                }
+            }
+        };
+        assert_eq!(rows.decode().len(), 5, "a mebibyte, and one more");
+        assert!(fetched < 1_500, "{fetched} pages");
+        view.evict();
+        assert_eq!(scene.records(1).len(), 40);
+        scene.done(one, (1, 1), returned("1"));
+        scene.now_ms += Limits::DEFAULT.command_completed_ms + 1;
+        let before = scene.server.entries.len();
+        scene.dispatch(one);
+        assert!(scene.server.entries.len() - before >= 3, "4 MiB at a time");
+        assert!(scene.rows(RUNS).is_empty() && scene.records(1).is_empty());
     });
 }

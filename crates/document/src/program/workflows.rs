@@ -33,8 +33,9 @@ use crate::{Doctype, WorkflowDefinition};
 
 /// Records whose time has come that one dispatch changes.
 const AWAKE_MAX: i64 = 64;
-/// Records that are forgotten at a time.
+/// Records that are forgotten at a time, and bytes of their results, with one more than those.
 const FORGOTTEN_MAX: i64 = 1024;
+const FORGOTTEN_SIZE_MAX: i64 = 4 * 1024 * 1024;
 /// Records of one message that cannot be, before the run has failed for that.
 const REFUSED_MAX: usize = 16;
 /// Runs that are cancelled with the one that has started them.
@@ -230,14 +231,21 @@ pub(super) fn note_time(
         .map(drop)
 }
 
-/// Forgets records of a task that is over. Says whether there are perhaps more.
+/// Forgets records of a task that is over: some of them. Says whether there are more.
 pub(super) fn forget(transaction: &Transaction<'_>, task: &Value) -> Result<bool, Failure> {
-    let rows = transaction.run_system(
+    transaction.run_system(
         "delete from _tidelog_record where number in
-         (select number from _tidelog_record where task = ?1 limit ?2) returning number",
-        &[task.clone(), Value::Integer(FORGOTTEN_MAX)],
+         (select number from
+          (select number, sum(size) over (order by number
+                              rows between unbounded preceding and 1 preceding) as before
+           from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
+                 where task = ?1 order by number limit ?2))
+          where before is null or before <= ?3)",
+        &[task.clone(), Value::Integer(FORGOTTEN_MAX), Value::Integer(FORGOTTEN_SIZE_MAX)],
     )?;
-    Ok(i64::try_from(rows.len()) == Ok(FORGOTTEN_MAX))
+    let sql = "select 1 from _tidelog_record where task = ?1 limit 1";
+    let left = transaction.run_system(sql, std::slice::from_ref(task))?;
+    Ok(!left.is_empty())
 }
 
 /// An attempt at a run has come to an end, or so far.
