@@ -7,7 +7,8 @@ use tidelog_document::{
     Change, Changed, CommandDefinition, Completion, Doctype, DoctypeError, EventDefinition,
     FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand, NewEvent,
     NewRecord, NewRun, Outcome, Param, ParamKind, Recorded, StreamDefinition, TaskKind, Verdict,
-    WorkflowDefinition, cancelling, check, find_given, find_outcome, find_records, starting,
+    WorkflowDefinition, cancelling, check, find_given, find_outcome, find_records, sending,
+    starting,
 };
 use tidelog_sqlite::{Failure, Run, View};
 use tidelog_sync::CompletionAnswer;
@@ -830,4 +831,54 @@ fn large_results_are_read_and_forgotten_in_parts() {
         assert!(scene.server.entries.len() - before >= 3, "4 MiB at a time");
         assert!(scene.rows(RUNS).is_empty() && scene.records(1).is_empty());
     });
+}
+
+/// Goal: a run and a command are two things, also where one release calls an aggregate as another
+/// one calls a workflow.
+#[test]
+fn runs_and_commands_of_one_name_are_told_apart() {
+    for pool in POOLS {
+        let mut old = shop();
+        old.workflows.retain(|workflow| workflow.name == "fulfil");
+        let command = |name: &str| CommandDefinition {
+            name: name.to_owned(),
+            fields: vec![param("order", ParamKind::Text)],
+            received: Vec::new(),
+            ..old.streams[0].commands[0].clone()
+        };
+        let commands = vec![command("1"), command("do")];
+        old.streams.push(StreamDefinition { name: "pack".to_owned(), events: vec![], commands });
+        let new = shop();
+        assert!(new.succeeds(&old) && old.succeeds(&new));
+        let mut server = Server::new(9, pool, &old);
+        server.learn(&new);
+        let mut device = Device::following(1, pool, &old, &server);
+        device.reopen(&[&old, &new]);
+        let mut scene = Scene { doctype: new, server, device, now_ms: 1_000_000 };
+        let args = r#"{"order":"o1"}"#;
+        let send = |scene: &mut Scene, id: &str, name: &str| {
+            let args = [("stream", text(id)), ("args", text(args)), ("key", text(id))];
+            scene.device.issue(&old, &sending("pack", name), &args);
+            scene.converge();
+        };
+        send(&mut scene, "x", "do");
+        scene.try_start("pack", "x", args).expect("started");
+        let none = scene.try_issue(&cancelling("pack"), &[("id", text("none"))]);
+        assert!(none.is_err());
+        scene.converge();
+        scene.try_start("pack", "y", args).expect("started");
+        send(&mut scene, "y", "do");
+        let both = "select group_concat(it, ' ') from
+                    (select 'run ' || id as it from tidelog_workflows union all
+                     select command || ' ' || stream from tidelog_commands)";
+        assert_eq!(scene.rows(both), ["run x run y do x do y"]);
+        // One is over, and the other one's turn has come.
+        scene.try_issue(&cancelling("pack"), &[("id", text("y"))]).expect("cancelled");
+        scene.converge();
+        let one = scene.register();
+        let kinds = ["do", "1"].map(|name| TaskKind { aggregate: "pack".into(), name: name.into() });
+        let free = vec![Free { instance: one, kinds: kinds.to_vec(), concurrency: 9 }];
+        scene.change(&Change::Dispatch(free));
+        assert_eq!(scene.given(one), ["1.1 x", "4.1 y"]);
+    }
 }

@@ -160,7 +160,8 @@ pub(super) fn cancel(
     )?;
     if rows.is_empty() {
         let known = transaction.run_system(
-            "select 1 from _tidelog_task where aggregate = ?1 and stream = ?2 and key = ?2",
+            "select 1 from _tidelog_task
+             where aggregate = ?1 and stream = ?2 and key = ?2 and version is not null",
             &named,
         )?;
         let reason = format!("there is no run {} of workflow {}", text_of(id), workflow.name);
@@ -185,11 +186,15 @@ pub(super) fn cancel(
              where number = ?1 and ended is null and attempt > 0",
             std::slice::from_ref(&number),
         )?;
-        transaction.run_system(
+        let over = transaction.run_system(
             "update _tidelog_task set cancelled = 1, state = 'cancelled', reason = ?2, ended = ?3
-             where number = ?1 and ended is null and attempt = 0",
+             where number = ?1 and ended is null and attempt = 0 returning aggregate, stream",
             &[number, Value::Text(CANCELLED.to_owned()), by.time.clone()],
         )?;
+        // Another release may have commands of that name.
+        if let Some([workflow, id]) = over.first().map(Vec::as_slice) {
+            tasks::ready_next(transaction, [workflow, id])?;
+        }
     }
     Ok(())
 }
