@@ -833,6 +833,34 @@ fn large_results_are_read_and_forgotten_in_parts() {
     });
 }
 
+/// Goal: no event is lost between the last one that a run has heard of and its going on as new.
+#[test]
+fn a_run_that_goes_on_as_new_misses_no_event() {
+    with_shop(|mut scene| {
+        scene.ship("o1");
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let again = || Outcome::Continued { args: r#"{"order":"o1"}"#.to_owned() };
+        // Before it has waited for any.
+        scene.ship("o1");
+        scene.done(one, (1, 1), again());
+        scene.dispatch(one);
+        scene.done(one, (2, 1), progressed(vec![wait_for("a", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert_eq!(scene.records(2), ["a 0 event done 2"]);
+        // Behind the last one that it has heard of, and while it waits without having heard.
+        scene.done(one, (2, 2), progressed(vec![wait_for("b", "shipped", 0)], false));
+        scene.ship("o1");
+        scene.ship("o1");
+        scene.done(one, (2, 2), again());
+        scene.dispatch(one);
+        let waits = vec![wait_for("a", "shipped", 0), wait_for("b", "shipped", 0)];
+        scene.done(one, (3, 1), progressed(waits, true));
+        assert_eq!(scene.records(3), ["a 0 event done 3", "b 0 event done 4"]);
+    });
+}
+
 /// Goal: a run and a command are two things, also where one release calls an aggregate as another
 /// one calls a workflow.
 #[test]

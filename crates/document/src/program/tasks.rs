@@ -7,7 +7,7 @@
 //!                           -> time, user, client     of who has sent it
 //!                           -> state, attempt, failures, instance, due
 //!                           -> first, last            its events, by their sequence; of a run the
-//!                                                     last one before its start
+//!                                                     last one that it does not see
 //!                           -> reason, ended          why it has failed, and when it was over
 //!                           -> version                of a run alone
 //!                           -> result, begun_with     what it came to, and what it was started with

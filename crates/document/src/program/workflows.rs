@@ -646,7 +646,8 @@ fn check_result(transaction: &Transaction<'_>, result: &str) -> Result<(), Failu
     }
 }
 
-/// The run goes on as a new one of the same id, whom whoever waits for it waits for then.
+/// The run goes on as a new one of the same id, whom whoever waits for it waits for then. That one
+/// sees all events behind the last one that this one has heard of.
 fn go_on_as_new(
     transaction: &Transaction<'_>,
     doctype: &Doctype,
@@ -666,8 +667,10 @@ fn go_on_as_new(
     let rows = transaction.run_system(
         "insert into _tidelog_task
          select null, aggregate, stream, ?2, ?3, null, time, user, client, 'ready', 0, 0, null, 0,
-                coalesce((select max(sequence) from _tidelog_event), 0), null, null, null, ?4,
-                null, coalesce(begun_with, args), 0, cancelled, 0
+                max(coalesce(first, 0),
+                    coalesce((select max(cast(result as integer)) from _tidelog_record
+                              where task = ?1 and kind = 'event' and time is not null), 0)),
+                null, null, null, ?4, null, coalesce(begun_with, args), 0, cancelled, 0
          from _tidelog_task where number = ?1
          returning number",
         &[
