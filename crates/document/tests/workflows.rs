@@ -910,3 +910,26 @@ fn runs_and_commands_of_one_name_are_told_apart() {
         assert_eq!(scene.given(one), ["1.1 x", "4.1 y"]);
     }
 }
+
+/// Goal: a run remembers what a run does, and nothing else.
+#[test]
+fn what_a_run_has_done_is_a_step_or_a_request() {
+    with_shop(|mut scene| {
+        let one = scene.register();
+        for (nth, kind) in ["event", "workflow", "sleep", ""].into_iter().enumerate() {
+            scene.start(kind.get(..1).unwrap_or("none"));
+            scene.dispatch(one);
+            let (kind, result) = (kind.to_owned(), "7".to_owned());
+            let done = match nth % 2 {
+                0 => Recorded::Done { kind, result },
+                _ => Recorded::Failed { kind, reason: result },
+            };
+            let run = nth as u64 + 1;
+            scene.done(one, (run, 1), progressed(vec![record("a", 0, done)], false));
+            assert!(scene.records(run).is_empty());
+        }
+        let why = "what it records as done is neither a step nor a request";
+        let reasons = scene.rows("select reason from tidelog_workflows where state = 'failed'");
+        assert_eq!(reasons, [why; 4]);
+    });
+}

@@ -329,10 +329,21 @@ fn why_not_remembered(records: &[NewRecord]) -> Option<String> {
     if records.len() > COMPLETION_ITEMS_MAX {
         return Some(format!("it has over {COMPLETION_ITEMS_MAX} records at a time"));
     }
-    let mut names = records.iter().flat_map(|it| [it.name.as_str(), it.what.kind()]);
-    let is_right = |name: &str| (1..=RECORD_NAME_SIZE_MAX).contains(&name.len());
-    let wrong = names.any(|name| !is_right(name));
-    wrong.then(|| format!("the name of what it records has not 1 to {RECORD_NAME_SIZE_MAX} bytes"))
+    let is_right = |it: &NewRecord| (1..=RECORD_NAME_SIZE_MAX).contains(&it.name.len());
+    if !records.iter().all(is_right) {
+        return Some(format!(
+            "the name of what it records has not 1 to {RECORD_NAME_SIZE_MAX} bytes"
+        ));
+    }
+    // All else is remembered as what happens, and not as what somebody says of it.
+    let is_known = |it: &NewRecord| match &it.what {
+        Recorded::Done { kind, .. } | Recorded::Failed { kind, .. } => {
+            matches!(kind.as_str(), "step" | "request")
+        }
+        _ => true,
+    };
+    let why = "what it records as done is neither a step nor a request";
+    (!records.iter().all(is_known)).then(|| why.to_owned())
 }
 
 /// Writes down what the run remembers, and what it waits for. What cannot be is remembered as what
