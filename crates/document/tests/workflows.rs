@@ -933,3 +933,22 @@ fn what_a_run_has_done_is_a_step_or_a_request() {
         assert_eq!(reasons, [why; 4]);
     });
 }
+
+/// Goal: a run that is cancelled as it stops hears of it, once.
+#[test]
+fn a_run_that_is_cancelled_as_it_stops_hears_of_it() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.cancel("f");
+        let stopped = || Outcome::Stopped { reason: "no".to_owned() };
+        scene.done(one, (1, 1), stopped());
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!"]);
+        scene.done(one, (1, 2), stopped());
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 stopped 2 0 no"]);
+    });
+}

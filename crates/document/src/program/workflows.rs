@@ -284,7 +284,10 @@ pub(super) fn complete(
             let reason = Value::Text(shortened(reason.clone()));
             transaction
                 .run_system(
-                    "update _tidelog_task set state = 'stopped', instance = null, reason = ?2
+                    // Whoever has stopped may not have heard that it was cancelled since.
+                    "update _tidelog_task
+                     set state = iif(cancelled = 1 and woken = 1, 'ready', 'stopped'),
+                         instance = null, reason = ?2
                      where number = ?1",
                     &[Value::Integer(run.number), reason],
                 )
