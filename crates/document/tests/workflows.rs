@@ -75,14 +75,18 @@ fn with_shop(scenario: impl Fn(Scene)) {
 
 fn with_limited_shop(limits: Limits, scenario: impl Fn(Scene)) {
     for pool in POOLS {
-        let doctype = shop();
-        let server = Server::with_limits(9, pool, &doctype, limits);
-        let device = Device::following(1, pool, &doctype, &server);
-        scenario(Scene { doctype, server, device, now_ms: 1_000_000 });
+        scenario(Scene::new(pool, limits));
     }
 }
 
 impl Scene {
+    fn new(pool: usize, limits: Limits) -> Self {
+        let doctype = shop();
+        let server = Server::with_limits(9, pool, &doctype, limits);
+        let device = Device::following(1, pool, &doctype, &server);
+        Self { doctype, server, device, now_ms: 1_000_000 }
+    }
+
     fn try_issue(&mut self, name: &str, args: &[(&str, Value)]) -> Result<(), Failure> {
         self.device.try_issue(&self.doctype, name, args).map(drop)
     }
@@ -904,7 +908,8 @@ fn runs_and_commands_of_one_name_are_told_apart() {
         scene.try_issue(&cancelling("pack"), &[("id", text("y"))]).expect("cancelled");
         scene.converge();
         let one = scene.register();
-        let kinds = ["do", "1"].map(|name| TaskKind { aggregate: "pack".into(), name: name.into() });
+        let kinds =
+            ["do", "1"].map(|name| TaskKind { aggregate: "pack".into(), name: name.into() });
         let free = vec![Free { instance: one, kinds: kinds.to_vec(), concurrency: 9 }];
         scene.change(&Change::Dispatch(free));
         assert_eq!(scene.given(one), ["1.1 x", "4.1 y"]);
@@ -951,4 +956,62 @@ fn a_run_that_is_cancelled_as_it_stops_hears_of_it() {
         assert!(scene.given(one).is_empty());
         assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 stopped 2 0 no"]);
     });
+}
+
+/// Goal: to cancel a run is bounded, however many it has started.
+#[test]
+fn so_many_runs_are_cancelled_with_one() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |nth: u32| record("p", nth, Recorded::Start(child(&nth.to_string())));
+        for from in [0, 600] {
+            let records = (from..from + 600).map(start).collect();
+            scene.done(one, (1, 1), progressed(records, false));
+        }
+        scene.cancel("f");
+        let count = "select count(*) || '' from tidelog_workflows where is_cancelled";
+        assert_eq!(scene.rows(count), ["1024"]);
+        let over = "select count(*) || '' from tidelog_records where state = 'failed'";
+        assert_eq!(scene.rows(over), ["1023"]);
+    });
+}
+
+/// Goal: what waits costs nothing where nothing happens to it. Method: the steps of SQLite, with
+/// few and with many that sleep, and wait for events and for others.
+#[test]
+fn an_event_and_a_dispatch_cost_the_same_however_many_wait() {
+    // Where pages are fetched the steps are those of the runs that fault, too.
+    let mut scene = Scene::new(usize::MAX, Limits::DEFAULT);
+    let one = scene.register();
+    let mut steps = Vec::new();
+    let mut run = 0;
+    for count in [10, 300] {
+        for _ in 0..count {
+            run += 1;
+            scene.start(&format!("f{run}"));
+        }
+        scene.dispatch(one);
+        for task in run + 1 - count..=run {
+            let [aggregate, event] = ["order", "shipped"].map(str::to_owned);
+            let wait = Recorded::WaitFor {
+                aggregate,
+                stream: format!("o{task}"),
+                event,
+                timeout_ms: 90_000,
+            };
+            let sleep = Recorded::Sleep { ms: 80_000 };
+            let waits = vec![record("a", 0, wait), record("b", 0, sleep)];
+            scene.done(one, (task, 1), progressed(waits, true));
+        }
+        scene.dispatch(one);
+        scene.server.authority.take_steps();
+        scene.dispatch(one);
+        let dispatched = scene.server.authority.take_steps();
+        scene.ship("none");
+        steps.push([dispatched, scene.server.authority.take_steps()]);
+    }
+    let is_same = |of: usize| steps[1][of] < steps[0][of] + 500;
+    assert!(is_same(0) && is_same(1), "{steps:?}");
 }

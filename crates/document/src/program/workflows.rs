@@ -169,14 +169,14 @@ pub(super) fn cancel(
     }
     let mut numbers: Vec<Value> = rows.into_iter().flatten().collect();
     let mut next = 0;
-    while let Some(number) = numbers.get(next).cloned()
-        && next < CANCELLED_MAX
-    {
+    while let Some(number) = numbers.get(next).cloned() {
         next += 1;
+        let room = i64::try_from(CANCELLED_MAX.saturating_sub(numbers.len())).unwrap_or(0);
         let own = transaction.run_system(
             "select awaited from _tidelog_record
-             where task = ?1 and kind = 'workflow' and state = 'waiting' and is_own = 1",
-            std::slice::from_ref(&number),
+             where task = ?1 and kind = 'workflow' and state = 'waiting' and is_own = 1
+             limit ?2",
+            &[number.clone(), Value::Integer(room)],
         )?;
         numbers.extend(own.into_iter().flatten());
         transaction.run_system(
