@@ -1015,3 +1015,45 @@ fn an_event_and_a_dispatch_cost_the_same_however_many_wait() {
     let is_same = |of: usize| steps[1][of] < steps[0][of] + 500;
     assert!(is_same(0) && is_same(1), "{steps:?}");
 }
+
+/// Goal: what a run was started with, and that it is cancelled, stays known however often it goes
+/// on as new.
+#[test]
+fn a_run_that_goes_on_as_new_is_the_same_to_others() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        for run in 1..=3 {
+            scene.dispatch(one);
+            if run == 3 {
+                scene.cancel("f");
+            }
+            let args = format!(r#"{{"order":"again{run}"}}"#);
+            scene.done(one, (run, 1), Outcome::Continued { args });
+        }
+        scene.start("f");
+        assert!(scene.try_start("fulfil", "f", r#"{"order":"again1"}"#).is_err());
+        assert_eq!(scene.rows(RUNS).len(), 4);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["4.1 f!"]);
+    });
+}
+
+/// Goal: the time of a wait that is over comes to nothing.
+#[test]
+fn what_a_run_has_heard_of_stays_as_it_was() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.done(one, (1, 1), progressed(vec![wait_for("a", "shipped", 50)], true));
+        scene.ship("o1");
+        assert_eq!(scene.dispatch(one), None, "nothing is due any more");
+        scene.done(one, (1, 2), progressed(vec![wait_for("b", "paid", 0)], true));
+        scene.now_ms += 50;
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        let times = "select time || '' from tidelog_records where name = 'a'";
+        assert_eq!(scene.rows(times), ["1000000"]);
+    });
+}
