@@ -1039,6 +1039,30 @@ fn a_run_that_goes_on_as_new_is_the_same_to_others() {
     });
 }
 
+/// Goal: a run hears of as much at a time as is bounded, and of all in the end.
+#[test]
+fn a_run_hears_of_large_results_in_parts() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |nth: u32| record("p", nth, Recorded::Start(child(&nth.to_string())));
+        scene.done(one, (1, 1), progressed((0..6).map(start).collect(), true));
+        scene.dispatch(one);
+        let large = format!("\"{}\"", "x".repeat(200_000));
+        (2..8).for_each(|run| scene.done(one, (run, 1), returned(&large)));
+        let unheard = "select count(*) || '' from tidelog_records where time is null";
+        for (attempt, count) in [(2, "4"), (3, "2"), (4, "0")] {
+            scene.dispatch(one);
+            assert_eq!(scene.given(one), [format!("1.{attempt} f")]);
+            assert_eq!(scene.rows(unheard), [count]);
+            scene.done(one, (1, attempt), progressed(vec![], true));
+        }
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+    });
+}
+
 /// Goal: the time of a wait that is over comes to nothing.
 #[test]
 fn what_a_run_has_heard_of_stays_as_it_was() {

@@ -33,6 +33,9 @@ use crate::{Doctype, WorkflowDefinition};
 
 /// Records whose time has come that one dispatch changes.
 const AWAKE_MAX: i64 = 64;
+/// Records that a run hears of as it is given, and bytes of their results, with one more than those.
+const HEARD_MAX: i64 = 1024;
+const HEARD_SIZE_MAX: i64 = 256 * 1024;
 /// Records that are forgotten at a time, and bytes of their results, with one more than those.
 const FORGOTTEN_MAX: i64 = 1024;
 const FORGOTTEN_SIZE_MAX: i64 = 4 * 1024 * 1024;
@@ -220,18 +223,39 @@ pub(super) fn due(transaction: &Transaction<'_>, now: i64) -> Result<Option<i64>
     Ok(single_integer(&rows))
 }
 
-/// A run is given to somebody, who hears of all that has happened until then as of now: by whose
-/// clock it happened is nothing to go by.
+/// A run is given to somebody, who hears of what has happened until then as of now: by whose clock
+/// it happened is nothing to go by. What is too much at a time it hears with the next attempt.
 pub(super) fn note_time(
     transaction: &Transaction<'_>,
     task: &Value,
     now: i64,
 ) -> Result<(), Failure> {
+    let heard = transaction.run_system(
+        "update _tidelog_record set time = ?2 where number in
+         (select number from
+          (select number, sum(size) over (order by number
+                              rows between unbounded preceding and 1 preceding) as before
+           from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
+                 where task = ?1 and time is null and state <> 'waiting'
+                 order by number limit ?3))
+          where before is null or before <= ?4)
+         returning number",
+        &[
+            task.clone(),
+            Value::Integer(now),
+            Value::Integer(HEARD_MAX),
+            Value::Integer(HEARD_SIZE_MAX),
+        ],
+    )?;
+    if heard.is_empty() {
+        return Ok(());
+    }
     transaction
         .run_system(
-            "update _tidelog_record set time = ?2
-             where task = ?1 and time is null and state <> 'waiting'",
-            &[task.clone(), Value::Integer(now)],
+            "update _tidelog_task set woken = 1 where number = ?1 and exists
+             (select 1 from _tidelog_record
+              where task = ?1 and time is null and state <> 'waiting')",
+            std::slice::from_ref(task),
         )
         .map(drop)
 }
