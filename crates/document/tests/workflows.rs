@@ -1081,3 +1081,20 @@ fn what_a_run_has_heard_of_stays_as_it_was() {
         assert_eq!(scene.rows(times), ["1000000"]);
     });
 }
+
+/// Goal: however a run has come to its end, it is forgotten.
+#[test]
+fn runs_that_were_cancelled_or_go_on_are_forgotten() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("g");
+        scene.cancel("g");
+        let one = scene.register();
+        scene.dispatch(one);
+        let args = r#"{"order":"o1"}"#.to_owned();
+        scene.done(one, (1, 1), Outcome::Continued { args });
+        scene.now_ms += Limits::DEFAULT.command_completed_ms + 1;
+        scene.dispatch(one);
+        assert_eq!(scene.rows(RUNS), ["3 fulfil f 1 started 1 0 "]);
+    });
+}
