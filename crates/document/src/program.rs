@@ -477,6 +477,7 @@ fn run_action(
     args: &[(String, Value)],
     recorder: &Recorder<'_>,
 ) -> Result<(), Failure> {
+    transaction.bound_as_apps();
     let definition = match (action, args) {
         (Action::Mutation(definition), _) => definition,
         (Action::Send(aggregate, command), [(_, stream), (_, given), (_, key), ..]) => {

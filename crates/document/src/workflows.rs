@@ -123,12 +123,16 @@ pub fn find_records(reader: &mut Reader, task: u64, after: u64) -> Run<Rows> {
     }
     let number = |it: u64| Value::Integer(i64::try_from(it).unwrap_or(i64::MAX));
     let rows = done!(reader.query_system(
-        "select number, name, count, kind, state, result, time, aggregate, stream from
-         (select *, sum(coalesce(length(result), 0)) over (order by number
-                        rows between unbounded preceding and 1 preceding) as before
-          from (select * from _tidelog_record where task = ?1 and number > ?2
-                order by number limit ?3))
-         where before is null or before <= ?4",
+        // Of results that are not told only the size is read.
+        "select number, name, count, kind, state, result, time, aggregate, stream
+         from _tidelog_record where number in
+         (select number from
+          (select number, sum(size) over (order by number
+                              rows between unbounded preceding and 1 preceding) as before
+           from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
+                 where task = ?1 and number > ?2 order by number limit ?3))
+          where before is null or before <= ?4)
+         order by number",
         &[
             number(task),
             number(after),

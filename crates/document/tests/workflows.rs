@@ -7,9 +7,10 @@ use tidelog_document::{
     Change, Changed, CommandDefinition, Completion, Doctype, DoctypeError, EventDefinition,
     FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand, NewEvent,
     NewRecord, NewRun, Outcome, Param, ParamKind, Recorded, StreamDefinition, TaskKind, Verdict,
-    WorkflowDefinition, cancelling, check, find_given, find_outcome, find_records, starting,
+    WorkflowDefinition, cancelling, check, find_given, find_outcome, find_records, sending,
+    starting,
 };
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, Run, View};
 use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::{Limits, RECORD_SIZE_MAX, WORKFLOW_RECORDS_MAX};
 use tidelog_types::{ClientId, Value};
@@ -74,14 +75,18 @@ fn with_shop(scenario: impl Fn(Scene)) {
 
 fn with_limited_shop(limits: Limits, scenario: impl Fn(Scene)) {
     for pool in POOLS {
-        let doctype = shop();
-        let server = Server::with_limits(9, pool, &doctype, limits);
-        let device = Device::following(1, pool, &doctype, &server);
-        scenario(Scene { doctype, server, device, now_ms: 1_000_000 });
+        scenario(Scene::new(pool, limits));
     }
 }
 
 impl Scene {
+    fn new(pool: usize, limits: Limits) -> Self {
+        let doctype = shop();
+        let server = Server::with_limits(9, pool, &doctype, limits);
+        let device = Device::following(1, pool, &doctype, &server);
+        Self { doctype, server, device, now_ms: 1_000_000 }
+    }
+
     fn try_issue(&mut self, name: &str, args: &[(&str, Value)]) -> Result<(), Failure> {
         self.device.try_issue(&self.doctype, name, args).map(drop)
     }
@@ -750,4 +755,414 @@ fn what_is_wrong_with_a_workflow_is_told() {
     assert!(matches!(found, Err(DoctypeError::Mutation { .. })), "{found:?}");
     let alone = Doctype { streams: Vec::new(), mutations: Vec::new(), ..shop() };
     assert_eq!(check(&alone, &view, &FoundRight::default()), Ok(()), "without any stream");
+}
+
+/// Goal: the end of a request that was begun is no further record, at the bound too.
+#[test]
+fn the_last_record_of_a_run_may_be_a_request() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let done = |kind: &str| Recorded::Done { kind: kind.to_owned(), result: "1".to_owned() };
+        let most = u32::try_from(WORKFLOW_RECORDS_MAX).expect("few");
+        for at in (0..most - 1).step_by(1_000) {
+            let to = (at + 1_000).min(most - 1);
+            let steps = (at..to).map(|count| record("s", count, done("step"))).collect();
+            scene.done(one, (1, 1), progressed(steps, false));
+        }
+        scene.done(one, (1, 1), progressed(vec![record("call", 0, Recorded::Begun)], false));
+        scene.done(one, (1, 1), progressed(vec![record("call", 0, done("request"))], false));
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 1 10000 "]);
+        // What is there already is none either.
+        scene.done(one, (1, 1), progressed(vec![record("s", 7, done("step"))], false));
+        scene.done(one, (1, 1), returned("1"));
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 completed 1 10000 1"]);
+    });
+}
+
+/// Goal: of two waits for the same, each has an event of its own, whenever they happen.
+#[test]
+fn each_wait_sees_an_event_of_its_own() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("g");
+        let one = scene.register();
+        scene.dispatch(one);
+        let waits = || vec![wait_for("a", "shipped", 0), wait_for("b", "shipped", 0)];
+        scene.done(one, (1, 1), progressed(waits(), true));
+        scene.done(one, (2, 1), progressed(waits(), true));
+        scene.ship("o1");
+        for run in [1, 2] {
+            assert_eq!(scene.records(run), ["a 0 event done 1", "b 0 event waiting"]);
+        }
+        scene.ship("o1");
+        for run in [1, 2] {
+            assert_eq!(scene.records(run), ["a 0 event done 1", "b 0 event done 2"]);
+        }
+    });
+}
+
+/// Goal: in a document that is full there is room for verdicts still, whatever runs remember.
+#[test]
+fn what_runs_remember_leaves_room_for_verdicts() {
+    const PAGES: usize = 100;
+    let limits = Limits { document_pages_max: PAGES, verdict_pages_max: 40, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        for id in ["f", "g", "h", "i"] {
+            scene.start(id);
+        }
+        let one = scene.register();
+        scene.dispatch(one);
+        let large = |size| format!("\"{}\"", "x".repeat(size));
+        let full = "over the budget of 100 pages in a document";
+        let step = |nth| {
+            let (kind, result) = ("step".to_owned(), large(20_000));
+            progressed(vec![record("s", nth, Recorded::Done { kind, result })], false)
+        };
+        for nth in 0..20 {
+            scene.complete(one, (1, 1), step(nth));
+        }
+        assert!(scene.rows(RUNS)[0].ends_with(full), "{:?}", scene.rows(RUNS));
+        scene.done(one, (2, 1), returned(&large(120_000)));
+        let args = format!(r#"{{"order":{}}}"#, large(120_000));
+        scene.done(one, (3, 1), Outcome::Continued { args: args.clone() });
+        let over = [text("failed"), text(full), Value::Null];
+        assert_eq!([scene.over("fulfil", "g"), scene.over("fulfil", "h")], [over.clone(), over]);
+        // A device that has more room predicts that they are started.
+        for id in ["a", "b", "c", "d"] {
+            scene.try_start("fulfil", id, &args).expect("predicted");
+        }
+        converge(&mut scene.server, &mut scene.device);
+        let rejected = Verdict::Rejected { reason: full.to_owned() };
+        let verdicts = scene.device.verdicts();
+        let rejected = verdicts.iter().filter(|(_, verdict)| *verdict == rejected).count();
+        assert!(rejected >= 3, "{verdicts:?}");
+        assert!(scene.server.authority.view().db_pages() as usize <= PAGES + 2);
+    });
+}
+
+/// Goal: a result is not copied without bounds. Method: a run waits for another one many times.
+#[test]
+fn what_many_wait_for_is_bounded() {
+    let limits = Limits { mutation_pages_max: 200, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |nth| record("p", nth, Recorded::Start(child("p")));
+        scene.done(one, (1, 1), progressed((0..100).map(start).collect(), true));
+        scene.dispatch(one);
+        scene.done(one, (2, 1), returned(&format!("\"{}\"", "x".repeat(20_000))));
+        let why = "over the budget of 200 changed pages";
+        assert_eq!(scene.over("pack", "p"), [text("failed"), text(why), Value::Null]);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f"]);
+        assert_eq!(scene.records(1)[99], format!("p 99 workflow failed {why}"));
+    });
+}
+
+/// Goal: what a run remembers is read and forgotten in parts, by its bytes too. Method: results
+/// that lie on many pages, and how many are asked for.
+#[test]
+fn large_results_are_read_and_forgotten_in_parts() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let large = format!("\"{}\"", "é".repeat(RECORD_SIZE_MAX / 2 - 1));
+        for nth in 0..40 {
+            let (kind, result) = ("step".to_owned(), large.clone());
+            let done = vec![record("s", nth, Recorded::Done { kind, result })];
+            scene.done(one, (1, 1), progressed(done, false));
+        }
+        let view = scene.server.authority.view().clone();
+        view.evict();
+        let (mut fetched, mut kth) = (0, 0);
+        let rows = loop {
+            match find_records(scene.server.authority.reader(), 1, 0) {
+                Run::Done(rows) => break rows,
+                Run::Failed(failure) => panic!("{failure}"),
+                Run::Fault(pgid) => {
+                    let wanted = view.to_fetch(pgid, kth);
+                    kth += 1;
+                    fetched += wanted.len();
+                    let pages = &scene.server.rest.0.pages;
+                    view.fill(wanted.into_iter().map(|it| (it, pages[&it].clone())).collect());
+                }
+            }
+        };
+        assert_eq!(rows.decode().len(), 5, "a mebibyte, and one more");
+        assert!(fetched < 1_500, "{fetched} pages");
+        view.evict();
+        assert_eq!(scene.records(1).len(), 40);
+        scene.done(one, (1, 1), returned("1"));
+        scene.now_ms += Limits::DEFAULT.command_completed_ms + 1;
+        let before = scene.server.entries.len();
+        scene.dispatch(one);
+        assert!(scene.server.entries.len() - before >= 3, "4 MiB at a time");
+        assert!(scene.rows(RUNS).is_empty() && scene.records(1).is_empty());
+    });
+}
+
+/// Goal: no event is lost between the last one that a run has heard of and its going on as new.
+#[test]
+fn a_run_that_goes_on_as_new_misses_no_event() {
+    with_shop(|mut scene| {
+        scene.ship("o1");
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let again = || Outcome::Continued { args: r#"{"order":"o1"}"#.to_owned() };
+        // Before it has waited for any.
+        scene.ship("o1");
+        scene.done(one, (1, 1), again());
+        scene.dispatch(one);
+        scene.done(one, (2, 1), progressed(vec![wait_for("a", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert_eq!(scene.records(2), ["a 0 event done 2"]);
+        // Behind the last one that it has heard of, and while it waits without having heard.
+        scene.done(one, (2, 2), progressed(vec![wait_for("b", "shipped", 0)], false));
+        scene.ship("o1");
+        scene.ship("o1");
+        scene.done(one, (2, 2), again());
+        scene.dispatch(one);
+        let waits = vec![wait_for("a", "shipped", 0), wait_for("b", "shipped", 0)];
+        scene.done(one, (3, 1), progressed(waits, true));
+        assert_eq!(scene.records(3), ["a 0 event done 3", "b 0 event done 4"]);
+    });
+}
+
+/// Goal: a run and a command are two things, also where one release calls an aggregate as another
+/// one calls a workflow.
+#[test]
+fn runs_and_commands_of_one_name_are_told_apart() {
+    for pool in POOLS {
+        let mut old = shop();
+        old.workflows.retain(|workflow| workflow.name == "fulfil");
+        let command = |name: &str| CommandDefinition {
+            name: name.to_owned(),
+            fields: vec![param("order", ParamKind::Text)],
+            received: Vec::new(),
+            ..old.streams[0].commands[0].clone()
+        };
+        let commands = vec![command("1"), command("do")];
+        old.streams.push(StreamDefinition { name: "pack".to_owned(), events: vec![], commands });
+        let new = shop();
+        assert!(new.succeeds(&old) && old.succeeds(&new));
+        let mut server = Server::new(9, pool, &old);
+        server.learn(&new);
+        let mut device = Device::following(1, pool, &old, &server);
+        device.reopen(&[&old, &new]);
+        let mut scene = Scene { doctype: new, server, device, now_ms: 1_000_000 };
+        let args = r#"{"order":"o1"}"#;
+        let send = |scene: &mut Scene, id: &str, name: &str| {
+            let args = [("stream", text(id)), ("args", text(args)), ("key", text(id))];
+            scene.device.issue(&old, &sending("pack", name), &args);
+            scene.converge();
+        };
+        send(&mut scene, "x", "do");
+        scene.try_start("pack", "x", args).expect("started");
+        let none = scene.try_issue(&cancelling("pack"), &[("id", text("none"))]);
+        assert!(none.is_err());
+        scene.converge();
+        scene.try_start("pack", "y", args).expect("started");
+        send(&mut scene, "y", "do");
+        let both = "select group_concat(it, ' ') from
+                    (select 'run ' || id as it from tidelog_workflows union all
+                     select command || ' ' || stream from tidelog_commands)";
+        assert_eq!(scene.rows(both), ["run x run y do x do y"]);
+        // One is over, and the other one's turn has come.
+        scene.try_issue(&cancelling("pack"), &[("id", text("y"))]).expect("cancelled");
+        scene.converge();
+        let one = scene.register();
+        let kinds =
+            ["do", "1"].map(|name| TaskKind { aggregate: "pack".into(), name: name.into() });
+        let free = vec![Free { instance: one, kinds: kinds.to_vec(), concurrency: 9 }];
+        scene.change(&Change::Dispatch(free));
+        assert_eq!(scene.given(one), ["1.1 x", "4.1 y"]);
+    }
+}
+
+/// Goal: a run remembers what a run does, and nothing else.
+#[test]
+fn what_a_run_has_done_is_a_step_or_a_request() {
+    with_shop(|mut scene| {
+        let one = scene.register();
+        for (nth, kind) in ["event", "workflow", "sleep", ""].into_iter().enumerate() {
+            scene.start(kind.get(..1).unwrap_or("none"));
+            scene.dispatch(one);
+            let (kind, result) = (kind.to_owned(), "7".to_owned());
+            let done = match nth % 2 {
+                0 => Recorded::Done { kind, result },
+                _ => Recorded::Failed { kind, reason: result },
+            };
+            let run = nth as u64 + 1;
+            scene.done(one, (run, 1), progressed(vec![record("a", 0, done)], false));
+            assert!(scene.records(run).is_empty());
+        }
+        let why = "what it records as done is neither a step nor a request";
+        let reasons = scene.rows("select reason from tidelog_workflows where state = 'failed'");
+        assert_eq!(reasons, [why; 4]);
+    });
+}
+
+/// Goal: a run that is cancelled as it stops hears of it, once.
+#[test]
+fn a_run_that_is_cancelled_as_it_stops_hears_of_it() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.cancel("f");
+        let stopped = || Outcome::Stopped { reason: "no".to_owned() };
+        scene.done(one, (1, 1), stopped());
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!"]);
+        scene.done(one, (1, 2), stopped());
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 stopped 2 0 no"]);
+    });
+}
+
+/// Goal: to cancel a run is bounded, however many it has started.
+#[test]
+fn so_many_runs_are_cancelled_with_one() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |nth: u32| record("p", nth, Recorded::Start(child(&nth.to_string())));
+        for from in [0, 600] {
+            let records = (from..from + 600).map(start).collect();
+            scene.done(one, (1, 1), progressed(records, false));
+        }
+        scene.cancel("f");
+        let count = "select count(*) || '' from tidelog_workflows where is_cancelled";
+        assert_eq!(scene.rows(count), ["1024"]);
+        let over = "select count(*) || '' from tidelog_records where state = 'failed'";
+        assert_eq!(scene.rows(over), ["1023"]);
+    });
+}
+
+/// Goal: what waits costs nothing where nothing happens to it. Method: the steps of SQLite, with
+/// few and with many that sleep, and wait for events and for others.
+#[test]
+fn an_event_and_a_dispatch_cost_the_same_however_many_wait() {
+    // Where pages are fetched the steps are those of the runs that fault, too.
+    let mut scene = Scene::new(usize::MAX, Limits::DEFAULT);
+    let one = scene.register();
+    let mut steps = Vec::new();
+    let mut run = 0;
+    for count in [10, 300] {
+        for _ in 0..count {
+            run += 1;
+            scene.start(&format!("f{run}"));
+        }
+        scene.dispatch(one);
+        for task in run + 1 - count..=run {
+            let [aggregate, event] = ["order", "shipped"].map(str::to_owned);
+            let wait = Recorded::WaitFor {
+                aggregate,
+                stream: format!("o{task}"),
+                event,
+                timeout_ms: 90_000,
+            };
+            let sleep = Recorded::Sleep { ms: 80_000 };
+            let waits = vec![record("a", 0, wait), record("b", 0, sleep)];
+            scene.done(one, (task, 1), progressed(waits, true));
+        }
+        scene.dispatch(one);
+        scene.server.authority.take_steps();
+        scene.dispatch(one);
+        let dispatched = scene.server.authority.take_steps();
+        scene.ship("none");
+        steps.push([dispatched, scene.server.authority.take_steps()]);
+    }
+    let is_same = |of: usize| steps[1][of] < steps[0][of] + 500;
+    assert!(is_same(0) && is_same(1), "{steps:?}");
+}
+
+/// Goal: what a run was started with, and that it is cancelled, stays known however often it goes
+/// on as new.
+#[test]
+fn a_run_that_goes_on_as_new_is_the_same_to_others() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        for run in 1..=3 {
+            scene.dispatch(one);
+            if run == 3 {
+                scene.cancel("f");
+            }
+            let args = format!(r#"{{"order":"again{run}"}}"#);
+            scene.done(one, (run, 1), Outcome::Continued { args });
+        }
+        scene.start("f");
+        assert!(scene.try_start("fulfil", "f", r#"{"order":"again1"}"#).is_err());
+        assert_eq!(scene.rows(RUNS).len(), 4);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["4.1 f!~"]);
+    });
+}
+
+/// Goal: a run hears of as much at a time as is bounded, and of all in the end.
+#[test]
+fn a_run_hears_of_large_results_in_parts() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |nth: u32| record("p", nth, Recorded::Start(child(&nth.to_string())));
+        scene.done(one, (1, 1), progressed((0..6).map(start).collect(), true));
+        scene.dispatch(one);
+        let large = format!("\"{}\"", "x".repeat(200_000));
+        (2..8).for_each(|run| scene.done(one, (run, 1), returned(&large)));
+        let unheard = "select count(*) || '' from tidelog_records where time is null";
+        for (attempt, count) in [(2, "4"), (3, "2"), (4, "0")] {
+            scene.dispatch(one);
+            assert_eq!(scene.given(one), [format!("1.{attempt} f")]);
+            assert_eq!(scene.rows(unheard), [count]);
+            scene.done(one, (1, attempt), progressed(vec![], true));
+        }
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+    });
+}
+
+/// Goal: the time of a wait that is over comes to nothing.
+#[test]
+fn what_a_run_has_heard_of_stays_as_it_was() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.done(one, (1, 1), progressed(vec![wait_for("a", "shipped", 50)], true));
+        scene.ship("o1");
+        assert_eq!(scene.dispatch(one), None, "nothing is due any more");
+        scene.done(one, (1, 2), progressed(vec![wait_for("b", "paid", 0)], true));
+        scene.now_ms += 50;
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        let times = "select time || '' from tidelog_records where name = 'a'";
+        assert_eq!(scene.rows(times), ["1000000"]);
+    });
+}
+
+/// Goal: however a run has come to its end, it is forgotten.
+#[test]
+fn runs_that_were_cancelled_or_go_on_are_forgotten() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("g");
+        scene.cancel("g");
+        let one = scene.register();
+        scene.dispatch(one);
+        let args = r#"{"order":"o1"}"#.to_owned();
+        scene.done(one, (1, 1), Outcome::Continued { args });
+        scene.now_ms += Limits::DEFAULT.command_completed_ms + 1;
+        scene.dispatch(one);
+        assert_eq!(scene.rows(RUNS), ["3 fulfil f 1 started 1 0 "]);
+    });
 }

@@ -142,6 +142,7 @@ fn carry_out(
     now: i64,
 ) -> Result<(), Failure> {
     let Outcome::Completed { events, sends, starts } = outcome else { return Ok(()) };
+    transaction.bound_as_apps();
     let recorder = command.recorder(doctype, now);
     let [Value::Text(aggregate), Value::Text(stream)] = [&command.aggregate, &command.stream]
     else {

@@ -7,7 +7,7 @@
 //!                           -> time, user, client     of who has sent it
 //!                           -> state, attempt, failures, instance, due
 //!                           -> first, last            its events, by their sequence; of a run the
-//!                                                     last one before its start
+//!                                                     last one that it does not see
 //!                           -> reason, ended, ending  why it has failed, when it was over, and its
 //!                                                     place in the order in which tasks end
 //!                           -> version                of a run alone
@@ -144,12 +144,13 @@ pub(super) fn receive(
     let sql = match version {
         None => {
             "select number, args from _tidelog_task
-             where aggregate = ?1 and stream = ?2 and name = ?3 and key = ?4"
+             where aggregate = ?1 and stream = ?2 and name = ?3 and key = ?4 and version is null"
         }
         // Of any version.
         Some(_) => {
             "select number, coalesce(begun_with, args) from _tidelog_task
-             where aggregate = ?1 and stream = ?2 and ?3 is not null and key = ?4"
+             where aggregate = ?1 and stream = ?2 and ?3 is not null and key = ?4
+               and version is not null"
         }
     };
     let known = [aggregate.clone(), stream.clone(), name.clone(), key.clone()];
@@ -567,12 +568,20 @@ pub(super) fn end(
             Value::Integer(now),
         ],
     )?;
+    ready_next(transaction, [&task.aggregate, &task.stream])
+}
+
+/// A task of that stream is over, and the next one is ready.
+pub(super) fn ready_next(
+    transaction: &Transaction<'_>,
+    [aggregate, stream]: [&Value; 2],
+) -> Result<(), Failure> {
     transaction
         .run_system(
             "update _tidelog_task set state = 'ready' where state = 'waiting' and number =
              (select min(number) from _tidelog_task
               where aggregate = ?1 and stream = ?2 and ended is null)",
-            &[task.aggregate.clone(), task.stream.clone()],
+            &[aggregate.clone(), stream.clone()],
         )
         .map(drop)
 }

@@ -26,7 +26,7 @@ use tidelog_types::limits::{
 use tidelog_types::{PageSet, Value, shortened};
 
 use super::events::{Recorder, read_data};
-use super::tasks::{self, Received, Started};
+use super::tasks::{self, NEXT_ENDING, Received, Started};
 use super::{HAS, commands, reason_of, single_integer};
 use crate::tasks::{Changed, Outcome};
 use crate::workflows::{NewRecord, NewRun, Recorded};
@@ -34,8 +34,12 @@ use crate::{Doctype, WorkflowDefinition};
 
 /// Records whose time has come that one dispatch changes.
 const AWAKE_MAX: i64 = 64;
-/// Records that are forgotten at a time.
+/// Records that a run hears of as it is given, and bytes of their results, with one more than those.
+const HEARD_MAX: i64 = 1024;
+const HEARD_SIZE_MAX: i64 = 256 * 1024;
+/// Records that are forgotten at a time, and bytes of their results, with one more than those.
 const FORGOTTEN_MAX: i64 = 1024;
+const FORGOTTEN_SIZE_MAX: i64 = 4 * 1024 * 1024;
 /// Records of one message that cannot be, before the run has failed for that.
 const REFUSED_MAX: usize = 16;
 /// Runs that are cancelled with the one that has started them.
@@ -61,9 +65,12 @@ pub(super) const STATEMENTS: [&str; 12] = [
     "create trigger _tidelog_record_event_happens after insert on _tidelog_event begin
        update _tidelog_record
        set state = 'done', result = cast(new.sequence as text), time = null, due = 0
-       where state = 'waiting' and event is not null and event = new.type
-         and (aggregate, stream) = (select of.aggregate, of.stream from _tidelog_stream as of
-                                    where of.number = new.stream);
+       where number in
+         (select min(number) from _tidelog_record
+          where state = 'waiting' and event is not null and event = new.type
+            and (aggregate, stream) = (select of.aggregate, of.stream from _tidelog_stream as of
+                                       where of.number = new.stream)
+          group by task);
      end",
     "create trigger _tidelog_task_over after update of ended on _tidelog_task
      when old.ended is null and new.ended is not null begin
@@ -157,7 +164,8 @@ pub(super) fn cancel(
     )?;
     if rows.is_empty() {
         let known = transaction.run_system(
-            "select 1 from _tidelog_task where aggregate = ?1 and stream = ?2 and key = ?2",
+            "select 1 from _tidelog_task
+             where aggregate = ?1 and stream = ?2 and key = ?2 and version is not null",
             &named,
         )?;
         let reason = format!("there is no run {} of workflow {}", text_of(id), workflow.name);
@@ -165,14 +173,14 @@ pub(super) fn cancel(
     }
     let mut numbers: Vec<Value> = rows.into_iter().flatten().collect();
     let mut next = 0;
-    while let Some(number) = numbers.get(next).cloned()
-        && next < CANCELLED_MAX
-    {
+    while let Some(number) = numbers.get(next).cloned() {
         next += 1;
+        let room = i64::try_from(CANCELLED_MAX.saturating_sub(numbers.len())).unwrap_or(0);
         let own = transaction.run_system(
             "select awaited from _tidelog_record
-             where task = ?1 and kind = 'workflow' and state = 'waiting' and is_own = 1",
-            std::slice::from_ref(&number),
+             where task = ?1 and kind = 'workflow' and state = 'waiting' and is_own = 1
+             limit ?2",
+            &[number.clone(), Value::Integer(room)],
         )?;
         numbers.extend(own.into_iter().flatten());
         transaction.run_system(
@@ -182,12 +190,19 @@ pub(super) fn cancel(
              where number = ?1 and ended is null and attempt > 0",
             std::slice::from_ref(&number),
         )?;
-        transaction.run_system(
-            &format!("update _tidelog_task set cancelled = 1, state = 'cancelled', reason = ?2, ended = ?3,
-                 ending = {}
-             where number = ?1 and ended is null and attempt = 0", tasks::NEXT_ENDING),
+        let over = transaction.run_system(
+            &format!(
+                "update _tidelog_task
+                 set cancelled = 1, state = 'cancelled', reason = ?2, ended = ?3,
+                     ending = {NEXT_ENDING}
+                 where number = ?1 and ended is null and attempt = 0 returning aggregate, stream"
+            ),
             &[number, Value::Text(CANCELLED.to_owned()), by.time.clone()],
         )?;
+        // Another release may have commands of that name.
+        if let Some([workflow, id]) = over.first().map(Vec::as_slice) {
+            tasks::ready_next(transaction, [workflow, id])?;
+        }
     }
     Ok(())
 }
@@ -213,39 +228,61 @@ pub(super) fn due(transaction: &Transaction<'_>, now: i64) -> Result<Option<i64>
     Ok(single_integer(&rows))
 }
 
-/// A run is given to somebody, who hears of all that has happened until then as of now: by whose
-/// clock it happened is nothing to go by. It stands behind all that the run has heard before, so
-/// that each attempt hears of everything in the same order.
+/// A run is given to somebody, who hears of what has happened until then as of now: by whose clock
+/// it happened is nothing to go by. It stands behind all that the run has heard before, so that
+/// each attempt hears of everything in the same order. What is too much at a time it hears with the
+/// next attempt.
 pub(super) fn note_time(
     transaction: &Transaction<'_>,
     task: &Value,
     now: i64,
 ) -> Result<(), Failure> {
-    let rows = transaction.run_system(
-        "select number from _tidelog_record
-         where task = ?1 and time is null and state <> 'waiting' order by number",
-        std::slice::from_ref(task),
+    let heard = transaction.run_system(
+        "select number from
+         (select number, sum(size) over (order by number
+                             rows between unbounded preceding and 1 preceding) as before
+          from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
+                where task = ?1 and time is null and state <> 'waiting'
+                order by number limit ?2))
+         where before is null or before <= ?3 order by number",
+        &[task.clone(), Value::Integer(HEARD_MAX), Value::Integer(HEARD_SIZE_MAX)],
     )?;
-    rows.into_iter().flatten().try_for_each(|number| {
-        transaction
-            .run_system(
-                "update _tidelog_record
-                 set number = (select max(number) + 1 from _tidelog_record), time = ?2
-                 where number = ?1",
-                &[number, Value::Integer(now)],
-            )
-            .map(drop)
-    })
+    if heard.is_empty() {
+        return Ok(());
+    }
+    for number in heard.into_iter().flatten() {
+        transaction.run_system(
+            "update _tidelog_record
+             set number = (select max(number) + 1 from _tidelog_record), time = ?2
+             where number = ?1",
+            &[number, Value::Integer(now)],
+        )?;
+    }
+    transaction
+        .run_system(
+            "update _tidelog_task set woken = 1 where number = ?1 and exists
+             (select 1 from _tidelog_record
+              where task = ?1 and time is null and state <> 'waiting')",
+            std::slice::from_ref(task),
+        )
+        .map(drop)
 }
 
-/// Forgets records of a task that is over. Says whether there are perhaps more.
+/// Forgets records of a task that is over: some of them. Says whether there are more.
 pub(super) fn forget(transaction: &Transaction<'_>, task: &Value) -> Result<bool, Failure> {
-    let rows = transaction.run_system(
+    transaction.run_system(
         "delete from _tidelog_record where number in
-         (select number from _tidelog_record where task = ?1 limit ?2) returning number",
-        &[task.clone(), Value::Integer(FORGOTTEN_MAX)],
+         (select number from
+          (select number, sum(size) over (order by number
+                              rows between unbounded preceding and 1 preceding) as before
+           from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
+                 where task = ?1 order by number limit ?2))
+          where before is null or before <= ?3)",
+        &[task.clone(), Value::Integer(FORGOTTEN_MAX), Value::Integer(FORGOTTEN_SIZE_MAX)],
     )?;
-    Ok(i64::try_from(rows.len()) == Ok(FORGOTTEN_MAX))
+    let sql = "select 1 from _tidelog_record where task = ?1 limit 1";
+    let left = transaction.run_system(sql, std::slice::from_ref(task))?;
+    Ok(!left.is_empty())
 }
 
 /// An attempt at a run has come to an end, or so far.
@@ -263,6 +300,7 @@ pub(super) fn complete(
         },
         Outcome::Returned { result } => {
             let ran = writer.write(&mut |transaction| {
+                transaction.bound_as_apps();
                 check_result(transaction, result)?;
                 let over = [Value::Null, Value::Null, Value::Null, Value::Text(result.clone())];
                 tasks::end(transaction, run, "completed", over, now)
@@ -278,7 +316,10 @@ pub(super) fn complete(
             let reason = Value::Text(shortened(reason.clone()));
             transaction
                 .run_system(
-                    "update _tidelog_task set state = 'stopped', instance = null, reason = ?2
+                    // Whoever has stopped may not have heard that it was cancelled since.
+                    "update _tidelog_task
+                     set state = iif(cancelled = 1 and woken = 1, 'ready', 'stopped'),
+                         instance = null, reason = ?2
                      where number = ?1",
                     &[Value::Integer(run.number), reason],
                 )
@@ -323,10 +364,21 @@ fn why_not_remembered(records: &[NewRecord]) -> Option<String> {
     if records.len() > COMPLETION_ITEMS_MAX {
         return Some(format!("it has over {COMPLETION_ITEMS_MAX} records at a time"));
     }
-    let mut names = records.iter().flat_map(|it| [it.name.as_str(), it.what.kind()]);
-    let is_right = |name: &str| (1..=RECORD_NAME_SIZE_MAX).contains(&name.len());
-    let wrong = names.any(|name| !is_right(name));
-    wrong.then(|| format!("the name of what it records has not 1 to {RECORD_NAME_SIZE_MAX} bytes"))
+    let is_right = |it: &NewRecord| (1..=RECORD_NAME_SIZE_MAX).contains(&it.name.len());
+    if !records.iter().all(is_right) {
+        return Some(format!(
+            "the name of what it records has not 1 to {RECORD_NAME_SIZE_MAX} bytes"
+        ));
+    }
+    // All else is remembered as what happens, and not as what somebody says of it.
+    let is_known = |it: &NewRecord| match &it.what {
+        Recorded::Done { kind, .. } | Recorded::Failed { kind, .. } => {
+            matches!(kind.as_str(), "step" | "request")
+        }
+        _ => true,
+    };
+    let why = "what it records as done is neither a step nor a request";
+    (!records.iter().all(is_known)).then(|| why.to_owned())
 }
 
 /// Writes down what the run remembers, and what it waits for. What it wants of others and cannot be
@@ -343,6 +395,7 @@ fn progress(
     let failure = loop {
         let mut at = 0;
         let ran = writer.write(&mut |transaction| {
+            transaction.bound_as_apps();
             let by = run.recorder(doctype, now);
             let mut written = Written::default();
             for (place, record) in records.iter().enumerate() {
@@ -406,7 +459,7 @@ fn note_progress(
     suspends: bool,
 ) -> Result<(), Failure> {
     // What was begun, and has ended, is one record.
-    if (run.records + written.count).unsigned_abs() > WORKFLOW_RECORDS_MAX {
+    if run.records.saturating_add(written.count).unsigned_abs() > WORKFLOW_RECORDS_MAX {
         let reason = format!(
             "it has over {WORKFLOW_RECORDS_MAX} records: let it go on as new, by continueAsNew"
         );
@@ -661,7 +714,8 @@ fn check_result(transaction: &Transaction<'_>, result: &str) -> Result<(), Failu
     }
 }
 
-/// The run goes on as a new one of the same id, whom whoever waits for it waits for then.
+/// The run goes on as a new one of the same id, whom whoever waits for it waits for then. That one
+/// sees all events behind the last one that this one has heard of.
 fn go_on_as_new(
     transaction: &Transaction<'_>,
     doctype: &Doctype,
@@ -674,14 +728,17 @@ fn go_on_as_new(
         reason: format!("workflow {name} cannot go on as new: {why}"),
     };
     let workflow = doctype.workflow(name).ok_or_else(|| reject("it is not known any more"))?;
+    transaction.bound_as_apps();
     InsertedEvent::of_texts(name, text_of(&run.stream), "run", args)?;
     let args = Value::Text(args.to_owned());
     let (args, _) = read_data(transaction, &workflow.fields, &args)?.map_err(|why| reject(&why))?;
     let rows = transaction.run_system(
         "insert into _tidelog_task
          select null, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0, null, 0,
-                coalesce((select max(sequence) from _tidelog_event), 0), null, null, null, null, ?4,
-                null, coalesce(begun_with, args), 0, cancelled, 0
+                max(coalesce(first, 0),
+                    coalesce((select max(cast(result as integer)) from _tidelog_record
+                              where task = ?1 and kind = 'event' and time is not null), 0)),
+                null, null, null, null, ?4, null, coalesce(begun_with, args), 0, cancelled, 0
          from _tidelog_task where number = ?1
          returning number",
         &[
