@@ -72,6 +72,37 @@ test('a run that is given once more does nothing again that it has done', async 
   expect(standing(authority)).toEqual(['completed', '1', 2]);
 });
 
+test('a run that cannot say what it remembers begins its attempt again', async () => {
+  const authority = new Authority();
+  const done: string[] = [];
+  const process_ = new Process(authority, async (ctx: Context) => {
+    await ctx.step('one', () => done.push('one'));
+    await ctx.step('two', () => done.push('two'));
+  });
+  const failures = ['records', 'complete', 'complete'].map((kind) => ({ kind }));
+  process_.onAsk = (kind) => {
+    if (kind !== failures[0]?.kind) return;
+    throw failures.shift();
+  };
+  const thrown = [...failures];
+  authority.start('f');
+  await settled();
+  expect(done).toEqual([]);
+  for (const [ms, soFar] of [
+    [1_000, ['one']],
+    [2_000, ['one', 'one']],
+    [4_000, ['one', 'one', 'one', 'two']],
+  ] as const) {
+    process_.pass(ms - 1);
+    await settled();
+    process_.pass(1);
+    await settled();
+    expect(done).toEqual(soFar);
+  }
+  expect(standing(authority)).toEqual(['completed', 'null', 1]);
+  expect(process_.errors.map(([error]) => error)).toEqual(thrown);
+});
+
 test('a thousand requests, killed at each, and each key is used once at the far end', async () => {
   const COUNT = 1_000;
   const authority = new Authority();
