@@ -81,12 +81,12 @@ fn commands_are_given_as_they_are_received_and_answered_behind_their_entries() {
     scene.at(1_000_000);
     scene.open_shop(ANN);
     scene.open_shop(BOB);
-    assert_eq!(scene.hears(BOB, register(5, 0)), ["entry 2..3", "registered 5 as 1"]);
+    assert_eq!(scene.hears(BOB, register(5, 0)), ["entry 2..3", "registered 5 as 1000000"]);
     scene.heard(ANN);
     let heard = scene.frames(ANN, 1, vec![place("a")]);
     assert_eq!(brief(&heard), ["entry 3..4 of 1", "acked 2", "entry 4..5"]);
     assert_eq!(brief(&scene.heard(BOB)), ["entry 3..4 of 1", "entry 4..5"]);
-    assert_eq!(scene.commands(), ["1 a started 1 1"]);
+    assert_eq!(scene.commands(), ["1 a started 1 1000000"]);
     assert_eq!(scene.hears(ANN, complete(5, 1, 1)), ["completed 1 1: Late"], "whose tag is that?");
     scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
     assert_eq!(scene.hears(BOB, complete(5, 1, 1)), [""; 0], "not before it is durable");
@@ -111,23 +111,26 @@ fn an_instance_comes_back_or_is_taken_for_gone() {
     scene.at(1_000_000 + INSTANCE_SILENT_MS - 1);
     scene.step(RoomInput::GoOn);
     scene.open_shop(BOB);
-    assert_eq!(scene.hears(BOB, register(6, 1)), ["registered 6 as 1"]);
-    assert_eq!(scene.commands(), ["1 a started 1 1"]);
+    assert_eq!(scene.hears(BOB, register(6, 1_000_000)), ["registered 6 as 1000000"]);
+    assert_eq!(scene.commands(), ["1 a started 1 1000000"]);
     scene.restart();
     scene.at(1_010_000);
     scene.open_shop(ANN);
     scene.open_shop(BOB);
-    assert_eq!(scene.hears(ANN, register(1, 0)).last().expect("told"), "registered 1 as 2");
-    assert_eq!(scene.commands(), ["1 a started 1 1"], "it may come back");
-    assert_eq!(scene.hears(BOB, register(5, 1)).last().expect("told"), "registered 5 as 1");
+    assert_eq!(scene.hears(ANN, register(1, 0)).last().expect("told"), "registered 1 as 1010000");
+    assert_eq!(scene.commands(), ["1 a started 1 1000000"], "it may come back");
+    assert_eq!(
+        scene.hears(BOB, register(5, 1_000_000)).last().expect("told"),
+        "registered 5 as 1000000"
+    );
     scene.restart();
     scene.at(1_020_000);
     scene.open_shop(ANN);
-    scene.hears(ANN, register(1, 2));
+    scene.hears(ANN, register(1, 1_010_000));
     assert_eq!(scene.room.handling_due_at_ms(), Some(1_020_000 + INSTANCE_SILENT_MS));
     scene.at(1_020_000 + INSTANCE_SILENT_MS);
     scene.step(RoomInput::GoOn);
-    assert_eq!(scene.commands(), ["1 a started 2 2"], "it did not");
+    assert_eq!(scene.commands(), ["1 a started 2 1010000"], "it did not");
     assert_eq!(scene.hears(ANN, complete(1, 1, 2)).last().expect("told"), "completed 1 2: Done");
 }
 
@@ -148,7 +151,7 @@ fn only_one_who_may_handle_commands_does() {
     assert_eq!(scene.position(), position);
     scene.hears(ANN, register(1, 0));
     scene.frames(ANN, 1, vec![place("a")]);
-    assert_eq!(scene.commands(), ["1 a started 1 1"]);
+    assert_eq!(scene.commands(), ["1 a started 1 1000000"]);
     // It has lost the grant: what it was given is given to others, who may.
     scene.open_shop(BOB);
     scene.hears(BOB, register(1, 0));
@@ -157,7 +160,7 @@ fn only_one_who_may_handle_commands_does() {
     let heard = brief(&scene.heard(ANN));
     let told = ["not registered 1", "completed 1 1: Late"];
     assert!(told.iter().all(|it| heard.iter().any(|heard| heard == it)), "{heard:?}");
-    assert_eq!(scene.commands(), ["1 a started 2 2"]);
+    assert_eq!(scene.commands(), ["1 a started 2 1000001"]);
 }
 
 /// Goal: a document without commands is none the worse for one who would handle some.
@@ -186,7 +189,7 @@ fn there_are_only_so_many_instances() {
     scene.say(ANN, ToRoom::Deregister { tag: 7 });
     scene.heard(ANN);
     let told = scene.hears(ANN, register(count, 0));
-    assert_eq!(told.last().expect("told"), &format!("registered {count} as {}", count + 1));
+    assert_eq!(told.last().expect("told"), &format!("registered {count} as {}", 1_000_000 + count));
 }
 
 /// Goal: a clock that is set back holds nobody up. Method: by an hour, just after a handler left.
@@ -204,7 +207,7 @@ fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
     scene.step(RoomInput::GoOn);
     scene.at(6_000_000 + INSTANCE_SILENT_MS);
     scene.step(RoomInput::GoOn);
-    assert_eq!(scene.commands(), ["1 a started 2 2"]);
+    assert_eq!(scene.commands(), ["1 a started 2 10000001"]);
 }
 
 /// Goal: a damaged page that only what the room itself decides needs harms nobody else. Method: the
@@ -241,9 +244,12 @@ fn what_is_planned_of_an_instance_holds_only_while_it_is_so() {
     scene.step(RoomInput::Left { conn: BOB });
     scene.open_shop(BOB);
     scene.at(1_000_000 + INSTANCE_SILENT_MS);
-    assert_eq!(scene.hears(BOB, register(6, 1)).last().expect("told"), "registered 6 as 1");
+    assert_eq!(
+        scene.hears(BOB, register(6, 1_000_000)).last().expect("told"),
+        "registered 6 as 1000000"
+    );
     scene.frames(ANN, 1, vec![place("a")]);
-    assert_eq!(scene.commands(), ["1 a started 1 1"], "it is there");
+    assert_eq!(scene.commands(), ["1 a started 1 1000000"], "it is there");
     scene.at(1_000_000 + INSTANCE_SILENT_MS + 60_000);
     scene.say(BOB, ToRoom::Deregister { tag: 6 });
     assert_eq!(scene.commands(), ["1 a ready 1 "].map(|it| it.replace("ready", "received")));
