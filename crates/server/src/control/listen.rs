@@ -124,11 +124,16 @@ impl Talk {
                 }
                 Ok(Asked::Export { document }) => self.export(&document).await?,
                 Ok(Asked::Import { document, doctype, size }) => {
-                    let answered = match self.import(&document, &doctype, size).await? {
+                    let mut left = 0;
+                    let answered = match self.import(&document, &doctype, size, &mut left).await? {
                         Ok(imported) => Answered::Imported(imported),
                         Err(why) => error(&why.to_string()),
                     };
                     self.say(&answered).await?;
+                    // What of a file is still on its way asks for nothing, whatever it says.
+                    if left > 0 {
+                        return Ok(());
+                    }
                 }
                 Ok(Asked::Ready) => {
                     let answered = match self.shared.readiness() {
@@ -193,12 +198,14 @@ impl Talk {
         }
     }
 
-    /// The outer error is that of the connection.
+    /// The outer error is that of the connection. `left` says how many bytes of a file that was
+    /// wanted have not been read.
     async fn import(
         &mut self,
         document: &str,
         doctype: &str,
         size: u64,
+        left: &mut u64,
     ) -> io::Result<Result<Imported, ImportError>> {
         if size > IMPORT_SIZE_MAX {
             return Ok(Err(ImportError::TooLarge));
@@ -209,7 +216,8 @@ impl Talk {
             Err(why) => return Ok(Err(why)),
         };
         self.say(&Answered::Wanted { wanted: true }).await?;
-        let pieces = std::pin::pin!(pieces(&mut self.read, size));
+        *left = size;
+        let pieces = std::pin::pin!(pieces(&mut self.read, left));
         let imported = import.run(pieces).await;
         let outcome = imported.as_ref().map_or_else(ImportError::status, |_| StatusCode::CREATED);
         // Whoever may open the socket is the server's own user.
@@ -219,19 +227,23 @@ impl Talk {
     }
 }
 
-/// So many bytes that come.
-fn pieces(read: &mut (impl AsyncRead + Unpin), size: u64) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((read, size), async |(read, left)| {
-        if left == 0 {
+/// So many bytes that come, of which those are taken off that have.
+fn pieces(
+    read: &mut (impl AsyncRead + Unpin),
+    left: &mut u64,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold((read, left), async |(read, left)| {
+        if *left == 0 {
             return Ok(None);
         }
-        let mut piece = vec![0; PIECE_SIZE.min(usize::try_from(left).unwrap_or(PIECE_SIZE))];
+        let mut piece = vec![0; PIECE_SIZE.min(usize::try_from(*left).unwrap_or(PIECE_SIZE))];
         let size = read.read(&mut piece).await?;
         if size == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         piece.truncate(size);
-        Ok(Some((Bytes::from(piece), (read, left - size as u64))))
+        *left -= size as u64;
+        Ok(Some((Bytes::from(piece), (read, left))))
     })
 }
 

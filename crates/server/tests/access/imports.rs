@@ -151,6 +151,39 @@ async fn an_import_that_is_broken_off_is_none() {
     scene.stop().await;
 }
 
+/// Goal: nothing in a file is taken for something that a command asks. Method: a file that has a
+/// question in it, to a server that cannot put it on its disk, since its folder has another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_file_that_is_refused_asks_for_nothing() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let scene = Scene::new(&["lists/own"]).await;
+    deploy(&scene, &notes()).await;
+    let question = b"\n{\"ask\":\"export\",\"document\":\"lists/own\"}\n";
+    let size = 2 * question.len();
+    let stream = tokio::net::UnixStream::connect(scene.data.path().join("control")).await;
+    let (mut read, mut write) = stream.expect("it listens").into_split();
+    let elsewhere = scene.data.path().with_extension("elsewhere");
+    std::fs::rename(scene.data.path(), &elsewhere).expect("moved");
+    let asked = format!(
+        "{{\"ask\":\"import\",\"document\":\"new\",\"doctype\":\"notes\",\"size\":{size}}}\n"
+    );
+    write.write_all(asked.as_bytes()).await.expect("sent");
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"}\n{\"error\"") {
+        heard.push(read.read_u8().await.expect("answered"));
+    }
+    // Whoever is refused may have gone by then.
+    let _ = write.write_all(&[&question[..], question].concat()).await;
+    let _ = write.shutdown().await;
+    let _ = read.read_to_end(&mut heard).await;
+    std::fs::rename(&elsewhere, scene.data.path()).expect("moved back");
+    let lines: Vec<_> = heard.split(|it| *it == b'\n').map(String::from_utf8_lossy).collect();
+    assert!(lines.len() == 3 && lines[2].is_empty(), "two answers: {lines:?}");
+    assert!(lines[1].starts_with("{\"error\""), "{lines:?}");
+    scene.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_says_whether_a_server_serves_clients() {
     let folder = tempfile::tempdir().expect("a folder");
