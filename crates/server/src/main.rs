@@ -117,7 +117,11 @@ fn serve(flags: Serve) -> ExitCode {
         };
         println!("listening on {}", server.url());
         while signals.stop_or_reload().await {
-            reload(&server, &flags).await;
+            tokio::select! {
+                () = reload(&server, &flags) => {}
+                // What it reads may hang: whoever stops does not wait for that.
+                () = signals.stop() => break,
+            }
         }
         tokio::select! {
             () = server.stop() => ExitCode::SUCCESS,

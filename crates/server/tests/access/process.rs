@@ -210,6 +210,43 @@ async fn a_second_signal_to_stop_ends_the_process_at_once() {
     assert_eq!(status.and_then(|it| it.code()), Some(1));
 }
 
+/// Goal: a file that cannot be read keeps no server from ending. Method: one that nobody writes to
+/// is in the place of the configuration, and the server is told to read it again.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_that_hangs_holds_up_no_stop() {
+    use rustix::fs::{Mode, OFlags};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (config, log) = (path("tidelog.toml"), path("log"));
+    std::fs::write(&config, "metrics_open = true\n").expect("written");
+    let args = ["--config", config.to_str().expect("a text")];
+    let mut running = Running::start(&path("data"), &args, &log);
+    std::fs::remove_file(&config).expect("away");
+    assert!(Command::new("mkfifo").arg(&config).status().expect("it runs").success());
+    running.signal("-HUP");
+    // That can be opened once somebody reads, who waits for as long as it stays so.
+    let mut held = None;
+    let is_read = comes(async || {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        held = rustix::fs::open(&config, flags, Mode::empty()).ok();
+        held.is_some()
+    });
+    assert!(is_read.await);
+    running.signal("-TERM");
+    let mut status = None;
+    let ended = comes(async || {
+        status = running.child.try_wait().expect("it is ours");
+        status.is_some()
+    });
+    assert!(ended.await);
+    drop(held);
+    assert_eq!(status.and_then(|it| it.code()), Some(0));
+    let log = std::fs::read_to_string(&log).expect("a text");
+    assert!(log.contains("stopped"), "{log}");
+}
+
 /// Goal: an operator reads who logged in, who was refused and what admins did, and nobody reads a
 /// secret there. Method: some of each, to a server whose log is verbose, and JSON.
 #[tokio::test(flavor = "multi_thread")]
