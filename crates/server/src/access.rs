@@ -184,6 +184,19 @@ impl Guard {
         self.terms().verifier.knows_key_of(access) && self.revoked.check(access).is_ok()
     }
 
+    /// Whether a pass that was given holds by now, or why not: what was said with it may have taken
+    /// its time.
+    pub(crate) fn check(&self, pass: &Pass) -> Result<(), TokenError> {
+        let Pass::Granted(access) = pass else { return Ok(()) };
+        if access.is_expired(now_s()) {
+            return Err(TokenError::Expired);
+        }
+        if !self.terms().verifier.knows_key_of(access) {
+            return Err(TokenError::UnknownKey);
+        }
+        self.revoked.check(access)
+    }
+
     /// Changes where [`still_takes`](Self::still_takes) may say otherwise than before.
     pub(crate) fn ended(&self) -> watch::Receiver<()> {
         self.ended.subscribe()

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Extensions, HeaderMap};
+use tidelog_access::TokenError;
 use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tokio::sync::Semaphore;
 
-use crate::access::{Expiries, Guard};
+use crate::access::{Expiries, Guard, Pass};
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
@@ -69,6 +70,11 @@ impl Shared {
     pub(crate) fn address(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
         let Peer(peer) = *extensions.get::<Peer>()?;
         Some(self.guard.as_ref().map_or(peer, |guard| guard.address(peer, headers)))
+    }
+
+    /// Whether a pass that was given holds by now.
+    pub(crate) fn check(&self, pass: &Pass) -> Result<(), TokenError> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard.check(pass))
     }
 
     /// Bytes that wait for clients to read, about.

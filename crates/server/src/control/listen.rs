@@ -218,7 +218,7 @@ impl Talk {
         self.say(&Answered::Wanted { wanted: true }).await?;
         *left = size;
         let pieces = std::pin::pin!(pieces(&mut self.read, left));
-        let imported = import.run(pieces).await;
+        let imported = import.run(pieces, || Ok(())).await;
         let outcome = imported.as_ref().map_or_else(ImportError::status, |_| StatusCode::CREATED);
         // Whoever may open the socket is the server's own user.
         let (audit, who) = (shared.rooms.audit(), Who::default());

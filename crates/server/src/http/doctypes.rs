@@ -75,6 +75,9 @@ pub(super) async fn deploy(
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
+    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
+        return refused;
+    }
     if check.is_some() {
         return try_on_documents(&shared, name, bytes, after).await;
     }

@@ -101,7 +101,8 @@ pub(super) async fn import(
         Ok(import) => import,
         Err(error) => return refused(&error),
     };
-    let answer = match import.run(body.into_data_stream()).await {
+    let may_still = || shared.check(&pass);
+    let answer = match import.run(body.into_data_stream(), may_still).await {
         Ok(imported) => (StatusCode::CREATED, Json(imported)).into_response(),
         Err(error) => refused(&error),
     };

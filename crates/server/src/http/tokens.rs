@@ -46,6 +46,9 @@ pub(super) async fn revoke(
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
+    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
+        return refused;
+    }
     let Ok(Revocation { subject }) = serde_json::from_slice(&bytes) else {
         let why = "whose tokens end is JSON: {\"subject\": \"...\"}\n";
         return (StatusCode::BAD_REQUEST, why).into_response();

@@ -9,10 +9,15 @@ use tidelog_access::Role;
 use tidelog_server::{AccessFlags, AccessSettings, Serve, Server};
 use tidelog_sync::ByeReason;
 use tidelog_testing::server::Client;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::common::{
-    Answer, ROLES, SECRET, ask, bye, join, now_s, start, token, token_by, with_passwords,
+    Answer, ROLES, SECRET, Scene, ask, bye, join, now_s, start, token, token_by, token_of_subject,
+    with_passwords,
 };
+use crate::doctypes::{json_of, notes};
+use crate::documents::deploy;
 
 const ROOT: &str = ROLES[6].1;
 
@@ -164,6 +169,50 @@ async fn only_an_admin_of_everything_revokes_and_only_what_is_a_subject() {
     }
     assert_eq!(status(at, &token(ROOT)).await, 200, "nobody was");
     server.stop().await;
+}
+
+/// Goal: what takes long to say changes nothing where its token has ended meanwhile. Method: a file
+/// that is to become a document, and a doctype, whose last byte comes behind a revocation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_its_end_after_its_token_ended_changes_nothing() {
+    let scene = Scene::new(&["lists/own"]).await;
+    deploy(&scene, &notes()).await;
+    let root = token_of_subject("root", ROOT);
+    let file = scene.bytes_of("lists/own").await;
+    let mut newer = notes();
+    newer.migrations.push("create table done (id text) strict".to_owned());
+    let cases = [
+        ("/v1/documents/lists%2Fnew?doctype=notes", file),
+        ("/v1/doctypes/notes", json_of(&newer).into_bytes()),
+        ("/v1/revoke", br#"{"subject":"root"}"#.to_vec()),
+    ];
+    let mut streams = Vec::new();
+    for (path, body) in &cases {
+        let mut stream = TcpStream::connect(scene.at).await.expect("it listens");
+        let (size, token) = (body.len(), ada(r#""n":1"#));
+        let method = if *path == "/v1/revoke" { "POST" } else { "PUT" };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {size}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        let begin = [head.as_bytes(), &body[..size - 1]].concat();
+        stream.write_all(&begin).await.expect("sent");
+        streams.push(stream);
+    }
+    // All of them are being listened to.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(revoke(scene.at, &root, r#"{"subject":"ada"}"#).await.status, 204);
+    for (mut stream, (path, body)) in streams.into_iter().zip(&cases) {
+        stream.write_all(&body[body.len() - 1..]).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
+    }
+    let answer = ask(scene.at, "GET", "/v1/documents/lists%2Fnew", Some(&root), "").await;
+    assert_eq!(answer.status, 404, "and root's tokens hold");
+    let newest = ask(scene.at, "GET", "/v1/doctypes/notes", Some(&root), "").await;
+    assert!(newest.status == 200 && !newest.text().contains("table done"), "{}", newest.text());
+    scene.stop().await;
 }
 
 /// Goal: keys change while the server runs, and a token goes with its key. Method: a file with a
