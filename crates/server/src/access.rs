@@ -31,6 +31,7 @@ pub(crate) use logins::{LoggedIn, LoginError};
 use own::Own;
 pub(crate) use revoked::RevokeError;
 use revoked::Revoked;
+pub(crate) use revoked::end_all_in;
 
 /// Why a server cannot tell who may come in.
 #[derive(Debug, thiserror::Error)]
