@@ -31,7 +31,7 @@ pub(crate) use logins::{LoggedIn, LoginError};
 use own::Own;
 pub(crate) use revoked::RevokeError;
 use revoked::Revoked;
-pub(crate) use revoked::end_all_in;
+pub(crate) use revoked::{change_in, end_all_in};
 
 /// Why a server cannot tell who may come in.
 #[derive(Debug, thiserror::Error)]
@@ -219,6 +219,12 @@ impl Guard {
         revoked
     }
 
+    /// Takes back that the tokens of a subject were ended, or else those of everybody. Says whether
+    /// they were.
+    pub(crate) async fn forgive(&self, subject: Option<String>) -> Result<bool, RevokeError> {
+        self.revoked.change(move |revoked| Ok(forgive(revoked, subject.as_deref()))).await
+    }
+
     /// The files of the app's keys.
     fn key_files(&self) -> KeyFiles {
         self.terms().key_files.clone()
@@ -282,6 +288,15 @@ impl Guard {
     pub(crate) fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let is = |known: &String| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes());
         self.terms().origins.iter().any(is)
+    }
+}
+
+/// Lets the tokens of a subject, or else those of everybody, pass again that were ended. Says
+/// whether they were.
+pub(crate) fn forgive(revoked: &mut Revocations, subject: Option<&str>) -> bool {
+    match subject {
+        Some(subject) => revoked.forgive_subject(subject),
+        None => revoked.forgive_everybody(),
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/login", post(login::login))
         .route("/v1/logout", post(tokens::log_out))
         .route("/v1/revoke", post(tokens::revoke))
+        .route("/v1/forgive", post(tokens::forgive))
         .route("/v1/doctypes", get(doctypes::list))
         .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
         .route("/v1/documents", get(documents::list))

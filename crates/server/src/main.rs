@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidelog_server::{
-    Backup, Check, CommandError, Config, Deploy, Export, Import, LogFormat, Ready, Restore, Serve,
-    Server, Token, User,
+    Backup, Check, CommandError, Config, Deploy, Export, Forgive, Import, LogFormat, Ready,
+    Restore, Revoke, Serve, Server, Token, User,
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -43,6 +43,10 @@ enum Command {
     Import(Import),
     /// Whether the server of a data folder serves clients: exit code 0, or else 1
     Ready(Ready),
+    /// End all tokens of a subject, while the server runs or not
+    Revoke(Revoke),
+    /// Have tokens hold again that were ended by mistake, while the server runs or not
+    Forgive(Forgive),
     /// Print a token as the app would sign it, to try things with
     Token(Token),
     /// Passwords of the built-in users
@@ -68,6 +72,8 @@ fn main() -> ExitCode {
         Command::Export(export) => export.run(),
         Command::Import(import) => import.run(),
         Command::Ready(ready) => ready.run(),
+        Command::Revoke(revoke) => revoke.run(),
+        Command::Forgive(forgive) => forgive.run(),
         Command::Token(token) => token.run(),
         Command::User(user) => user.run(),
         Command::Config(config) => {

@@ -32,12 +32,22 @@ pub(crate) enum RevokeError {
 ///
 /// [`AccessError`] or [`RevokeError`]; nothing has changed then.
 pub(crate) fn end_all_in(folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let revoked = Revoked::open(folder)?;
-    revoked.change_now(|revoked| {
+    change_in(folder, |revoked| {
         revoked.revoke_all(now_s());
         Ok(())
-    })?;
-    Ok(())
+    })
+}
+
+/// Changes which tokens are ended, durably, in a folder that no server has.
+///
+/// # Errors
+///
+/// As [`end_all_in`].
+pub(crate) fn change_in<T>(
+    folder: &Path,
+    change: impl FnOnce(&mut Revocations) -> Result<T, RevocationError>,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    Ok(Revoked::open(folder)?.change_now(change)?)
 }
 
 /// Tokens that ended before they expired. What is here is on the disk as well.
@@ -73,11 +83,12 @@ impl Revoked {
         self.known().check(access)
     }
 
-    /// Ends some tokens, durably. It is gone on with, also if nobody waits for it any more.
-    pub(super) async fn change(
+    /// Changes which tokens are ended, durably. It is gone on with, also if nobody waits for it any
+    /// more.
+    pub(super) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
-        change: impl FnOnce(&mut Revocations) -> Result<(), RevocationError> + Send + 'static,
-    ) -> Result<(), RevokeError> {
+        change: impl FnOnce(&mut Revocations) -> Result<T, RevocationError> + Send + 'static,
+    ) -> Result<T, RevokeError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let revoked = Arc::clone(self);
         let changed = spawn_blocking(move || {
@@ -87,16 +98,16 @@ impl Revoked {
         changed.await.unwrap_or_else(|error| Err(RevokeError::Write(error.into())))
     }
 
-    fn change_now(
+    fn change_now<T>(
         &self,
-        change: impl FnOnce(&mut Revocations) -> Result<(), RevocationError>,
-    ) -> Result<(), RevokeError> {
+        change: impl FnOnce(&mut Revocations) -> Result<T, RevocationError>,
+    ) -> Result<T, RevokeError> {
         let before = self.known();
         let mut known = Revocations::clone(&before);
         known.prune(now_s());
-        change(&mut known).map_err(RevokeError::Revocation)?;
+        let changed = change(&mut known).map_err(RevokeError::Revocation)?;
         if known == *before {
-            return Ok(());
+            return Ok(changed);
         }
         let bytes = serde_json::to_vec(&known).expect("BUG: texts and numbers");
         durable_file::write(&self.folder, FILE_NAME, &bytes).map_err(|error| {
@@ -104,7 +115,7 @@ impl Revoked {
             RevokeError::Write(error)
         })?;
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
-        Ok(())
+        Ok(changed)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt as _, stream};
+use tidelog_access::RevocationError;
 use tidelog_room::Answer;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::IMPORT_SIZE_MAX;
@@ -21,6 +22,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{Answered, Asked, FILE_NAME};
+use crate::access::RevokeError;
 use crate::audit::Who;
 use crate::export;
 use crate::import::{self, ImportError, Imported};
@@ -31,6 +33,8 @@ use crate::store::HeldCut;
 const LINE_SIZE_MAX: u64 = 16 * 1024;
 /// Bytes of a file that are read at once.
 const PIECE_SIZE: usize = 64 * 1024;
+/// Why nobody's tokens are changed.
+const NO_TOKENS: &str = "a server with --dev has no tokens: it asks nobody for one";
 /// After which time one is listened to again where that failed.
 const REST: Duration = Duration::from_secs(1);
 
@@ -142,8 +146,43 @@ impl Talk {
                     };
                     self.say(&answered).await?;
                 }
+                Ok(Asked::Revoke { subject }) => {
+                    let answered = self.revoke(subject).await;
+                    self.say(&answered).await?;
+                }
+                Ok(Asked::Forgive { subject }) => {
+                    let answered = self.forgive(subject).await;
+                    self.say(&answered).await?;
+                }
                 Err(_) => self.say(&error("that is no question")).await?,
             }
+        }
+    }
+
+    async fn revoke(&self, subject: String) -> Answered {
+        let Some(guard) = &self.shared.guard else { return error(NO_TOKENS) };
+        let revoked = guard.revoke_subject(subject.clone()).await;
+        self.tell("revoke", Some(&subject), revoked.map(|()| true))
+    }
+
+    async fn forgive(&self, subject: Option<String>) -> Answered {
+        let Some(guard) = &self.shared.guard else { return error(NO_TOKENS) };
+        let forgiven = guard.forgive(subject.clone()).await;
+        self.tell("forgive", subject.as_deref(), forgiven)
+    }
+
+    /// Tells the log what came of it, as over HTTP, and gives what is answered.
+    fn tell(&self, event: &str, whom: Option<&str>, done: Result<bool, RevokeError>) -> Answered {
+        let outcome = match &done {
+            Ok(true) => StatusCode::NO_CONTENT,
+            Ok(false) => StatusCode::NOT_FOUND,
+            Err(RevokeError::Revocation(RevocationError::Name)) => StatusCode::BAD_REQUEST,
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        self.shared.rooms.audit().act(event, &Who::default(), whom, outcome.as_u16());
+        match done {
+            Ok(changed) => Answered::Changed { changed },
+            Err(why) => error(&why.to_string()),
         }
     }
 

@@ -151,6 +151,59 @@ async fn a_revocation_ends_all_tokens_of_a_subject_that_were_issued_before() {
     server.stop().await;
 }
 
+/// Goal: there is a way back for whoever was locked out by mistake. Method: tokens that do not say
+/// when they were issued, which never hold again otherwise; of one subject, and of everybody, as
+/// in a restored folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_is_taken_back_for_good() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    let tokens = [ada(r#""n":1"#), ada(r#""jti":"t1""#)];
+    let admin = log_in(at, "admin", "a").await;
+    let forgive = async |at, token: &str, body: &str| {
+        ask(at, "POST", "/v1/forgive", Some(token), body).await.status
+    };
+    assert_eq!(log_out(at, &tokens[1]).await.status, 204);
+    assert_eq!(revoke(at, &admin, r#"{"subject":"ada"}"#).await.status, 204);
+    for (role, grants) in ROLES.into_iter().filter(|(role, _)| *role != "root") {
+        let other = token_of_subject("bob", grants);
+        assert_eq!(forgive(at, &other, r#"{"subject":"ada"}"#).await, 403, "{role}");
+    }
+    assert_eq!(forgive(at, &tokens[0], r#"{"subject":"ada"}"#).await, 401, "not by herself");
+    for body in ["", "{}", r#"{"subject":1}"#, r#"{"everybody":false}"#, r#"{"subjects":"a"}"#] {
+        assert_eq!(forgive(at, &admin, body).await, 400, "{body}");
+    }
+    for body in [r#"{"subject":"eve"}"#, r#"{"everybody":true}"#] {
+        assert_eq!(forgive(at, &admin, body).await, 404, "{body}");
+    }
+    assert_eq!(status(at, &tokens[0]).await, 401, "nobody was");
+    assert_eq!(forgive(at, &admin, r#"{"subject":"ada"}"#).await, 204);
+    let holds = [200, 401];
+    for (token, expected) in tokens.iter().zip(holds) {
+        assert_eq!(status(at, token).await, expected, "what was logged out stays so");
+    }
+    server.stop().await;
+
+    let file = data.path().join("revocations.json");
+    let mut ended: Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    ended["everybody"] = now_s().into();
+    std::fs::write(&file, ended.to_string()).expect("written");
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    let admin = log_in(at, "admin", "a").await;
+    assert_eq!(status(at, &tokens[0]).await, 401);
+    assert_eq!(forgive(at, &admin, r#"{"everybody":true}"#).await, 204);
+    for (token, expected) in tokens.iter().zip(holds) {
+        assert_eq!(status(at, token).await, expected);
+    }
+    server.stop().await;
+    let server = start(data.path(), users()).await;
+    assert_eq!(status(server.address(), &tokens[0]).await, 200);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_admin_of_everything_revokes_and_only_what_is_a_subject() {
     let data = tempfile::tempdir().expect("a folder");

@@ -184,6 +184,52 @@ async fn what_is_left_of_a_file_that_is_refused_asks_for_nothing() {
     scene.stop().await;
 }
 
+/// Goal: an operator locks somebody out, and lets them in again, without a token. Method: both, of
+/// a server that runs and of one that is stopped; the log tells of the former.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_is_revoked_and_forgiven_whether_the_server_runs_or_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let secret = file(folder.path(), "secret", SECRET);
+    let args = ["--log-format", "json", "--token-secret-file", &secret];
+    let serve = || Running::start(&data, &args, &log);
+    let status = async |running: &Running| {
+        ask(running.at, "GET", "/v1/documents", Some(&token(ROLES[6].1)), "").await.status
+    };
+    let done = async |args: &[&str], expected: i32| {
+        let output = run(&data, args, b"").await;
+        assert_eq!(code(&output), Some(expected), "{args:?}: {}", complained(&output));
+        [said(&output), complained(&output)].concat()
+    };
+    let running = serve();
+    assert_eq!(status(&running).await, 200);
+    assert_eq!(done(&["revoke", "ada"], 0).await, "tokens of ada are ended\n");
+    assert_eq!(status(&running).await, 401);
+    assert!(done(&["forgive", "eve"], 1).await.contains("no tokens of eve"));
+    assert!(done(&["revoke", "a\n"], 1).await.contains("control characters"));
+    assert_eq!(done(&["forgive", "ada", "--json"], 0).await, "{\"forgiven\":\"ada\"}\n");
+    assert_eq!(status(&running).await, 200);
+    let text = std::fs::read_to_string(&log).expect("a text");
+    for (event, what) in [("revoke", "ada"), ("forgive", "ada")] {
+        let told = format!("\"event\":\"{event}\",\"what\":\"{what}\",\"outcome\":204");
+        assert!(text.contains(&told), "{told}: {text}");
+    }
+    drop(running);
+    assert_eq!(done(&["revoke", "ada", "--json"], 0).await, "{\"revoked\":\"ada\"}\n");
+    let running = serve();
+    assert_eq!(status(&running).await, 401);
+    drop(running);
+    assert_eq!(done(&["forgive", "ada"], 0).await, "tokens of ada hold again\n");
+    assert!(done(&["forgive", "--everybody"], 1).await.contains("no tokens of everybody"));
+    done(&["forgive", "ada", "--everybody"], 2).await;
+    done(&["forgive"], 2).await;
+    assert_eq!(status(&serve()).await, 200);
+    let nowhere = folder.path().join("nowhere");
+    let output = run(&nowhere, &["revoke", "ada"], b"").await;
+    assert_eq!(code(&output), Some(2), "{}", complained(&output));
+    assert!(!nowhere.exists(), "nothing is made there");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_says_whether_a_server_serves_clients() {
     let folder = tempfile::tempdir().expect("a folder");

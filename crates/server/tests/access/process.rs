@@ -298,6 +298,7 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     let doctype = r#"{"name":"none","migrations":[],"mutations":{}}"#;
     assert_eq!(asks("PUT", "/v1/doctypes/none", &admin, doctype).await, 201);
     assert_eq!(asks("POST", "/v1/revoke", &admin, r#"{"subject":"bob"}"#).await, 204);
+    assert_eq!(asks("POST", "/v1/forgive", &admin, r#"{"subject":"bob"}"#).await, 204);
     assert_eq!(asks("POST", "/v1/logout", &admin, "").await, 204);
 
     let log = || std::fs::read_to_string(path("log")).expect("a text");
@@ -329,6 +330,7 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
         "delete 404 admin gone 127.0.0.1",
         "deploy 201 admin none 127.0.0.1",
         "revoke 204 admin bob 127.0.0.1",
+        "forgive 204 admin bob 127.0.0.1",
         "logout 204 admin 127.0.0.1",
     ];
     assert_eq!(lines, expected);
