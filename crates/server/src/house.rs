@@ -83,6 +83,7 @@ impl House {
             counters,
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            certificate_ends_at_s: AtomicU64::new(0),
             slow_after: SLOW_AFTER,
             data: settings.data.clone(),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),

@@ -188,7 +188,7 @@ async fn metrics(
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     let outbox_size = shared.outbox_size();
     let is_ready = shared.readiness().is_ok();
-    (kind, shared.counters.text(outbox_size, is_ready)).into_response()
+    (kind, shared.counters.text(outbox_size, is_ready, shared.certificate_left_s())).into_response()
 }
 
 async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {

@@ -124,6 +124,7 @@ impl Server {
         }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let tls = settings.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
+        shared.note_certificate(settings.tls.as_ref());
         let may_be_overheard = tls.is_none() && settings.access.trusted_proxies.is_empty();
         if may_be_overheard && !settings.listen.ip().is_loopback() {
             warn!(
@@ -164,7 +165,10 @@ impl Server {
         let reloaded = self.shared.guard.as_ref().map(|guard| guard.reload(&settings.access));
         reloaded.transpose().map_err(AccessError::Key)?;
         match (&self.tls, &settings.tls) {
-            (Some(tls), Some(new)) => tls.show(new),
+            (Some(tls), Some(new)) => {
+                tls.show(new);
+                self.shared.note_certificate(Some(new));
+            }
             (None, None) => {}
             _ => warn!("whether this server speaks TLS changes with a restart"),
         }

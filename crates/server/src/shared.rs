@@ -12,8 +12,9 @@ use tidelog_access::TokenError;
 use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
-use crate::access::{Expiries, Guard, Pass};
+use crate::access::{Expiries, Guard, Pass, now_s};
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
@@ -21,6 +22,7 @@ use crate::door::Peer;
 use crate::heartbeat::Heartbeat;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
+use crate::settings::TlsSettings;
 use crate::store::StoreHandle;
 
 /// The parts of a server that runs, for whoever serves a connection or a request.
@@ -36,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) connections_ever: AtomicU64,
     pub(crate) stopping: AtomicBool,
+    /// The second since 1970 at which the certificate ends that clients are shown; 0 without one.
+    pub(crate) certificate_ends_at_s: AtomicU64,
     pub(crate) slow_after: Duration,
     /// The store's folder.
     pub(crate) data: PathBuf,
@@ -82,6 +86,21 @@ impl Shared {
         self.connections().values().map(Connection::outbox_size).sum()
     }
 
+    /// Clients are shown this certificate from now on, if any.
+    pub(crate) fn note_certificate(&self, tls: Option<&TlsSettings>) {
+        let ends_at_s = tls.and_then(|tls| tls.ends_at_s).unwrap_or(0);
+        self.certificate_ends_at_s.store(ends_at_s, Ordering::Relaxed);
+        if self.certificate_left_s().is_some_and(|left_s| left_s <= 0) {
+            warn!("the certificate has expired: browsers refuse it");
+        }
+    }
+
+    /// How many seconds the certificate is good yet; fewer than none once it has expired.
+    pub(crate) fn certificate_left_s(&self) -> Option<i64> {
+        let ends_at_s = self.certificate_ends_at_s.load(Ordering::Relaxed);
+        (ends_at_s > 0).then(|| ends_at_s.cast_signed().saturating_sub(now_s().cast_signed()))
+    }
+
     /// Whether all who may are served, or why not.
     pub(crate) fn readiness(&self) -> Result<(), String> {
         if self.is_stopping() {
@@ -116,6 +135,7 @@ impl Shared {
             counters: Arc::default(),
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            certificate_ends_at_s: AtomicU64::new(0),
             slow_after: Duration::from_secs(30),
             data: std::env::temp_dir(),
             exports: Arc::new(Semaphore::new(0)),
