@@ -12,6 +12,7 @@ use tidelog_server::{
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
+use tracing::subscriber::set_global_default;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -90,10 +91,13 @@ fn main() -> ExitCode {
 fn serve(flags: Serve) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What libraries say by other ways is not heard: some would write whole messages down, and the
+    // tokens in them.
     match flags.log_format() {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => set_global_default(log.finish()),
+        LogFormat::Json => set_global_default(log.json().flatten_event(true).finish()),
     }
+    .expect("BUG: nobody else has set it");
     tidelog_sqlite::give_back_large_blocks();
     #[cfg(unix)]
     prepare_process();

@@ -105,9 +105,7 @@ impl Running {
 
     fn start_with(mut command: Command, data: &Path, args: &[&str], log: &Path) -> Self {
         command.args(["serve", "--data"]).arg(data).args(args);
-        command
-            .env("RUST_LOG", "info,tidelog=debug,tidelog_server=debug")
-            .stderr(std::fs::File::create(log).expect("a file"));
+        command.env("RUST_LOG", "trace").stderr(std::fs::File::create(log).expect("a file"));
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
