@@ -56,6 +56,7 @@ mod said;
 mod server;
 mod settings;
 mod shared;
+mod shares;
 mod socket;
 mod store;
 mod tls;

@@ -133,7 +133,8 @@ impl Server {
                  --trusted-proxy if a proxy that speaks TLS is before this server"
             );
         }
-        let door = Door::new(listener, tls.clone(), settings.connections_max);
+        let proxies = &settings.access.trusted_proxies;
+        let door = Door::new(listener, tls.clone(), settings.connections_max, proxies);
         let accepting = tokio::spawn(door.serve(router, stopped));
         let (data, dev, has_tls) = (settings.data.display(), settings.dev, tls.is_some());
         info!(%address, %data, dev, tls = has_tls, "serving");

@@ -293,6 +293,10 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 /// Connections to one server that are no WebSocket, or not yet: others wait for their turn.
 pub const VISITORS_MAX: usize = 1024;
 
+/// Those of one address among them, but for this machine and for proxies that are trusted: more are
+/// not let in. Where there may be fewer in all it is a quarter of them.
+pub const VISITORS_OF_ADDRESS_MAX: usize = VISITORS_MAX / 4;
+
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
 
