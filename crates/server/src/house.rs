@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::access::{Expiries, Guard};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
+use crate::export::Exports;
 use crate::heartbeat::Heartbeat;
 use crate::large_messages::LargeMessages;
 use crate::marks::Marks;
@@ -86,7 +87,7 @@ impl House {
             certificate_ends_at_s: AtomicU64::new(0),
             slow_after: SLOW_AFTER,
             data: settings.data.clone(),
-            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+            exports: Exports::new(EXPORTS_MAX),
             seats: Arc::new(Semaphore::new(seats_count)),
             large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),
             connections: Mutex::default(),

@@ -25,7 +25,6 @@ use tidelog_room::{Answer, Ask, Service};
 use tidelog_sync::ByeReason;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::PAGE_SIZE;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -36,7 +35,7 @@ use tracing::debug;
 use crate::access::{Guard, Pass};
 use crate::audit::Who;
 use crate::door::Upgrade;
-use crate::export::Exported;
+use crate::export::{Exported, Turn};
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
 use pass::Address;
@@ -200,8 +199,9 @@ async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -
         return refused;
     }
     let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
-    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(export::TOO_MANY);
+    let turn = match shared.exports.turn(pass.subject()) {
+        Ok(turn) => turn,
+        Err(why) => return failed(why),
     };
     match export::export(&shared, &document).await {
         Ok(exported) => sent("application/vnd.sqlite3", exported, turn),
@@ -213,7 +213,7 @@ async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -
 fn sent<R: Read + Send + 'static>(
     kind: &'static str,
     exported: Exported<R>,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
 ) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
@@ -376,7 +376,7 @@ mod tests {
             documents::page(&shared, Pass::Everything, query).await.status()
         };
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
-        shared.exports.add_permits(1);
+        shared.exports.turns.add_permits(1);
         assert_eq!(status().await, StatusCode::OK);
     }
 }

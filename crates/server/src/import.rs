@@ -21,7 +21,7 @@ use tidelog_room::{Answer, Ask, ConnId, May, Speaker};
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Intent, Refusal, ToRoom, codec};
 use tidelog_types::limits::{IMPORT_SIZE_MAX, PAGE_SIZE};
 use tidelog_types::{CopySecret, DocumentKey, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -117,21 +117,22 @@ pub(crate) struct Import<'s> {
     document: DocumentKey,
     doctype: Doctype,
     /// It takes room on the disk, as an export does.
-    _turn: SemaphorePermit<'s>,
+    _turn: export::Turn,
 }
 
-/// Looks whether a file would be taken as this document, of the newest doctype of this name: before
-/// all of it is taken in for nothing.
+/// Looks whether a file of this subject would be taken as this document, of the newest doctype of
+/// this name: before all of it is taken in for nothing.
 pub(crate) async fn prepare<'s>(
     shared: &'s Shared,
     document: &str,
     doctype: &str,
+    subject: Option<&str>,
 ) -> Result<Import<'s>, ImportError> {
     let document = DocumentKey::new(document, "").map_err(|_| ImportError::NoName)?;
     let newest = shared.deployments.newest(doctype);
     let doctype = newest.ok_or_else(|| ImportError::NoDoctype(doctype.to_owned()))?;
-    let turn = shared.exports.try_acquire();
-    let _turn = turn.map_err(|_| ImportError::Failed(export::TOO_MANY.to_owned()))?;
+    let turn = shared.exports.turn(subject);
+    let _turn = turn.map_err(|why| ImportError::Failed(why.to_owned()))?;
     match shared.rooms.ask(&document, Ask::Describe).await {
         Answer::Missing => Ok(Import { shared, document, doctype, _turn }),
         Answer::Description { .. } => Err(ImportError::Exists),

@@ -19,6 +19,7 @@ use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
 use crate::door::Peer;
+use crate::export::Exports;
 use crate::heartbeat::Heartbeat;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
@@ -43,9 +44,7 @@ pub(crate) struct Shared {
     pub(crate) slow_after: Duration,
     /// The store's folder.
     pub(crate) data: PathBuf,
-    /// One for each export that there may be at once, which takes room on the disk, or list of
-    /// documents, which takes memory.
-    pub(crate) exports: Arc<Semaphore>,
+    pub(crate) exports: Exports,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
     pub(crate) large_messages: Arc<LargeMessages>,
@@ -138,7 +137,7 @@ impl Shared {
             certificate_ends_at_s: AtomicU64::new(0),
             slow_after: Duration::from_secs(30),
             data: std::env::temp_dir(),
-            exports: Arc::new(Semaphore::new(0)),
+            exports: Exports::new(0),
             seats: Arc::new(Semaphore::new(0)),
             large_messages: LargeMessages::new(0, 0),
             connections: Mutex::default(),

@@ -306,6 +306,10 @@ pub const HANDSHAKE_SIZE_MAX: u64 = 16 * 1024;
 /// Documents of one server that are exported at once, lists of all documents among them.
 pub const EXPORTS_MAX: usize = 8;
 
+/// Those of one subject among them, imports and trials of doctypes too: whoever takes them slowly
+/// keeps nobody else from theirs.
+pub const EXPORTS_OF_SUBJECT_MAX: usize = EXPORTS_MAX / 2;
+
 /// Seconds for which a server tries a doctype on its documents before it says how far it has come.
 pub const TRIAL_S_MAX: u64 = 20;
 

@@ -126,7 +126,7 @@ impl Import {
     }
 
     async fn into(&self, house: &House, file: File) -> Result<Imported, ImportError> {
-        let import = import::prepare(&house.shared, &self.document, &self.doctype).await?;
+        let import = import::prepare(&house.shared, &self.document, &self.doctype, None).await?;
         import.run(std::pin::pin!(pieces(file)), || Ok(())).await
     }
 }

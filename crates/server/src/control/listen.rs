@@ -211,8 +211,9 @@ impl Talk {
         let Ok(key) = DocumentKey::new(document, "") else {
             return self.say(&no_document(document)).await;
         };
-        let Ok(turn) = Arc::clone(&self.shared.exports).try_acquire_owned() else {
-            return self.say(&error(export::TOO_MANY)).await;
+        let turn = match self.shared.exports.turn(None) {
+            Ok(turn) => turn,
+            Err(why) => return self.say(&error(why)).await,
         };
         let exported = match export::export(&self.shared, &key).await {
             Ok(exported) => exported,
@@ -250,7 +251,7 @@ impl Talk {
             return Ok(Err(ImportError::TooLarge));
         }
         let shared = Arc::clone(&self.shared);
-        let import = match import::prepare(&shared, document, doctype).await {
+        let import = match import::prepare(&shared, document, doctype, None).await {
             Ok(import) => import,
             Err(why) => return Ok(Err(why)),
         };

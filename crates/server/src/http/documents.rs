@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use super::pass::Address;
 use super::{failed, pass, sent};
 use crate::access::Pass;
-use crate::export::{self, Exported};
+use crate::export::Exported;
 use crate::import::{self, ImportError};
 use crate::shared::Shared;
 
@@ -43,8 +43,9 @@ pub(super) async fn list(
 /// The names on this page that may be read, sorted byte by byte, and where the next page begins.
 pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Response {
     // Of many documents their names are many MiB.
-    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(export::TOO_MANY);
+    let turn = match shared.exports.turn(pass.subject()) {
+        Ok(turn) => turn,
+        Err(why) => return failed(why),
     };
     let Some(documents) = shared.store.documents().await else {
         return failed("the store does not answer");
@@ -97,7 +98,7 @@ pub(super) async fn import(
     if body.size_hint().lower() > IMPORT_SIZE_MAX {
         return refused(&ImportError::TooLarge);
     }
-    let import = match import::prepare(&shared, &id, &doctype).await {
+    let import = match import::prepare(&shared, &id, &doctype, pass.subject()).await {
         Ok(import) => import,
         Err(error) => return refused(&error),
     };
