@@ -380,7 +380,7 @@ impl Reader {
         };
         self.admit();
         // A later token is of the same subject.
-        self.identity = Arc::new(Identity { user: self.subject.clone(), client });
+        self.identity = Arc::new(Identity::new(self.subject.clone(), client));
         debug!(conn = self.connection.id().0, %client, "hello");
         self.connection.send(FromServer::Welcome);
         Flow::Continue(())
@@ -548,7 +548,7 @@ impl Reader {
 
 /// Who is there before Hello.
 fn nobody() -> Arc<Identity> {
-    Arc::new(Identity { user: None, client: ClientId([0; 16]) })
+    Arc::new(Identity::new(None, ClientId([0; 16])))
 }
 
 fn no_access(reason: &str) -> Refusal {
