@@ -6,7 +6,7 @@ mod login;
 mod pass;
 mod tokens;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use futures_util::StreamExt as _;
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tidelog_access::Role;
@@ -204,22 +205,30 @@ async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -
         Err(why) => return failed(why),
     };
     match export::export(&shared, &document).await {
-        Ok(exported) => sent("application/vnd.sqlite3", exported, turn),
+        Ok(exported) => sent("application/vnd.sqlite3", exported, turn, (&shared, pass)),
         Err(answer) => answered(&id, answer),
     }
 }
 
-/// It is an export until its last piece has been taken.
+/// It is an export until its last piece has been taken, which may take hours: it ends too early
+/// where the pass ends by which it was asked for.
 fn sent<R: Read + Send + 'static>(
     kind: &'static str,
     exported: Exported<R>,
     turn: Turn,
+    (shared, pass): (&Arc<Shared>, Pass),
 ) -> Response {
+    let shared = Arc::clone(shared);
+    let holds = move |piece| match shared.check(&pass) {
+        Ok(()) => piece,
+        Err(_) => Err(ErrorKind::PermissionDenied.into()),
+    };
+
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_LENGTH, HeaderValue::from(exported.size)),
     ];
-    (headers, Body::from_stream(exported.pieces(turn))).into_response()
+    (headers, Body::from_stream(exported.pieces(turn).map(holds))).into_response()
 }
 
 async fn destroy(

@@ -50,6 +50,7 @@ pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Respon
     let Some(documents) = shared.store.documents().await else {
         return failed("the store does not answer");
     };
+    let sent_by = (shared, pass.clone());
     // Each name is held against each grant: who has many of both keeps nobody else waiting.
     let listed = spawn_blocking(move || {
         let names = documents.into_iter().map(|key| key.document);
@@ -71,7 +72,7 @@ pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Respon
         Exported::of(listed.to_string().into())
     });
     match listed.await {
-        Ok(listed) => sent("application/json", listed, turn),
+        Ok(listed) => sent("application/json", listed, turn, sent_by),
         Err(_) => failed("the names could not be listed"),
     }
 }

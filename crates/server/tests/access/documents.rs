@@ -49,7 +49,13 @@ async fn documents_are_listed_by_prefix_and_page() {
 }
 
 /// Sends bytes over HTTP, under this size.
-async fn put_as(scene: &Scene, path: &str, token: Option<&str>, size: u64, body: &[u8]) -> String {
+pub async fn put_as(
+    scene: &Scene,
+    path: &str,
+    token: Option<&str>,
+    size: u64,
+    body: &[u8],
+) -> String {
     let mut stream = TcpStream::connect(scene.at).await.expect("the server listens");
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let (token, at) = (token.unwrap_or_default(), scene.at);

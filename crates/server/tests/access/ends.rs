@@ -17,7 +17,7 @@ use crate::common::{
     with_passwords,
 };
 use crate::doctypes::{json_of, notes};
-use crate::documents::deploy;
+use crate::documents::{changed, deploy, put_as};
 
 const ROOT: &str = ROLES[6].1;
 
@@ -265,6 +265,40 @@ async fn what_is_said_to_its_end_after_its_token_ended_changes_nothing() {
     assert_eq!(answer.status, 404, "and root's tokens hold");
     let newest = ask(scene.at, "GET", "/v1/doctypes/notes", Some(&root), "").await;
     assert!(newest.status == 200 && !newest.text().contains("table done"), "{}", newest.text());
+    scene.stop().await;
+}
+
+/// Goal: nothing more of a document leaves once the token has ended by which it was asked for.
+/// Method: an export that is larger than what is on its way, of which nothing is read before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_ends_with_its_token() {
+    let scene = Scene::new(&["lists/own"]).await;
+    deploy(&scene, &notes()).await;
+    let root = token_of_subject("root", ROOT);
+    let more = "with recursive n(i) as (values (1) union all select i + 1 from n where i < 12000)
+                insert into log (id) select hex(zeroblob(1000)) || i from n";
+    let file = changed(&scene.bytes_of("lists/own").await, more);
+    let path = "/v1/documents/large?doctype=notes";
+    let answer = put_as(&scene, path, Some(&root), file.len() as u64, &file).await;
+    assert!(answer.starts_with("201 "), "{answer}");
+    for (is_revoked, is_whole) in [(false, true), (true, false)] {
+        let mut stream = TcpStream::connect(scene.at).await.expect("it listens");
+        let request = format!(
+            "GET /v1/documents/large/export HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            ada(r#""n":1"#)
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        if is_revoked {
+            assert_eq!(revoke(scene.at, &root, r#"{"subject":"ada"}"#).await.status, 204);
+        }
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        assert_eq!(rest.len() > file.len(), is_whole, "{} of {}", rest.len(), file.len());
+    }
     scene.stop().await;
 }
 
