@@ -86,8 +86,8 @@ impl Counters {
         self.small_waiting_size.load(Ordering::Relaxed) > SMALL_WAITING_SIZE_MAX
     }
 
-    /// As Prometheus reads it, with the bytes that wait for clients to read, whether they are served,
-    /// and the seconds until the certificate that they are shown ends, if there is one.
+    /// As Prometheus reads it, with the bytes that wait for clients to read, whether they are
+    /// served, and the seconds until the certificate that they are shown ends, if there is one.
     pub(crate) fn text(
         &self,
         outbox_size: usize,

@@ -115,8 +115,8 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-/// The second since 1970 at which the certificate ends. Whoever verifies one is told that, at a time
-/// that is behind it; nothing else of it is looked at before.
+/// The second since 1970 at which the certificate ends. Whoever verifies one is told that, at a
+/// time that is behind it; nothing else of it is looked at before.
 fn ends_at_s(certificate: &CertificateDer<'_>) -> Option<u64> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let never = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));

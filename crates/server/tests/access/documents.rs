@@ -136,8 +136,8 @@ async fn a_file_becomes_a_document_that_clients_go_on_with() {
     scene.stop().await;
 }
 
-/// Goal: nobody keeps all others from exports, imports and lists. Method: one sends as many files as
-/// there may be of all, and does not end them; then somebody else asks, and then one file ends.
+/// Goal: nobody keeps all others from exports, imports and lists. Method: one sends as many files
+/// as there may be of all, and does not end them; then somebody else asks, and then they end.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_subject_does_not_take_all_turns_to_export_and_import() {
     let scene = Scene::new(&["lists/own"]).await;
