@@ -32,7 +32,15 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
     std::fs::write(&path, "sesame").expect("written");
     let path = path.to_str().expect("a text");
     let [cert, other_key] = ["one.pem", "two.key"].map(tls_file);
-    let cases: [Case<'_>; 14] = [
+    let config = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("a text").to_owned()
+    };
+    // Where people look for it in vain.
+    let odd = config("odd.toml", "dev = true\nadmin_password = \"sesame\"\n");
+    let torn = config("torn.toml", "admin_password = \"sesame");
+    let cases: [Case<'_>; 16] = [
         (&["--token-secret-file", path], &[], path),
         (&["--token-key", path], &[], path),
         (&["--token-jwks-file", path], &[], path),
@@ -47,6 +55,8 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
         (&["--tls-cert", &cert, "--tls-key", &other_key], &[], &other_key),
         (&["--tls-cert", path, "--tls-key", &other_key], &[], path),
         (&["--dev"], &[("TIDELOG_ADMIN_PASSWORD", "sesame")], "--dev"),
+        (&["--config", &odd], &[], "odd.toml, line 2: unknown field `admin_password`"),
+        (&["--config", &torn], &[], "torn.toml, line 1"),
     ];
     for (args, variables, named) in cases {
         let output = serve(args, variables);
