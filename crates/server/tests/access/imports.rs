@@ -244,6 +244,15 @@ async fn ready_says_whether_a_server_serves_clients() {
     let output = ready(&[]).await;
     assert_eq!((code(&output), said(&output).as_str()), (Some(0), "ready\n"));
     assert_eq!(said(&ready(&["--json"]).await), "{\"ready\":true}\n");
+    // One that hangs is not waited for for ever.
+    let hanging = folder.path().join("hanging");
+    std::fs::create_dir(&hanging).expect("a folder");
+    let _listener = std::os::unix::net::UnixListener::bind(hanging.join("control")).expect("bound");
+    let began = std::time::Instant::now();
+    let output = run(&hanging, &["ready"], b"").await;
+    assert_eq!(code(&output), Some(1));
+    assert!(complained(&output).contains("does not answer"), "{}", complained(&output));
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
     // One that was killed leaves its socket.
     drop(running);
     assert!(data.join("control").exists());
