@@ -3,6 +3,7 @@
 mod signals;
 
 use std::error::Error;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -91,6 +92,9 @@ fn main() -> ExitCode {
 fn serve(flags: Serve) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: whatever looks for `outcome=401` in a file would find none.
+    let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = log.with_ansi(has_colours);
     // What libraries say by other ways is not heard: some would write whole messages down, and the
     // tokens in them.
     match flags.log_format() {

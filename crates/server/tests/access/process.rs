@@ -206,6 +206,7 @@ async fn a_second_signal_to_stop_ends_the_process_at_once() {
     running.signal("-TERM");
     let logged = || std::fs::read_to_string(&log).expect("a text");
     assert!(comes(async || logged().contains("stopping")).await, "{}", logged());
+    assert!(!logged().contains('\u{1b}'), "it is a file, and no terminal");
     assert!(running.child.try_wait().expect("it is ours").is_none(), "it says goodbye");
     running.signal("-TERM");
     let mut status = None;
