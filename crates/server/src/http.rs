@@ -115,6 +115,10 @@ async fn sync(
     let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
         return failed("too many connections");
     };
+    let address = shared.address(request.extensions(), request.headers());
+    let Ok(greeting) = shared.greeting(address) else {
+        return failed("too many connections of this address have said nothing yet");
+    };
     let is_served = match &shared.guard {
         None => loopback::is_ours(request.headers()),
         Some(guard) => guard.serves(request.headers()),
@@ -125,7 +129,6 @@ async fn sync(
         // A page may be refused as often as it likes.
         debug!(?origin, ?host, "refused: this server does not serve that page");
     }
-    let address = shared.address(request.extensions(), request.headers());
     if !is_served && shared.guard.is_some() {
         let who = Who { subject: None, address };
         shared.rooms.audit().refused(&who, None, "origin");
@@ -136,7 +139,7 @@ async fn sync(
         // A client that is gone already is nobody to serve.
         if let Ok(upgraded) = upgrade.await {
             connection.done();
-            socket::serve(upgraded, shared, address, refusal).await;
+            socket::serve(upgraded, shared, address, refusal, greeting).await;
         }
     });
     let headers = [

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::access::{Expiries, Guard, Pass, now_s};
+use crate::client_address::network;
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
@@ -24,6 +25,7 @@ use crate::heartbeat::Heartbeat;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
 use crate::settings::TlsSettings;
+use crate::shares::{Share, Shares};
 use crate::store::StoreHandle;
 
 /// The parts of a server that runs, for whoever serves a connection or a request.
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) exports: Exports,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
+    /// Those of them that have not said Hello yet, by their addresses.
+    pub(crate) greetings: Arc<Shares<IpAddr>>,
     pub(crate) large_messages: Arc<LargeMessages>,
     pub(crate) connections: Mutex<HashMap<ConnId, Connection>>,
 }
@@ -78,6 +82,14 @@ impl Shared {
     /// Whether a pass that was given holds by now.
     pub(crate) fn check(&self, pass: &Pass) -> Result<(), TokenError> {
         self.guard.as_ref().map_or(Ok(()), |guard| guard.check(pass))
+    }
+
+    /// What a connection from this address takes up until it has said Hello, if anything: `Err` if
+    /// the address has as many of them as it may.
+    pub(crate) fn greeting(&self, address: Option<IpAddr>) -> Result<Option<Share<IpAddr>>, ()> {
+        let address = address.map(network).filter(|address| !address.is_loopback());
+        let share = |address| self.greetings.take(address).ok_or(());
+        address.map(share).transpose()
     }
 
     /// Bytes that wait for clients to read, about.
@@ -139,6 +151,7 @@ impl Shared {
             data: std::env::temp_dir(),
             exports: Exports::new(0),
             seats: Arc::new(Semaphore::new(0)),
+            greetings: Shares::new(0),
             large_messages: LargeMessages::new(0, 0),
             connections: Mutex::default(),
         }
