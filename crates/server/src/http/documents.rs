@@ -1,5 +1,6 @@
 //! `/v1/documents`: which there are, and a new one of a SQLite file.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
@@ -28,8 +29,8 @@ pub(super) struct Page {
     prefix: String,
     /// Those behind this name.
     after: Option<String>,
-    /// At most so many.
-    limit: Option<usize>,
+    /// At most so many: of none nobody could say where the next page begins.
+    limit: Option<NonZeroUsize>,
 }
 
 pub(super) async fn list(
@@ -62,7 +63,7 @@ pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Respon
         };
         let mut names: Vec<String> = names.filter(is_meant).collect();
         names.sort_unstable();
-        let limit = limit.unwrap_or(usize::MAX);
+        let limit = limit.map_or(usize::MAX, NonZeroUsize::get);
         let is_last = names.len() <= limit;
         names.truncate(limit);
         let mut listed = json!({ "documents": names });

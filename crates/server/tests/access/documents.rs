@@ -40,7 +40,7 @@ async fn documents_are_listed_by_prefix_and_page() {
     assert_eq!(listed("?limit=3", read).await.1, Value::Null);
     let first = listed("?prefix=lists%2F&limit=1", read).await;
     assert_eq!(first, (json!(["lists/a"]), json!("lists/a")));
-    for wrong in ["?limit=x", "?limit=-1", "?perfix=a"] {
+    for wrong in ["?limit=x", "?limit=-1", "?limit=0", "?perfix=a"] {
         let path = format!("/v1/documents{wrong}");
         let answer = ask(scene.at, "GET", &path, Some(&token(ROLES[6].1)), "").await;
         assert_eq!(answer.status, 400, "{wrong}");
