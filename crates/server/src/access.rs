@@ -270,6 +270,11 @@ impl Guard {
         client_address(peer, headers, &self.trusted_proxies)
     }
 
+    /// Whether this is the address of a proxy that is trusted.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
     /// Whether whoever asks with these headers from this address may have the metrics without a
     /// token: anybody, or anybody on this machine. What a proxy passes on is of neither.
     pub(crate) fn opens_metrics(&self, address: Option<IpAddr>, headers: &HeaderMap) -> bool {

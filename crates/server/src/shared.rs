@@ -87,8 +87,10 @@ impl Shared {
     /// What a connection from this address takes up until it has said Hello, if anything: `Err` if
     /// the address has as many of them as it may.
     pub(crate) fn greeting(&self, address: Option<IpAddr>) -> Result<Option<Share<IpAddr>>, ()> {
-        let address = address.map(network).filter(|address| !address.is_loopback());
-        let share = |address| self.greetings.take(address).ok_or(());
+        let is_trusted = |it| self.guard.as_ref().is_some_and(|guard| guard.trusts(it));
+        let is_spared = |it: IpAddr| it.is_loopback() || is_trusted(it);
+        let address = address.map(|it| it.to_canonical()).filter(|it| !is_spared(*it));
+        let share = |address| self.greetings.take(network(address)).ok_or(());
         address.map(share).transpose()
     }
 

@@ -92,7 +92,7 @@ async fn metrics_are_for_this_machine_and_for_admins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_has_so_many_connections_that_have_not_said_hello() {
     let data = tempfile::tempdir().expect("a folder");
-    let access = behind(&["127.0.0.1/32"]);
+    let access = behind(&["127.0.0.1/32", "198.51.100.3/32"]);
     let settings = settings(data.path());
     let settings = ServeSettings { dev: false, access, connections_max: 12, ..settings };
     let server = start_when_free(&settings).await;
@@ -111,6 +111,10 @@ async fn one_address_has_so_many_connections_that_have_not_said_hello() {
     silent[0].say(&hello).await.expect("up");
     while silent[0].hear().await.expect("up") != FromServer::Welcome {}
     let more = connect(one).await.expect("one of them was let in");
+    // Through a proxy that does not say for whom many come.
+    for _ in 0..4 {
+        silent.push(connect("198.51.100.3").await.expect("it is trusted"));
+    }
     drop((silent, elsewhere, more));
     server.stop().await;
 }
