@@ -16,7 +16,7 @@ const USE = [
   { text: 'Using it', link: '/using' },
   { text: 'Concepts', link: '/concepts' },
   { text: 'Hooks', link: '/hooks' },
-  { text: 'Events, commands', link: '/events' },
+  { text: 'Events, commands, workflows', link: '/events' },
   { text: 'Presence', link: '/presence' },
   { text: 'Cookbook', link: '/cookbook' },
   { text: 'Migrations', link: '/migrations' },

@@ -67,7 +67,7 @@ export const isOnItsWay = ({ kind, until }: Call): boolean => kind === 'mutate' 
 export const isLasting = ({ kind }: Call): boolean => /watch|handle/.test(kind);
 
 /** Whether its caller waits on where that fails for a passing reason. */
-export const waitsOn = ({ kind }: Call): boolean => /events|outcome|complete/.test(kind);
+export const waitsOn = ({ kind }: Call): boolean => /events|outcome|complete|records/.test(kind);
 
 /** Whether what failed so can be had later, by asking again. */
 export const isPassing = ({ code }: TidelogError): boolean =>

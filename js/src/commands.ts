@@ -1,6 +1,7 @@
 /** What an app says of the commands that an aggregate takes: see {@link command}. */
 
 import { areTypes, type Command, EVENTS, isTexts, type ParamTypes } from './doctype.js';
+import { millisecondsOf } from './durations.js';
 import { DoctypeError } from './errors.js';
 import { handle } from './handling.js';
 import { outcomeOf, sendersOf } from './sending.js';
@@ -29,8 +30,6 @@ export interface CommandOptions {
 
 /** As much as travels, of milliseconds some 49 days. */
 const COUNT_MAX = 2 ** 32 - 1;
-
-const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000 };
 
 /**
  * Defines what an aggregate may be asked to do. Whoever handles it, by `db.handle`, decides by the
@@ -72,7 +71,7 @@ export function command<const Fields extends ParamTypes>(
     received: textsOf('received', options.received),
     failed: textsOf('failed', options.failed),
     retries,
-    timeout: millisecondsOf(timeout),
+    timeout: timeoutOf(timeout),
     [EVENTS]: { send: sendersOf, outcome: outcomeOf, handle },
   };
 }
@@ -86,10 +85,9 @@ function textsOf(what: string, sql: string | readonly string[] = []): readonly s
   throw new DoctypeError(`${what} of a command has to be SQL, or a list of that`);
 }
 
-function millisecondsOf(timeout: unknown): number {
-  const [, count, unit] = /^(\d+(?:\.\d+)?)([smh])$/.exec(String(timeout)) ?? [];
-  const ms = typeof timeout === 'string' ? Number(count) * (UNITS[unit!] ?? Number.NaN) : timeout;
-  if (isCount(ms)) return ms;
+function timeoutOf(timeout: unknown): number {
+  const ms = millisecondsOf(timeout, 'smh', COUNT_MAX);
+  if (ms !== undefined) return ms;
   throw new DoctypeError(
     "timeout of a command has to be milliseconds up to 49 days, or a text as '30s', '5m' or '2h'",
   );

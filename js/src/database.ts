@@ -1,6 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** A document as an app sees it. */
 
+import type { HandleOptions, Handling } from './attempts.js';
 import { isPassing, isSame } from './call.js';
 import { callBack, soon } from './call-back.js';
 import type { Bytes, Value } from './codec.js';
@@ -13,16 +14,21 @@ import {
   type DoctypeDefinition,
   describe,
   EVENTS,
+  type EventsCode,
   type IssuedArguments,
   isText,
   type Mutation,
   type Mutations,
   type ParamTypes,
+  type Stream,
   type Streams,
   sizeOf,
   toValue,
   unbindArguments,
   VALUES_SIZE_MAX,
+  type Workflow,
+  type Workflows,
+  type WorkflowsCode,
 } from './doctype.js';
 import { type Standing, wordOnServer } from './document.js';
 import {
@@ -35,7 +41,7 @@ import {
   UnknownMutationError,
 } from './errors.js';
 import type { EventOf, EventsOptions } from './events.js';
-import type { HandleOptions, Handlers, Handling } from './handling.js';
+import type { GivenCommand, Handlers } from './handling.js';
 import { LiveQuery, type RunQuery } from './live-query.js';
 import {
   type Answer,
@@ -49,8 +55,10 @@ import { Presence } from './presence.js';
 import type { KnownRow } from './queries.js';
 import { type Issued, issue, type Receipt } from './receipt.js';
 import { decodeRows, decodeValues, type Row, type RowBytes } from './rows.js';
+import type { GivenRun, RunHandlers } from './running.js';
 import type { CommandNameOf, CommandOutcome, Send } from './sending.js';
 import { type Abortable, type Asking, parted } from './sql.js';
+import type { Cancel, Start } from './starting.js';
 import type { Status } from './status.js';
 import type { CallKind } from './step.js';
 import type { OpenStreams } from './streams.js';
@@ -111,9 +119,9 @@ export interface Ending {
   endWith(error: TidelogError): void;
 }
 
-/** What a mutation that sends a command has beside texts. */
+/** What a mutation that sends a command, or starts a run, has beside texts. */
 const sentBy = (mutation: string): ParamTypes | undefined =>
-  mutation.startsWith('send:') ? { args: 'json' } : undefined;
+  /^(send|start):/.test(mutation) ? { args: 'json' } : undefined;
 
 type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => void> };
 
@@ -122,6 +130,8 @@ export class Database<
   Defined extends Mutations = Mutations,
   // biome-ignore lint/suspicious/noExplicitAny: one of any streams takes the place of all.
   Recorded extends Streams = any,
+  // biome-ignore lint/suspicious/noExplicitAny: one of any workflows takes the place of all.
+  Flows extends Workflows = any,
 > {
   /** @internal Vue leaves what has this as it is: a proxy around it has none of its state. */
   readonly __v_skip: true = true;
@@ -152,7 +162,8 @@ export class Database<
   #journal: Uint8Array | undefined;
   #closed: Promise<void> | undefined;
   #presence: Presence | undefined;
-  #send: unknown;
+  /** Functions of what streams and workflows bring along, by what they do. */
+  readonly #functions = new Map<string, unknown>();
 
   /** @internal */
   constructor(
@@ -324,17 +335,51 @@ export class Database<
    * ```
    */
   get send(): Send<Recorded> {
-    this.#send ??= this.#byStreams('send');
-    return this.#send as never;
+    return this.#made('send');
   }
 
   /**
-   * What became of a command, as `receipt.completed` says it, also after a reload: it waits until
-   * the command is over.
+   * The workflows, as functions that start a run: by a mutation, offline too. An id that is there
+   * already, with the same arguments, is that run.
+   *
+   * @example
+   * ```ts
+   * const receipt = db.start.fulfil({ order: 'order-7' }, { id: 'fulfil-7' });
+   * await receipt; // on this device's disk
+   * const result = await receipt.completed; // what its code has returned
+   * ```
+   */
+  get start(): Start<Flows> {
+    return this.#made('start');
+  }
+
+  /**
+   * The workflows, as functions that cancel a run by its id: its code hears of it where it would
+   * have gone on, and may put right what was done. A run that is over stays as it is.
+   *
+   * @example
+   * ```ts
+   * await db.cancel.fulfil('fulfil-7');
+   * ```
+   */
+  get cancel(): Cancel<Flows> {
+    return this.#made('cancel');
+  }
+
+  #made(what: 'send' | 'start' | 'cancel'): never {
+    const functions = this.#functions.get(what) ?? this.#byStreams(what);
+    this.#functions.set(what, functions);
+    return functions as never;
+  }
+
+  /**
+   * What became of a command, or of a run, as `receipt.completed` says it, also after a reload: it
+   * waits until that is over.
    *
    * @example
    * ```ts
    * const { events } = await db.outcome('order', 'order-7', 'place', 'checkout-41');
+   * const result = await db.outcome('fulfil', 'fulfil-7');
    * ```
    */
   outcome<Aggregate extends keyof Recorded & string>(
@@ -345,16 +390,22 @@ export class Database<
       key: string,
       options?: Abortable,
     ]
-  ): Promise<CommandOutcome<EventOf<Pick<Recorded, Aggregate>>>> {
+  ): Promise<CommandOutcome<EventOf<Pick<Recorded, Aggregate>>>>;
+  outcome<Name extends keyof Flows & string>(
+    ...which: [workflow: Name, id: string, options?: Abortable]
+  ): Promise<unknown>;
+  outcome(...which: readonly unknown[]): Promise<never> {
     return this.#byStreams('outcome', which) as never;
   }
 
   /**
    * Handles commands of an aggregate, those of any device, as long as the document is open: each is
-   * given to one handler at a time, and those of one stream one after another.
+   * given to one handler at a time, and those of one stream one after another. Or has runs of a
+   * workflow go on here.
    *
    * @param how the name of the aggregate; how a stream's state follows from its events, and what
-   *   each command comes to; options behind that.
+   *   each command comes to; options behind that. Of a workflow its name; what a run does, or a
+   *   function for each version; options.
    *
    * @example
    * ```ts
@@ -369,25 +420,48 @@ export class Database<
    *   },
    * });
    * await handling.close();
+   *
+   * db.handle('fulfil', async (ctx, { order }) => {
+   *   await ctx.send.order.place(order, { items: ['tea'] });
+   *   await ctx.sleep('3d');
+   * });
    * ```
    */
   handle<Aggregate extends keyof Recorded & string, State>(
     ...how: [
       aggregate: Aggregate,
-      handlers: Handlers<Recorded, Aggregate, State>,
-      options?: HandleOptions,
+      handlers: Handlers<Recorded, Aggregate, State, Flows>,
+      options?: HandleOptions<GivenCommand>,
     ]
-  ): Handling {
+  ): Handling;
+  handle<Name extends keyof Flows & string>(
+    ...how: [
+      workflow: Name,
+      run: RunHandlers<Recorded, Flows, Name>,
+      options?: HandleOptions<GivenRun>,
+    ]
+  ): Handling;
+  handle(...how: readonly unknown[]): Handling {
     return this.#byStreams('handle', how) as never;
   }
 
-  /** Only who has streams has loaded what they can do. */
-  #byStreams(name: 'events' | keyof CommandsCode, given: readonly unknown[] = []): unknown {
-    const streams = Object.values(this.#doctype.streams ?? {});
-    const code = streams.map((it) => it[EVENTS]!).find((it) => it[name]);
+  /**
+   * Only who has streams or workflows has loaded what they can do: that which is named, or any
+   * that can.
+   */
+  #byStreams(
+    name: 'events' | keyof CommandsCode | keyof WorkflowsCode,
+    given: readonly unknown[] = [],
+  ): unknown {
+    const { streams, workflows } = this.#doctype;
+    const parts: Readonly<Record<string, Stream | Workflow>> = { ...streams, ...workflows };
+    const named = [parts[given[0] as string], ...Object.values(parts)];
+    type Code = Partial<Record<typeof name, EventsCode['events']>>;
+    const codes = named.map((it) => it?.[EVENTS] as unknown as Code | undefined);
+    const code = codes.find((it) => it?.[name]);
     if (!code) {
       throw new InvalidOptionError(
-        `${this.#doctype.name} has no streams for ${name}: see stream() of tidelog/events`,
+        `${this.#doctype.name} has no streams or workflows for ${name}: see tidelog/events`,
       );
     }
     const document: OpenStreams = {

@@ -124,14 +124,33 @@ export type Commands = Readonly<Record<string, Command>>;
 /** The streams of a doctype by the names of their aggregates. */
 export type Streams = Readonly<Record<string, Stream>>;
 
-/** @internal What streams bring along, so that apps without any load nothing of it. */
+/** A workflow: see `workflow` in `tidelog/events`. */
+export interface Workflow<Fields extends ParamTypes = ParamTypes> {
+  /** Which version of it runs have that are started from now on. */
+  readonly version: number;
+  /** What the arguments of a run are. */
+  readonly fields: Fields;
+  /** @internal */
+  readonly [EVENTS]?: WorkflowsCode;
+}
+
+/** The workflows of a doctype by name. */
+export type Workflows = Readonly<Record<string, Workflow>>;
+
+/**
+ * @internal What streams and workflows bring along, so that apps without any load nothing of it.
+ */
 export const EVENTS: unique symbol = Symbol('tidelog.events');
 
-/** @internal Each carries out the method of `Database` that is called so. */
-export interface EventsCode extends Partial<CommandsCode> {
+/** @internal What is known of a part of a doctype. */
+interface PartCode<Part> {
   /** Why it is none that could be written. */
-  flawOf(stream: unknown): string | undefined;
-  write(w: Writer, stream: Stream): void;
+  flawOf(part: unknown): string | undefined;
+  write(w: Writer, part: Part): void;
+}
+
+/** @internal Each carries out the method of `Database` that is called so. */
+export interface EventsCode extends PartCode<Stream>, Partial<CommandsCode> {
   events(document: OpenStreams, given: readonly unknown[]): unknown;
 }
 
@@ -142,10 +161,17 @@ export interface CommandsCode {
   handle(document: OpenStreams, given: readonly unknown[]): unknown;
 }
 
+/** @internal The same of what workflows bring along. */
+export interface WorkflowsCode extends PartCode<Workflow>, Omit<CommandsCode, 'send'> {
+  start(document: OpenStreams): unknown;
+  cancel(document: OpenStreams): unknown;
+}
+
 /** A kind of document: see {@link doctype}. */
 export interface Doctype<
   Defined extends Mutations = Mutations,
   Recorded extends Streams = Streams,
+  Flows extends Workflows = Workflows,
 > {
   /** The kind's name. */
   readonly name: string;
@@ -155,6 +181,8 @@ export interface Doctype<
   readonly mutations: Defined;
   /** The events of its aggregates, by the names of these: see `stream` in `tidelog/events`. */
   readonly streams?: Recorded;
+  /** What takes several steps, by name: see `workflow` in `tidelog/events`. */
+  readonly workflows?: Flows;
 }
 
 /** Any doctype, as far as the wire is concerned. */
@@ -210,7 +238,8 @@ export function mutation<const Types extends ParamTypes>(
 export function doctype<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
->(definition: Doctype<Defined, Recorded>): Doctype<Defined, Recorded> {
+  const Flows extends Workflows = Record<never, never>,
+>(definition: Doctype<Defined, Recorded, Flows>): Doctype<Defined, Recorded, Flows> {
   return definition;
 }
 
@@ -223,7 +252,7 @@ export const isTexts = (it: unknown): it is readonly string[] =>
  * late to find out.
  */
 export function flawOf(it: unknown): string | undefined {
-  const { name, migrations, mutations, streams } = Object(it) as Partial<DoctypeDefinition>;
+  const { name, migrations, mutations, ...more } = Object(it) as Partial<DoctypeDefinition>;
   if (!isTexts([name])) return 'that is no doctype, which has a name: give what doctype() returned';
   if (!isTexts(migrations)) return `migrations of doctype ${name} have to be a list of SQL`;
   if (Object(mutations) !== mutations) return `doctype ${name} has to have mutations, if none {}`;
@@ -231,10 +260,12 @@ export function flawOf(it: unknown): string | undefined {
     areTypes(params) && isTexts(sql);
   const odd = Object.entries(mutations!).find(([, mutation]) => !isMutation(Object(mutation)));
   if (odd) return `mutation ${odd[0]} of doctype ${name} has to be what mutation() returned`;
-  for (const [aggregate, stream] of Object.entries(streams ?? {})) {
-    const code = Object(stream)[EVENTS] as EventsCode | undefined;
-    const flaw = code ? code.flawOf(stream) : 'has to be what stream() returned';
-    if (flaw) return `stream ${aggregate} of doctype ${name} ${flaw}`;
+  for (const what of ['stream', 'workflow'] as const) {
+    for (const [part, given] of Object.entries(more[`${what}s`] ?? {})) {
+      const code = Object(given)[EVENTS] as EventsCode | WorkflowsCode | undefined;
+      const flaw = code ? code.flawOf(given) : `has to be what ${what}() returned`;
+      if (flaw) return `${what} ${part} of doctype ${name} ${flaw}`;
+    }
   }
   return undefined;
 }
@@ -251,7 +282,7 @@ const isOptional = (type: string): boolean => type.endsWith('?');
 /** Writes a `Doctype` of crate `document`: what has names sorted by those, since it is hashed. */
 export function writeDoctype(
   w: Writer,
-  { name, migrations, mutations, streams = {} }: DoctypeDefinition,
+  { name, migrations, mutations, streams = {}, workflows = {} }: DoctypeDefinition,
 ): void {
   w.text(name);
   writeTexts(w, migrations);
@@ -260,6 +291,7 @@ export function writeDoctype(
     writeTexts(w, sql);
   });
   writeNamed(w, streams, (stream) => stream[EVENTS]!.write(w, stream));
+  writeNamed(w, workflows, (workflow) => workflow[EVENTS]!.write(w, workflow));
 }
 
 /** @internal Writes members, sorted by name. */

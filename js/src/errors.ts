@@ -20,6 +20,12 @@ export interface ErrorDetails {
   readonly reason?: string;
   /** The command that has failed. */
   readonly command?: CommandName;
+  /** The workflow of a run. */
+  readonly workflow?: string;
+  /** Which run. */
+  readonly id?: string;
+  /** The step of a run that has failed, or the request. */
+  readonly step?: string;
 }
 
 /** Which command. */
@@ -426,6 +432,101 @@ export class CommandFailedError extends TidelogError {
 
   override get code(): 'command-failed' {
     return 'command-failed';
+  }
+}
+
+/**
+ * A run of a workflow has failed: its code said so by `fail()`, or let an error out, as that of a
+ * step.
+ *
+ * What to do: tell the user what `reason` says; `workflow` and `id` say which run it was.
+ *
+ * Outcome: none; unknown where `reason` says that it was forgotten.
+ */
+export class WorkflowFailedError extends TidelogError {
+  /** The workflow's name. */
+  readonly workflow: string;
+  /** Which run of it. */
+  readonly id: string;
+  /** What its code said, or what that let out. */
+  readonly reason: string;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details);
+    this.workflow = details.workflow ?? '';
+    this.id = details.id ?? '';
+    this.reason = details.reason ?? message;
+  }
+
+  override get code(): 'workflow-failed' | 'workflow-cancelled' {
+    return 'workflow-failed';
+  }
+}
+
+/**
+ * A run of a workflow was cancelled, by `db.cancel`. Whoever waits for the run is told so, and so
+ * is its code, once, where it would have gone on. It is a `WorkflowFailedError` too.
+ *
+ * What to do: in the code of a workflow, put right what was done so far, and throw it on; elsewhere
+ * nothing.
+ *
+ * Outcome: none.
+ */
+export class WorkflowCancelledError extends WorkflowFailedError {
+  override get code(): 'workflow-cancelled' {
+    return 'workflow-cancelled';
+  }
+}
+
+/**
+ * The code of a workflow does something else by a name than what the run remembers by it. The run
+ * waits until there is code that fits.
+ *
+ * What to do: give what is new a name of its own, or the workflow another version, and keep the
+ * code of the one before for the runs that have begun by it.
+ *
+ * Outcome: none.
+ */
+export class WorkflowMismatchError extends TidelogError {
+  /** The workflow's name. */
+  readonly workflow: string;
+  /** Which run of it. */
+  readonly id: string;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details);
+    this.workflow = details.workflow ?? '';
+    this.id = details.id ?? '';
+  }
+
+  override get code(): 'workflow-mismatch' {
+    return 'workflow-mismatch';
+  }
+}
+
+/**
+ * A step of a workflow has failed, or a request: its last retry did, or what it came to cannot be
+ * recorded. Each time that the run goes on it is thrown there again.
+ *
+ * What to do: catch it in the code of the workflow and do something else, or let it out: then the
+ * run has failed.
+ *
+ * Outcome: none.
+ */
+export class StepFailedError extends TidelogError {
+  /** Its name. */
+  readonly step: string;
+  /** What the last try has thrown. */
+  readonly reason: string;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details);
+    this.step = details.step ?? '';
+    this.reason = details.reason ?? message;
+  }
+
+  override get code(): 'step-failed' {
+    return 'step-failed';
   }
 }
 

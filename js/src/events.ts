@@ -1,8 +1,8 @@
 /**
  * Events: what has happened to the things that an app is about, kept in the document beside the
- * rows that follow from it.
+ * rows that follow from it; commands, and workflows.
  *
- * Start with {@link stream}.
+ * Start with {@link stream}, and {@link workflow}.
  */
 
 import {
@@ -28,6 +28,7 @@ import type { ToCore } from './messages.js';
 import type { Row } from './rows.js';
 import type { Abortable } from './sql.js';
 
+export type { HandleOptions, Handling } from './attempts.js';
 export { type CommandOptions, command } from './commands.js';
 export type {
   Command,
@@ -36,15 +37,22 @@ export type {
   EventFields,
   Stream,
   Streams,
+  Workflow,
+  Workflows,
 } from './doctype.js';
+export type { Duration } from './durations.js';
+export type { CommandContext, GivenCommand, Handlers, NewEvent } from './handling.js';
 export type {
-  CommandContext,
-  GivenCommand,
-  HandleOptions,
-  Handlers,
-  Handling,
-  NewEvent,
-} from './handling.js';
+  AsJson,
+  GivenRun,
+  RequestOptions,
+  RunHandler,
+  RunHandlers,
+  SentOutcome,
+  StepOptions,
+  WaitOptions,
+  WorkflowContext,
+} from './running.js';
 export type {
   CommandOutcome,
   CommandReceipt,
@@ -52,6 +60,8 @@ export type {
   SendLater,
   SendOptions,
 } from './sending.js';
+export type { Cancel, Start, StartLater, StartOptions, WorkflowReceipt } from './starting.js';
+export { type WorkflowOptions, workflow } from './workflows.js';
 
 /** What {@link stream} wants to know. */
 export interface StreamOptions<Fields extends EventFields, Accepted extends Commands> {

@@ -48,10 +48,14 @@ export {
   ReadSetTooLargeError,
   RejectedError,
   ServerUnreachableError,
+  StepFailedError,
   StorageError,
   StorageFullError,
   TidelogError,
   UnknownMutationError,
+  WorkflowCancelledError,
+  WorkflowFailedError,
+  WorkflowMismatchError,
 } from './errors.js';
 export { LiveQuery, type RowsListener } from './live-query.js';
 export type { Param, Params } from './messages.js';

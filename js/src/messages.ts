@@ -102,6 +102,7 @@ export interface ToCore {
   outcome: ByStreams;
   handle: ByStreams;
   complete: ByStreams;
+  records: ByStreams;
   giveUp: { readonly call: number };
   sync: { readonly call: number; readonly handle: number };
   export: ToCore['sync'];
@@ -136,7 +137,8 @@ type Request =
   | 'close'
   | 'outcome'
   | 'handle'
-  | 'complete';
+  | 'complete'
+  | 'records';
 
 type Encoders = { [Kind in keyof ToCore]: (w: Writer, message: ToCore[Kind]) => void };
 
@@ -221,6 +223,7 @@ const REQUESTS: Pick<Encoders, Request> = {
   outcome: writeRequest,
   handle: writeRequest,
   complete: writeRequest,
+  records: writeRequest,
 };
 
 /** What follows the kind; in the order of `ToCore`'s variants, without the first, `Ask`. */

@@ -3,7 +3,14 @@
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
 import type { DevOptions } from './dev.js';
-import { type Doctype, flawOf, isText, type Mutations, type Streams } from './doctype.js';
+import {
+  type Doctype,
+  flawOf,
+  isText,
+  type Mutations,
+  type Streams,
+  type Workflows,
+} from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import type { ToCore } from './messages.js';
 import type { WorkerUrls } from './ports.js';
@@ -93,7 +100,11 @@ function connectionTo(urls: WorkerUrls): Connection {
 export function open<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
->(doctype: Doctype<Defined, Recorded>, options: OpenOptions): Promise<Database<Defined, Recorded>> {
+  const Flows extends Workflows = Record<never, never>,
+>(
+  doctype: Doctype<Defined, Recorded, Flows>,
+  options: OpenOptions,
+): Promise<Database<Defined, Recorded, Flows>> {
   const { dev, document, server, ...rest } = Object(options) as OpenOptions;
   const once = () => openOnce(doctype, options);
   // False where a bundler builds for users, if it says so: then all of this is left out.
@@ -106,10 +117,10 @@ export function open<
   return once();
 }
 
-function openOnce<Defined extends Mutations, Recorded extends Streams>(
-  doctype: Doctype<Defined, Recorded>,
+function openOnce<Defined extends Mutations, Recorded extends Streams, Flows extends Workflows>(
+  doctype: Doctype<Defined, Recorded, Flows>,
   options: OpenOptions,
-): Promise<Database<Defined, Recorded>> {
+): Promise<Database<Defined, Recorded, Flows>> {
   return new Promise((resolve, reject) => {
     const flaw = flawOf(doctype);
     if (flaw) wrong(flaw);
@@ -128,18 +139,22 @@ function openOnce<Defined extends Mutations, Recorded extends Streams>(
 }
 
 /** @internal Opens a document on this connection. The names were checked. */
-export function openOn<Defined extends Mutations, Recorded extends Streams = Streams>(
+export function openOn<
+  Defined extends Mutations,
+  Recorded extends Streams = Streams,
+  Flows extends Workflows = Workflows,
+>(
   connection: Connection,
-  doctype: Doctype<Defined, Recorded>,
+  doctype: Doctype<Defined, Recorded, Flows>,
   wanted: Pick<ToCore['open'], 'document' | 'user' | 'server'>,
   token?: GetToken,
-): Promise<Database<Defined, Recorded>> {
+): Promise<Database<Defined, Recorded, Flows>> {
   return new Promise((resolve, reject) => {
     const message = { handle: connection.nextHandle(), ...wanted, doctype };
     connection.open(message, token, (answer) => {
       if (answer.type === 'failed') reject(answer.error);
       else if (answer.type === 'opened') {
-        resolve(new Database<Defined, Recorded>(connection, message, answer));
+        resolve(new Database<Defined, Recorded, Flows>(connection, message, answer));
       }
     });
   });

@@ -15,7 +15,7 @@ import {
   useSyncExternalStore,
 } from 'react';
 import type { Database, Mutate } from './database.js';
-import type { Doctype, Mutations, Streams } from './doctype.js';
+import type { Doctype, Mutations, Streams, Workflows } from './doctype.js';
 import {
   IS_PAGE,
   type Live,
@@ -37,7 +37,11 @@ import type { Status } from './status.js';
 export type { Live, Presences } from './hooks.js';
 
 /** The hooks for documents of one doctype. */
-export interface Hooks<Defined extends Mutations, Recorded extends Streams = Streams> {
+export interface Hooks<
+  Defined extends Mutations,
+  Recorded extends Streams = Streams,
+  Flows extends Workflows = Workflows,
+> {
   /**
    * Opens a document for what is in it, as `open` does, or takes one that is open as `db`. It is
    * closed some seconds after the last component that has it is gone.
@@ -61,7 +65,7 @@ export interface Hooks<Defined extends Mutations, Recorded extends Streams = Str
    */
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
-  readonly useDocument: () => Database<Defined, Recorded> | undefined;
+  readonly useDocument: () => Database<Defined, Recorded, Flows> | undefined;
   /** Who else is present, and what tells them of this one. */
   readonly usePresence: <
     State extends object = Readonly<Record<string, unknown>>,
@@ -96,7 +100,8 @@ export interface Hooks<Defined extends Mutations, Recorded extends Streams = Str
 export function createHooks<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
->(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
+  const Flows extends Workflows = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded, Flows>): Hooks<Defined, Recorded, Flows> {
   const openings = openingsOf<Defined>(doctype);
   const Context = createContext<Opening<Defined> | undefined>(undefined);
 
@@ -142,8 +147,8 @@ export function createHooks<
   }
 
   const useStatus = (): Status | undefined => useOpen((db) => db.status);
-  const useDocument = (): Database<Defined, Recorded> | undefined =>
-    useOpen((db) => db as Database<Defined, Recorded>);
+  const useDocument = (): Database<Defined, Recorded, Flows> | undefined =>
+    useOpen((db) => db as Database<Defined, Recorded, Flows>);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();

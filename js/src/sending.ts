@@ -29,7 +29,7 @@ import { issue, type Receipt } from './receipt.js';
 import type { OpenStreams } from './streams.js';
 
 /** Bytes of a command's key, as in crate `types`. */
-const COMMAND_KEY_SIZE_MAX = 256;
+export const COMMAND_KEY_SIZE_MAX = 256;
 
 /** What begins the reason of a rejection where a key stands for another command. */
 const KEY_REUSED = 'key reused: ';
@@ -82,7 +82,7 @@ export type GivenData<Fields extends ParamTypes> = {
 };
 
 /** A function that sends one type of command. */
-type SendOne<Fields extends ParamTypes, Sent> =
+export type SendOne<Fields extends ParamTypes, Sent> =
   Record<never, never> extends Arguments<Fields>
     ? (stream: string, args?: GivenData<Fields>, options?: SendOptions) => Sent
     : (stream: string, args: GivenData<Fields>, options?: SendOptions) => Sent;
@@ -122,7 +122,7 @@ export function commandFunctions(
   doctype: string,
   streams: Streams,
   drawUuid: () => string,
-  keyOf: () => string,
+  keyOf: (called: string) => string,
   send: (sent: Sent, fields: ParamTypes) => unknown,
 ): object {
   const aggregates = Object.entries(streams).map(([aggregate, { commands = {} }]) => {
@@ -134,7 +134,7 @@ export function commandFunctions(
           throw new MutationArgumentError(`${called}: which ${aggregate} comes first, as a string`);
         }
         const bound = bind(args);
-        const sent = { aggregate, stream, name, key: checkedKey(key ?? keyOf()) };
+        const sent = { aggregate, stream, name, key: checkedKey(key ?? keyOf(called)) };
         return send({ ...sent, bound, args: jsonOf(fields, bound) }, fields);
       };
       return [name, sendOne] as const;
@@ -146,7 +146,7 @@ export function commandFunctions(
 }
 
 /** Members, over what says of each other name that there is none. */
-function orUnknown(what: string, members: Readonly<Record<string, unknown>>): object {
+export function orUnknown(what: string, members: Readonly<Record<string, unknown>>): object {
   const get = (_: unknown, name: string | symbol): undefined => {
     if (isProbe(name)) return undefined;
     throw new UnknownMutationError(`${what} ${name}: it has ${Object.keys(members)}`);
@@ -201,7 +201,7 @@ export function sendersOf(document: OpenStreams): object {
 }
 
 /** That a key was used before has a class of its own. */
-function named(error: TidelogError): TidelogError {
+export function named(error: TidelogError): TidelogError {
   if (!(error instanceof RejectedError) || !error.reason.startsWith(KEY_REUSED)) return error;
   return new KeyReusedError(error.message, { ...error });
 }

@@ -12,7 +12,7 @@ import {
   useContext,
 } from 'solid-js';
 import type { Database, Mutate } from './database.js';
-import type { Doctype, Mutations, Streams } from './doctype.js';
+import type { Doctype, Mutations, Streams, Workflows } from './doctype.js';
 import {
   type Live,
   type MutateOptions,
@@ -41,7 +41,11 @@ type Watching<R, Sql> =
   | readonly [query: Query<R> | Accessor<Query<R>>];
 
 /** The hooks for documents of one doctype. */
-export interface Hooks<Defined extends Mutations, Recorded extends Streams = Streams> {
+export interface Hooks<
+  Defined extends Mutations,
+  Recorded extends Streams = Streams,
+  Flows extends Workflows = Workflows,
+> {
   /**
    * Opens a document for what is in it: `of` is what `open` takes, or `{ db }` with one that is
    * open. It is closed some seconds after the last component that has it is gone.
@@ -64,7 +68,7 @@ export interface Hooks<Defined extends Mutations, Recorded extends Streams = Str
    */
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
-  readonly useDocument: () => Accessor<Database<Defined, Recorded> | undefined>;
+  readonly useDocument: () => Accessor<Database<Defined, Recorded, Flows> | undefined>;
   /** Who else is present, and what tells them of this one. */
   readonly usePresence: <State extends object = Readonly<Record<string, unknown>>>() => Accessor<
     Presences<State>
@@ -86,7 +90,8 @@ export interface Hooks<Defined extends Mutations, Recorded extends Streams = Str
 export function createHooks<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
->(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
+  const Flows extends Workflows = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded, Flows>): Hooks<Defined, Recorded, Flows> {
   const openings = openingsOf<Defined>(doctype);
   const Context = createContext<Accessor<Opening<Defined>>>();
 
@@ -118,8 +123,8 @@ export function createHooks<
 
   const useStatus: Hooks<Defined>['useStatus'] = () =>
     useShared(useOpening(), (it) => it.db?.status);
-  const useDocument: Hooks<Defined, Recorded>['useDocument'] = () =>
-    useShared(useOpening(), (it) => it.db as Database<Defined, Recorded> | undefined);
+  const useDocument: Hooks<Defined, Recorded, Flows>['useDocument'] = () =>
+    useShared(useOpening(), (it) => it.db as Database<Defined, Recorded, Flows> | undefined);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();

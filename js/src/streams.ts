@@ -8,7 +8,7 @@ import type { Issued, Receipt } from './receipt.js';
 import type { Row } from './rows.js';
 
 /** Requests that are answered by rows, once. */
-export type RowsKind = 'query' | 'events' | 'outcome' | 'complete';
+export type RowsKind = 'query' | 'events' | 'outcome' | 'complete' | 'records';
 
 /** A document that is open, or was. */
 export interface OpenStreams {

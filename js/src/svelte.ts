@@ -2,7 +2,7 @@
 
 import { getContext, onDestroy, setContext } from 'svelte';
 import type { Database, Mutate } from './database.js';
-import type { Doctype, Mutations, Streams } from './doctype.js';
+import type { Doctype, Mutations, Streams, Workflows } from './doctype.js';
 import {
   type Live,
   type MutateOptions,
@@ -25,7 +25,11 @@ export interface Readable<T> {
 }
 
 /** The stores for documents of one doctype. All of these are for the script of a component. */
-export interface Hooks<Defined extends Mutations, Recorded extends Streams = Streams> {
+export interface Hooks<
+  Defined extends Mutations,
+  Recorded extends Streams = Streams,
+  Flows extends Workflows = Workflows,
+> {
   /**
    * Opens a document for a component and what is in it, as `open` does, or takes one that is open
    * as `db`. It is closed some seconds after the last component that has it is gone.
@@ -45,7 +49,7 @@ export interface Hooks<Defined extends Mutations, Recorded extends Streams = Str
    */
   readonly useMutate: (options?: MutateOptions) => Mutate<Defined>;
   /** The document, once it is open. */
-  readonly useDocument: () => Readable<Database<Defined, Recorded> | undefined>;
+  readonly useDocument: () => Readable<Database<Defined, Recorded, Flows> | undefined>;
   /** Who else is present, and what tells them of this one. */
   readonly usePresence: <State extends object = Readonly<Record<string, unknown>>>() => Readable<
     Presences<State>
@@ -67,7 +71,8 @@ export interface Hooks<Defined extends Mutations, Recorded extends Streams = Str
 export function createHooks<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
->(doctype: Doctype<Defined, Recorded>): Hooks<Defined, Recorded> {
+  const Flows extends Workflows = Record<never, never>,
+>(doctype: Doctype<Defined, Recorded, Flows>): Hooks<Defined, Recorded, Flows> {
   const openings = openingsOf<Defined>(doctype);
   const KEY = Symbol(doctype.name);
 
@@ -95,10 +100,10 @@ export function createHooks<
     return readable(opening.subscribe, () => opening.db?.status);
   }
 
-  function useDocument(): Readable<Database<Defined, Recorded> | undefined> {
+  function useDocument(): Readable<Database<Defined, Recorded, Flows> | undefined> {
     const opening = useOpening();
     const db = (): typeof opening.db => opening.db;
-    return readable(opening.subscribe, db as () => Database<Defined, Recorded> | undefined);
+    return readable(opening.subscribe, db as () => Database<Defined, Recorded, Flows> | undefined);
   }
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {

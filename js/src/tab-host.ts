@@ -18,6 +18,8 @@ export interface TabHost {
   uptime(): number;
   /** Calls `wake` once, after so many milliseconds. @returns calls that off. */
   wakeIn(ms: number, wake: () => void): () => void;
+  /** Calls `next` in a later turn of the event loop, where that has turns of its own. */
+  laterTurn?(next: () => void): void;
   /** Fills these bytes at random, and gives them back. */
   draw(bytes: Bytes): Bytes;
   /** A UUID at random. */

@@ -1,10 +1,17 @@
 import { describe, expect, test } from 'vitest';
 import { UNSERVED_KINDS } from '../../worker/src/shared.js';
 import { Reader, type Value, Writer } from '../src/codec.js';
-import { completeRequest, handleRequest, outcomeRequest } from '../src/command-requests.js';
+import {
+  completeRequest,
+  type Decision,
+  handleRequest,
+  outcomeRequest,
+  type Recorded,
+  recordsRequest,
+} from '../src/command-requests.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { ERROR_CLASSES, RejectedError } from '../src/errors.js';
-import { command, stream } from '../src/events.js';
+import { command, stream, workflow } from '../src/events.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from '../src/messages.js';
 import { decodeRows } from '../src/rows.js';
 import { CONNECTIONS, STORAGES } from '../src/status.js';
@@ -38,6 +45,7 @@ const kinds = doctype({
       },
     }),
   },
+  workflows: { fulfil: workflow({ order: 'text' }, { version: 2 }) },
 });
 
 const entry = {
@@ -52,12 +60,37 @@ const copy = new Uint8Array(16).fill(4);
 function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[keyof ToCore][] {
   const [call, handle] = [7, 3];
   const sent = { aggregate: 'order', stream: 'o', name: 'place', key: 'k' };
-  const ended = { command: 2 ** 40, attempt: 2, position: 3 };
+  const ended = { task: 2 ** 40, attempt: 2, position: 3 };
+  const sends = { ...sent, stream: 'p', args: '{}' };
+  const run = { workflow: 'fulfil', id: 'f', args: '{}' };
   const decided = {
     events: [['placed', '{}']],
-    sends: [{ ...sent, stream: 'p', args: '{}' }],
+    sends: [sends],
+    starts: [run],
   } as const;
   const failed = { reason: 'why', isFinal: true };
+  const remembered: readonly Recorded[] = [
+    { what: 'done', kind: 'step', result: '[1]' },
+    { what: 'failed', kind: 'step', reason: 'why' },
+    { what: 'begun' },
+    { what: 'sleep', ms: 2 ** 40 },
+    { what: 'waitFor', aggregate: 'order', stream: 'o', event: 'placed', timeout: 2 ** 40 },
+    { what: 'send', ...sends },
+    { what: 'start', ...run },
+    { what: 'cancel' },
+  ];
+  const records = remembered.map((recorded, count) => ({ name: 'label', count, recorded }));
+  const ofRuns: readonly Decision[] = [
+    { records, suspends: true },
+    { result: 'null' },
+    { args: '{}' },
+    { stopped: 'why' },
+    { isCancelled: true },
+  ];
+  const complete = (decision: Decision): ['complete', ToCore['complete']] => [
+    'complete',
+    { call, handle, request: completeRequest(6, { ...ended, decision }) },
+  ];
   return [
     [
       'open',
@@ -142,8 +175,8 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['close', { call, handle }],
     ['outcome', { call, handle, request: outcomeRequest(sent) }],
     ['handle', { call, handle, request: handleRequest('order', ['place'], 16) }],
-    ['complete', { call, handle, request: completeRequest(6, { ...ended, decision: decided }) }],
-    ['complete', { call, handle, request: completeRequest(6, { ...ended, decision: failed }) }],
+    ...[decided, failed, ...ofRuns].map(complete),
+    ['records', { call, handle, request: recordsRequest(2 ** 40, 2 ** 41) }],
     ['destroy', { call, document: 'd', user: '', force: true, everywhere: false }],
     ['destroy', { call, document: undefined, user: 'ada', force: false, everywhere: true }],
     ['setConnected', { handle, word: 3 }],

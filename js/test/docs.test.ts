@@ -11,7 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
-import { command, stream } from '../src/events.js';
+import { command, stream, workflow } from '../src/events.js';
 import { type Doctype, doctype, mutation } from '../src/index.js';
 import { declare } from '../src/node/types/declarations.js';
 import { Schema } from '../src/node/types/schema.js';
@@ -69,7 +69,7 @@ test('every sample of the documentation has right types', () => {
 }, 60_000);
 
 /** What a doctype is made with. */
-const DEFINING = { doctype, mutation, stream, command };
+const DEFINING = { doctype, mutation, stream, command, workflow };
 
 /** What a page says that a document holds, and the SQL that it asks of it. */
 function* kinds(): Generator<[string, Doctype, string[]]> {

@@ -1,6 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { CommandFailedError, ERROR_CLASSES, KeyReusedError } from '../src/errors.js';
+import {
+  CommandFailedError,
+  ERROR_CLASSES,
+  KeyReusedError,
+  StepFailedError,
+  WorkflowCancelledError,
+  WorkflowFailedError,
+  WorkflowMismatchError,
+} from '../src/errors.js';
 
 const source = readFileSync(new URL('../src/errors.ts', import.meta.url), 'utf8');
 
@@ -30,7 +38,15 @@ function comment(name: string): string[] {
 }
 
 test('the page of errors says of each its cause, what to do and its outcome', async () => {
-  const classes = [...ERROR_CLASSES, KeyReusedError, CommandFailedError];
+  const classes = [
+    ...ERROR_CLASSES,
+    KeyReusedError,
+    CommandFailedError,
+    WorkflowFailedError,
+    WorkflowCancelledError,
+    WorkflowMismatchError,
+    StepFailedError,
+  ];
   const sections = classes.map((Class) => {
     const { code, name } = new Class('');
     const [cause, todo, outcome, ...more] = comment(name);

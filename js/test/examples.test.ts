@@ -38,6 +38,7 @@ const IMPORTS = Object.fromEntries([
   ...HOOKS,
   ['events', `import { stream } from 'tidelog/events';`],
   ['commands', `import { command, stream } from 'tidelog/events';`],
+  ['workflows', `import { workflow } from 'tidelog/events';`],
   [
     'kysely',
     `import { Kysely } from 'kysely';
@@ -51,19 +52,26 @@ const IMPORTS = Object.fromEntries([
   ],
 ]);
 
-/** What is asked of a document with commands. */
-const SHOP = `const shop = { streams: { order: (await import('tidelog/events')).stream({
-  events: { placed: { items: 'json' } },
-  commands: { place: (await import('tidelog/events')).command({ items: 'json' }) },
-}) } };`;
+/** What is asked of a document with commands and workflows. */
+const SHOP = `const { command, stream, workflow } = await import('tidelog/events');
+const shop = {
+  streams: {
+    order: stream({
+      events: { placed: { items: 'json' } },
+      commands: { place: command({ items: 'json' }) },
+    }),
+  },
+  workflows: { fulfil: workflow({ order: 'text' }) },
+};`;
 
 /** What an example may take as given: the package, the doctype of the first one, and a document. */
 function whole([name, code]: [string, string], doctype: string): string {
   const imports = IMPORTS[name.replace(/-\d+$/, '')] ?? '';
   const exported = `import { ${Object.keys(tidelog)} } from 'tidelog';\n${imports}\n`;
   if (code === doctype) return exported + code;
-  const streams = /\bdb\.(send|outcome|handle)\b/.test(code) ? ', typeof shop.streams' : '';
-  const given = `${doctype}${SHOP}
+  const usesStreams = /\bdb\.(send|start|cancel|outcome|handle)\b/.test(code);
+  const streams = usesStreams ? ', typeof shop.streams, typeof shop.workflows' : '';
+  const given = `${doctype}${usesStreams ? SHOP : ''}
     declare const db: import('tidelog').Database<typeof todos.mutations${streams}>;\n`;
   return `${exported}${given}// ${name}\n{\n${code}}\n`;
 }

@@ -21,7 +21,7 @@ const VALUES: { readonly [Kind in ArgumentKind]: string | number | Uint8Array } 
 /** What fails of its own accord in a run on arguments that nobody chose. */
 const REFUSED = /rejected|constraint failed/;
 
-/** What stands for the views of events and commands where there are none. */
+/** What stands for the views of events, commands and workflows where there are none. */
 const EVENTS = `create table tidelog_events (
     sequence integer primary key, aggregate text not null, stream text not null, position integer,
     type text not null, version integer, data text check (json_type(data) = 'object'), time integer,
@@ -30,6 +30,12 @@ const EVENTS = `create table tidelog_events (
   create table tidelog_commands (number integer primary key, aggregate text, stream text,
     command text, args text, key text, state text, attempt integer, time integer, user text,
     client text, instance integer, first integer, last integer, reason text, ended integer);
+  create table tidelog_workflows (number integer primary key, workflow text, id text,
+    version integer, args text, state text, attempt integer, time integer, user text, client text,
+    instance integer, records integer, is_cancelled integer, result text, reason text,
+    ended integer);
+  create table tidelog_records (record integer primary key, number integer, workflow text, id text,
+    name text, count integer, kind text, state text, result text, time integer, due integer);
   create table tidelog_instances (instance integer, client text, user text, since integer)`;
 
 /**
@@ -38,7 +44,7 @@ const EVENTS = `create table tidelog_events (
  * nothing that it does not declare.
  */
 export function run(
-  { migrations, mutations, streams = {} }: Doctype,
+  { migrations, mutations, streams = {}, workflows = {} }: Doctype,
   asked: readonly string[],
 ): string[] {
   const db = new sqlite3.oo1.DB(':memory:');
@@ -60,7 +66,7 @@ export function run(
     db.exec('pragma foreign_keys = on');
     db.createFunction('reject', rejected, { arity: 1 });
     for (const name of ['random', 'randomblob']) db.createFunction(name, refused, { arity: -1 });
-    if (Object.keys(streams).length > 0) db.exec(EVENTS);
+    if (Object.keys({ ...streams, ...workflows }).length > 0) db.exec(EVENTS);
     for (const sql of migrations) attempt(sql, () => db.exec(sql));
     const tryAll = (types: ParamTypes, sql: readonly string[], others: object): void => {
       const given = Object.entries(types).map(([name, type]) => [

@@ -181,7 +181,7 @@ both(
       'invalid-option: shop has no event lost there: it has placed,shipped',
       'invalid-option: after has to be the sequence number of an event, or 0',
       'invalid-option: consumer has to be a name',
-      'list has no streams for events: see stream() of tidelog/events',
+      'list has no streams or workflows for events: see tidelog/events',
     ]);
   },
 );

@@ -39,9 +39,10 @@ async function order(page, item) {
 }
 
 /** An office, and what it has said. */
-function office(stage, server, bankTakesMs) {
+function office(stage, server, bankTakesMs, carrierTakesMs = 10) {
+  const takes = { BANK_TAKES_MS: String(bankTakesMs), CARRIER_TAKES_MS: String(carrierTakesMs) };
   const child = spawn(process.execPath, [inRoot('examples/orders/office.mjs')], {
-    env: { ...process.env, SERVER: server.ws, BANK_TAKES_MS: String(bankTakesMs) },
+    env: { ...process.env, SERVER: server.ws, ...takes },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const said = [];
@@ -57,25 +58,41 @@ both(
     const shop = await stage.tab(`${server.http}/orders/`);
     const warehouse = await stage.otherTab(`${server.http}/orders/warehouse.html`);
     await order(shop, 'tea');
-    await shows(shop, 'orders', ['tea sent']);
+    await shows(shop, 'orders', ['tea sent ']);
     await shows(warehouse, 'commands', ['1 tea place received 0']);
     const first = office(stage, server, 2_000);
-    await shows(shop, 'orders', ['tea paid']);
-    await shows(warehouse, 'commands', ['3 tea ship received 0']);
+    await shows(shop, 'orders', ['tea placed send:order.pay']);
+    // The order is the first task, and its run the second.
+    await shows(warehouse, 'commands', ['4 tea ship received 0']);
+    await shows(shop, 'orders', ['tea paid send:order.ship, waitFor:order.shipped']);
     await click(warehouse, 'at-work');
-    await shows(shop, 'orders', ['tea shipped']);
+    await shows(shop, 'orders', ['tea shipped completed']);
     await shows(warehouse, 'commands', []);
 
     // One that dies while it waits for the bank: what it was at is given to the next one.
     await order(shop, 'coffee');
-    await eventually(() => first.said.some((line) => /payment 5, attempt 1/.test(line)));
+    await eventually(() => first.said.some((line) => /payment 7, attempt 1/.test(line)));
     first.child.kill('SIGKILL');
     const second = office(stage, server, 10);
-    await shows(shop, 'orders', ['coffee shipped', 'tea shipped'], { withinMs: 60_000 });
-    assert.deepEqual(
-      second.said.filter((line) => line.startsWith('payment')),
-      ['payment 5, attempt 2'],
-    );
+    const before = ['coffee shipped completed', 'tea shipped completed'];
+    await shows(shop, 'orders', before, { withinMs: 60_000 });
+    const saidOf = (what, { said }) => said.filter((line) => line.startsWith(what));
+    assert.deepEqual(saidOf('payment', second), ['payment 7, attempt 2']);
+    const labels = [...saidOf('label', first), ...saidOf('label', second)];
+    assert.equal(labels.length, 2);
+    assert.equal(new Set(labels).size, 2);
+
+    // One that dies while it asks for a label: the next one asks with the same key.
+    second.child.kill('SIGKILL');
+    const third = office(stage, server, 10, 60_000);
+    await order(shop, 'tea');
+    await eventually(() => saidOf('label', third).length === 1);
+    await shows(shop, 'orders', ['tea paid label', ...before]);
+    third.child.kill('SIGKILL');
+    const fourth = office(stage, server, 10);
+    await shows(shop, 'orders', ['tea shipped completed', ...before], { withinMs: 60_000 });
+    assert.deepEqual(saidOf('label', fourth), saidOf('label', third));
+    assert.deepEqual(saidOf('payment', fourth), []);
 
     // A rule across all orders: there is one of these.
     await order(shop, 'a rare book');
@@ -84,7 +101,7 @@ both(
       const states = (await rowsOf(shop, 'orders')).slice(0, 2).sort();
       return (
         /^a rare book given up: CHECK constraint failed/.test(states[0]) &&
-        states[1] === 'a rare book shipped'
+        states[1] === 'a rare book shipped completed'
       );
     });
   },

@@ -44,7 +44,7 @@ test('the doctype of a module is printed as JSON, and nothing else', () => {
 test('what happens to what an app has is printed with it', () => {
   const { status, stdout, stderr } = extract('check/streams.mjs');
   assert.deepEqual([status, stderr], [0, '']);
-  const { streams, mutations } = JSON.parse(stdout);
+  const { streams, mutations, workflows } = JSON.parse(stdout);
   assert.match(mutations.place.sql[0], /into tidelog_events/);
   const placed = { fields: {}, upcast: [], project: [PROJECT] };
   const shipped = { fields: { by: 'text?' }, upcast: [UPCAST], project: [] };
@@ -56,6 +56,7 @@ test('what happens to what an app has is printed with it', () => {
     timeout: 120_000,
   };
   assert.deepEqual(streams, { order: { events: { placed, shipped }, commands: { ship } } });
+  assert.deepEqual(workflows, { fulfil: { version: 2, fields: { order: 'text' } } });
 });
 
 test('of several doctypes one is named, or each is a file', () => {

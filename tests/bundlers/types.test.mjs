@@ -98,11 +98,13 @@ test('it can be asked whether what is written is up to date', { skip }, () => {
   assert.deepEqual(types('--check', 'src'), stale);
 });
 
-test('queries of events and commands have the types of these', { skip }, () => {
+test('queries of events, commands and workflows have the types of these', { skip }, () => {
   cpSync(inProject('check/streams.mjs'), path.join(place(), 'src/streams.mjs'));
   const asked = `db.query('select sequence, type, data from tidelog_events');
     db.query('select stream, length from tidelog_streams');
     db.query('select number, key, attempt from tidelog_commands');
+    db.query('select id, is_cancelled, result from tidelog_workflows');
+    db.query('select name, kind, due from tidelog_records');
     db.query('select instance, since from tidelog_instances');`;
   writeFileSync(path.join(place(), 'src/asked.mjs'), asked);
   const { status, stderr } = types('src');
@@ -111,6 +113,8 @@ test('queries of events and commands have the types of these', { skip }, () => {
   assert.match(written, /sequence: number; type: string; data: string/);
   assert.match(written, /stream: string; length: number/);
   assert.match(written, /number: number; key: string \| null; attempt: number/);
+  assert.match(written, /id: string; is_cancelled: number; result: string \| null/);
+  assert.match(written, /name: string; kind: string; due: number \| null/);
   assert.match(written, /instance: number; since: number/);
 });
 

@@ -1,7 +1,7 @@
 // The doctypes of the tests.
 
 import { doctype, mutation } from 'tidelog';
-import { command, stream } from 'tidelog/events';
+import { command, stream, workflow } from 'tidelog/events';
 
 const itemTable = `create table item (
   id text primary key, title text not null, done integer not null default 0,
@@ -187,6 +187,36 @@ export const depot = doctype({
         pay: command({}, { retries: 1 }),
       },
     }),
+  },
+});
+
+/** Orders that take several steps, whoever does them. */
+export const works = doctype({
+  name: 'works',
+  migrations: ['create table orders (id text primary key, state text not null) strict'],
+  mutations: {
+    ship: mutation(
+      { id: 'text', by: 'text' },
+      `insert into tidelog_events (aggregate, stream, type, data)
+       values ('order', :id, 'shipped', json_object('by', :by))`,
+    ),
+  },
+  streams: {
+    order: stream({
+      events: { paid: {}, shipped: { by: 'text' } },
+      project: {
+        paid: `insert into orders (id, state) values (:stream, 'paid')
+               on conflict (id) do update set state = 'paid'`,
+        shipped: `update orders set state = 'shipped' where id = :stream`,
+      },
+      commands: { pay: command({}) },
+    }),
+  },
+  workflows: {
+    fulfil: workflow({ order: 'text' }),
+    label: workflow({ weight: 'integer' }),
+    rounds: workflow({ left: 'integer' }),
+    steps: workflow({ count: 'integer' }),
   },
 });
 

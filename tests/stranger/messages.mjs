@@ -76,16 +76,28 @@ export function register(channel, tag, kinds, { instance = 0, concurrency = 1 } 
   return w.u32(concurrency).done();
 }
 
-/** `events` of the command's stream as `[type, data]`; or why it has failed for good. */
-export function complete(channel, tag, { command, attempt, position, events, reason }) {
-  const w = new Writer().u64(command).u64(attempt).u64(position);
+/**
+ * Of a command `events` of its stream as `[type, data]`; of a run what it remembers, `records` as
+ * `[name, choice, ...fields]`, and then waits, or what it returns; or why it has failed for good.
+ */
+export function complete(channel, tag, completion) {
+  const { task, attempt, position = 0, events, records, result, reason } = completion;
+  const w = new Writer().u64(task).u64(attempt).u64(position);
   if (events) {
     w.u32(0).list(events, ([type, data]) => w.text(type).text(JSON.stringify(data)));
-    w.list([], () => {});
+    w.list([], () => {}).list([], () => {});
+  } else if (records) {
+    w.u32(2).list(records, ([name, choice, ...fields]) => {
+      w.text(name).u32(0).u32(choice);
+      for (const field of fields) typeof field === 'number' ? w.u64(field) : w.text(field);
+    });
+    w.bool(true);
+  } else if (result) {
+    w.u32(3).text(result);
   } else {
     w.u32(1).text(reason).bool(true);
   }
-  const said = about(channel, 9).u32(tag).u64(command).u64(attempt);
+  const said = about(channel, 9).u32(tag).u64(task).u64(attempt);
   return said.blob(w.done()).done();
 }
 
@@ -178,9 +190,10 @@ const body = (r) =>
       'Completed',
       () => ({
         tag: r.u32(),
-        command: r.u64(),
+        task: r.u64(),
         attempt: r.u64(),
         answer: r.choice([['Done'], ['Late'], ['Stale']]).type,
+        time: r.u64(),
       }),
     ],
   ]);
@@ -257,7 +270,7 @@ const refusal = (r) =>
 const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json', 'uuid'];
 
 /** A doctype's bytes. A kind that ends in `?` may be left out. */
-export function doctype({ name, migrations, mutations, streams = {} }) {
+export function doctype({ name, migrations, mutations, streams = {}, workflows = {} }) {
   const w = new Writer().text(name);
   w.list(migrations, (sql) => w.text(sql));
   const named = (members, write) =>
@@ -287,6 +300,10 @@ export function doctype({ name, migrations, mutations, streams = {} }) {
       texts(failed);
       w.u32(retries).u32(timeout);
     });
+  });
+  named(workflows, ({ version, fields }) => {
+    w.u32(version);
+    params(fields);
   });
   return w.done();
 }

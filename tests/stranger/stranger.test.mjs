@@ -219,7 +219,7 @@ test('a command is received, handled by somebody, and over once', async (t) => {
     { lsn: reused, reason: 'key reused: place of one was sent by it before, with other arguments' },
   ]);
   const given = `select number, stream, args, attempt, coalesce(length, 0) as position
-                 from _tidelog_command left join tidelog_streams using (aggregate, stream)
+                 from _tidelog_task left join tidelog_streams using (aggregate, stream)
                  where state = 'started' and instance = ${instance} order by number`;
   await handler.until('two commands', () => rows(handler, given).length === 2);
   const [one, two] = rows(handler, given);
@@ -230,7 +230,7 @@ test('a command is received, handled by somebody, and over once', async (t) => {
     return (await handler.hears('Completed')).answer;
   };
   const [first, second] = [one, two].map(({ number, attempt, position }) => {
-    return { command: number, attempt, position };
+    return { task: number, attempt, position };
   });
   const events = [['placed', { items: [1] }]];
   assert.equal(await answer({ ...first, position: 1, events }), 'Stale');
@@ -249,6 +249,71 @@ test('a command is received, handled by somebody, and over once', async (t) => {
   assert.deepEqual(rows(sender, over), [
     { stream: 'one', state: 'completed', attempt: 1, first: 1, last: 1, reason: null },
     { stream: 'two', state: 'failed', attempt: 1, first: null, last: null, reason: 'sold out' },
+  ]);
+});
+
+test('a run of a workflow goes on with what it remembers, until it returns', async (t) => {
+  const insert = `insert into tidelog_events (aggregate, stream, type) values ('order', :id, :type)`;
+  const doctype = {
+    name: 'shop',
+    migrations: [],
+    mutations: { note: { params: { id: 'text', type: 'text' }, sql: [insert] } },
+    streams: { order: { paid: { fields: {} }, shipped: { fields: {} } } },
+    workflows: { fulfil: { version: 3, fields: { order: 'text' } } },
+  };
+  const document = newDocument();
+  const [sender, handler] = [
+    await started(t, document, doctype),
+    await started(t, document, doctype),
+  ];
+  handler.send(wire.register(CHANNEL, 3, [['fulfil', '3']]));
+  const { instance } = await handler.hears('Registered');
+  sender.mutate('start:fulfil', { id: 'f', args: '{"order":"o"}' });
+  sender.mutate('start:fulfil', { id: 'g', args: '{"order":"o"}' });
+  sender.mutate('cancel:fulfil', { id: 'g' });
+  sender.mutate('start:fulfil', { id: 'f', args: '{"order":"o"}' });
+  const reused = sender.mutate('start:fulfil', { id: 'f', args: '{"order":"p"}' });
+  const none = sender.mutate('cancel:fulfil', { id: 'h' });
+  await sender.sync();
+  assert.deepEqual(rows(sender, 'select lsn, reason from _tidelog_rejection'), [
+    { lsn: reused, reason: 'key reused: fulfil of f was sent by it before, with other arguments' },
+    { lsn: none, reason: 'there is no run h of workflow fulfil' },
+  ]);
+  const given = `select number as task, attempt from _tidelog_task
+                 where state = 'started' and instance = ${instance}`;
+  const says = async (attempt, completion) => {
+    await handler.until(`attempt ${attempt}`, () => rows(handler, given)[0]?.attempt === attempt);
+    const [run] = rows(handler, given);
+    handler.said = [];
+    handler.send(wire.complete(CHANNEL, 3, { ...run, ...completion }));
+    const { answer, time } = await handler.hears('Completed');
+    assert.equal(answer, 'Done');
+    assert.ok(Math.abs(time - Date.now()) < 60_000, `${time}`);
+  };
+  const label = ['label', 0, 'step', '[7]'];
+  await says(1, { records: [label, ['shipped', 4, 'order', 'o', 'shipped', 0]] });
+  sender.mutate('note', { id: 'o', type: 'paid' });
+  sender.mutate('note', { id: 'o', type: 'shipped' });
+  await says(2, {
+    records: [
+      ['sleep', 3, 5],
+      ['late', 4, 'order', 'o', 'shipped', 5],
+    ],
+  });
+  await says(3, { result: '"done"' });
+  await sender.sync();
+  await isTheServers(sender, document);
+  await isTheServers(handler, document);
+  const runs = 'select id, version, state, attempt, result, reason from tidelog_workflows';
+  assert.deepEqual(rows(sender, runs), [
+    { id: 'f', version: 3, state: 'completed', attempt: 3, result: '"done"', reason: null },
+    { id: 'g', version: 3, state: 'cancelled', attempt: 0, result: null, reason: 'cancelled' },
+  ]);
+  const remembered = rows(sender, 'select name, kind, state, result from tidelog_records');
+  assert.deepEqual(remembered.slice(0, 3), [
+    { name: 'label', kind: 'step', state: 'done', result: '[7]' },
+    { name: 'shipped', kind: 'event', state: 'done', result: '2' },
+    { name: 'sleep', kind: 'sleep', state: 'done', result: null },
   ]);
 });
 

@@ -8,13 +8,14 @@ use std::fmt::Debug;
 use serde::de::DeserializeOwned;
 use tidelog_client::{
     Again, Call, CallFailure, CommandName, Complete, Connection, Consumer, Events, FromCore,
-    Handle, Handling, Memo, Mutate, OpenRequest, Other, Params, Query, Request, Status, Storage,
-    ToCore,
+    Handle, Handling, Memo, Mutate, OpenRequest, Other, Params, Query, Records, Request, Status,
+    Storage, ToCore,
 };
-use tidelog_document::Outcome as CommandOutcome;
+use tidelog_document::Outcome as TaskOutcome;
 use tidelog_document::{
-    CommandDefinition, CommandKind, Completion, Doctype, EventDefinition, MutationDefinition,
-    NewCommand, NewEvent, Param, ParamKind, StreamDefinition, WantedEvents,
+    CommandDefinition, Completion, Doctype, EventDefinition, MutationDefinition, NewCommand,
+    NewEvent, NewRecord, NewRun, Param, ParamKind, Recorded, StreamDefinition, TaskKind,
+    WantedEvents, WorkflowDefinition,
 };
 use tidelog_sync::{StateText, codec};
 use tidelog_types::{
@@ -106,6 +107,15 @@ fn doctype() -> Doctype {
                 timeout_ms: 90_000,
             }],
         }],
+        workflows: vec![WorkflowDefinition {
+            name: "fulfil".to_owned(),
+            version: 2,
+            fields: vec![Param {
+                name: "order".to_owned(),
+                kind: ParamKind::Text,
+                optional: false,
+            }],
+        }],
     }
 }
 
@@ -153,8 +163,39 @@ fn again(durable: Option<EntryId>) -> ToCore {
     ToCore::Ask { call, handle, request }
 }
 
-fn completed(outcome: CommandOutcome) -> ToCore {
-    let completion = Completion { command: 1 << 40, attempt: 2, position: 3, outcome };
+fn new_command() -> NewCommand {
+    let text = str::to_owned;
+    let [aggregate, stream, name, args, key] = ["order", "p", "place", "{}", "k"].map(text);
+    NewCommand { aggregate, stream, name, args, key }
+}
+
+fn new_run() -> NewRun {
+    let [workflow, id, args] = ["fulfil", "f", "{}"].map(str::to_owned);
+    NewRun { workflow, id, args }
+}
+
+fn new_record((what, count): (Recorded, u32)) -> NewRecord {
+    NewRecord { name: "label".to_owned(), count, what }
+}
+
+/// One of each kind.
+fn records() -> [Recorded; 8] {
+    let [step, result, reason] = ["step", "[1]", "why"].map(str::to_owned);
+    let [aggregate, stream, event] = ["order", "o", "placed"].map(str::to_owned);
+    [
+        Recorded::Done { kind: step.clone(), result },
+        Recorded::Failed { kind: step, reason },
+        Recorded::Begun,
+        Recorded::Sleep { ms: 1 << 40 },
+        Recorded::WaitFor { aggregate, stream, event, timeout_ms: 1 << 40 },
+        Recorded::Send(new_command()),
+        Recorded::Start(new_run()),
+        Recorded::Cancel,
+    ]
+}
+
+fn completed(outcome: TaskOutcome) -> ToCore {
+    let completion = Completion { task: 1 << 40, attempt: 2, position: 3, outcome };
     let request = Request::Complete(Complete { handling: Call(6), completion });
     ToCore::Ask { call: Call(7), handle: Handle(3), request }
 }
@@ -246,24 +287,29 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
             call,
             handle,
             request: Request::Handle(Handling {
-                kinds: vec![CommandKind {
-                    aggregate: "order".to_owned(),
-                    name: "place".to_owned(),
-                }],
+                kinds: vec![TaskKind { aggregate: "order".to_owned(), name: "place".to_owned() }],
                 concurrency: 16,
             }),
         },
-        completed(CommandOutcome::Completed {
+        completed(TaskOutcome::Completed {
             events: vec![NewEvent { name: "placed".to_owned(), data: "{}".to_owned() }],
-            sends: vec![NewCommand {
-                aggregate: "order".to_owned(),
-                stream: "p".to_owned(),
-                name: "place".to_owned(),
-                args: "{}".to_owned(),
-                key: "k".to_owned(),
-            }],
+            sends: vec![new_command()],
+            starts: vec![new_run()],
         }),
-        completed(CommandOutcome::Failed { reason: "why".to_owned(), is_final: true }),
+        completed(TaskOutcome::Failed { reason: "why".to_owned(), is_final: true }),
+        completed(TaskOutcome::Progressed {
+            records: records().into_iter().zip(0..).map(new_record).collect(),
+            suspends: true,
+        }),
+        completed(TaskOutcome::Returned { result: "null".to_owned() }),
+        completed(TaskOutcome::Continued { args: "{}".to_owned() }),
+        completed(TaskOutcome::Stopped { reason: "why".to_owned() }),
+        completed(TaskOutcome::Cancelled),
+        ToCore::Ask {
+            call,
+            handle,
+            request: Request::Records(Records { task: 1 << 40, after: 1 << 41 }),
+        },
         ToCore::Destroy {
             call,
             document: Some("d".to_owned()),

@@ -363,17 +363,22 @@ impl CallFailure {
     }
 
     pub(crate) fn may_not_handle(reason: &str) -> Self {
-        Self::new(ErrorCode::Access, format!("this copy handles no commands: {reason}"))
+        Self::new(
+            ErrorCode::Access,
+            format!("this copy handles no commands or workflows: {reason}"),
+        )
     }
 
-    pub(crate) fn no_commands() -> Self {
-        Self::new(ErrorCode::InvalidOption, "its doctype has no commands")
+    pub(crate) fn no_tasks() -> Self {
+        Self::new(ErrorCode::InvalidOption, "its doctype has no commands or workflows")
     }
 
     pub(crate) fn many_kinds() -> Self {
         Self::new(
             ErrorCode::InvalidOption,
-            format!("one handler handles {INSTANCE_KINDS_MAX} kinds of commands at most"),
+            format!(
+                "one handler handles {INSTANCE_KINDS_MAX} kinds of commands and workflows at most"
+            ),
         )
     }
 

@@ -43,7 +43,8 @@ pub use client::Client;
 pub use effect::{Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, TabId};
 pub use protocol::{
     Again, Call, CallFailure, CommandName, Complete, Connection, Consumer, Events, FromCore,
-    Handle, Handling, Memo, Mutate, OpenRequest, Other, Query, Request, Status, Storage, ToCore,
+    Handle, Handling, Memo, Mutate, OpenRequest, Other, Query, Records, Request, Status, Storage,
+    ToCore,
 };
 pub use record::KeptRejections;
 pub use settings::ClientSettings;

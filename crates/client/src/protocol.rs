@@ -6,7 +6,7 @@
 //! and a core of different releases never talk, since each release is a worker of its own name.
 
 use serde::{Deserialize, Serialize};
-use tidelog_document::{CommandKind, Completion, Doctype, WantedEvents};
+use tidelog_document::{Completion, Doctype, TaskKind, WantedEvents};
 use tidelog_sync::{Present, StateText};
 #[cfg(doc)]
 use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, PRESENCE_STATE_SIZE_MAX};
@@ -131,19 +131,23 @@ pub enum Request {
     Export,
     /// Let go of the document. Answered by `Done`.
     Close,
-    /// Wait until a command is over. Answered by `Rows`: one row, with what the authority says of
-    /// it, or none where it knows no such command any more; or by `Failed`. Until then by nothing,
+    /// Wait until a task is over. Answered by `Rows`: one row, with what the authority says of
+    /// it, or none where it knows no such task any more; or by `Failed`. Until then by nothing,
     /// as long as nobody gives up.
     Outcome(CommandName),
-    /// Handle commands of these kinds. Answered by `Rows` or `Failed` each time, until `GiveUp`:
-    /// all commands that are given to this handler, and changed since.
+    /// Handle tasks of these kinds. Answered by `Rows` or `Failed` each time, until `GiveUp`: all
+    /// tasks that are given to this handler, and changed since.
     Handle(Handling),
     /// A handler has come to the end of an attempt. Answered by `Rows` once the authority has
-    /// answered: one row, whose `answer` is `done`, `late` or `stale`.
+    /// answered: one row, whose `answer` is `done`, `late` or `stale`, and `time` that of the
+    /// authority, in milliseconds since the epoch.
     Complete(Complete),
+    /// Read what a run remembers. Answered by `Rows` or `Failed`: records in their order, as many
+    /// as go into an answer, and none at the end.
+    Records(Records),
 }
 
-/// Which command.
+/// Which command; or, without a name, which run: by the names of its workflow, and its id twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandName {
     /// The aggregate's name.
@@ -159,8 +163,8 @@ pub struct CommandName {
 /// What somebody handles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handling {
-    /// Which commands.
-    pub kinds: Vec<CommandKind>,
+    /// Which tasks.
+    pub kinds: Vec<TaskKind>,
     /// How many at a time.
     pub concurrency: u32,
 }
@@ -172,6 +176,15 @@ pub struct Complete {
     pub handling: Call,
     /// What came of it.
     pub completion: Completion,
+}
+
+/// Which records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// Of which run.
+    pub task: u64,
+    /// Those behind that one.
+    pub after: u64,
 }
 
 /// What a tab wants to open.

@@ -254,6 +254,7 @@ mod tests {
             migrations: vec!["CREATE TABLE item (id TEXT PRIMARY KEY)".to_owned()],
             mutations: vec![add],
             streams: Vec::new(),
+            workflows: Vec::new(),
         };
         let rejection = KeptRejection {
             call: CallId([4; 16]),

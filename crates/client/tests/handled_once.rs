@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use tidelog_client::{Call, Complete, FromCore, Handling, Request, ToCore};
 use tidelog_document::{
-    CommandDefinition, CommandKind, Completion, Doctype, EventDefinition, NewEvent, Outcome,
-    StreamDefinition, sending,
+    CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, StreamDefinition,
+    TaskKind, sending,
 };
 use tidelog_testing::Rng;
 use tidelog_testing::client::server::{Server, offline, talk};
@@ -82,7 +82,7 @@ impl World {
     }
 
     fn handle(&mut self, nth: usize, concurrency: u32) {
-        let kind = CommandKind { aggregate: "todo".to_owned(), name: "do".to_owned() };
+        let kind = TaskKind { aggregate: "todo".to_owned(), name: "do".to_owned() };
         let request = Request::Handle(Handling { kinds: vec![kind], concurrency });
         self.handling[nth] = Some(self.ask(nth, request));
     }
@@ -100,7 +100,7 @@ impl World {
 
     fn complete(&mut self, nth: usize, [command, attempt, position]: [u64; 3], outcome: Outcome) {
         let handling = self.handling[nth].expect("it was given");
-        let completion = Completion { command, attempt, position, outcome };
+        let completion = Completion { task: command, attempt, position, outcome };
         self.ask(nth, Request::Complete(Complete { handling, completion }));
     }
 
@@ -181,7 +181,7 @@ impl World {
 
 fn done() -> Outcome {
     let events = vec![NewEvent { name: "done".to_owned(), data: "{}".to_owned() }];
-    Outcome::Completed { events, sends: Vec::new() }
+    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() }
 }
 
 fn failed(is_final: bool) -> Outcome {

@@ -44,6 +44,7 @@ fn items() -> Doctype {
             mutation("remove", &[id], "delete from item where id = :id"),
         ],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 

@@ -46,6 +46,7 @@ fn items() -> Doctype {
             mutation("add", "id", ParamKind::Text, "insert into item values (:id, 'a new one', 1)"),
         ],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 

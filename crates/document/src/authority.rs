@@ -42,7 +42,7 @@ const FIND_OTHER_ROOT: &str = "
 /// };
 /// let migrations = vec!["create table item (at integer)".to_owned()];
 /// let name = "list".to_owned();
-/// let doctype = Doctype { name, migrations, mutations: vec![add], streams: Vec::new() };
+/// let doctype = Doctype { name, migrations, mutations: vec![add], ..Doctype::default() };
 ///
 /// let start = Position::start_of(JournalId([1; 16]));
 /// let lives = Lineage::default();

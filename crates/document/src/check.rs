@@ -12,11 +12,11 @@ use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
 use crate::program::{self, Version};
 use crate::streams::{
-    COMMAND_PARAMS, PROJECT_PARAMS, REASON_PARAM, UPCAST_PARAM, is_sending, upcast_query,
+    COMMAND_PARAMS, PROJECT_PARAMS, REASON_PARAM, UPCAST_PARAM, is_reserved, upcast_query,
 };
 use crate::{
     Authority, CommandDefinition, Doctype, DoctypeHash, EventDefinition, MutationDefinition, Param,
-    ParamKind, StreamDefinition,
+    ParamKind, StreamDefinition, WorkflowDefinition,
 };
 
 /// How many doctypes are remembered: as many as the apps of a busy server have at a time.
@@ -118,6 +118,16 @@ pub enum DoctypeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A workflow that cannot be used.
+    #[error("workflow {workflow} of doctype {doctype} cannot be used: {reason}")]
+    Workflow {
+        /// The doctype's name.
+        doctype: String,
+        /// Which.
+        workflow: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A statement of a mutation that does not prepare, or that two runs would answer otherwise.
     #[error("mutation {mutation} of doctype {doctype} cannot be used: {reason}")]
     Mutation {
@@ -175,6 +185,14 @@ impl Flaw {
                 let (aggregate, command) = (aggregate.to_owned(), command.to_owned());
                 DoctypeError::Command { doctype, aggregate, command, reason }
             }
+            Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
+        }
+    }
+
+    fn of_workflow(self, doctype: &Doctype, workflow: &str) -> DoctypeError {
+        let (doctype, workflow) = (doctype.name.clone(), workflow.to_owned());
+        match self {
+            Self::Known(reason) => DoctypeError::Workflow { doctype, workflow, reason },
             Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
         }
     }
@@ -268,7 +286,7 @@ pub(crate) fn is_of_another(
         Run::Fault(pgid) => return Ok(Run::Fault(pgid)),
         Run::Failed(failure) => return Ok(Run::Failed(failure)),
     };
-    let Version { migrations: version, has_events, has_commands } = version;
+    let Version { migrations: version, has_events, has_tasks } = version;
     let both = doctype.migrations.iter().zip(&known.migrations);
     if version <= both.take_while(|(own, known)| own == known).count() {
         return Ok(Run::Done(false));
@@ -278,34 +296,29 @@ pub(crate) fn is_of_another(
     let Some(begun) = either.find(is_begun) else { return Ok(Run::Done(false)) };
     let migrations = begun.migrations[..version].to_vec();
     // By whichever release it got them: their tables are the same for all.
-    let command = CommandDefinition {
-        name: String::new(),
-        fields: Vec::new(),
-        received: Vec::new(),
-        failed: Vec::new(),
-        retries: 0,
-        timeout_ms: 0,
-    };
-    let commands = if has_commands { vec![command] } else { Vec::new() };
-    let any = StreamDefinition { name: String::new(), events: Vec::new(), commands };
+    let name = String::new;
+    let workflow = WorkflowDefinition { name: name(), version: 1, fields: Vec::new() };
+    let workflows = if has_tasks { vec![workflow] } else { Vec::new() };
+    let any = StreamDefinition { name: name(), events: Vec::new(), commands: Vec::new() };
     let streams = if has_events { vec![any] } else { Vec::new() };
-    let expected = schema_of(&Doctype { migrations, streams, ..begun.clone() }, scratch)?;
+    let expected =
+        schema_of(&Doctype { migrations, streams, workflows, ..begun.clone() }, scratch)?;
     let is_own = begun == doctype;
     Ok(program::schema(reader).map(|schema| (schema == expected) != is_own))
 }
 
 fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), DoctypeError> {
     let migration = |number| move |failure| Flaw::from(failure).of_migration(doctype, number);
-    let (has_events, has_commands) = (!doctype.streams.is_empty(), doctype.has_commands());
+    let (has_events, has_tasks) = (doctype.has_events(), doctype.has_tasks());
     program::begin_document(transaction)
         .and_then(|()| if has_events { program::begin_events(transaction) } else { Ok(()) })
-        .and_then(|()| if has_commands { program::begin_commands(transaction) } else { Ok(()) })
+        .and_then(|()| if has_tasks { program::begin_tasks(transaction) } else { Ok(()) })
         .map_err(migration(0))?;
     for (number, sql) in doctype.migrations.iter().enumerate() {
         transaction.run_migration(sql).map_err(migration(number))?;
     }
     let last = migration(doctype.migrations.len().saturating_sub(1));
-    program::check_migrated(transaction, has_events, has_commands)
+    program::check_migrated(transaction, has_events, has_tasks)
         .and_then(|()| program::rehearse_verdicts(transaction))
         .and_then(|()| transaction.forget_schema())
         .map_err(last)?;
@@ -325,7 +338,21 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
                 .map_err(|flaw| flaw.of_command(doctype, &stream.name, &command.name))?;
         }
     }
+    for workflow in &doctype.workflows {
+        check_workflow(doctype, workflow)
+            .map_err(|flaw| flaw.of_workflow(doctype, &workflow.name))?;
+    }
     transaction.check_schema_size().map_err(last)
+}
+
+fn check_workflow(doctype: &Doctype, workflow: &WorkflowDefinition) -> Result<(), Flaw> {
+    if doctype.streams.iter().any(|stream| stream.name == workflow.name) {
+        return Err("an aggregate has the same name".to_owned().into());
+    }
+    if workflow.version == 0 {
+        return Err("its first version is 1".to_owned().into());
+    }
+    check_fields(&workflow.fields, &[])
 }
 
 fn check_event(transaction: &Transaction<'_>, event: &EventDefinition) -> Result<(), Flaw> {
@@ -389,8 +416,8 @@ fn check_mutation(
     transaction: &Transaction<'_>,
     definition: &MutationDefinition,
 ) -> Result<(), Flaw> {
-    if is_sending(&definition.name) {
-        return Err("names that begin so are those of commands".to_owned().into());
+    if is_reserved(&definition.name) {
+        return Err("names that begin so are those of commands and workflows".to_owned().into());
     }
     if definition.params.len() > MUTATION_PARAMS_MAX {
         return Err(format!("it has more than {MUTATION_PARAMS_MAX} parameters").into());

@@ -7,11 +7,13 @@ use tidelog_sync::codec;
 use tidelog_types::Value;
 
 use crate::streams::{self, Action, CommandDefinition, EventDefinition, StreamDefinition};
+use crate::workflows::WorkflowDefinition;
 
 /// Characters that are quoted of a line of a migration.
 const QUOTED_CHARS: usize = 80;
 
-/// An app's definition of a kind of document: migrations, mutations, events and commands.
+/// An app's definition of a kind of document: migrations, mutations, events, commands and
+/// workflows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doctype {
     /// The kind's name.
@@ -22,6 +24,8 @@ pub struct Doctype {
     pub mutations: Vec<MutationDefinition>,
     /// The events and commands of its aggregates, sorted by name.
     pub streams: Vec<StreamDefinition>,
+    /// The workflows, sorted by name.
+    pub workflows: Vec<WorkflowDefinition>,
 }
 
 /// A named, deterministic change.
@@ -186,22 +190,45 @@ impl Doctype {
         self.streams.iter().find(|stream| stream.name == aggregate)?.command(name)
     }
 
-    /// Whether any of its aggregates has commands.
+    /// The workflow of that name.
     #[must_use]
-    pub fn has_commands(&self) -> bool {
-        self.streams.iter().any(|stream| !stream.commands.is_empty())
+    pub fn workflow(&self, name: &str) -> Option<&WorkflowDefinition> {
+        self.workflows.iter().find(|workflow| workflow.name == name)
     }
 
-    /// What a mutation of that name does: one of the app's own, or one that sends a command.
+    /// Whether there may be tasks: any of its aggregates has commands, or it has workflows.
+    #[must_use]
+    pub fn has_tasks(&self) -> bool {
+        !self.workflows.is_empty() || self.streams.iter().any(|it| !it.commands.is_empty())
+    }
+
+    /// Whether there may be events: it has streams, or tasks, whose tables go with theirs.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.streams.is_empty() || self.has_tasks()
+    }
+
+    /// What a mutation of that name does: one of the app's own, or one that sends a command,
+    /// starts a run of a workflow or cancels one.
     #[must_use]
     pub fn action(&self, name: &str) -> Option<Action<'_>> {
-        if !streams::is_sending(name) {
+        if !streams::is_reserved(name) {
             return self.mutation(name).map(Action::Mutation);
         }
-        self.streams.iter().find_map(|stream| {
-            let is_it = |it: &&CommandDefinition| streams::sending(&stream.name, &it.name) == name;
-            let command = stream.commands.iter().find(is_it)?;
-            Some(Action::Send(&stream.name, command))
+        let of_workflow = self.workflows.iter().find_map(|workflow| {
+            let is_start = streams::starting(&workflow.name) == name;
+            let is_cancel = streams::cancelling(&workflow.name) == name;
+            is_start
+                .then_some(Action::Start(workflow))
+                .or_else(|| is_cancel.then_some(Action::Cancel(workflow)))
+        });
+        of_workflow.or_else(|| {
+            self.streams.iter().find_map(|stream| {
+                let is_it =
+                    |it: &&CommandDefinition| streams::sending(&stream.name, &it.name) == name;
+                let command = stream.commands.iter().find(is_it)?;
+                Some(Action::Send(&stream.name, command))
+            })
         })
     }
 
@@ -305,6 +332,7 @@ mod tests {
                 sql: vec!["insert into todo values (:id, :weight)".to_owned()],
             }],
             streams: Vec::new(),
+            workflows: Vec::new(),
         }
     }
 

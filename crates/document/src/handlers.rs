@@ -1,17 +1,17 @@
-//! Those who handle commands, as the authority knows them: what it decides next of them by the
-//! clock, and whom it may give commands to.
+//! Those who handle tasks, as the authority knows them: what it decides next of them by the
+//! clock, and whom it may give tasks to.
 
 use std::collections::BTreeMap;
 
 use tidelog_types::ClientId;
 use tidelog_types::limits::INSTANCE_SILENT_MS;
 
-use crate::commands::{Change, Changed, CommandKind, Free, InstanceId, Work};
+use crate::tasks::{Change, Changed, Free, InstanceId, TaskKind, Work};
 
 /// After which time commands are given that could not be.
 const PUT_OFF_MS: u64 = 10_000;
 
-/// Those who handle commands of one document. `P` is where one is: what its host knows it by.
+/// Those who handle tasks of one document. `P` is where one is: what its host knows it by.
 #[derive(Clone, Debug)]
 pub struct Handlers<P> {
     instances: BTreeMap<InstanceId, Instance<P>>,
@@ -22,7 +22,7 @@ pub struct Handlers<P> {
 #[derive(Clone, Debug)]
 struct Instance<P> {
     client: ClientId,
-    kinds: Vec<CommandKind>,
+    kinds: Vec<TaskKind>,
     concurrency: u32,
     whereabouts: Whereabouts<P>,
 }
@@ -74,7 +74,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
         id: InstanceId,
         place: P,
         client: ClientId,
-        kinds: Vec<CommandKind>,
+        kinds: Vec<TaskKind>,
         concurrency: u32,
     ) {
         let whereabouts = Whereabouts::At(place);

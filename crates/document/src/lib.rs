@@ -30,7 +30,6 @@ mod arriving;
 mod authority;
 mod chain;
 mod check;
-mod commands;
 mod doctype;
 mod events;
 mod handlers;
@@ -41,16 +40,14 @@ mod program;
 mod public_life;
 mod replica;
 mod streams;
+mod tasks;
 mod warm_up;
+mod workflows;
 
 pub use arriving::ArrivingEntry;
 pub use authority::{Applied, AppliedLocally, Authority, Committed};
 pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
 pub use check::{DoctypeError, FoundRight, check, schema_of};
-pub use commands::{
-    Change, Changed, CommandKind, Completion, FoundOutcome, Free, InstanceId, NewCommand, NewEvent,
-    Outcome, Work, find_given, find_outcome,
-};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use events::{FoundEvents, WantedEvents, find_events};
 pub use handlers::Handlers;
@@ -62,6 +59,12 @@ pub use replica::{
     Advance, Decided, Issued, OwnTimeline, PutOff, Replica, ReplicaError, ServerEntry, Undecided,
 };
 pub use streams::{
-    Action, CommandDefinition, EventDefinition, StreamDefinition, is_sending, sending,
+    Action, CommandDefinition, EventDefinition, StreamDefinition, cancelling, is_reserved, sending,
+    starting,
+};
+pub use tasks::{
+    Change, Changed, Completion, Endings, FoundOutcome, Free, InstanceId, NewCommand, NewEvent,
+    Outcome, TaskKind, Work, find_endings, find_given, find_outcome,
 };
 pub use warm_up::warm_up;
+pub use workflows::{NewRecord, NewRun, Recorded, WorkflowDefinition, find_records};

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! _tidelog_meta       key -> value        'version': how many migrations have run
-//!                                         'events', 'commands': versions of their tables, if it
+//!                                         'events', 'tasks': versions of their tables, if it
 //!                                         has any
 //! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
@@ -22,10 +22,12 @@
 //! still. It stands for all that one copy has brought in a row, however much that was, and says
 //! where the verdicts are, which are bounded there by what that copy has kept.
 //!
-//! The tables of events stand in `program/events.rs`.
+//! The tables of events stand in `program/events.rs`, those of tasks in `program/tasks.rs`.
 
 mod commands;
 mod events;
+mod tasks;
+mod workflows;
 
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, TIMELINE_LIVES_KEPT_MAX};
@@ -34,9 +36,9 @@ use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shor
 
 use crate::{Action, Doctype, Mutation, Verdict, public_entry};
 
-pub(crate) use commands::{begin as begin_commands, change, work};
 use events::Recorder;
 pub(crate) use events::begin as begin_events;
+pub(crate) use tasks::{begin as begin_tasks, change, work};
 
 const SYSTEM_TABLES: [&str; 4] = [
     "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
@@ -52,7 +54,7 @@ const SYSTEM_TABLES: [&str; 4] = [
 ];
 
 /// What has a name like ours and is nothing of ours (where `?1`, a document that has events, and
-/// where `?2`, one that has commands), and tables whose foreign keys name one: our own statements
+/// where `?2`, one that has tasks), and tables whose foreign keys name one: our own statements
 /// would look after those, and fail with them.
 const FIND_INTRUDER: &str = "
     select name from sqlite_schema
@@ -66,12 +68,16 @@ const FIND_INTRUDER: &str = "
            'index _tidelog_event_stream', 'view tidelog_events', 'view tidelog_streams',
            'trigger tidelog_events_insert'))
       and not (?2 and type || ' ' || lower(name) in
-          ('table _tidelog_command',
-           'index _tidelog_command_key', 'index _tidelog_command_pending',
-           'index _tidelog_command_ready', 'index _tidelog_command_due',
-           'index _tidelog_command_held', 'index _tidelog_command_kept',
-           'index _tidelog_command_ended', 'view tidelog_commands', 'table _tidelog_instance',
-           'view tidelog_instances'))
+          ('table _tidelog_task', 'index _tidelog_task_key', 'index _tidelog_task_pending',
+           'index _tidelog_task_ready', 'index _tidelog_task_stopped', 'index _tidelog_task_due',
+           'index _tidelog_task_held', 'index _tidelog_task_kept', 'index _tidelog_task_ended',
+           'index _tidelog_task_ending',
+           'trigger _tidelog_task_over', 'view tidelog_commands', 'view tidelog_workflows',
+           'table _tidelog_record', 'index _tidelog_record_name', 'index _tidelog_record_task',
+           'index _tidelog_record_due', 'index _tidelog_record_event',
+           'index _tidelog_record_awaited', 'index _tidelog_record_untimed',
+           'trigger _tidelog_record_event_happens', 'trigger _tidelog_record_resolved',
+           'view tidelog_records', 'table _tidelog_instance', 'view tidelog_instances'))
     union all
     select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key
     where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'
@@ -159,8 +165,8 @@ pub(crate) struct Version {
     pub(crate) migrations: usize,
     /// Whether it has the tables of events.
     pub(crate) has_events: bool,
-    /// Whether it has the tables of commands.
-    pub(crate) has_commands: bool,
+    /// Whether it has the tables of tasks.
+    pub(crate) has_tasks: bool,
 }
 
 /// What the document has been brought to; `None` for one that holds nothing yet.
@@ -169,12 +175,12 @@ pub(crate) fn version(queries: &mut dyn SystemQueries) -> Run<Option<Version>> {
         return Run::Done(None);
     }
     let sql = "select key, value from _tidelog_meta
-               where key in ('version', 'events', 'commands')";
+               where key in ('version', 'events', 'tasks')";
     let mut version = Version::default();
     for row in done!(queries.query_system(sql, &[])) {
         match row.as_slice() {
             [Value::Text(key), _] if key == events::META_KEY => version.has_events = true,
-            [Value::Text(key), _] if key == commands::META_KEY => version.has_commands = true,
+            [Value::Text(key), _] if key == tasks::META_KEY => version.has_tasks = true,
             [_, Value::Integer(number)] => {
                 version.migrations = usize::try_from(*number).unwrap_or(0);
             }
@@ -196,21 +202,21 @@ pub fn is_migrated_to(queries: &mut dyn SystemQueries, doctype: &Doctype) -> Run
 }
 
 /// Whether a document at `version` has migrations of `doctype` before it, or lacks the tables of
-/// its events or commands.
+/// its events or tasks.
 pub(crate) fn is_behind(version: Option<Version>, doctype: &Doctype) -> bool {
     version.is_none_or(|version| {
         version.migrations < doctype.migrations.len()
             || lacks_events(version, doctype)
-            || lacks_commands(version, doctype)
+            || lacks_tasks(version, doctype)
     })
 }
 
 fn lacks_events(version: Version, doctype: &Doctype) -> bool {
-    !version.has_events && !doctype.streams.is_empty()
+    !version.has_events && doctype.has_events()
 }
 
-fn lacks_commands(version: Version, doctype: &Doctype) -> bool {
-    !version.has_commands && doctype.has_commands()
+fn lacks_tasks(version: Version, doctype: &Doctype) -> bool {
+    !version.has_tasks && doctype.has_tasks()
 }
 
 /// How much of `timeline` is applied, in a document that holds something.
@@ -255,15 +261,15 @@ pub(crate) fn migrate(
         if lacks_events(from, doctype) {
             events::begin(transaction)?;
         }
-        if lacks_commands(from, doctype) {
-            commands::begin(transaction)?;
+        if lacks_tasks(from, doctype) {
+            tasks::begin(transaction)?;
         }
         // A document that is ahead of it may lack its events all the same.
         for migration in doctype.migrations.iter().skip(from.migrations) {
             transaction.run_migration(migration)?;
         }
-        let has_events = from.has_events || !doctype.streams.is_empty();
-        check_migrated(transaction, has_events, from.has_commands || doctype.has_commands())?;
+        let has_events = from.has_events || doctype.has_events();
+        check_migrated(transaction, has_events, from.has_tasks || doctype.has_tasks())?;
         let migrations = doctype.migrations.len().max(from.migrations);
         let version = i64::try_from(migrations).expect("BUG: so many");
         transaction.run_system(
@@ -278,7 +284,7 @@ pub(crate) fn migrate(
     Run::Done(set)
 }
 
-/// Makes the system tables of an empty document, without those of events and commands.
+/// Makes the system tables of an empty document, without those of events and tasks.
 pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failure> {
     SYSTEM_TABLES.iter().try_for_each(|table| transaction.run_system(table, &[]).map(drop))
 }
@@ -288,9 +294,9 @@ pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failur
 pub(crate) fn check_migrated(
     transaction: &Transaction<'_>,
     has_events: bool,
-    has_commands: bool,
+    has_tasks: bool,
 ) -> Result<(), Failure> {
-    let has = [has_events, has_commands].map(|has| Value::Integer(has.into()));
+    let has = [has_events, has_tasks].map(|has| Value::Integer(has.into()));
     for (sql, params) in [(FIND_IMPOSTOR, &[][..]), (FIND_INTRUDER, &has)] {
         if let Some(name) = found_name(transaction, sql, params)? {
             return Err(Failure::Forbidden { what: name });
@@ -471,15 +477,20 @@ fn run_action(
     args: &[(String, Value)],
     recorder: &Recorder<'_>,
 ) -> Result<(), Failure> {
-    let definition = match action {
-        Action::Mutation(definition) => definition,
-        Action::Send(aggregate, command) => {
-            let [(_, stream), (_, given), (_, key), ..] = args else {
-                unreachable!("BUG: they are bound")
-            };
+    transaction.bound_as_apps();
+    let definition = match (action, args) {
+        (Action::Mutation(definition), _) => definition,
+        (Action::Send(aggregate, command), [(_, stream), (_, given), (_, key), ..]) => {
             let sent = commands::Sent { aggregate, command, stream, args: given, key };
-            return commands::receive(transaction, &sent, recorder);
+            return commands::receive(transaction, &sent, recorder).map(drop);
         }
+        (Action::Start(workflow), [(_, id), (_, given), ..]) => {
+            return workflows::receive(transaction, workflow, [id, given], recorder).map(drop);
+        }
+        (Action::Cancel(workflow), [(_, id), ..]) => {
+            return workflows::cancel(transaction, workflow, id, recorder);
+        }
+        _ => unreachable!("BUG: they are bound"),
     };
     let args: Vec<(&str, &Value)> =
         args.iter().map(|(name, value)| (name.as_str(), value)).collect();
@@ -705,7 +716,7 @@ fn lsn_of(value: &Value) -> Option<Lsn> {
     }
 }
 
-fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {
+pub(crate) fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {
     match rows.first()?.first()? {
         Value::Integer(number) => Some(*number),
         _ => None,

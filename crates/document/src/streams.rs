@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use tidelog_types::Value;
 
-use crate::{ArgumentError, MutationDefinition, Param, ParamKind};
+use crate::{ArgumentError, MutationDefinition, Param, ParamKind, WorkflowDefinition};
 
 /// Parameters that the SQL of an event may mention beside its fields.
 pub(crate) const PROJECT_PARAMS: [&str; 6] =
@@ -16,8 +16,11 @@ pub(crate) const COMMAND_PARAMS: [&str; 5] = ["stream", "key", "now", "client", 
 /// What the SQL of one that has failed may mention as well.
 pub(crate) const REASON_PARAM: &str = "reason";
 
-/// What the names of mutations begin with that send a command: no app has one.
+/// What the names of mutations begin with that send a command, start a run of a workflow, and
+/// cancel one: no app has such.
 const SENDING: &str = "send:";
+const STARTING: &str = "start:";
+const CANCELLING: &str = "cancel:";
 
 /// The parameter of what brings data of an older version to the next one.
 pub(crate) const UPCAST_PARAM: &str = "data";
@@ -58,6 +61,10 @@ pub enum Action<'d> {
     Mutation(&'d MutationDefinition),
     /// A command is sent to one of these aggregates.
     Send(&'d str, &'d CommandDefinition),
+    /// A run of it is started.
+    Start(&'d WorkflowDefinition),
+    /// A run of it is cancelled.
+    Cancel(&'d WorkflowDefinition),
 }
 
 impl Action<'_> {
@@ -67,20 +74,21 @@ impl Action<'_> {
     ///
     /// [`ArgumentError`] for the first that does not fit.
     pub fn bind(&self, args: &[(String, Value)]) -> Result<Vec<(String, Value)>, ArgumentError> {
-        let param = |name: &str, kind| Param { name: name.to_owned(), kind, optional: false };
-        match self {
-            Self::Mutation(definition) => definition.bind(args),
-            Self::Send(..) => MutationDefinition {
-                name: String::new(),
-                params: vec![
-                    param("stream", ParamKind::Text),
-                    param("args", ParamKind::Json),
-                    param("key", ParamKind::Text),
-                ],
-                sql: Vec::new(),
+        let params: &[(&str, ParamKind)] = match self {
+            Self::Mutation(definition) => return definition.bind(args),
+            Self::Send(..) => {
+                &[("stream", ParamKind::Text), ("args", ParamKind::Json), ("key", ParamKind::Text)]
             }
-            .bind(args),
-        }
+            Self::Start(_) => &[("id", ParamKind::Text), ("args", ParamKind::Json)],
+            Self::Cancel(_) => &[("id", ParamKind::Text)],
+        };
+        let param = |(name, kind): &(&str, _)| Param {
+            name: (*name).to_owned(),
+            kind: *kind,
+            optional: false,
+        };
+        let params = params.iter().map(param).collect();
+        MutationDefinition { name: String::new(), params, sql: Vec::new() }.bind(args)
     }
 }
 
@@ -90,10 +98,22 @@ pub fn sending(aggregate: &str, command: &str) -> String {
     format!("{SENDING}{aggregate}.{command}")
 }
 
-/// Whether a mutation of that name sends a command, whichever.
+/// The name of the mutation that starts a run of this workflow.
 #[must_use]
-pub fn is_sending(mutation: &str) -> bool {
-    mutation.starts_with(SENDING)
+pub fn starting(workflow: &str) -> String {
+    format!("{STARTING}{workflow}")
+}
+
+/// The name of the mutation that cancels a run of this workflow.
+#[must_use]
+pub fn cancelling(workflow: &str) -> String {
+    format!("{CANCELLING}{workflow}")
+}
+
+/// Whether a mutation of that name is none of an app's: it sends a command, say.
+#[must_use]
+pub fn is_reserved(mutation: &str) -> bool {
+    [SENDING, STARTING, CANCELLING].iter().any(|prefix| mutation.starts_with(prefix))
 }
 
 /// A type of event.

@@ -297,6 +297,7 @@ fn who_migrated_inserts_rows_in_the_order_of_whoever_comes_later() {
         ],
         mutations: vec![define("join", "insert into log (what) select a.x || b.x from a, b")],
         streams: Vec::new(),
+        workflows: Vec::new(),
     };
     for migration in [
         "drop index a_x",

@@ -16,6 +16,7 @@ fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
             sql: sql.iter().map(ToString::to_string).collect(),
         }],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 

@@ -4,10 +4,10 @@ mod common;
 
 use common::*;
 use tidelog_document::{
-    Change, Changed, CommandDefinition, CommandKind, Completion, Doctype, DoctypeError,
+    Change, Changed, CommandDefinition, Completion, Doctype, DoctypeError, Endings,
     EventDefinition, FoundOutcome, FoundRight, Free, InstanceId, MutationDefinition, NewCommand,
-    NewEvent, Outcome, Param, ParamKind, StreamDefinition, Verdict, check, find_given,
-    find_outcome, sending,
+    NewEvent, Outcome, Param, ParamKind, StreamDefinition, TaskKind, Verdict, check, find_endings,
+    find_given, find_outcome, sending,
 };
 use tidelog_sqlite::{Failure, View};
 use tidelog_sync::CompletionAnswer;
@@ -85,6 +85,7 @@ fn shop() -> Doctype {
                 ),
             ],
         }],
+        workflows: Vec::new(),
     }
 }
 
@@ -150,8 +151,7 @@ impl Scene {
     }
 
     fn dispatch(&mut self, instance: InstanceId, concurrency: u32) -> Option<u64> {
-        let kind =
-            |name: &str| CommandKind { aggregate: "order".to_owned(), name: name.to_owned() };
+        let kind = |name: &str| TaskKind { aggregate: "order".to_owned(), name: name.to_owned() };
         let kinds = vec![kind("pay"), kind("place")];
         let free = vec![Free { instance, kinds, concurrency }];
         loop {
@@ -189,13 +189,20 @@ impl Scene {
             .expect("looked up")
     }
 
+    fn endings(&mut self, after: i64) -> Endings {
+        let view = self.server.authority.view().clone();
+        let Self { server, .. } = self;
+        let found = server.rest.serve(&view, || find_endings(server.authority.reader(), after));
+        found.expect("looked up")
+    }
+
     fn complete(
         &mut self,
         instance: InstanceId,
         [command, attempt, position]: [u64; 3],
         outcome: Outcome,
     ) -> CompletionAnswer {
-        let completion = Completion { command, attempt, position, outcome };
+        let completion = Completion { task: command, attempt, position, outcome };
         match self.change(&Change::Complete { instance, completion }) {
             Changed::Completed(answer) => answer,
             other => panic!("{other:?}"),
@@ -217,7 +224,7 @@ impl Scene {
 fn placed(items: i64) -> Outcome {
     let data = format!("{{\"items\":{items}}}");
     let events = vec![NewEvent { name: "placed".to_owned(), data }];
-    Outcome::Completed { events, sends: Vec::new() }
+    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() }
 }
 
 fn failed(reason: &str, is_final: bool) -> Outcome {
@@ -250,7 +257,9 @@ fn a_command_is_received_given_and_completed() {
         let causes = "select cause || time || data from tidelog_events";
         assert_eq!(scene.rows(causes), [r#"command:11000000{"items":3}"#]);
         let FoundOutcome::Over(rows) = scene.outcome("o1", "place", "k") else { panic!("over") };
-        let [number, state, reason, first, last] = &rows.decode()[0][..] else { panic!("a row") };
+        let [number, state, reason, first, last, _] = &rows.decode()[0][..] else {
+            panic!("a row")
+        };
         let one = Value::Integer(1);
         assert_eq!([number, first, last], [&one, &one, &one]);
         assert_eq!((state, reason), (&text("completed"), &Value::Null));
@@ -382,7 +391,7 @@ fn commands_that_a_completion_sends_are_received_with_it() {
             args: "{}".to_owned(),
             key: key.to_owned(),
         };
-        let done = |sends| Outcome::Completed { events: Vec::new(), sends };
+        let done = |sends| Outcome::Completed { events: Vec::new(), sends, starts: Vec::new() };
         for key in ["1", "2", "3"] {
             scene.send("o1", "pay", "{}", key);
         }
@@ -534,7 +543,8 @@ fn what_is_over_is_forgotten_until_nothing_is_left() {
         }
         let one = scene.register();
         scene.dispatch(one, 40);
-        let nothing = Outcome::Completed { events: Vec::new(), sends: Vec::new() };
+        let nothing =
+            Outcome::Completed { events: Vec::new(), sends: Vec::new(), starts: Vec::new() };
         for nth in 1..=40 {
             let answer = scene.complete(one, [nth, 1, 0], nothing.clone());
             assert_eq!(answer, CompletionAnswer::Done);
@@ -542,5 +552,36 @@ fn what_is_over_is_forgotten_until_nothing_is_left() {
         scene.now_ms += 20_001;
         scene.dispatch(one, 40);
         assert_eq!(scene.rows(COMMANDS), [] as [&str; 0]);
+    });
+}
+
+/// Goal: whoever knows of some endings finds those behind them, also once all that had ended is
+/// forgotten.
+#[test]
+fn tasks_end_one_behind_the_other_whatever_is_forgotten() {
+    let limits = Limits { command_completed_ms: 20_000, command_key_ms: 10_000, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        let one = scene.register();
+        for nth in 1..=3 {
+            for stream in ["a", "b"] {
+                scene.send(stream, "pay", "{}", &format!("k{nth}"));
+            }
+            assert_eq!(scene.endings(nth * 2 - 2).names, [] as [[String; 4]; 0]);
+            scene.dispatch(one, 4);
+            // The later one of both first.
+            for number in [1, 0] {
+                let (command, attempt, _) = scene.given(one)[number];
+                let command = [command, attempt, 0].map(i64::cast_unsigned);
+                let answer = scene.complete(one, command, failed("no", true));
+                assert_eq!(answer, CompletionAnswer::Done);
+            }
+            let endings = scene.endings(nth * 2 - 1);
+            let [aggregate, stream, name] = ["order", "a", "pay"].map(str::to_owned);
+            assert_eq!(endings.names, [[aggregate, stream, name, format!("k{nth}")]]);
+            assert_eq!(endings.last, nth * 2);
+            scene.now_ms += Limits::DEFAULT.command_failed_ms + 1;
+            scene.dispatch(one, 4);
+            assert_eq!(scene.rows(COMMANDS), [] as [&str; 0]);
+        }
     });
 }

@@ -84,6 +84,7 @@ fn shop() -> Doctype {
             ],
             commands: Vec::new(),
         }],
+        workflows: Vec::new(),
     }
 }
 

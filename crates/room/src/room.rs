@@ -51,7 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use tidelog_document::{Change, CommandKind, Handlers, InstanceId};
+use tidelog_document::{Change, Handlers, InstanceId, TaskKind};
 use tidelog_pages::{RequestId, StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
@@ -563,7 +563,7 @@ impl Room {
             // Its shell knows who speaks, and when: see `RoomInput::Presence`.
             ToRoom::Presence(_) => return,
             ToRoom::Register { tag, instance, kinds, concurrency } => {
-                let kind = |(aggregate, name)| CommandKind { aggregate, name };
+                let kind = |(aggregate, name)| TaskKind { aggregate, name };
                 let kinds = kinds.into_iter().map(kind).collect();
                 let word = Word::Register { before: InstanceId(instance), kinds, concurrency };
                 Work::Handling { channel_id: id, tag, word, speaker }
@@ -571,8 +571,8 @@ impl Room {
             ToRoom::Deregister { tag } => {
                 Work::Handling { channel_id: id, tag, word: Word::Deregister, speaker }
             }
-            ToRoom::Complete { tag, command, attempt, completion } => {
-                let word = Word::Complete { command, attempt, completion };
+            ToRoom::Complete { tag, task, attempt, completion } => {
+                let word = Word::Complete { task, attempt, completion };
                 Work::Handling { channel_id: id, tag, word, speaker }
             }
         });

@@ -82,6 +82,7 @@ fn a_doctype_is_looked_at_for_no_longer_than_its_migrations_may_run() {
             migrations: vec!["create table log (id text) strict".to_owned(), slow],
             mutations: Vec::new(),
             streams: Vec::new(),
+            workflows: Vec::new(),
         };
         let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
         scene.room = scene.room.with_clock(Arc::new(Looks::default()));

@@ -645,6 +645,7 @@ pub(crate) mod tests {
             migrations: vec![],
             mutations: vec![],
             streams: Vec::new(),
+            workflows: Vec::new(),
         };
         let open = ToRoom::Open {
             document: "list".to_owned(),

@@ -444,6 +444,11 @@ impl Connection {
         lock(&self.state).start_budget();
     }
 
+    /// See [`Transaction::bound_as_apps`](crate::Transaction::bound_as_apps).
+    pub fn bound_as_apps(&self) {
+        lock(&self.state).bound_as_apps();
+    }
+
     /// Counts the pages read from here on only.
     pub fn forget_reads(&self) {
         lock(&self.state).reads.clear();

@@ -175,6 +175,11 @@ impl State {
         self.start_statement();
     }
 
+    /// The transaction may read and change as much as one of an app, and no more.
+    pub fn bound_as_apps(&mut self) {
+        self.is_apps = true;
+    }
+
     /// Another statement is prepared and run.
     pub fn start_statement(&mut self) {
         if self.origin == Origin::Migration {

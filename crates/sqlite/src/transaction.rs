@@ -39,6 +39,12 @@ impl<'c> Transaction<'c> {
         self.connection.borrow().limits()
     }
 
+    /// The transaction may read and change as many pages as one with statements of an app, and
+    /// makes no use of those that are for verdicts: what it writes is as large as somebody likes.
+    pub fn bound_as_apps(&self) {
+        self.connection.borrow().bound_as_apps();
+    }
+
     /// Runs the statements of a mutation. What they select is dropped.
     ///
     /// Each statement gets those of `args`, by name without prefix, that it mentions. None may

@@ -106,14 +106,15 @@ pub enum ToRoom {
     Close,
     /// Who of the client is present, and how. Not answered.
     Presence(PresenceWord),
-    /// Somebody at the client handles commands. Answered by [`FromRoom::Registered`] or
+    /// Somebody at the client handles tasks. Answered by [`FromRoom::Registered`] or
     /// [`FromRoom::NotRegistered`].
     Register {
         /// The client's number for it, on this channel.
         tag: u32,
         /// The number that it had, if it was registered before; 0 if not.
         instance: u64,
-        /// The commands that it handles, by aggregate and name: at most [`INSTANCE_KINDS_MAX`].
+        /// What it handles, commands by aggregate and name, workflows by name and version: at most
+        /// [`INSTANCE_KINDS_MAX`].
         #[serde(deserialize_with = "kinds")]
         kinds: Vec<(String, String)>,
         /// How many at a time.
@@ -124,12 +125,12 @@ pub enum ToRoom {
         /// The client's number for it.
         tag: u32,
     },
-    /// An attempt at a command has come to an end. Answered by [`FromRoom::Completed`].
+    /// An attempt at a task has come to an end, or so far. Answered by [`FromRoom::Completed`].
     Complete {
         /// The client's number for who has made it.
         tag: u32,
         /// Echoed in the answer.
-        command: u64,
+        task: u64,
         /// Echoed in the answer.
         attempt: u64,
         /// What came of it, encoded.
@@ -390,7 +391,7 @@ pub enum FromRoom {
     },
     /// Who else is present.
     Presence(PresenceNews),
-    /// Somebody at the client handles commands from now on: those that are given to it stand in the
+    /// Somebody at the client handles tasks from now on: those that are given to it stand in the
     /// document under this number.
     Registered {
         /// The client's number for it.
@@ -398,7 +399,7 @@ pub enum FromRoom {
         /// Its number in the document.
         instance: u64,
     },
-    /// Somebody at the client may not handle commands.
+    /// Somebody at the client may not handle tasks.
     NotRegistered {
         /// The client's number for it.
         tag: u32,
@@ -409,12 +410,14 @@ pub enum FromRoom {
     Completed {
         /// The client's number for who has made the attempt.
         tag: u32,
-        /// The command.
-        command: u64,
+        /// The task.
+        task: u64,
         /// The attempt.
         attempt: u64,
         /// What became of it.
         answer: CompletionAnswer,
+        /// What the time is where that is decided, in milliseconds since the epoch.
+        time_ms: u64,
     },
 }
 

@@ -104,7 +104,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
         ("presence, a sign of life", about(ToRoom::Presence(PresenceWord::default()))),
         ("register", about(ToRoom::Register { tag: 1, instance: 7, kinds, concurrency: 16 })),
         ("deregister", about(ToRoom::Deregister { tag: 1 })),
-        ("complete", about(ToRoom::Complete { tag: 1, command: 8, attempt: 2, completion })),
+        ("complete", about(ToRoom::Complete { tag: 1, task: 8, attempt: 2, completion })),
     ]
 }
 
@@ -154,7 +154,8 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     let unknown = UndecidedReason::UnknownDoctype { reason: reason() };
     let no_room = UndecidedReason::NoRoomForVerdict { reason: reason() };
     let failed = UndecidedReason::VerdictFailed { reason: reason() };
-    let completed = |answer| about(FromRoom::Completed { tag: 1, command: 8, attempt: 2, answer });
+    let completed =
+        |answer| about(FromRoom::Completed { tag: 1, task: 8, attempt: 2, answer, time_ms: 5_000 });
     vec![
         ("admitted", FromServer::Admitted { subject: "ada".to_owned(), seconds_left: 3_600 }),
         ("not renewed", FromServer::NotRenewed),

@@ -63,6 +63,16 @@ pub const INSTANCES_MAX: usize = 1024;
 /// Events that a command records, and commands that it sends, as it completes.
 pub const COMPLETION_ITEMS_MAX: usize = 1024;
 
+/// What one run of a workflow remembers: steps, requests and what it waits for. Who needs more goes
+/// on as new.
+pub const WORKFLOW_RECORDS_MAX: u64 = 10_000;
+
+/// Bytes of what a step or a run comes to, as JSON.
+pub const RECORD_SIZE_MAX: usize = 256 * 1024;
+
+/// Bytes of the name of a step, or of anything else that a run remembers.
+pub const RECORD_NAME_SIZE_MAX: usize = 256;
+
 /// How long an instance may be away before what it works at is given to others.
 pub const INSTANCE_SILENT_MS: u64 = 30_000;
 

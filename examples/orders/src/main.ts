@@ -5,16 +5,26 @@ interface Order {
   id: string;
   item: string;
   state: string;
+  run: string | null;
 }
+
+// What the run of each order waits for, or how it stands.
+const ORDERS = `
+  select orders.id, item, orders.state,
+         coalesce((select group_concat(name, ', ') from tidelog_records
+                   where number = run.number and state in ('started', 'waiting')),
+                  run.state) as run
+  from orders left join tidelog_workflows as run on run.id = orders.id
+  order by at desc, orders.id limit 100`;
 
 async function show(): Promise<void> {
   const db = await opened();
-  const live = db.live<Order>('select id, item, state from orders order by at desc, id limit 100');
+  const live = db.live<Order>(ORDERS);
   live.subscribe((orders, error) => {
     if (error) complain(error);
     if (!orders) return;
     at('empty').hidden = orders.length > 0;
-    at('orders').replaceChildren(...orders.map(({ item, state }) => row(item, state)));
+    at('orders').replaceChildren(...orders.map(({ item, state, run }) => row(item, state, run)));
   });
   at<HTMLFormElement>('ordering').onsubmit = (event) => {
     event.preventDefault();

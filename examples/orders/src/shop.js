@@ -1,7 +1,7 @@
-// What the shop, its warehouse and its office share: orders as streams of events, and the commands
-// by which each has the next one do something.
+// What the shop, its warehouse and its office share: orders as streams of events, the commands by
+// which each has the next one do something, and what becomes of an order from step to step.
 import { doctype } from 'tidelog';
-import { command, stream } from 'tidelog/events';
+import { command, stream, workflow } from 'tidelog/events';
 
 /** @param {string} state */
 const becomes = (state) => `update orders set state = '${state}' where id = :stream`;
@@ -36,11 +36,13 @@ export const shop = doctype({
             failed: given_up,
           },
         ),
-        // Sent by the office to itself.
+        // Sent by the run of an order, and handled by the office.
         pay: command({}, { failed: given_up, timeout: '1m' }),
-        // Sent by the office, and handled by the warehouse.
-        ship: command({}, { failed: given_up }),
+        // Sent by the run as well, and handled by the warehouse.
+        ship: command({ label: 'text' }, { failed: given_up }),
       },
     }),
   },
+  // Started by the office for each order, under its id: see office.mjs.
+  workflows: { fulfil: workflow({ order: 'text' }) },
 });

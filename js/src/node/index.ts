@@ -10,7 +10,7 @@
 
 import type { GetToken } from '../connection.js';
 import type { Database } from '../database.js';
-import { type Doctype, flawOf, type Mutations, type Streams } from '../doctype.js';
+import { type Doctype, flawOf, type Mutations, type Streams, type Workflows } from '../doctype.js';
 import { DocumentInUseError, InvalidOptionError } from '../errors.js';
 import { checkText, openOn, socketAddress } from '../open.js';
 import { Device } from './device.js';
@@ -127,7 +127,11 @@ async function leave(name: string, work: () => Promise<void>): Promise<void> {
 export async function open<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
->(doctype: Doctype<Defined, Recorded>, options: OpenOptions): Promise<Database<Defined, Recorded>> {
+  const Flows extends Workflows = Record<never, never>,
+>(
+  doctype: Doctype<Defined, Recorded, Flows>,
+  options: OpenOptions,
+): Promise<Database<Defined, Recorded, Flows>> {
   const flaw = flawOf(doctype);
   if (flaw) throw new InvalidOptionError(flaw);
   const { document, server, token, user = '', folder, webSocket } = checkOptions(options);
@@ -150,7 +154,7 @@ export async function open<
   }
   return onDevice(folder, (device) => {
     if (webSocket) device.engine.useSockets(webSocket);
-    return openOn<Defined, Recorded>(device, doctype, wanted, token);
+    return openOn<Defined, Recorded, Flows>(device, doctype, wanted, token);
   });
 }
 

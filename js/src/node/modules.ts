@@ -87,9 +87,10 @@ async function lookInto(file: string, load: Load): Promise<Found> {
   try {
     const doctypes: FoundDoctype[] = [];
     for (const doctype of doctypesOf(await load(file))) {
-      const { name, migrations, mutations, streams = {} } = doctype;
+      const { name, migrations, mutations, streams, workflows } = doctype;
       const counts = { migrations: migrations.length, mutations: Object.keys(mutations).length };
-      const schema = Object.keys(streams).length > 0 ? [...EVENTS, ...migrations] : migrations;
+      const hasEvents = Object.keys({ ...streams, ...workflows }).length > 0;
+      const schema = hasEvents ? [...EVENTS, ...migrations] : migrations;
       const of = { name, ...counts, schema, json: jsonOf(doctype) };
       doctypes.push({ ...of, ...(await check(doctype)) });
     }
@@ -103,8 +104,8 @@ async function lookInto(file: string, load: Load): Promise<Found> {
 }
 
 /**
- * What queries see of events and commands, as tables: a view does not say of what type its columns
- * are.
+ * What queries see of events, commands and workflows, as tables: a view does not say of what type
+ * its columns are.
  */
 const EVENTS = [
   `create table tidelog_events (
@@ -118,13 +119,24 @@ const EVENTS = [
      command text not null, args text not null, key text, state text not null,
      attempt integer not null, time integer not null, user text not null, client text not null,
      instance integer, first integer, last integer, reason text, ended integer) strict`,
+  `create table tidelog_workflows (
+     number integer primary key, workflow text not null, id text not null,
+     version integer not null, args text not null, state text not null, attempt integer not null,
+     time integer not null, user text not null, client text not null, instance integer,
+     records integer not null, is_cancelled integer not null, result text, reason text,
+     ended integer) strict`,
+  `create table tidelog_records (
+     record integer primary key, number integer not null, workflow text not null,
+     id text not null, name text not null, count integer not null, kind text not null,
+     state text not null, result text, time integer, due integer) strict`,
   `create table tidelog_instances (
      instance integer primary key, client text not null, user text not null,
      since integer not null) strict`,
 ];
 
 /** What a server takes of a doctype, and nothing that an app has put beside it. */
-function jsonOf({ name, migrations, mutations, streams }: DoctypeDefinition): string {
+function jsonOf({ name, migrations, mutations, ...more }: DoctypeDefinition): string {
+  const { streams, workflows } = more;
   return JSON.stringify({
     name,
     migrations,
@@ -135,6 +147,7 @@ function jsonOf({ name, migrations, mutations, streams }: DoctypeDefinition): st
         events: each(events, ({ fields, upcast, project }) => ({ fields, upcast, project })),
         ...(commands && { commands: each(commands, bareCommand) }),
       })),
+    workflows: workflows && each(workflows, ({ version, fields }) => ({ version, fields })),
   });
 }
 

@@ -6,7 +6,14 @@
 
 import { Connection } from '../connection.js';
 import type { Database } from '../database.js';
-import { type Doctype, flawOf, isText, type Mutations, type Streams } from '../doctype.js';
+import {
+  type Doctype,
+  flawOf,
+  isText,
+  type Mutations,
+  type Streams,
+  type Workflows,
+} from '../doctype.js';
 import { DocumentClosedError, EngineError, InvalidOptionError } from '../errors.js';
 import { openOn } from '../open.js';
 import { provideReportError } from './report-error.js';
@@ -66,10 +73,11 @@ export interface ClientOptions {
 export async function world<
   const Defined extends Mutations,
   const Recorded extends Streams = Record<never, never>,
+  const Flows extends Workflows = Record<never, never>,
 >(
-  doctype: Doctype<Defined, Recorded>,
+  doctype: Doctype<Defined, Recorded, Flows>,
   options: WorldOptions = {},
-): Promise<World<Defined, Recorded>> {
+): Promise<World<Defined, Recorded, Flows>> {
   const flaw = flawOf(doctype);
   if (flaw) throw new InvalidOptionError(flaw);
   checkNames(options, ['startsAt', 'seed']);
@@ -84,8 +92,12 @@ export async function world<
 }
 
 /** Devices and a server that share documents: see {@link world}. */
-export class World<Defined extends Mutations = Mutations, Recorded extends Streams = Streams> {
-  readonly #doctype: Doctype<Defined, Recorded>;
+export class World<
+  Defined extends Mutations = Mutations,
+  Recorded extends Streams = Streams,
+  Flows extends Workflows = Workflows,
+> {
+  readonly #doctype: Doctype<Defined, Recorded, Flows>;
   readonly #devices: Devices;
   readonly #clients = new Set<Client>();
   #closed: Promise<void> | undefined;
@@ -101,7 +113,7 @@ export class World<Defined extends Mutations = Mutations, Recorded extends Strea
   };
 
   /** @internal */
-  constructor(doctype: Doctype<Defined, Recorded>, devices: Devices) {
+  constructor(doctype: Doctype<Defined, Recorded, Flows>, devices: Devices) {
     this.#doctype = doctype;
     this.#devices = devices;
     devices.unsettled = (within) => this.#unsettled(within);
@@ -121,13 +133,17 @@ export class World<Defined extends Mutations = Mutations, Recorded extends Strea
    *
    * @param doctype that of the world, if it is left out.
    */
-  client(options?: ClientOptions): Promise<Client<Defined, Recorded>>;
-  client<const Other extends Mutations, const OfOther extends Streams = Record<never, never>>(
-    options: ClientOptions & { readonly doctype: Doctype<Other, OfOther> },
-  ): Promise<Client<Other, OfOther>>;
+  client(options?: ClientOptions): Promise<Client<Defined, Recorded, Flows>>;
+  client<
+    const Other extends Mutations,
+    const OfOther extends Streams = Record<never, never>,
+    const FlowsOfOther extends Workflows = Record<never, never>,
+  >(
+    options: ClientOptions & { readonly doctype: Doctype<Other, OfOther, FlowsOfOther> },
+  ): Promise<Client<Other, OfOther, FlowsOfOther>>;
   async client(
     options: ClientOptions & { readonly doctype?: Doctype } = {},
-  ): Promise<Client<Defined, Recorded>> {
+  ): Promise<Client<Defined, Recorded, Flows>> {
     this.#mustBeOpen();
     checkNames(options, ['document', 'user', 'doctype']);
     const { document = DOCUMENT, user = '', doctype = this.#doctype } = options;
@@ -137,10 +153,10 @@ export class World<Defined extends Mutations = Mutations, Recorded extends Strea
       if (isText(text)) continue;
       throw new InvalidOptionError(`${name} has to be a string of whole characters`);
     }
-    const kind = doctype as Doctype<Defined, Recorded>;
+    const kind = doctype as Doctype<Defined, Recorded, Flows>;
     const device = new Device(this.#devices, kind, { document, user, server: SERVER });
     const opening = device.open().finally(() => this.#mustBeOpen());
-    const client: Client<Defined, Recorded> = new Client(device, await opening);
+    const client: Client<Defined, Recorded, Flows> = new Client(device, await opening);
     device.whenLeft = () => this.#clients.delete(client as Client<never>);
     this.#clients.add(client as Client<never>);
     return client;
@@ -250,18 +266,20 @@ export class Client<
   Defined extends Mutations = Mutations,
   // biome-ignore lint/suspicious/noExplicitAny: one of any streams takes the place of all.
   Recorded extends Streams = any,
+  // biome-ignore lint/suspicious/noExplicitAny: one of any workflows takes the place of all.
+  Flows extends Workflows = any,
 > {
-  readonly #device: Device<Defined, Recorded>;
-  #db: Database<Defined, Recorded>;
+  readonly #device: Device<Defined, Recorded, Flows>;
+  #db: Database<Defined, Recorded, Flows>;
 
   /** @internal */
-  constructor(device: Device<Defined, Recorded>, db: Database<Defined, Recorded>) {
+  constructor(device: Device<Defined, Recorded, Flows>, db: Database<Defined, Recorded, Flows>) {
     this.#device = device;
     this.#db = db;
   }
 
   /** The document, as `open` gives it; after {@link reload} another one. */
-  get db(): Database<Defined, Recorded> {
+  get db(): Database<Defined, Recorded, Flows> {
     return this.#db;
   }
 
@@ -276,7 +294,7 @@ export class Client<
   }
 
   /** Opens the document in one more tab of the device. */
-  tab(): Promise<Database<Defined, Recorded>> {
+  tab(): Promise<Database<Defined, Recorded, Flows>> {
     return this.#device.open();
   }
 
@@ -284,7 +302,7 @@ export class Client<
    * Closes all tabs of the device, and opens the document in a new one, as {@link db}: the engine
    * ends, and another one starts on what is on the disk.
    */
-  async reload(): Promise<Database<Defined, Recorded>> {
+  async reload(): Promise<Database<Defined, Recorded, Flows>> {
     await this.#device.closeTabs();
     this.#db = await this.#device.open();
     return this.#db;
@@ -301,18 +319,18 @@ export class Client<
   }
 
   /** @internal The documents that can be brought into step with the server. */
-  synced(): readonly Database<Defined, Recorded>[] {
+  synced(): readonly Database<Defined, Recorded, Flows>[] {
     return this.#device.synced();
   }
 }
 
 /** The tabs of a device. */
-class Device<Defined extends Mutations, Recorded extends Streams> {
+class Device<Defined extends Mutations, Recorded extends Streams, Flows extends Workflows> {
   readonly #devices: Devices;
   readonly #number: number;
-  readonly #doctype: Doctype<Defined, Recorded>;
+  readonly #doctype: Doctype<Defined, Recorded, Flows>;
   readonly #names: Parameters<typeof openOn>[2];
-  readonly #tabs = new Map<Database<Defined, Recorded>, Port | undefined>();
+  readonly #tabs = new Map<Database<Defined, Recorded, Flows>, Port | undefined>();
   #isOnline = true;
   #left: Promise<void> | undefined;
   /** Called once it has left the world. */
@@ -320,7 +338,7 @@ class Device<Defined extends Mutations, Recorded extends Streams> {
 
   constructor(
     devices: Devices,
-    doctype: Doctype<Defined, Recorded>,
+    doctype: Doctype<Defined, Recorded, Flows>,
     names: Parameters<typeof openOn>[2],
   ) {
     this.#devices = devices;
@@ -329,7 +347,7 @@ class Device<Defined extends Mutations, Recorded extends Streams> {
     this.#names = names;
   }
 
-  async open(): Promise<Database<Defined, Recorded>> {
+  async open(): Promise<Database<Defined, Recorded, Flows>> {
     this.#mustBeThere();
     const host = this.#devices.host(this.#number);
     const connection = new Connection(PLACES, host);
@@ -352,7 +370,7 @@ class Device<Defined extends Mutations, Recorded extends Streams> {
     this.#devices.setOnline(this.#number, isOnline);
   }
 
-  synced(): readonly Database<Defined, Recorded>[] {
+  synced(): readonly Database<Defined, Recorded, Flows>[] {
     if (!this.#isOnline) return [];
     return [...this.#tabs.keys()].filter(({ status }) => !status.away);
   }

@@ -1,5 +1,5 @@
 import { doctype, mutation } from 'tidelog';
-import { command, stream } from 'tidelog/events';
+import { command, stream, workflow } from 'tidelog/events';
 
 export const shop = doctype({
   name: 'shop',
@@ -27,4 +27,5 @@ export const shop = doctype({
       },
     }),
   },
+  workflows: { fulfil: workflow({ order: 'text' }, { version: 2 }) },
 });

@@ -200,6 +200,7 @@ pub(crate) fn doctype(release: Release) -> Doctype {
             ),
         ],
         streams: Vec::new(),
+        workflows: Vec::new(),
     };
     let (migration, sql) = match release {
         Release::First => return doctype,

@@ -292,6 +292,7 @@ fn kind_of(message: &ToCore) -> &'static str {
             Request::Outcome(_) => "outcome",
             Request::Handle(_) => "handle",
             Request::Complete(_) => "complete",
+            Request::Records(_) => "records",
         },
         ToCore::GiveUp { .. } => "giveUp",
         ToCore::Destroy { .. } => "destroy",

@@ -278,7 +278,13 @@ fn notes(version: usize) -> Doctype {
         define("no", "select reject('no ' || :id)"),
     ];
     let mutations = if version == 1 { mutations } else { mutations[1..].to_vec() };
-    Doctype { name: "notes".to_owned(), migrations, mutations, streams: Vec::new() }
+    Doctype {
+        name: "notes".to_owned(),
+        migrations,
+        mutations,
+        streams: Vec::new(),
+        workflows: Vec::new(),
+    }
 }
 
 fn lsn(number: u64) -> Lsn {

@@ -694,6 +694,7 @@ pub fn shelves() -> Doctype {
         migrations: vec!["create table book (id integer primary key, text text) strict".to_owned()],
         mutations: vec![define("fill", &params, &[fill])],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 

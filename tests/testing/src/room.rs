@@ -58,6 +58,7 @@ pub fn notes() -> Doctype {
             mutation("touch", "update log set id = substr(id, 2) || :id"),
         ],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 

@@ -116,6 +116,7 @@ fn open() -> ToCore {
                 migrations: vec!["create table note (at integer)".to_owned()],
                 mutations: vec![add],
                 streams: Vec::new(),
+                workflows: Vec::new(),
             },
             has_token: false,
             word: 0,

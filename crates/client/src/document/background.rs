@@ -241,7 +241,32 @@ impl Document {
         may_be && (is_written_again || was_short)
     }
 
+    /// Finds out who waits for the end of a task that has ended.
+    fn find_endings(&mut self, ctx: &Context<'_>) -> Run<()> {
+        let is_built = self.replica().is_none_or(Replica::is_built);
+        let Self { watches, state: State::Open(open), reads, .. } = self else {
+            return Run::Done(());
+        };
+        if !watches.wants_endings() || !is_built {
+            return Run::Done(());
+        }
+        match watches.find_endings(open, ctx.now_ms) {
+            Run::Done(()) => {}
+            Run::Fault(pgid) if reads.why_lost(&[pgid], ctx.store).is_none() => {
+                return Run::Fault(pgid);
+            }
+            // Each is told by itself why it cannot look.
+            Run::Fault(_) | Run::Failed(_) => watches.look_for_ends(),
+        }
+        Run::Done(())
+    }
+
     fn run_dirty_watch(&mut self, ctx: &mut Context<'_>) -> Run<Attempt> {
+        match self.find_endings(ctx) {
+            Run::Done(()) => {}
+            Run::Fault(pgid) => return Run::Fault(pgid),
+            Run::Failed(failure) => return Run::Failed(failure),
+        }
         let due = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab));
         let Some((tab, handle)) = due.map(|(tab, _, watch)| (tab, watch.handle)) else {
             return Run::Done(Attempt::Idle);

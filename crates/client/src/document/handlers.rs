@@ -1,4 +1,4 @@
-//! Who handles commands in the tabs: each is an instance of the document, at its server or, where
+//! Who handles tasks in the tabs: each is an instance of the document, at its server or, where
 //! this device decides, here. What it is given stands in the document; what comes of it is said by
 //! its tab, and decided there.
 
@@ -37,7 +37,7 @@ pub(super) struct OwnHandlers {
     local: Option<Handlers<Key>>,
 }
 
-/// The call by which a tab handles commands.
+/// The call by which a tab handles tasks.
 type Key = (TabId, Call);
 
 struct Own {
@@ -77,7 +77,7 @@ impl OwnHandlers {
         self.own.iter_mut().find(|(_, own)| own.tag == tag).map(|(key, own)| (*key, own))
     }
 
-    /// A tab handles commands no longer.
+    /// A tab handles tasks no longer.
     pub(super) fn give_up(&mut self, tab: TabId, call: Call) {
         if let Some(own) = self.own.remove(&(tab, call)) {
             self.gone.extend(own.is_said.then_some(own.tag));
@@ -101,21 +101,21 @@ impl OwnHandlers {
 }
 
 impl Document {
-    /// A tab begins to handle commands.
+    /// A tab begins to handle tasks.
     pub(super) fn begin_handling(
         &mut self,
         ask: &Ask,
         handling: &Handling,
         ctx: &mut Context<'_>,
     ) -> Ran {
-        if !self.handles[&(ask.tab, ask.handle)].doctype.has_commands() {
-            return Ran::Failed(CallFailure::no_commands());
+        if !self.handles[&(ask.tab, ask.handle)].doctype.has_tasks() {
+            return Ran::Failed(CallFailure::no_tasks());
         }
         if handling.kinds.len() > INSTANCE_KINDS_MAX {
             return Ran::Failed(CallFailure::many_kinds());
         }
         let key = (ask.tab, ask.call);
-        let ran = self.run_watch(ask, Watch::of_commands(ask.handle), ctx);
+        let ran = self.run_watch(ask, Watch::of_given(ask.handle), ctx);
         if matches!(ran, Ran::Done) {
             self.handlers.tags_ever += 1;
             let own = Own {
@@ -141,7 +141,7 @@ impl Document {
         out: &mut Outbox,
     ) -> Ran {
         let Some(own) = self.handlers.own.get_mut(&(ask.tab, complete.handling)) else {
-            answer(ask.tab, ask.call, CompletionAnswer::Late, out);
+            answer(ask.tab, ask.call, LATE, out);
             return Ran::Done;
         };
         let completion = complete.completion.clone();
@@ -168,13 +168,13 @@ impl Document {
     pub(super) fn on_completed(
         &mut self,
         tag: u32,
-        (command, attempt): (u64, u64),
-        said: CompletionAnswer,
+        (task, attempt): (u64, u64),
+        said: (CompletionAnswer, u64),
         ctx: &mut Context<'_>,
     ) {
         let Some(((tab, _), own)) = self.handlers.by_tag(tag) else { return };
         let is_it = |it: &Completing| {
-            (it.completion.command, it.completion.attempt) == (command, attempt) && it.is_said
+            (it.completion.task, it.completion.attempt) == (task, attempt) && it.is_said
         };
         if let Some(place) = own.completing.iter().position(is_it) {
             let done = own.completing.remove(place);
@@ -193,10 +193,10 @@ impl Document {
         }
     }
 
-    /// Has the server know who handles commands here, and what came of their attempts.
+    /// Has the server know who handles tasks here, and what came of their attempts.
     pub(super) fn look_after_handlers(&mut self, ctx: &mut Context<'_>) {
         for (tab, call) in mem::take(&mut self.handlers.unanswered) {
-            answer(tab, call, CompletionAnswer::Late, ctx.out);
+            answer(tab, call, LATE, ctx.out);
         }
         if self.handlers.own.is_empty() && self.handlers.gone.is_empty() {
             return;
@@ -233,9 +233,9 @@ impl Document {
             let unsaid = own.completing.iter_mut().filter(|it| !it.is_said);
             for it in unsaid.filter(|_| own.is_registered) {
                 it.is_said = true;
-                let Completion { command, attempt, .. } = it.completion;
+                let Completion { task, attempt, .. } = it.completion;
                 let completion = it.completion.encode();
-                words.push(ToRoom::Complete { tag, command, attempt, completion });
+                words.push(ToRoom::Complete { tag, task, attempt, completion });
             }
         }
         words.into_iter().for_each(|word| self.say(word, ctx));
@@ -280,7 +280,7 @@ impl Document {
         }
     }
 
-    /// Where this device decides: decides the next thing of those who handle commands, if there is
+    /// Where this device decides: decides the next thing of those who handle tasks, if there is
     /// any.
     pub(super) fn decide_locally(&mut self, ctx: &mut Context<'_>) -> Option<Run<()>> {
         if self.following.offer.is_some() {
@@ -353,8 +353,9 @@ impl Document {
                     self.watches.note_instance(key, Some(instance));
                 }
             }
-            (Changed::Completed(said), Some(((tab, _), Some(call)))) => {
-                answer(tab, call, said, ctx.out);
+            (changed, Some(((tab, _), Some(call)))) => {
+                let said = changed.answer().expect("BUG: it was a completion");
+                answer(tab, call, (said, ctx.now_ms), ctx.out);
             }
             _ => {}
         }
@@ -410,13 +411,19 @@ fn decide(
     ran.map(|(changed, applied)| (changed, applied.map(|it| it.changed)))
 }
 
-fn answer(tab: TabId, call: Call, answer: CompletionAnswer, out: &mut Outbox) {
-    let said = match answer {
+/// Said of what counts no longer: at no time.
+const LATE: (CompletionAnswer, u64) = (CompletionAnswer::Late, 0);
+
+/// Says what becomes of a completion, and what the time is where that was decided.
+fn answer(tab: TabId, call: Call, (said, time_ms): (CompletionAnswer, u64), out: &mut Outbox) {
+    let said = match said {
         CompletionAnswer::Done => "done",
         CompletionAnswer::Late => "late",
         CompletionAnswer::Stale => "stale",
     };
-    let mut rows = Rows { columns: vec!["answer".to_owned()], ..Rows::default() };
-    rows.push([ValueRef::Text(said.as_bytes())]);
+    let columns = ["answer", "time"].map(str::to_owned).to_vec();
+    let mut rows = Rows { columns, ..Rows::default() };
+    let time = i64::try_from(time_ms).unwrap_or(i64::MAX);
+    rows.push([ValueRef::Text(said.as_bytes()), ValueRef::Integer(time)]);
     out.tell(tab, FromCore::Rows { call, rows });
 }

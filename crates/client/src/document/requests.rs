@@ -321,6 +321,9 @@ impl Document {
             }
             Request::Handle(handling) => self.begin_handling(ask, handling, ctx),
             Request::Complete(complete) => self.take_completion(ask, complete, ctx.out),
+            Request::Records(records) => {
+                self.run_watch(ask, Watch::of_records(ask.handle, records.clone()), ctx)
+            }
             Request::Sync => self.run_sync(ask, ctx),
             Request::Export => self.run_export(ask, ctx),
         }

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use tidelog_document::{
-    Doctype, FoundEvents, FoundOutcome, InstanceId, find_events, find_given, find_outcome,
+    Doctype, FoundEvents, FoundOutcome, InstanceId, find_endings, find_events, find_given,
+    find_outcome, find_records,
 };
 use tidelog_sqlite::{Failure, ReadSet, Run, View};
 use tidelog_types::{Pgid, Rows, SortedMap};
@@ -12,12 +13,16 @@ use tidelog_types::{Pgid, Rows, SortedMap};
 use super::open::Open;
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, CommandName, Events, FromCore, Handle, Query};
+use crate::protocol::{Call, CallFailure, CommandName, Events, FromCore, Handle, Query, Records};
 
 /// The live queries of all tabs, and those of them that wait for events.
 #[derive(Default)]
 pub(super) struct Watches {
     watches: SortedMap<(TabId, Call), Watch>,
+    /// Up to which one those that wait for the end of a task have heard of endings; `None` if they
+    /// have to look for themselves.
+    endings_heard: Option<i64>,
+    has_endings: bool,
     /// How often pages have changed.
     changes: u64,
 }
@@ -37,9 +42,14 @@ pub(super) struct Watch {
 enum Watched {
     Query(Query),
     Events(Events),
-    Outcome(CommandName),
-    /// The commands that are given to an instance, once it is one.
+    Outcome {
+        command: CommandName,
+        /// Whether it is there, and was not over when this was looked at.
+        is_pending: bool,
+    },
+    /// The tasks that are given to an instance, once it is one.
     Given(Option<InstanceId>),
+    Records(Records),
 }
 
 impl Watch {
@@ -52,11 +62,15 @@ impl Watch {
     }
 
     pub fn of_outcome(handle: Handle, command: CommandName) -> Self {
-        Self::of(handle, Watched::Outcome(command))
+        Self::of(handle, Watched::Outcome { command, is_pending: false })
     }
 
-    pub fn of_commands(handle: Handle) -> Self {
+    pub fn of_given(handle: Handle) -> Self {
         Self::of(handle, Watched::Given(None))
+    }
+
+    pub fn of_records(handle: Handle, records: Records) -> Self {
+        Self::of(handle, Watched::Records(records))
     }
 
     fn of(handle: Handle, watched: Watched) -> Self {
@@ -68,18 +82,23 @@ impl Watch {
         let told = CallFailure::of_query(failure);
         match &self.watched {
             Watched::Query(query) => told.quoting(&query.sql),
-            Watched::Events(_) | Watched::Outcome(_) | Watched::Given(_) => told,
+            _ => told,
         }
     }
 
     /// Whether it is over once it has an answer.
     pub fn is_for_once(&self) -> bool {
-        matches!(self.watched, Watched::Events(_) | Watched::Outcome(_))
+        !matches!(self.watched, Watched::Query(_) | Watched::Given(_))
     }
 
     /// Whether it looks at what is confirmed.
     fn is_of_confirmed(&self) -> bool {
         !matches!(self.watched, Watched::Query(_))
+    }
+
+    /// Whether there is nothing to look for before some task has ended.
+    fn waits_for_end(&self) -> bool {
+        matches!(self.watched, Watched::Outcome { is_pending: true, .. })
     }
 
     /// Runs the query once; says its rows if they are others than before. One for events says them
@@ -95,7 +114,8 @@ impl Watch {
     ) -> Run<Option<Rows>> {
         let query = match &mut self.watched {
             Watched::Query(query) => query,
-            Watched::Outcome(CommandName { aggregate, stream, name, key }) => {
+            Watched::Outcome { command, is_pending } => {
+                let CommandName { aggregate, stream, name, key } = command;
                 // What this device has sent and nobody has decided is not there yet.
                 let has_all = has_all && !open.has_undecided();
                 let reader = open.confirmed_reader_at(now_ms);
@@ -105,11 +125,19 @@ impl Watch {
                     Run::Failed(failure) => return Run::Failed(failure),
                 };
                 self.dirty_since = None;
+                *is_pending = found == FoundOutcome::Pending;
                 return Run::Done(match found {
                     FoundOutcome::Over(rows) => Some(rows),
                     FoundOutcome::None if has_all => Some(Rows::default()),
                     FoundOutcome::None | FoundOutcome::Pending => None,
                 });
+            }
+            Watched::Records(Records { task, after }) => {
+                let run = find_records(open.confirmed_reader_at(now_ms), *task, *after);
+                if matches!(run, Run::Done(_)) {
+                    self.dirty_since = None;
+                }
+                return run.map(Some);
             }
             Watched::Given(instance) => {
                 let reader = open.confirmed_reader_at(now_ms);
@@ -242,9 +270,47 @@ impl Watches {
         });
     }
 
-    /// Something was confirmed: there may be events, or commands.
+    /// Something was confirmed: there may be events, or tasks.
     pub fn mark_confirmed(&mut self) {
-        self.mark_if(Watch::is_of_confirmed);
+        self.mark_if(|watch| watch.is_of_confirmed() && !watch.waits_for_end());
+        self.has_endings = true;
+    }
+
+    /// Whether it is to be found out which tasks have ended, for those that wait for that.
+    pub fn wants_endings(&self) -> bool {
+        self.has_endings && self.watches.values().any(Watch::waits_for_end)
+    }
+
+    /// Finds out which tasks have ended, since that was done last: who waits for one of them looks
+    /// for it.
+    pub fn find_endings(&mut self, open: &mut Open, now_ms: u64) -> Run<()> {
+        let after = self.endings_heard.unwrap_or(i64::MAX);
+        let endings = match find_endings(open.confirmed_reader_at(now_ms), after) {
+            Run::Done(endings) => endings,
+            Run::Fault(pgid) => return Run::Fault(pgid),
+            Run::Failed(failure) => return Run::Failed(failure),
+        };
+        self.has_endings = false;
+        let is_another = self.endings_heard.is_none_or(|heard| endings.last < heard);
+        self.endings_heard = Some(endings.last);
+        self.mark_if(|watch| match &watch.watched {
+            Watched::Outcome { command, is_pending: true } => {
+                let CommandName { aggregate, stream, name, key } = command;
+                is_another
+                    || endings
+                        .names
+                        .iter()
+                        .any(|it| it.each_ref() == [aggregate, stream, name, key])
+            }
+            _ => false,
+        });
+        Run::Done(())
+    }
+
+    /// All that wait for the end of a task look for it themselves.
+    pub fn look_for_ends(&mut self) {
+        (self.has_endings, self.endings_heard) = (false, None);
+        self.mark_if(Watch::waits_for_end);
     }
 
     /// A handler of commands is this instance now, or none.
@@ -271,6 +337,7 @@ impl Watches {
 
     /// All of them have to run again.
     pub fn mark_all(&mut self) {
+        self.endings_heard = None;
         self.mark_if(|_| true);
     }
 

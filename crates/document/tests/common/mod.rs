@@ -496,6 +496,7 @@ pub fn items() -> Doctype {
             define("shift", &[("by", integer)], &["update item set n = n + :by where n > 3"]),
         ],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 

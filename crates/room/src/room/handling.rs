@@ -1,9 +1,9 @@
-//! Who handles the document's commands: clients that register, what they are given, and what they
+//! Who handles the document's tasks: clients that register, what they are given, and what they
 //! say came of it. All of it is decided here, by the shell's clock, and is an entry like any other.
 
 use std::collections::BTreeSet;
 
-use tidelog_document::{Change, Changed, CommandKind, Completion, Handlers, InstanceId, client_of};
+use tidelog_document::{Change, Changed, Completion, Handlers, InstanceId, TaskKind, client_of};
 use tidelog_sync::{CompletionAnswer, FromRoom, Refusal};
 use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCES_MAX};
 use tidelog_types::{Budget, shortened};
@@ -12,22 +12,22 @@ use super::outbox::After;
 use super::subscriber::{ChannelId, SubscriberId};
 use super::{Halt, Room, Speaker, State, Work, brief, ran};
 
-/// Somebody who handles commands: at which client, and under which of its numbers.
+/// Somebody who handles tasks: at which client, and under which of its numbers.
 pub(super) type Place = (SubscriberId, u32);
 
-/// Bytes of the names of the kinds of commands that one instance handles.
+/// Bytes of the names of the kinds of tasks that one instance handles.
 const KINDS_SIZE_MAX: usize = 64 * 1024;
 
-const NOT_ALLOWED: &str = "the token does not allow to handle its commands";
+const NOT_ALLOWED: &str = "the token does not allow to handle its commands and workflows";
 
-/// What a client says of somebody who handles commands.
+/// What a client says of somebody who handles tasks.
 pub(super) enum Word {
     /// It begins to, as the instance that it was before, if it was one.
-    Register { before: InstanceId, kinds: Vec<CommandKind>, concurrency: u32 },
+    Register { before: InstanceId, kinds: Vec<TaskKind>, concurrency: u32 },
     /// It handles none any longer.
     Deregister,
     /// An attempt has come to an end.
-    Complete { command: u64, attempt: u64, completion: Vec<u8> },
+    Complete { task: u64, attempt: u64, completion: Vec<u8> },
 }
 
 impl Word {
@@ -168,13 +168,13 @@ impl Room {
         if self.settings.is_damaged {
             return Err(Halt::Refuse(Refusal::Damaged));
         }
-        let has_commands = document.record.newest().is_some_and(|it| it.has_commands());
+        let has_tasks = document.record.newest().is_some_and(|it| it.has_tasks());
         match word {
             Word::Register { before, kinds, concurrency } => {
-                let may = match (speaker.handles, has_commands) {
+                let may = match (speaker.handles, has_tasks) {
                     (true, true) => Ok(()),
                     (false, _) => Err(NOT_ALLOWED),
-                    (true, false) => Err("the document has no commands"),
+                    (true, false) => Err("the document has no commands or workflows"),
                 };
                 let user = speaker.subject.as_deref().unwrap_or_default();
                 self.register((id, tag), (*before, kinds, *concurrency), (user, may), budget)
@@ -183,7 +183,7 @@ impl Room {
                 Some(instance) => self.decide(&Change::Deregister(instance), budget),
                 None => Ok(()),
             },
-            Word::Complete { command, attempt, completion } => {
+            Word::Complete { task, attempt, completion } => {
                 if !speaker.handles
                     && let Some(instance) = self.handlers()?.at((id, tag))
                 {
@@ -193,7 +193,7 @@ impl Room {
                 }
                 let answer = match Completion::decode(completion) {
                     Ok(completion)
-                        if (completion.command, completion.attempt) == (*command, *attempt)
+                        if (completion.task, completion.attempt) == (*task, *attempt)
                             && speaker.handles =>
                     {
                         self.complete((id, tag), completion, budget)?
@@ -201,8 +201,8 @@ impl Room {
                     // Nobody has been given that.
                     _ => CompletionAnswer::Late,
                 };
-                let (command, attempt) = (*command, *attempt);
-                let told = FromRoom::Completed { tag, command, attempt, answer };
+                let (task, attempt, time_ms) = (*task, *attempt, self.now_ms);
+                let told = FromRoom::Completed { tag, task, attempt, answer, time_ms };
                 self.outbox.after(After::Tell(id, told));
                 Ok(())
             }
@@ -217,7 +217,7 @@ impl Room {
     fn register(
         &mut self,
         place: Place,
-        (before, kinds, concurrency): (InstanceId, &[CommandKind], u32),
+        (before, kinds, concurrency): (InstanceId, &[TaskKind], u32),
         (user, may): (&str, Result<(), &str>),
         budget: &mut Budget,
     ) -> Result<(), Halt> {
@@ -270,9 +270,6 @@ impl Room {
             return Ok(CompletionAnswer::Late);
         };
         self.handlers()?.decided(&change, &changed);
-        match changed {
-            Changed::Completed(answer) => Ok(answer),
-            _ => unreachable!("BUG: it was a completion"),
-        }
+        Ok(changed.answer().expect("BUG: it was a completion"))
     }
 }

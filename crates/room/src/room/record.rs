@@ -84,7 +84,13 @@ mod tests {
     fn doctype(version: usize) -> Doctype {
         let migrations = ["CREATE TABLE item (id TEXT PRIMARY KEY)", "ALTER TABLE item ADD done"];
         let migrations = migrations[..version].iter().map(|&sql| sql.to_owned()).collect();
-        Doctype { name: "list".to_owned(), migrations, mutations: Vec::new(), streams: Vec::new() }
+        Doctype {
+            name: "list".to_owned(),
+            migrations,
+            mutations: Vec::new(),
+            streams: Vec::new(),
+            workflows: Vec::new(),
+        }
     }
 
     fn record() -> RoomRecord {

@@ -52,6 +52,7 @@ fn doctype(migrations: &[&str]) -> Doctype {
             },
         ],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 
@@ -374,8 +375,8 @@ fn brief(messages: &[FromRoom]) -> Vec<String> {
         FromRoom::Presence(news) => format!("presence of {}", news.present.len()),
         FromRoom::Registered { tag, instance } => format!("registered {tag} as {instance}"),
         FromRoom::NotRegistered { tag, .. } => format!("not registered {tag}"),
-        FromRoom::Completed { command, attempt, answer, .. } => {
-            format!("completed {command} {attempt}: {answer:?}")
+        FromRoom::Completed { task, attempt, answer, .. } => {
+            format!("completed {task} {attempt}: {answer:?}")
         }
     };
     messages.iter().map(brief).collect()

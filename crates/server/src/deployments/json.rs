@@ -9,13 +9,14 @@
 //!       "fields": { "items": "json" }, "upcast": ["..."], "project": ["..."] } },
 //!     "commands": { "place": {
 //!       "fields": { "items": "json" }, "received": ["..."], "failed": ["..."],
-//!       "retries": 5, "timeout": 30000 } } } } }
+//!       "retries": 5, "timeout": 30000 } } } },
+//!   "workflows": { "fulfil": { "version": 1, "fields": { "order": "text" } } } }
 //! ```
 //!
-//! Where there are no streams they may be left out, and so may the commands of one. Its hash is
-//! over the encoding that clients send: mutations, streams, events and commands sorted by name, as
-//! JavaScript sorts, and parameters and fields in their order. So no name may stand twice, and
-//! nothing else may stand there.
+//! Where there are no streams or workflows they may be left out, and so may the commands of a
+//! stream. Its hash is over the encoding that clients send: mutations, streams, events, commands
+//! and workflows sorted by name, as JavaScript sorts, and parameters and fields in their order. So
+//! no name may stand twice, and nothing else may stand there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,15 +26,17 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_document::{
     CommandDefinition, Doctype, EventDefinition, MutationDefinition, Param, ParamKind,
-    StreamDefinition,
+    StreamDefinition, WorkflowDefinition,
 };
 
 /// The doctype that the JSON says, or why it says none.
 pub(crate) fn parse(json: &[u8]) -> Result<Doctype, serde_json::Error> {
-    let Definition { name, migrations, mutations, streams } = serde_json::from_slice(json)?;
+    let Definition { name, migrations, mutations, streams, workflows } =
+        serde_json::from_slice(json)?;
     let mutations = sorted(mutations.0, definition, |it| &it.name);
     let streams = sorted(streams.0, stream, |it| &it.name);
-    Ok(Doctype { name, migrations, mutations, streams })
+    let workflows = sorted(workflows.0, workflow, |it| &it.name);
+    Ok(Doctype { name, migrations, mutations, streams, workflows })
 }
 
 /// What members say, sorted by name as JavaScript sorts.
@@ -70,12 +73,16 @@ pub(crate) fn write(doctype: &Doctype) -> Vec<u8> {
         let commands = Ordered(commands.iter().map(command).collect());
         (name.clone(), Stream { events, commands })
     };
-    let Doctype { name, migrations, mutations, streams } = doctype;
+    let workflow = |WorkflowDefinition { name, version, fields }: &WorkflowDefinition| {
+        (name.clone(), Workflow { version: *version, fields: types(fields) })
+    };
+    let Doctype { name, migrations, mutations, streams, workflows } = doctype;
     let definition = Definition {
         name: name.clone(),
         migrations: migrations.clone(),
         mutations: Ordered(mutations.iter().map(mutation).collect()),
         streams: Ordered(streams.iter().map(stream).collect()),
+        workflows: Ordered(workflows.iter().map(workflow).collect()),
     };
     serde_json::to_vec(&definition).expect("BUG: texts alone")
 }
@@ -88,6 +95,10 @@ fn stream((name, Stream { events, commands }): (String, Stream)) -> StreamDefini
     let events = sorted(events.0, event, |it| &it.name);
     let commands = sorted(commands.0, command, |it| &it.name);
     StreamDefinition { name, events, commands }
+}
+
+fn workflow((name, Workflow { version, fields }): (String, Workflow)) -> WorkflowDefinition {
+    WorkflowDefinition { name, version, fields: params_of(fields) }
 }
 
 fn command((name, it): (String, Command)) -> CommandDefinition {
@@ -113,6 +124,8 @@ struct Definition {
     mutations: Ordered<Mutation>,
     #[serde(default, skip_serializing_if = "Ordered::is_empty")]
     streams: Ordered<Stream>,
+    #[serde(default, skip_serializing_if = "Ordered::is_empty")]
+    workflows: Ordered<Workflow>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,6 +151,13 @@ struct Command {
     failed: Vec<String>,
     retries: u32,
     timeout: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Workflow {
+    version: u32,
+    fields: Ordered<ParamType>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -250,7 +270,8 @@ mod tests {
             "commands":{
                 "place":{"fields":{"items":"json","gift":"boolean?"},
                          "received":["select :items"],"failed":["select :reason"],
-                         "retries":3,"timeout":90000}}}}}"#;
+                         "retries":3,"timeout":90000}}}},
+        "workflows":{"fulfil":{"version":2,"fields":{"order":"text"}}}}"#;
 
     /// Goal: a doctype that was deployed is the one that clients bring. Method: the bytes that
     /// TypeScript has written of it, and that its own test holds it to.
@@ -313,6 +334,8 @@ mod tests {
             ("\"retries\":3", "\"retries\":-1"),
             ("\"timeout\":90000", "\"timeout\":\"90s\""),
             ("\"timeout\":90000", "\"timeout\":90000,\"extra\":0"),
+            ("\"version\":2,", ""),
+            ("\"version\":2", "\"version\":2.5"),
         ] {
             let other = KINDS.replacen(from, to, 1);
             assert_ne!(other, KINDS);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tidelog_client::Connection;
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Change, Changed, CommandKind, Committed, Completion,
-    Doctype, DoctypeHash, Handlers, InstanceId, Mutation, chain_of, client_of, hash_of,
+    Applied, AppliedTimeline, Authority, Change, Changed, Committed, Completion, Doctype,
+    DoctypeHash, Handlers, InstanceId, Mutation, TaskKind, chain_of, client_of, hash_of,
     public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
@@ -139,6 +139,8 @@ impl Server {
     pub fn hear(&mut self, device: usize, message: ToServer) -> Vec<FromServer> {
         match message {
             ToServer::Hello { .. } => {
+                // Whatever channels it had are gone with the connection before.
+                self.forget(device);
                 let admitted = self.subject.clone().map(|subject| {
                     let seconds_left = 1_000_000;
                     FromServer::Admitted { subject, seconds_left }
@@ -221,18 +223,16 @@ impl Server {
             ToRoom::Register { tag, instance, kinds, concurrency } => {
                 let client = client_of(self.secret_of[&device]);
                 let before = InstanceId(instance);
-                let instance = match self.handlers.may_resume(before, client) {
-                    true => before,
-                    false => {
-                        let user = self.subject.clone().unwrap_or_default();
-                        let begins = Change::Register { client, user };
-                        let Changed::Registered(instance) = self.change(&begins) else {
-                            panic!("it begins")
-                        };
-                        instance
+                let resumed = self.handlers.may_resume(before, client).then_some(before);
+                let known = self.handlers.at((device, tag)).or(resumed);
+                let instance = known.unwrap_or_else(|| {
+                    let user = self.subject.clone().unwrap_or_default();
+                    match self.change(&Change::Register { client, user }) {
+                        Changed::Registered(instance) => instance,
+                        other => panic!("{other:?}"),
                     }
-                };
-                let kind = |(aggregate, name)| CommandKind { aggregate, name };
+                });
+                let kind = |(aggregate, name)| TaskKind { aggregate, name };
                 let kinds = kinds.into_iter().map(kind).collect();
                 self.handlers.register(instance, (device, tag), client, kinds, concurrency);
                 vec![FromRoom::Registered { tag, instance: instance.0 }]
@@ -243,18 +243,16 @@ impl Server {
                 }
                 Vec::new()
             }
-            ToRoom::Complete { tag, command, attempt, completion } => {
+            ToRoom::Complete { tag, task, attempt, completion } => {
                 let completion = Completion::decode(&completion).expect("a completion");
                 let answer = match self.handlers.at((device, tag)) {
                     Some(instance) => {
-                        match self.change(&Change::Complete { instance, completion }) {
-                            Changed::Completed(answer) => answer,
-                            other => panic!("{other:?}"),
-                        }
+                        let changed = self.change(&Change::Complete { instance, completion });
+                        changed.answer().expect("a completion")
                     }
                     None => CompletionAnswer::Late,
                 };
-                vec![FromRoom::Completed { tag, command, attempt, answer }]
+                vec![FromRoom::Completed { tag, task, attempt, answer, time_ms: self.now_ms }]
             }
             ToRoom::Close => {
                 self.subscribers.remove(&device);

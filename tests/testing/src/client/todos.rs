@@ -36,6 +36,7 @@ pub fn todos() -> Doctype {
             define("toggle", &[id], &["update todo set done = 1 - done where id = :id"]),
         ],
         streams: Vec::new(),
+        workflows: Vec::new(),
     }
 }
 

@@ -57,8 +57,8 @@ impl Document {
             FromRoom::Presence(news) => self.presence.hear(&news),
             FromRoom::Registered { tag, instance } => self.on_registered(tag, InstanceId(instance)),
             FromRoom::NotRegistered { tag, reason } => self.on_not_registered(tag, &reason, ctx),
-            FromRoom::Completed { tag, command, attempt, answer } => {
-                self.on_completed(tag, (command, attempt), answer, ctx);
+            FromRoom::Completed { tag, task, attempt, answer, time_ms } => {
+                self.on_completed(tag, (task, attempt), (answer, time_ms), ctx);
             }
             FromRoom::Undecided { why, .. } => {
                 // What this device brings along itself changes when it does.

@@ -56,6 +56,7 @@ fn open() -> ToRoom {
         migrations: vec!["create table item (id text primary key) strict".to_owned()],
         mutations: Vec::new(),
         streams: Vec::new(),
+        workflows: Vec::new(),
     };
     ToRoom::Open {
         document: "list".to_owned(),

@@ -1,0 +1,22 @@
+/** Times that an app gives, as milliseconds or as text. */
+
+const UNITS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/** The units that a time may have: seconds, minutes, hours, days. */
+export type Unit = keyof typeof UNITS;
+
+/** Milliseconds, or a text as `'30s'`, `'5m'`, `'2h'` or `'3d'`. */
+export type Duration = number | `${number}${Unit}`;
+
+/** Milliseconds, from 0 up to `most`; undefined where that is no time, or one of other units. */
+export function millisecondsOf(given: unknown, units: string, most: number): number | undefined {
+  const ms = typeof given === 'string' ? ofText(given, units) : given;
+  return Number.isInteger(ms) && isWithin(ms as number, most) ? (ms as number) : undefined;
+}
+
+function ofText(text: string, units: string): number | undefined {
+  const [, count, unit] = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text) ?? [];
+  return unit && units.includes(unit) ? Number(count) * UNITS[unit as Unit] : undefined;
+}
+
+const isWithin = (ms: number, most: number): boolean => ms >= 0 && ms <= most;

@@ -1,0 +1,431 @@
+/**
+ * One attempt at a run: its code is run from the beginning, and is answered from the records as far
+ * as these go.
+ *
+ * What the code waits for it is told one by one, in the order in which the run has heard of it:
+ * that of the records, and behind these the order in which the authority has taken what is new. In
+ * between the code comes to rest. So of two things that race for it the same wins each time,
+ * and what it does next it does by the same name and count.
+ */
+
+import { type Attempt, reasonOf } from './attempts.js';
+import {
+  completeRequest,
+  type Decision,
+  type NewRecord,
+  type Recorded,
+} from './command-requests.js';
+import { drawnFrom } from './drawing.js';
+import { StepFailedError, WorkflowCancelledError, WorkflowMismatchError } from './errors.js';
+import { isOver, type KnownRecord, keyOf, readRecords } from './records.js';
+import { contextOf } from './run-context.js';
+import { decisionOf } from './run-end.js';
+import type { GivenRun, WorkflowContext } from './running.js';
+import type { OpenStreams } from './streams.js';
+import { shortened, sizeOf } from './trying.js';
+import { rest } from './turns.js';
+
+/** Limits of crate `types`. */
+const COMPLETION_ITEMS_MAX = 1_024;
+const WORKFLOW_RECORDS_MAX = 10_000;
+
+/** Bytes of what travels at a time, with one record more than those. */
+const PROGRESS_SIZE_MAX = 4 * 1024 * 1024;
+
+/** The code of a workflow, as the app gives it. */
+export type Code = (ctx: WorkflowContext, args: unknown) => unknown;
+
+/** Something that the code has asked for, and is not answered yet. */
+interface Asked {
+  readonly name: string;
+  readonly count: number;
+  readonly kind: string;
+  /** What the code is told of what was done. */
+  answer(result: string | null): unknown;
+  /** What it is told of what has failed. */
+  failure(reason: string): unknown;
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+  /** Whether nothing comes of it here: what it waits for happens elsewhere. */
+  waits: boolean;
+}
+
+/** What became of something, which the code is to hear. */
+interface Heard {
+  readonly asked: Asked;
+  readonly kind: string;
+  readonly isDone: boolean;
+  readonly result: string | null;
+  readonly time: number;
+}
+
+/** What the code asks for, and what it is told of it. */
+export interface Question {
+  readonly name: string;
+  readonly kind: string;
+  answer(result: string | null): unknown;
+  failure?(reason: string): unknown;
+  /** What is to be remembered at once, if nobody remembers anything of it. */
+  begin?(count: number): Recorded;
+  /** What is done here, and then remembered. */
+  work?(count: number): Promise<Recorded | undefined>;
+}
+
+/** One attempt at a run. */
+export class Run {
+  readonly #document: OpenStreams;
+  readonly #attempt: Attempt<GivenRun>;
+  /** Aborted once nothing more comes of the attempt, for whichever reason. */
+  readonly #over = new AbortController();
+  /** Called then: Node warns of more than ten listeners to a signal. */
+  readonly #leaving = new Set<() => void>();
+  #records = new Map<string, KnownRecord>();
+  /** How many there are, with those that are on their way. */
+  #recordsCount = 0;
+  readonly #counts = new Map<string, number>();
+  /** What the code waits for, in the order in which it was asked. */
+  readonly #asked = new Map<string, Asked>();
+  /** What it is to hear from the records, by their places; and then of what is new. */
+  readonly #past: (Heard & { readonly place: number })[] = [];
+  readonly #fresh: Heard[] = [];
+  /** What is to be remembered and was not sent. */
+  #queue: NewRecord[] = [];
+  #isSending = false;
+  /** Whether it was cancelled, and nothing has heard of that yet. */
+  #isCancelled = false;
+  #hasHeardOfCancel = false;
+  #decision: Decision | undefined;
+  #now: number;
+  /** Called when there may be something to do. */
+  #stir: () => void = () => {};
+  #isStirred = false;
+  /** Draws the same numbers each time. */
+  readonly random: () => number;
+
+  constructor(document: OpenStreams, attempt: Attempt<GivenRun>) {
+    this.#document = document;
+    this.#attempt = attempt;
+    this.#now = attempt.given.time;
+    const { workflow, id, number } = attempt.given;
+    this.random = drawnFrom(JSON.stringify([workflow, id, number]));
+    const { signal } = attempt;
+    signal.addEventListener('abort', () => this.#leave(signal.reason), { once: true });
+    attempt.onRow = () => this.#noteRow();
+    this.#noteRow();
+  }
+
+  get document(): OpenStreams {
+    return this.#document;
+  }
+
+  get given(): GivenRun {
+    return this.#attempt.given;
+  }
+
+  get signal(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  get now(): number {
+    return this.#now;
+  }
+
+  /** How many of that name were asked for. */
+  countOf(name: string): number {
+    return this.#counts.get(name) ?? 0;
+  }
+
+  /** Calls that once nothing more comes of the attempt. Gives what calls it off. */
+  readonly whenOver = (leave: () => void): (() => void) => {
+    this.#leaving.add(leave);
+    return () => this.#leaving.delete(leave);
+  };
+
+  /** Tells the app what was thrown. */
+  readonly tell = (error: unknown): void => this.#attempt.tell(error);
+
+  /** The same each time, whoever has the run go on: by this others know what comes of the run. */
+  keyOf(name: string, count: number): string {
+    const { workflow, id, number } = this.given;
+    const { is_continued } = this.#attempt.row;
+    const part = (text: string): string => text.replace(/[%/~]/g, encodeURIComponent);
+    // What goes on as new is asked for anew.
+    const run = is_continued ? `${part(id)}~${number}` : part(id);
+    return `${part(workflow)}/${run}/${part(name)}/${count}`;
+  }
+
+  /** Runs the code until the attempt is over. */
+  async carryOut(code: Code): Promise<void> {
+    const { row } = this.#attempt;
+    this.#records = await readRecords(this.#document, row.number, this.signal);
+    this.#recordsCount = this.#records.size;
+    this.#hasHeardOfCancel = [...this.#records.values()].some(({ kind }) => kind === 'cancel');
+    const ctx = contextOf(this);
+    const ran = Promise.resolve().then(() => code(ctx, JSON.parse(row.args)));
+    ran.then(
+      (value) => this.#end(() => decisionOf({ value }, this.tell)),
+      (error) => this.#end(() => decisionOf({ error }, this.tell)),
+    );
+    try {
+      while (await this.#goOn());
+    } finally {
+      this.#leave(new Error('this attempt is over'));
+    }
+  }
+
+  /** Does what is next, once the code has come to rest. Says whether there is more. */
+  async #goOn(): Promise<boolean> {
+    this.#isStirred = false;
+    await rest(this.#document.connection.host);
+    if (this.signal.aborted) return false;
+    if (this.#decision) return this.#finish(this.#decision);
+    const heard = this.#past.shift() ?? this.#fresh.shift();
+    if (heard) {
+      await this.#answer(heard);
+      return true;
+    }
+    this.#hearOfCancel();
+    if (!this.#isSending) {
+      const isAtRest = this.#asked.size > 0 && [...this.#asked.values()].every((it) => it.waits);
+      const records = this.#takeProgress();
+      const suspends = isAtRest && this.#queue.length === 0;
+      if (suspends) {
+        await this.#complete({ records, suspends });
+        return false;
+      }
+      if (records.length > 0) void this.#send(records);
+    }
+    await this.#stirred();
+    return !this.signal.aborted;
+  }
+
+  /** Resolves once there may be something to do. */
+  #stirred(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#stir = resolve;
+      if (this.#isStirred || this.signal.aborted) resolve();
+    });
+  }
+
+  #wake(): void {
+    this.#isStirred = true;
+    this.#stir();
+  }
+
+  /** Nothing more comes of it: what the code waits for it never hears. */
+  #leave(reason: unknown): void {
+    this.#over.abort(reason);
+    for (const leave of this.#leaving) leave();
+    this.#asked.clear();
+    this.#records.clear();
+    this.#wake();
+  }
+
+  #end(decide: () => Decision): void {
+    if (this.signal.aborted) return;
+    this.#decision ??= decide();
+    this.#wake();
+  }
+
+  #noteRow(): void {
+    this.#isCancelled = this.#attempt.row.is_cancelled === 1;
+    this.#wake();
+  }
+
+  /** The code asks for something. */
+  ask({ name, kind, answer, failure, begin, work }: Question): Promise<unknown> {
+    const count = this.countOf(name);
+    this.#counts.set(name, count + 1);
+    const key = keyOf(name, count);
+    const asking = new Promise((resolve, reject) => {
+      // Nobody hears of what is asked once the attempt is over.
+      if (this.signal.aborted || this.#decision) return;
+      const failed = failure ?? ((reason) => failedStep(name, reason));
+      const of = { name, count, kind, answer, failure: failed, resolve, reject };
+      const asked: Asked = { ...of, waits: false };
+      const record = this.#records.get(key);
+      if (record && record.kind !== kind && record.kind !== 'cancel') {
+        this.#stop(record);
+        return;
+      }
+      this.#asked.set(key, asked);
+      this.#wake();
+      if (record && isOver(record)) this.#hearOf(asked, record);
+      else if (this.#isToHearOfCancel()) this.#cancel(asked);
+      else if (record?.state === 'waiting' || record?.state === 'done') asked.waits = true;
+      else this.#begin(asked, record !== undefined, begin, work);
+    });
+    // The code may leave it to itself.
+    asking.catch(() => {});
+    return asking;
+  }
+
+  #begin(asked: Asked, isKnown: boolean, begin: Question['begin'], work: Question['work']): void {
+    const { count } = asked;
+    asked.waits = !work;
+    if (!isKnown) {
+      if (this.#recordsCount >= WORKFLOW_RECORDS_MAX) {
+        const reason = `it has ${WORKFLOW_RECORDS_MAX} records: let it go on by continueAsNew()`;
+        this.#end(() => ({ reason, isFinal: true }));
+        return;
+      }
+      this.#recordsCount += 1;
+      if (begin) this.#remember(asked, begin(count));
+    }
+    if (!work) return;
+    const note = (recorded: Recorded | undefined): void => {
+      if (recorded && !this.signal.aborted && !this.#decision) this.#remember(asked, recorded);
+    };
+    work(count).then(note, (error) => this.#end(() => decisionOf({ error }, this.tell)));
+  }
+
+  #remember({ name, count }: Asked, recorded: Recorded): void {
+    // What has ended before anybody was told that it was begun takes the place of that.
+    const at = this.#queue.findIndex((it) => it.name === name && it.count === count);
+    this.#queue.splice(at < 0 ? this.#queue.length : at, 1, { name, count, recorded });
+    this.#wake();
+  }
+
+  /** What became of it stands in a record. */
+  #hearOf(asked: Asked, { record, kind, state, result, time }: KnownRecord): void {
+    const heard = { asked, kind, isDone: state === 'done', result, time: time ?? 0 };
+    const at = this.#past.findIndex(({ place }) => place > record);
+    this.#past.splice(at < 0 ? this.#past.length : at, 0, { ...heard, place: record });
+  }
+
+  #isToHearOfCancel(): boolean {
+    return this.#isCancelled && !this.#hasHeardOfCancel;
+  }
+
+  /** Who waits hears of it as well, where it comes while others are at work. */
+  #hearOfCancel(): void {
+    const waiting = [...this.#asked.values()].find((it) => it.waits);
+    if (waiting && this.#isToHearOfCancel()) this.#cancel(waiting);
+  }
+
+  #cancel(asked: Asked): void {
+    this.#hasHeardOfCancel = true;
+    asked.waits = false;
+    this.#remember(asked, { what: 'cancel' });
+  }
+
+  /** The code does something else by that name. */
+  #stop({ name, count, kind }: KnownRecord): void {
+    const { workflow, id } = this.given;
+    const reason = `it remembers a ${kind} as number ${count} of ${name}, which is none any more`;
+    this.#end(() => {
+      this.tell(
+        new WorkflowMismatchError(
+          `run ${id} of workflow ${workflow} cannot go on by this code: ${reason}`,
+          { workflow, id },
+        ),
+      );
+      return { stopped: reason };
+    });
+  }
+
+  /** Tells the code what became of something it has asked for. */
+  async #answer({ asked, kind, isDone, result, time }: Heard): Promise<void> {
+    let say = (): void => {};
+    try {
+      if (kind === 'cancel') say = () => asked.reject(this.#cancelled());
+      else if (!isDone) say = () => asked.reject(asked.failure(String(result)));
+      else {
+        const value = await asked.answer(result);
+        say = () => asked.resolve(value);
+      }
+    } catch (error) {
+      // An event, say, that this release cannot read.
+      this.#end(() => {
+        this.tell(error);
+        return { stopped: shortened(reasonOf(error)) };
+      });
+    }
+    if (this.signal.aborted) return;
+    this.#asked.delete(keyOf(asked.name, asked.count));
+    this.#now = Math.max(this.#now, time);
+    say();
+  }
+
+  #cancelled(): WorkflowCancelledError {
+    const { workflow, id } = this.given;
+    const message = `run ${id} of workflow ${workflow} was cancelled`;
+    return new WorkflowCancelledError(message, { workflow, id, reason: 'cancelled' });
+  }
+
+  /** As much of what is to be remembered as travels at a time. */
+  #takeProgress(): NewRecord[] {
+    let size = 0;
+    const isNext = ({ recorded }: NewRecord, index: number): boolean => {
+      const fits = index < COMPLETION_ITEMS_MAX && size <= PROGRESS_SIZE_MAX;
+      size += sizeOf(JSON.stringify(recorded));
+      return fits;
+    };
+    const end = this.#queue.findIndex((it, index) => !isNext(it, index));
+    return this.#queue.splice(0, end < 0 ? this.#queue.length : end);
+  }
+
+  /** Sends it; then the code hears of what has come to its end by that. */
+  async #send(records: readonly NewRecord[]): Promise<void> {
+    this.#isSending = true;
+    try {
+      const time = await this.#complete({ records, suspends: false });
+      if (time === undefined) return;
+      for (const { name, count, recorded } of records) {
+        const asked = this.#asked.get(keyOf(name, count));
+        if (!asked) continue;
+        const { what } = recorded;
+        if (what === 'done') {
+          const { result } = recorded;
+          this.#fresh.push({ asked, kind: asked.kind, isDone: true, result, time });
+        } else if (what === 'failed') {
+          const { reason: result } = recorded;
+          this.#fresh.push({ asked, kind: asked.kind, isDone: false, result, time });
+        } else if (what === 'cancel') {
+          this.#fresh.push({ asked, kind: 'cancel', isDone: false, result: null, time });
+        }
+      }
+    } catch (error) {
+      if (!this.signal.aborted) {
+        this.tell(error);
+        this.#leave(error);
+      }
+    } finally {
+      this.#isSending = false;
+      this.#wake();
+    }
+  }
+
+  /** The code has ended: what it has left is remembered first. Says whether there is more to do. */
+  async #finish(decision: Decision): Promise<boolean> {
+    if (this.#isSending) {
+      await this.#stirred();
+      return true;
+    }
+    const records = this.#takeProgress();
+    if (records.length > 0)
+      return (await this.#complete({ records, suspends: false })) !== undefined;
+    await this.#complete(decision);
+    return false;
+  }
+
+  /** Tells the authority. Gives its time, unless the attempt is over by what it says. */
+  async #complete(decision: Decision): Promise<number | undefined> {
+    const { row, handling } = this.#attempt;
+    const completion = { task: row.number, attempt: row.attempt, position: 0, decision };
+    const request = completeRequest(handling, completion);
+    const [said] = await this.#document.rows('complete', { request }, this.#attempt.signal);
+    if (said?.answer === 'done') return Number(said.time);
+    if (said?.answer === 'refused' && !('reason' in decision)) {
+      const reason = String(said.reason);
+      this.tell(new Error(`what a run has come to was not taken: ${reason}`));
+      await this.#complete({ reason, isFinal: true });
+    }
+    this.#leave(new Error('this attempt counts no longer'));
+    return undefined;
+  }
+}
+
+function failedStep(name: string, reason: string): StepFailedError {
+  return new StepFailedError(`step ${name} has failed: ${reason}`, { step: name, reason });
+}
