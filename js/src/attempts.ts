@@ -17,6 +17,10 @@ const INSTANCE_KINDS_MAX = 1_024;
 /** Commands given to one handler at a time, where it does not say how many. */
 const CONCURRENCY = 16;
 
+/** After which time an attempt is tried again that nobody could be told of, and the longest. */
+const BACKOFF_MS = 1_000;
+const BACKOFF_MS_MAX = 300_000;
+
 /** Attempts that are over and may be given once more by a core that does not know that yet. */
 const ATTEMPTS_MAX = 2 * INSTANCE_COMMANDS_MAX;
 
@@ -210,14 +214,33 @@ export class Attempts<Given extends object> implements Handling {
     // Behind all others, by which age they are forgotten.
     this.#attempts.delete(row.number);
     this.#attempts.set(row.number, begun);
-    const running = this.#work
-      .carryOut(begun)
-      .catch((error: unknown) => left.signal.aborted || tell(error))
-      .then(() => {
-        begun.isOver = true;
-        this.#running.delete(running);
-      });
+    const running = this.#carryOut(begun).then(() => {
+      begun.isOver = true;
+      this.#running.delete(running);
+    });
     this.#running.add(running);
+  }
+
+  /**
+   * Until the attempt is over, or counts no longer: where it could not be told what became of it,
+   * it would be nobody's, and nobody would be given it.
+   */
+  async #carryOut(begun: Begun & Attempt<Given>): Promise<void> {
+    const { signal } = begun;
+    const { host } = this.#document.connection;
+    for (let backoffMs = BACKOFF_MS; ; backoffMs = Math.min(2 * backoffMs, BACKOFF_MS_MAX)) {
+      try {
+        return await this.#work.carryOut(begun);
+      } catch (error) {
+        if (signal.aborted) return;
+        begun.tell(error);
+      }
+      if (this.#isClosing) return;
+      await new Promise<void>((resolve) => {
+        const callOff = host.wakeIn(backoffMs, resolve);
+        signal.addEventListener('abort', () => resolve(callOff()), { once: true });
+      });
+    }
   }
 }
 

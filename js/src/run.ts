@@ -95,6 +95,8 @@ export class Run {
   #isCancelled = false;
   #hasHeardOfCancel = false;
   #decision: Decision | undefined;
+  /** Why nobody could be told what it remembers. */
+  #failure: { readonly error: unknown } | undefined;
   #now: number;
   /** Called when there may be something to do. */
   #stir: () => void = () => {};
@@ -168,6 +170,7 @@ export class Run {
     );
     try {
       while (await this.#goOn());
+      if (this.#failure) throw this.#failure.error;
     } finally {
       this.#leave(new Error('this attempt is over'));
     }
@@ -386,10 +389,8 @@ export class Run {
         }
       }
     } catch (error) {
-      if (!this.signal.aborted) {
-        this.tell(error);
-        this.#leave(error);
-      }
+      this.#failure ??= { error };
+      this.#leave(error);
     } finally {
       this.#isSending = false;
       this.#wake();

@@ -107,6 +107,37 @@ test('what is handled is said, and an attempt that is given completes once', asy
   expect(said(await core.next('complete'))).toMatchObject({ number: 2, attempt: 1 });
 });
 
+test('an attempt that nobody can be told of is tried again, later each time', async () => {
+  const core = new Core();
+  const told: unknown[] = [];
+  const onError = (error: unknown): void => void told.push(error);
+  handlePlace(core, () => [{ type: 'paid' }], { onError });
+  core.give(row());
+  const failure = new EngineError('it cannot be told');
+  for (const ms of [1_000, 2_000, 4_000]) {
+    (await core.next('complete')).fail(failure);
+    await settled();
+    const [[waits, wake]] = core.later.splice(0) as [(typeof core.later)[0]];
+    expect(waits).toBe(ms);
+    wake();
+  }
+  expect(told).toEqual([failure, failure, failure]);
+  (await core.next('complete')).answer(DONE);
+  await settled();
+  expect(core.later).toEqual([]);
+});
+
+test('who closes waits for no attempt that nobody can be told of', async () => {
+  const core = new Core();
+  const handling = handlePlace(core, () => [], { onError: () => {} });
+  core.give(row());
+  const completion = await core.next('complete');
+  const closed = handling.close();
+  completion.fail(new EngineError('it cannot be told'));
+  await closed;
+  expect(core.later).toEqual([]);
+});
+
 test('the state is folded from events, from where it was last', async () => {
   const core = new Core();
   const states: unknown[] = [];

@@ -73,6 +73,8 @@ export class Core {
   readonly calls: { kind: string; message: object; caller: Caller }[] = [];
   readonly givenUp: number[] = [];
   readonly ending = new Set<Ending>();
+  /** What is to happen later, each with how many milliseconds. */
+  readonly later: [ms: number, wake: () => void][] = [];
   isClosed = false;
   uuids = 0;
 
@@ -80,6 +82,10 @@ export class Core {
     const uuid = (): string => `00000000-0000-4000-8000-${String(++this.uuids).padStart(12, '0')}`;
     const call = (kind: string, message: object, caller: Caller): number =>
       this.calls.push({ kind, message, caller });
+    const wakeIn = (ms: number, wake: () => void): (() => void) => {
+      this.later.push([ms, wake]);
+      return () => {};
+    };
     const giveUp = (number: number): unknown => this.givenUp.push(number);
     const rows = (kind: string, message: object, signal?: AbortSignal): Promise<Row[]> =>
       new Promise((resolve, reject) => {
@@ -92,7 +98,7 @@ export class Core {
         this.asked.push({ kind, message, signal, answer, fail: reject } as Asked);
       });
     return {
-      connection: { host: { uuid, now: () => 5 }, call, giveUp },
+      connection: { host: { uuid, now: () => 5, wakeIn }, call, giveUp },
       doctype: SHOP,
       handle: 3,
       ending: this.ending,

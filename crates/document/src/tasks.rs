@@ -251,28 +251,35 @@ pub struct Endings {
     pub last: i64,
     /// Aggregate, stream, name and key of each that has one; the name of a run is empty.
     pub names: Vec<[String; 4]>,
+    /// Whether there are more than these.
+    pub has_more: bool,
 }
 
-/// The tasks that have ended after that place. Where the last place is before it, others have taken
+/// How many endings are told of at a time.
+const ENDINGS_MAX: usize = 256;
+
+/// The tasks that have ended after that place, the first of them. Where the last place is before it, others have taken
 /// the place of those that were there.
 pub fn find_endings(reader: &mut Reader, after: i64) -> Run<Endings> {
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
-        return Run::Done(Endings { last: 0, names: Vec::new() });
+        return Run::Done(Endings { last: 0, names: Vec::new(), has_more: false });
     }
     let sql = "select max(ending) from _tidelog_task where ending is not null";
     let last = program::single_integer(&done!(reader.query_system(sql, &[]))).unwrap_or(0);
     let rows = done!(reader.query_system(
         "select aggregate, stream, iif(version is null, name, ''), key from _tidelog_task
-         where ending is not null and ending > ?1 and key is not null",
-        &[Value::Integer(after)],
+         where ending is not null and ending > ?1 and key is not null
+         order by ending limit ?2",
+        &[Value::Integer(after), Value::Integer(ENDINGS_MAX as i64)],
     ));
+    let has_more = rows.len() == ENDINGS_MAX;
     let names = rows.into_iter().filter_map(|row| match <[Value; 4]>::try_from(row).ok()? {
         [Value::Text(aggregate), Value::Text(stream), Value::Text(name), Value::Text(key)] => {
             Some([aggregate, stream, name, key])
         }
         _ => None,
     });
-    Run::Done(Endings { last, names: names.collect() })
+    Run::Done(Endings { last, names: names.collect(), has_more })
 }
 
 /// The tasks that are given to an instance, oldest first; of a command also how many events its

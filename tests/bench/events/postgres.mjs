@@ -202,9 +202,7 @@ export async function begin() {
         });
         return true;
       });
-      let next = 0;
       const run = async (steps) => {
-        next += 1;
         const id = randomUUID();
         const returned = told(id);
         await own.query(

@@ -291,16 +291,15 @@ impl Watches {
             Run::Failed(failure) => return Run::Failed(failure),
         };
         self.has_endings = false;
+        // Of many, or of another history, each looks for its own.
         let is_another = self.endings_heard.is_none_or(|heard| endings.last < heard);
+        let all_look = is_another || endings.has_more;
         self.endings_heard = Some(endings.last);
         self.mark_if(|watch| match &watch.watched {
             Watched::Outcome { command, is_pending: true } => {
                 let CommandName { aggregate, stream, name, key } = command;
-                is_another
-                    || endings
-                        .names
-                        .iter()
-                        .any(|it| it.each_ref() == [aggregate, stream, name, key])
+                let is_it = |it: &[String; 4]| it.each_ref() == [aggregate, stream, name, key];
+                all_look || endings.names.iter().any(is_it)
             }
             _ => false,
         });

@@ -34,7 +34,7 @@ use crate::{Doctype, WorkflowDefinition};
 
 /// Records whose time has come that one dispatch changes.
 const AWAKE_MAX: i64 = 64;
-/// Records that a run hears of as it is given, and bytes of their results, with one more than those.
+/// Records that a run hears of as it is given, and bytes of their results, with one more.
 const HEARD_MAX: i64 = 1024;
 const HEARD_SIZE_MAX: i64 = 256 * 1024;
 /// Records that are forgotten at a time, and bytes of their results, with one more than those.
