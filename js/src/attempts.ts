@@ -64,7 +64,13 @@ export interface GivenRow {
   readonly is_cancelled: number;
   /** Of a run 1 if it goes on as new, and was not started so. */
   readonly is_continued: number;
+  /** Whom it was given to. */
+  readonly instance: number;
 }
+
+/** Whether both are of one attempt: where a server was restored, others have its number again. */
+const isSame = (one: GivenRow | undefined, other: GivenRow): boolean =>
+  one?.attempt === other.attempt && one.instance === other.instance;
 
 /** What is handled, and how. */
 export interface Work<Given extends object> {
@@ -186,7 +192,7 @@ export class Attempts<Given extends object> implements Handling {
     if (this.#isOver) return;
     const given = new Map(rows.map((row) => [row.number, row]));
     for (const [number, { row, left, isOver }] of this.#attempts) {
-      if (isOver || given.get(number)?.attempt === row.attempt) continue;
+      if (isOver || isSame(given.get(number), row)) continue;
       left.abort(new Error('this attempt counts no longer'));
       this.#attempts.delete(number);
     }
@@ -199,7 +205,7 @@ export class Attempts<Given extends object> implements Handling {
 
   #begin(row: GivenRow): void {
     const before = this.#attempts.get(row.number);
-    if (before?.row.attempt === row.attempt) {
+    if (before && isSame(before.row, row)) {
       before.row = row;
       before.onRow();
       return;

@@ -127,6 +127,20 @@ test('an attempt that nobody can be told of is tried again, later each time', as
   expect(core.later).toEqual([]);
 });
 
+test('an attempt of the same number is another one where a server was restored', async () => {
+  const core = new Core();
+  handlePlace(core, () => []);
+  core.give(row({ instance: 7 }));
+  (await core.next('complete')).answer(DONE);
+  await settled();
+  core.give(row({ instance: 7 }));
+  await settled();
+  expect(core.asked).toEqual([]);
+  core.give();
+  core.give(row({ instance: 9 }));
+  expect(said(await core.next('complete'))).toMatchObject({ number: 1, attempt: 1 });
+});
+
 test('who closes waits for no attempt that nobody can be told of', async () => {
   const core = new Core();
   const handling = handlePlace(core, () => [], { onError: () => {} });

@@ -81,6 +81,15 @@ fn given(device: &Device, call: Call) -> Vec<(i64, i64, String)> {
         .collect()
 }
 
+/// Whom that was given to.
+fn instance(device: &Device, call: Call) -> i64 {
+    let last = device.rows_told(call).pop().expect("told");
+    match last[0].last() {
+        Some(Value::Integer(instance)) => *instance,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn complete(device: &mut Device, handling: Call, [command, attempt, position]: [u64; 3]) -> Call {
     let data = r#"{"by":"ada"}"#.to_owned();
     let events = vec![NewEvent { name: "finished".to_owned(), data }];
@@ -247,4 +256,36 @@ fn a_tab_that_hears_nothing_loses_what_it_works_at_until_it_does() {
     talk(&mut server, &mut [&mut one, &mut two]);
     assert!(one.rows_told(ones).len() > told);
     assert_eq!(given(&one, ones), [(1, 3, "a".to_owned())]);
+}
+
+/// Goal: what a handler has done, and a restored server has not heard of, is done again, by that
+/// handler. Method: the server is put back to before the end of a command, which is under way there
+/// by an attempt of the same number.
+#[test]
+fn what_a_restored_server_has_lost_is_handled_again() {
+    let mut server = Server::default();
+    let mut one = online(1, &mut server);
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one]);
+    send(&mut one, "a", "k");
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(given(&one, ones), [(1, 1, "a".to_owned())]);
+    let before = instance(&one, ones);
+    let kept = server.position().next;
+    complete(&mut one, ones, [1, 1, 0]);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(given(&one, ones), []);
+    server.restore(kept);
+    one.lose_socket();
+    one.pass(10_000);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(given(&one, ones), [], "it may be under way elsewhere");
+    server.now_ms += INSTANCE_SILENT_MS;
+    one.pass(10_000);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(given(&one, ones), [(1, 2, "a".to_owned())]);
+    assert!(instance(&one, ones) > before, "a number that was never used");
+    let done = complete(&mut one, ones, [1, 2, 0]);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(said(&one, done), [text("done")]);
 }

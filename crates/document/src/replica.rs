@@ -182,6 +182,8 @@ pub struct Decided {
 pub struct Advance {
     /// Begin this storage journal first: the document was replaced.
     pub begin_storage: Option<JournalId>,
+    /// Whether that takes the place of another history: a server was restored, say.
+    pub is_replaced: bool,
     /// Entries for the storage journal.
     pub entries: Vec<StorageEntry>,
     /// Begin this timeline, with these frames: the document was replaced.

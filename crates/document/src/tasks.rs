@@ -14,7 +14,7 @@ use crate::program::{self, done};
 use crate::workflows::{NewRecord, NewRun};
 
 /// The number of an instance: somebody who handles tasks of a document. Never used again in that
-/// document, so that it fences whoever was taken for gone.
+/// document, also where it is restored, so that it fences whoever was taken for gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId(pub u64);
 
@@ -258,8 +258,8 @@ pub struct Endings {
 /// How many endings are told of at a time.
 const ENDINGS_MAX: usize = 256;
 
-/// The tasks that have ended after that place, the first of them. Where the last place is before it, others have taken
-/// the place of those that were there.
+/// The tasks that have ended after that place, the first of them. Where the last place is before
+/// it, others have taken the place of those that were there.
 pub fn find_endings(reader: &mut Reader, after: i64) -> Run<Endings> {
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(Endings { last: 0, names: Vec::new(), has_more: false });
@@ -286,7 +286,7 @@ pub fn find_endings(reader: &mut Reader, after: i64) -> Run<Endings> {
 /// stream has. The name of a run is its version; it is told from those of that id that it goes on
 /// from.
 pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
-    const COLUMNS: [&str; 13] = [
+    const COLUMNS: [&str; 14] = [
         "number",
         "aggregate",
         "stream",
@@ -300,6 +300,7 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         "position",
         "is_cancelled",
         "is_continued",
+        "instance",
     ];
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(named(&COLUMNS, &[]));
@@ -309,7 +310,7 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         "select number, aggregate, stream, name, args, key, time, user, lower(hex(client)), attempt,
                 iif(version is null, coalesce((select length from _tidelog_stream as of
                     where of.aggregate = task.aggregate and of.stream = task.stream), 0), 0),
-                cancelled, begun_with is not null
+                cancelled, begun_with is not null, instance
          from _tidelog_task as task where state = 'started' and instance = ?1
          order by number",
         &[number],

@@ -173,7 +173,7 @@ impl Scene {
                 Value::Integer(number),
                 Value::Integer(attempt),
                 Value::Text(stream),
-                [Value::Integer(cancelled), Value::Integer(continued)],
+                [Value::Integer(cancelled), Value::Integer(continued), _],
             ) => {
                 let mark = |is_so: i64, mark| if is_so == 0 { "" } else { mark };
                 let marks = [mark(*cancelled, "!"), mark(*continued, "~")].concat();

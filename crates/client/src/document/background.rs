@@ -388,6 +388,9 @@ impl Document {
             // the profile has sent it meanwhile: it is asked what it wants by now.
             self.leave_server(ctx);
         }
+        if advance.is_replaced {
+            self.handlers.begin_anew(&mut self.watches);
+        }
         if self.error.as_ref().is_some_and(|e| e.code == ErrorCode::DocumentReplaced) {
             self.error = None;
         }

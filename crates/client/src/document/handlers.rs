@@ -11,7 +11,7 @@ use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCE_KINDS_MAX, INSTANCE_
 use tidelog_types::{CallId, Rows, SortedMap, ValueRef};
 
 use super::requests::{Ask, Ran};
-use super::watches::Watch;
+use super::watches::{Watch, Watches};
 use super::{Context, Document, Role, State};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
@@ -88,6 +88,18 @@ impl OwnHandlers {
     /// The server has said where the document stands: it is told all.
     pub(super) fn is_followed(&mut self) {
         self.channel_lost();
+    }
+
+    /// Another history took the place of the one that they are instances of: in that one they may
+    /// be others, and what they have done may be to be done.
+    pub(super) fn begin_anew(&mut self, watches: &mut Watches) {
+        self.channel_lost();
+        for (key, own) in self.own.iter_mut() {
+            own.instance = None;
+            let late = mem::take(&mut own.completing);
+            self.unanswered.extend(late.iter().map(|it| (key.0, it.call)));
+            watches.note_instance(*key, None);
+        }
     }
 
     /// The channel is gone: what was said there is said again.

@@ -49,7 +49,7 @@ use crate::{CommandDefinition, Doctype};
 const GIVEN_MAX: usize = 64;
 /// What is over and is forgotten with one dispatch, of each kind.
 const FORGOTTEN_MAX: i64 = 16;
-/// The key in `_tidelog_meta` of how many instances there ever were.
+/// The key in `_tidelog_meta` of the last instance's number.
 const INSTANCES_KEY: &str = "instances";
 
 /// The place of whichever task ends next, as SQL.
@@ -264,9 +264,10 @@ fn register(
         &[],
     )?;
     let rows = transaction.run_system(
-        "insert into _tidelog_meta values (?1, 1)
-         on conflict (key) do update set value = value + 1 returning value",
-        &[Value::Text(INSTANCES_KEY.to_owned())],
+        // By the time, too: in a document that is restored the count is one of before.
+        "insert into _tidelog_meta values (?1, max(1, ?2))
+         on conflict (key) do update set value = max(value + 1, excluded.value) returning value",
+        &[Value::Text(INSTANCES_KEY.to_owned()), Value::Integer(now)],
     )?;
     let number = single_integer(&rows).unwrap_or_default();
     transaction.run_system(

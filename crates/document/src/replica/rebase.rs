@@ -330,6 +330,7 @@ impl Rebase {
         if self.replaced {
             reached(Probe::BaseReplaced);
             replica.view.reset_base(0);
+            advance.is_replaced = true;
         }
         if self.replaced || replica.base.is_none() {
             advance.begin_storage = self.entries.first().map(|entry| entry.position.journal);

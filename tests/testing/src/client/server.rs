@@ -116,7 +116,9 @@ impl Server {
         let lives = old.lives().clone().before(next);
         let position = self.entries.last().expect("a document").committed.entry.position;
         self.lives += 1;
-        self.document = Some(Authority::new(view, position, lives, Life([self.lives; 16])));
+        let mut document = Authority::new(view, position, lives, Life([self.lives; 16]));
+        self.handlers = Handlers::of(document.work().unwrap(), self.now_ms);
+        self.document = Some(document);
         self.subscribers.clear();
     }
 
@@ -255,7 +257,7 @@ impl Server {
                 vec![FromRoom::Completed { tag, task, attempt, answer, time_ms: self.now_ms }]
             }
             ToRoom::Close => {
-                self.subscribers.remove(&device);
+                self.forget(device);
                 Vec::new()
             }
         }
