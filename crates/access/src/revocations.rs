@@ -90,9 +90,15 @@ impl Revocations {
         self.everybody = self.everybody.max(Some(issued_by_s));
     }
 
-    /// Lets a subject's tokens pass again, but for those that are revoked by their id.
-    pub fn forgive_subject(&mut self, subject: &str) {
-        self.subjects.remove(subject);
+    /// Lets a subject's tokens pass again, but for those that are revoked by their id, or with
+    /// everybody's. Says whether the subject was revoked.
+    pub fn forgive_subject(&mut self, subject: &str) -> bool {
+        self.subjects.remove(subject).is_some()
+    }
+
+    /// Takes back that [everybody's tokens](Self::revoke_all) are revoked. Says whether they were.
+    pub fn forgive_everybody(&mut self) -> bool {
+        self.everybody.take().is_some()
     }
 
     /// Whether the token was revoked.
@@ -225,7 +231,8 @@ mod tests {
         let own = |issued_at_s| Access { is_own: true, ..access("a", None, Some(issued_at_s)) };
         assert!(revoked.is_revoked(&own(1_000)));
         assert!(!revoked.is_revoked(&own(1_001)), "the clock is the server's");
-        revoked.forgive_subject("a");
+        assert!(!revoked.forgive_subject("b"), "nothing of it is");
+        assert!(revoked.forgive_subject("a") && !revoked.forgive_subject("a"));
         assert!(!revoked.is_revoked(&own(1)));
     }
 
@@ -238,6 +245,10 @@ mod tests {
         assert!(revoked.is_revoked(&access("a", None, None)));
         assert!(revoked.is_revoked(&access("a", None, Some(1_000))));
         assert!(!revoked.is_revoked(&access("a", None, Some(1_001 + TOKEN_LEEWAY_S))));
+        assert!(!revoked.forgive_subject("a"));
+        let mut forgiven = revoked.clone();
+        assert!(forgiven.forgive_everybody() && !forgiven.forgive_everybody());
+        assert!(!forgiven.is_revoked(&access("a", None, None)));
         let json = serde_json::to_string(&revoked).expect("serialised");
         assert_eq!(serde_json::from_str::<Revocations>(&json).expect("parsed"), revoked);
     }

@@ -54,7 +54,7 @@ pub use handlers::Handlers;
 pub use mutation::{Mutation, Verdict};
 pub use page_links::{FreeWalk, Malformed, PageLinks};
 pub use program::{AppliedTimeline, is_migrated_to, is_unknown};
-pub use public_life::{client_of, public_entry, public_life};
+pub use public_life::{client_of, public_client, public_entry, public_life};
 pub use replica::{
     Advance, Decided, Issued, OwnTimeline, PutOff, Replica, ReplicaError, ServerEntry, Undecided,
 };

@@ -19,6 +19,12 @@ pub fn client_of(secret: CopySecret) -> ClientId {
     ClientId(hash_of(secret.0))
 }
 
+/// The name of a client that others may know: whoever has heard it comes to no server under it.
+#[must_use]
+pub fn public_client(client: ClientId) -> ClientId {
+    ClientId(hash_of(client.0))
+}
+
 /// The first half of the hash.
 fn hash_of(secret: [u8; 16]) -> [u8; 16] {
     let hash = blake3::hash(&secret);

@@ -31,6 +31,7 @@ pub(crate) use logins::{LoggedIn, LoginError};
 use own::Own;
 pub(crate) use revoked::RevokeError;
 use revoked::Revoked;
+pub(crate) use revoked::{change_in, end_all_in};
 
 /// Why a server cannot tell who may come in.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +185,19 @@ impl Guard {
         self.terms().verifier.knows_key_of(access) && self.revoked.check(access).is_ok()
     }
 
+    /// Whether a pass that was given holds by now, or why not: what was said with it may have taken
+    /// its time.
+    pub(crate) fn check(&self, pass: &Pass) -> Result<(), TokenError> {
+        let Pass::Granted(access) = pass else { return Ok(()) };
+        if access.is_expired(now_s()) {
+            return Err(TokenError::Expired);
+        }
+        if !self.terms().verifier.knows_key_of(access) {
+            return Err(TokenError::UnknownKey);
+        }
+        self.revoked.check(access)
+    }
+
     /// Changes where [`still_takes`](Self::still_takes) may say otherwise than before.
     pub(crate) fn ended(&self) -> watch::Receiver<()> {
         self.ended.subscribe()
@@ -203,6 +217,12 @@ impl Guard {
         let revoked = self.revoked.change(change).await;
         self.ended.send_replace(());
         revoked
+    }
+
+    /// Takes back that the tokens of a subject were ended, or else those of everybody. Says whether
+    /// they were.
+    pub(crate) async fn forgive(&self, subject: Option<String>) -> Result<bool, RevokeError> {
+        self.revoked.change(move |revoked| Ok(forgive(revoked, subject.as_deref()))).await
     }
 
     /// The files of the app's keys.
@@ -250,6 +270,11 @@ impl Guard {
         client_address(peer, headers, &self.trusted_proxies)
     }
 
+    /// Whether this is the address of a proxy that is trusted.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
     /// Whether whoever asks with these headers from this address may have the metrics without a
     /// token: anybody, or anybody on this machine. What a proxy passes on is of neither.
     pub(crate) fn opens_metrics(&self, address: Option<IpAddr>, headers: &HeaderMap) -> bool {
@@ -268,6 +293,15 @@ impl Guard {
     pub(crate) fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let is = |known: &String| origin.as_bytes().eq_ignore_ascii_case(known.as_bytes());
         self.terms().origins.iter().any(is)
+    }
+}
+
+/// Lets the tokens of a subject, or else those of everybody, pass again that were ended. Says
+/// whether they were.
+pub(crate) fn forgive(revoked: &mut Revocations, subject: Option<&str>) -> bool {
+    match subject {
+        Some(subject) => revoked.forgive_subject(subject),
+        None => revoked.forgive_everybody(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tidelog_types::limits::AUDIT_LINES_MAX;
+use tidelog_types::limits::{AUDIT_LINES_MAX, DOCUMENT_NAME_SIZE_MAX};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -19,7 +19,8 @@ pub(crate) struct Who {
 }
 
 /// Writes the lines. Of what clients do only so many are written in a second, and how many were
-/// left out: nobody makes the log as long as they like. What changes the server is always told.
+/// left out, and no line is longer than what it may be about: nobody makes the log as long as they
+/// like. What changes the server is always told.
 #[derive(Default)]
 pub(crate) struct Audit(Mutex<Second>);
 
@@ -45,15 +46,20 @@ impl Audit {
         if let Some(left_out) = self.line() {
             let Who { subject, address } = who;
             let (subject, address) = (subject.as_deref(), address.map(tracing::field::display));
+            let document = document.map(clipped);
             info!(target: "audit", event = "refused", why, subject, document, address, left_out);
         }
     }
 
-    /// An admin changed something, or somebody their own tokens, and this came of it.
+    /// An admin changed something, or somebody their own tokens, and this came of it. What was
+    /// wrong with the request, and so changed nothing, can be said as often as anybody likes.
     pub(crate) fn act(&self, event: &str, who: &Who, what: Option<&str>, outcome: u16) {
+        let is_wrong = (400..500).contains(&outcome);
+        let Some(left_out) = (if is_wrong { self.line() } else { Some(None) }) else { return };
+        let what = what.map(clipped);
         let Who { subject, address } = who;
         let (subject, address) = (subject.as_deref(), address.map(tracing::field::display));
-        info!(target: "audit", event, subject, what, address, outcome);
+        info!(target: "audit", event, subject, what, address, outcome, left_out);
     }
 
     /// Whether a line may be written, and how many were left out before it, if any.
@@ -73,9 +79,50 @@ impl Audit {
     }
 }
 
+/// A name as far as a document's may go: what is longer is of none, and anybody may have said it.
+fn clipped(name: &str) -> &str {
+    &name[..name.floor_char_boundary(DOCUMENT_NAME_SIZE_MAX)]
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Seek as _};
+
     use super::*;
+
+    /// What is written to the log meanwhile.
+    fn logged(work: impl FnOnce()) -> String {
+        let (mut file, log) = (tempfile::tempfile().expect("a file"), &mut String::new());
+        let writer = file.try_clone().expect("the same");
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(writer));
+        tracing::subscriber::with_default(lines.finish(), work);
+        file.rewind().expect("a file");
+        file.read_to_string(log).expect("a text");
+        log.clone()
+    }
+
+    /// Goal: a line is as long as what it may be about. Method: a name that no document can have.
+    #[test]
+    fn nobody_makes_a_line_as_long_as_they_like() {
+        let name = "é".repeat(16 * 1024);
+        let log = logged(|| Audit::default().refused(&Who::default(), Some(&name), "no grant"));
+        assert!(log.contains("éé") && log.len() < 2 * DOCUMENT_NAME_SIZE_MAX, "{log}");
+        let log = logged(|| Audit::default().act("delete", &Who::default(), Some(&name), 204));
+        assert!(log.contains("éé") && log.len() < 2 * DOCUMENT_NAME_SIZE_MAX, "{log}");
+    }
+
+    /// Goal: who may do something and fails at it makes the log no longer than whoever may not.
+    /// Method: as many who fail as who do not.
+    #[test]
+    fn only_what_changes_the_server_is_always_told() {
+        let count = 2 * AUDIT_LINES_MAX as usize;
+        for (outcome, written) in [(400, AUDIT_LINES_MAX as usize), (201, count), (503, count)] {
+            let audit = Audit::default();
+            let act = || audit.act("import", &Who::default(), Some("a"), outcome);
+            let log = logged(|| (0..count).for_each(|_| act()));
+            assert_eq!(log.lines().count(), written, "{outcome}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_so_many_lines_are_written_in_a_second_and_it_is_told_how_many_were_not() {

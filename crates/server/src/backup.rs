@@ -6,6 +6,7 @@
 //! them. Without that it is not whole.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use tar::{Archive, Builder, EntryType, Header};
 use tempfile::NamedTempFile;
 use tidelog_disk::StoreFiles;
 
-use crate::durable_file;
+use crate::{access, durable_file};
 
 const FORMAT_VERSION: u32 = 1;
 const CONTENT_NAME: &str = "backup.json";
@@ -57,6 +58,9 @@ pub(crate) enum BackupError {
     /// It has something that no backup has, or not all of it.
     #[error("that is no whole backup: {0}")]
     Odd(String),
+    /// What was issued before cannot be ended.
+    #[error("cannot end the tokens of before")]
+    Tokens(#[source] Box<dyn Error + Send + Sync>),
     /// It was made by a later release.
     #[error("the backup is of format {found}, and this release knows {FORMAT_VERSION}")]
     Newer {
@@ -169,8 +173,13 @@ impl<W: Write> Writing<W> {
 }
 
 /// Puts a backup into a folder in which there is nothing. What goes wrong leaves nothing behind
-/// that a server would take for a store.
-pub(crate) fn restore(from: impl Read, folder: &Path) -> Result<Content, BackupError> {
+/// that a server would take for a store. Unless tokens of before are kept, they are ended: which of
+/// them were since the backup was made, it cannot know.
+pub(crate) fn restore(
+    from: impl Read,
+    folder: &Path,
+    keeps_tokens: bool,
+) -> Result<Content, BackupError> {
     let mut archive = Archive::new(from);
     let mut entries = archive.entries().map_err(BackupError::Broken)?;
     let mut checksums = BTreeMap::new();
@@ -214,6 +223,9 @@ pub(crate) fn restore(from: impl Read, folder: &Path) -> Result<Content, BackupE
     }
     let content = content.ok_or_else(|| odd("it is empty"))?;
     let log = log.filter(|_| checksums.contains_key(PAGES_NAME));
+    if !keeps_tokens {
+        access::end_all_in(folder).map_err(BackupError::Tokens)?;
+    }
     keep(log.ok_or_else(|| odd("a file is not there"))?, &folder.join(&content.log))?;
     Ok(content)
 }

@@ -13,6 +13,9 @@
 //! as many bytes  ▶ ◀ {"document":"a","doctype":"todos","journal":"07…","next_lsn":2}
 //!
 //! {"ask":"ready"} ▶ ◀ {"ready":true}
+//!
+//! {"ask":"revoke","subject":"ada"}  ▶ ◀ {"changed":true}
+//! {"ask":"forgive","subject":"ada"} ▶ ◀ {"changed":true}
 //! ```
 //!
 //! What cannot be done is answered by `{"error":"…"}`. With the connection the cut ends too.
@@ -54,6 +57,16 @@ pub(crate) enum Asked {
     },
     /// Whether clients are served.
     Ready,
+    /// That a subject's tokens end.
+    Revoke {
+        /// Whose.
+        subject: String,
+    },
+    /// That tokens which were ended hold again.
+    Forgive {
+        /// Whose; absent for those of everybody.
+        subject: Option<String>,
+    },
 }
 
 /// What is answered.
@@ -93,6 +106,11 @@ pub(crate) enum Answered {
     },
     /// The file is a document.
     Imported(Imported),
+    /// It was asked that tokens end, or hold again.
+    Changed {
+        /// Whether that is so now, and was not without cause.
+        changed: bool,
+    },
     /// Clients are served.
     Ready {
         /// They are.

@@ -86,9 +86,14 @@ impl Counters {
         self.small_waiting_size.load(Ordering::Relaxed) > SMALL_WAITING_SIZE_MAX
     }
 
-    /// As Prometheus reads it, with the bytes that wait for clients to read, and whether they are
-    /// served.
-    pub(crate) fn text(&self, outbox_size: usize, is_ready: bool) -> String {
+    /// As Prometheus reads it, with the bytes that wait for clients to read, whether they are
+    /// served, and the seconds until the certificate that they are shown ends, if there is one.
+    pub(crate) fn text(
+        &self,
+        outbox_size: usize,
+        is_ready: bool,
+        certificate_left_s: Option<i64>,
+    ) -> String {
         let is_ready = AtomicU64::new(u64::from(is_ready));
         let outbox_size = AtomicU64::new(outbox_size as u64);
         let rows = [
@@ -124,6 +129,11 @@ impl Counters {
         let _ = writeln!(text, "# HELP {name} Connections ended, by why.\n# TYPE {name} counter");
         for (why, count) in CLOSES.iter().zip(&self.closes) {
             let _ = writeln!(text, "{name}{{reason=\"{why}\"}} {}", count.load(Ordering::Relaxed));
+        }
+        let name = "tidelog_certificate_left_seconds";
+        let _ = writeln!(text, "# HELP {name} Until the certificate ends.\n# TYPE {name} gauge");
+        if let Some(left_s) = certificate_left_s {
+            let _ = writeln!(text, "{name} {left_s}");
         }
         self.flush.write(&mut text, "flush", "Flushes of the store.");
         self.step.write(&mut text, "step", "Steps of rooms.");

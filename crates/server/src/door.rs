@@ -24,7 +24,10 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tidelog_types::limits::{EXPORTS_MAX, REQUEST_HEAD_SIZE_MAX, VISITORS_MAX};
+use ipnet::IpNet;
+use tidelog_types::limits::{
+    EXPORTS_MAX, REQUEST_HEAD_SIZE_MAX, VISITORS_MAX, VISITORS_OF_ADDRESS_MAX,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -32,6 +35,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::debug;
 
+use crate::client_address::network;
+use crate::shares::{Share, Shares};
 use crate::tls::Tls;
 
 /// After which silence a connection that was not upgraded is closed, unless it waits for an answer.
@@ -48,6 +53,10 @@ pub(crate) struct Door {
     tls: Option<Arc<Tls>>,
     /// One for each visitor that there may be.
     places: Arc<Semaphore>,
+    /// How many of them each address has.
+    addresses: Arc<Shares<IpAddr>>,
+    /// Who may have all of them: many come through a proxy that is trusted.
+    spared: Vec<IpNet>,
 }
 
 impl Door {
@@ -56,10 +65,19 @@ impl Door {
         listener: TcpListener,
         tls: Option<Arc<Tls>>,
         connections_max: usize,
+        trusted_proxies: &[IpNet],
     ) -> Self {
         // However few: those who take exports do not shut everybody else out.
         let visitors_max = connections_max.clamp(2 * EXPORTS_MAX, VISITORS_MAX);
-        Self { listener, tls, places: Arc::new(Semaphore::new(visitors_max)) }
+        let of_address_max = (visitors_max / 4).min(VISITORS_OF_ADDRESS_MAX);
+        let here = ["127.0.0.0/8", "::1/128"].map(|it| it.parse().expect("BUG: a network"));
+        Self {
+            listener,
+            tls,
+            places: Arc::new(Semaphore::new(visitors_max)),
+            addresses: Shares::new(of_address_max),
+            spared: here.into_iter().chain(trusted_proxies.iter().copied()).collect(),
+        }
     }
 
     /// How many may still come in.
@@ -92,16 +110,27 @@ impl Door {
     }
 
     /// The next one who comes, once there is a place. Until then they wait where the system keeps
-    /// them, in the order in which they came.
+    /// them, in the order in which they came. Whose address has as many as it may is not let in, or
+    /// one could keep everybody else waiting.
     async fn let_in(&mut self) -> Visitor {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.expect("BUG: places are never closed");
-        let (stream, from) = Listener::accept(&mut self.listener).await;
+        let permit = Arc::clone(&self.places).acquire_owned().await;
+        let permit = permit.expect("BUG: places are never closed");
+        let (stream, peer, share) = loop {
+            let (stream, from) = Listener::accept(&mut self.listener).await;
+            let address = from.ip().to_canonical();
+            if self.spared.iter().any(|network| network.contains(&address)) {
+                break (stream, from.ip(), None);
+            }
+            match self.addresses.take(network(address)) {
+                Some(share) => break (stream, from.ip(), Some(share)),
+                None => debug!(%address, "too many connections of one address"),
+            }
+        };
         // What is said is said whole: nothing is gained by waiting for more of it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "a connection is gone already");
         }
-        Visitor::new(stream, place, Peer(from.ip()))
+        Visitor::new(stream, Place { _permit: permit, _share: share }, Peer(peer))
     }
 }
 
@@ -184,9 +213,16 @@ async fn answer_on(
     }
 }
 
+/// What a visitor takes up.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    /// Of what its address may have.
+    _share: Option<Share<IpAddr>>,
+}
+
 /// Says that a connection was upgraded: it is no visitor any more, and its place is free.
 #[derive(Clone)]
-pub(crate) struct Upgrade(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(crate) struct Upgrade(Arc<Mutex<Option<Place>>>);
 
 impl Upgrade {
     pub(crate) fn done(&self) {
@@ -197,7 +233,7 @@ impl Upgrade {
         self.place().is_none()
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -224,7 +260,7 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit, peer: Peer) -> Self {
+    fn new(stream: TcpStream, place: Place, peer: Peer) -> Self {
         let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
         let silence = Some(Box::pin(sleep(SILENCE_ENDS)));
         Self { stream, silence, visit: Visit { peer, upgrade, waits: Arc::default() } }
@@ -328,6 +364,8 @@ impl AsyncWrite for Visitor {
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    #[cfg(target_os = "linux")]
+    use tokio::net::TcpSocket;
 
     use super::*;
 
@@ -335,7 +373,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let client = TcpStream::connect(address).await.expect("it listens");
-        (client, Door::new(listener, None, 1).let_in().await)
+        (client, Door::new(listener, None, 1, &[]).let_in().await)
     }
 
     #[tokio::test]
@@ -368,7 +406,7 @@ mod tests {
         };
         let router = Router::new().route("/", get(late));
         let (_stop, stopped) = watch::channel(false);
-        tokio::spawn(Door::new(listener, None, 1).serve(router, stopped));
+        tokio::spawn(Door::new(listener, None, 1, &[]).serve(router, stopped));
         let mut client = TcpStream::connect(address).await.expect("it listens");
         client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it is there");
         let mut heard = Vec::new();
@@ -376,6 +414,44 @@ mod tests {
         client.read_to_end(&mut heard).await.expect("it ends");
         assert!(heard.ends_with(b"late"), "{}", String::from_utf8_lossy(&heard));
         assert!(began.elapsed() < 5 * SILENCE_ENDS, "after {:?}", began.elapsed());
+    }
+
+    /// Goal: no address keeps everybody else waiting. Method: one is silent as often as it likes,
+    /// then another one comes, and one of them is upgraded.
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn one_address_has_so_many_places_and_others_have_theirs() {
+        let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let mut door = Door::new(listener, None, 1, &["127.0.0.3/32".parse().expect("one")]);
+        door.spared.retain(|network| network.prefix_len() == 32);
+        let connect = async |from: &str| {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind(format!("{from}:0").parse().expect("an address")).expect("it is ours");
+            socket.connect(([127, 0, 0, 1], port).into()).await.expect("it listens")
+        };
+        let all = door.free_places();
+        let (mut clients, mut inside) = (Vec::new(), Vec::new());
+        for _ in 0..all {
+            clients.push(connect("127.0.0.1").await);
+        }
+        clients.push(connect("127.0.0.2").await);
+        for _ in 0..all / 4 + 1 {
+            inside.push(door.let_in().await);
+        }
+        let froms: Vec<_> = inside.iter().map(|it| it.visit.peer.0.to_string()).collect();
+        let (last, first) = froms.split_last().expect("some");
+        assert!(last == "127.0.0.2" && first.iter().all(|it| it == "127.0.0.1"), "{froms:?}");
+        let mut refused = clients.swap_remove(all / 4);
+        assert_eq!(refused.read(&mut [0]).await.expect("closed"), 0, "it is not kept waiting");
+
+        inside[0].visit.upgrade.done();
+        clients.push(connect("127.0.0.1").await);
+        assert_eq!(door.let_in().await.visit.peer.0.to_string(), "127.0.0.1", "that was one");
+        for _ in 0..all / 2 {
+            clients.push(connect("127.0.0.3").await);
+            inside.push(door.let_in().await);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,15 +6,16 @@
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use tidelog_room::{Answer, ConnId, entry_size};
 use tidelog_sync::{EntryPart, FromRoom, FromServer};
-use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::limits::{EXPORTS_OF_SUBJECT_MAX, PAGE_SIZE};
 use tidelog_types::{DocumentKey, Lsn};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
@@ -22,6 +23,7 @@ use tracing::info;
 use crate::connection::Connection;
 use crate::rooms::{RoomMail, RoomSender, TOO_MANY_ROOMS};
 use crate::shared::Shared;
+use crate::shares::{Share, Shares};
 
 /// Within which time the next part of a document comes.
 const PART_TAKES: Duration = Duration::from_secs(10);
@@ -35,7 +37,44 @@ pub(crate) const READER_RATE_MIN: f64 = 65_536.0;
 pub(crate) const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
 
 /// Why somebody gets no document, and no list of them.
-pub(crate) const TOO_MANY: &str = "too many documents are being exported";
+const TOO_MANY: &str = "too many documents are being exported";
+/// The same of whoever has a part in that.
+const TOO_MANY_OWN: &str = "too many documents are being exported for this subject: take one \
+                            after the other";
+
+/// Turns to export, which take room on the disk, or to list documents, which takes memory. Whoever
+/// takes them slowly keeps nobody else from theirs.
+pub(crate) struct Exports {
+    pub(crate) turns: Arc<Semaphore>,
+    subjects: Arc<Shares<String>>,
+}
+
+/// A turn, until it is dropped.
+pub(crate) struct Turn {
+    _permit: OwnedSemaphorePermit,
+    _share: Option<Share<String>>,
+}
+
+impl Exports {
+    /// So many at once.
+    pub(crate) fn new(count: usize) -> Self {
+        let turns = Arc::new(Semaphore::new(count));
+        Self { turns, subjects: Shares::new(EXPORTS_OF_SUBJECT_MAX) }
+    }
+
+    /// A turn for this subject, or for whoever has none: an operator, or anybody on a development
+    /// server.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none now.
+    pub(crate) fn turn(&self, subject: Option<&str>) -> Result<Turn, &'static str> {
+        let share = |subject: &str| self.subjects.take(subject.to_owned()).ok_or(TOO_MANY_OWN);
+        let _share = subject.map(share).transpose()?;
+        let permit = Arc::clone(&self.turns).try_acquire_owned();
+        Ok(Turn { _permit: permit.map_err(|_| TOO_MANY)?, _share })
+    }
+}
 
 /// A document that was put together, or something else that is as much.
 pub(crate) struct Exported<R = File> {
@@ -54,7 +93,7 @@ impl<R: Read + Send + 'static> Exported<R> {
     /// of it and its turn are given back, whether somebody looks for the next piece or not.
     pub(crate) fn pieces(
         self,
-        turn: OwnedSemaphorePermit,
+        turn: impl Send + 'static,
     ) -> impl Stream<Item = io::Result<Vec<u8>>> {
         let (sender, mut receiver) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -194,13 +233,11 @@ fn failed(reason: &str) -> Answer {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::sync::Arc;
 
     use futures_util::StreamExt;
     use tidelog_room::RoomSettings;
     use tidelog_sync::Channel;
     use tidelog_types::{EntryHash, JournalId, LsnRange, Position};
-    use tokio::sync::Semaphore;
     use tokio::time::sleep;
 
     use super::*;

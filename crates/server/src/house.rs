@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidelog_room::{Caution, Doctypes, RoomSettings};
-use tidelog_types::limits::{EXPORTS_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits};
+use tidelog_types::limits::{
+    EXPORTS_MAX, HELLOS_OF_ADDRESS_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits,
+};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -14,6 +16,7 @@ use tracing::warn;
 use crate::access::{Expiries, Guard};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
+use crate::export::Exports;
 use crate::heartbeat::Heartbeat;
 use crate::large_messages::LargeMessages;
 use crate::marks::Marks;
@@ -21,6 +24,7 @@ use crate::rooms::{RoomThreads, Rooms};
 use crate::server::ServerError;
 use crate::settings::ServeSettings;
 use crate::shared::Shared;
+use crate::shares::Shares;
 use crate::store::{OpenStoreError, Store};
 
 /// Within which time the store has to carry out what it was asked, and close.
@@ -83,10 +87,12 @@ impl House {
             counters,
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            certificate_ends_at_s: AtomicU64::new(0),
             slow_after: SLOW_AFTER,
             data: settings.data.clone(),
-            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+            exports: Exports::new(EXPORTS_MAX),
             seats: Arc::new(Semaphore::new(seats_count)),
+            greetings: Shares::new(HELLOS_OF_ADDRESS_MAX.min((seats_count / 4).max(1))),
             large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),
             connections: Mutex::default(),
         });

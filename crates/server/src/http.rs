@@ -6,7 +6,7 @@ mod login;
 mod pass;
 mod tokens;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use futures_util::StreamExt as _;
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tidelog_access::Role;
@@ -25,7 +26,6 @@ use tidelog_room::{Answer, Ask, Service};
 use tidelog_sync::ByeReason;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::PAGE_SIZE;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -36,7 +36,7 @@ use tracing::debug;
 use crate::access::{Guard, Pass};
 use crate::audit::Who;
 use crate::door::Upgrade;
-use crate::export::Exported;
+use crate::export::{Exported, Turn};
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
 use pass::Address;
@@ -57,6 +57,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/login", post(login::login))
         .route("/v1/logout", post(tokens::log_out))
         .route("/v1/revoke", post(tokens::revoke))
+        .route("/v1/forgive", post(tokens::forgive))
         .route("/v1/doctypes", get(doctypes::list))
         .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
         .route("/v1/documents", get(documents::list))
@@ -114,6 +115,10 @@ async fn sync(
     let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
         return failed("too many connections");
     };
+    let address = shared.address(request.extensions(), request.headers());
+    let Ok(greeting) = shared.greeting(address) else {
+        return failed("too many connections of this address have said nothing yet");
+    };
     let is_served = match &shared.guard {
         None => loopback::is_ours(request.headers()),
         Some(guard) => guard.serves(request.headers()),
@@ -124,7 +129,6 @@ async fn sync(
         // A page may be refused as often as it likes.
         debug!(?origin, ?host, "refused: this server does not serve that page");
     }
-    let address = shared.address(request.extensions(), request.headers());
     if !is_served && shared.guard.is_some() {
         let who = Who { subject: None, address };
         shared.rooms.audit().refused(&who, None, "origin");
@@ -135,7 +139,7 @@ async fn sync(
         // A client that is gone already is nobody to serve.
         if let Ok(upgraded) = upgrade.await {
             connection.done();
-            socket::serve(upgraded, shared, address, refusal).await;
+            socket::serve(upgraded, shared, address, refusal, greeting).await;
         }
     });
     let headers = [
@@ -187,7 +191,7 @@ async fn metrics(
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     let outbox_size = shared.outbox_size();
     let is_ready = shared.readiness().is_ok();
-    (kind, shared.counters.text(outbox_size, is_ready)).into_response()
+    (kind, shared.counters.text(outbox_size, is_ready, shared.certificate_left_s())).into_response()
 }
 
 async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -> Response {
@@ -199,26 +203,35 @@ async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>, pass: Pass) -
         return refused;
     }
     let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
-    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(export::TOO_MANY);
+    let turn = match shared.exports.turn(pass.subject()) {
+        Ok(turn) => turn,
+        Err(why) => return failed(why),
     };
     match export::export(&shared, &document).await {
-        Ok(exported) => sent("application/vnd.sqlite3", exported, turn),
+        Ok(exported) => sent("application/vnd.sqlite3", exported, turn, (&shared, pass)),
         Err(answer) => answered(&id, answer),
     }
 }
 
-/// It is an export until its last piece has been taken.
+/// It is an export until its last piece has been taken, which may take hours: it ends too early
+/// where the pass ends by which it was asked for.
 fn sent<R: Read + Send + 'static>(
     kind: &'static str,
     exported: Exported<R>,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
+    (shared, pass): (&Arc<Shared>, Pass),
 ) -> Response {
+    let shared = Arc::clone(shared);
+    let holds = move |piece| match shared.check(&pass) {
+        Ok(()) => piece,
+        Err(_) => Err(ErrorKind::PermissionDenied.into()),
+    };
+
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_LENGTH, HeaderValue::from(exported.size)),
     ];
-    (headers, Body::from_stream(exported.pieces(turn))).into_response()
+    (headers, Body::from_stream(exported.pieces(turn).map(holds))).into_response()
 }
 
 async fn destroy(
@@ -375,7 +388,7 @@ mod tests {
             documents::page(&shared, Pass::Everything, query).await.status()
         };
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
-        shared.exports.add_permits(1);
+        shared.exports.turns.add_permits(1);
         assert_eq!(status().await, StatusCode::OK);
     }
 }

@@ -15,12 +15,13 @@ use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
+use tidelog_access::TokenError;
 use tidelog_document::Doctype;
 use tidelog_room::{Answer, Ask, ConnId, May, Speaker};
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Intent, Refusal, ToRoom, codec};
 use tidelog_types::limits::{IMPORT_SIZE_MAX, PAGE_SIZE};
 use tidelog_types::{CopySecret, DocumentKey, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -60,6 +61,9 @@ pub(crate) enum ImportError {
     /// There is one of that name.
     #[error("the document exists")]
     Exists,
+    /// The token of whoever sent it has ended meanwhile.
+    #[error(transparent)]
+    Ended(TokenError),
     /// The server could not do it now.
     #[error("{0}")]
     Failed(String),
@@ -73,6 +77,7 @@ impl ImportError {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
             Self::Exists => StatusCode::CONFLICT,
+            Self::Ended(_) => StatusCode::UNAUTHORIZED,
             Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -112,21 +117,22 @@ pub(crate) struct Import<'s> {
     document: DocumentKey,
     doctype: Doctype,
     /// It takes room on the disk, as an export does.
-    _turn: SemaphorePermit<'s>,
+    _turn: export::Turn,
 }
 
-/// Looks whether a file would be taken as this document, of the newest doctype of this name: before
-/// all of it is taken in for nothing.
+/// Looks whether a file of this subject would be taken as this document, of the newest doctype of
+/// this name: before all of it is taken in for nothing.
 pub(crate) async fn prepare<'s>(
     shared: &'s Shared,
     document: &str,
     doctype: &str,
+    subject: Option<&str>,
 ) -> Result<Import<'s>, ImportError> {
     let document = DocumentKey::new(document, "").map_err(|_| ImportError::NoName)?;
     let newest = shared.deployments.newest(doctype);
     let doctype = newest.ok_or_else(|| ImportError::NoDoctype(doctype.to_owned()))?;
-    let turn = shared.exports.try_acquire();
-    let _turn = turn.map_err(|_| ImportError::Failed(export::TOO_MANY.to_owned()))?;
+    let turn = shared.exports.turn(subject);
+    let _turn = turn.map_err(|why| ImportError::Failed(why.to_owned()))?;
     match shared.rooms.ask(&document, Ask::Describe).await {
         Answer::Missing => Ok(Import { shared, document, doctype, _turn }),
         Answer::Description { .. } => Err(ImportError::Exists),
@@ -138,14 +144,16 @@ pub(crate) async fn prepare<'s>(
 }
 
 impl Import<'_> {
-    /// Takes the file in, and makes it the document.
+    /// Takes the file in, and makes it the document. Before each part that the room is handed, it
+    /// is asked whether whoever sent it may do that still: a file may take hours to come.
     pub(crate) async fn run<E>(
         self,
         file: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        may_still: impl Fn() -> Result<(), TokenError>,
     ) -> Result<Imported, ImportError> {
         let Self { shared, document, doctype, _turn } = self;
         let received = receive(shared, file).await?;
-        let position = plant(shared, &document, &doctype, received).await?;
+        let position = plant(shared, &document, &doctype, received, may_still).await?;
         Ok(Imported {
             document: document.document,
             doctype: doctype.name,
@@ -239,7 +247,9 @@ async fn plant(
     document: &DocumentKey,
     doctype: &Doctype,
     received: Received,
+    may_still: impl Fn() -> Result<(), TokenError>,
 ) -> Result<Position, ImportError> {
+    may_still().map_err(ImportError::Ended)?;
     let failed = |reason: &str| ImportError::Failed(reason.to_owned());
     let room = shared.rooms.room(document).ok_or_else(|| failed(TOO_MANY_ROOMS))?;
     let conn = ConnId(shared.connections_ever.fetch_add(1, Ordering::Relaxed));
@@ -272,6 +282,7 @@ async fn plant(
         })
         .await?;
         let last = end > db_pages;
+        may_still().map_err(ImportError::Ended)?;
         offer.say(ToRoom::Seed { position, db_pages, pages, last });
         let takes = if last { LAST_PART_TAKES } else { PART_TAKES };
         match offer.hear(takes).await? {

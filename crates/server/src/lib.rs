@@ -56,13 +56,14 @@ mod said;
 mod server;
 mod settings;
 mod shared;
+mod shares;
 mod socket;
 mod store;
 mod tls;
 
 pub use access::AccessError;
-pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Import, Ready, Restore};
-pub use commands::{Token, User};
+pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Forgive, Import, Ready};
+pub use commands::{Restore, Revoke, Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};
 pub use settings::{AccessFlags, AccessSettings, KeyFiles, LogFormat, Password, Serve};

@@ -3,15 +3,17 @@
 mod signals;
 
 use std::error::Error;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidelog_server::{
-    Backup, Check, CommandError, Config, Deploy, Export, Import, LogFormat, Ready, Restore, Serve,
-    Server, Token, User,
+    Backup, Check, CommandError, Config, Deploy, Export, Forgive, Import, LogFormat, Ready,
+    Restore, Revoke, Serve, Server, Token, User,
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
+use tracing::subscriber::set_global_default;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -43,6 +45,10 @@ enum Command {
     Import(Import),
     /// Whether the server of a data folder serves clients: exit code 0, or else 1
     Ready(Ready),
+    /// End all tokens of a subject, while the server runs or not
+    Revoke(Revoke),
+    /// Have tokens hold again that were ended by mistake, while the server runs or not
+    Forgive(Forgive),
     /// Print a token as the app would sign it, to try things with
     Token(Token),
     /// Passwords of the built-in users
@@ -68,6 +74,8 @@ fn main() -> ExitCode {
         Command::Export(export) => export.run(),
         Command::Import(import) => import.run(),
         Command::Ready(ready) => ready.run(),
+        Command::Revoke(revoke) => revoke.run(),
+        Command::Forgive(forgive) => forgive.run(),
         Command::Token(token) => token.run(),
         Command::User(user) => user.run(),
         Command::Config(config) => {
@@ -84,10 +92,16 @@ fn main() -> ExitCode {
 fn serve(flags: Serve) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: whatever looks for `outcome=401` in a file would find none.
+    let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = log.with_ansi(has_colours);
+    // What libraries say by other ways is not heard: some would write whole messages down, and the
+    // tokens in them.
     match flags.log_format() {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => set_global_default(log.finish()),
+        LogFormat::Json => set_global_default(log.json().flatten_event(true).finish()),
     }
+    .expect("BUG: nobody else has set it");
     tidelog_sqlite::give_back_large_blocks();
     #[cfg(unix)]
     prepare_process();
@@ -117,7 +131,11 @@ fn serve(flags: Serve) -> ExitCode {
         };
         println!("listening on {}", server.url());
         while signals.stop_or_reload().await {
-            reload(&server, &flags).await;
+            tokio::select! {
+                () = reload(&server, &flags) => {}
+                // What it reads may hang: whoever stops does not wait for that.
+                () = signals.stop() => break,
+            }
         }
         tokio::select! {
             () = server.stop() => ExitCode::SUCCESS,

@@ -124,6 +124,7 @@ impl Server {
         }
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let tls = settings.tls.as_ref().map(|tls| Arc::new(Tls::new(tls)));
+        shared.note_certificate(settings.tls.as_ref());
         let may_be_overheard = tls.is_none() && settings.access.trusted_proxies.is_empty();
         if may_be_overheard && !settings.listen.ip().is_loopback() {
             warn!(
@@ -132,7 +133,8 @@ impl Server {
                  --trusted-proxy if a proxy that speaks TLS is before this server"
             );
         }
-        let door = Door::new(listener, tls.clone(), settings.connections_max);
+        let proxies = &settings.access.trusted_proxies;
+        let door = Door::new(listener, tls.clone(), settings.connections_max, proxies);
         let accepting = tokio::spawn(door.serve(router, stopped));
         let (data, dev, has_tls) = (settings.data.display(), settings.dev, tls.is_some());
         info!(%address, %data, dev, tls = has_tls, "serving");
@@ -164,7 +166,10 @@ impl Server {
         let reloaded = self.shared.guard.as_ref().map(|guard| guard.reload(&settings.access));
         reloaded.transpose().map_err(AccessError::Key)?;
         match (&self.tls, &settings.tls) {
-            (Some(tls), Some(new)) => tls.show(new),
+            (Some(tls), Some(new)) => {
+                tls.show(new);
+                self.shared.note_certificate(Some(new));
+            }
             (None, None) => {}
             _ => warn!("whether this server speaks TLS changes with a restart"),
         }

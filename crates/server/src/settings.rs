@@ -146,14 +146,16 @@ pub enum SettingsError {
         #[source]
         source: std::io::Error,
     },
-    /// The file is no settings file.
-    #[error("cannot use {path}")]
+    /// The file is no settings file. Its lines are not repeated: somebody may have looked for a
+    /// place for a password in vain.
+    #[error("cannot use {path}, line {line}: {reason}")]
     Parse {
         /// Which file.
         path: PathBuf,
+        /// Which of its lines, from 1.
+        line: usize,
         /// What is wrong with it.
-        #[source]
-        source: Box<toml::de::Error>,
+        reason: String,
     },
     /// A development server beyond this machine.
     #[error(
@@ -315,8 +317,11 @@ impl Serve {
 fn read(path: &Path) -> Result<SettingsFile, SettingsError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|source| SettingsError::Parse { path: path.to_owned(), source: source.into() })
+    toml::from_str(&text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+        SettingsError::Parse { path: path.to_owned(), line, reason: error.message().to_owned() }
+    })
 }
 
 #[cfg(test)]

@@ -8,18 +8,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Extensions, HeaderMap};
+use tidelog_access::TokenError;
 use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
-use crate::access::{Expiries, Guard};
+use crate::access::{Expiries, Guard, Pass, now_s};
+use crate::client_address::network;
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::deployments::Deployments;
 use crate::door::Peer;
+use crate::export::Exports;
 use crate::heartbeat::Heartbeat;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
+use crate::settings::TlsSettings;
+use crate::shares::{Share, Shares};
 use crate::store::StoreHandle;
 
 /// The parts of a server that runs, for whoever serves a connection or a request.
@@ -35,14 +41,16 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) connections_ever: AtomicU64,
     pub(crate) stopping: AtomicBool,
+    /// The second since 1970 at which the certificate ends that clients are shown; 0 without one.
+    pub(crate) certificate_ends_at_s: AtomicU64,
     pub(crate) slow_after: Duration,
     /// The store's folder.
     pub(crate) data: PathBuf,
-    /// One for each export that there may be at once, which takes room on the disk, or list of
-    /// documents, which takes memory.
-    pub(crate) exports: Arc<Semaphore>,
+    pub(crate) exports: Exports,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
+    /// Those of them that have not said Hello yet, by their addresses.
+    pub(crate) greetings: Arc<Shares<IpAddr>>,
     pub(crate) large_messages: Arc<LargeMessages>,
     pub(crate) connections: Mutex<HashMap<ConnId, Connection>>,
 }
@@ -71,9 +79,39 @@ impl Shared {
         Some(self.guard.as_ref().map_or(peer, |guard| guard.address(peer, headers)))
     }
 
+    /// Whether a pass that was given holds by now.
+    pub(crate) fn check(&self, pass: &Pass) -> Result<(), TokenError> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard.check(pass))
+    }
+
+    /// What a connection from this address takes up until it has said Hello, if anything: `Err` if
+    /// the address has as many of them as it may.
+    pub(crate) fn greeting(&self, address: Option<IpAddr>) -> Result<Option<Share<IpAddr>>, ()> {
+        let is_trusted = |it| self.guard.as_ref().is_some_and(|guard| guard.trusts(it));
+        let is_spared = |it: IpAddr| it.is_loopback() || is_trusted(it);
+        let address = address.map(|it| it.to_canonical()).filter(|it| !is_spared(*it));
+        let share = |address| self.greetings.take(network(address)).ok_or(());
+        address.map(share).transpose()
+    }
+
     /// Bytes that wait for clients to read, about.
     pub(crate) fn outbox_size(&self) -> usize {
         self.connections().values().map(Connection::outbox_size).sum()
+    }
+
+    /// Clients are shown this certificate from now on, if any.
+    pub(crate) fn note_certificate(&self, tls: Option<&TlsSettings>) {
+        let ends_at_s = tls.and_then(|tls| tls.ends_at_s).unwrap_or(0);
+        self.certificate_ends_at_s.store(ends_at_s, Ordering::Relaxed);
+        if self.certificate_left_s().is_some_and(|left_s| left_s <= 0) {
+            warn!("the certificate has expired: browsers refuse it");
+        }
+    }
+
+    /// How many seconds the certificate is good yet; fewer than none once it has expired.
+    pub(crate) fn certificate_left_s(&self) -> Option<i64> {
+        let ends_at_s = self.certificate_ends_at_s.load(Ordering::Relaxed);
+        (ends_at_s > 0).then(|| ends_at_s.cast_signed().saturating_sub(now_s().cast_signed()))
     }
 
     /// Whether all who may are served, or why not.
@@ -110,10 +148,12 @@ impl Shared {
             counters: Arc::default(),
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            certificate_ends_at_s: AtomicU64::new(0),
             slow_after: Duration::from_secs(30),
             data: std::env::temp_dir(),
-            exports: Arc::new(Semaphore::new(0)),
+            exports: Exports::new(0),
             seats: Arc::new(Semaphore::new(0)),
+            greetings: Shares::new(0),
             large_messages: LargeMessages::new(0, 0),
             connections: Mutex::default(),
         }

@@ -44,6 +44,7 @@ use crate::large_messages::{PERMIT_SIZE, Space};
 use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 use crate::said::Said;
 use crate::shared::Shared;
+use crate::shares::Share;
 
 /// Within which time a client has to say Hello.
 const HELLO_TAKES: Duration = Duration::from_secs(10);
@@ -80,12 +81,14 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MESSAGE_SIZE_MAX))
 }
 
-/// Serves one connection until it ends; with a `refusal` as far as `Hello`, which that answers.
+/// Serves one connection until it ends; with a `refusal` as far as `Hello`, which that answers. A
+/// `greeting` is given back once that is said.
 pub(crate) async fn serve(
     upgraded: Upgraded,
     shared: Arc<Shared>,
     address: Option<IpAddr>,
     refusal: Option<ByeReason>,
+    greeting: Option<Share<IpAddr>>,
 ) {
     let (transport, gate) = Gated::new(TokioIo::new(upgraded), HELLO_SIZE_MAX);
     let socket = WebSocketStream::from_raw_socket(transport, Side::Server, Some(config())).await;
@@ -101,6 +104,7 @@ pub(crate) async fn serve(
         connection: connection.clone(),
         shared: Arc::clone(&shared),
         refusal,
+        greeting,
         pass: Pass::Nothing,
         subject: None,
         identity: nobody(),
@@ -135,6 +139,8 @@ struct Reader {
     shared: Arc<Shared>,
     /// Why it is not served.
     refusal: Option<ByeReason>,
+    /// What it takes up of its address until it has said Hello.
+    greeting: Option<Share<IpAddr>>,
     /// What it may do, once it has said Hello.
     pass: Pass,
     /// Whose token that is, if it needs one.
@@ -378,9 +384,10 @@ impl Reader {
                 }
             },
         };
+        self.greeting = None;
         self.admit();
         // A later token is of the same subject.
-        self.identity = Arc::new(Identity { user: self.subject.clone(), client });
+        self.identity = Arc::new(Identity::new(self.subject.clone(), client));
         debug!(conn = self.connection.id().0, %client, "hello");
         self.connection.send(FromServer::Welcome);
         Flow::Continue(())
@@ -548,7 +555,7 @@ impl Reader {
 
 /// Who is there before Hello.
 fn nobody() -> Arc<Identity> {
-    Arc::new(Identity { user: None, client: ClientId([0; 16]) })
+    Arc::new(Identity::new(None, ClientId([0; 16])))
 }
 
 fn no_access(reason: &str) -> Refusal {
@@ -898,6 +905,7 @@ mod tests {
             connection,
             shared: Arc::new(Shared::of(scene)),
             refusal: None,
+            greeting: None,
             pass: Pass::Everything,
             subject: None,
             identity: nobody(),
@@ -1006,6 +1014,7 @@ mod tests {
             connection: Connection::new(ConnId(7)).0,
             shared: Arc::clone(&shared),
             refusal: None,
+            greeting: None,
             pass: Pass::Everything,
             subject: None,
             identity: nobody(),

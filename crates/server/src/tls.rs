@@ -118,7 +118,7 @@ mod tests {
         let settings = flags.resolve().expect("usable").expect("a certificate");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let door = Door::new(listener, Some(Arc::new(Tls::new(&settings))), 1);
+        let door = Door::new(listener, Some(Arc::new(Tls::new(&settings))), 1, &[]);
         let places = door.free_places();
         let (_stop, stopped) = watch::channel(false);
         tokio::spawn(door.serve(Router::new(), stopped));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidelog_access::Role;
+use tidelog_access::{Key, Keys, Role};
 use tidelog_server::{AccessSettings, Password, ServeSettings, Server};
 use tidelog_sync::FromRoom;
 use tidelog_testing::room::{Copy, frame, notes};
@@ -233,7 +233,12 @@ async fn no_key_is_in_a_backup_and_logins_of_before_are_void() {
     server.stop().await;
 
     is_done(&restore(&file, &again).await);
-    let ended = |folder: &Path| std::fs::read(folder.join("revocations.json")).expect("a file");
+    let ended = |folder: &Path| {
+        let json = std::fs::read(folder.join("revocations.json")).expect("a file");
+        let ended: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        ended["tokens"].as_object().expect("an object").clone()
+    };
+    assert!(!ended(&again).is_empty());
     assert_eq!(ended(&again), ended(&data), "what was ended stays so");
     let server = start_when_free(&guarded(&again)).await;
     assert_eq!(listed(&server, &token, "/v1/documents").await.0, 401);
@@ -243,6 +248,63 @@ async fn no_key_is_in_a_backup_and_logins_of_before_are_void() {
     let (_, doctypes) = listed(&server, &token, "/v1/doctypes").await;
     assert!(String::from_utf8_lossy(&doctypes).contains("\"name\":\"n\""));
     server.stop().await;
+}
+
+/// Goal: nobody is let in again who was locked out since a backup was made. Method: a token of
+/// before, whose subject is revoked behind the backup, at the server that is made of that; and at
+/// one for which the operator says that nobody was.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_before_are_void_in_what_is_restored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (data, file) = (path("data"), path("backup"));
+    with_note(&data, "kept").await;
+    let secret = "s".repeat(32);
+    std::fs::write(path("secret"), &secret).expect("written");
+    let keys = Keys::new([Key::from_secret(secret.as_bytes()).expect("a key")]).expect("few");
+    let access = AccessSettings { keys, ..AccessSettings::default() };
+    let guarded =
+        |data: &Path| ServeSettings { dev: false, access: access.clone(), ..settings(data) };
+    let token = async |subject: &str| {
+        let args = [
+            "token",
+            "--subject",
+            subject,
+            "--grant",
+            "*:admin",
+            "--expires",
+            "1h",
+            "--secret-file",
+        ];
+        let output = run(&args, &[&path("secret")]).await;
+        is_done(&output);
+        String::from_utf8(output.stdout).expect("a text").trim().to_owned()
+    };
+    let status = async |server: &Server, token: &str| {
+        let extra = format!("Authorization: Bearer {token}\r\n");
+        http(server.address(), "GET", "/v1/documents", &extra).await.0
+    };
+    let (ada, operator) = (token("ada").await, token("operator").await);
+    let server = start_when_free(&guarded(&data)).await;
+    assert_eq!(status(&server, &ada).await, 200);
+    is_done(&backup(&data, &file).await);
+    let body = "{\"subject\":\"ada\"}";
+    let size = body.len();
+    let extra = format!("Authorization: Bearer {operator}\r\nContent-Length: {size}\r\n\r\n{body}");
+    assert_eq!(http(server.address(), "POST", "/v1/revoke", &extra).await.0, 204);
+    server.stop().await;
+
+    for (into, args, expected) in [
+        ("again", &["restore", "--data"][..], 401),
+        ("kept", &["restore", "--keep-tokens", "--data"], 200),
+    ] {
+        is_done(&run(args, &[&path(into), &file]).await);
+        let server = start_when_free(&guarded(&path(into))).await;
+        for token in [&ada, &operator] {
+            assert_eq!(status(&server, token).await, expected, "{into}");
+        }
+        server.stop().await;
+    }
 }
 
 /// Goal: what is no whole backup becomes no server, and nothing is left of it. Method: each way in

@@ -300,8 +300,17 @@ pub const CONNECTION_CHANNELS_MAX: usize = 1024;
 /// Connections to one server, unless its settings say otherwise.
 pub const CONNECTIONS_MAX: usize = 100_000;
 
+/// Those of one address among them that have not said Hello yet, but for this machine and for
+/// proxies that are trusted: more are refused. Where there may be fewer connections in all it is a
+/// quarter of them.
+pub const HELLOS_OF_ADDRESS_MAX: usize = 1024;
+
 /// Connections to one server that are no WebSocket, or not yet: others wait for their turn.
 pub const VISITORS_MAX: usize = 1024;
+
+/// Those of one address among them, but for this machine and for proxies that are trusted: more are
+/// not let in. Where there may be fewer in all it is a quarter of them.
+pub const VISITORS_OF_ADDRESS_MAX: usize = VISITORS_MAX / 4;
 
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
@@ -311,6 +320,10 @@ pub const HANDSHAKE_SIZE_MAX: u64 = 16 * 1024;
 
 /// Documents of one server that are exported at once, lists of all documents among them.
 pub const EXPORTS_MAX: usize = 8;
+
+/// Those of one subject among them, imports and trials of doctypes too: whoever takes them slowly
+/// keeps nobody else from theirs.
+pub const EXPORTS_OF_SUBJECT_MAX: usize = EXPORTS_MAX / 2;
 
 /// Seconds for which a server tries a doctype on its documents before it says how far it has come.
 pub const TRIAL_S_MAX: u64 = 20;

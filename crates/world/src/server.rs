@@ -102,7 +102,7 @@ impl Server {
         match message {
             ToServer::Hello { client, .. } => {
                 // As on any development server.
-                let identity = Arc::new(Identity { user: None, client });
+                let identity = Arc::new(Identity::new(None, client));
                 self.conns.insert(conn, ConnHere { identity, channels: BTreeMap::new() });
                 self.told.push((conn, FromServer::Welcome));
             }

@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use tidelog_document::public_client;
 use tidelog_sync::{
     Attendee, FromRoom, Hears, PresenceNews, PresenceWho, PresenceWord, Roster, RosterNews,
     RosterReader, Seen, StateText,
@@ -33,8 +34,17 @@ const LISTED_MAX: usize = PRESENCE_SEEN_MAX + 1;
 pub struct Identity {
     /// The subject of its token; `None` on a development server.
     pub user: Option<Arc<str>>,
-    /// The client, as it said in Hello.
+    /// The client, as others may know it.
     pub client: ClientId,
+}
+
+impl Identity {
+    /// Who comes by a token of this user, and has said in Hello which client it is. Others hear a
+    /// hash of that, or one of them could come as this one.
+    #[must_use]
+    pub fn new(user: Option<Arc<str>>, client: ClientId) -> Self {
+        Self { user, client: public_client(client) }
+    }
 }
 
 /// Who is present in a room.

@@ -9,7 +9,7 @@ use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tidelog_types::limits::TOKEN_LEEWAY_S;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Guard, Pass, now_s};
 use crate::connection::{Connection, Ending};
@@ -90,13 +90,16 @@ impl Expiries {
 pub(crate) async fn end_expired(expiries: Expiries, mut stopped: watch::Receiver<bool>) {
     let Some(guard) = expiries.guard.clone() else { return };
     let mut ended = guard.ended();
+    // One clock for all of it: where tokens are ended all the time others expire all the same.
+    let mut looks = interval(LOOKS_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // The sender going away means stop as well.
             _ = stopped.wait_for(|stop| *stop) => return,
             // The sender is in the guard.
             _ = ended.changed() => expiries.end_others(&guard),
-            () = sleep(LOOKS_EVERY) => expiries.end(now_s()),
+            _ = looks.tick() => expiries.end(now_s()),
         }
     }
 }
@@ -104,6 +107,7 @@ pub(crate) async fn end_expired(expiries: Expiries, mut stopped: watch::Receiver
 #[cfg(test)]
 mod tests {
     use tidelog_access::{Access, Grants};
+    use tokio::time::sleep;
 
     use super::*;
     use crate::settings::AccessSettings;
@@ -165,5 +169,24 @@ mod tests {
         assert!(before.has_ended());
         drop((kept, kept_too));
         assert!(expiries.waiting().is_empty());
+    }
+
+    /// Goal: tokens end as they expire, however many others are ended before. Method: somebody is
+    /// logged out more often than it is looked for those that have expired.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_expires_while_others_are_ended_again_and_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let guard = Guard::open(folder.path(), &AccessSettings::default()).expect("usable");
+        let expiries = Expiries::of(Some(Arc::new(guard)));
+        let guard = expiries.guard.clone().expect("there is one");
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(end_expired(expiries.clone(), stopped));
+        let connection = Connection::new(ConnId(1)).0;
+        let _kept = expiries.enter(&connection, &pass(1_000));
+        for _ in 0..20 {
+            sleep(LOOKS_EVERY / 5).await;
+            guard.ended.send_replace(());
+        }
+        assert!(connection.has_ended(), "it has expired in 1970");
     }
 }

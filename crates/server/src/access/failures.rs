@@ -1,11 +1,13 @@
 //! Addresses from which logins failed, and how long they wait.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tidelog_types::limits::{LOGIN_ADDRESSES_MAX, LOGIN_FAILURES_MAX};
 use tokio::time::Instant;
+
+use crate::client_address::network;
 
 /// After which time one failure more is forgiven.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
@@ -52,17 +54,6 @@ impl Failures {
             let first = first.map(|(address, _)| *address);
             first.map(|address| self.forgiven_at.remove(&address));
         }
-    }
-}
-
-/// What counts as one address: of IPv6 the network, in which anybody has as many as they like.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        address => address,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tokens that ended before they expired, in `revocations.json` of the server's folder.
 
+use std::error::Error;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,7 +23,31 @@ pub(crate) enum RevokeError {
     Revocation(RevocationError),
     /// It cannot be written down: nothing has changed.
     #[error("it cannot be written down: try again")]
-    Write,
+    Write(#[source] std::io::Error),
+}
+
+/// Ends all tokens that were issued by now, durably, in a folder that no server has.
+///
+/// # Errors
+///
+/// [`AccessError`] or [`RevokeError`]; nothing has changed then.
+pub(crate) fn end_all_in(folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+    change_in(folder, |revoked| {
+        revoked.revoke_all(now_s());
+        Ok(())
+    })
+}
+
+/// Changes which tokens are ended, durably, in a folder that no server has.
+///
+/// # Errors
+///
+/// As [`end_all_in`].
+pub(crate) fn change_in<T>(
+    folder: &Path,
+    change: impl FnOnce(&mut Revocations) -> Result<T, RevocationError>,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    Ok(Revoked::open(folder)?.change_now(change)?)
 }
 
 /// Tokens that ended before they expired. What is here is on the disk as well.
@@ -58,38 +83,39 @@ impl Revoked {
         self.known().check(access)
     }
 
-    /// Ends some tokens, durably. It is gone on with, also if nobody waits for it any more.
-    pub(super) async fn change(
+    /// Changes which tokens are ended, durably. It is gone on with, also if nobody waits for it any
+    /// more.
+    pub(super) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
-        change: impl FnOnce(&mut Revocations) -> Result<(), RevocationError> + Send + 'static,
-    ) -> Result<(), RevokeError> {
+        change: impl FnOnce(&mut Revocations) -> Result<T, RevocationError> + Send + 'static,
+    ) -> Result<T, RevokeError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let revoked = Arc::clone(self);
         let changed = spawn_blocking(move || {
             let _turn = turn;
             revoked.change_now(change)
         });
-        changed.await.unwrap_or(Err(RevokeError::Write))
+        changed.await.unwrap_or_else(|error| Err(RevokeError::Write(error.into())))
     }
 
-    fn change_now(
+    fn change_now<T>(
         &self,
-        change: impl FnOnce(&mut Revocations) -> Result<(), RevocationError>,
-    ) -> Result<(), RevokeError> {
+        change: impl FnOnce(&mut Revocations) -> Result<T, RevocationError>,
+    ) -> Result<T, RevokeError> {
         let before = self.known();
         let mut known = Revocations::clone(&before);
         known.prune(now_s());
-        change(&mut known).map_err(RevokeError::Revocation)?;
+        let changed = change(&mut known).map_err(RevokeError::Revocation)?;
         if known == *before {
-            return Ok(());
+            return Ok(changed);
         }
         let bytes = serde_json::to_vec(&known).expect("BUG: texts and numbers");
         durable_file::write(&self.folder, FILE_NAME, &bytes).map_err(|error| {
             error!(%error, "a revocation cannot be written down");
-            RevokeError::Write
+            RevokeError::Write(error)
         })?;
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
-        Ok(())
+        Ok(changed)
     }
 }
 
@@ -131,7 +157,7 @@ mod tests {
         let revoked = revoked(folder.path());
         std::fs::create_dir(folder.path().join(FILE_NAME)).expect("in its place");
         let refused = revoked.change(|it| it.revoke_subject("ada", 1_000)).await;
-        assert!(matches!(refused, Err(RevokeError::Write)), "{refused:?}");
+        assert!(matches!(refused, Err(RevokeError::Write(_))), "{refused:?}");
         assert_eq!(revoked.known().to_string(), "revoked: tokens 0 subjects 0");
         std::fs::remove_dir(folder.path().join(FILE_NAME)).expect("away");
         revoked.change(|it| it.revoke_subject("ada", 1_000)).await.expect("revoked");

@@ -45,6 +45,11 @@ pub struct Restore {
     #[arg(long, env = "TIDELOG_DATA", value_name = "DIR")]
     pub data: PathBuf,
 
+    /// Tokens that the app has signed before hold on, as far as none of them was ended since the
+    /// backup was made: it does not know which were
+    #[arg(long)]
+    pub keep_tokens: bool,
+
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -124,7 +129,8 @@ impl Restore {
             return Err(CommandError::usage(RestoreError::NotEmpty(self.data.clone())));
         }
         let from = BufReader::with_capacity(PIECE_SIZE, from);
-        let restored = backup::restore(from, &self.data).map_err(CommandError::failed);
+        let restored =
+            backup::restore(from, &self.data, self.keep_tokens).map_err(CommandError::failed);
         let checked =
             restored.and_then(|content| Ok((content, Reader::of_folder(&self.data)?.check()?)));
         match checked {
@@ -134,10 +140,11 @@ impl Restore {
                 "at_s": content.at_s,
             })),
             Ok((content, found)) if found.damages.is_empty() => say(format_args!(
-                "{} documents are in {}, as of {} (seconds since 1970); logins of before are void",
+                "{} documents are in {}, as of {} (seconds since 1970); {} of before are void",
                 found.documents,
                 self.data.display(),
                 content.at_s,
+                if self.keep_tokens { "logins" } else { "tokens" },
             )),
             failed => {
                 // Nothing of it was there before.

@@ -6,6 +6,7 @@ use std::net::TcpStream as Stream;
 #[cfg(unix)]
 use std::os::unix::net::UnixStream as Stream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::CommandError;
 use crate::control::{Answered, Asked};
@@ -39,6 +40,13 @@ impl Running {
             Ok(stream) => Ok(stream.map(|stream| Self { data, stream: BufReader::new(stream) })),
             Err(source) => Err(CommandError::failed(RunningError::Gone { data, source })),
         }
+    }
+
+    /// Waits for each answer for so long at most.
+    pub(super) fn within(self, time: Duration) -> Result<Self, CommandError> {
+        let set = self.stream.get_ref().set_read_timeout(Some(time));
+        set.map_err(|source| self.gone(source))?;
+        Ok(self)
     }
 
     /// What is answered, unless that is an error.

@@ -97,12 +97,7 @@ pub(super) struct Found {
 impl Reader {
     /// That of a store which no server has, and none gets for as long as it is there.
     pub(super) fn of_folder(data: &Path) -> Result<Self, OfflineError> {
-        check_is_store(data)?;
-        let StoreFiles { log_a, log_b, pages, spare } = match StoreFiles::in_folder(data) {
-            Ok(files) => files,
-            Err(DiskError::Busy) => return Err(OfflineError::InUse(data.to_owned())),
-            Err(source) => return Err(OfflineError::Disk { data: data.to_owned(), source }),
-        };
+        let StoreFiles { log_a, log_b, pages, spare } = hold(data)?;
         let any = |disk: NativeDisk| Box::new(disk) as AnyDisk;
         let (log_a, log_b, pages, spare) = (any(log_a), any(log_b), any(pages), any(spare));
         Self::open(data, StoreFiles { log_a, log_b, pages, spare })
@@ -203,6 +198,16 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+}
+
+/// The files of a store, which no server gets for as long as they are kept.
+pub(super) fn hold(data: &Path) -> Result<StoreFiles<NativeDisk>, OfflineError> {
+    check_is_store(data)?;
+    match StoreFiles::in_folder(data) {
+        Ok(files) => Ok(files),
+        Err(DiskError::Busy) => Err(OfflineError::InUse(data.to_owned())),
+        Err(source) => Err(OfflineError::Disk { data: data.to_owned(), source }),
     }
 }
 

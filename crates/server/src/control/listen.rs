@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt as _, stream};
+use tidelog_access::RevocationError;
 use tidelog_room::Answer;
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::IMPORT_SIZE_MAX;
@@ -21,6 +22,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{Answered, Asked, FILE_NAME};
+use crate::access::RevokeError;
 use crate::audit::Who;
 use crate::export;
 use crate::import::{self, ImportError, Imported};
@@ -31,6 +33,8 @@ use crate::store::HeldCut;
 const LINE_SIZE_MAX: u64 = 16 * 1024;
 /// Bytes of a file that are read at once.
 const PIECE_SIZE: usize = 64 * 1024;
+/// Why nobody's tokens are changed.
+const NO_TOKENS: &str = "a server with --dev has no tokens: it asks nobody for one";
 /// After which time one is listened to again where that failed.
 const REST: Duration = Duration::from_secs(1);
 
@@ -124,11 +128,16 @@ impl Talk {
                 }
                 Ok(Asked::Export { document }) => self.export(&document).await?,
                 Ok(Asked::Import { document, doctype, size }) => {
-                    let answered = match self.import(&document, &doctype, size).await? {
+                    let mut left = 0;
+                    let answered = match self.import(&document, &doctype, size, &mut left).await? {
                         Ok(imported) => Answered::Imported(imported),
                         Err(why) => error(&why.to_string()),
                     };
                     self.say(&answered).await?;
+                    // What of a file is still on its way asks for nothing, whatever it says.
+                    if left > 0 {
+                        return Ok(());
+                    }
                 }
                 Ok(Asked::Ready) => {
                     let answered = match self.shared.readiness() {
@@ -137,8 +146,43 @@ impl Talk {
                     };
                     self.say(&answered).await?;
                 }
+                Ok(Asked::Revoke { subject }) => {
+                    let answered = self.revoke(subject).await;
+                    self.say(&answered).await?;
+                }
+                Ok(Asked::Forgive { subject }) => {
+                    let answered = self.forgive(subject).await;
+                    self.say(&answered).await?;
+                }
                 Err(_) => self.say(&error("that is no question")).await?,
             }
+        }
+    }
+
+    async fn revoke(&self, subject: String) -> Answered {
+        let Some(guard) = &self.shared.guard else { return error(NO_TOKENS) };
+        let revoked = guard.revoke_subject(subject.clone()).await;
+        self.tell("revoke", Some(&subject), revoked.map(|()| true))
+    }
+
+    async fn forgive(&self, subject: Option<String>) -> Answered {
+        let Some(guard) = &self.shared.guard else { return error(NO_TOKENS) };
+        let forgiven = guard.forgive(subject.clone()).await;
+        self.tell("forgive", subject.as_deref(), forgiven)
+    }
+
+    /// Tells the log what came of it, as over HTTP, and gives what is answered.
+    fn tell(&self, event: &str, whom: Option<&str>, done: Result<bool, RevokeError>) -> Answered {
+        let outcome = match &done {
+            Ok(true) => StatusCode::NO_CONTENT,
+            Ok(false) => StatusCode::NOT_FOUND,
+            Err(RevokeError::Revocation(RevocationError::Name)) => StatusCode::BAD_REQUEST,
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        self.shared.rooms.audit().act(event, &Who::default(), whom, outcome.as_u16());
+        match done {
+            Ok(changed) => Answered::Changed { changed },
+            Err(why) => error(&why.to_string()),
         }
     }
 
@@ -167,8 +211,9 @@ impl Talk {
         let Ok(key) = DocumentKey::new(document, "") else {
             return self.say(&no_document(document)).await;
         };
-        let Ok(turn) = Arc::clone(&self.shared.exports).try_acquire_owned() else {
-            return self.say(&error(export::TOO_MANY)).await;
+        let turn = match self.shared.exports.turn(None) {
+            Ok(turn) => turn,
+            Err(why) => return self.say(&error(why)).await,
         };
         let exported = match export::export(&self.shared, &key).await {
             Ok(exported) => exported,
@@ -193,24 +238,27 @@ impl Talk {
         }
     }
 
-    /// The outer error is that of the connection.
+    /// The outer error is that of the connection. `left` says how many bytes of a file that was
+    /// wanted have not been read.
     async fn import(
         &mut self,
         document: &str,
         doctype: &str,
         size: u64,
+        left: &mut u64,
     ) -> io::Result<Result<Imported, ImportError>> {
         if size > IMPORT_SIZE_MAX {
             return Ok(Err(ImportError::TooLarge));
         }
         let shared = Arc::clone(&self.shared);
-        let import = match import::prepare(&shared, document, doctype).await {
+        let import = match import::prepare(&shared, document, doctype, None).await {
             Ok(import) => import,
             Err(why) => return Ok(Err(why)),
         };
         self.say(&Answered::Wanted { wanted: true }).await?;
-        let pieces = std::pin::pin!(pieces(&mut self.read, size));
-        let imported = import.run(pieces).await;
+        *left = size;
+        let pieces = std::pin::pin!(pieces(&mut self.read, left));
+        let imported = import.run(pieces, || Ok(())).await;
         let outcome = imported.as_ref().map_or_else(ImportError::status, |_| StatusCode::CREATED);
         // Whoever may open the socket is the server's own user.
         let (audit, who) = (shared.rooms.audit(), Who::default());
@@ -219,19 +267,23 @@ impl Talk {
     }
 }
 
-/// So many bytes that come.
-fn pieces(read: &mut (impl AsyncRead + Unpin), size: u64) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((read, size), async |(read, left)| {
-        if left == 0 {
+/// So many bytes that come, of which those are taken off that have.
+fn pieces(
+    read: &mut (impl AsyncRead + Unpin),
+    left: &mut u64,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold((read, left), async |(read, left)| {
+        if *left == 0 {
             return Ok(None);
         }
-        let mut piece = vec![0; PIECE_SIZE.min(usize::try_from(left).unwrap_or(PIECE_SIZE))];
+        let mut piece = vec![0; PIECE_SIZE.min(usize::try_from(*left).unwrap_or(PIECE_SIZE))];
         let size = read.read(&mut piece).await?;
         if size == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         piece.truncate(size);
-        Ok(Some((Bytes::from(piece), (read, left - size as u64))))
+        *left -= size as u64;
+        Ok(Some((Bytes::from(piece), (read, left))))
     })
 }
 

@@ -20,7 +20,6 @@ use super::pass::Address;
 use super::{body, failed, pass};
 use crate::access::Pass;
 use crate::deployments::{DeployError, Deployed, json};
-use crate::export;
 use crate::shared::Shared;
 
 /// Why nothing can be said of a doctype.
@@ -75,8 +74,11 @@ pub(super) async fn deploy(
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
+    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
+        return refused;
+    }
     if check.is_some() {
-        return try_on_documents(&shared, name, bytes, after).await;
+        return try_on_documents(&shared, pass.subject(), name, bytes, after).await;
     }
     let deployments = Arc::clone(&shared.deployments);
     let named = name.clone();
@@ -95,12 +97,16 @@ pub(super) async fn deploy(
 /// answer may take.
 async fn try_on_documents(
     shared: &Arc<Shared>,
+    subject: Option<&str>,
     name: String,
     bytes: Bytes,
     after: Option<String>,
 ) -> Response {
     // It knows the names of all documents meanwhile, as who lists them.
-    let Ok(_turn) = shared.exports.try_acquire() else { return failed(export::TOO_MANY) };
+    let _turn = match shared.exports.turn(subject) {
+        Ok(turn) => turn,
+        Err(why) => return failed(why),
+    };
     let deployments = Arc::clone(&shared.deployments);
     let (doctype, deployed) = match spawn_blocking(move || deployments.examine(&name, &bytes)).await
     {

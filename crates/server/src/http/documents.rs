@@ -1,5 +1,6 @@
 //! `/v1/documents`: which there are, and a new one of a SQLite file.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
@@ -15,7 +16,7 @@ use tokio::task::spawn_blocking;
 use super::pass::Address;
 use super::{failed, pass, sent};
 use crate::access::Pass;
-use crate::export::{self, Exported};
+use crate::export::Exported;
 use crate::import::{self, ImportError};
 use crate::shared::Shared;
 
@@ -28,8 +29,8 @@ pub(super) struct Page {
     prefix: String,
     /// Those behind this name.
     after: Option<String>,
-    /// At most so many.
-    limit: Option<usize>,
+    /// At most so many: of none nobody could say where the next page begins.
+    limit: Option<NonZeroUsize>,
 }
 
 pub(super) async fn list(
@@ -43,12 +44,14 @@ pub(super) async fn list(
 /// The names on this page that may be read, sorted byte by byte, and where the next page begins.
 pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Response {
     // Of many documents their names are many MiB.
-    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed(export::TOO_MANY);
+    let turn = match shared.exports.turn(pass.subject()) {
+        Ok(turn) => turn,
+        Err(why) => return failed(why),
     };
     let Some(documents) = shared.store.documents().await else {
         return failed("the store does not answer");
     };
+    let sent_by = (shared, pass.clone());
     // Each name is held against each grant: who has many of both keeps nobody else waiting.
     let listed = spawn_blocking(move || {
         let names = documents.into_iter().map(|key| key.document);
@@ -60,7 +63,7 @@ pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Respon
         };
         let mut names: Vec<String> = names.filter(is_meant).collect();
         names.sort_unstable();
-        let limit = limit.unwrap_or(usize::MAX);
+        let limit = limit.map_or(usize::MAX, NonZeroUsize::get);
         let is_last = names.len() <= limit;
         names.truncate(limit);
         let mut listed = json!({ "documents": names });
@@ -70,7 +73,7 @@ pub(super) async fn page(shared: &Arc<Shared>, pass: Pass, page: Page) -> Respon
         Exported::of(listed.to_string().into())
     });
     match listed.await {
-        Ok(listed) => sent("application/json", listed, turn),
+        Ok(listed) => sent("application/json", listed, turn, sent_by),
         Err(_) => failed("the names could not be listed"),
     }
 }
@@ -97,11 +100,12 @@ pub(super) async fn import(
     if body.size_hint().lower() > IMPORT_SIZE_MAX {
         return refused(&ImportError::TooLarge);
     }
-    let import = match import::prepare(&shared, &id, &doctype).await {
+    let import = match import::prepare(&shared, &id, &doctype, pass.subject()).await {
         Ok(import) => import,
         Err(error) => return refused(&error),
     };
-    let answer = match import.run(body.into_data_stream()).await {
+    let may_still = || shared.check(&pass);
+    let answer = match import.run(body.into_data_stream(), may_still).await {
         Ok(imported) => (StatusCode::CREATED, Json(imported)).into_response(),
         Err(error) => refused(&error),
     };

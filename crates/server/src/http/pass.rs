@@ -127,6 +127,12 @@ pub(super) fn refusal_unless_admin(pass: &Pass) -> Option<Response> {
     }
 }
 
+/// What whoever asks is answered whose token has ended while the request was being said.
+pub(super) fn refusal_if_ended(shared: &Shared, pass: &Pass) -> Option<Response> {
+    let error = shared.check(pass).err()?;
+    Some(unauthenticated(&error.to_string(), error.code()))
+}
+
 fn forbidden(role: &str, refused: Refused) -> Response {
     let why = format!("the token does not allow this: it takes the role {role}\n");
     (StatusCode::FORBIDDEN, Extension(refused), why).into_response()

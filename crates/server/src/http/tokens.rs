@@ -1,4 +1,5 @@
-//! `POST /v1/logout` and `POST /v1/revoke`: tokens end before they expire.
+//! `POST /v1/logout`, `POST /v1/revoke` and `POST /v1/forgive`: tokens end before they expire, and
+//! hold again.
 
 use std::sync::Arc;
 
@@ -18,6 +19,14 @@ use crate::shared::Shared;
 #[serde(deny_unknown_fields)]
 struct Revocation {
     subject: String,
+}
+
+/// Whose tokens are to hold again.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Forgiven {
+    Subject(String),
+    Everybody(bool),
 }
 
 pub(super) async fn log_out(
@@ -46,6 +55,9 @@ pub(super) async fn revoke(
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
+    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
+        return refused;
+    }
     let Ok(Revocation { subject }) = serde_json::from_slice(&bytes) else {
         let why = "whose tokens end is JSON: {\"subject\": \"...\"}\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
@@ -53,6 +65,42 @@ pub(super) async fn revoke(
     let answer = answered(guard.revoke_subject(subject.clone()).await);
     let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
     shared.rooms.audit().act("revoke", &who, Some(&subject), outcome);
+    answer
+}
+
+pub(super) async fn forgive(
+    State(shared): State<Arc<Shared>>,
+    pass: Pass,
+    address: Address,
+    request: Request,
+) -> Response {
+    let Some(guard) = &shared.guard else { return no_tokens() };
+    if let Some(refused) = pass::refusal_unless_admin(&pass) {
+        return refused;
+    }
+    let bytes = match body(request, LOGIN_SIZE_MAX).await {
+        Ok(bytes) => bytes,
+        Err(refused) => return refused,
+    };
+    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
+        return refused;
+    }
+    let subject = match serde_json::from_slice(&bytes) {
+        Ok(Forgiven::Subject(subject)) => Some(subject),
+        Ok(Forgiven::Everybody(true)) => None,
+        _ => {
+            let why = "whose tokens hold again is JSON: {\"subject\": \"...\"}, or \
+                       {\"everybody\": true}\n";
+            return (StatusCode::BAD_REQUEST, why).into_response();
+        }
+    };
+    let answer = match guard.forgive(subject.clone()).await {
+        Ok(true) => StatusCode::NO_CONTENT.into_response(),
+        Ok(false) => (StatusCode::NOT_FOUND, "no such tokens were ended\n").into_response(),
+        Err(error) => failed(&error.to_string()),
+    };
+    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+    shared.rooms.audit().act("forgive", &who, subject.as_deref(), outcome);
     answer
 }
 

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
-use rustls::ServerConfig;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 
 use super::{SettingsError, key_files};
 
@@ -33,6 +36,9 @@ pub struct TlsFlags {
 pub struct TlsSettings {
     /// What a connection is begun with.
     pub config: Arc<ServerConfig>,
+    /// The second since 1970 at which the first of the certificates that are shown ends, as far as
+    /// that can be read.
+    pub ends_at_s: Option<u64>,
 }
 
 impl fmt::Debug for TlsSettings {
@@ -79,13 +85,14 @@ impl TlsFlags {
         };
         let certificates = certificates(&read(&cert)?);
         let certificates = certificates.map_err(|source| wrong(&cert, source))?;
+        let ends_at_s = certificates.iter().filter_map(ends_at_s).min();
         let private_key = private_key(&read(&key)?);
         let config = private_key.and_then(|it| config(certificates, it));
         let config = config.map_err(|source| match source {
             TlsError::Unusable(rustls::Error::InvalidCertificate(_)) => wrong(&cert, source),
             _ => wrong(&key, source),
         })?;
-        Ok(Some(TlsSettings { config: Arc::new(config) }))
+        Ok(Some(TlsSettings { config: Arc::new(config), ends_at_s }))
     }
 }
 
@@ -105,6 +112,20 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         Ok(found) => Ok(found),
         // It may quote what it has found.
         Err(_) => Err(TlsError::Pem),
+    }
+}
+
+/// The second since 1970 at which the certificate ends. Whoever verifies one is told that, at a
+/// time that is behind it; nothing else of it is looked at before.
+fn ends_at_s(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    let never = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+    let nobody = RootCertStore::empty();
+    match verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, &[], never, &[]) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(not_after.as_secs())
+        }
+        _ => None,
     }
 }
 
@@ -134,7 +155,23 @@ fn config(
 mod tests {
     use super::*;
 
-    /// Certificates of tests, with their keys: they hold until 2126.
+    /// Goal: whoever watches the server sees a certificate end before browsers do. Method: one of
+    /// tests, and one behind it that has ended: 2126-11-04 and 2021-01-01.
+    #[test]
+    fn a_chain_ends_with_the_first_of_its_certificates() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = |name: &str| std::fs::read_to_string(file(name)).expect("a text");
+        let chain = folder.path().join("chain.pem");
+        std::fs::write(&chain, pem("one.pem") + &pem("expired.pem")).expect("written");
+        let ends_at = |cert: PathBuf| {
+            let flags = TlsFlags { tls_cert: Some(cert), tls_key: Some(file("one.key")) };
+            flags.resolve().expect("usable").expect("a certificate").ends_at_s
+        };
+        assert_eq!(ends_at(file("one.pem")), Some(4_949_437_516));
+        assert_eq!(ends_at(chain), Some(1_609_459_200));
+    }
+
+    /// Certificates of tests, with their keys: they hold until 2126, but for `expired`.
     fn file(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
     }

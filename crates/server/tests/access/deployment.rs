@@ -73,6 +73,9 @@ fn the_unit_starts_a_server_and_lets_it_end() {
     let files: usize = value(&unit, "LimitNOFILE").parse().expect("a number");
     assert!(files > CONNECTIONS_MAX + 1000);
     assert_eq!(value(&unit, "RestartPreventExitStatus"), "2", "wrong usage");
+    // Five starts in ten seconds would be the last ones otherwise.
+    assert_eq!(value(&unit, "Restart"), "always");
+    assert_eq!(value(&unit, "StartLimitIntervalSec"), "0");
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! Documents of a server: which there are, and new ones of files.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidelog_document::Doctype;
 use tidelog_sync::FromRoom;
 use tidelog_testing::room::{Copy, frame_of};
 use tidelog_testing::server::texts;
-use tidelog_types::limits::{IMPORT_SIZE_MAX, PAGE_SIZE};
+use tidelog_types::limits::{EXPORTS_MAX, EXPORTS_OF_SUBJECT_MAX, IMPORT_SIZE_MAX, PAGE_SIZE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{ROLES, Scene, ask, escaped, invalid_tokens, join, token};
+use crate::common::{ROLES, Scene, ask, escaped, invalid_tokens, join, token, token_of_subject};
 use crate::doctypes::{json_of, notes};
+use crate::process::comes;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_listed_by_prefix_and_page() {
@@ -37,7 +40,7 @@ async fn documents_are_listed_by_prefix_and_page() {
     assert_eq!(listed("?limit=3", read).await.1, Value::Null);
     let first = listed("?prefix=lists%2F&limit=1", read).await;
     assert_eq!(first, (json!(["lists/a"]), json!("lists/a")));
-    for wrong in ["?limit=x", "?limit=-1", "?perfix=a"] {
+    for wrong in ["?limit=x", "?limit=-1", "?limit=0", "?perfix=a"] {
         let path = format!("/v1/documents{wrong}");
         let answer = ask(scene.at, "GET", &path, Some(&token(ROLES[6].1)), "").await;
         assert_eq!(answer.status, 400, "{wrong}");
@@ -46,7 +49,13 @@ async fn documents_are_listed_by_prefix_and_page() {
 }
 
 /// Sends bytes over HTTP, under this size.
-async fn put_as(scene: &Scene, path: &str, token: Option<&str>, size: u64, body: &[u8]) -> String {
+pub async fn put_as(
+    scene: &Scene,
+    path: &str,
+    token: Option<&str>,
+    size: u64,
+    body: &[u8],
+) -> String {
     let mut stream = TcpStream::connect(scene.at).await.expect("the server listens");
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let (token, at) = (token.unwrap_or_default(), scene.at);
@@ -124,6 +133,50 @@ async fn a_file_becomes_a_document_that_clients_go_on_with() {
     assert!(answer.starts_with("201 "), "{answer}");
     let tables = "select name from sqlite_schema where name = 'done'";
     assert_eq!(texts(&scene.bytes_of("lists/older").await, tables), ["done"]);
+    scene.stop().await;
+}
+
+/// Goal: nobody keeps all others from exports, imports and lists. Method: one sends as many files
+/// as there may be of all, and does not end them; then somebody else asks, and then they end.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_subject_does_not_take_all_turns_to_export_and_import() {
+    let scene = Scene::new(&["lists/own"]).await;
+    deploy(&scene, &notes()).await;
+    let file = scene.bytes_of("lists/own").await;
+    let [ada, bob] = ["ada", "bob"].map(|subject| token_of_subject(subject, ROLES[CREATE].1));
+    let mut streams = Vec::new();
+    for number in 0..EXPORTS_MAX {
+        let mut stream = TcpStream::connect(scene.at).await.expect("the server listens");
+        let head = format!(
+            "PUT /v1/documents/lists%2F{number}?doctype=notes HTTP/1.1\r\nHost: localhost\r\n\
+             Connection: close\r\nContent-Length: {}\r\nAuthorization: Bearer {ada}\r\n\r\n",
+            file.len()
+        );
+        let begin = [head.as_bytes(), &file[..file.len() - 1]].concat();
+        stream.write_all(&begin).await.expect("sent");
+        streams.push(stream);
+    }
+    let lists =
+        async |token: &str| ask(scene.at, "GET", "/v1/documents", Some(token), "").await.status;
+    // All of them have come by then: who looks takes a turn for that.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(lists(&ada).await, 503, "she has taken what she may");
+    assert_eq!(lists(&bob).await, 200);
+    let export = "/v1/documents/lists%2Fown/export";
+    for (token, expected) in [(&ada, 503), (&bob, 200)] {
+        assert_eq!(ask(scene.at, "GET", export, Some(token), "").await.status, expected);
+    }
+    let mut answers = Vec::new();
+    for mut stream in streams {
+        // Some were refused before they said all of it.
+        let _ = stream.write_all(&file[file.len() - 1..]).await;
+        let mut answer = vec![0; 12];
+        let _ = stream.read_exact(&mut answer).await;
+        answers.push(String::from_utf8_lossy(&answer[9..]).into_owned());
+    }
+    let made = answers.iter().filter(|it| *it == "201").count();
+    assert_eq!(made, EXPORTS_OF_SUBJECT_MAX, "{answers:?}");
+    assert!(comes(async || lists(&ada).await == 200).await, "they are given back");
     scene.stop().await;
 }
 

@@ -9,10 +9,15 @@ use tidelog_access::Role;
 use tidelog_server::{AccessFlags, AccessSettings, Serve, Server};
 use tidelog_sync::ByeReason;
 use tidelog_testing::server::Client;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::common::{
-    Answer, ROLES, SECRET, ask, bye, join, now_s, start, token, token_by, with_passwords,
+    Answer, ROLES, SECRET, Scene, ask, bye, join, now_s, start, token, token_by, token_of_subject,
+    with_passwords,
 };
+use crate::doctypes::{json_of, notes};
+use crate::documents::{changed, deploy, put_as};
 
 const ROOT: &str = ROLES[6].1;
 
@@ -146,6 +151,59 @@ async fn a_revocation_ends_all_tokens_of_a_subject_that_were_issued_before() {
     server.stop().await;
 }
 
+/// Goal: there is a way back for whoever was locked out by mistake. Method: tokens that do not say
+/// when they were issued, which never hold again otherwise; of one subject, and of everybody, as
+/// in a restored folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_is_taken_back_for_good() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    let tokens = [ada(r#""n":1"#), ada(r#""jti":"t1""#)];
+    let admin = log_in(at, "admin", "a").await;
+    let forgive = async |at, token: &str, body: &str| {
+        ask(at, "POST", "/v1/forgive", Some(token), body).await.status
+    };
+    assert_eq!(log_out(at, &tokens[1]).await.status, 204);
+    assert_eq!(revoke(at, &admin, r#"{"subject":"ada"}"#).await.status, 204);
+    for (role, grants) in ROLES.into_iter().filter(|(role, _)| *role != "root") {
+        let other = token_of_subject("bob", grants);
+        assert_eq!(forgive(at, &other, r#"{"subject":"ada"}"#).await, 403, "{role}");
+    }
+    assert_eq!(forgive(at, &tokens[0], r#"{"subject":"ada"}"#).await, 401, "not by herself");
+    for body in ["", "{}", r#"{"subject":1}"#, r#"{"everybody":false}"#, r#"{"subjects":"a"}"#] {
+        assert_eq!(forgive(at, &admin, body).await, 400, "{body}");
+    }
+    for body in [r#"{"subject":"eve"}"#, r#"{"everybody":true}"#] {
+        assert_eq!(forgive(at, &admin, body).await, 404, "{body}");
+    }
+    assert_eq!(status(at, &tokens[0]).await, 401, "nobody was");
+    assert_eq!(forgive(at, &admin, r#"{"subject":"ada"}"#).await, 204);
+    let holds = [200, 401];
+    for (token, expected) in tokens.iter().zip(holds) {
+        assert_eq!(status(at, token).await, expected, "what was logged out stays so");
+    }
+    server.stop().await;
+
+    let file = data.path().join("revocations.json");
+    let mut ended: Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    ended["everybody"] = now_s().into();
+    std::fs::write(&file, ended.to_string()).expect("written");
+    let server = start(data.path(), users()).await;
+    let at = server.address();
+    let admin = log_in(at, "admin", "a").await;
+    assert_eq!(status(at, &tokens[0]).await, 401);
+    assert_eq!(forgive(at, &admin, r#"{"everybody":true}"#).await, 204);
+    for (token, expected) in tokens.iter().zip(holds) {
+        assert_eq!(status(at, token).await, expected);
+    }
+    server.stop().await;
+    let server = start(data.path(), users()).await;
+    assert_eq!(status(server.address(), &tokens[0]).await, 200);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_admin_of_everything_revokes_and_only_what_is_a_subject() {
     let data = tempfile::tempdir().expect("a folder");
@@ -164,6 +222,84 @@ async fn only_an_admin_of_everything_revokes_and_only_what_is_a_subject() {
     }
     assert_eq!(status(at, &token(ROOT)).await, 200, "nobody was");
     server.stop().await;
+}
+
+/// Goal: what takes long to say changes nothing where its token has ended meanwhile. Method: a file
+/// that is to become a document, and a doctype, whose last byte comes behind a revocation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_its_end_after_its_token_ended_changes_nothing() {
+    let scene = Scene::new(&["lists/own"]).await;
+    deploy(&scene, &notes()).await;
+    let root = token_of_subject("root", ROOT);
+    let file = scene.bytes_of("lists/own").await;
+    let mut newer = notes();
+    newer.migrations.push("create table done (id text) strict".to_owned());
+    let cases = [
+        ("/v1/documents/lists%2Fnew?doctype=notes", file),
+        ("/v1/doctypes/notes", json_of(&newer).into_bytes()),
+        ("/v1/revoke", br#"{"subject":"root"}"#.to_vec()),
+    ];
+    let mut streams = Vec::new();
+    for (path, body) in &cases {
+        let mut stream = TcpStream::connect(scene.at).await.expect("it listens");
+        let (size, token) = (body.len(), ada(r#""n":1"#));
+        let method = if *path == "/v1/revoke" { "POST" } else { "PUT" };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {size}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        let begin = [head.as_bytes(), &body[..size - 1]].concat();
+        stream.write_all(&begin).await.expect("sent");
+        streams.push(stream);
+    }
+    // All of them are being listened to.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(revoke(scene.at, &root, r#"{"subject":"ada"}"#).await.status, 204);
+    for (mut stream, (path, body)) in streams.into_iter().zip(&cases) {
+        stream.write_all(&body[body.len() - 1..]).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
+    }
+    let answer = ask(scene.at, "GET", "/v1/documents/lists%2Fnew", Some(&root), "").await;
+    assert_eq!(answer.status, 404, "and root's tokens hold");
+    let newest = ask(scene.at, "GET", "/v1/doctypes/notes", Some(&root), "").await;
+    assert!(newest.status == 200 && !newest.text().contains("table done"), "{}", newest.text());
+    scene.stop().await;
+}
+
+/// Goal: nothing more of a document leaves once the token has ended by which it was asked for.
+/// Method: an export that is larger than what is on its way, of which nothing is read before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_ends_with_its_token() {
+    let scene = Scene::new(&["lists/own"]).await;
+    deploy(&scene, &notes()).await;
+    let root = token_of_subject("root", ROOT);
+    let more = "with recursive n(i) as (values (1) union all select i + 1 from n where i < 12000)
+                insert into log (id) select hex(zeroblob(1000)) || i from n";
+    let file = changed(&scene.bytes_of("lists/own").await, more);
+    let path = "/v1/documents/large?doctype=notes";
+    let answer = put_as(&scene, path, Some(&root), file.len() as u64, &file).await;
+    assert!(answer.starts_with("201 "), "{answer}");
+    for (is_revoked, is_whole) in [(false, true), (true, false)] {
+        let mut stream = TcpStream::connect(scene.at).await.expect("it listens");
+        let request = format!(
+            "GET /v1/documents/large/export HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            ada(r#""n":1"#)
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        if is_revoked {
+            assert_eq!(revoke(scene.at, &root, r#"{"subject":"ada"}"#).await.status, 204);
+        }
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        assert_eq!(rest.len() > file.len(), is_whole, "{} of {}", rest.len(), file.len());
+    }
+    scene.stop().await;
 }
 
 /// Goal: keys change while the server runs, and a token goes with its key. Method: a file with a

@@ -151,6 +151,85 @@ async fn an_import_that_is_broken_off_is_none() {
     scene.stop().await;
 }
 
+/// Goal: nothing in a file is taken for something that a command asks. Method: a file that has a
+/// question in it, to a server that cannot put it on its disk, since its folder has another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_file_that_is_refused_asks_for_nothing() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let scene = Scene::new(&["lists/own"]).await;
+    deploy(&scene, &notes()).await;
+    let question = b"\n{\"ask\":\"export\",\"document\":\"lists/own\"}\n";
+    let size = 2 * question.len();
+    let stream = tokio::net::UnixStream::connect(scene.data.path().join("control")).await;
+    let (mut read, mut write) = stream.expect("it listens").into_split();
+    let elsewhere = scene.data.path().with_extension("elsewhere");
+    std::fs::rename(scene.data.path(), &elsewhere).expect("moved");
+    let asked = format!(
+        "{{\"ask\":\"import\",\"document\":\"new\",\"doctype\":\"notes\",\"size\":{size}}}\n"
+    );
+    write.write_all(asked.as_bytes()).await.expect("sent");
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"}\n{\"error\"") {
+        heard.push(read.read_u8().await.expect("answered"));
+    }
+    // Whoever is refused may have gone by then.
+    let _ = write.write_all(&[&question[..], question].concat()).await;
+    let _ = write.shutdown().await;
+    let _ = read.read_to_end(&mut heard).await;
+    std::fs::rename(&elsewhere, scene.data.path()).expect("moved back");
+    let lines: Vec<_> = heard.split(|it| *it == b'\n').map(String::from_utf8_lossy).collect();
+    assert!(lines.len() == 3 && lines[2].is_empty(), "two answers: {lines:?}");
+    assert!(lines[1].starts_with("{\"error\""), "{lines:?}");
+    scene.stop().await;
+}
+
+/// Goal: an operator locks somebody out, and lets them in again, without a token. Method: both, of
+/// a server that runs and of one that is stopped; the log tells of the former.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_is_revoked_and_forgiven_whether_the_server_runs_or_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let secret = file(folder.path(), "secret", SECRET);
+    let args = ["--log-format", "json", "--token-secret-file", &secret];
+    let serve = || Running::start(&data, &args, &log);
+    let status = async |running: &Running| {
+        ask(running.at, "GET", "/v1/documents", Some(&token(ROLES[6].1)), "").await.status
+    };
+    let done = async |args: &[&str], expected: i32| {
+        let output = run(&data, args, b"").await;
+        assert_eq!(code(&output), Some(expected), "{args:?}: {}", complained(&output));
+        [said(&output), complained(&output)].concat()
+    };
+    let running = serve();
+    assert_eq!(status(&running).await, 200);
+    assert_eq!(done(&["revoke", "ada"], 0).await, "tokens of ada are ended\n");
+    assert_eq!(status(&running).await, 401);
+    assert!(done(&["forgive", "eve"], 1).await.contains("no tokens of eve"));
+    assert!(done(&["revoke", "a\n"], 1).await.contains("control characters"));
+    assert_eq!(done(&["forgive", "ada", "--json"], 0).await, "{\"forgiven\":\"ada\"}\n");
+    assert_eq!(status(&running).await, 200);
+    let text = std::fs::read_to_string(&log).expect("a text");
+    for (event, what) in [("revoke", "ada"), ("forgive", "ada")] {
+        let told = format!("\"event\":\"{event}\",\"what\":\"{what}\",\"outcome\":204");
+        assert!(text.contains(&told), "{told}: {text}");
+    }
+    drop(running);
+    assert_eq!(done(&["revoke", "ada", "--json"], 0).await, "{\"revoked\":\"ada\"}\n");
+    let running = serve();
+    assert_eq!(status(&running).await, 401);
+    drop(running);
+    assert_eq!(done(&["forgive", "ada"], 0).await, "tokens of ada hold again\n");
+    assert!(done(&["forgive", "--everybody"], 1).await.contains("no tokens of everybody"));
+    done(&["forgive", "ada", "--everybody"], 2).await;
+    done(&["forgive"], 2).await;
+    assert_eq!(status(&serve()).await, 200);
+    let nowhere = folder.path().join("nowhere");
+    let output = run(&nowhere, &["revoke", "ada"], b"").await;
+    assert_eq!(code(&output), Some(2), "{}", complained(&output));
+    assert!(!nowhere.exists(), "nothing is made there");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_says_whether_a_server_serves_clients() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -165,6 +244,15 @@ async fn ready_says_whether_a_server_serves_clients() {
     let output = ready(&[]).await;
     assert_eq!((code(&output), said(&output).as_str()), (Some(0), "ready\n"));
     assert_eq!(said(&ready(&["--json"]).await), "{\"ready\":true}\n");
+    // One that hangs is not waited for for ever.
+    let hanging = folder.path().join("hanging");
+    std::fs::create_dir(&hanging).expect("a folder");
+    let _listener = std::os::unix::net::UnixListener::bind(hanging.join("control")).expect("bound");
+    let began = std::time::Instant::now();
+    let output = run(&hanging, &["ready"], b"").await;
+    assert_eq!(code(&output), Some(1));
+    assert!(complained(&output).contains("does not answer"), "{}", complained(&output));
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
     // One that was killed leaves its socket.
     drop(running);
     assert!(data.join("control").exists());

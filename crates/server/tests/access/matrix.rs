@@ -207,12 +207,13 @@ async fn every_role_asks_for_what_is_of_no_document() {
     let before = stage.all().await;
     let doctype = json_of(&notes());
     let revoked = br#"{"subject":"nobody that was ever there"}"#;
-    let requests: [(&str, &str, &[u8], u16); 6] = [
+    let requests: [(&str, &str, &[u8], u16); 7] = [
         ("GET", "/v1/doctypes", b"", 200),
         ("GET", "/v1/doctypes/notes", b"", 200),
         ("PUT", "/v1/doctypes/notes", doctype.as_bytes(), 200),
         ("PUT", "/v1/doctypes/notes?check", doctype.as_bytes(), 200),
         ("POST", "/v1/revoke", revoked, 204),
+        ("POST", "/v1/forgive", revoked, 204),
         ("GET", "/metrics", b"", 200),
     ];
     for (role, grants) in ROLES {
@@ -262,6 +263,7 @@ async fn no_invalid_token_asks_for_anything() {
             ("PUT", "/v1/doctypes/notes?check", doctype.as_str()),
             ("POST", "/v1/logout", ""),
             ("POST", "/v1/revoke", r#"{"subject":"ada"}"#),
+            ("POST", "/v1/forgive", r#"{"subject":"ada"}"#),
             ("GET", "/metrics", ""),
         ] {
             let token = token.as_deref();

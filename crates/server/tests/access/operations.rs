@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use tidelog_access::Role;
-use tidelog_server::AccessSettings;
+use tidelog_server::{AccessSettings, ServeSettings};
 use tidelog_sync::{ByeReason, FromServer, ToServer};
-use tidelog_testing::server::Client;
+use tidelog_testing::server::{Client, settings, start_when_free};
 use tidelog_types::ClientId;
 use tidelog_types::limits::{HELLO_SIZE_MAX, LOGIN_FAILURES_MAX, TOKEN_SIZE_MAX};
 
@@ -85,6 +85,38 @@ async fn metrics_are_for_this_machine_and_for_admins() {
         }
         server.stop().await;
     }
+}
+
+/// Goal: nobody without a token keeps others from their connections. Method: behind a proxy one
+/// address has as many that are silent as it may, then one of them says Hello.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_has_so_many_connections_that_have_not_said_hello() {
+    let data = tempfile::tempdir().expect("a folder");
+    let access = behind(&["127.0.0.1/32", "198.51.100.3/32"]);
+    let settings = settings(data.path());
+    let settings = ServeSettings { dev: false, access, connections_max: 12, ..settings };
+    let server = start_when_free(&settings).await;
+    let at = server.address();
+    let connect =
+        async |from: &'static str| Client::connect_with(at, &[("x-forwarded-for", from)]).await;
+    let [one, other] = ["198.51.100.1", "198.51.100.2"];
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(connect(one).await.expect("a quarter of them"));
+    }
+    assert!(connect(one).await.is_none());
+    let elsewhere = connect(other).await.expect("that is not theirs");
+    let token = Some(token(ROLES[2].1));
+    let hello = ToServer::Hello { client: ClientId([1; 16]), token };
+    silent[0].say(&hello).await.expect("up");
+    while silent[0].hear().await.expect("up") != FromServer::Welcome {}
+    let more = connect(one).await.expect("one of them was let in");
+    // Through a proxy that does not say for whom many come.
+    for _ in 0..4 {
+        silent.push(connect("198.51.100.3").await.expect("it is trusted"));
+    }
+    drop((silent, elsewhere, more));
+    server.stop().await;
 }
 
 /// Goal: a stranger is listened to for as long as a token may be, and not much longer.

@@ -1,6 +1,7 @@
 //! Who is present by the server's word, and who may be.
 
-use tidelog_sync::{Attendee, FromRoom, Hears, PresenceNews, PresenceWord, StateText, ToRoom};
+use tidelog_sync::{Attendee, FromRoom, FromServer, Hears, PresenceNews, PresenceWord};
+use tidelog_sync::{StateText, ToRoom, ToServer};
 use tidelog_testing::server::Client;
 use tidelog_types::ClientId;
 
@@ -43,12 +44,41 @@ async fn a_reader_is_present_under_the_name_of_its_token_and_gone_with_its_conne
     let news = hear(&mut other).await;
     let [it] = &*news.present else { panic!("unexpected: {news:?}") };
     let who = it.who.as_ref().expect("it is new");
-    assert_eq!((who.user.as_deref(), who.client), (Some("ada"), ClientId([1; 16])));
+    assert_eq!(who.user.as_deref(), Some("ada"));
     assert_eq!((&*it.state, news.elsewhere_count), ("{\"at\":1}", 1));
     drop(reader);
     let news = hear(&mut other).await;
     assert_eq!((news.keys.as_deref(), news.elsewhere_count), (Some(&[][..]), 0));
     assert_eq!(scene.bytes_of(OWN).await, before, "nothing of it is in the document");
+    scene.stop().await;
+}
+
+/// Goal: nobody is present as somebody else. Method: one names itself by what it has heard another
+/// one called.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_present_by_the_name_of_another_client() {
+    let scene = Scene::new(&[OWN]).await;
+    let (_, read) = ROLES[2];
+    let mut other = follows(&scene, read, 10).await;
+    say(&mut other, None).await;
+    let mut known = ClientId([1; 16]);
+    for timeline in [11, 12] {
+        let mut client = Client::connect_silently(scene.at).await.expect("up");
+        let token = Some(token(read));
+        client.say(&ToServer::Hello { client: known, token }).await.expect("up");
+        while client.hear().await.expect("up") != FromServer::Welcome {}
+        client.open(OWN, timeline, None).await.expect("up");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        say(&mut client, Some("{}")).await;
+        let seen = loop {
+            let news = hear(&mut other).await;
+            if let Some(who) = news.present.first().and_then(|it| it.who.clone()) {
+                break who.client;
+            }
+        };
+        assert_ne!(seen, known);
+        known = seen;
+    }
     scene.stop().await;
 }
 

@@ -32,7 +32,15 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
     std::fs::write(&path, "sesame").expect("written");
     let path = path.to_str().expect("a text");
     let [cert, other_key] = ["one.pem", "two.key"].map(tls_file);
-    let cases: [Case<'_>; 14] = [
+    let config = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("a text").to_owned()
+    };
+    // Where people look for it in vain.
+    let odd = config("odd.toml", "dev = true\nadmin_password = \"sesame\"\n");
+    let torn = config("torn.toml", "admin_password = \"sesame");
+    let cases: [Case<'_>; 16] = [
         (&["--token-secret-file", path], &[], path),
         (&["--token-key", path], &[], path),
         (&["--token-jwks-file", path], &[], path),
@@ -47,6 +55,8 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
         (&["--tls-cert", &cert, "--tls-key", &other_key], &[], &other_key),
         (&["--tls-cert", path, "--tls-key", &other_key], &[], path),
         (&["--dev"], &[("TIDELOG_ADMIN_PASSWORD", "sesame")], "--dev"),
+        (&["--config", &odd], &[], "odd.toml, line 2: unknown field `admin_password`"),
+        (&["--config", &torn], &[], "torn.toml, line 1"),
     ];
     for (args, variables, named) in cases {
         let output = serve(args, variables);
@@ -105,9 +115,7 @@ impl Running {
 
     fn start_with(mut command: Command, data: &Path, args: &[&str], log: &Path) -> Self {
         command.args(["serve", "--data"]).arg(data).args(args);
-        command
-            .env("RUST_LOG", "info,tidelog=debug,tidelog_server=debug")
-            .stderr(std::fs::File::create(log).expect("a file"));
+        command.env("RUST_LOG", "trace").stderr(std::fs::File::create(log).expect("a file"));
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
@@ -198,6 +206,7 @@ async fn a_second_signal_to_stop_ends_the_process_at_once() {
     running.signal("-TERM");
     let logged = || std::fs::read_to_string(&log).expect("a text");
     assert!(comes(async || logged().contains("stopping")).await, "{}", logged());
+    assert!(!logged().contains('\u{1b}'), "it is a file, and no terminal");
     assert!(running.child.try_wait().expect("it is ours").is_none(), "it says goodbye");
     running.signal("-TERM");
     let mut status = None;
@@ -208,6 +217,43 @@ async fn a_second_signal_to_stop_ends_the_process_at_once() {
     assert!(ended.await);
     assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
     assert_eq!(status.and_then(|it| it.code()), Some(1));
+}
+
+/// Goal: a file that cannot be read keeps no server from ending. Method: one that nobody writes to
+/// is in the place of the configuration, and the server is told to read it again.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_that_hangs_holds_up_no_stop() {
+    use rustix::fs::{Mode, OFlags};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (config, log) = (path("tidelog.toml"), path("log"));
+    std::fs::write(&config, "metrics_open = true\n").expect("written");
+    let args = ["--config", config.to_str().expect("a text")];
+    let mut running = Running::start(&path("data"), &args, &log);
+    std::fs::remove_file(&config).expect("away");
+    assert!(Command::new("mkfifo").arg(&config).status().expect("it runs").success());
+    running.signal("-HUP");
+    // That can be opened once somebody reads, who waits for as long as it stays so.
+    let mut held = None;
+    let is_read = comes(async || {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        held = rustix::fs::open(&config, flags, Mode::empty()).ok();
+        held.is_some()
+    });
+    assert!(is_read.await);
+    running.signal("-TERM");
+    let mut status = None;
+    let ended = comes(async || {
+        status = running.child.try_wait().expect("it is ours");
+        status.is_some()
+    });
+    assert!(ended.await);
+    drop(held);
+    assert_eq!(status.and_then(|it| it.code()), Some(0));
+    let log = std::fs::read_to_string(&log).expect("a text");
+    assert!(log.contains("stopped"), "{log}");
 }
 
 /// Goal: an operator reads who logged in, who was refused and what admins did, and nobody reads a
@@ -261,6 +307,7 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     let doctype = r#"{"name":"none","migrations":[],"mutations":{}}"#;
     assert_eq!(asks("PUT", "/v1/doctypes/none", &admin, doctype).await, 201);
     assert_eq!(asks("POST", "/v1/revoke", &admin, r#"{"subject":"bob"}"#).await, 204);
+    assert_eq!(asks("POST", "/v1/forgive", &admin, r#"{"subject":"bob"}"#).await, 204);
     assert_eq!(asks("POST", "/v1/logout", &admin, "").await, 204);
 
     let log = || std::fs::read_to_string(path("log")).expect("a text");
@@ -292,6 +339,7 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
         "delete 404 admin gone 127.0.0.1",
         "deploy 201 admin none 127.0.0.1",
         "revoke 204 admin bob 127.0.0.1",
+        "forgive 204 admin bob 127.0.0.1",
         "logout 204 admin 127.0.0.1",
     ];
     assert_eq!(lines, expected);

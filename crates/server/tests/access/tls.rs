@@ -21,10 +21,11 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::common::{ROLES, SECRET, ask, token};
+use crate::common::{ROLES, SECRET, ask, now_s, token};
 use crate::process::{Running, comes};
 
-/// A certificate of tests, or its key: they hold until 2126, for localhost.
+/// A certificate of tests, or its key: they hold until 2126, for localhost, but for
+/// `expired`.
 pub fn tls_file(name: &str) -> String {
     format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
@@ -216,6 +217,33 @@ async fn a_hangup_has_the_certificate_read_again_and_connections_go_on() {
 
     say(&mut socket, &ToServer::Ping).await;
     assert_eq!(hear(&mut socket).await, FromServer::Pong);
+}
+
+/// Goal: an operator sees when a certificate ends, before browsers do, and is told of one that has.
+/// Method: one of each, the latter by SIGHUP; who has come in before asks for both.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_told_how_long_the_certificate_is_good_yet() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let running = start(folder.path());
+    let mut before = agree(running.at, "one", &[]).await.expect("agreed");
+    let left_s = async |stream: &mut TlsStream<TcpStream>| {
+        let answer = get(stream, "/metrics").await;
+        let value =
+            answer.lines().find_map(|it| it.strip_prefix("tidelog_certificate_left_seconds "));
+        value.unwrap_or_else(|| panic!("{answer}")).parse::<i64>().expect("a number")
+    };
+    let now_s = now_s().cast_signed();
+    let left = left_s(&mut agree(running.at, "one", &[]).await.expect("agreed")).await;
+    assert!((4_949_437_516 - now_s - left).abs() < 60, "{left}");
+    let logged = || std::fs::read_to_string(folder.path().join("log")).expect("a text");
+    assert!(!logged().contains("has expired"), "{}", logged());
+
+    show(folder.path(), "expired");
+    running.signal("-HUP");
+    assert!(comes(async || logged().contains("the certificate has expired")).await, "{}", logged());
+    let left = left_s(&mut before).await;
+    assert!((1_609_459_200 - now_s - left).abs() < 60, "{left}");
 }
 
 /// Goal: an operator learns that tokens travel readable.
