@@ -70,7 +70,7 @@ impl Expiries {
     }
 
     /// Ends those whose tokens were ended, or have lost their key.
-    fn end_others(&self, guard: &Guard) {
+    pub(crate) fn end_others(&self, guard: &Guard) {
         let mut waiting = self.waiting();
         waiting.retain(|_, (connection, access)| {
             let stays = guard.still_takes(access);

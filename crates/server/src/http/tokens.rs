@@ -37,6 +37,7 @@ pub(super) async fn log_out(
     let who = pass::who(&pass, address);
     let (Some(guard), Pass::Granted(access)) = (&shared.guard, pass) else { return no_tokens() };
     let answer = answered(guard.revoke(access).await);
+    shared.expiries.end_others(guard);
     shared.rooms.audit().act("logout", &who, None, answer.status().as_u16());
     answer
 }
@@ -63,6 +64,8 @@ pub(super) async fn revoke(
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
     let answer = answered(guard.revoke_subject(subject.clone()).await);
+    // Whoever hears that they have ended relies on it.
+    shared.expiries.end_others(guard);
     let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
     shared.rooms.audit().act("revoke", &who, Some(&subject), outcome);
     answer
