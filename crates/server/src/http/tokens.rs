@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -49,16 +50,10 @@ pub(super) async fn revoke(
     request: Request,
 ) -> Response {
     let Some(guard) = &shared.guard else { return no_tokens() };
-    if let Some(refused) = pass::refusal_unless_admin(&pass) {
-        return refused;
-    }
-    let bytes = match body(request, LOGIN_SIZE_MAX).await {
+    let bytes = match words_of_admin(&shared, &pass, request).await {
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
-    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
-        return refused;
-    }
     let Ok(Revocation { subject }) = serde_json::from_slice(&bytes) else {
         let why = "whose tokens end is JSON: {\"subject\": \"...\"}\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
@@ -78,16 +73,10 @@ pub(super) async fn forgive(
     request: Request,
 ) -> Response {
     let Some(guard) = &shared.guard else { return no_tokens() };
-    if let Some(refused) = pass::refusal_unless_admin(&pass) {
-        return refused;
-    }
-    let bytes = match body(request, LOGIN_SIZE_MAX).await {
+    let bytes = match words_of_admin(&shared, &pass, request).await {
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
-    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
-        return refused;
-    }
     let subject = match serde_json::from_slice(&bytes) {
         Ok(Forgiven::Subject(subject)) => Some(subject),
         Ok(Forgiven::Everybody(true)) => None,
@@ -105,6 +94,18 @@ pub(super) async fn forgive(
     let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
     shared.rooms.audit().act("forgive", &who, subject.as_deref(), outcome);
     answer
+}
+
+/// What an admin says, whose token has not ended by the end of that.
+async fn words_of_admin(shared: &Shared, pass: &Pass, request: Request) -> Result<Bytes, Response> {
+    if let Some(refused) = pass::refusal_unless_admin(pass) {
+        return Err(refused);
+    }
+    let bytes = body(request, LOGIN_SIZE_MAX).await?;
+    match pass::refusal_if_ended(shared, pass) {
+        Some(refused) => Err(refused),
+        None => Ok(bytes),
+    }
 }
 
 fn no_tokens() -> Response {
