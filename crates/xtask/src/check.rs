@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use crate::repo::Repo;
-use crate::report::{self, Report, Tally};
+use crate::report::{self, Outcome, Report, Tally};
 use crate::setup::{self, Needs};
 use crate::wasm::MODULES;
 use crate::{build, layers, run, tidy};
@@ -41,9 +41,9 @@ pub fn check(repo: &Repo, report: &mut Report) {
     report.step("format and lints of TypeScript", || biome(repo));
     report.step("types of TypeScript", || types(repo));
     report.suite("unit tests of Rust", || {
-        let mut tally = cargo_test(repo, &["--workspace", "--exclude", "xtask"])?;
-        tally += cargo_test(repo, &["--package", "xtask"])?;
-        Ok(tally)
+        let mut outcome = cargo_test(repo, &["--workspace", "--exclude", "xtask"])?;
+        outcome += cargo_test(repo, &["--package", "xtask"])?;
+        Ok(outcome)
     });
     report.suite("unit tests of TypeScript", || vitest(repo));
 }
@@ -70,11 +70,11 @@ pub fn dependencies(repo: &Repo) -> Result<()> {
     run::succeed(deny.args(["--locked", "check", "licenses", "bans", "sources"]))
 }
 
-fn cargo_test(repo: &Repo, args: &[&str]) -> Result<Tally> {
+fn cargo_test(repo: &Repo, args: &[&str]) -> Result<Outcome> {
     let mut cargo = run::cargo(&repo.root, "test");
     cargo.args(["--quiet", "--no-fail-fast"]).args(args);
     let (succeeded, lines) = run::lines_of(&mut cargo)?;
-    report::judge(succeeded, report::count_cargo_tests(&lines))
+    report::judge_cargo(succeeded, &lines)
 }
 
 fn biome(repo: &Repo) -> Result<()> {
@@ -116,7 +116,7 @@ fn unit_tests_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn vitest(repo: &Repo) -> Result<Tally> {
+fn vitest(repo: &Repo) -> Result<Outcome> {
     let folders = ["js", "worker", "create", "examples"].map(|name| repo.root.join(name));
     let files: Vec<_> = folders.iter().flat_map(|folder| unit_tests_below(folder)).collect();
     if files.is_empty() {
@@ -126,10 +126,10 @@ fn vitest(repo: &Repo) -> Result<Tally> {
     let mut vitest = run::program(repo.npm_bin("vitest"), &repo.root);
     vitest.args(["run", "--reporter=default", "--reporter=json"]);
     vitest.arg(format!("--outputFile.json={}", result.display())).args(files);
-    let (succeeded, _) = run::lines_of(&mut vitest)?;
+    let (succeeded, lines) = run::lines_of(&mut vitest)?;
     let counts: serde_json::Value = serde_json::from_slice(&fs::read(&result)?)?;
     fs::remove_file(&result)?;
     let count = |name: &str| counts[name].as_u64().unwrap_or(0);
     let tally = Tally { passed: count("numPassedTests"), failed: count("numFailedTests") };
-    report::judge(succeeded, tally)
+    report::judge(succeeded, tally, || report::last_lines(&lines))
 }

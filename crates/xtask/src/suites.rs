@@ -9,7 +9,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::repo::Repo;
-use crate::report::{self, Report, Tally};
+use crate::report::{self, Outcome, Report};
 use crate::setup::{self, Needs};
 use crate::{build, check, crash, run, start};
 
@@ -136,7 +136,7 @@ fn in_workers(
                 cargo.env("CHROMEDRIVER", driver).env_remove("GECKODRIVER");
             }
             let (succeeded, lines) = run::lines_of(&mut cargo)?;
-            report::judge(succeeded, report::count_cargo_tests(&lines))
+            report::judge_cargo(succeeded, &lines)
         });
     }
 }
@@ -158,7 +158,7 @@ fn cargo_test(repo: &Repo, package: &str) -> Result<Command> {
 /// The same seeds each time, so that a run says something of what changed; or as many as
 /// TIDELOG_SIM_SEEDS says that no run had before, by the clock. The simulator prints those that
 /// failed.
-fn sim(repo: &Repo) -> Result<Tally> {
+fn sim(repo: &Repo) -> Result<Outcome> {
     let Range { start, end } = match env::var("TIDELOG_SIM_SEEDS") {
         Ok(text) => {
             let count: u64 = text.parse().context("TIDELOG_SIM_SEEDS is no number")?;
@@ -172,17 +172,17 @@ fn sim(repo: &Repo) -> Result<Tally> {
     println!("    seeds {seeds}");
     let mut simulator = start::simulator(repo, "release");
     let (succeeded, lines) = run::lines_of(simulator.args(["--seeds", &seeds]))?;
-    report::judge(succeeded, report::count_summary(&lines))
+    report::judge_summary(succeeded, &lines)
 }
 
 /// Each fault planted in a copy of the product has to be noticed.
-fn planted(mut program: Command) -> Result<Tally> {
+fn planted(mut program: Command) -> Result<Outcome> {
     let (succeeded, lines) = run::lines_of(program.arg("--planted"))?;
-    report::judge(succeeded, report::count_summary(&lines))
+    report::judge_summary(succeeded, &lines)
 }
 
 /// The scripts in a folder, which know of the product what is public.
-fn scripts(repo: &Repo, folder: &str) -> Result<Tally> {
+fn scripts(repo: &Repo, folder: &str) -> Result<Outcome> {
     let scripts = scripts_in(&repo.root.join(folder));
     if scripts.is_empty() {
         bail!("there are no tests in {folder}");
@@ -193,7 +193,7 @@ fn scripts(repo: &Repo, folder: &str) -> Result<Tally> {
     node.args(["--test", "--test-force-exit", "--test-reporter=spec", "--test-concurrency=1"]);
     node.args(scripts);
     let (succeeded, lines) = run::lines_of(&mut node)?;
-    report::judge(succeeded, report::count_node_tests(&lines))
+    report::judge_node(succeeded, &lines)
 }
 
 fn scripts_in(folder: &Path) -> Vec<PathBuf> {
