@@ -286,6 +286,7 @@ both('undo takes back the deeds of this tab, the newest first', async (stage) =>
   await add(one, 'todo', 'a', 'b');
   await shows(two, 'a b |  | ');
   await add(two, 'done', 'x');
+  await shows(one, 'a b |  | x');
   await drag(one, 'a', { lane: 'doing' });
   await shows(one, 'b | a | x');
   await openCard(one, 'a');
@@ -325,7 +326,7 @@ both('undo leaves alone what somebody else has done since', async (stage) => {
   const [one, elsewhere] = pages;
   for (const page of pages) await statusIs(page, { connection: 'online' });
   await add(one, 'todo', 'a');
-  await shows(elsewhere, 'a |  | ');
+  for (const page of pages) await shows(page, 'a |  | ');
   await drag(one, 'a', { lane: 'doing' });
   await shows(elsewhere, ' | a | ');
   await drag(elsewhere, 'a', { lane: 'done' });

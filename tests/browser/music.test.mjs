@@ -25,7 +25,7 @@ const countsIn = (page) =>
   );
 
 const stateOf = (page) =>
-  page.evaluate((selector) => ({ ...document.querySelector(selector).dataset }), at('app'));
+  page.evaluate((selector) => ({ ...document.querySelector(selector)?.dataset }), at('app'));
 
 /** The file that the page's own export hands to the user. */
 async function exportedBy(page) {

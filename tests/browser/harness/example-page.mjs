@@ -17,7 +17,8 @@ export async function statusIs(page, wanted) {
     () =>
       page.evaluate(
         ([selector, wanted]) => {
-          const { dataset } = document.querySelector(selector);
+          // A page may be loaded before it is drawn.
+          const { dataset = {} } = document.querySelector(selector) ?? {};
           return Object.entries(wanted).every(([key, value]) => dataset[key] === String(value));
         },
         [at('status'), wanted],
