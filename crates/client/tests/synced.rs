@@ -77,7 +77,11 @@ fn what_waits_for_the_server_comes_in_messages_of_a_bounded_size() {
 /// does a new connection.
 #[test]
 fn a_server_is_asked_for_no_more_than_the_disk_may_lack() {
-    let limits = Limits { entries_unstored_size_max: 64 * 1024, ..Limits::DEFAULT };
+    let limits = Limits {
+        entries_unstored_size_max: 64 * 1024,
+        entries_in_flight_max: 1,
+        ..Limits::DEFAULT
+    };
     let mut server = Server::default();
     let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
     let said = |device: &mut Device| {
@@ -125,11 +129,62 @@ fn a_server_is_asked_for_no_more_than_the_disk_may_lack() {
     assert_eq!(first.status().connection, Connection::Online);
 }
 
+/// Goal: a server hears of what it sent long before it waits for that, and not of each entry.
+/// Method: of small entries an eighth of the window is told, of large ones an eighth of its bytes;
+/// a channel that is opened anew begins anew.
+#[test]
+fn a_server_is_told_what_was_received_now_and_then() {
+    let received = |device: &mut Device| -> Vec<Lsn> {
+        let said = device.take_sent().into_iter().filter_map(|message| match message {
+            ToServer::About { body: ToRoom::Received { next }, .. } => Some(next),
+            _ => None,
+        });
+        said.collect()
+    };
+    let said_after = |limits: Limits, count: u32| {
+        let mut server = Server::default();
+        let mut first = online_with(1, limits, &mut server);
+        let mut second = online(2, &mut server);
+        let before = server.position().next;
+        let mut said = Vec::new();
+        for n in 0..count {
+            add(&mut second, &n.to_string());
+            talk(&mut server, &mut [&mut second]);
+            server.news(1).iter().for_each(|news| first.hear_server(news));
+            said.extend(received(&mut first).iter().map(|next| next.get() - before.get()));
+        }
+        said
+    };
+    let few = Limits { entries_in_flight_max: 80, ..Limits::DEFAULT };
+    assert_eq!(said_after(few, 35), [9, 19, 29], "with the one that begins the document");
+    // Each has two pages or more.
+    let small = Limits { entries_in_flight_size_max: 8 * 8 * 4096, ..Limits::DEFAULT };
+    let said = said_after(small, 20);
+    assert!((4..=10).contains(&said.len()) && *said.last().unwrap() > 15, "{said:?}");
+
+    let mut server = Server::default();
+    let mut first = online_with(1, few, &mut server);
+    (0..9).for_each(|n| _ = add(&mut first, &n.to_string()));
+    talk(&mut server, &mut [&mut first]);
+    first.lose_socket();
+    server.forget(1);
+    first.pass(300);
+    talk(&mut server, &mut [&mut first]);
+    first.take_sent();
+    (10..19).for_each(|n| _ = add(&mut first, &n.to_string()));
+    talk(&mut server, &mut [&mut first]);
+    assert_eq!(received(&mut first), [], "the server was told as it was asked anew");
+}
+
 /// Goal: the same, where the data are cleared before anybody can write it down: all is shown then,
 /// and kept for no disk.
 #[test]
 fn a_server_is_asked_for_all_once_there_is_no_disk_for_it() {
-    let limits = Limits { entries_unstored_size_max: 64 * 1024, ..Limits::DEFAULT };
+    let limits = Limits {
+        entries_unstored_size_max: 64 * 1024,
+        entries_in_flight_max: 1,
+        ..Limits::DEFAULT
+    };
     let mut server = Server::default();
     let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
     first.lose_page_server();
@@ -226,7 +281,8 @@ fn a_document_made_offline_is_the_servers_once_it_is_there() {
 #[test]
 fn changes_of_others_show_though_many_mutations_are_pending() {
     let mut server = Server::default();
-    let (mut first, mut second) = (online(1, &mut server), online(2, &mut server));
+    let limits = Limits { entries_in_flight_max: 1, ..Limits::DEFAULT };
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
     offline(&mut first);
     for n in 0..60 {
         add(&mut first, &n.to_string());
@@ -464,7 +520,8 @@ fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
 #[test]
 fn an_entry_that_comes_again_is_acknowledged_again() {
     let mut server = Server::default();
-    let (mut writer, mut device) = (online(1, &mut server), online(2, &mut server));
+    let limits = Limits { entries_in_flight_max: 1, ..Limits::DEFAULT };
+    let (mut writer, mut device) = (online(1, &mut server), online_with(2, limits, &mut server));
     add(&mut writer, "milk");
     talk(&mut server, &mut [&mut writer]);
     let news = server.news(device.number);

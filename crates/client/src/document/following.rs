@@ -95,7 +95,24 @@ pub(super) struct Joined {
     waiting: VecDeque<EntryPart>,
     /// Entries before this position have come; the server is told so once the disk has caught up.
     owed: Option<Position>,
+    /// The server was told that all entries before this are held.
+    said: Lsn,
+    /// Bytes of memory of the entries that have come since.
+    unsaid_size: usize,
 }
+
+impl Joined {
+    /// Whether so much has come that the server should be told: an eighth of what it sends before
+    /// it waits for our word. A message for each entry would cost both sides more than most entries.
+    fn is_worth_saying(&self, next: Lsn, limits: &Limits) -> bool {
+        let count = next.get().saturating_sub(self.said.get());
+        count >= limits.entries_in_flight_max.div_ceil(UNSAID_PART as u64)
+            || self.unsaid_size >= limits.entries_in_flight_size_max / UNSAID_PART
+    }
+}
+
+/// The server is told what was received once it is one of so many parts of what may be unreceived.
+const UNSAID_PART: usize = 8;
 
 /// Why the server has no verdict.
 struct NoVerdict {
@@ -278,6 +295,8 @@ impl Document {
             arriving,
             waiting: VecDeque::new(),
             owed: None,
+            said: Lsn::FIRST,
+            unsaid_size: 0,
         });
         for message in messages {
             self.say(message, ctx);
@@ -632,12 +651,15 @@ impl Document {
     }
 
     /// All before this position is held in a bounded room: the server may send more, unless what
-    /// the disk does not have yet fills that room.
+    /// the disk does not have yet fills that room. Said once it is [worth](Joined::is_worth_saying)
+    /// a message.
     fn say_held(&mut self, held: Position, ctx: &mut Context<'_>) {
         let is_far_ahead = self.is_far_ahead_of_disk(ctx.store, &ctx.settings.limits);
         let Some(channel) = self.following.channel.as_mut().filter(|it| it.is_open) else { return };
         channel.owed = is_far_ahead.then_some(held);
-        if !is_far_ahead {
+        if !is_far_ahead && channel.is_worth_saying(held.next, &ctx.settings.limits) {
+            channel.said = held.next;
+            channel.unsaid_size = 0;
             self.say(ToRoom::Received { next: held.next }, ctx);
         }
     }

@@ -2,6 +2,7 @@
 
 use tidelog_document::{ArrivingEntry, InstanceId, ServerEntry};
 use tidelog_sync::{Channel, EntryPart, FromRoom, PeerAhead, Refusal, UndecidedReason};
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, ErrorCode, Lineage, Lsn, Pgid, Position, Role as TokenRole};
 
@@ -147,6 +148,7 @@ impl Document {
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
         channel.waiting.clear();
+        (channel.said, channel.unsaid_size) = (from, 0);
         self.reads.forget_fault(For::Entry);
         let held = channel.have.map_or(Lsn::FIRST, |have| have.next);
         let is_lost = from != held;
@@ -252,6 +254,7 @@ impl Document {
     fn take_entry(&mut self, ctx: &mut Context<'_>) {
         let Some(channel) = &mut self.following.channel else { return };
         let Some(part) = channel.waiting.pop_front() else { return };
+        channel.unsaid_size += part.pages.len() * PAGE_SIZE;
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
         let replica = &mut synced.replica;
