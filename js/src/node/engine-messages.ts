@@ -11,7 +11,10 @@ export interface EngineData {
   readonly removes: boolean;
 }
 
-/** What the thread is told: lists of messages for the core, and what its sockets hear. */
+/**
+ * What the thread is told, some at a time: lists of messages for the core, and what its sockets
+ * hear.
+ */
 export type ToEngine =
   | Bytes
   | { readonly type: 'socketOpened' | 'socketClosed'; readonly socket: number }
@@ -26,7 +29,7 @@ export interface Refused {
   readonly reason: string;
 }
 
-/** What the thread says. */
+/** What the thread says, some at a time. */
 export type FromEngine =
   | Bytes
   | Refused

@@ -1,6 +1,6 @@
 /** A tab's way to the engine of its process: a thread with the core and the page server. */
 
-import { clearTimeout, setTimeout } from 'node:timers';
+import { clearTimeout, setImmediate, setTimeout } from 'node:timers';
 import { Worker } from 'node:worker_threads';
 import type { Bytes } from '../codec.js';
 import { EngineError, StorageError, StorageFullError, TidelogError } from '../errors.js';
@@ -57,13 +57,17 @@ function startThread(folder: string | undefined, removes: boolean): Worker {
   return new Worker(url, { workerData, execArgv: [], name: 'tidelog-engine' });
 }
 
+/** What of a message is handed over. */
+const largeOf = (message: ToEngine): ArrayBuffer[] =>
+  message instanceof Uint8Array ? transferOf(message) : [];
+
 /** Removes the files of a store that nobody has open. */
 export function removeStore(folder: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const thread = startThread(folder, true);
     let news: FromEngine | undefined;
-    thread.on('message', (message: FromEngine) => {
-      news = message;
+    thread.on('message', (messages: FromEngine[]) => {
+      news = messages.at(-1);
     });
     thread.on('error', (error) => reject(new EngineError(`the engine failed: ${error}`)));
     thread.on('exit', () => {
@@ -85,6 +89,8 @@ export class NodeEngine implements CoreWay {
   /** Resolves once the thread before has ended: its folder is free then. */
   #left: Promise<unknown> = Promise.resolve();
   #hasEnded = false;
+  /** What the thread is told next. */
+  #unsaid: ToEngine[] = [];
   /** Why the last one did not start. */
   refusal: TidelogError | undefined;
 
@@ -145,7 +151,7 @@ export class NodeEngine implements CoreWay {
     let why: TidelogError | undefined;
     let isReady = false;
     let hasSaidWhy = false;
-    thread.on('message', (message: FromEngine) => {
+    const take = (message: FromEngine): void => {
       if (thread !== this.#thread) return;
       if ('type' in message && message.type === 'refused') why = errorOf(message, this.#folder);
       else if ('type' in message && message.type === 'ready') {
@@ -156,7 +162,8 @@ export class NodeEngine implements CoreWay {
         hasSaidWhy ||= 'type' in message && message.type === 'died';
         this.#take(core, message);
       }
-    });
+    };
+    thread.on('message', (messages: FromEngine[]) => messages.forEach(take));
     // What was in it is lost, and nobody says it again but another engine.
     thread.on('messageerror', () => thread === this.#thread && this.unsaid());
     thread.on('error', (error) => {
@@ -211,21 +218,32 @@ export class NodeEngine implements CoreWay {
     }
   }
 
+  /** It goes to the thread with all else that happens in this turn of the event loop. */
+  #post(message: ToEngine): void {
+    if (this.#unsaid.push(message) === 1) setImmediate(() => this.#postAll());
+  }
+
+  #postAll(): void {
+    const messages = this.#unsaid;
+    this.#unsaid = [];
+    try {
+      this.#thread?.postMessage(messages, messages.flatMap(largeOf));
+    } catch {
+      this.unsaid();
+    }
+  }
+
   unsaid(): void {
     const core = this.#core;
     this.#hear({ type: 'died', core, reason: 'there was no room to ask the engine anything' });
     this.#hear({ type: 'gone', core });
   }
 
-  #post(message: ToEngine): void {
-    const transfer = message instanceof Uint8Array ? transferOf(message) : [];
-    this.#thread?.postMessage(message, transfer);
-  }
-
   #leave(): void {
     this.#core = 0;
     const thread = this.#thread;
     this.#thread = undefined;
+    this.#unsaid = [];
     this.#sockets.closeAll();
     if (thread) this.#left = thread.terminate();
   }
@@ -242,7 +260,9 @@ export class NodeEngine implements CoreWay {
     this.#thread = undefined;
     if (thread) {
       const ended = new Promise((resolve) => thread.once('exit', resolve));
-      thread.postMessage({ type: 'end' } satisfies ToEngine);
+      const messages: ToEngine[] = [...this.#unsaid, { type: 'end' }];
+      this.#unsaid = [];
+      thread.postMessage(messages, messages.flatMap(largeOf));
       await Promise.race([ended, after(Math.min(withinMs / 2, END_MS))]);
       this.#left = thread.terminate();
     }

@@ -67,9 +67,21 @@ let early: ToEngine[] = [];
 /** Milliseconds since the epoch; unlike the wall clock it never goes back. */
 const now = (): number => performance.timeOrigin + performance.now();
 
+/** What of a message is handed over. */
+const largeOf = (message: FromEngine): ArrayBuffer[] =>
+  message instanceof Uint8Array && transferOf(message).length > 0 ? [message.buffer] : [];
+
+/** What the tab is told once all is done that has come by now. */
+let untold: FromEngine[] = [];
+
 function tell(message: FromEngine): void {
-  const isLarge = message instanceof Uint8Array && transferOf(message).length > 0;
-  parentPort!.postMessage(message, isLarge ? [message.buffer] : []);
+  if (untold.push(message) === 1) setImmediate(tellAll);
+}
+
+function tellAll(): void {
+  const messages = untold;
+  untold = [];
+  if (messages.length > 0) parentPort!.postMessage(messages, messages.flatMap(largeOf));
 }
 
 const host: core.Host = {
@@ -103,9 +115,11 @@ process.on('uncaughtException', (error) => {
   if (works) die(reason);
   else refuse('engine', reason);
 });
-parentPort!.on('message', (message: ToEngine) => {
-  if (works) receive(message);
-  else early.push(message);
+parentPort!.on('message', (messages: ToEngine[]) => {
+  for (const message of messages) {
+    if (works) receive(message);
+    else early.push(message);
+  }
 });
 parentPort!.on('messageerror', () => die('a message did not get through to the engine'));
 void start();
@@ -258,5 +272,6 @@ function end(): void {
     // A store that has died lets go of its files with this thread.
   }
   release();
+  tellAll();
   process.exit();
 }

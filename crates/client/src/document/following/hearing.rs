@@ -1,13 +1,13 @@
 //! What its server says of the document.
 
-use tidelog_document::{ArrivingEntry, InstanceId, ServerEntry};
+use tidelog_document::{ArrivingEntry, InstanceId, ServerEntry, public_entry};
 use tidelog_sync::{Channel, EntryPart, FromRoom, PeerAhead, Refusal, UndecidedReason};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, ErrorCode, Lineage, Lsn, Pgid, Position, Role as TokenRole};
 
 use super::{NoVerdict, RETRY_FINAL_MS};
-use crate::document::open::{Open, RecordDue};
+use crate::document::open::{Open, RecordDue, Synced};
 use crate::document::reads::For;
 use crate::document::{Context, Document, Role, State};
 use crate::protocol::CallFailure;
@@ -257,7 +257,14 @@ impl Document {
         channel.unsaid_size += part.pages.len() * PAGE_SIZE;
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
-        let replica = &mut synced.replica;
+        let Synced { replica, sender, durable, .. } = &mut **synced;
+        if let Some(origin) = part.origin.filter(|_| part.is_last)
+            && origin == public_entry(replica.origin(origin.lsn))
+        {
+            // Whatever leaves the server is on its disk, and so is the frame that it is of. The
+            // word of that comes right behind, and changes nothing then that tabs are told of.
+            let _ = sender.on_acked(origin.lsn.next(), *durable);
+        }
         let arrived = match part.is_predicted {
             true => replica.predicted_entry(&part).map(Some),
             false => channel.arriving.take(part, |pgid| replica.held_page(pgid)),
