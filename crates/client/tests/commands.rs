@@ -142,6 +142,32 @@ fn a_command_goes_from_one_device_to_another_and_its_outcome_back() {
     assert_eq!(shop.rows_told(unknown), [Vec::<Vec<Value>>::new()], "there is none of that key");
 }
 
+/// Goal: whoever is given many is not told all of them each time one comes. Method: a local
+/// document, where all are given at once; time passes as it is said to.
+#[test]
+fn a_handler_that_is_given_many_hears_of_more_some_milliseconds_later() {
+    let mut device = Device::new(1);
+    let call = device.start_open(TAB, None, &handled_todos());
+    device.opened(call);
+    let handler = ask(&mut device, handling(256));
+    (0..15).for_each(|n| _ = send(&mut device, &n.to_string(), "k"));
+    assert_eq!(given(&device, handler).len(), 15, "a few are told at once");
+    let told = device.rows_told(handler).len();
+    (15..200).for_each(|n| _ = send(&mut device, &n.to_string(), "k"));
+    device.pass(12);
+    assert_eq!(given(&device, handler).len(), 200);
+    assert!(device.rows_told(handler).len() - told < 8, "{}", device.rows_told(handler).len());
+
+    device.pass(12);
+    complete(&mut device, handler, [1, 1, 0]);
+    assert_eq!(given(&device, handler).len(), 199, "it was told some time ago");
+    complete(&mut device, handler, [2, 1, 0]);
+    device.pass(11);
+    assert_eq!(given(&device, handler).len(), 199);
+    device.pass(1);
+    assert_eq!(given(&device, handler).len(), 198, "nobody has said anything else");
+}
+
 /// Goal: where a device decides by itself it handles its commands by itself. Method: no server;
 /// what it works at as its core dies is given to whoever handles them next, once it has been
 /// silent.

@@ -180,7 +180,7 @@ impl Document {
     fn lets_live_query_run(&mut self, ctx: &Context<'_>) -> bool {
         self.is_live_query_due
             && self.replica().is_some_and(Replica::can_wait)
-            && self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab)).is_some()
+            && self.watches.next_dirty(ctx.now_ms, |tab| ctx.out.flow.is_behind(tab)).is_some()
     }
 
     /// Goes on with a rebase, if one is due.
@@ -267,8 +267,10 @@ impl Document {
             Run::Fault(pgid) => return Run::Fault(pgid),
             Run::Failed(failure) => return Run::Failed(failure),
         }
-        let due = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab));
+        let due = self.watches.next_dirty(ctx.now_ms, |tab| ctx.out.flow.is_behind(tab));
         let Some((tab, handle)) = due.map(|(tab, _, watch)| (tab, watch.handle)) else {
+            let rested_ms = self.watches.next_rested_ms().filter(|at_ms| *at_ms > ctx.now_ms);
+            rested_ms.into_iter().for_each(|at_ms| ctx.out.wake_at(at_ms));
             return Run::Done(Attempt::Idle);
         };
         let adopted = match self.may_be_behind() {
@@ -285,7 +287,7 @@ impl Document {
         let has_all = self.has_all_events();
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         let is_behind = |tab| ctx.out.flow.is_behind(tab);
-        let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
+        let Some((tab, call, watch)) = self.watches.next_dirty(ctx.now_ms, is_behind) else {
             return Run::Done(Attempt::Idle);
         };
         // Its tab may have closed the document, and gives it up.

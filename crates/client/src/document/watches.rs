@@ -37,7 +37,14 @@ pub(super) struct Watch {
     rows: Option<Rows>,
     /// The first change since its last run for which it has to run again.
     dirty_since: Option<u64>,
+    /// Until when it does not run again.
+    rests_until_ms: u64,
 }
+
+/// A list of so many given tasks takes a small part of a millisecond to read and to tell. Whoever
+/// is given many hears of further ones some milliseconds later, and not each time that one of them
+/// comes or goes: most of the time is left for other work.
+const GIVEN_PER_MS: u64 = 16;
 
 enum Watched {
     Query(Query),
@@ -74,7 +81,8 @@ impl Watch {
     }
 
     fn of(handle: Handle, watched: Watched) -> Self {
-        Self { handle, watched, read_set: None, rows: None, dirty_since: None }
+        let (read_set, rows, dirty_since) = (None, None, None);
+        Self { handle, watched, read_set, rows, dirty_since, rests_until_ms: 0 }
     }
 
     /// Why it has no answer, for its tab.
@@ -151,6 +159,7 @@ impl Watch {
                     Run::Failed(failure) => return Run::Failed(failure),
                 };
                 self.dirty_since = None;
+                self.rests_until_ms = now_ms + u64::from(rows.count) / GIVEN_PER_MS;
                 if self.rows.as_ref() == Some(&rows) {
                     return Run::Done(None);
                 }
@@ -251,12 +260,22 @@ impl Watches {
     /// that is done between two changes. One of a tab that `is_behind` waits until it is not.
     pub fn next_dirty(
         &mut self,
+        now_ms: u64,
         is_behind: impl Fn(TabId) -> bool,
     ) -> Option<(TabId, Call, &mut Watch)> {
-        let watches = self.watches.iter_mut().filter(|((tab, _), _)| !is_behind(*tab));
+        let may_run = |((tab, _), watch): &(&(TabId, Call), &mut Watch)| {
+            !is_behind(*tab) && watch.rests_until_ms <= now_ms
+        };
+        let watches = self.watches.iter_mut().filter(may_run);
         let dirty = watches.filter_map(|(key, it)| Some((it.dirty_since?, key, it)));
         let (_, key, watch) = dirty.min_by_key(|(since, ..)| *since)?;
         Some((key.0, key.1, watch))
+    }
+
+    /// When the first of those that have to run again, and do not yet, does.
+    pub fn next_rested_ms(&self) -> Option<u64> {
+        let dirty = self.watches.values().filter(|watch| watch.dirty_since.is_some());
+        dirty.map(|watch| watch.rests_until_ms).filter(|at_ms| *at_ms > 0).min()
     }
 
     /// The pages that look different now concern some of them.
