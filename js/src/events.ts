@@ -24,6 +24,7 @@ import {
   writeTypes,
 } from './doctype.js';
 import { DoctypeError, InvalidOptionError } from './errors.js';
+import { type EventRow, recordedOf } from './event-row.js';
 import type { ToCore } from './messages.js';
 import type { Row } from './rows.js';
 import type { Abortable } from './sql.js';
@@ -135,8 +136,13 @@ export interface RecordedEvent<Aggregate = string, Type = string, Data = unknown
    * the app has recorded.
    */
   readonly version: number;
-  /** What it says. */
+  /** What it says. Of an event that was {@link erased} that is `{}`, whatever its type says. */
   readonly data: Data;
+  /**
+   * Whether somebody has erased what it said: it has no data, user or client then, and no upcast
+   * has run on it. That it happened, to what, where among all events and when, stays.
+   */
+  readonly erased: boolean;
   /** When its mutation was issued, milliseconds since the epoch by the clock of that device. */
   readonly time: number;
   /** Whose mutation that was: `:user`. */
@@ -299,10 +305,10 @@ async function* follow(
     for (;;) {
       const rows = await ask({ ...wanted, after, consumer });
       if (rows.length === 0) return;
-      for (const event of rows as unknown as RecordedEvent<string, string, string>[]) {
+      for (const event of rows as unknown as EventRow[]) {
         // Many may have come at once, and whoever has left is told none of them.
         mayGoOn();
-        yield { ...event, data: JSON.parse(event.data) as unknown };
+        yield recordedOf(event);
         after = event.sequence;
       }
       consumer &&= { ...consumer, begins: false };

@@ -2,6 +2,7 @@
 
 import type { Stream } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
+import { type EventRow, recordedOf } from './event-row.js';
 import type { RecordedEvent } from './events.js';
 import type { OpenStreams } from './streams.js';
 
@@ -11,10 +12,11 @@ const STATES_MAX = 1_024;
 /** How a state follows from events. */
 interface Evolution {
   readonly initial: unknown;
-  readonly evolve?: Readonly<
-    Record<string, ((state: unknown, event: RecordedEvent) => unknown) | undefined>
-  >;
+  readonly evolve?: Readonly<Record<string, Evolve | undefined>>;
+  readonly erased?: Evolve;
 }
+
+type Evolve = (state: unknown, event: RecordedEvent) => unknown;
 
 /** The state of a stream after so many events. */
 export interface Folded {
@@ -29,8 +31,6 @@ interface Kept extends Folded {
   /** What it is told apart by from one that took its place, when a server was restored. */
   readonly last: string;
 }
-
-type Told = RecordedEvent<string, string, string>;
 
 /** The states of an aggregate's streams. */
 export class Folds {
@@ -63,11 +63,11 @@ export class Folds {
 
   /** The state of a stream by `least` events or more: it waits for those that are yet to come. */
   async stateOf(stream: string, least: number, signal: AbortSignal): Promise<Folded> {
-    const read = async (after: number, waits: boolean): Promise<Told[]> => {
+    const read = async (after: number, waits: boolean): Promise<EventRow[]> => {
       const aggregate = this.#aggregate;
       const wanted = { aggregate, stream, types: [], after, waits, consumer: undefined };
       const rows = await this.#document.rows('events', wanted, signal);
-      return rows as unknown as Told[];
+      return rows as unknown as EventRow[];
     };
     let folded: Kept | undefined = this.#kept.get(stream);
     // Whoever else folds it meanwhile does so from the beginning: events may change it in place.
@@ -91,7 +91,7 @@ export class Folds {
     if (this.#kept.size > STATES_MAX) this.#kept.delete(oldest!);
   }
 
-  #fold(from: Kept, events: readonly Told[]): Kept {
+  #fold(from: Kept, events: readonly EventRow[]): Kept {
     let { state, position, sequence, last } = from;
     for (const event of events) {
       const { type, version } = event;
@@ -101,9 +101,11 @@ export class Folds {
           `this release knows no event ${type} of version ${version}: load a newer one`,
         );
       }
-      const { evolve = {} } = this.#of;
-      const next = Object.hasOwn(evolve, type) ? evolve[type] : undefined;
-      if (next) state = next(state, { ...event, data: JSON.parse(event.data) as unknown });
+      const { evolve = {}, erased } = this.#of;
+      const ofType = Object.hasOwn(evolve, type) ? evolve[type] : undefined;
+      // What evolves by data would find none.
+      const next = event.erased === 1 ? erased : ofType;
+      if (next) state = next(state, recordedOf(event));
       ({ position, sequence } = event);
       last = markOf(event);
     }
@@ -112,5 +114,5 @@ export class Folds {
 }
 
 /** What two events hardly have in common. */
-const markOf = ({ sequence, position, type, time, user, client, cause, data }: Told): string =>
+const markOf = ({ sequence, position, type, time, user, client, cause, data }: EventRow): string =>
   JSON.stringify([sequence, position, type, time, user, client, cause, data.length]);

@@ -122,6 +122,14 @@ export interface Handlers<
     ) => State;
   };
   /**
+   * For events whose data were erased, of whichever type: the state after one. `evolve` is not
+   * asked for them, since it would find no data: without this they change nothing.
+   */
+  readonly erased?: (
+    state: State,
+    event: RecordedEvent<Aggregate, keyof FieldsOf<Recorded[Aggregate]> & string>,
+  ) => State;
+  /**
    * For commands: the events that one comes to, or a promise of those. A throw is an attempt that
    * has failed, and is tried again. Commands that are not named here are left to others.
    */
@@ -264,7 +272,7 @@ function streamOf(doctype: string, streams: Streams, aggregate: string): Stream 
 
 /** The names of the commands that are handled. */
 function checkHandlers(aggregate: string, of: Stream, handlers: AnyHandlers): readonly string[] {
-  const { commands, evolve = {} } = Object(handlers) as AnyHandlers;
+  const { commands, evolve = {}, erased } = Object(handlers) as AnyHandlers;
   const check = (what: string, known: object, given: object): readonly string[] => {
     const named = Object.entries(Object(given)).filter(([, it]) => it !== undefined);
     for (const [name, it] of named) {
@@ -279,6 +287,9 @@ function checkHandlers(aggregate: string, of: Stream, handlers: AnyHandlers): re
     return named.map(([name]) => name);
   };
   check('event', of.events, evolve);
+  if (erased !== undefined && typeof erased !== 'function') {
+    throw new InvalidOptionError('erased has to be a function');
+  }
   return check('command', of.commands ?? {}, commands);
 }
 

@@ -24,6 +24,7 @@ import {
   type TidelogError,
   UnknownMutationError,
 } from './errors.js';
+import { type EventRow, recordedOf } from './event-row.js';
 import type { EventOf, RecordedEvent } from './events.js';
 import { issue, type Receipt } from './receipt.js';
 import type { OpenStreams } from './streams.js';
@@ -243,9 +244,9 @@ async function askOutcome(
     const wanted = { aggregate, stream, types: [], after, waits: false, consumer: undefined };
     const rows = await document.rows('events', wanted, signal);
     if (rows.length === 0) break;
-    for (const it of rows as unknown as RecordedEvent<string, string, string>[]) {
+    for (const it of rows as unknown as EventRow[]) {
       after = it.sequence;
-      if (after <= last) events.push({ ...it, data: JSON.parse(it.data) as unknown });
+      if (after <= last) events.push(recordedOf(it));
     }
   }
   return { events };

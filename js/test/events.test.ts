@@ -98,3 +98,20 @@ test('who has left is told that it is over', async () => {
   await waits.return!();
   expect(await next).toEqual({ done: true, value: undefined });
 });
+
+test('an event whose data were erased says so, and has none', async () => {
+  const row = (sequence: number, erased: number, data: string): Row =>
+    ({ sequence, type: 'placed', erased, data }) as never as Row;
+  const told: unknown[] = [];
+  const parts = [[row(1, 0, '{"a":1}'), row(2, 1, '{}')]];
+  for await (const event of read({}, parts)) {
+    // The type of data is that of the doctype; `erased` is a boolean.
+    const erased: boolean = event.erased;
+    told.push([event.sequence, erased, event.data]);
+    if (event.sequence === 2) break;
+  }
+  expect(told).toEqual([
+    [1, false, { a: 1 }],
+    [2, true, {}],
+  ]);
+});

@@ -10,6 +10,7 @@ type Handler = (ctx: CommandContext, args: Record<string, unknown>) => unknown;
 interface Given {
   initial?: unknown;
   evolve?: Record<string, unknown>;
+  erased?: unknown;
   commands?: Record<string, unknown>;
 }
 
@@ -54,6 +55,7 @@ const event = (position: number, of: object = {}): object => ({
   user: '',
   client: 'c',
   cause: 'mutation:note',
+  erased: 0,
   ...of,
 });
 
@@ -179,6 +181,47 @@ test('the state is folded from events, from where it was last', async () => {
   expect(said(again)).toMatchObject({ number: 2, position: 5 });
   again.answer(DONE);
   expect(states).toEqual(['123', '1235']);
+});
+
+test('what evolves by data is not asked for events whose data were erased', async () => {
+  const noted = (state: string, { data }: { data: { text: string } }): string =>
+    state + data.text.slice(0, 1);
+  const erased = (state: string, event: { type: string; data: object; erased: boolean }): string =>
+    `${state}(${event.type} ${JSON.stringify(event.data)} ${event.erased})`;
+  for (const [handlers, expected] of [
+    [{}, '13'],
+    [{ erased }, '1(noted {} true)3'],
+  ] as const) {
+    const core = new Core();
+    const states: unknown[] = [];
+    const place = ({ state }: CommandContext): void => void states.push(state);
+    handle(core, { initial: '', evolve: { noted }, commands: { place }, ...handlers });
+    core.give(row({ position: 3 }));
+    const rest = event(2, { data: '{}', erased: 1, user: '', client: '' });
+    (await core.next('events')).answer(event(1), rest, event(3));
+    (await core.next('complete')).answer(DONE);
+    await settled();
+    expect(states).toEqual([expected]);
+  }
+});
+
+test('a state of which the last event was erased is folded anew', async () => {
+  const core = new Core();
+  const states: unknown[] = [];
+  handlePlace(core, ({ state }) => void states.push(state));
+  core.give(row({ position: 1 }));
+  (await core.next('events')).answer(event(1));
+  (await core.next('complete')).answer(DONE);
+  await settled();
+  core.give(row({ number: 2, position: 1 }));
+  const gone = event(1, { data: '{}', erased: 1, client: '' });
+  (await core.next('events')).answer(gone);
+  const anew = await core.next('events');
+  expect(anew.message).toMatchObject({ after: 0, waits: true });
+  anew.answer(gone);
+  (await core.next('complete')).answer(DONE);
+  await settled();
+  expect(states).toEqual([1, 0]);
 });
 
 test('a state of events that others have taken the places of is folded anew', async () => {
@@ -484,6 +527,7 @@ test('who handles what there is not is told so', () => {
     [{ commands: { toString() {} } }, /order has no command toString/],
     [{ commands: { place() {} }, evolve: { lost() {} } }, /order has no event lost/],
     [{ commands: { place: 7 } }, /has to be a function/],
+    [{ commands: { place() {} }, erased: 7 }, /erased has to be a function/],
     [{ commands: {} }, /1 to 1,024 commands/],
     [{ commands: undefined as never }, /1 to 1,024 commands/],
     [{ commands: { place() {} } }, /concurrency has to be/, { concurrency: 0 }],

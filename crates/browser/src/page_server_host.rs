@@ -172,6 +172,7 @@ impl PageServerHost {
 
     /// Goes on with what is left, a slice of it.
     pub fn proceed(&mut self) -> Left {
+        self.server.set_time(js_sys::Date::now() as u64);
         let mut broken = None;
         // Hardly ever for more than one owner.
         let mut lists: Vec<(OwnerId, Vec<StoreReply>)> = Vec::new();

@@ -14,9 +14,10 @@ const WINDOW: u64 = 10_000;
 /// Events that one query answers at most.
 const PAGE_EVENTS: u64 = 256;
 
-/// The columns of `tidelog_events`: what is answered of an event, in this order.
-const COLUMNS: &str = "sequence, aggregate, stream, position, type, version, data, time, user, \
-                       client, cause";
+/// The columns of `tidelog_events`: what is answered of an event, in this order. What was erased
+/// has data all the same, in which there is nothing.
+const COLUMNS: &str = "sequence, aggregate, stream, position, type, version, \
+                       coalesce(data, '{}') as data, time, user, client, cause, erased";
 
 /// Where some of them are.
 const SEQUENCE: usize = 0;
@@ -24,6 +25,7 @@ const AGGREGATE: usize = 1;
 const TYPE: usize = 4;
 const VERSION: usize = 5;
 const DATA: usize = 6;
+const ERASED: usize = 11;
 
 /// Which events are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,13 +119,15 @@ fn query(reader: &mut Reader, wanted: &WantedEvents, end: u64) -> Run<Rows> {
     }
 }
 
-/// The same events with their data as the doctype knows them. What it does not know stays as it is.
+/// The same events with their data as the doctype knows them. What it does not know stays as it is,
+/// and so does what was erased.
 fn upcast(reader: &mut Reader, doctype: &Doctype, rows: Rows) -> Run<Rows> {
     if doctype.streams.iter().flat_map(|stream| &stream.events).all(|it| it.upcasts.is_empty()) {
         return Run::Done(rows);
     }
     let mut events = rows.decode();
-    for event in &mut events {
+    let has_data = |event: &&mut Vec<Value>| event[ERASED] == Value::Integer(0);
+    for event in events.iter_mut().filter(has_data) {
         let (Value::Text(aggregate), Value::Text(name)) = (&event[AGGREGATE], &event[TYPE]) else {
             continue;
         };

@@ -166,7 +166,9 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 let free = free.iter().filter(|it| is_there(it.instance) == Some(true));
                 Some(Change::Dispatch(free.cloned().collect()))
             }
-            Change::Register { .. } | Change::Complete { .. } => Some(change.clone()),
+            Change::Register { .. } | Change::Complete { .. } | Change::Erase { .. } => {
+                Some(change.clone())
+            }
         }
     }
 
@@ -179,7 +181,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 }
             }
             Change::Dispatch(_) => self.due_ms = Some(now_ms.saturating_add(PUT_OFF_MS)),
-            Change::Register { .. } | Change::Complete { .. } => {}
+            Change::Register { .. } | Change::Complete { .. } | Change::Erase { .. } => {}
         }
     }
 

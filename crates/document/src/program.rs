@@ -25,6 +25,7 @@
 //! The tables of events stand in `program/events.rs`, those of tasks in `program/tasks.rs`.
 
 mod commands;
+mod erasing;
 mod events;
 mod tasks;
 mod workflows;

@@ -9,6 +9,7 @@ use tidelog_sync::CompletionAnswer;
 use tidelog_sync::codec::{self, DecodeError};
 use tidelog_types::{ClientId, Rows, Value};
 
+use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 use crate::events::as_ref;
 use crate::program::{self, done};
 use crate::workflows::{NewRecord, NewRun};
@@ -154,6 +155,13 @@ pub enum Change {
         /// What came of it.
         completion: Completion,
     },
+    /// What somebody has said is erased, a part of it.
+    Erase {
+        /// Of what.
+        what: Erasable,
+        /// How far that has come.
+        after: ErasedUpTo,
+    },
 }
 
 /// An instance that tasks may be given to.
@@ -181,6 +189,8 @@ pub enum Changed {
         /// Whether there is more to do now.
         again: bool,
     },
+    /// Something was erased, or not.
+    Erased(Result<Erased, EraseRefusal>),
     /// The completion was taken, or not.
     Completed(CompletionAnswer),
     /// It was taken: a run remembers something more and goes on, and nothing is to be given, or may

@@ -8,12 +8,12 @@
 
 use std::ops::RangeInclusive;
 
-use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, FlushId};
+use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, FlushId, read_around};
 use tidelog_types::probe::{Probe, reached};
 
 use crate::frame;
 use crate::frame::BatchPart;
-use crate::header::{Header, Salt};
+use crate::header::{Header, LOG_START, Salt};
 use crate::log::Retiring;
 use crate::successor::Successor;
 use crate::{FrameHead, FramePlace, Log};
@@ -44,7 +44,7 @@ impl<D: Disk> Log<D> {
         assert!(self.successor.is_none(), "BUG: two change-overs at once");
         (self.previous, self.grown_from) = (None, None);
         self.highest_generation += 1;
-        let header = Header::unsealed(self.highest_generation, self.seed);
+        let header = Header::unsealed(self.highest_generation, self.seed, self.now_ms);
         let disk = &mut self.files[self.active.other().index()];
         self.successor = Some(Successor::begin(disk, header)?);
         Ok(())
@@ -155,6 +155,7 @@ impl<D: Disk> Log<D> {
         self.is_dirty = false;
         self.is_held = false;
         self.flushes.clear();
+        self.cleared_to = LOG_START;
         let retired = &mut self.files[self.active.other().index()];
         Header::erase(retired)?;
         let id = retired.request_flush()?;
@@ -162,23 +163,34 @@ impl<D: Disk> Log<D> {
         Ok(held)
     }
 
-    /// Makes the other file as large as the end of `sizes`, if the device has room, else as their
-    /// start, if it has room for that: enough for the next change-over, and what is more is given
-    /// back. Nobody may read any more what lay in it. It grows by a piece at a time; answers
-    /// whether there is nothing left to be done.
+    /// Overwrites what was in the other file in an earlier use, and makes it as large as the end of
+    /// `sizes`, if the device has room, else as their start, if it has room for that: enough for
+    /// the next change-over, and what is more is given back. Nobody may read any more what lay in
+    /// it. It is overwritten in pieces of about `piece_size`, and grows by a piece at a time;
+    /// answers whether there is nothing left to be done.
     ///
     /// # Errors
     ///
     /// What the disk says. The log has to be opened anew.
-    pub fn resize_other(&mut self, sizes: &RangeInclusive<u64>) -> Result<bool, DiskError> {
+    pub fn resize_other(
+        &mut self,
+        sizes: &RangeInclusive<u64>,
+        piece_size: u64,
+    ) -> Result<bool, DiskError> {
         assert!(self.successor.is_none(), "BUG: the other file is in use");
         self.previous = None;
         let (least, most) = (*sizes.start(), *sizes.end());
         let disk = &mut self.files[self.active.other().index()];
+        if disk.size() > most {
+            disk.set_size(most)?;
+        }
         let before = disk.size();
-        if before >= most {
+        if self.cleared_to < before {
+            return self.clear_other(before, piece_size).map(|()| false);
+        }
+        if before == most {
             self.grown_from = None;
-            return if before > most { disk.set_size(most) } else { Ok(()) }.map(|()| true);
+            return Ok(true);
         }
         // What a file is made longer by without a write takes up no room on most devices, and would
         // find none once they are full.
@@ -188,13 +200,39 @@ impl<D: Disk> Log<D> {
         self.grown_from.get_or_insert(before);
         match disk.write_at(before, &piece[..count]) {
             Ok(()) => {
-                let is_done = before + count as u64 == most;
+                self.cleared_to = before + count as u64;
+                let is_done = self.cleared_to == most;
                 self.grown_from = self.grown_from.filter(|_| !is_done);
                 Ok(is_done)
             }
             Err(error) if error.is_full() => self.stop_growing(least).map(|()| true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Overwrites a piece of what was in the other file in an earlier use, which has this size.
+    fn clear_other(&mut self, size: u64, piece_size: u64) -> Result<(), DiskError> {
+        let disk = &mut self.files[self.active.other().index()];
+        let end = size.min(self.cleared_to + piece_size.max(BLOCK_SIZE as u64));
+        let mut piece = vec![0; usize::try_from(end - self.cleared_to).expect("BUG: a piece")];
+        let mut is_clear = true;
+        // What cannot be read is not known to be clear.
+        read_around(disk, self.cleared_to, &mut piece, &mut |_| is_clear = false)?;
+        if !is_clear || piece.iter().any(|byte| *byte != 0) {
+            piece.fill(0);
+            match disk.write_at(self.cleared_to, &piece) {
+                // Some devices find room for what is written over something, too. The next
+                // change-over overwrites it, or clears what that has left.
+                Err(error) if error.is_full() => {}
+                written => written?,
+            }
+            self.has_cleared = true;
+        }
+        self.cleared_to = end;
+        if end == size && std::mem::take(&mut self.has_cleared) {
+            disk.request_flush()?;
+        }
+        Ok(())
     }
 
     /// Lets the other file, which is growing, grow no more: it keeps this size if it has it by
@@ -214,6 +252,7 @@ impl<D: Disk> Log<D> {
 
     /// Gives the change-over up; the active file stays active.
     pub fn abort_copy(&mut self) {
+        self.cleared_to = LOG_START;
         self.successor = None;
         self.is_held = false;
     }

@@ -39,6 +39,8 @@ pub(crate) struct Header {
     pub durable: u64,
     /// Drawn anew each time that the file is taken into use.
     pub salt: Salt,
+    /// When it was taken into use, in milliseconds since the epoch; 0 if nobody knew.
+    pub begun_ms: u64,
 }
 
 /// A number by chance that is part of every frame of a file while that is in use: neither what lies
@@ -92,19 +94,21 @@ impl Header {
         sector[24..32].copy_from_slice(&self.state_end.to_le_bytes());
         sector[32..40].copy_from_slice(&self.durable.to_le_bytes());
         sector[40..48].copy_from_slice(&self.salt.0.to_le_bytes());
+        sector[48..56].copy_from_slice(&self.begun_ms.to_le_bytes());
         let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]);
         sector[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         sector
     }
 
     /// The header of a file that is being filled.
-    pub fn unsealed(generation: u64, seed: Seed) -> Self {
-        Self { generation, state_end: 0, durable: 0, salt: Salt::draw(seed, generation) }
+    pub fn unsealed(generation: u64, seed: Seed, begun_ms: u64) -> Self {
+        let salt = Salt::draw(seed, generation);
+        Self { generation, state_end: 0, durable: 0, salt, begun_ms }
     }
 
     /// The header of a new store's first file, which has nothing to copy.
     pub fn of_nothing(generation: u64, seed: Seed) -> Self {
-        Self { state_end: LOG_START, durable: LOG_START, ..Self::unsealed(generation, seed) }
+        Self { state_end: LOG_START, durable: LOG_START, ..Self::unsealed(generation, seed, 0) }
     }
 
     /// The link of the first frame behind the copied state. It does not depend on `durable`,
@@ -178,7 +182,8 @@ impl Header {
             return Err(RecoverError::NewerFormat { found: version, known: FORMAT_VERSION });
         }
         let (state_end, durable) = (number(24), number(32));
-        Ok(Self { generation: number(16), state_end, durable, salt: Salt(number(40)) })
+        let (salt, begun_ms) = (Salt(number(40)), number(48));
+        Ok(Self { generation: number(16), state_end, durable, salt, begun_ms })
     }
 }
 
@@ -198,7 +203,8 @@ mod tests {
 
     use super::*;
 
-    const HEADER: Header = Header { generation: 7, state_end: 9000, durable: 9400, salt: Salt(5) };
+    const HEADER: Header =
+        Header { generation: 7, state_end: 9000, durable: 9400, salt: Salt(5), begun_ms: 6 };
 
     fn written() -> Vec<u8> {
         let mut disk = MemoryDisk::default();

@@ -100,6 +100,12 @@ pub struct Log<D> {
     pub(crate) previous: Option<Writer>,
     /// Size that the other file had before it began to grow ahead of the next change-over.
     pub(crate) grown_from: Option<u64>,
+    /// What was in the other file in an earlier use is overwritten up to here.
+    pub(crate) cleared_to: u64,
+    /// Whether some of that is not flushed.
+    pub(crate) has_cleared: bool,
+    /// What the time is, in milliseconds since the epoch; 0 if nobody has said.
+    pub(crate) now_ms: u64,
     /// No file was ever given a generation above this.
     pub(crate) highest_generation: u64,
     /// Durable bytes have changed: nothing may be appended.
@@ -242,6 +248,9 @@ impl<D: Disk> Log<D> {
             is_held: false,
             previous: None,
             grown_from: None,
+            cleared_to: LOG_START,
+            has_cleared: false,
+            now_ms: 0,
             highest_generation: header.generation,
             is_damaged: false,
             is_left_alone: false,
@@ -544,6 +553,24 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn state_size(&self) -> u64 {
         self.header.state_end
+    }
+
+    /// What the time is, in milliseconds since the epoch, until it is told anew. The log only
+    /// writes down when a file was taken into use.
+    pub fn set_time(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// What the time is, as it was [told](Self::set_time) last; 0 if it never was.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// When the active file was taken into use, in milliseconds since the epoch; 0 if nobody knew.
+    #[must_use]
+    pub fn begun_ms(&self) -> u64 {
+        self.header.begun_ms
     }
 
     /// The file that is appended to.

@@ -92,7 +92,7 @@ fn the_other_file_grows_to_the_least_size_where_the_device_lacks_room_for_the_mo
         let files = || [device.file("a"), device.file("b")];
         let (mut log, _, _) = recover(files()).expect("empty files");
         append(&mut log, &[b"old"]);
-        let mut resize = |sizes| while !log.resize_other(&sizes).expect("healthy") {};
+        let mut resize = |sizes| while !log.resize_other(&sizes, 1 << 16).expect("healthy") {};
         resize(100 << 10..=100 << 10);
         device.set_capacity(Some(device.used() + ((room - 100) << 10)));
         resize(300 << 10..=600 << 10);

@@ -130,6 +130,14 @@ impl<D: Disk> PageServer<D> {
         Ok((server, report))
     }
 
+    /// What the time is, in milliseconds since the epoch, until it is told anew. A log that is
+    /// older than [`LOG_AGE_MS_MAX`](tidelog_types::limits::LOG_AGE_MS_MAX) is changed over, so
+    /// that what was overwritten in pages is in no file any more; where nobody tells the time,
+    /// none is old.
+    pub fn set_time(&mut self, now_ms: u64) {
+        self.store.set_time(now_ms);
+    }
+
     /// Carries out a request, after all that were served before it.
     pub fn serve(&mut self, owner: OwnerId, request: StoreRequest) {
         if let Some(error) = &self.broken {
@@ -368,7 +376,8 @@ impl<D: Disk> PageServer<D> {
             // What was appended while batches were held.
             self.flush_now()?;
         }
-        self.change_overs.shed(&mut self.store)
+        let waits = !self.replies.is_empty();
+        self.change_overs.shed(&mut self.store, waits)
     }
 
     /// Carries out what had to wait, until something holds it up again or the budget is spent.

@@ -76,6 +76,10 @@ pub(crate) struct Store<D> {
     /// change-over that goes on, or of one that was given up. What comes behind that is copied as
     /// it is.
     bases_from: u64,
+    /// When the active log was begun, in milliseconds since the epoch: long ago if nobody knew,
+    /// unless it is this opening that has begun it.
+    begun_ms: u64,
+    is_new: bool,
     /// Whether a flush was asked for since the store was opened: what was found may still be in
     /// the caches of the system, where a killed process left it.
     is_found_flushed: bool,
@@ -101,6 +105,7 @@ impl<D: Disk> Store<D> {
         }
         catalog.extents.let_grow();
         let pool = BufferPool::new(options.pool_pages_max);
+        let begun_ms = log.begun_ms();
         let mut store = Self {
             log,
             pages,
@@ -112,6 +117,8 @@ impl<D: Disk> Store<D> {
             unwritten: BTreeSet::new(),
             readers: Readers::default(),
             bases_from: 0,
+            begun_ms,
+            is_new: report.is_new,
             is_found_flushed: false,
         };
         // Nothing is written behind a torn tail before this. Else it is done with the first flush
@@ -153,6 +160,14 @@ impl<D: Disk> Store<D> {
     /// Whether all that was found at opening is on the disk.
     pub fn is_found_durable(&self) -> bool {
         self.log.is_found_durable()
+    }
+
+    /// What the time is, in milliseconds since the epoch, until it is told anew.
+    pub fn set_time(&mut self, now_ms: u64) {
+        if std::mem::take(&mut self.is_new) {
+            self.begun_ms = now_ms;
+        }
+        self.log.set_time(now_ms);
     }
 
     /// The last batch that was appended.

@@ -2,6 +2,7 @@
 
 mod doctypes;
 mod documents;
+mod erase;
 mod login;
 mod pass;
 mod tokens;
@@ -62,7 +63,8 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
         .route("/v1/documents", get(documents::list))
         .route("/v1/documents/{id}", get(describe).put(documents::import).delete(destroy))
-        .route("/v1/documents/{id}/export", get(export));
+        .route("/v1/documents/{id}/export", get(export))
+        .route("/v1/documents/{id}/erase", post(erase::erase));
     api = match shared.guard.clone() {
         None => {
             let origin = AllowOrigin::predicate(|origin, _| loopback::allows_origin(origin));
@@ -302,9 +304,11 @@ fn answered(id: &str, answer: Answer) -> Response {
             }))
             .into_response()
         }
-        Answer::OfOther | Answer::Tried { .. } | Answer::Exporting | Answer::Destroyed => {
-            StatusCode::NO_CONTENT.into_response()
-        }
+        Answer::OfOther
+        | Answer::Tried { .. }
+        | Answer::Erased(_)
+        | Answer::Exporting
+        | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
         Answer::Failed { reason } => failed(&reason),
         Answer::Unknown { reason } => failed(&format!("{reason}: look whether it was done")),
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidelog_server::{
-    Backup, Check, CommandError, Config, Deploy, Export, Forgive, Import, LogFormat, Ready,
+    Backup, Check, CommandError, Config, Deploy, Events, Export, Forgive, Import, LogFormat, Ready,
     Restore, Revoke, Serve, Server, Token, User,
 };
 use tokio::runtime::Handle;
@@ -33,6 +33,8 @@ enum Command {
     Serve(Serve),
     /// Send a doctype to a server, whose documents may be of it from then on
     Deploy(Deploy),
+    /// Events of a server's document, and what was said with them
+    Events(Events),
     /// Write all documents and doctypes of a server into a file, while it runs or not
     Backup(Backup),
     /// Make the store of a server of a backup
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(flags) => return serve(flags),
         Command::Deploy(deploy) => deploy.run(),
+        Command::Events(events) => events.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
         Command::Check(check) => check.run(),

@@ -23,6 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
+use crate::access;
 use crate::counters::{Counters, add};
 use cuts::Cuts;
 pub(crate) use cuts::HeldCut;
@@ -276,6 +277,7 @@ impl StoreThread {
                 Some(mail) => self.take(server, mail),
             }
         }
+        server.set_time(access::now_ms());
         // All that waits goes down together.
         let mut stop = false;
         while let Ok(mail) = self.inbox.try_recv() {

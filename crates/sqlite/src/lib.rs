@@ -33,6 +33,7 @@ mod event;
 mod failure;
 pub mod flags;
 mod functions;
+mod gap;
 mod guard;
 #[cfg(target_arch = "wasm32")]
 mod host;

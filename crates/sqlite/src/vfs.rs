@@ -15,6 +15,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{Page, Pgid};
 
 use crate::failure::Failure;
+use crate::gap::clear_gap;
 use crate::state::{self, Read, SharedState};
 
 /// The name under which SQLite knows this VFS.
@@ -186,7 +187,11 @@ unsafe extern "C" fn write(
     };
     // SAFETY: SQLite gives `size` bytes, which is the size of a page.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), PAGE_SIZE) };
-    let page = Page::new(bytes).expect("BUG: that is the size of a page");
+    let mut cleared = [0; PAGE_SIZE];
+    cleared.copy_from_slice(bytes);
+    // What SQLite keeps of the page has that gap still, which it never reads.
+    clear_gap(pgid, &mut cleared);
+    let page = Page::new(&cleared).expect("BUG: that is the size of a page");
     // SAFETY: the file is open.
     match state::lock(unsafe { state_of(file) }).write(pgid, page) {
         true => ffi::SQLITE_OK,

@@ -36,6 +36,10 @@ pub const LOG_SIZE_MAX: u64 = 16 * 1024 * 1024;
 /// [`LOG_SIZE_MAX`] in a browser, where the log is read by WebAssembly while a page waits.
 pub const BROWSER_LOG_SIZE_MAX: u64 = 4 * 1024 * 1024;
 
+/// Milliseconds after which a log is changed over however short it is: so long, at most, it keeps
+/// what was overwritten in pages meanwhile.
+pub const LOG_AGE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// Bytes of one frame's body in the log.
 pub const FRAME_BODY_SIZE_MAX: usize = 64 * 1024 * 1024;
 

@@ -110,18 +110,19 @@ async function lookInto(file: string, load: Load): Promise<Found> {
 const EVENTS = [
   `create table tidelog_events (
      sequence integer primary key, aggregate text not null, stream text not null,
-     position integer not null, type text not null, version integer not null, data text not null,
-     time integer not null, user text not null, client text not null, cause text not null) strict`,
+     position integer not null, type text not null, version integer not null, data text,
+     time integer not null, user text not null, client text not null, cause text not null,
+     erased integer not null) strict`,
   `create table tidelog_streams (
      aggregate text not null, stream text not null, length integer not null) strict`,
   `create table tidelog_commands (
      number integer primary key, aggregate text not null, stream text not null,
-     command text not null, args text not null, key text, state text not null,
+     command text not null, args text, key text, state text not null,
      attempt integer not null, time integer not null, user text not null, client text not null,
      instance integer, first integer, last integer, reason text, ended integer) strict`,
   `create table tidelog_workflows (
      number integer primary key, workflow text not null, id text not null,
-     version integer not null, args text not null, state text not null, attempt integer not null,
+     version integer not null, args text, state text not null, attempt integer not null,
      time integer not null, user text not null, client text not null, instance integer,
      records integer not null, is_cancelled integer not null, result text, reason text,
      ended integer) strict`,

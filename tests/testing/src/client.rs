@@ -209,6 +209,12 @@ impl Device {
         self.disk.set_full(true);
     }
 
+    /// Whether these bytes lie anywhere on the disk.
+    pub fn has_on_disk(&self, text: &[u8]) -> bool {
+        let files = StoreFiles::<()>::NAMES.into_iter().filter_map(|it| self.disk.bytes_of(it));
+        files.into_iter().any(|bytes| bytes.windows(text.len()).any(|it| it == text))
+    }
+
     /// Each place on the disk where these bytes lie rots.
     pub fn rot(&self, text: &[u8]) {
         for file in ["log-a", "log-b", "pages"] {
@@ -278,6 +284,7 @@ impl Device {
                         }
                         page_server.serve(CORE, request);
                     }
+                    page_server.set_time(self.now_ms);
                     page_server.flush();
                     self.poll();
                 }

@@ -4,8 +4,8 @@
 //! ```text
 //! _tidelog_stream  number -> aggregate, stream, length   how many events it has
 //! _tidelog_event   sequence -> stream, position          its stream by that number; both from 1,
-//!                           -> type, version, data       without gaps
-//!                           -> time, user, client        of the mutation
+//!                           -> type, version, data       without gaps; no data: erased
+//!                           -> time, user, client        of the mutation; erased, nobody's
 //!                           -> cause                     `mutation:` and its name
 //! ```
 //!
@@ -31,7 +31,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
         "create trigger {EVENTS_TRIGGER} instead of insert on {EVENTS_VIEW} begin
            select reject('an event is inserted with its aggregate, stream, type and data alone')
            where coalesce(new.sequence, new.position, new.version, new.time, new.user, new.client,
-                          new.cause) is not null;
+                          new.cause, new.erased) is not null;
            select {EVENTS_FUNCTION}(new.aggregate, new.stream, new.type, new.data);
          end"
     );
@@ -41,14 +41,14 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
         "create unique index _tidelog_stream_name on _tidelog_stream (aggregate, stream)",
         "create table _tidelog_event (sequence integer primary key, stream integer not null,
          position integer not null, type text not null, version integer not null,
-         data text not null, time integer not null, user text not null, client blob not null,
+         data text, time integer not null, user text not null, client blob not null,
          cause text not null) strict",
         // The sequence is in it: it is the rowid.
         "create index _tidelog_event_stream on _tidelog_event (stream)",
         "create view tidelog_events (sequence, aggregate, stream, position, type, version, data,
-                                     time, user, client, cause) as
+                                     time, user, client, cause, erased) as
          select sequence, of.aggregate, of.stream, position, type, version, data, time, user,
-                lower(hex(client)), cause
+                lower(hex(client)), cause, data is null
          from _tidelog_event as event join _tidelog_stream as of on of.number = event.stream",
         "create view tidelog_streams (aggregate, stream, length) as
          select aggregate, stream, length from _tidelog_stream",

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! _tidelog_task      number -> aggregate, stream, name, args, key     in order of receipt; of a
-//!                              run its workflow, its id, its version as text, its id
+//!                              run its workflow, its id, its version as text, its id; no args:
+//!                              erased
 //!                           -> time, user, client     of who has sent it
 //!                           -> state, attempt, failures, instance, due
 //!                           -> first, last            its events, by their sequence; of a run the
@@ -41,7 +42,7 @@ use tidelog_sync::CompletionAnswer;
 use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
-use super::{HAS, commands, done, single_integer, version, workflows};
+use super::{HAS, commands, done, erasing, single_integer, version, workflows};
 use crate::tasks::{Change, Changed, Completion, Free, InstanceId, Work};
 use crate::{CommandDefinition, Doctype};
 
@@ -75,7 +76,7 @@ const META_VERSION: i64 = 1;
 pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
     let statements = [
         "create table _tidelog_task (number integer primary key, aggregate text not null,
-         stream text not null, name text not null, args text not null, key text,
+         stream text not null, name text not null, args text, key text,
          time integer not null, user text not null, client blob not null, state text not null,
          attempt integer not null, failures integer not null, instance integer,
          due integer not null, first integer, last integer, reason text, ended integer,
@@ -156,7 +157,8 @@ pub(super) fn receive(
     let known = [aggregate.clone(), stream.clone(), name.clone(), key.clone()];
     let kept = transaction.run_system(sql, &known)?;
     if let Some([Value::Integer(number), kept]) = kept.first().map(Vec::as_slice) {
-        if *kept == args {
+        // What was erased is nobody's to compare.
+        if *kept == args || *kept == Value::Null {
             return Ok((*number, false));
         }
         let text = |value: &Value| match value {
@@ -241,6 +243,10 @@ pub(crate) fn change(
         Change::Dispatch(free) => dispatch(writer, doctype, free, now),
         Change::Complete { instance, completion } => {
             complete(writer, doctype, *instance, completion, now)
+        }
+        Change::Erase { what, after } => {
+            let ran = erasing::erase(writer, what, *after, now);
+            ran.map(|(erased, set)| (Changed::Erased(erased), set))
         }
     }
 }
@@ -506,7 +512,7 @@ fn forget(transaction: &Transaction<'_>, now: i64) -> Result<bool, Failure> {
         is_left |= rows.len() == most;
         for row in rows {
             let [number, has_records] = row.as_slice() else { continue };
-            if *has_records == HAS && workflows::forget(transaction, number)? {
+            if *has_records == HAS && workflows::forget(transaction, number)?.1 {
                 // The rest of them with the next dispatch.
                 return Ok(true);
             }

@@ -268,21 +268,25 @@ pub(super) fn note_time(
         .map(drop)
 }
 
-/// Forgets records of a task that is over: some of them. Says whether there are more.
-pub(super) fn forget(transaction: &Transaction<'_>, task: &Value) -> Result<bool, Failure> {
-    transaction.run_system(
+/// Forgets records of a task that is over: some of them. Says how many, and whether there are more.
+pub(super) fn forget(
+    transaction: &Transaction<'_>,
+    task: &Value,
+) -> Result<(usize, bool), Failure> {
+    let forgotten = transaction.run_system(
         "delete from _tidelog_record where number in
          (select number from
           (select number, sum(size) over (order by number
                               rows between unbounded preceding and 1 preceding) as before
            from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
                  where task = ?1 order by number limit ?2))
-          where before is null or before <= ?3)",
+          where before is null or before <= ?3)
+         returning 1",
         &[task.clone(), Value::Integer(FORGOTTEN_MAX), Value::Integer(FORGOTTEN_SIZE_MAX)],
     )?;
     let sql = "select 1 from _tidelog_record where task = ?1 limit 1";
     let left = transaction.run_system(sql, std::slice::from_ref(task))?;
-    Ok(!left.is_empty())
+    Ok((forgotten.len(), !left.is_empty()))
 }
 
 /// An attempt at a run has come to an end, or so far.

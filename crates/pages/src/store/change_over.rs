@@ -11,7 +11,7 @@ use std::ops::{Bound, RangeInclusive};
 use tidelog_disk::{Disk, FlushId};
 use tidelog_journal::{BatchPart, DocumentNumber, Found, FoundFrame, FrameHead, LOG_START, Log};
 use tidelog_types::Budget;
-use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::limits::{LOG_AGE_MS_MAX, PAGE_SIZE};
 use tidelog_types::probe::{Probe, reached};
 
 use super::Store;
@@ -37,6 +37,8 @@ const STATE_RESERVE_SIZE: u64 = 192 * 1024;
 /// Bytes that the other log file keeps at least beside what would be copied now. Less than
 /// [`STATE_RESERVE_SIZE`], so that it does not grow for each append.
 const KEPT_RESERVE_SIZE: u64 = 176 * 1024;
+/// After which time one is tried again for the age of the log.
+const TRIED_AGAIN_MS: u64 = 60 * 60 * 1000;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
 
@@ -57,6 +59,10 @@ pub(crate) struct ChangeOvers {
     enough: u64,
     /// Whether the device lacked room for the most since the last change-over: the least will do.
     is_tight: bool,
+    /// Whether the files were not looked at yet since the store was opened.
+    is_first: bool,
+    /// When one was given up last.
+    given_up_ms: u64,
     /// Size that it was given last, or had when the store was opened.
     given: u64,
     /// What was known before the last one, or before something was taken back, forgotten a piece at
@@ -140,6 +146,8 @@ impl ChangeOvers {
             wanted: 0..=0,
             enough: 0,
             is_tight: false,
+            is_first: true,
+            given_up_ms: 0,
             given: store.log.other_size(),
             former,
         }
@@ -150,11 +158,24 @@ impl ChangeOvers {
         self.current.is_some()
     }
 
-    /// Whether the log has grown long enough for the next.
+    /// Whether the log has grown long enough for the next, or is old.
     pub fn is_due<D: Disk>(&self, store: &Store<D>) -> bool {
         let is_idle = self.current.is_none() && !store.log.is_damaged();
         let can_begin = is_idle && store.may_write();
-        can_begin && (store.log.size() >= self.next_at || store.space.wants_change_over())
+        let is_long = store.log.size() >= self.next_at || store.space.wants_change_over();
+        can_begin && (is_long || self.is_old(store))
+    }
+
+    /// Whether the log has kept for long what was appended to it: what was overwritten meanwhile is
+    /// in there still. Of one that has only what was copied into it nothing would go.
+    fn is_old<D: Disk>(&self, store: &Store<D>) -> bool {
+        let now_ms = store.log.now_ms();
+        // The clock may have been set back.
+        let is_since = |at_ms: u64, ms: u64| now_ms.abs_diff(at_ms) >= ms;
+        now_ms > 0
+            && is_since(store.begun_ms, LOG_AGE_MS_MAX)
+            && is_since(self.given_up_ms, TRIED_AGAIN_MS)
+            && store.log.written_size() > store.log.state_size()
     }
 
     /// Whether there is something to do for one that goes on or has ended, without any flush
@@ -249,13 +270,16 @@ impl ChangeOvers {
     /// The current one cannot go on; the next is begun once the log is this large.
     fn give_up<D: Disk>(&mut self, store: &mut Store<D>, next_at: u64) {
         store.log.abort_copy();
+        self.given_up_ms = store.log.now_ms();
         self.next_at = next_at;
         self.is_shed = false;
     }
 
     /// Gives back what the last change-over has left: memory, and room on the device, or room that
     /// it has taken in vain, once nobody reads there.
-    pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), StoreError> {
+    ///
+    /// Whoever `waits` for the first thing that is done after an opening does not wait for that.
+    pub fn shed<D: Disk>(&mut self, store: &mut Store<D>, waits: bool) -> Result<(), StoreError> {
         self.go_on_forgetting(&mut Budget::new(store.options.limits.slice));
         if self.lacks_room(store) {
             self.is_shed = false;
@@ -266,7 +290,12 @@ impl ChangeOvers {
             if !self.is_growing {
                 self.wanted = self.sizes_of_other(store);
             }
-            self.is_growing = !store.log.resize_other(&self.wanted)?;
+            if std::mem::take(&mut self.is_first) && waits {
+                self.is_growing = true;
+                return Ok(());
+            }
+            let piece_size = SLICE_SIZE.min(store.options.limits.slice.bytes);
+            self.is_growing = !store.log.resize_other(&self.wanted, piece_size)?;
             if self.is_growing {
                 return Ok(());
             }
@@ -544,6 +573,7 @@ impl ChangeOver {
         self.next.take_over(&store.catalog);
         store.readers.begin_era();
         store.bases_from = 0;
+        store.begun_ms = store.log.begun_ms();
         store.space = Space::Plenty;
         Ok(std::mem::replace(&mut store.catalog, self.next))
     }

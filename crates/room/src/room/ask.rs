@@ -1,9 +1,9 @@
 //! What somebody who is no client wants of a document.
 
-use tidelog_document::Doctype;
+use tidelog_document::{Change, Changed, Doctype, Erasable, ErasedUpTo};
 use tidelog_sqlite::Failure;
 use tidelog_sync::{Channel, FromRoom, Intent, Refusal};
-use tidelog_types::{CopySecret, JournalId, Lineage, Lsn, shortened};
+use tidelog_types::{Budget, CopySecret, JournalId, Lineage, Lsn, shortened};
 
 use super::open::{TOO_MANY_DOCTYPES, invalid_migration, try_migrations};
 use super::outbox::After;
@@ -11,7 +11,12 @@ use super::subscriber::{ChannelId, OpenRequest};
 use super::{Answer, Ask, Halt, May, Room, RoomEffect, Service, State, ran};
 
 impl Room {
-    pub(super) fn answer(&mut self, request: u64, ask: &Ask) -> Result<(), Halt> {
+    pub(super) fn answer(
+        &mut self,
+        request: u64,
+        ask: &Ask,
+        budget: &mut Budget,
+    ) -> Result<(), Halt> {
         let subscribers_count = self.subscribers.len();
         let is_damaged = self.settings.is_damaged;
         let State::Open(document) = &mut self.state else {
@@ -59,6 +64,10 @@ impl Room {
                 let answer = self.try_doctype(doctype)?;
                 self.effects.push(RoomEffect::Answer { request, answer });
             }
+            Ask::Erase { what, after } => {
+                let answer = self.erase(what, *after, budget)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
             Ask::Destroy => self.destroy(request),
         }
         Ok(())
@@ -98,6 +107,23 @@ impl Room {
             }
             Err(halt) => Err(halt),
         }
+    }
+
+    fn erase(
+        &mut self,
+        what: &Erasable,
+        after: ErasedUpTo,
+        budget: &mut Budget,
+    ) -> Result<Answer, Halt> {
+        if self.settings.is_damaged {
+            let reason = "the store is damaged, and nothing can be erased".to_owned();
+            return Ok(Answer::Failed { reason });
+        }
+        let change = Change::Erase { what: what.clone(), after };
+        Ok(match self.change(&change, budget)? {
+            Some(Changed::Erased(erased)) => Answer::Erased(erased),
+            _ => Answer::Failed { reason: "the document takes nothing more".to_owned() },
+        })
     }
 
     pub(super) fn destroy(&mut self, request: u64) {

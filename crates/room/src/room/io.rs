@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_document::{Doctype, DoctypeHash, FoundRight};
+use tidelog_document::{
+    Doctype, DoctypeHash, Erasable, EraseRefusal, Erased, ErasedUpTo, FoundRight,
+};
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
 use tidelog_types::Position;
@@ -152,6 +154,13 @@ pub enum Ask {
         /// The doctype, which was found right.
         doctype: Arc<Doctype>,
     },
+    /// Erase a slice of what somebody has said.
+    Erase {
+        /// Of what.
+        what: Erasable,
+        /// How far that has come.
+        after: ErasedUpTo,
+    },
     /// Forget the document, for good.
     Destroy,
 }
@@ -194,6 +203,8 @@ pub enum Answer {
         /// Why the document cannot be migrated to it, if it cannot.
         failure: Option<String>,
     },
+    /// A slice was erased, durably, or why nothing was.
+    Erased(Result<Erased, EraseRefusal>),
     /// The document is on its way.
     Exporting,
     /// The document is forgotten.

@@ -106,7 +106,8 @@ pub(super) struct Outbox {
 pub(super) struct Lost {
     /// The numbers of the shell's questions.
     pub(super) questions: Vec<u64>,
-    /// Those of them that want the document destroyed, which may have come to pass.
+    /// Those of them that want the document destroyed, or something erased, which may have come to
+    /// pass.
     pub(super) in_doubt: Vec<u64>,
     /// Where those are who were let go, and have not been told.
     pub(super) channel_ids: Vec<ChannelId>,
@@ -301,7 +302,7 @@ impl Outbox {
         self.held -= staging.values().map(|staging| staging.held).sum::<usize>();
         let afters = self.ledger.reset();
         let deletion = |after: &After| match after {
-            After::Answer(request, Answer::Destroyed) => Some(*request),
+            After::Answer(request, Answer::Destroyed | Answer::Erased(Ok(_))) => Some(*request),
             _ => None,
         };
         let in_doubt = afters.iter().filter_map(deletion).collect();

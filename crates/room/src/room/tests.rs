@@ -3,6 +3,7 @@
 mod access;
 mod bounds;
 mod damage;
+mod erasing;
 mod handling;
 mod positions;
 

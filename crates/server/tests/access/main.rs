@@ -6,6 +6,7 @@ mod deployment;
 mod doctypes;
 mod documents;
 mod ends;
+mod erasing;
 mod facts;
 mod handling;
 mod http;

@@ -263,7 +263,8 @@ impl Server {
         }
     }
 
-    fn change(&mut self, change: &Change) -> Changed {
+    /// Decides something, and gives what came of it.
+    pub fn change(&mut self, change: &Change) -> Changed {
         let doctypes = self.doctypes.values();
         let newest = doctypes.reduce(|one, other| if other.succeeds(one) { other } else { one });
         let doctype = newest.expect("a doctype").clone();

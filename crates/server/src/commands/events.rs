@@ -1,0 +1,110 @@
+//! `tidelog events`: what an operator does with the events of a document.
+
+use std::path::PathBuf;
+
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::sender::Sender;
+use super::{CommandError, say};
+
+/// Flags of `tidelog events`.
+#[derive(Args, Clone, Debug)]
+pub struct Events {
+    /// What to do with them
+    #[command(subcommand)]
+    pub deed: EventsDeed,
+}
+
+/// What to do with events.
+#[derive(Clone, Debug, Subcommand)]
+pub enum EventsDeed {
+    /// Erase what the events and commands of a stream say, or a run of a workflow: that they
+    /// happened stays
+    Erase(Erase),
+}
+
+/// Flags of `tidelog events erase`.
+#[derive(Args, Clone, Debug)]
+pub struct Erase {
+    /// Name of the document
+    #[arg(value_name = "DOCUMENT")]
+    pub document: String,
+
+    /// Name of the stream's aggregate; with --workflow, that of the workflow
+    #[arg(value_name = "AGGREGATE")]
+    pub aggregate: String,
+
+    /// Which of its streams; with --workflow, the id of a run
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// Erase a run of a workflow, with what it remembers
+    #[arg(long)]
+    pub workflow: bool,
+
+    /// Address of the server: <https://sync.example.org>
+    #[arg(long, env = "TIDELOG_SERVER", value_name = "URL")]
+    pub server: String,
+
+    /// File with a token that has the role admin on the document. Without it, the token is
+    /// TIDELOG_TOKEN of the environment; a server with --dev needs none
+    #[arg(long, env = "TIDELOG_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is counted of what was erased, as the server says it.
+const COUNTS: [&str; 4] = ["events", "commands", "runs", "records"];
+
+impl Events {
+    /// Does it, and prints what came of that.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`]; some of it may be done then, and doing it again goes on.
+    pub fn run(&self) -> Result<(), CommandError> {
+        let EventsDeed::Erase(erase) = &self.deed;
+        erase.run()
+    }
+}
+
+impl Erase {
+    /// Has the server erase it, which says each time how far it has come.
+    fn run(&self) -> Result<(), CommandError> {
+        let sender = Sender::new(&self.server, self.token_file.as_deref())?;
+        let document = utf8_percent_encode(&self.document, NON_ALPHANUMERIC);
+        let path = format!("/v1/documents/{document}/erase");
+        let mut what = match self.workflow {
+            true => json!({ "workflow": &self.aggregate, "id": &self.stream }),
+            false => json!({ "aggregate": &self.aggregate, "stream": &self.stream }),
+        };
+        let mut all = [0; COUNTS.len()];
+        loop {
+            let bytes = what.to_string();
+            let (status, mut answer) = sender.send(Method::POST, &path, bytes.as_bytes())?;
+            for (sum, name) in all.iter_mut().zip(COUNTS) {
+                *sum += answer[name].as_u64().ok_or_else(|| sender.odd(status))?;
+            }
+            match answer["next"].take() {
+                Value::Null => break,
+                next => what["after"] = next,
+            }
+        }
+        let [events, commands, runs, records] = all;
+        if self.json {
+            return say(json!({
+                "events": events, "commands": commands, "runs": runs, "records": records,
+            }));
+        }
+        match self.workflow {
+            true => say(format_args!("erased {runs} runs and {records} records")),
+            false => say(format_args!("erased {events} events and {commands} commands")),
+        }
+    }
+}
