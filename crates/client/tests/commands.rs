@@ -7,10 +7,11 @@ use tidelog_document::{
     CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, Param, ParamKind,
     StreamDefinition, TaskKind, sending,
 };
+use tidelog_sync::UndecidedReason;
 use tidelog_testing::client::server::{Server, back_online, offline, talk};
 use tidelog_testing::client::*;
-use tidelog_types::Value;
 use tidelog_types::limits::INSTANCE_SILENT_MS;
+use tidelog_types::{ErrorCode, Role, Value};
 
 /// The todo list, whose todos are asked to be finished.
 fn handled_todos() -> Doctype {
@@ -140,6 +141,99 @@ fn a_command_goes_from_one_device_to_another_and_its_outcome_back() {
     assert_eq!(answered(&shop, outcome), state(1, "completed", 1));
     let unknown = self::outcome(&mut shop, "a", "another");
     assert_eq!(shop.rows_told(unknown), [Vec::<Vec<Value>>::new()], "there is none of that key");
+}
+
+/// Goal: who may send, and not write otherwise, sends, offline too, and is told at once that it may
+/// do nothing else; one who may no longer has what waits rejected, and sends none; one who may
+/// again comes anew. Method: a server of tokens that says so, and changes its mind.
+#[test]
+fn one_who_may_only_send_sends_and_does_nothing_else() {
+    let mut server = Server::default();
+    server.subject = Some("ada".to_owned());
+    let mut shop = Device::new(1);
+    server.senders.insert(shop.number);
+    shop.server_is_up = true;
+    let call = shop.start_open(TAB, Some(SERVER), &handled_todos());
+    shop.opened(call);
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.status().access, Some(Role::Send));
+    let refused = add(&mut shop, "milk");
+    let failure = shop.failure(refused);
+    assert_eq!((failure.code, failure.outcome), (ErrorCode::Access, tidelog_types::Outcome::None));
+    assert!(failure.message.contains("may only send commands to"), "{}", failure.message);
+    offline(&mut shop);
+    let sent = send(&mut shop, "a", "k");
+    back_online(&mut server, &mut shop);
+    assert_eq!(shop.fate(sent), "durable 1, confirmed 2");
+
+    offline(&mut shop);
+    let late = send(&mut shop, "b", "k");
+    server.senders.clear();
+    server.readers.insert(shop.number);
+    back_online(&mut server, &mut shop);
+    assert_eq!(shop.fate(late), "durable 2, rejected: access");
+    let refused = send(&mut shop, "c", "k");
+    assert_eq!(shop.code(refused), ErrorCode::Access);
+
+    let opens = server.opens;
+    for told in server.allow(shop.number, Role::Send) {
+        shop.hear_server(&told);
+    }
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(server.opens, opens + 1, "only then are its frames taken again");
+    let again = send(&mut shop, "c", "k");
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.fate(again), "durable 1, confirmed 3");
+    assert_eq!(shop.query("select stream from tidelog_commands"), [[text("a")], [text("c")]]);
+}
+
+/// Goal: what one sends who may not bring its app's newer doctype is received once others have
+/// brought that. Method: a server that does not know it, and then does; nobody is told of it.
+#[test]
+fn what_is_sent_by_an_app_that_is_newer_waits_for_somebody_who_may_bring_it() {
+    let mut server = Server::default();
+    server.subject = Some("ada".to_owned());
+    let mut shop = Device::new(1);
+    server.senders.insert(shop.number);
+    shop.server_is_up = true;
+    let call = shop.start_open(TAB, Some(SERVER), &handled_todos());
+    shop.opened(call);
+    talk(&mut server, &mut [&mut shop]);
+    let reason = "doctype 00 is not known".to_owned();
+    server.no_verdict = Some(UndecidedReason::UnknownDoctype { reason });
+    let sent = send(&mut shop, "a", "k");
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.fate(sent), "durable 1");
+    server.no_verdict = None;
+    // It hears the server all the while: no connection that is lost brings it back.
+    for _ in 0..4 {
+        assert_eq!(shop.fate(sent), "durable 1");
+        shop.pass(7_500);
+        talk(&mut server, &mut [&mut shop]);
+    }
+    assert_eq!(shop.fate(sent), "durable 1, confirmed 2");
+}
+
+/// Goal: what a writer has issued who may only send by now is rejected from the first that is no
+/// send on, and what it sent before that is received. Method: three are issued while it is away.
+#[test]
+fn what_a_writer_has_issued_who_may_only_send_by_now_is_rejected() {
+    let mut server = Server::default();
+    server.subject = Some("ada".to_owned());
+    let mut shop = online(1, &mut server);
+    offline(&mut shop);
+    let before = send(&mut shop, "a", "k");
+    let (between, behind) = (add(&mut shop, "milk"), send(&mut shop, "b", "k"));
+    server.senders.insert(shop.number);
+    back_online(&mut server, &mut shop);
+    assert_eq!(shop.fate(before), "durable 1, confirmed 2");
+    assert_eq!(shop.fate(between), "durable 2, rejected: access");
+    assert_eq!(shop.fate(behind), "durable 3, rejected: access");
+    assert_eq!(shop.query("select stream from tidelog_commands"), [[text("a")]]);
+    assert_eq!(shop.query("select id from todo"), Vec::<Vec<Value>>::new());
+    let again = send(&mut shop, "b", "k");
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.fate(again), "durable 1, confirmed 3");
 }
 
 /// Goal: where a device decides by itself it handles its commands by itself. Method: no server;

@@ -20,6 +20,8 @@ pub struct ConnId(pub u64);
 pub enum May {
     /// Follow it.
     Follow,
+    /// Send commands, start runs and cancel them as well.
+    Send,
     /// Change it as well.
     Write,
     /// Begin it as well, if it is not there.

@@ -163,6 +163,40 @@ fn only_one_who_may_handle_commands_does() {
     assert_eq!(scene.commands(), ["1 a started 2 1000001"]);
 }
 
+/// Goal: who may send, and not write otherwise, has its sends run, and nothing that stands behind the
+/// first of anything else; what was taken before that keeps its verdict, and is acknowledged before
+/// it hears so. Method: sends, a mutation between two of them, bytes that are no mutation, the same
+/// again as one who may only follow, and as one who may write.
+#[test]
+fn of_one_who_may_only_send_nothing_but_sends_is_run() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    let says = |scene: &mut Scene, may, first: u64, frames: Vec<WireFrame>| {
+        let first = Lsn::new(first).expect("from 1");
+        let message = ToRoom::Frames { life: life_of(ANN), first, frames };
+        let speaker = Speaker { may, handles: false, subject: None };
+        scene.step(RoomInput::Message { conn: ANN, channel: CHANNEL, message, speaker });
+        brief(&scene.heard(ANN))
+    };
+    let writes = || frame(&shop(), "add", &[("id", "a"), ("body", "")]);
+    let rubbish = || WireFrame { call: CallId([0; 16]), body: vec![1, 2, 3], predicted: None };
+    assert_eq!(says(&mut scene, May::Send, 1, vec![place("a")]), ["entry 2..3 of 1", "acked 2"]);
+    let heard = says(&mut scene, May::Send, 1, vec![place("a"), place("b"), writes(), place("c")]);
+    assert_eq!(heard, ["entry 3..4 of 2", "acked 3", "forbidden 3"]);
+    let commands = ["1 a received 0 ", "2 b received 0 "];
+    assert_eq!(scene.commands(), commands);
+    assert_eq!(says(&mut scene, May::Send, 4, vec![place("d")]), [""; 0], "it knows");
+    scene.open_shop(ANN);
+    assert_eq!(says(&mut scene, May::Send, 3, vec![rubbish()]), ["acked 3", "forbidden 3"]);
+    scene.open_shop(ANN);
+    assert_eq!(says(&mut scene, May::Follow, 3, vec![place("c")]), ["forbidden 3"]);
+    assert_eq!(scene.commands(), commands);
+    scene.open_shop(ANN);
+    let heard = says(&mut scene, May::Write, 3, vec![writes(), place("c")]);
+    assert_eq!(heard, ["entry 4..5 of 3", "entry 5..6 of 4", "acked 5"]);
+}
+
 /// Goal: a document without commands is none the worse for one who would handle some.
 #[test]
 fn a_document_without_commands_is_handled_by_nobody() {
