@@ -4,8 +4,8 @@ use tidelog_client::{
     Call, CommandName, Complete, FromCore, Handle, Handling, Request, TabId, ToCore,
 };
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, Param, ParamKind,
-    StreamDefinition, TaskKind, sending,
+    CommandDefinition, CommandRef, Completion, Doctype, EventDefinition, Intervened, Intervention,
+    NewEvent, Outcome, Param, ParamKind, StreamDefinition, TaskKind, sending,
 };
 use tidelog_sync::UndecidedReason;
 use tidelog_testing::client::server::{Server, back_online, offline, talk};
@@ -141,6 +141,38 @@ fn a_command_goes_from_one_device_to_another_and_its_outcome_back() {
     assert_eq!(answered(&shop, outcome), state(1, "completed", 1));
     let unknown = self::outcome(&mut shop, "a", "another");
     assert_eq!(shop.rows_told(unknown), [Vec::<Vec<Value>>::new()], "there is none of that key");
+}
+
+/// Goal: a command that has failed and is given again has the outcome that comes of that, and
+/// whoever waits for it is told. Method: told that it has failed, asked anew once it is given
+/// again, and told once another device has handled it.
+#[test]
+fn the_outcome_of_a_command_that_is_given_again_replaces_the_first_one() {
+    let mut server = Server::default();
+    let (mut shop, mut house) = (online(1, &mut server), online(2, &mut server));
+    let handling = ask(&mut house, handling(4));
+    send(&mut shop, "a", "k");
+    let first = outcome(&mut shop, "a", "k");
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    let reason = "cancelled by bob".to_owned();
+    let cancelled = server.intervene(CommandRef::Number(1), Intervention::Cancel { reason });
+    assert_eq!(cancelled, Intervened::Done(1));
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    assert_eq!(given(&house, handling), [], "it is taken from whoever works at it");
+    let failed = answered(&shop, first);
+    assert_eq!(failed[0][1..3], [text("failed"), text("cancelled by bob")]);
+
+    let again = server.intervene(CommandRef::Number(1), Intervention::Retry);
+    assert_eq!(again, Intervened::Done(1));
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    let second = outcome(&mut shop, "a", "k");
+    assert_eq!(shop.answers(second).len(), 0, "it is not over");
+    assert_eq!(given(&house, handling), [(1, 2, "a".to_owned())]);
+    let late = complete(&mut house, handling, [1, 1, 0]);
+    complete(&mut house, handling, [1, 2, 0]);
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    assert_eq!(said(&house, late), [text("late")]);
+    assert_eq!(answered(&shop, second), state(1, "completed", 1));
 }
 
 /// Goal: who may send, and not write otherwise, sends, offline too, and is told at once that it may

@@ -26,6 +26,7 @@
 
 mod commands;
 mod events;
+mod interventions;
 mod tasks;
 mod workflows;
 

@@ -10,6 +10,7 @@ use tidelog_sync::codec::{self, DecodeError};
 use tidelog_types::{ClientId, Rows, Value};
 
 use crate::events::as_ref;
+use crate::operator::{CommandRef, Intervened, Intervention};
 use crate::program::{self, done};
 use crate::workflows::{NewRecord, NewRun};
 
@@ -154,6 +155,8 @@ pub enum Change {
         /// What came of it.
         completion: Completion,
     },
+    /// Whoever runs the server does something to a command.
+    Intervene(CommandRef, Intervention),
 }
 
 /// An instance that tasks may be given to.
@@ -181,6 +184,8 @@ pub enum Changed {
         /// Whether there is more to do now.
         again: bool,
     },
+    /// It was done to a command, or not.
+    Intervened(Intervened),
     /// The completion was taken, or not.
     Completed(CompletionAnswer),
     /// It was taken: a run remembers something more and goes on, and nothing is to be given, or may

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tidelog_client::Connection;
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Change, Changed, Committed, Completion, Doctype,
-    DoctypeHash, Handlers, InstanceId, Mutation, TaskKind, chain_of, client_of, hash_of,
-    is_reserved, public_entry, public_life,
+    Applied, AppliedTimeline, Authority, Change, Changed, CommandRef, Committed, Completion,
+    Doctype, DoctypeHash, Handlers, InstanceId, Intervened, Intervention, Mutation, TaskKind,
+    chain_of, client_of, hash_of, is_reserved, public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
@@ -286,6 +286,14 @@ impl Server {
         self.handlers.note();
         while let Some(change) = self.handlers.next_change(self.now_ms) {
             self.change(&change);
+        }
+    }
+
+    /// Whoever runs the server does that to a command.
+    pub fn intervene(&mut self, command: CommandRef, intervention: Intervention) -> Intervened {
+        match self.change(&Change::Intervene(command, intervention)) {
+            Changed::Intervened(intervened) => intervened,
+            other => panic!("{other:?}"),
         }
     }
 
