@@ -36,6 +36,7 @@ mod handling;
 mod io;
 mod load;
 mod open;
+mod operator;
 mod outbox;
 mod outlets;
 mod presence;
@@ -697,7 +698,7 @@ impl Room {
                 }
                 Ok(())
             }
-            Work::Ask(request, ask) => self.answer(*request, ask),
+            Work::Ask(request, ask) => self.answer(*request, ask, budget),
             Work::Handling { channel_id, tag, word, speaker } => {
                 budget.spend_bytes(word.size() as u64);
                 self.handling(*channel_id, *tag, word, speaker, budget)

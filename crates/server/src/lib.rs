@@ -62,7 +62,10 @@ mod store;
 mod tls;
 
 pub use access::AccessError;
-pub use commands::{Backup, Check, CommandError, Config, Deploy, Export, Forgive, Import, Ready};
+pub use commands::{
+    Backup, Check, CommandError, Config, Deploy, DocumentCommands, Events, Export, Forgive, Import,
+    Ready,
+};
 pub use commands::{Restore, Revoke, Token, User};
 pub use deployments::DoctypesError;
 pub use server::{Server, ServerError};

@@ -3,7 +3,7 @@
 use tidelog_document::Doctype;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{Channel, FromRoom, Intent, Refusal};
-use tidelog_types::{CopySecret, JournalId, Lineage, Lsn, shortened};
+use tidelog_types::{Budget, CopySecret, JournalId, Lineage, Lsn, shortened};
 
 use super::open::{TOO_MANY_DOCTYPES, invalid_migration, try_migrations};
 use super::outbox::After;
@@ -11,7 +11,12 @@ use super::subscriber::{ChannelId, OpenRequest};
 use super::{Answer, Ask, Halt, May, Room, RoomEffect, Service, State, ran};
 
 impl Room {
-    pub(super) fn answer(&mut self, request: u64, ask: &Ask) -> Result<(), Halt> {
+    pub(super) fn answer(
+        &mut self,
+        request: u64,
+        ask: &Ask,
+        budget: &mut Budget,
+    ) -> Result<(), Halt> {
         let subscribers_count = self.subscribers.len();
         let is_damaged = self.settings.is_damaged;
         let State::Open(document) = &mut self.state else {
@@ -58,6 +63,18 @@ impl Room {
             Ask::Try { doctype } => {
                 let answer = self.try_doctype(doctype)?;
                 self.effects.push(RoomEffect::Answer { request, answer });
+            }
+            Ask::Events(wanted) => {
+                let answer = self.events(wanted)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Commands(wanted) => {
+                let answer = self.commands(wanted)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Intervene(command, intervention) => {
+                let answer = self.intervene(command, intervention, budget)?;
+                self.outbox.after(After::Answer(request, answer));
             }
             Ask::Destroy => self.destroy(request),
         }

@@ -93,7 +93,7 @@ impl Room {
     }
 
     /// Those who handle commands, as the document knows them.
-    fn handlers(&mut self) -> Result<&mut Handlers<Place>, Halt> {
+    pub(super) fn handlers(&mut self) -> Result<&mut Handlers<Place>, Halt> {
         if self.handlers.is_none()
             && let State::Open(document) = &mut self.state
         {
@@ -135,7 +135,11 @@ impl Room {
     }
 
     /// `None` where the document does not take it: one that is full, say.
-    fn change(&mut self, change: &Change, budget: &mut Budget) -> Result<Option<Changed>, Halt> {
+    pub(super) fn change(
+        &mut self,
+        change: &Change,
+        budget: &mut Budget,
+    ) -> Result<Option<Changed>, Halt> {
         let now_ms = self.now_ms;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: nothing to change") };
         let Some(doctype) = document.record.newest() else { return Ok(None) };

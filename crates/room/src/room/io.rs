@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_document::{Doctype, DoctypeHash, FoundRight};
+use tidelog_document::{
+    CommandRef, Doctype, DoctypeHash, FoundCommands, FoundEvents, FoundRight, Intervened,
+    Intervention, WantedCommands, WantedEvents,
+};
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
 use tidelog_types::Position;
@@ -154,6 +157,12 @@ pub enum Ask {
         /// The doctype, which was found right.
         doctype: Arc<Doctype>,
     },
+    /// What has happened? A bounded part of it.
+    Events(WantedEvents),
+    /// Which commands are there? A bounded part of them.
+    Commands(WantedCommands),
+    /// Do that to a command.
+    Intervene(CommandRef, Intervention),
     /// Forget the document, for good.
     Destroy,
 }
@@ -196,6 +205,12 @@ pub enum Answer {
         /// Why the document cannot be migrated to it, if it cannot.
         failure: Option<String>,
     },
+    /// These have happened, durably.
+    Events(FoundEvents),
+    /// These are there, durably.
+    Commands(FoundCommands),
+    /// It was done, durably, or not.
+    Intervened(Intervened),
     /// The document is on its way.
     Exporting,
     /// The document is forgotten.

@@ -1,6 +1,9 @@
 //! Who may send the commands of a document, and who may handle them.
 
-use tidelog_document::{CommandDefinition, Doctype, Mutation, StreamDefinition, sending};
+use tidelog_document::{
+    CommandDefinition, Doctype, EventDefinition, Mutation, Param, ParamKind, StreamDefinition,
+    sending,
+};
 use tidelog_sync::{FromRoom, ToRoom, WireFrame};
 use tidelog_testing::room::frame_of;
 use tidelog_testing::server::Client;
@@ -9,7 +12,7 @@ use tidelog_types::Value;
 use crate::common::{ROLES, Scene, ask, join, token};
 use crate::doctypes::{json_of, notes};
 
-const OWN: &str = "lists/handled";
+pub const OWN: &str = "lists/handled";
 
 fn handled() -> Doctype {
     let command = CommandDefinition {
@@ -20,11 +23,17 @@ fn handled() -> Doctype {
         retries: 0,
         timeout_ms: 0,
     };
-    let (name, events, commands) = ("log".to_owned(), Vec::new(), vec![command]);
+    let event = EventDefinition {
+        name: "done".to_owned(),
+        fields: vec![Param { name: "n".to_owned(), kind: ParamKind::Integer, optional: false }],
+        upcasts: Vec::new(),
+        project: Vec::new(),
+    };
+    let (name, events, commands) = ("log".to_owned(), vec![event], vec![command]);
     Doctype { streams: vec![StreamDefinition { name, events, commands }], ..notes() }
 }
 
-async fn opened(scene: &Scene, grants: &str, timeline: u8) -> Client {
+pub async fn opened(scene: &Scene, grants: &str, timeline: u8) -> Client {
     let mut client = join(scene.at, Some(&token(grants))).await.expect("welcome");
     client.open_as(OWN, &handled(), timeline, None).await.expect("up");
     while !matches!(client.hear_of().await.expect("up"), FromRoom::Opened { .. }) {}
@@ -32,7 +41,7 @@ async fn opened(scene: &Scene, grants: &str, timeline: u8) -> Client {
 }
 
 /// What becomes of one who would handle commands.
-async fn registers(client: &mut Client) -> bool {
+pub async fn registers(client: &mut Client) -> bool {
     let kinds = vec![("log".to_owned(), "do".to_owned())];
     let register = ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 };
     client.tell(register).await.expect("up");
@@ -50,9 +59,10 @@ async fn registers(client: &mut Client) -> bool {
 }
 
 /// A server that takes the doctype.
-async fn scene_with_commands() -> Scene {
+pub async fn scene_with_commands() -> Scene {
     let scene = Scene::new(&["lists/a"]).await;
-    let streams = r#","streams":{"log":{"events":{},"commands":{"do":{"fields":{},
+    let streams = r#","streams":{"log":{"events":{"done":{"fields":{"n":"integer"},
+        "upcast":[],"project":[]}},"commands":{"do":{"fields":{},
         "received":[],"failed":[],"retries":0,"timeout":0}}}}}"#;
     let json = json_of(&notes());
     let json = format!("{}{streams}", json.strip_suffix('}').expect("an object"));
@@ -63,7 +73,7 @@ async fn scene_with_commands() -> Scene {
 }
 
 /// What is answered to what one says who brings a mutation of this name.
-async fn brings(client: &mut Client, name: &str, args: &[(&str, &str)], lsn: u64) -> FromRoom {
+pub async fn brings(client: &mut Client, name: &str, args: &[(&str, &str)], lsn: u64) -> FromRoom {
     let mut frame: WireFrame = frame_of("ada", &handled(), name, "");
     let mut mutation = Mutation::decode(&frame.body).expect("a mutation");
     let arg = |(name, text): &(&str, &str)| ((*name).to_owned(), Value::Text((*text).to_owned()));
