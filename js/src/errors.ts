@@ -260,8 +260,8 @@ export class ProtocolError extends TidelogError {
 
 /**
  * The server refused access: to this user, or to pages of this origin; or this user may only read
- * the document, by `db.status.access`, and tried to change it; or the copy is another user's than
- * the token.
+ * the document, by `db.status.access`, and tried to change it, or may only `send` commands to it,
+ * and tried to change it otherwise; or the copy is another user's than the token.
  *
  * What to do: look at the token and the rights of its user: log in anew. Each user of a device has
  * copies of their own by the option `user`. A server for development serves pages of its own

@@ -53,9 +53,9 @@ export interface Status {
   /**
    * What the server has said last that this user may do with the document; null of a local one, and
    * where it has said nothing yet or gives no access. Who may only read is told so by each mutation
-   * at once.
+   * at once; who may `send`, by each that neither sends a command nor starts or cancels a run.
    */
-  readonly access: 'read' | 'write' | 'admin' | null;
+  readonly access: 'read' | 'send' | 'write' | 'admin' | null;
 }
 
 /** In the order of `Connection` in crate `client`. */
@@ -64,7 +64,7 @@ export const CONNECTIONS = ['local', 'connecting', 'online', 'offline'] as const
 export const STORAGES = ['opfs', 'indexeddb', 'memory', 'waiting'] as const;
 
 /** In the order of `Role` in crate `types`. */
-export const ROLES = ['read', 'write', 'admin'] as const;
+export const ROLES = ['read', 'send', 'write', 'admin'] as const;
 
 /** Reads a `Status`. */
 export function readStatus(r: Reader): Status {

@@ -14,7 +14,7 @@ import { ERROR_CLASSES, RejectedError } from '../src/errors.js';
 import { command, stream, workflow } from '../src/events.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from '../src/messages.js';
 import { decodeRows } from '../src/rows.js';
-import { CONNECTIONS, STORAGES } from '../src/status.js';
+import { CONNECTIONS, ROLES, STORAGES } from '../src/status.js';
 import golden from './golden.json' with { type: 'json' };
 
 const bytesOf = (hex: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(hex, 'hex'));
@@ -294,6 +294,7 @@ test('what counts is in the same order in Rust', () => {
   expect(ERROR_CLASSES.map((Class) => Class.name)).toEqual(classes);
   expect(names(CONNECTIONS)).toEqual(inRust(golden.connections));
   expect(names(STORAGES)).toEqual(inRust(golden.storages));
+  expect(names(ROLES)).toEqual(inRust(golden.roles));
   expect(names(UNSERVED_KINDS)).toEqual(inRust(golden.unservedKinds));
 });
 

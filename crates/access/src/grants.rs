@@ -13,7 +13,7 @@ pub struct Grants(Vec<Grant>);
 /// What all grants together allow for one document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// The highest role of the grants that match.
+    /// The highest role of the grants that match: [`Role::Send`] of one to read with `send`.
     pub role: Role,
     /// Whether the document may be begun, if it is not there.
     pub create: bool,
@@ -40,14 +40,15 @@ impl Grants {
     pub fn on_everything(role: Role) -> Self {
         let create = role >= Role::Write;
         let handle = role >= Role::Admin;
-        Self(vec![Grant { document: Pattern::everything(), role, create, handle }])
+        let (document, send) = (Pattern::everything(), false);
+        Self(vec![Grant { document, role, create, send, handle }])
     }
 
     /// What is allowed for the document of this name; `None` if nothing is.
     #[must_use]
     pub fn for_document(&self, name: &str) -> Option<Allowed> {
         let matching = || self.0.iter().filter(|grant| grant.document.matches(name));
-        let role = matching().map(|grant| grant.role).max()?;
+        let role = matching().map(Grant::allowed_role).max()?;
         let create = matching().any(|grant| grant.create && grant.role >= Role::Write);
         let handle = matching().any(|grant| grant.handle);
         Some(Allowed { role, create, handle })
@@ -119,6 +120,25 @@ mod tests {
         let other = r#"[{"document":"a","role":"write"},
                         {"document":"b","role":"write","create":true}]"#;
         assert!(!create(other), "the other document's grant");
+    }
+
+    #[test]
+    fn leave_to_send_stands_between_the_roles_to_read_and_to_write() {
+        let role = |json| grants(json).for_document("a").expect("matched").role;
+        assert_eq!(role(r#"[{"document":"a","role":"read","send":true}]"#), Role::Send);
+        assert_eq!(role(r#"[{"document":"a","role":"read","send":false}]"#), Role::Read);
+        assert_eq!(role(r#"[{"document":"a","role":"write","send":true}]"#), Role::Write);
+        assert_eq!(role(r#"[{"document":"a","role":"admin","send":true}]"#), Role::Admin);
+        let other = r#"[{"document":"a","role":"read"},
+                        {"document":"b","role":"read","send":true}]"#;
+        assert_eq!(role(other), Role::Read, "the other document's grant");
+        let two = r#"[{"document":"*","role":"read","send":true},
+                      {"document":"a","role":"write"}]"#;
+        assert_eq!(role(two), Role::Write);
+        let as_role = r#"[{"document":"a","role":"send"}]"#;
+        assert!(serde_json::from_str::<Grants>(as_role).is_err(), "there is one way to say it");
+        let everywhere = grants(r#"[{"document":"*","role":"read","send":true}]"#).everywhere();
+        assert_eq!(everywhere, Some(Role::Read), "the server as a whole is sent nothing");
     }
 
     #[test]

@@ -126,7 +126,8 @@ fn no_token_is_made_that_would_be_refused() {
     assert_eq!(mint(Login { token_id: "a\n", ..login }), Err(MintError::TokenId));
     assert_eq!(mint(Login { lifetime_s: u64::MAX, ..login }), Err(MintError::Lifetime));
     let document = Pattern::new(&"a".repeat(500)).expect("a pattern");
-    let long = vec![Grant { document, role: Role::Read, create: false, handle: false }; 20];
+    let long =
+        vec![Grant { document, role: Role::Read, create: false, send: false, handle: false }; 20];
     let long = Grants::new(long).expect("few");
     assert_eq!(mint(Login { grants: &long, ..login }), Err(MintError::TooLarge));
     let mut odd = own_issuer();

@@ -399,6 +399,7 @@ fn what_counts_is_in_the_same_order_in_typescript() {
     check("errorCodes", names::<ErrorCode>());
     check("connections", names::<Connection>());
     check("storages", names::<Storage>());
+    check("roles", names::<Role>());
     check("unservedKinds", names::<UnservedKind>());
     assert_eq!(names::<UnservedKind>(), UnservedKind::ALL.map(|it| format!("{it:?}")).join(" "));
 }

@@ -5,7 +5,7 @@ use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{ByeReason, Refusal, UndecidedReason};
 use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, INSTANCE_KINDS_MAX};
-use tidelog_types::{ErrorCode, Outcome, Remedy, UnservedKind, shortened};
+use tidelog_types::{ErrorCode, Outcome, Remedy, Role, UnservedKind, shortened};
 
 use crate::effect::PageServerFailure;
 use crate::protocol::CallFailure;
@@ -352,12 +352,13 @@ impl CallFailure {
         )
     }
 
-    pub(crate) fn may_only_read(mutation: &str, document: &str) -> Self {
+    pub(crate) fn may_not_change(mutation: &str, document: &str, access: Role) -> Self {
         Self::new(
             ErrorCode::Access,
             format!(
                 "{mutation} was not recorded: the server has said last that this user may only \
-                 read {document}; db.status.access says what is allowed"
+                 {access} {}{document}; db.status.access says what is allowed",
+                if access == Role::Send { "commands to " } else { "" }
             ),
         )
     }

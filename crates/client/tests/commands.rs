@@ -4,13 +4,14 @@ use tidelog_client::{
     Call, CommandName, Complete, FromCore, Handle, Handling, Request, TabId, ToCore,
 };
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, Param, ParamKind,
-    StreamDefinition, TaskKind, sending,
+    CommandDefinition, CommandRef, Completion, Doctype, EventDefinition, Intervened, Intervention,
+    NewEvent, Outcome, Param, ParamKind, StreamDefinition, TaskKind, sending,
 };
+use tidelog_sync::UndecidedReason;
 use tidelog_testing::client::server::{Server, back_online, offline, talk};
 use tidelog_testing::client::*;
-use tidelog_types::Value;
 use tidelog_types::limits::INSTANCE_SILENT_MS;
+use tidelog_types::{ErrorCode, Role, Value};
 
 /// The todo list, whose todos are asked to be finished.
 fn handled_todos() -> Doctype {
@@ -166,6 +167,131 @@ fn a_handler_that_is_given_many_hears_of_more_some_milliseconds_later() {
     assert_eq!(given(&device, handler).len(), 199);
     device.pass(1);
     assert_eq!(given(&device, handler).len(), 198, "nobody has said anything else");
+}
+
+/// Goal: a command that has failed and is given again has the outcome that comes of that, and
+/// whoever waits for it is told. Method: told that it has failed, asked anew once it is given
+/// again, and told once another device has handled it.
+#[test]
+fn the_outcome_of_a_command_that_is_given_again_replaces_the_first_one() {
+    let mut server = Server::default();
+    let (mut shop, mut house) = (online(1, &mut server), online(2, &mut server));
+    let handling = ask(&mut house, handling(4));
+    send(&mut shop, "a", "k");
+    let first = outcome(&mut shop, "a", "k");
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    let reason = "cancelled by bob".to_owned();
+    let cancelled = server.intervene(CommandRef::Number(1), Intervention::Cancel { reason });
+    assert_eq!(cancelled, Intervened::Done(1));
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    assert_eq!(given(&house, handling), [], "it is taken from whoever works at it");
+    let failed = answered(&shop, first);
+    assert_eq!(failed[0][1..3], [text("failed"), text("cancelled by bob")]);
+
+    let again = server.intervene(CommandRef::Number(1), Intervention::Retry);
+    assert_eq!(again, Intervened::Done(1));
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    let second = outcome(&mut shop, "a", "k");
+    assert_eq!(shop.answers(second).len(), 0, "it is not over");
+    assert_eq!(given(&house, handling), [(1, 2, "a".to_owned())]);
+    let late = complete(&mut house, handling, [1, 1, 0]);
+    complete(&mut house, handling, [1, 2, 0]);
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    assert_eq!(said(&house, late), [text("late")]);
+    assert_eq!(answered(&shop, second), state(1, "completed", 1));
+}
+
+/// Goal: who may send, and not write otherwise, sends, offline too, and is told at once that it may
+/// do nothing else; one who may no longer has what waits rejected, and sends none; one who may
+/// again comes anew. Method: a server of tokens that says so, and changes its mind.
+#[test]
+fn one_who_may_only_send_sends_and_does_nothing_else() {
+    let mut server = Server::default();
+    server.subject = Some("ada".to_owned());
+    let mut shop = Device::new(1);
+    server.senders.insert(shop.number);
+    shop.server_is_up = true;
+    let call = shop.start_open(TAB, Some(SERVER), &handled_todos());
+    shop.opened(call);
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.status().access, Some(Role::Send));
+    let refused = add(&mut shop, "milk");
+    let failure = shop.failure(refused);
+    assert_eq!((failure.code, failure.outcome), (ErrorCode::Access, tidelog_types::Outcome::None));
+    assert!(failure.message.contains("may only send commands to"), "{}", failure.message);
+    offline(&mut shop);
+    let sent = send(&mut shop, "a", "k");
+    back_online(&mut server, &mut shop);
+    assert_eq!(shop.fate(sent), "durable 1, confirmed 2");
+
+    offline(&mut shop);
+    let late = send(&mut shop, "b", "k");
+    server.senders.clear();
+    server.readers.insert(shop.number);
+    back_online(&mut server, &mut shop);
+    assert_eq!(shop.fate(late), "durable 2, rejected: access");
+    let refused = send(&mut shop, "c", "k");
+    assert_eq!(shop.code(refused), ErrorCode::Access);
+
+    let opens = server.opens;
+    for told in server.allow(shop.number, Role::Send) {
+        shop.hear_server(&told);
+    }
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(server.opens, opens + 1, "only then are its frames taken again");
+    let again = send(&mut shop, "c", "k");
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.fate(again), "durable 1, confirmed 3");
+    assert_eq!(shop.query("select stream from tidelog_commands"), [[text("a")], [text("c")]]);
+}
+
+/// Goal: what one sends who may not bring its app's newer doctype is received once others have
+/// brought that. Method: a server that does not know it, and then does; nobody is told of it.
+#[test]
+fn what_is_sent_by_an_app_that_is_newer_waits_for_somebody_who_may_bring_it() {
+    let mut server = Server::default();
+    server.subject = Some("ada".to_owned());
+    let mut shop = Device::new(1);
+    server.senders.insert(shop.number);
+    shop.server_is_up = true;
+    let call = shop.start_open(TAB, Some(SERVER), &handled_todos());
+    shop.opened(call);
+    talk(&mut server, &mut [&mut shop]);
+    let reason = "doctype 00 is not known".to_owned();
+    server.no_verdict = Some(UndecidedReason::UnknownDoctype { reason });
+    let sent = send(&mut shop, "a", "k");
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.fate(sent), "durable 1");
+    server.no_verdict = None;
+    // It hears the server all the while: no connection that is lost brings it back.
+    for _ in 0..4 {
+        assert_eq!(shop.fate(sent), "durable 1");
+        shop.pass(7_500);
+        talk(&mut server, &mut [&mut shop]);
+    }
+    assert_eq!(shop.fate(sent), "durable 1, confirmed 2");
+}
+
+/// Goal: what a writer has issued who may only send by now is rejected from the first that is no
+/// send on, and what it sent before that is received. Method: three are issued while it is away.
+#[test]
+fn what_a_writer_has_issued_who_may_only_send_by_now_is_rejected() {
+    let mut server = Server::default();
+    server.subject = Some("ada".to_owned());
+    let mut shop = online(1, &mut server);
+    offline(&mut shop);
+    let before = send(&mut shop, "a", "k");
+    let (between, behind) = (add(&mut shop, "milk"), send(&mut shop, "b", "k"));
+    server.senders.insert(shop.number);
+    back_online(&mut server, &mut shop);
+    assert_eq!(shop.fate(before), "durable 1, confirmed 2");
+    assert_eq!(shop.fate(between), "durable 2, rejected: access");
+    assert_eq!(shop.fate(behind), "durable 3, rejected: access");
+    assert_eq!(shop.query("select stream from tidelog_commands"), [[text("a")]]);
+    assert_eq!(shop.query("select id from todo"), Vec::<Vec<Value>>::new());
+    let again = send(&mut shop, "b", "k");
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.fate(again), "durable 1, confirmed 3");
 }
 
 /// Goal: where a device decides by itself it handles its commands by itself. Method: no server;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use tidelog_types::ClientId;
 use tidelog_types::limits::INSTANCE_SILENT_MS;
 
+use crate::operator::Intervened;
 use crate::tasks::{Change, Changed, Free, InstanceId, TaskKind, Work};
 
 /// After which time commands are given that could not be.
@@ -166,9 +167,10 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 let free = free.iter().filter(|it| is_there(it.instance) == Some(true));
                 Some(Change::Dispatch(free.cloned().collect()))
             }
-            Change::Register { .. } | Change::Complete { .. } | Change::Erase { .. } => {
-                Some(change.clone())
-            }
+            Change::Register { .. }
+            | Change::Complete { .. }
+            | Change::Erase { .. }
+            | Change::Intervene(..) => Some(change.clone()),
         }
     }
 
@@ -181,7 +183,10 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 }
             }
             Change::Dispatch(_) => self.due_ms = Some(now_ms.saturating_add(PUT_OFF_MS)),
-            Change::Register { .. } | Change::Complete { .. } | Change::Erase { .. } => {}
+            Change::Register { .. }
+            | Change::Complete { .. }
+            | Change::Erase { .. }
+            | Change::Intervene(..) => {}
         }
     }
 
@@ -196,7 +201,9 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 self.has_to_dispatch |= again;
                 self.due_ms = *due_ms;
             }
-            (_, Changed::Completed(_)) => self.has_to_dispatch = true,
+            (_, Changed::Completed(_) | Changed::Intervened(Intervened::Done(_))) => {
+                self.has_to_dispatch = true
+            }
             _ => {}
         }
     }

@@ -35,6 +35,7 @@ mod erasing;
 mod events;
 mod handlers;
 mod mutation;
+mod operator;
 mod page_links;
 mod pending;
 mod program;
@@ -54,6 +55,9 @@ pub use erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 pub use events::{FoundEvents, WantedEvents, find_events};
 pub use handlers::Handlers;
 pub use mutation::{Mutation, Verdict};
+pub use operator::{
+    CommandRef, FoundCommands, Intervened, Intervention, WantedCommands, find_commands,
+};
 pub use page_links::{FreeWalk, Malformed, PageLinks};
 pub use program::{AppliedTimeline, is_migrated_to, is_unknown};
 pub use public_life::{client_of, public_client, public_entry, public_life};

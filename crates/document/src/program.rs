@@ -27,6 +27,7 @@
 mod commands;
 mod erasing;
 mod events;
+mod interventions;
 mod tasks;
 mod workflows;
 

@@ -11,6 +11,7 @@ use tidelog_types::{ClientId, Rows, Value};
 
 use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 use crate::events::as_ref;
+use crate::operator::{CommandRef, Intervened, Intervention};
 use crate::program::{self, done};
 use crate::workflows::{NewRecord, NewRun};
 
@@ -162,6 +163,8 @@ pub enum Change {
         /// How far that has come.
         after: ErasedUpTo,
     },
+    /// Whoever runs the server does something to a command.
+    Intervene(CommandRef, Intervention),
 }
 
 /// An instance that tasks may be given to.
@@ -191,6 +194,8 @@ pub enum Changed {
     },
     /// Something was erased, or not.
     Erased(Result<Erased, EraseRefusal>),
+    /// It was done to a command, or not.
+    Intervened(Intervened),
     /// The completion was taken, or not.
     Completed(CompletionAnswer),
     /// It was taken: a run remembers something more and goes on, and nothing is to be given, or may

@@ -36,6 +36,7 @@ mod handling;
 mod io;
 mod load;
 mod open;
+mod operator;
 mod outbox;
 mod outlets;
 mod presence;
@@ -668,12 +669,11 @@ impl Room {
                 budget.spend_bytes(open.doctype.len() as u64);
                 self.open(*channel_id, open)
             }
-            Work::Frames { channel_id, first, frames, speaker, .. } if speaker.may < May::Write => {
+            Work::Frames { channel_id, first, frames, speaker, .. } if speaker.may < May::Send => {
                 self.forbidden_frames(*channel_id, *first, frames)
             }
             Work::Frames { channel_id, life, first, frames, speaker } => {
-                let subject = speaker.subject.as_deref();
-                self.frames(*channel_id, *life, subject, (first, frames), budget)
+                self.frames(*channel_id, *life, speaker, (first, frames), budget)
             }
             Work::Seed { channel_id, position, db_pages, pages, last } => {
                 budget.spend_pages(pages.len() as u64);

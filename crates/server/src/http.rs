@@ -1,8 +1,11 @@
 //! Everything over HTTP but the sync itself.
 
+mod commands;
 mod doctypes;
 mod documents;
 mod erase;
+mod events;
+mod lines;
 mod login;
 mod pass;
 mod tokens;
@@ -40,6 +43,7 @@ use crate::door::Upgrade;
 use crate::export::{Exported, Turn};
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
+pub(crate) use lines::{AFTER, MORE};
 use pass::Address;
 
 /// Bytes of a file that are read at once: each visitor who takes one has some of these in memory.
@@ -64,7 +68,11 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/documents", get(documents::list))
         .route("/v1/documents/{id}", get(describe).put(documents::import).delete(destroy))
         .route("/v1/documents/{id}/export", get(export))
-        .route("/v1/documents/{id}/erase", post(erase::erase));
+        .route("/v1/documents/{id}/erase", post(erase::erase))
+        .route("/v1/documents/{id}/events", get(events::events))
+        .route("/v1/documents/{id}/commands", get(commands::list))
+        .route("/v1/documents/{id}/commands/retry", post(commands::retry))
+        .route("/v1/documents/{id}/commands/cancel", post(commands::cancel));
     api = match shared.guard.clone() {
         None => {
             let origin = AllowOrigin::predicate(|origin, _| loopback::allows_origin(origin));
@@ -307,6 +315,9 @@ fn answered(id: &str, answer: Answer) -> Response {
         Answer::OfOther
         | Answer::Tried { .. }
         | Answer::Erased(_)
+        | Answer::Events(_)
+        | Answer::Commands(_)
+        | Answer::Intervened(_)
         | Answer::Exporting
         | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
         Answer::Failed { reason } => failed(&reason),

@@ -137,13 +137,7 @@ pub(crate) async fn prepare<'s>(
         Answer::Missing => Ok(Import { shared, document, doctype, _turn }),
         Answer::Description { .. } => Err(ImportError::Exists),
         Answer::Failed { reason } | Answer::Unknown { reason } => Err(ImportError::Failed(reason)),
-        Answer::OfOther
-        | Answer::Tried { .. }
-        | Answer::Erased(_)
-        | Answer::Exporting
-        | Answer::Destroyed => {
-            Err(ImportError::Failed("the room answers something else".to_owned()))
-        }
+        _ => Err(ImportError::Failed("the room answers something else".to_owned())),
     }
 }
 

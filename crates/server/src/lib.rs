@@ -63,7 +63,8 @@ mod tls;
 
 pub use access::AccessError;
 pub use commands::{
-    Backup, Check, CommandError, Config, Deploy, Events, Export, Forgive, Import, Ready,
+    Backup, Check, CommandError, Config, Deploy, DocumentCommands, Events, Export, Forgive, Import,
+    Ready,
 };
 pub use commands::{Restore, Revoke, Token, User};
 pub use deployments::DoctypesError;

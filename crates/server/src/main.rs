@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidelog_server::{
-    Backup, Check, CommandError, Config, Deploy, Events, Export, Forgive, Import, LogFormat, Ready,
-    Restore, Revoke, Serve, Server, Token, User,
+    Backup, Check, CommandError, Config, Deploy, DocumentCommands, Events, Export, Forgive, Import,
+    LogFormat, Ready, Restore, Revoke, Serve, Server, Token, User,
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -35,6 +35,8 @@ enum Command {
     Deploy(Deploy),
     /// Events of a server's document, and what was said with them
     Events(Events),
+    /// Commands of a server's document, which may be given again or cancelled
+    Commands(DocumentCommands),
     /// Write all documents and doctypes of a server into a file, while it runs or not
     Backup(Backup),
     /// Make the store of a server of a backup
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Serve(flags) => return serve(flags),
         Command::Deploy(deploy) => deploy.run(),
         Command::Events(events) => events.run(),
+        Command::Commands(commands) => commands.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
         Command::Check(check) => check.run(),

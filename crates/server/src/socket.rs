@@ -507,6 +507,7 @@ impl Reader {
         let allowed = self.pass.for_document(document)?;
         let may = match allowed.role {
             Role::Read => May::Follow,
+            Role::Send => May::Send,
             Role::Write | Role::Admin if allowed.create => May::Create,
             Role::Write | Role::Admin => May::Write,
         };

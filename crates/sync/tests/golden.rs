@@ -169,6 +169,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("bye: origin", bye(ByeReason::Origin)),
         ("opened", about(FromRoom::Opened { storage, from: lsn(1), wanted, lives: lives() })),
         ("allowed: read", about(FromRoom::Allowed { role: Role::Read })),
+        ("allowed: send", about(FromRoom::Allowed { role: Role::Send })),
         ("allowed: admin", about(FromRoom::Allowed { role: Role::Admin })),
         ("seed wanted", about(FromRoom::SeedWanted)),
         ("seeded", about(FromRoom::Seeded { position: position() })),

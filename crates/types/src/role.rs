@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// Follow the document.
     Read,
+    /// Send commands, start runs and cancel them as well. A grant says so by `send` beside `read`,
+    /// and not as a role.
+    Send,
     /// Change it as well.
     Write,
     /// Delete it as well; on every document, administer the server.
@@ -23,6 +26,7 @@ impl Role {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Send => "send",
             Self::Write => "write",
             Self::Admin => "admin",
         }
@@ -55,7 +59,8 @@ mod tests {
 
     #[test]
     fn each_role_includes_those_before_it() {
-        assert!(Role::Read < Role::Write);
+        assert!(Role::Read < Role::Send);
+        assert!(Role::Send < Role::Write);
         assert!(Role::Write < Role::Admin);
     }
 
@@ -65,6 +70,7 @@ mod tests {
             assert_eq!(role.to_string().parse(), Ok(role));
         }
         assert_eq!("Admin".parse::<Role>(), Err(InvalidRole));
+        assert_eq!("send".parse::<Role>(), Err(InvalidRole), "a grant says so beside its role");
         assert_eq!("".parse::<Role>(), Err(InvalidRole));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 
-use tidelog_document::Mutation;
+use tidelog_document::{Action, Mutation};
 use tidelog_sqlite::Run;
 use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, MUTATION_SIZE_MAX};
 use tidelog_types::probe::{Probe, reached};
@@ -420,8 +420,14 @@ impl Document {
                 format!("the arguments of {name} are over {MUTATION_SIZE_MAX} bytes"),
             ));
         }
-        if let (Role::Synced(_), Some(TokenRole::Read)) = (&open.role, open.record.access) {
-            return Ran::Failed(CallFailure::may_only_read(name, &self.key.document));
+        let needed = match action {
+            Action::Mutation(_) => TokenRole::Write,
+            Action::Send(..) | Action::Start(_) | Action::Cancel(_) => TokenRole::Send,
+        };
+        if let (Role::Synced(_), Some(access)) = (&open.role, open.record.access)
+            && access < needed
+        {
+            return Ran::Failed(CallFailure::may_not_change(name, &self.key.document, access));
         }
         if let Role::Synced(synced) = &open.role
             && synced.replica.undecided_size() >= open.view().limits().undecided_size_max

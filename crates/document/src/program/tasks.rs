@@ -30,8 +30,11 @@
 //!               └── stopped    a run waits for code that fits
 //! ```
 //!
-//! Of a stream one command at most is ready or started, the oldest that is not over: the others
-//! wait. To send one is a mutation like any other, which devices predict, and so are the start of a
+//! Whoever runs the server has a command that has failed given again: it is ready, or waits. What is
+//! not over of commands may fail by that one's word (`program/interventions.rs`).
+//!
+//! Of a stream one command at most is ready or started, the oldest that is not over, or one
+//! before which an older one was given again: the others wait. To send one is a mutation like any other, which devices predict, and so are the start of a
 //! run and its cancelling. All else is decided by the authority alone, by its clock, and is no
 //! frame of anybody's: each step is a transaction of its own.
 //!
@@ -42,7 +45,7 @@ use tidelog_sync::CompletionAnswer;
 use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
-use super::{HAS, commands, done, erasing, single_integer, version, workflows};
+use super::{HAS, commands, done, erasing, interventions, single_integer, version, workflows};
 use crate::tasks::{Change, Changed, Completion, Free, InstanceId, Work};
 use crate::{CommandDefinition, Doctype};
 
@@ -57,8 +60,8 @@ const INSTANCES_KEY: &str = "instances";
 pub(super) const NEXT_ENDING: &str = "
     1 + max(coalesce((select max(ending) from _tidelog_task where ending is not null), 0),
             coalesce((select value from _tidelog_meta where key = 'endings'), 0))";
-/// Keeps the place of the last one, which is forgotten: the next one ends behind it.
-const NOTE_LAST_ENDING: &str = "
+/// Keeps the place of this one if it is the last, which is forgotten or begins anew: the next one ends behind it.
+pub(super) const NOTE_LAST_ENDING: &str = "
     insert into _tidelog_meta
     select 'endings', ending from _tidelog_task
     where number = ?1
@@ -248,6 +251,10 @@ pub(crate) fn change(
             let ran = erasing::erase(writer, what, *after, now);
             ran.map(|(erased, set)| (Changed::Erased(erased), set))
         }
+        Change::Intervene(command, intervention) => {
+            let ran = interventions::intervene(writer, doctype, (command, intervention), now);
+            ran.map(|(intervened, set)| (Changed::Intervened(intervened), set))
+        }
     }
 }
 
@@ -288,7 +295,7 @@ fn register(
     Ok(Changed::Registered(InstanceId(number.cast_unsigned())))
 }
 
-/// A task that is started, as far as its end needs it.
+/// A task that is started, or not over, as far as its end needs it.
 pub(super) struct Started {
     pub number: i64,
     pub aggregate: Value,
@@ -303,13 +310,16 @@ pub(super) struct Started {
     attempt: i64,
     instance: i64,
     is_run: bool,
+    /// Whether another one of its stream is before it: that one's end is what the next waits for.
+    is_waiting: bool,
 }
 
-const STARTED: &str = "number, aggregate, stream, name, args, key, user, client, attempt, failures,
-                       instance, records, version is not null";
+pub(super) const STARTED: &str =
+    "number, aggregate, stream, name, args, key, user, client, attempt, failures,
+     coalesce(instance, 0), records, version is not null, state = 'waiting'";
 
 impl Started {
-    fn of_row(row: &[Value]) -> Option<Self> {
+    pub(super) fn of_row(row: &[Value]) -> Option<Self> {
         let [
             Value::Integer(number),
             aggregate,
@@ -324,6 +334,7 @@ impl Started {
             Value::Integer(instance),
             Value::Integer(records),
             Value::Integer(is_run),
+            Value::Integer(is_waiting),
         ] = row
         else {
             return None;
@@ -342,6 +353,7 @@ impl Started {
             instance: *instance,
             records: *records,
             is_run: *is_run != 0,
+            is_waiting: *is_waiting != 0,
         })
     }
 
@@ -549,7 +561,7 @@ fn complete(
     Run::Done((Changed::Completed(answer), set))
 }
 
-/// A task is over, and the next one of its stream is ready. `over` are its first and last event,
+/// A task is over, and the next one of its stream is ready, unless this one was not either. `over` are its first and last event,
 /// reason and result.
 pub(super) fn end(
     transaction: &Transaction<'_>,
@@ -575,7 +587,10 @@ pub(super) fn end(
             Value::Integer(now),
         ],
     )?;
-    ready_next(transaction, [&task.aggregate, &task.stream])
+    match task.is_waiting {
+        true => Ok(()),
+        false => ready_next(transaction, [&task.aggregate, &task.stream]),
+    }
 }
 
 /// A task of that stream is over, and the next one is ready.

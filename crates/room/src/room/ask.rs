@@ -68,6 +68,18 @@ impl Room {
                 let answer = self.erase(what, *after, budget)?;
                 self.outbox.after(After::Answer(request, answer));
             }
+            Ask::Events(wanted) => {
+                let answer = self.events(wanted)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Commands(wanted) => {
+                let answer = self.commands(wanted)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Intervene(command, intervention) => {
+                let answer = self.intervene(command, intervention, budget)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
             Ask::Destroy => self.destroy(request),
         }
         Ok(())

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Applied, Handlers, Mutation, Verdict, client_of, public_entry};
+use tidelog_document::{
+    Applied, Handlers, Mutation, Verdict, client_of, is_reserved, public_entry,
+};
 use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
 use tidelog_types::limits::LSN_MAX;
@@ -13,7 +15,7 @@ use super::caution::{Caution, ENDED_THE_SERVER, Suspect, cautiously};
 use super::document::Document;
 use super::outbox::After;
 use super::subscriber::{ChannelId, Subscriber, SubscriberId};
-use super::{Halt, Room, State, ran};
+use super::{Halt, May, Room, Speaker, State, ran};
 
 /// What a frame costs at least, in steps, one that came before too.
 const FRAME_STEPS: u64 = 50;
@@ -23,11 +25,19 @@ struct Issuer<'s> {
     client: ClientId,
     /// `None` where nobody is asked who they are.
     user: Option<&'s str>,
+    /// At least [`May::Send`].
+    may: May,
 }
 
 impl Issuer<'_> {
     fn has_issued(&self, mutation: &Mutation) -> bool {
         self.client == mutation.client && self.user.is_none_or(|user| user == mutation.user)
+    }
+
+    /// What is no mutation is nothing that a sender may bring.
+    fn may_bring<E>(&self, mutation: &Result<Mutation, E>) -> bool {
+        self.may >= May::Write
+            || mutation.as_ref().is_ok_and(|mutation| is_reserved(&mutation.name))
     }
 }
 
@@ -37,6 +47,8 @@ enum Fate {
     Decided(Applied),
     /// It had it before.
     Repeated,
+    /// Who brings it may not, and nothing has changed.
+    Forbidden,
     /// There is no verdict for now, and nothing has changed.
     Undecided(UndecidedReason),
 }
@@ -48,7 +60,7 @@ impl Room {
         &mut self,
         channel_id: ChannelId,
         life: Life,
-        subject: Option<&str>,
+        speaker: &Speaker,
         (first, frames): (&mut Lsn, &mut VecDeque<WireFrame>),
         budget: &mut Budget,
     ) -> Result<(), Halt> {
@@ -56,7 +68,8 @@ impl Room {
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
         let subscriber = &self.subscribers[&id];
         let (timeline, undecided) = (subscriber.timeline, subscriber.undecided);
-        let issuer = Issuer { client: client_of(subscriber.secret), user: subject };
+        let user = speaker.subject.as_deref();
+        let issuer = Issuer { client: client_of(subscriber.secret), user, may: speaker.may };
         let is_undecided = |lsn: Lsn| undecided.is_some_and(|undecided| lsn >= undecided);
         if is_undecided(*first) {
             return Ok(());
@@ -81,6 +94,11 @@ impl Room {
             budget.spend_steps(document.authority.take_steps());
             match fate? {
                 Fate::Repeated => reached(Probe::FrameRepeated),
+                Fate::Forbidden => {
+                    self.outbox.after(After::Tell(id, FromRoom::Acked { next: *first }));
+                    self.forbid(id, *first);
+                    return Ok(());
+                }
                 Fate::Decided(applied) => {
                     match applied.verdict {
                         Verdict::Applied => {
@@ -136,15 +154,20 @@ impl Room {
             self.outbox.after(After::Tell(id, FromRoom::Acked { next: end }));
             return Ok(());
         }
+        self.forbid(id, lsn);
+        Ok(())
+    }
+
+    /// Takes no frames from this one on, and says so behind what became of those before it.
+    fn forbid(&mut self, id: SubscriberId, lsn: Lsn) {
         reached(Probe::FramesForbidden);
-        let secret = subscriber.secret;
+        let secret = self.subscribers[&id].secret;
         if let Some(subscriber) = self.subscribers.get_mut(&id) {
             // Also once it may write again: its client has been told that they are rejected.
             subscriber.undecided = Some(lsn);
         }
         self.outbox.after(After::Tell(id, FromRoom::Forbidden { lsn }));
         self.end_other_ways(id, secret);
-        Ok(())
     }
 
     /// Takes no more of a copy from its other connections: one that is not noticed dead yet may
@@ -199,7 +222,11 @@ impl Document {
         if is_repeat {
             return Ok(Fate::Repeated);
         }
-        let run = match Mutation::decode(&frame.body) {
+        let mutation = Mutation::decode(&frame.body);
+        if !issuer.may_bring(&mutation) {
+            return Ok(Fate::Forbidden);
+        }
+        let run = match mutation {
             // Who says it is not whose it is: nothing is found wrong with it.
             Ok(mutation) if !issuer.has_issued(&mutation) => {
                 reached(Probe::OtherUsersFrameRefused);

@@ -93,7 +93,7 @@ impl Room {
     }
 
     /// Those who handle commands, as the document knows them.
-    fn handlers(&mut self) -> Result<&mut Handlers<Place>, Halt> {
+    pub(super) fn handlers(&mut self) -> Result<&mut Handlers<Place>, Halt> {
         if self.handlers.is_none()
             && let State::Open(document) = &mut self.state
         {

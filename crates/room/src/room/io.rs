@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_document::{
-    Doctype, DoctypeHash, Erasable, EraseRefusal, Erased, ErasedUpTo, FoundRight,
+    CommandRef, Doctype, DoctypeHash, Erasable, EraseRefusal, Erased, ErasedUpTo, FoundCommands,
+    FoundEvents, FoundRight, Intervened, Intervention, WantedCommands, WantedEvents,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
@@ -22,6 +23,8 @@ pub struct ConnId(pub u64);
 pub enum May {
     /// Follow it.
     Follow,
+    /// Send commands, start runs and cancel them as well.
+    Send,
     /// Change it as well.
     Write,
     /// Begin it as well, if it is not there.
@@ -161,6 +164,12 @@ pub enum Ask {
         /// How far that has come.
         after: ErasedUpTo,
     },
+    /// What has happened? A bounded part of it.
+    Events(WantedEvents),
+    /// Which commands are there? A bounded part of them.
+    Commands(WantedCommands),
+    /// Do that to a command.
+    Intervene(CommandRef, Intervention),
     /// Forget the document, for good.
     Destroy,
 }
@@ -205,6 +214,12 @@ pub enum Answer {
     },
     /// A slice was erased, durably, or why nothing was.
     Erased(Result<Erased, EraseRefusal>),
+    /// These have happened, durably.
+    Events(FoundEvents),
+    /// These are there, durably.
+    Commands(FoundCommands),
+    /// It was done, durably, or not.
+    Intervened(Intervened),
     /// The document is on its way.
     Exporting,
     /// The document is forgotten.

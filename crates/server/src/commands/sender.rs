@@ -1,14 +1,17 @@
-//! Asking a server over HTTP, as an admin.
+//! Asking a server over HTTP, with a token.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tidelog_types::limits::TOKEN_SIZE_MAX;
 use ureq::Agent;
 
 use super::{CommandError, read_text};
+use crate::http::{AFTER, MORE};
 
 /// For how long an answer is waited for.
 const ANSWER_TAKES: Duration = Duration::from_secs(120);
@@ -54,6 +57,36 @@ impl Sender {
         path: &str,
         bytes: &[u8],
     ) -> Result<(StatusCode, Value), CommandError> {
+        let (status, _, body) = self.ask(method, path, bytes)?;
+        let answer = serde_json::from_slice(&body).ok().filter(Value::is_object);
+        Ok((status, answer.ok_or_else(|| self.odd(status))?))
+    }
+
+    /// Prints the lines that a server answers, page by page, from behind a number on. Says behind
+    /// which number others would be.
+    pub(super) fn print_lines(&self, query: &Query, after: u64) -> Result<u64, CommandError> {
+        let mut after = after;
+        loop {
+            let path = format!("{}&after={after}", query.0);
+            let (status, headers, body) = self.ask(Method::GET, &path, &[])?;
+            let said = |name: HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
+            let next = said(AFTER).and_then(|it| it.parse().ok());
+            after = next.ok_or_else(|| self.odd(status))?;
+            let mut out = io::stdout().lock();
+            out.write_all(&body).and_then(|()| out.flush()).map_err(CommandError::failed)?;
+            if said(MORE) != Some("true") {
+                return Ok(after);
+            }
+        }
+    }
+
+    /// What the server says if it does not refuse.
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        bytes: &[u8],
+    ) -> Result<(StatusCode, HeaderMap, Vec<u8>), CommandError> {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // A token goes nowhere but where it was meant to.
@@ -77,8 +110,7 @@ impl Sender {
         let body = response.body_mut().with_config().limit(ANSWER_SIZE_MAX);
         let body = body.read_to_vec().map_err(no_answer)?;
         if status.is_success() {
-            let answer = serde_json::from_slice(&body).ok().filter(Value::is_object);
-            return Ok((status, answer.ok_or_else(|| self.odd(status))?));
+            return Ok((status, response.headers().clone(), body));
         }
         let reason = String::from_utf8_lossy(&body).trim().to_owned();
         Err(CommandError::failed(SendError::Refused { status, reason }))
@@ -87,6 +119,23 @@ impl Sender {
     /// What it answered makes no sense.
     pub(super) fn odd(&self, status: StatusCode) -> CommandError {
         CommandError::failed(SendError::Odd { server: self.server.clone(), status })
+    }
+}
+
+/// A question whose answer is lines: a path up to where in its order they begin.
+pub(super) struct Query(String);
+
+impl Query {
+    /// For `what` of a document, with those of these that are wanted.
+    pub(super) fn of(document: &str, what: &str, wanted: &[(&str, Option<&str>)]) -> Self {
+        let escaped = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let mut path = format!("/v1/documents/{}/{what}?", escaped(document));
+        for (name, value) in wanted {
+            if let Some(value) = value {
+                path += &format!("&{name}={}", escaped(value));
+            }
+        }
+        Self(path)
     }
 }
 

@@ -33,6 +33,11 @@ pub struct Token {
     #[arg(long)]
     pub create: bool,
 
+    /// Commands may be sent to the documents, and runs started and cancelled, where the role is
+    /// read; write and admin include that
+    #[arg(long)]
+    pub send: bool,
+
     /// Commands of the documents may be handled, too, whatever the role
     #[arg(long)]
     pub handle: bool,
@@ -68,6 +73,8 @@ enum MintError {
     },
     #[error("--create needs a grant of the role write or admin")]
     Create,
+    #[error("--send needs a grant of the role read: write and admin include it")]
+    Send,
     #[error("no server would take this token")]
     Refused(#[source] TokenError),
 }
@@ -97,9 +104,13 @@ impl Token {
         if self.create && !self.grants.iter().any(may_begin) {
             return Err(CommandError::usage(MintError::Create));
         }
+        if self.send && !self.grants.iter().any(|grant| grant.role < Role::Send) {
+            return Err(CommandError::usage(MintError::Send));
+        }
         let grants = self.grants.iter().map(|grant| {
             let create = may_begin(grant);
-            Grant { create, handle: self.handle, ..grant.clone() }
+            let send = self.send && grant.role < Role::Send;
+            Grant { create, send, handle: self.handle, ..grant.clone() }
         });
         let grants = Grants::new(grants.collect()).map_err(CommandError::usage)?;
         let expires_at_s = now_s.saturating_add(self.expires.as_secs());
@@ -139,7 +150,7 @@ fn grant(text: &str) -> Result<Grant, String> {
     let (document, role) = text.rsplit_once(':').ok_or_else(wrong)?;
     let document = Pattern::new(document).map_err(|error| error.to_string())?;
     let role = role.parse::<Role>().map_err(|error| error.to_string())?;
-    Ok(Grant { document, role, create: false, handle: false })
+    Ok(Grant { document, role, create: false, send: false, handle: false })
 }
 
 /// `90s`, `15m`, `12h`, `30d`: not nothing.

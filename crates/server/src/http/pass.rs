@@ -119,6 +119,18 @@ pub(super) fn refusal_unless_create(pass: &Pass, document: &str) -> Option<Respo
     }
 }
 
+/// The same of whoever may neither handle the document's commands nor administer it.
+pub(super) fn refusal_unless_handle(pass: &Pass, document: &str) -> Option<Response> {
+    match pass.for_document(document) {
+        Some(allowed) if allowed.handle => None,
+        Some(allowed) if allowed.role < Role::Admin => {
+            let refused = Refused::of(pass, Some(document), "role");
+            Some(forbidden("admin, or handle, on the document", refused))
+        }
+        _ => refusal(pass, document, Role::Admin),
+    }
+}
+
 /// The same of whoever is no admin of the whole server.
 pub(super) fn refusal_unless_admin(pass: &Pass) -> Option<Response> {
     match pass.everywhere() {

@@ -182,6 +182,17 @@ async fn a_token_that_is_printed_allows_what_it_was_asked_for() {
         base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload);
     let payload: Value = serde_json::from_slice(&payload.expect("base64")).expect("JSON");
     assert_eq!(payload["tidelog"], json!([{ "document": "a", "role": "read", "handle": true }]));
+    let sends = ["--subject", "ada", "--grant", "a:read", "--grant", "b:write", "--send", "--json"];
+    let answer: Value = serde_json::from_str(&said(&mint(&sends))).expect("JSON");
+    let payload = answer["token"].as_str().expect("a text").split('.').nth(1).expect("three parts");
+    let payload =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload);
+    let payload: Value = serde_json::from_slice(&payload.expect("base64")).expect("JSON");
+    let grants = [
+        json!({ "document": "a", "role": "read", "send": true }),
+        json!({ "document": "b", "role": "write" }),
+    ];
+    assert_eq!(payload["tidelog"], json!(grants));
     scene.stop().await;
 
     for (args, named) in [
@@ -190,6 +201,8 @@ async fn a_token_that_is_printed_allows_what_it_was_asked_for() {
         (&["--subject", "ada", "--grant", "lists"], "lists/*:write"),
         (&["--subject", "ada", "--grant", "lists:owner"], "read, write or admin"),
         (&["--subject", "ada", "--grant", "lists:read", "--create"], "--create"),
+        (&["--subject", "ada", "--grant", "lists:write", "--send"], "--send"),
+        (&["--subject", "ada", "--grant", "lists:send"], "read, write or admin"),
         (&[], "--subject"),
     ] {
         let output = mint(args);

@@ -1,13 +1,18 @@
-//! Who may handle the commands of a document.
+//! Who may send the commands of a document, and who may handle them.
 
-use tidelog_document::{CommandDefinition, Doctype, StreamDefinition};
-use tidelog_sync::{FromRoom, ToRoom};
+use tidelog_document::{
+    CommandDefinition, Doctype, EventDefinition, Mutation, Param, ParamKind, StreamDefinition,
+    sending,
+};
+use tidelog_sync::{FromRoom, ToRoom, WireFrame};
+use tidelog_testing::room::frame_of;
 use tidelog_testing::server::Client;
+use tidelog_types::Value;
 
 use crate::common::{ROLES, Scene, ask, join, token};
 use crate::doctypes::{json_of, notes};
 
-const OWN: &str = "lists/handled";
+pub const OWN: &str = "lists/handled";
 
 fn handled() -> Doctype {
     let command = CommandDefinition {
@@ -18,11 +23,17 @@ fn handled() -> Doctype {
         retries: 0,
         timeout_ms: 0,
     };
-    let (name, events, commands) = ("log".to_owned(), Vec::new(), vec![command]);
+    let event = EventDefinition {
+        name: "done".to_owned(),
+        fields: vec![Param { name: "n".to_owned(), kind: ParamKind::Integer, optional: false }],
+        upcasts: Vec::new(),
+        project: Vec::new(),
+    };
+    let (name, events, commands) = ("log".to_owned(), vec![event], vec![command]);
     Doctype { streams: vec![StreamDefinition { name, events, commands }], ..notes() }
 }
 
-async fn opened(scene: &Scene, grants: &str, timeline: u8) -> Client {
+pub async fn opened(scene: &Scene, grants: &str, timeline: u8) -> Client {
     let mut client = join(scene.at, Some(&token(grants))).await.expect("welcome");
     client.open_as(OWN, &handled(), timeline, None).await.expect("up");
     while !matches!(client.hear_of().await.expect("up"), FromRoom::Opened { .. }) {}
@@ -30,7 +41,7 @@ async fn opened(scene: &Scene, grants: &str, timeline: u8) -> Client {
 }
 
 /// What becomes of one who would handle commands.
-async fn registers(client: &mut Client) -> bool {
+pub async fn registers(client: &mut Client) -> bool {
     let kinds = vec![("log".to_owned(), "do".to_owned())];
     let register = ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 };
     client.tell(register).await.expect("up");
@@ -47,20 +58,80 @@ async fn registers(client: &mut Client) -> bool {
     }
 }
 
+/// A server that takes the doctype.
+pub async fn scene_with_commands() -> Scene {
+    let scene = Scene::new(&["lists/a"]).await;
+    let streams = r#","streams":{"log":{"events":{"done":{"fields":{"n":"integer"},
+        "upcast":[],"project":[]}},"commands":{"do":{"fields":{},
+        "received":[],"failed":[],"retries":0,"timeout":0}}}}}"#;
+    let json = json_of(&notes());
+    let json = format!("{}{streams}", json.strip_suffix('}').expect("an object"));
+    let root_token = token(ROLES[6].1);
+    let deployed = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root_token), &json).await;
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
+    scene
+}
+
+/// What is answered to what one says who brings a mutation of this name.
+pub async fn brings(client: &mut Client, name: &str, args: &[(&str, &str)], lsn: u64) -> FromRoom {
+    let mut frame: WireFrame = frame_of("ada", &handled(), name, "");
+    let mut mutation = Mutation::decode(&frame.body).expect("a mutation");
+    let arg = |(name, text): &(&str, &str)| ((*name).to_owned(), Value::Text((*text).to_owned()));
+    mutation.args = args.iter().map(arg).collect();
+    frame.body = mutation.encode();
+    client.frames(lsn, vec![frame]).await.expect("up");
+    loop {
+        match client.hear_of().await.expect("up") {
+            FromRoom::Entry(_) | FromRoom::Allowed { .. } => {}
+            FromRoom::Acked { next } if next.get() <= lsn => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// Goal: commands are sent by whoever may write, or may send, and a mutation of the app's own by
+/// the former alone. Method: each role, and that of a reader with the grant, here and elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_sends_commands_where_it_says_so_or_may_write() {
+    let scene = scene_with_commands().await;
+    drop(opened(&scene, ROLES[6].1, 1).await);
+    let read = ROLES[2].1;
+    let sender = read.replace("}]", r#","send":true}]"#);
+    let elsewhere = r#"},{"document":"other/*","role":"read","send":true}]"#;
+    let elsewhere = read.replace("}]", elsewhere);
+    for (number, (grants, sends, writes)) in (10..).zip([
+        (read, false, false),
+        (elsewhere.as_str(), false, false),
+        (sender.as_str(), true, false),
+        (ROLES[3].1, true, true),
+        (ROLES[5].1, true, true),
+    ]) {
+        let mut client = opened(&scene, grants, number).await;
+        let key = number.to_string();
+        let args = [("stream", "a"), ("args", "{}"), ("key", key.as_str())];
+        let answer = brings(&mut client, &sending("log", "do"), &args, 1).await;
+        let next = if sends { 2 } else { 1 };
+        let is = |answer: &FromRoom| match answer {
+            FromRoom::Acked { .. } => true,
+            FromRoom::Forbidden { .. } => false,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(is(&answer), sends, "{grants}");
+        if sends {
+            let answer = brings(&mut client, "add", &[("id", key.as_str())], next).await;
+            assert_eq!(is(&answer), writes, "{grants}");
+        }
+    }
+    scene.stop().await;
+}
+
 /// Goal: commands are handled by whoever is let, and by nobody else, and who is not changes
 /// nothing. Method: each role without the grant, and with it, for this document and for another
 /// one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_handles_commands_where_it_says_so_whatever_its_role() {
-    let scene = Scene::new(&["lists/a"]).await;
+    let scene = scene_with_commands().await;
     let (_, root) = ROLES[6];
-    let streams = r#","streams":{"log":{"events":{},"commands":{"do":{"fields":{},
-        "received":[],"failed":[],"retries":0,"timeout":0}}}}}"#;
-    let json = json_of(&notes());
-    let json = format!("{}{streams}", json.strip_suffix('}').expect("an object"));
-    let root_token = token(root);
-    let deployed = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root_token), &json).await;
-    assert_eq!(deployed.status, 201, "{}", deployed.text());
     drop(opened(&scene, root, 1).await);
     let before = scene.bytes_of(OWN).await;
     for (number, (role, grants)) in (10..).zip(ROLES.into_iter().skip(2)) {

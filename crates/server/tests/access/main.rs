@@ -15,6 +15,7 @@ mod logins;
 mod matrix;
 mod operating;
 mod operations;
+mod operator;
 mod presence;
 mod process;
 mod sync;

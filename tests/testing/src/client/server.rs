@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tidelog_client::Connection;
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Change, Changed, Committed, Completion, Doctype,
-    DoctypeHash, Handlers, InstanceId, Mutation, TaskKind, chain_of, client_of, hash_of,
-    public_entry, public_life,
+    Applied, AppliedTimeline, Authority, Change, Changed, CommandRef, Committed, Completion,
+    Doctype, DoctypeHash, Handlers, InstanceId, Intervened, Intervention, Mutation, TaskKind,
+    chain_of, client_of, hash_of, is_reserved, public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
@@ -45,6 +45,8 @@ pub struct Server {
     pub subject: Option<String>,
     /// Devices that may only read it.
     pub readers: BTreeSet<usize>,
+    /// The devices of those that may send, and not write otherwise.
+    pub senders: BTreeSet<usize>,
     /// What devices have said of who is present.
     pub presence_words: Vec<PresenceWord>,
     /// Who handles commands: which device, by which of its numbers.
@@ -92,6 +94,7 @@ impl Default for Server {
             secret_of: BTreeMap::new(),
             subject: None,
             readers: BTreeSet::new(),
+            senders: BTreeSet::new(),
             presence_words: Vec::new(),
             handlers: Handlers::default(),
             now_ms: 1_000_000,
@@ -189,6 +192,10 @@ impl Server {
                 let mut lsn = first;
                 for frame in frames {
                     let origin = EntryId { journal: timeline, life, lsn };
+                    let mutation = Mutation::decode(&frame.body).expect("a mutation");
+                    if self.senders.contains(&device) && !is_reserved(&mutation.name) {
+                        return vec![FromRoom::Acked { next: lsn }, FromRoom::Forbidden { lsn }];
+                    }
                     if !self.take(device, origin, &frame) {
                         self.subscribers.remove(&device);
                         return vec![FromRoom::Refused(Refusal::Parted)];
@@ -283,16 +290,31 @@ impl Server {
         }
     }
 
-    fn role_of(&self, device: usize) -> Role {
-        if self.readers.contains(&device) { Role::Read } else { Role::Write }
+    /// Whoever runs the server does that to a command.
+    pub fn intervene(&mut self, command: CommandRef, intervention: Intervention) -> Intervened {
+        match self.change(&Change::Intervene(command, intervention)) {
+            Changed::Intervened(intervened) => intervened,
+            other => panic!("{other:?}"),
+        }
     }
 
-    /// The device may only read from now on, or write again. It is told.
+    fn role_of(&self, device: usize) -> Role {
+        match device {
+            _ if self.readers.contains(&device) => Role::Read,
+            _ if self.senders.contains(&device) => Role::Send,
+            _ => Role::Write,
+        }
+    }
+
+    /// The device may only read or send from now on, or write again. It is told.
     pub fn allow(&mut self, device: usize, role: Role) -> Vec<FromServer> {
+        self.readers.remove(&device);
+        self.senders.remove(&device);
         match role {
-            Role::Read => self.readers.insert(device),
-            _ => self.readers.remove(&device),
-        };
+            Role::Read => _ = self.readers.insert(device),
+            Role::Send => _ = self.senders.insert(device),
+            Role::Write | Role::Admin => {}
+        }
         let Some(Subscriber { channel, .. }) = self.subscribers.get(&device) else {
             return Vec::new();
         };

@@ -62,8 +62,11 @@ impl Document {
                 self.on_completed(tag, (task, attempt), (answer, time_ms), ctx);
             }
             FromRoom::Undecided { why, .. } => {
-                // What this device brings along itself changes when it does.
-                let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
+                // What this device brings along itself changes when it does. Of one who may only
+                // send the server takes no doctype: others bring it.
+                let access = self.open().and_then(|open| open.record.access);
+                let is_theirs = access == Some(TokenRole::Send)
+                    || !matches!(why, UndecidedReason::UnknownDoctype { .. });
                 let failure = CallFailure::of_undecided(&self.key.document, &why);
                 if let Some(channel) = self.following.channel.as_mut().filter(|_| is_theirs) {
                     channel.ask_again_at_ms.get_or_insert(ctx.now_ms + RETRY_FINAL_MS);
@@ -79,12 +82,13 @@ impl Document {
         }
     }
 
-    /// Whoever may write from now on comes anew: only then does the server take a doctype that is
+    /// Whoever may send or write from now on comes anew: only then does the server take a doctype that is
     /// newer than its own, and frames of which it has said that it takes none.
     fn on_allowed(&mut self, role: TokenRole, ctx: &mut Context<'_>) {
         let was = self.open().and_then(|open| open.record.access);
         self.note_access(Some(role));
-        if self.is_online() && was == Some(TokenRole::Read) && role > TokenRole::Read {
+        let might_not_write = was.is_some_and(|was| was < TokenRole::Write);
+        if self.is_online() && might_not_write && was < Some(role) {
             self.leave_server(ctx);
         }
     }

@@ -25,7 +25,9 @@ impl Scene {
 
 #[test]
 fn only_one_who_may_begin_a_document_does() {
-    for (may, begins) in [(May::Follow, false), (May::Write, false), (May::Create, true)] {
+    for (may, begins) in
+        [(May::Follow, false), (May::Send, false), (May::Write, false), (May::Create, true)]
+    {
         let mut scene = Scene::new();
         let heard = scene.say_as(ANN, open_message(&notes(), Intent::Follow), may);
         match begins {
@@ -40,7 +42,7 @@ fn only_one_who_may_begin_a_document_does() {
 #[test]
 fn only_one_who_may_begin_a_document_hands_one_over() {
     for is_there in [false, true] {
-        for may in [May::Follow, May::Write] {
+        for may in [May::Follow, May::Send, May::Write] {
             let mut scene = Scene::new();
             if is_there {
                 scene.open(BOB, None);
@@ -64,7 +66,9 @@ fn one_who_may_only_follow_migrates_nothing() {
         "alter table note add column done integer",
     ]);
     let open = || open_message(&newer, Intent::Follow);
-    assert_eq!(scene.say_as(ANN, open(), May::Follow)[0], "opened 2 wanted 1");
+    for may in [May::Follow, May::Send] {
+        assert_eq!(scene.say_as(ANN, open(), may)[0], "opened 2 wanted 1", "{may:?}");
+    }
     assert_eq!(scene.position(), before);
     assert_eq!(brief(&scene.heard(BOB)), [""; 0]);
     let parting = doctype(&["create table other (id text) strict"]);

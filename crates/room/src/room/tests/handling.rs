@@ -1,7 +1,8 @@
 //! Who handles a document's commands, over a real page server.
 
 use tidelog_document::{
-    CommandDefinition, Completion, EventDefinition, NewEvent, Outcome, StreamDefinition, sending,
+    CommandDefinition, CommandRef, Completion, EventDefinition, FoundEvents, Intervened,
+    Intervention, NewEvent, Outcome, StreamDefinition, WantedCommands, WantedEvents, sending,
 };
 use tidelog_types::limits::{INSTANCE_SILENT_MS, INSTANCES_MAX};
 
@@ -163,6 +164,40 @@ fn only_one_who_may_handle_commands_does() {
     assert_eq!(scene.commands(), ["1 a started 2 1000001"]);
 }
 
+/// Goal: who may send, and not write otherwise, has its sends run, and nothing that stands behind the
+/// first of anything else; what was taken before that keeps its verdict, and is acknowledged before
+/// it hears so. Method: sends, a mutation between two of them, bytes that are no mutation, the same
+/// again as one who may only follow, and as one who may write.
+#[test]
+fn of_one_who_may_only_send_nothing_but_sends_is_run() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    let says = |scene: &mut Scene, may, first: u64, frames: Vec<WireFrame>| {
+        let first = Lsn::new(first).expect("from 1");
+        let message = ToRoom::Frames { life: life_of(ANN), first, frames };
+        let speaker = Speaker { may, handles: false, subject: None };
+        scene.step(RoomInput::Message { conn: ANN, channel: CHANNEL, message, speaker });
+        brief(&scene.heard(ANN))
+    };
+    let writes = || frame(&shop(), "add", &[("id", "a"), ("body", "")]);
+    let rubbish = || WireFrame { call: CallId([0; 16]), body: vec![1, 2, 3], predicted: None };
+    assert_eq!(says(&mut scene, May::Send, 1, vec![place("a")]), ["entry 2..3 of 1", "acked 2"]);
+    let heard = says(&mut scene, May::Send, 1, vec![place("a"), place("b"), writes(), place("c")]);
+    assert_eq!(heard, ["entry 3..4 of 2", "acked 3", "forbidden 3"]);
+    let commands = ["1 a received 0 ", "2 b received 0 "];
+    assert_eq!(scene.commands(), commands);
+    assert_eq!(says(&mut scene, May::Send, 4, vec![place("d")]), [""; 0], "it knows");
+    scene.open_shop(ANN);
+    assert_eq!(says(&mut scene, May::Send, 3, vec![rubbish()]), ["acked 3", "forbidden 3"]);
+    scene.open_shop(ANN);
+    assert_eq!(says(&mut scene, May::Follow, 3, vec![place("c")]), ["forbidden 3"]);
+    assert_eq!(scene.commands(), commands);
+    scene.open_shop(ANN);
+    let heard = says(&mut scene, May::Write, 3, vec![writes(), place("c")]);
+    assert_eq!(heard, ["entry 4..5 of 3", "entry 5..6 of 4", "acked 5"]);
+}
+
 /// Goal: a document without commands is none the worse for one who would handle some.
 #[test]
 fn a_document_without_commands_is_handled_by_nobody() {
@@ -253,4 +288,98 @@ fn what_is_planned_of_an_instance_holds_only_while_it_is_so() {
     scene.at(1_000_000 + INSTANCE_SILENT_MS + 60_000);
     scene.say(BOB, ToRoom::Deregister { tag: 6 });
     assert_eq!(scene.commands(), ["1 a ready 1 "].map(|it| it.replace("ready", "received")));
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn fail(tag: u32, command: u64, attempt: u64) -> ToRoom {
+    let outcome = Outcome::Failed { reason: "no".to_owned(), is_final: true };
+    let completion = Completion { task: command, attempt, position: 0, outcome }.encode();
+    ToRoom::Complete { tag, task: command, attempt, completion }
+}
+
+/// Goal: what whoever runs the server has done to a command is an entry like any other, answered
+/// once it is on the disk, and whoever handles commands hears of it at once. Method: one fails, is
+/// given again, and is cancelled while it is worked at; nothing is in memory as that is asked.
+#[test]
+fn a_command_is_given_again_and_cancelled_by_whoever_runs_the_server() {
+    let mut scene = Scene::new();
+    let retry = || Ask::Intervene(CommandRef::Number(1), Intervention::Retry);
+    let reason = "cancelled by ada".to_owned();
+    let cancel =
+        || Ask::Intervene(CommandRef::Number(1), Intervention::Cancel { reason: reason.clone() });
+    assert_eq!(scene.ask(retry()), Answer::Missing);
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    assert_eq!(scene.ask(retry()), Answer::Intervened(Intervened::NoCommand));
+    scene.hears(BOB, register(5, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.hears(BOB, fail(5, 1, 1));
+    assert_eq!(scene.commands(), ["1 a failed 1 "]);
+    scene.heard(ANN);
+    let State::Open(document) = &scene.room.state else { panic!("not open") };
+    document.authority.view().rest_but(|_| false);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.step(RoomInput::Ask { request: 1, ask: retry() });
+    assert_eq!(scene.answers, [], "not before it is durable");
+    scene.release();
+    assert_eq!(scene.answers.pop(), Some(Answer::Intervened(Intervened::Done(1))));
+    let heard = brief(&scene.heard(BOB));
+    assert!(heard.iter().all(|it| it.starts_with("entry")), "{heard:?}");
+    assert_eq!(scene.commands(), ["1 a started 2 1000000"], "it is given at once");
+    let in_state = Intervened::InState("started".to_owned());
+    assert_eq!(scene.ask(retry()), Answer::Intervened(in_state));
+    assert_eq!(scene.ask(cancel()), Answer::Intervened(Intervened::Done(1)));
+    scene.heard(BOB);
+    assert_eq!(scene.hears(BOB, complete(5, 1, 2)), ["completed 1 2: Late"]);
+    assert_eq!(scene.commands(), ["1 a failed 2 "]);
+    let Answer::Commands(found) = scene.ask(Ask::Commands(WantedCommands::default())) else {
+        panic!("commands")
+    };
+    let row = &found.rows.decode()[0];
+    assert_eq!((&row[6], &row[14]), (&text("failed"), &text("cancelled by ada")));
+    assert_eq!(found.next, None);
+}
+
+/// Goal: events are read in bounded parts, those alone that are on the disk, by anybody's pace.
+/// Method: one is on its way to the disk; nothing is in memory.
+#[test]
+fn events_are_read_once_they_are_durable() {
+    let mut scene = Scene::new();
+    let events = |after| Ask::Events(WantedEvents { after, ..WantedEvents::default() });
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    assert_eq!(scene.ask(events(0)), Answer::Events(FoundEvents::None(0)));
+    scene.hears(ANN, register(1, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.say(ANN, complete(1, 1, 1));
+    let State::Open(document) = &scene.room.state else { panic!("not open") };
+    document.authority.view().rest_but(|_| false);
+    scene.step(RoomInput::Ask { request: 1, ask: events(0) });
+    assert_eq!(scene.answers, [], "it could still be lost");
+    scene.release();
+    let Some(Answer::Events(FoundEvents::Some(rows))) = scene.answers.pop() else {
+        panic!("an event")
+    };
+    let row = &rows.decode()[0];
+    assert_eq!((&row[0], &row[4]), (&Value::Integer(1), &text("placed")));
+    assert_eq!(scene.ask(events(1)), Answer::Events(FoundEvents::None(1)));
+}
+
+/// Goal: a store that is only read has nothing done to its commands.
+#[test]
+fn a_damaged_store_has_nothing_done_to_its_commands() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.room.settings.is_damaged = true;
+    let cancel = Intervention::Cancel { reason: String::new() };
+    let answer = scene.ask(Ask::Intervene(CommandRef::Number(1), cancel));
+    assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+    assert_eq!(scene.commands(), ["1 a received 0 "]);
 }

@@ -1,0 +1,71 @@
+//! What whoever runs the server reads of a document, and has done to its commands.
+
+use tidelog_document::{
+    Change, Changed, CommandRef, Intervention, WantedCommands, WantedEvents, find_commands,
+    find_events,
+};
+use tidelog_sqlite::{Failure, Run};
+use tidelog_types::{Budget, shortened};
+
+use super::document::Document;
+use super::{Answer, Halt, Room, State, ran};
+
+/// Why a document is not read that has lost something.
+const INCOMPLETE: &str = "the store is damaged, and something of this document is lost";
+
+impl Room {
+    /// A bounded number of events, as the newest doctype knows them.
+    pub(super) fn events(&mut self, wanted: &WantedEvents) -> Result<Answer, Halt> {
+        self.look_up(|document| {
+            let Some(doctype) = document.record.newest() else {
+                return Run::Failed(Failure::Sql { message: "it has no doctype".to_owned() });
+            };
+            find_events(document.authority.reader(), &doctype, wanted).map(Answer::Events)
+        })
+    }
+
+    /// A bounded number of commands.
+    pub(super) fn commands(&mut self, wanted: &WantedCommands) -> Result<Answer, Halt> {
+        self.look_up(|document| {
+            find_commands(document.authority.reader(), wanted).map(Answer::Commands)
+        })
+    }
+
+    /// Has it done by the authority, as an entry like any other.
+    pub(super) fn intervene(
+        &mut self,
+        command: &CommandRef,
+        intervention: &Intervention,
+        budget: &mut Budget,
+    ) -> Result<Answer, Halt> {
+        let State::Open(document) = &self.state else { return Ok(Answer::Missing) };
+        if self.settings.is_damaged || document.is_incomplete {
+            let reason = "the store is damaged, and nothing is written to it".to_owned();
+            return Ok(Answer::Failed { reason });
+        }
+        // Those who handle commands are known before there is one more to give.
+        self.handlers()?;
+        let change = Change::Intervene(command.clone(), intervention.clone());
+        let Some(changed) = self.change(&change, budget)? else {
+            let reason = "the document takes nothing more".to_owned();
+            return Ok(Answer::Failed { reason });
+        };
+        self.handlers()?.decided(&change, &changed);
+        let Changed::Intervened(intervened) = changed else { unreachable!("BUG: it intervenes") };
+        Ok(Answer::Intervened(intervened))
+    }
+
+    fn look_up(&mut self, find: impl FnOnce(&mut Document) -> Run<Answer>) -> Result<Answer, Halt> {
+        let State::Open(document) = &mut self.state else { return Ok(Answer::Missing) };
+        if document.is_incomplete {
+            return Ok(Answer::Failed { reason: INCOMPLETE.to_owned() });
+        }
+        match ran(find(document)) {
+            // What was asked cannot be answered, and that is nobody else's affair.
+            Err(Halt::Failed(failure)) if !failure.is_passing() => {
+                Ok(Answer::Failed { reason: shortened(failure.to_string()) })
+            }
+            ran => ran,
+        }
+    }
+}
