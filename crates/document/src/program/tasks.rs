@@ -30,11 +30,12 @@
 //!               └── stopped    a run waits for code that fits
 //! ```
 //!
-//! Whoever runs the server has a command that has failed given again: it is ready, or waits. What is
-//! not over of commands may fail by that one's word (`program/interventions.rs`).
+//! Whoever runs the server has a command that has failed given again: it is ready, or waits. What
+//! is not over of commands may fail by that one's word (`program/interventions.rs`).
 //!
 //! Of a stream one command at most is ready or started, the oldest that is not over, or one
-//! before which an older one was given again: the others wait. To send one is a mutation like any other, which devices predict, and so are the start of a
+//! before which an older one was given again: the others wait. To send one is a
+//! mutation like any other, which devices predict, and so are the start of a
 //! run and its cancelling. All else is decided by the authority alone, by its clock, and is no
 //! frame of anybody's: each step is a transaction of its own.
 //!
@@ -60,7 +61,8 @@ const INSTANCES_KEY: &str = "instances";
 pub(super) const NEXT_ENDING: &str = "
     1 + max(coalesce((select max(ending) from _tidelog_task where ending is not null), 0),
             coalesce((select value from _tidelog_meta where key = 'endings'), 0))";
-/// Keeps the place of this one if it is the last, which is forgotten or begins anew: the next one ends behind it.
+/// Keeps the place of this one if it is the last, which is forgotten or begins anew: the next
+/// one ends behind it.
 pub(super) const NOTE_LAST_ENDING: &str = "
     insert into _tidelog_meta
     select 'endings', ending from _tidelog_task
@@ -561,7 +563,8 @@ fn complete(
     Run::Done((Changed::Completed(answer), set))
 }
 
-/// A task is over, and the next one of its stream is ready, unless this one was not either. `over` are its first and last event,
+/// A task is over, and the next one of its stream is ready, unless this one was not either. `over`
+/// are its first and last event,
 /// reason and result.
 pub(super) fn end(
     transaction: &Transaction<'_>,

@@ -82,8 +82,8 @@ impl Document {
         }
     }
 
-    /// Whoever may send or write from now on comes anew: only then does the server take a doctype that is
-    /// newer than its own, and frames of which it has said that it takes none.
+    /// Whoever may send or write from now on comes anew: only then does the server take a doctype
+    /// that is newer than its own, and frames of which it has said that it takes none.
     fn on_allowed(&mut self, role: TokenRole, ctx: &mut Context<'_>) {
         let was = self.open().and_then(|open| open.record.access);
         self.note_access(Some(role));

@@ -164,8 +164,8 @@ fn only_one_who_may_handle_commands_does() {
     assert_eq!(scene.commands(), ["1 a started 2 1000001"]);
 }
 
-/// Goal: who may send, and not write otherwise, has its sends run, and nothing that stands behind the
-/// first of anything else; what was taken before that keeps its verdict, and is acknowledged before
+/// Goal: who may send, and not write otherwise, has its sends run, and nothing that stands behind
+/// the first of anything else; what was taken before that keeps its verdict, and is acknowledged before
 /// it hears so. Method: sends, a mutation between two of them, bytes that are no mutation, the same
 /// again as one who may only follow, and as one who may write.
 #[test]
