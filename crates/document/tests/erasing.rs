@@ -4,10 +4,10 @@ mod common;
 
 use common::*;
 use tidelog_document::{
-    Change, Changed, CommandDefinition, Completion, Doctype, Erasable, EraseRefusal, Erased,
-    ErasedUpTo, EventDefinition, FoundEvents, Free, InstanceId, MutationDefinition, NewEvent,
-    NewRecord, Outcome, Param, ParamKind, Recorded, StreamDefinition, TaskKind, WantedEvents,
-    WorkflowDefinition, find_events, sending, starting,
+    Change, Changed, CommandDefinition, CommandRef, Completion, Doctype, Erasable, EraseRefusal,
+    Erased, ErasedUpTo, EventDefinition, FoundEvents, Free, InstanceId, Intervened, Intervention,
+    MutationDefinition, NewEvent, NewRecord, Outcome, Param, ParamKind, Recorded, StreamDefinition,
+    TaskKind, WantedEvents, WorkflowDefinition, find_events, sending, starting,
 };
 use tidelog_sqlite::Failure;
 use tidelog_types::{ClientId, Value};
@@ -318,6 +318,19 @@ fn what_is_not_over_or_not_there_is_not_erased() {
         assert_eq!(scene.told("o1"), [r#"1 {"text":"Ada"} 0"#], "nothing was");
         assert_eq!(scene.erase(&run("o1")), Err(EraseRefusal::Unknown), "an order is no run");
         assert_eq!(scene.erase(&order("f")), Err(EraseRefusal::Unknown), "a run is no order");
+    });
+}
+
+#[test]
+fn a_command_that_was_erased_is_not_given_again() {
+    with_shop(|mut scene| {
+        scene.send("o1", "Ada", "k").expect("sent");
+        scene.handle(|| Outcome::Failed { reason: "not Ada".to_owned(), is_final: true });
+        scene.erase(&order("o1")).expect("erased");
+        let retry = Change::Intervene(CommandRef::Number(1), Intervention::Retry);
+        let erased = Intervened::InState("erased".to_owned());
+        assert_eq!(scene.change(&retry), Changed::Intervened(erased));
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 failed - null k erased"]);
     });
 }
 

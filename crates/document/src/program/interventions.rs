@@ -17,7 +17,8 @@ pub(super) fn intervene(
 ) -> Run<(Intervened, PageSet)> {
     let nothing = |intervened| Run::Done((intervened, PageSet::default()));
     let Some(number) = done!(find(writer, command)) else { return nothing(Intervened::NoCommand) };
-    let sql = "select state from tidelog_commands where number = ?1";
+    // What was erased cannot be done again: nobody knows any more what was wished.
+    let sql = "select iif(args is null, 'erased', state) from tidelog_commands where number = ?1";
     let rows = done!(writer.query_system(sql, &[Value::Integer(number)]));
     let Some([Value::Text(state)]) = rows.first().map(Vec::as_slice) else {
         return nothing(Intervened::NoCommand);
