@@ -113,7 +113,7 @@ const SHARED = [
 ];
 const OWN: Record<string, string[]> = {
   plain: ['src/main.ts', 'vite.config.ts'],
-  react: ['src/list.tsx', 'src/main.tsx', 'vite.config.ts'],
+  react: ['src/hooks.ts', 'src/list.tsx', 'src/main.tsx', 'vite.config.ts'],
   vue: [
     'src/app.vue',
     'src/env.d.ts',

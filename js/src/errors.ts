@@ -56,6 +56,12 @@ export abstract class TidelogError extends Error {
   override get name(): string {
     return `${this.code.replace(/(?:^|-)./g, (it) => it.slice(-1).toUpperCase())}Error`;
   }
+
+  /** What `JSON.stringify` says of it, as of the error in a status. */
+  toJSON(): object {
+    const { name, code, message } = this;
+    return Object.assign({ name, code, message }, this);
+  }
 }
 
 /**

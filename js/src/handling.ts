@@ -178,7 +178,7 @@ class Deciding implements Work<GivenCommand> {
     const { doctype } = document;
     this.#document = document;
     this.aggregate = aggregate;
-    this.#stream = streamOf(doctype.name, doctype.streams ?? {}, aggregate);
+    this.#stream = streamOf(doctype, aggregate);
     this.names = checkHandlers(aggregate, this.#stream, handlers);
     this.#handlers = handlers.commands as Readonly<Record<string, AnyHandler>>;
     this.#folds = new Folds(document, aggregate, this.#stream, handlers);
@@ -263,10 +263,14 @@ class Deciding implements Work<GivenCommand> {
   }
 }
 
-function streamOf(doctype: string, streams: Streams, aggregate: string): Stream {
+function streamOf(
+  { name, streams = {}, workflows = {} }: OpenStreams['doctype'],
+  aggregate: string,
+): Stream {
   if (Object.hasOwn(streams, aggregate)) return streams[aggregate]!;
+  const there = Object.keys({ ...streams, ...workflows });
   throw new InvalidOptionError(
-    `${doctype} has no stream ${aggregate}: it has ${Object.keys(streams)}`,
+    `${name} has no stream or workflow ${aggregate}: it has ${there.join(', ')}`,
   );
 }
 

@@ -107,7 +107,7 @@ export function createHooks<
 
   function useOpening(): Opening<Defined> {
     const opening = useContext(Context);
-    if (!opening) throw new Error(`no Provider of ${doctype.name} is around this component`);
+    if (!opening) throw new Error(`no Provider of these hooks of ${doctype.name} is around this`);
     return opening;
   }
 

@@ -114,7 +114,8 @@ export class Answered {
     for (let index = head; index < end; index++) {
       rows[index] = known?.get(this.#key(index)) ?? decode(index);
     }
-    this.rows = rows;
+    // One list is told to all who listen, and is what the next one is compared with.
+    this.rows = Object.freeze(rows);
     this.same = old !== undefined && head === count && ahead === 0;
   }
 

@@ -97,7 +97,7 @@ export function createHooks<
 
   function useOpening(): Accessor<Opening<Defined>> {
     const opening = useContext(Context);
-    if (!opening) throw new Error(`no Provider of ${doctype.name} is around this component`);
+    if (!opening) throw new Error(`no Provider of these hooks of ${doctype.name} is around this`);
     return opening;
   }
 

@@ -103,7 +103,7 @@ export function createHooks<
 
   function useOpening(): ComputedRef<Opening<Defined>> {
     const opening = inject(KEY);
-    if (!opening) throw new Error(`no Provider of ${doctype.name} is around this component`);
+    if (!opening) throw new Error(`no Provider of these hooks of ${doctype.name} is around this`);
     return opening;
   }
 

@@ -83,6 +83,18 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
+test('an error says all of itself as JSON', () => {
+  const error = new ServerUnreachableError('it does not answer', { outcome: 'unknown' });
+  expect(JSON.parse(JSON.stringify({ error }))).toEqual({
+    error: {
+      name: 'ServerUnreachableError',
+      code: 'server-unreachable',
+      message: 'it does not answer',
+      outcome: 'unknown',
+    },
+  });
+});
+
 test('an answer that this page cannot take settles the call with an error', async () => {
   const db = answeredBy(CUT_OFF);
   await expect(db.query('select a from b')).rejects.toThrow(EngineError);

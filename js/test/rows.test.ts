@@ -65,6 +65,12 @@ test.each(['__proto__', 'constructor', 'toString'])('a column %s is like any oth
   }
 });
 
+test('a list that is told cannot be changed by whoever is told it', () => {
+  const { rows } = new Answered(letters('ab'));
+  expect(() => (rows as unknown[]).reverse()).toThrow(TypeError);
+  expect(new Answered(letters('abc'), new Answered(letters('ab'))).rows).toHaveLength(3);
+});
+
 test('the same rows again are known to be the same', () => {
   const first = new Answered(letters('abc'));
   const second = new Answered(letters('abc'), first);

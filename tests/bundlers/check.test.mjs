@@ -156,6 +156,11 @@ for (const name of VITES) {
       server.watcher.emit('change', migrations);
       const isShown = () => sent.some(({ err }) => /near "tabel": syntax error/.test(err?.message));
       await eventually(isShown, { what: 'a word of the flaw over the page' });
+      const told = () => said.filter((it) => /^apart\.ts: .*near "tabel"/.test(it)).length;
+      const before = told();
+      assert.ok(before > 0, ofDoctypes(said).join('\n'));
+      await sleep(3_000);
+      assert.equal(told(), before, 'nothing was saved since');
     } finally {
       await server.close();
     }

@@ -301,7 +301,19 @@ impl CallFailure {
             ErrorCode::ServerUnreachable,
             format!(
                 "{server} does not answer: it is tried again by itself, and mutations wait \
-                     safely on this device"
+                 safely on this device; if it runs, see whether that is its address: ws:// or \
+                 wss://, port, path"
+            ),
+        )
+    }
+
+    /// Who holds the document has named no server, and it has this one.
+    pub(crate) fn unnamed(server: &str) -> Self {
+        Self::new(
+            ErrorCode::ServerUnreachable,
+            format!(
+                "this document is synced with {server}, and was opened without a server: name it \
+                 as `server`, or mutations wait on this device"
             ),
         )
     }

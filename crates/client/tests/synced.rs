@@ -204,6 +204,28 @@ fn a_server_is_asked_for_all_once_there_is_no_disk_for_it() {
     assert!(all_is_received(&mut first));
 }
 
+/// Goal: who forgets to name the server of a document is told why nothing is synced. Method: one
+/// tab names it and closes, the other one does not, and then leaves on purpose.
+#[test]
+fn who_opens_a_document_of_a_server_without_one_is_told_that() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    device.close(TAB);
+    let again = device.start_open(TAB, None, &todos());
+    device.opened(again);
+    add(&mut device, "milk");
+    let status = device.status();
+    assert_eq!((status.connection, status.pending), (Connection::Offline, 1));
+    let error = status.error.as_ref().expect("said");
+    assert_eq!(error.code, ErrorCode::ServerUnreachable);
+    assert!(error.message.contains(SERVER) && error.message.contains("without a server"));
+    let other = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.opened(other);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.status().error, None);
+    assert_eq!(device.status().connection, Connection::Online);
+}
+
 #[test]
 fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
     let mut server = Server::default();

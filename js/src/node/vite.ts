@@ -10,6 +10,7 @@
  */
 
 import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { IS_APART, lookApart } from './apart.js';
 import { Checks } from './checks.js';
 import { type App, definesDoctype, type Found } from './modules.js';
@@ -42,7 +43,7 @@ export interface TidelogPlugin {
   configResolved(config: Resolved): void;
   configureServer(server: Server): void;
   transform(code: string, id: string, options?: { readonly ssr?: boolean | undefined }): void;
-  handleHotUpdate(): void;
+  handleHotUpdate(changed: { readonly modules: readonly unknown[] }): void;
   buildEnd(this: Build, error?: Error): Promise<void>;
 }
 
@@ -75,7 +76,8 @@ export function tidelog(): TidelogPlugin {
       warned = warnings;
       if (flaws.length === 0) return;
       const message = flaws.map((flaw) => flaw.message).join('\n');
-      config.logger.error(message);
+      const placed = flaws.map(({ id, message }) => `${path.relative(app.root, id)}: ${message}`);
+      config.logger.error(placed.join('\n'));
       const err = { plugin: 'tidelog', id: flaws[0]!.id, message, stack: '' };
       server?.ws.send({ type: 'error', err });
     },
@@ -103,8 +105,10 @@ export function tidelog(): TidelogPlugin {
       modules.add(file);
       if (server) checks.saved();
     },
-    handleHotUpdate() {
-      if (modules.size > 0) checks.saved();
+    handleHotUpdate(changed) {
+      // A file that is no module of the app changes nothing, as what Vite itself writes beside the
+      // configuration when a check reads that.
+      if (modules.size > 0 && changed.modules.length > 0) checks.saved();
     },
     async buildEnd(error) {
       const ids = new Set([...this.getModuleIds()].map((id) => id.split('?')[0]!));

@@ -105,7 +105,9 @@ impl Document {
             return (Connection::Local, None);
         }
         if self.wanted_server().is_none() {
-            return (Connection::Offline, None);
+            let server = self.open().and_then(|open| open.record.server.as_deref());
+            let is_unnamed = !self.following.is_away() && self.first_named_server().is_none();
+            return (Connection::Offline, server.filter(|_| is_unnamed).map(CallFailure::unnamed));
         }
         let Some(link) = link else { return (Connection::Connecting, None) };
         let connection = match link.stage {

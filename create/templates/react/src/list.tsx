@@ -1,8 +1,6 @@
 import { RejectedError } from 'tidelog';
-import { createHooks } from 'tidelog/react';
-import { ALL, type Todo, todos } from './todos';
-
-export const { Provider, useLive, useMutate, useStatus } = createHooks(todos);
+import { useLive, useMutate, useStatus } from './hooks';
+import { ALL, type Todo } from './todos';
 
 // The reason of a rejection is for users; its message names the mutation, too.
 const tell = (error: unknown): void =>

@@ -1,6 +1,7 @@
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
-import { List, Provider } from './list';
+import { Provider } from './hooks';
+import { List } from './list';
 import { place } from './todos';
 
 createRoot(document.getElementById('app')!).render(
