@@ -103,7 +103,7 @@ pub(super) struct Joined {
 
 impl Joined {
     /// Whether so much has come that the server should be told: an eighth of what it sends before
-    /// it waits for our word. A message for each entry would cost both sides more than most entries.
+    /// it waits for our word. A message for each would cost both sides more than most entries do.
     fn is_worth_saying(&self, next: Lsn, limits: &Limits) -> bool {
         let count = next.get().saturating_sub(self.said.get());
         count >= limits.entries_in_flight_max.div_ceil(UNSAID_PART as u64)

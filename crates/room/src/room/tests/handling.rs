@@ -165,9 +165,9 @@ fn only_one_who_may_handle_commands_does() {
 }
 
 /// Goal: who may send, and not write otherwise, has its sends run, and nothing that stands behind
-/// the first of anything else; what was taken before that keeps its verdict, and is acknowledged before
-/// it hears so. Method: sends, a mutation between two of them, bytes that are no mutation, the same
-/// again as one who may only follow, and as one who may write.
+/// the first of anything else; what was taken before that keeps its verdict, and is acknowledged
+/// before it hears so. Method: sends, a mutation between two of them, bytes that are no mutation,
+/// the same again as one who may only follow, and as one who may write.
 #[test]
 fn of_one_who_may_only_send_nothing_but_sends_is_run() {
     let mut scene = Scene::new();
