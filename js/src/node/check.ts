@@ -24,7 +24,7 @@ async function load(): Promise<Engine> {
 export interface Finding {
   /** What is wrong with it, as a tab would be told that opens a document of it. */
   readonly flaw: string | undefined;
-  /** What will be wrong, once there is another release. */
+  /** What will be wrong, once there is another release or an argument is left out. */
   readonly hints: readonly string[];
 }
 
@@ -35,7 +35,10 @@ export async function check(doctype: DoctypeDefinition): Promise<Finding> {
   const w = new Writer();
   writeDoctype(w, doctype);
   const bytes = w.take();
-  return { flaw: checkDoctype(bytes), hints: [...hintsOn(bytes), ...unused(doctype)] };
+  return {
+    flaw: checkDoctype(bytes),
+    hints: [...hintsOn(bytes), ...unused(doctype), ...drawn(doctype)],
+  };
 }
 
 /** One line for each parameter that stands in no statement of its mutation. */
@@ -46,6 +49,22 @@ function unused({ name, mutations }: DoctypeDefinition): readonly string[] {
     const left = Object.keys(params).filter((param) => !names.has(param));
     return left.map(
       (param) => `mutation ${mutation} of doctype ${name} does not use its parameter ${param}`,
+    );
+  });
+}
+
+/**
+ * One line for each parameter of kind `uuid` of a mutation that inserts nothing: left out, it is
+ * drawn, and whatever that was to change or delete is not found.
+ */
+function drawn({ name, mutations }: DoctypeDefinition): readonly string[] {
+  return Object.entries(mutations).flatMap(([mutation, { params, sql }]) => {
+    if (sql.some((it) => /\b(insert|replace)\b/i.test(it))) return [];
+    const uuids = Object.keys(params).filter((param) => params[param] === 'uuid');
+    return uuids.map(
+      (param) =>
+        `mutation ${mutation} of doctype ${name} inserts nothing, and its parameter ${param} is a ` +
+        `'uuid', which is drawn where it is left out: make it 'text', so that it is missed`,
     );
   });
 }

@@ -106,8 +106,8 @@ export function tidelog(): TidelogPlugin {
       if (server) checks.saved();
     },
     handleHotUpdate(changed) {
-      // A file that is no module of the app changes nothing, as what Vite itself writes beside the
-      // configuration when a check reads that.
+      // A file that is no module of the app changes nothing here, as the store of a server that is
+      // started beside it, which is written again and again.
       if (modules.size > 0 && changed.modules.length > 0) checks.saved();
     },
     async buildEnd(error) {

@@ -5,6 +5,6 @@ export const notes = doctype({
   migrations: ['create table note (id text primary key, body text not null) strict'],
   mutations: {
     add: mutation({ id: 'uuid', body: 'text' }, 'insert into note values (:id, :body)'),
-    clear: mutation({ id: 'text', all: 'boolean' }, 'delete from note where id = :id'),
+    clear: mutation({ id: 'uuid', all: 'boolean' }, 'delete from note where id = :id'),
   },
 });
