@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use tidelog_document::{
-    Doctype, EventDefinition, FoundRight, MutationDefinition, Param, ParamKind, StreamDefinition,
+    CommandDefinition, Doctype, EventDefinition, FoundRight, MutationDefinition, Param, ParamKind,
+    StreamDefinition,
 };
 use tidelog_types::Value;
 
@@ -119,8 +120,63 @@ const FORK: &str = "
     update cell set id = id || '?';
     create index entry_id on entry (id);";
 
-/// The doctype of all documents.
-pub(crate) fn doctype(release: Release) -> Doctype {
+/// What follows from commands and their events: how many were sent, done and failed by stream, and
+/// each that was done.
+const JOBS: &str = "
+    create table job (
+        stream text primary key, sent integer not null, done integer not null,
+        failed integer not null
+    ) strict;
+    create table job_done (
+        sequence integer primary key, stream text not null, position integer not null,
+        id text not null
+    ) strict;";
+
+/// The aggregate that tasks are about, its command, its event, and what sends that command.
+pub(crate) const JOB: &str = "job";
+pub(crate) const DO: &str = "do";
+pub(crate) const DONE: &str = "done";
+pub(crate) const SEND_DO: &str = "send:job.do";
+
+/// The tables of [`JOBS`].
+pub(crate) const JOB_TABLES: [&str; 2] = ["job", "job_done"];
+
+/// How often a command is tried again, and milliseconds that an attempt may take.
+pub(crate) const RETRIES: u32 = 3;
+const TIMEOUT_MS: u32 = 20_000;
+
+/// What may be asked of a job, and what happens to it.
+fn jobs() -> StreamDefinition {
+    let id = || vec![param("id", ParamKind::Text)];
+    let sql = |sql: &[&str]| sql.iter().map(ToString::to_string).collect();
+    let done = EventDefinition {
+        name: DONE.to_owned(),
+        // Which command, at which attempt, and how long its stream was when that was decided.
+        fields: [
+            id(),
+            vec![param("attempt", ParamKind::Integer), param("after", ParamKind::Integer)],
+        ]
+        .concat(),
+        upcasts: Vec::new(),
+        project: sql(&[
+            "insert into job_done values (:sequence, :stream, :position, :id)",
+            "update job set done = done + 1 where stream = :stream",
+        ]),
+    };
+    let command = CommandDefinition {
+        name: DO.to_owned(),
+        fields: id(),
+        received: sql(&["insert into job values (:stream, 1, 0, 0)
+              on conflict (stream) do update set sent = sent + 1"]),
+        failed: sql(&["update job set failed = failed + 1 where stream = :stream"]),
+        retries: RETRIES,
+        timeout_ms: TIMEOUT_MS,
+    };
+    StreamDefinition { name: JOB.to_owned(), events: vec![done], commands: vec![command] }
+}
+
+/// The doctype of all documents, with tasks or without.
+pub(crate) fn doctype(release: Release, has_tasks: bool) -> Doctype {
     let text = |name: &str| param(name, ParamKind::Text);
     let mut doctype = Doctype {
         name: "ledger".to_owned(),
@@ -202,6 +258,10 @@ pub(crate) fn doctype(release: Release) -> Doctype {
         streams: Vec::new(),
         workflows: Vec::new(),
     };
+    if has_tasks {
+        doctype.migrations[0].push_str(JOBS);
+        doctype.streams.push(jobs());
+    }
     let (migration, sql) = match release {
         Release::First => return doctype,
         Release::Second => {

@@ -69,6 +69,8 @@ pub(crate) struct Device {
     /// How often each call has asked for rows that did not come yet, and how often once more.
     rows_owed: BTreeMap<(TabId, Call), u32>,
     asked_again: BTreeMap<(TabId, Call), u32>,
+    /// Calls that are about tasks.
+    about_tasks: BTreeSet<(TabId, Call)>,
     /// Whether something is wrong with the log of its store.
     pub(crate) has_damaged_log: bool,
     /// Whether the core is killed as soon as it is lent a page server.
@@ -196,6 +198,7 @@ impl Device {
             unheard: BTreeMap::new(),
             rows_owed: BTreeMap::new(),
             asked_again: BTreeMap::new(),
+            about_tasks: BTreeSet::new(),
             has_damaged_log: false,
             ends_once_lent: false,
             last_tab: 0,
@@ -211,6 +214,7 @@ impl Device {
         self.unheard.clear();
         self.rows_owed.clear();
         self.asked_again.clear();
+        self.about_tasks.clear();
         self.lending.core_is_new();
         self.core_door.core_is_new();
         self.wake_door = WakeDoor::default();
@@ -238,6 +242,14 @@ impl Device {
     /// A tab asks for rows, some of which it may have asked for before.
     pub(crate) fn asks_for_rows(&mut self, port: TabId, messages: &[ToCore]) {
         for message in messages {
+            if let ToCore::Ask { call, request, .. } = message
+                && matches!(
+                    request,
+                    Request::Handle(_) | Request::Complete(_) | Request::Outcome(_)
+                )
+            {
+                self.about_tasks.insert((port, *call));
+            }
             let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } = message
             else {
                 continue;
@@ -246,6 +258,11 @@ impl Device {
             *self.rows_owed.entry((port, *call)).or_default() += 1;
             *self.asked_again.entry((port, *call)).or_default() += u32::from(is_again);
         }
+    }
+
+    /// Whether rows tell of tasks, of which each word is told.
+    pub(crate) fn tells_of_tasks(&self, port: TabId, call: Call) -> bool {
+        self.about_tasks.contains(&(port, call))
     }
 
     /// Whether rows are the answer to what a tab has asked.

@@ -39,12 +39,16 @@ pub(crate) struct Host {
     pub(crate) is_due: bool,
     /// When it next looks after documents that are handed over.
     pub(crate) looks_at_ms: Option<u64>,
+    /// When it next looks after tasks.
+    pub(crate) tasks_look_at_ms: Option<u64>,
     /// Whether something is wrong with the log of its store, which is only read then.
     pub(crate) has_damaged_log: bool,
     /// Whether its clients say what no core does.
     pub(crate) serves_strangers: bool,
     /// Who is let in, where tokens are asked for.
     pub(crate) guard: Option<Guard>,
+    /// What the time is by its clock.
+    now_ms: u64,
     swarm: Swarm,
 }
 
@@ -64,6 +68,8 @@ struct Running {
     inbox: VecDeque<(OwnerId, StoreRequest)>,
     ways: Arc<Ways>,
     found_right: FoundRight,
+    /// What the time is by its clock.
+    now_ms: u64,
     seed: Rng,
     /// Whether rooms give back what they can all the time.
     rests: bool,
@@ -179,9 +185,11 @@ impl Host {
             running: None,
             is_due: false,
             looks_at_ms: None,
+            tasks_look_at_ms: None,
             has_damaged_log: false,
             serves_strangers: false,
             guard: swarm.guarded.then(Guard::default),
+            now_ms: 0,
             swarm,
         }
     }
@@ -194,6 +202,7 @@ impl Host {
     fn begins_anew(&mut self) {
         self.life += 1;
         self.is_due = false;
+        self.tasks_look_at_ms = None;
         self.guard.iter_mut().for_each(Guard::forget_all);
     }
 
@@ -222,6 +231,7 @@ impl Host {
             conns: BTreeMap::new(),
             inbox: VecDeque::new(),
             found_right: app::found_right(),
+            now_ms: self.now_ms,
             ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
             seed: Rng::new(rng.next()),
             rests: self.swarm.rooms_rest,
@@ -242,6 +252,18 @@ impl Host {
         self.running = None;
         self.begins_anew();
         self.disk = kill(&self.disk, &self.swarm);
+    }
+
+    /// What the time is by its clock, from now on.
+    pub(crate) fn set_time(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.running.iter_mut().for_each(|running| running.now_ms = now_ms);
+    }
+
+    /// When a room decides something of tasks by the clock alone.
+    pub(crate) fn tasks_due_at_ms(&self) -> Option<u64> {
+        let rooms = self.running.as_ref()?.rooms.values();
+        rooms.filter_map(|here| here.room.handling_due_at_ms()).min()
     }
 
     /// When a room looks after a document that is handed over, and of which nothing comes.
@@ -368,6 +390,7 @@ impl Host {
         let mut done = Done::default();
         let Some(running) = &mut self.running else { return done };
         running.end_overdue(now_ms, &mut done);
+        running.decide_due(&mut done);
         running.work(&mut done);
         let Some(page_server) = &mut running.page_server else { return done };
         let mut has_writes = false;
@@ -496,6 +519,7 @@ impl Running {
             let doubts = self.serves_strangers;
             let mut talk = Talk::new(swarm.limits, self.is_damaged, may_part, doubts);
             talk.forks = swarm.forks();
+            talk.has_tasks = swarm.tasks;
             let notes = RoomNotes::new(swarm.limits);
             let here = RoomHere { room, owner, inbox, door, talk, notes, names };
             self.rooms.insert(document.clone(), here);
@@ -547,8 +571,22 @@ impl Running {
         }
     }
 
+    /// What rooms decide of tasks by the clock.
+    fn decide_due(&mut self, done: &mut Done) {
+        let now_ms = self.now_ms;
+        let is_due = |here: &RoomHere| {
+            here.room.takes_messages()
+                && here.room.handling_due_at_ms().is_some_and(|at| at <= now_ms)
+        };
+        let rooms = self.rooms.iter().filter_map(|(key, here)| is_due(here).then_some(key));
+        for document in rooms.cloned().collect::<Vec<_>>() {
+            self.step(&document, RoomInput::GoOn, done);
+        }
+    }
+
     fn step(&mut self, document: &DocumentKey, input: RoomInput, done: &mut Done) {
         let Some(here) = self.rooms.get_mut(document) else { return };
+        here.room.set_time(self.now_ms);
         let mut wrong = here.door.comes(document, &input).err();
         here.talk.comes(document, &input);
         here.notes.comes(document, &input);
@@ -561,8 +599,8 @@ impl Running {
             wrong = wrong.or(here.door.leaves(&effect).err());
             wrong = wrong.or(here.talk.leaves(document, &effect).err());
             wrong = wrong.or(here.notes.leaves(document, &effect, &mut self.journals).err());
-            // What is no mutation is rejected without a run.
-            if !self.serves_strangers {
+            // What is no mutation is rejected without a run, and what a room decides is none.
+            if !self.serves_strangers && !here.talk.has_tasks {
                 wrong = wrong.or(here.names.leaves(document, &effect).err());
             }
             match effect {

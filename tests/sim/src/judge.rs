@@ -1,6 +1,7 @@
 //! What has to hold: while a world runs, and when everything is over.
 
 mod access;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +15,8 @@ use crate::reference::{Found, Issued};
 use crate::swarm::Swarm;
 use crate::tab::News;
 use crate::world::Applied;
+use tasks::TaskLedger;
+pub(crate) use tasks::{SENDING, Sent};
 
 /// What was said of every mutation that any tab ever issued.
 #[derive(Default)]
@@ -21,6 +24,9 @@ pub(crate) struct Judge {
     fates: BTreeMap<String, Fate>,
     /// How many were issued.
     count: u64,
+    /// What was said of commands, and how much.
+    tasks: TaskLedger,
+    tasks_count: u64,
     /// Claims that were taken in a history which was lost since, and those that were given up.
     lost_claims: BTreeMap<Doc, BTreeSet<String>>,
     /// What copies of documents hold that somebody wants deleted, and has not been told of, unless
@@ -203,7 +209,11 @@ impl Judge {
     ///
     /// If it cannot be true, after what was said before.
     pub(crate) fn hear(&mut self, news: News, when: When) -> Result<(), String> {
+        if news.is_of_sending() {
+            return self.hear_of_sending(news);
+        }
         match news {
+            News::Task(news) => self.hear_of_task(news)?,
             News::Durable(name) => {
                 let fate = self.fate(&name)?;
                 if fate.failed {
@@ -278,8 +288,9 @@ impl Judge {
             sizes.sum::<u64>()
         };
         let bodies: u64 = self.fates.values().map(body).sum();
-        let net_size_max =
-            NET_SIZE_MAX + NET_SIZE_PER_MUTATION_MAX * self.count + NET_SIZE_PER_BYTE_MAX * bodies;
+        let net_size_max = NET_SIZE_MAX
+            + NET_SIZE_PER_MUTATION_MAX * (self.count + self.tasks_count)
+            + NET_SIZE_PER_BYTE_MAX * bodies;
         Work { runs_percent, net_percent: net_size * 100 / net_size_max }.judge()
     }
 
@@ -405,6 +416,9 @@ impl Judge {
     /// A device has deleted its copy of a document: what was not decided may come to nothing. A
     /// local document is gone.
     pub(crate) fn dropped(&mut self, doc: Doc, device: usize, is_local: bool) {
+        if is_local {
+            self.tasks_may_be_lost(doc);
+        }
         self.may_go.remove(&(doc, device));
         self.closing_until_ms.remove(&(doc, device));
         for fate in self.fates.values_mut() {

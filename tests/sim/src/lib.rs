@@ -45,6 +45,10 @@
 //!   never told whether there is one; it opens a document that is being deleted. A tab says a last
 //!   word on connecting and is closed.
 //! - Of a value that takes several pages the last one alone changes.
+//! - In one world of eleven tabs send commands, some by a key that was used, and some tabs handle
+//!   them, and leave, close or die amid that; a server's clock goes on, or back, by up to a year
+//!   (`world/tasks.rs`). What is drawn for that is drawn apart. Nothing of it meets tokens, full
+//!   documents, or machines that are put back.
 //! - A tab hears late of all that is said to it, also while its worker takes over the store; a core
 //!   is killed as soon as it has taken over, and what it has said arrives after what the next one
 //!   says.
@@ -80,6 +84,12 @@
 //! again, or tells so before its disk has it, or says anything of a copy by another user's token
 //! (`doors/access.rs`); no room runs frames of one who may not write; no tab is told what it did
 //! not ask for on top of what it has not heard.
+//!
+//! Of commands: an attempt is given to one at a time and taken once, and what is told to be over is
+//! so. In the end each that was confirmed has completed or failed, once for its key; what follows
+//! from events is what folding them gives; positions have no gaps, and no command of a stream is
+//! decided before those that came before it, or by an old state of it (`task_tables.rs`,
+//! `judge/tasks.rs`).
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and
@@ -118,7 +128,9 @@ mod stranger;
 mod swarm;
 mod system_tables;
 mod tab;
+mod task_tables;
 mod world;
 
 pub use judge::Work;
+pub use swarm::has_tasks;
 pub use world::{Outcome, Told, World};

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context as _, bail};
 use tidelog_planted::Hunt;
-use tidelog_sim::{Outcome, Told, Work, World};
+use tidelog_sim::{Outcome, Told, Work, World, has_tasks};
 use tidelog_types::probe::{self, Probe};
 
 /// A tenth of a world is spent in the allocator of the C library.
@@ -19,6 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
        tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
+       tidelog-sim --tasks A..B [--until-failure] those of them that have tasks
        tidelog-sim --traces A..B                  their trace hashes alone
        tidelog-sim --planted [NAME..]             every planted fault must be noticed, or these";
 
@@ -40,7 +41,10 @@ fn main() -> anyhow::Result<ExitCode> {
             one(seed.parse().context("--seed takes a number")?, told)
         }
         ["--seeds", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
-            range(parse_range(seeds)?, !rest.is_empty())
+            range(parse_range(seeds)?, !rest.is_empty(), Which::All)
+        }
+        ["--tasks", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
+            range(parse_range(seeds)?, !rest.is_empty(), Which::WithTasks)
         }
         ["--traces", seeds] => traces(parse_range(seeds)?),
         ["--planted", names @ ..] => HUNT.check(names)?,
@@ -66,9 +70,16 @@ fn one(seed: u64, told: Told) -> bool {
     !failed
 }
 
-fn range(seeds: Range<u64>, until_failure: bool) -> bool {
+/// Which worlds of a range are run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    WithTasks,
+}
+
+fn range(seeds: Range<u64>, until_failure: bool, which: Which) -> bool {
     println!("seeds {}..{}", seeds.start, seeds.end);
-    let Worlds { outcomes, reached } = Worlds::run(seeds, until_failure, Told::Nothing);
+    let Worlds { outcomes, reached } = Worlds::run(seeds, which, until_failure, Told::Nothing);
     let failed: Vec<u64> =
         outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(seed, _)| *seed).collect();
     if !failed.is_empty() {
@@ -94,8 +105,9 @@ struct Worlds {
 impl Worlds {
     /// Runs them on all cores; up to the first failure on one, since whoever wants no more than
     /// that may run many such searches at once.
-    fn run(seeds: Range<u64>, until_failure: bool, told: Told) -> Self {
-        let seeds = Mutex::new(seeds);
+    fn run(seeds: Range<u64>, which: Which, until_failure: bool, told: Told) -> Self {
+        let is_wanted = |seed: &u64| which == Which::All || has_tasks(*seed);
+        let seeds = Mutex::new(seeds.filter(is_wanted));
         let next = || seeds.lock().expect("BUG: a thread panicked").next();
         let work = || {
             let mut outcomes = Vec::new();
@@ -134,7 +146,7 @@ fn never_reached(worlds: u64, reached: &BTreeMap<Probe, u64>) -> Vec<Probe> {
 
 /// Prints a line of seed and trace of each.
 fn traces(seeds: Range<u64>) -> bool {
-    let Worlds { outcomes, .. } = Worlds::run(seeds, false, Told::Trace);
+    let Worlds { outcomes, .. } = Worlds::run(seeds, Which::All, false, Told::Trace);
     for (seed, outcome) in &outcomes {
         outcome.iter().for_each(|outcome| println!("{seed} {}", outcome.trace));
     }
@@ -167,7 +179,7 @@ fn outcome(seed: u64, told: Told) -> Option<Outcome> {
         Ok(Err(what)) => what,
         Err(_) => "it panicked".to_owned(),
     };
-    let what: String = what.chars().take(700).collect();
+    let what: String = what.chars().take(7000).collect();
     println!("seed {seed} FAILED: {what}");
     None
 }

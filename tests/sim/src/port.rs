@@ -95,7 +95,10 @@ impl Port {
                     }
                     _ => json!({ "call": call, "handle": handle }),
                 };
-                let limited = !matches!(request, Request::Sync);
+                let limited = !matches!(
+                    request,
+                    Request::Sync | Request::Handle(_) | Request::Complete(_) | Request::Outcome(_)
+                );
                 Input::Call { kind: kind_of(&message), message: content, limited }
             }
             ToCore::Destroy { call, document, user, .. } => {

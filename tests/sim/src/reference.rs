@@ -9,10 +9,11 @@ use rusqlite::{Connection, Error};
 use tidelog_document::Doctype;
 use tidelog_types::Value;
 
-use crate::app::{ALL_CELLS, ENDS, Release, Wish, doctype};
+use crate::app::{ALL_CELLS, ENDS, JOB_TABLES, Release, Wish, doctype};
 use crate::docs::Doc;
 use crate::plain_file::PlainFile;
 use crate::system_tables;
+use crate::task_tables;
 
 /// What records an event where nobody counts events but SQLite, and what follows from one.
 const FOLD: &str = "
@@ -25,23 +26,28 @@ const FOLD: &str = "
 
 /// What that makes of all events.
 const FOLDED: &str = "
-    select sequence, aggregate, stream, row_number() over (partition by stream order by sequence),
+    select row_number() over (order by sequence), aggregate, stream,
+           row_number() over (partition by stream order by sequence),
            type, 1, data, 'mutation:bump'
     from tidelog_events order by sequence";
 
 /// What was recorded.
-const RECORDED: &str = "select sequence, aggregate, stream, position, type, version, data, cause
-    from tidelog_events order by sequence";
+const RECORDED: &str = "
+    select row_number() over (order by sequence), aggregate, stream, position, type, version, data,
+           cause
+    from tidelog_events where aggregate = 'total' order by sequence";
 
 /// Those that are of another moment than the entry of their mutation, or of nobody, and streams
 /// that are longer or shorter than they say.
 const WRONG_EVENTS: &str = "
     select 'event', sequence, time, client from tidelog_events
-    where length(client) <> 32
-       or not exists (select 1 from entry where id = data ->> 'id' and at = time)
+    where aggregate = 'total'
+      and (length(client) <> 32
+           or not exists (select 1 from entry where id = data ->> 'id' and at = time))
     union all
     select 'stream', stream, length, null from tidelog_streams as s
-    where length <> (select count(*) from tidelog_events as e where e.stream = s.stream)";
+    where length <> (select count(*) from tidelog_events as e
+                     where e.stream = s.stream and e.aggregate = s.aggregate)";
 
 /// A mutation that was issued.
 #[derive(Clone, Debug)]
@@ -79,6 +85,8 @@ pub(crate) struct Found {
     pub(crate) cells: Vec<String>,
     /// How the long ones end.
     pub(crate) ends: Vec<String>,
+    /// Whether it has tasks.
+    has_tasks: bool,
     /// The newest release that it was brought to, and how many entries there were then.
     pub(crate) release: Release,
     released_after: Option<usize>,
@@ -109,16 +117,30 @@ impl Found {
             };
             let texts = (texts(ALL_CELLS)?, texts(ENDS)?);
             let released = released(&connection)?;
-            Ok((connection, check, names, claims, texts, released))
+            let jobs = "select count(*) from sqlite_schema where name = 'job'";
+            let has_tasks: bool = connection.query_row(jobs, [], |row| row.get(0))?;
+            Ok((connection, check, names, claims, texts, released, has_tasks))
         };
-        let (connection, check, names, claims, (cells, ends), (release, released_after)) =
+        let (connection, check, names, claims, (cells, ends), released, has_tasks) =
             open().map_err(|error| format!("the file: {error}"))?;
+        let (release, released_after) = released;
         if check != "ok" {
             return Err(format!("the file is not whole: {check}"));
         }
         let bytes = bytes.to_vec();
         let _file = file;
-        Ok(Self { bytes, connection, names, claims, cells, ends, release, released_after, _file })
+        Ok(Self {
+            bytes,
+            connection,
+            names,
+            claims,
+            cells,
+            ends,
+            has_tasks,
+            release,
+            released_after,
+            _file,
+        })
     }
 
     /// Whether the system tables say what may be so.
@@ -128,6 +150,15 @@ impl Found {
     /// What cannot be.
     pub(crate) fn judge_system(&self, lives_kept_max: usize) -> Result<(), String> {
         system_tables::judge(&self.connection, lives_kept_max)
+    }
+
+    /// What it says of tasks, if it has any.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub(crate) fn tasks(&self) -> Result<Option<task_tables::Tasks>, String> {
+        self.has_tasks.then(|| task_tables::Tasks::read(&self.connection)).transpose()
     }
 
     /// Whether running what was accepted gives these rows. `issued` knows every mutation.
@@ -151,6 +182,11 @@ impl Found {
             if !wrong.is_empty() {
                 return Err(format!("events that cannot be: {wrong:?}"));
             }
+        }
+        // What follows from tasks is judged by itself.
+        for table in JOB_TABLES {
+            theirs.remove(table);
+            ours.remove(table);
         }
         if theirs.len() != ours.len() {
             return Err(format!("tables {:?}, and {:?}", theirs.keys(), ours.keys()));
@@ -182,7 +218,7 @@ impl Found {
             let reason: String = context.get(0)?;
             Err::<i64, _>(Error::UserFunctionError(reason.into()))
         })?;
-        let doctypes = Release::ALL.map(doctype);
+        let doctypes = Release::ALL.map(|release| doctype(release, self.has_tasks));
         let (migrations, released_after) =
             (&doctypes[self.release as usize].migrations, self.released_after);
         connection.execute_batch(&migrations[0])?;

@@ -14,6 +14,15 @@ use crate::rng::Rng;
 /// One in so many worlds has servers that ask for tokens.
 const GUARDED_ONCE_IN: u64 = 12;
 
+/// Pages that a migration changes which makes the tables of tasks.
+const TASK_PAGES_MIN: usize = 64;
+
+/// Whether the world of this seed may have tasks: one in eleven.
+#[must_use]
+pub fn has_tasks(seed: u64) -> bool {
+    seed % 11 == 4
+}
+
 /// The features of one world.
 #[derive(Clone, Debug)]
 pub(crate) struct Swarm {
@@ -115,6 +124,8 @@ pub(crate) struct Swarm {
     pub(crate) token_ms: u64,
     /// All devices are one user's.
     pub(crate) one_user: bool,
+    /// Tabs send commands, and some of them handle these.
+    pub(crate) tasks: bool,
 }
 
 /// Something that happens to a whole store.
@@ -381,6 +392,7 @@ impl Swarm {
             guarded: false,
             token_ms: 0,
             one_user: false,
+            tasks: false,
         };
         let mut askew = Rng::new(seed.rotate_left(8) ^ !seed);
         swarm.rooms_rest = askew.once_in(3);
@@ -597,6 +609,15 @@ impl Swarm {
         let mut access = Rng::new(seed.rotate_left(18) ^ seed);
         if access.once_in(GUARDED_ONCE_IN) {
             swarm.ask_for_tokens(&mut access);
+        }
+        // All that is drawn for them is drawn apart: other worlds are what they would be without.
+        // A document that is full of little has no room for what they need.
+        // Nor can anybody tell where a machine that was put back has written as much as before.
+        let is_put_back = swarm.history.iter().any(|(_, it)| *it == History::PutMachineBack);
+        swarm.tasks = has_tasks(seed) && !swarm.guarded && !swarm.fills && !is_put_back;
+        if swarm.tasks {
+            let pages_max = &mut swarm.limits.mutation_pages_max;
+            *pages_max = TASK_PAGES_MIN.max(*pages_max);
         }
         swarm
     }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Row};
 use tidelog_types::limits::REASON_SIZE_MAX;
 
+use tidelog_document::is_reserved;
+
 use crate::app::{Release, doctype};
 
 /// Bytes of a life and of where it began.
@@ -48,12 +50,14 @@ pub(crate) fn judge(file: &Connection, lives_kept_max: usize) -> Result<(), Stri
 fn judge_version(file: &Connection) -> rusqlite::Result<Result<(), String>> {
     let sql = "select group_concat(key || ' ' || value),
                1 + (select count(*) from sqlite_schema where name in ('mark', 'badge')),
-               (select count(*) from sqlite_schema where name = 'mark')
-               from _tidelog_meta";
-    let (meta, version, has_events): (String, i64, bool) =
-        file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+               (select count(*) from sqlite_schema where name in ('mark', 'job')) > 0,
+               (select count(*) from sqlite_schema where name = 'job')
+               from _tidelog_meta where key in ('events', 'tasks', 'version')";
+    let (meta, version, has_events, has_tasks): (String, i64, bool, bool) =
+        file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     let events = if has_events { "events 1," } else { "" };
-    let is_so = meta == format!("{events}version {version}");
+    let tasks = if has_tasks { "tasks 1," } else { "" };
+    let is_so = meta == format!("{events}{tasks}version {version}");
     Ok(if is_so { Ok(()) } else { Err(format!("{meta}, and {version} migrations have run")) })
 }
 
@@ -103,7 +107,7 @@ fn judge_rejections(
     file: &Connection,
     timelines: &Timelines,
 ) -> rusqlite::Result<Result<(), String>> {
-    let known = doctype(Release::Second);
+    let known = doctype(Release::Second, false);
     let mut statement =
         file.prepare("select timeline, lsn, mutation, reason from _tidelog_rejection")?;
     let mut rows = statement.query([])?;
@@ -111,7 +115,7 @@ fn judge_rejections(
         let (timeline, lsn): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
         let (mutation, reason): (String, String) = (row.get(2)?, row.get(3)?);
         let is_in = |it: &Timeline| (it.forgotten..it.wanted).contains(&lsn);
-        let is_known = known.mutation(&mutation).is_some();
+        let is_known = known.mutation(&mutation).is_some() || is_reserved(&mutation);
         let is_told = (1..=REASON_SIZE_MAX).contains(&reason.len());
         if !timelines.get(&timeline).is_some_and(is_in) || !is_known || !is_told {
             return Ok(Err(format!("{mutation} at {lsn} was rejected: {reason}")));

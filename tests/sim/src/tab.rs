@@ -3,6 +3,7 @@
 mod hearing;
 mod live;
 mod standing;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,8 @@ use crate::swarm::Swarm;
 pub(crate) use hearing::{Heard, News};
 pub(crate) use live::Live;
 use live::Outdated;
+use tasks::Tasks;
+pub(crate) use tasks::{Given, TaskNews};
 
 /// Milliseconds after which a core has heard its tabs, and they have heard of that.
 const HEARD_MS: u64 = 1_000;
@@ -99,6 +102,9 @@ pub(crate) struct Tab {
     threw: BTreeMap<Handle, u64>,
     listens_anew: BTreeMap<Handle, u64>,
     pub(crate) exported: BTreeMap<Doc, Vec<u8>>,
+    tasks: Tasks,
+    /// Whether the app has any.
+    has_tasks: bool,
     /// Nobody on its device holds anything any more.
     pub(crate) is_leaving: bool,
 }
@@ -181,6 +187,8 @@ impl Tab {
             threw: BTreeMap::new(),
             listens_anew: BTreeMap::new(),
             exported: BTreeMap::new(),
+            tasks: Tasks::default(),
+            has_tasks: swarm.tasks,
             is_leaving: false,
         }
     }
@@ -267,7 +275,7 @@ impl Tab {
             document,
             user,
             server: host.map(url),
-            doctype: doctype(self.release),
+            doctype: doctype(self.release, self.has_tasks),
             has_token: self.has_token,
             word: 0,
         }));
@@ -347,6 +355,7 @@ impl Tab {
         let mut messages: Vec<ToCore> =
             watches.map(|(call, _)| ToCore::GiveUp { call: *call }).collect();
         self.watches.retain(|_, (watched, _)| *watched != doc);
+        messages.extend(self.leave_tasks(doc));
         let call = self.next_call();
         let close = ToCore::Ask { call, handle, request: Request::Close };
         messages.push(self.ask(call, close, now_ms, BTreeSet::new()));

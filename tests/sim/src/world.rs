@@ -13,6 +13,7 @@ mod lives;
 mod meeting;
 mod sockets;
 mod stores;
+mod tasks;
 mod trouble;
 
 pub(crate) use history::Applied;
@@ -30,7 +31,7 @@ use crate::app::Release;
 use crate::device::Device;
 use crate::docs::{Doc, Docs};
 use crate::host::Host;
-use crate::judge::{Judge, When, Work};
+use crate::judge::{Judge, SENDING, When, Work};
 use crate::port::Followed;
 use crate::reference::{Found, FoundFiles};
 use crate::rng::Rng;
@@ -75,6 +76,7 @@ pub struct World {
     last_conn: u64,
     last_name: u64,
     judge: Judge,
+    tasks: tasks::Tasks,
     told: Told,
     trace: blake3::Hasher,
     /// What tabs that are opened now are of.
@@ -211,6 +213,7 @@ impl World {
             last_conn: 0,
             last_name: 0,
             judge: Judge::new(&swarm),
+            tasks: tasks::Tasks::new(seed),
             told,
             trace: blake3::Hasher::new(),
             release: Release::First,
@@ -262,6 +265,7 @@ impl World {
         for device in 0..self.devices.len() {
             self.start_device(device)?;
         }
+        self.begin_tasks();
         for action in 0..self.swarm.actions {
             if self.swarm.release_at == Some(action) {
                 self.note("a release of the app");
@@ -304,6 +308,7 @@ impl World {
             return Err("something goes on and on, and no time passes".to_owned());
         }
         self.now_ms = self.now_ms.max(at);
+        self.set_clocks();
         self.happen(event)?;
         self.wrong.take().map_or(Ok(()), Err)?;
         self.look_at_calls()
@@ -414,7 +419,9 @@ impl World {
             let is_unasked = match message {
                 FromCore::Status { .. } | FromCore::RejectionNews { .. } => true,
                 // The first ones are the answer, each time that it was asked.
-                FromCore::Rows { call, .. } => !here.owes_rows(port, *call),
+                FromCore::Rows { call, .. } => {
+                    !here.owes_rows(port, *call) && !here.tells_of_tasks(port, *call)
+                }
                 _ => false,
             };
             list.push((size_of(message), is_unasked));
@@ -522,8 +529,15 @@ impl World {
             self.take_at_word(device, &heard);
             for news in heard.news {
                 let is_confirmed = matches!(news, News::Confirmed(_));
+                let sent = match &news {
+                    News::Confirmed(name) if name.starts_with(SENDING) => Some(name.clone()),
+                    _ => None,
+                };
                 let when = When { device, now_ms: self.now_ms, trouble_ms: shown_ms };
                 self.judge.hear(news, when).map_err(|what| format!("device {device}: {what}"))?;
+                if let Some(name) = sent.filter(|_| self.devices[device].tabs.contains_key(&tab)) {
+                    self.ask_outcome(device, tab, &name);
+                }
                 if is_confirmed && self.swarm.syncs_at_once && self.faults {
                     self.sync_elsewhere(device);
                 }

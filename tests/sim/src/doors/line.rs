@@ -21,6 +21,8 @@ use super::runs::Runs;
 /// What a core and its servers have said to each other, and what its tabs asked for.
 pub(crate) struct LineDoor {
     limits: Limits,
+    /// Whether any tab has asked to handle tasks.
+    has_tasks: bool,
     /// The address of each socket.
     sockets: BTreeMap<SocketId, String>,
     channels: BTreeMap<(SocketId, Channel), Followed>,
@@ -94,6 +96,7 @@ impl LineDoor {
     pub(crate) fn new(limits: Limits, runs: Runs) -> Self {
         Self {
             limits,
+            has_tasks: false,
             sockets: BTreeMap::new(),
             channels: BTreeMap::new(),
             documents: BTreeMap::new(),
@@ -181,6 +184,7 @@ impl LineDoor {
                     }
                     self.mutations.insert((tab, *call), *handle);
                 }
+                Request::Handle(_) => self.has_tasks = true,
                 Request::Close => {
                     self.held.remove(&(tab, *handle));
                     self.closes.insert((tab, *call), *handle);
@@ -382,10 +386,15 @@ impl LineDoor {
                 self.runs.receives(&followed.document, held, *next);
             }
             ToRoom::Presence(_) => return Err("a core says who is present, and none is".to_owned()),
-            ToRoom::Register { .. } | ToRoom::Deregister { .. } | ToRoom::Complete { .. } => {
+            ToRoom::Register { .. } | ToRoom::Deregister { .. } | ToRoom::Complete { .. }
+                if !self.has_tasks =>
+            {
                 return Err("a core says who handles commands, and nobody does".to_owned());
             }
-            ToRoom::Open { .. } => {}
+            ToRoom::Register { .. }
+            | ToRoom::Deregister { .. }
+            | ToRoom::Complete { .. }
+            | ToRoom::Open { .. } => {}
         }
         Ok(())
     }

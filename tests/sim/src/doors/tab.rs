@@ -164,7 +164,14 @@ impl TabDoor {
     ) -> Result<(), String> {
         let may_wait = |it: &ToCore| match it {
             ToCore::Ask { request, .. } => {
-                matches!(request, Request::Mutate(_) | Request::Watch(_))
+                matches!(
+                    request,
+                    Request::Mutate(_)
+                        | Request::Watch(_)
+                        | Request::Handle(_)
+                        | Request::Complete(_)
+                        | Request::Outcome(_)
+                )
             }
             _ => false,
         };

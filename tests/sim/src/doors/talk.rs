@@ -21,6 +21,8 @@ pub(crate) struct Talk {
     has_strangers: bool,
     /// Whether they have releases of which neither succeeds the other.
     pub(crate) forks: bool,
+    /// Whether there are tasks.
+    pub(crate) has_tasks: bool,
     /// Channels whose clients may not do all that there is to do.
     lacks: BTreeSet<(ConnId, Channel)>,
     /// The frames that came of clients who might write, and were not told that none is taken;
@@ -128,6 +130,7 @@ impl Talk {
             may_part,
             has_strangers,
             forks: false,
+            has_tasks: false,
             lacks: BTreeSet::new(),
             brought: Some(BTreeSet::new()),
             is_damaged,
@@ -396,6 +399,13 @@ impl Talk {
             }
             FromRoom::Allowed { .. } => Err("a room says what its shell has to say".to_owned()),
             FromRoom::Presence(_) => Err("a room tells who is present, and none is".to_owned()),
+            FromRoom::Registered { .. }
+            | FromRoom::NotRegistered { .. }
+            | FromRoom::Completed { .. }
+                if self.has_tasks =>
+            {
+                Ok(())
+            }
             FromRoom::Registered { .. }
             | FromRoom::NotRegistered { .. }
             | FromRoom::Completed { .. } => {

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use tidelog_client::{
     Call, CallFailure, Connection, FromCore, Handle, Memo, Request, Status, ToCore,
 };
+use tidelog_document::is_reserved;
 use tidelog_types::{DocumentKey, ErrorCode, Outcome, Remedy, Value};
 
 use super::live::MALFORMED;
-use super::{Asked, HEARD_MS, Live, Tab, deleted_by, handle_of};
+use super::{Asked, HEARD_MS, Live, Tab, TaskNews, deleted_by, handle_of};
 use crate::docs::Doc;
-use crate::judge::UNKNOWN;
+use crate::judge::{SENDING, UNKNOWN};
 
 /// Milliseconds after which an app whose listener has thrown has another one.
 const LISTENS_ANEW_MS: u64 = 300;
@@ -34,6 +35,8 @@ pub(crate) enum News {
     Kept(String),
     /// A listener has returned for it.
     Handled(String),
+    /// Of tasks.
+    Task(TaskNews),
     /// A query was answered.
     Rows {
         doc: Doc,
@@ -81,6 +84,9 @@ impl Tab {
             FromCore::Opened { call, status, memo } => {
                 self.opened(call, status, memo, &mut heard, now_ms);
             }
+            FromCore::Failed { call, .. } if self.is_about_tasks(call) => {
+                self.task_call_failed(call, last);
+            }
             FromCore::Failed { call, failure } if !last => {
                 heard.news.extend(self.left(call));
                 self.late(call, &failure, now_ms)?;
@@ -113,6 +119,9 @@ impl Tab {
                     return Err(format!("the outcome of a rejection is {outcome:?}: {reason}"));
                 }
                 heard.news.push(News::Rejected(self.name(call)?, reason));
+            }
+            FromCore::Rows { call, rows } if self.is_about_tasks(call) => {
+                heard.news.push(News::Task(self.task_rows(call, &rows)?));
             }
             FromCore::Rows { call, rows } => {
                 self.rows(call, &rows, &mut heard, now_ms, shown_ms)?;
@@ -169,9 +178,14 @@ impl Tab {
                     heard.answers.push(ToCore::ListenRejections { handle });
                 }
             }
-            FromCore::RejectionNews { handle, id, args, lsn, reason, .. } => {
+            FromCore::RejectionNews { handle, id, mutation, args, lsn, reason } => {
                 let Some((_, Value::Text(name))) = args.first() else {
                     return Err(format!("news of a rejection without a name: {args:?}"));
+                };
+                // Of what sends a command nobody knows the name again.
+                let name = match is_reserved(&mutation) {
+                    true => &format!("{SENDING}{lsn}-of-{handle:?}"),
+                    false => name,
                 };
                 heard.news.push(News::Rejected(name.clone(), reason));
                 heard.news.push(News::Kept(name.clone()));

@@ -69,6 +69,7 @@ impl World {
         if self.swarm.fills {
             self.make_room()?;
         }
+        self.finish_tasks()?;
         if self.swarm.heals_late {
             self.heal_all_but_one()?;
             if self.swarm.fills {
@@ -610,6 +611,11 @@ impl World {
             };
             let found = self.found.open(doc, &file).map_err(|what| format!("{doc:?}: {what}"))?;
             let names = self.judge.judge_end(doc, host.is_none(), found)?;
+            if let Some(tasks) = found.tasks()? {
+                let is_over = host.is_some();
+                let judged = self.judge.judge_tasks(doc, &tasks, is_over);
+                judged.map_err(|what| format!("tasks of {doc:?}: {what}"))?;
+            }
             for device in devices {
                 let tabs = self.devices[device].tabs.iter();
                 // A release that does not go with the document has none of it.
@@ -701,7 +707,12 @@ impl World {
         text
     }
 
-    fn export_host(&mut self, host: usize, doc: Doc, when: &str) -> Result<Vec<u8>, String> {
+    pub(super) fn export_host(
+        &mut self,
+        host: usize,
+        doc: Doc,
+        when: &str,
+    ) -> Result<Vec<u8>, String> {
         let document = self.docs.spec(doc).key.clone();
         self.exported = None;
         let deadline = self.now_ms + SETTLE_MS;

@@ -235,6 +235,8 @@ pub(super) enum Event {
     StartHost {
         host: usize,
     },
+    /// Tabs do something about tasks.
+    TasksGoOn,
     StartDevice {
         device: usize,
     },
@@ -435,6 +437,7 @@ impl World {
                     self.hosts[host].start(&mut self.rng)?;
                 }
             }
+            Event::TasksGoOn => self.tasks_go_on(),
             Event::StartDevice { device } => self.start_device(device)?,
         }
         Ok(())

@@ -144,6 +144,7 @@ impl World {
             self.exported = done.exported;
         }
         self.deleted(host, done.deleted);
+        self.look_at_clock(host);
         self.host_works(host);
     }
 
@@ -189,6 +190,7 @@ impl World {
                 .into_iter()
                 .for_each(|delay| self.schedule(delay, Event::HostRound { host, life }));
         }
+        self.look_at_clock(host);
         self.host_works(host);
     }
 

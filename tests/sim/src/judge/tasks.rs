@@ -1,0 +1,203 @@
+//! What was said of commands, and what has to be there of them in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Judge, News};
+use crate::docs::Doc;
+use crate::swarm::{History, Swarm};
+use crate::tab::{Given, TaskNews};
+use crate::task_tables;
+
+/// What begins the names of what sends a command.
+pub(crate) const SENDING: &str = "send-";
+/// What begins the reason for which one is rejected whose key stands for another one.
+const KEY_REUSED: &str = "key reused: ";
+
+/// A command as somebody sends it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Sent {
+    pub(crate) stream: String,
+    pub(crate) key: String,
+    /// What its arguments say.
+    pub(crate) id: String,
+}
+
+/// All that is known of commands.
+#[derive(Default)]
+pub(crate) struct TaskLedger {
+    sent: BTreeMap<String, (Doc, Sent)>,
+    confirmed: BTreeSet<(Doc, Sent)>,
+    /// What was told to be over, and how.
+    told: BTreeMap<(Doc, Sent), String>,
+    /// Which attempts were told to be taken, and by whom.
+    taken: BTreeSet<(Doc, u64, u64, String)>,
+    /// Who was given each attempt.
+    given: BTreeMap<(Doc, u64, u64, String), u64>,
+    /// Whether servers, or devices, may lose what they have said.
+    pub(crate) may_lose: bool,
+    /// Whether the data of a device may be cleared, with local documents.
+    may_be_cleared: bool,
+    /// Whether a clock may go on so far that what is over is forgotten.
+    pub(crate) may_forget: bool,
+    /// Documents that are decided on a device, or were: an attempt counts there before that is on
+    /// the disk, and is given again where it was lost.
+    local: BTreeSet<Doc>,
+    /// Documents of which a copy that nobody else has was deleted.
+    lost: BTreeSet<Doc>,
+}
+
+impl News {
+    /// Whether it is about a mutation that sends a command.
+    pub(super) fn is_of_sending(&self) -> bool {
+        match self {
+            Self::Durable(name)
+            | Self::Confirmed(name)
+            | Self::Rejected(name, _)
+            | Self::Failed(name, _)
+            | Self::Forbidden(name)
+            | Self::Unknown(name)
+            | Self::Left(name)
+            | Self::Kept(name)
+            | Self::Handled(name) => name.starts_with(SENDING),
+            Self::Rows { .. } | Self::Task(_) => false,
+        }
+    }
+}
+
+impl Judge {
+    /// There are tasks in this world.
+    pub(crate) fn expect_tasks(&mut self, swarm: &Swarm, may_forget: bool, local: BTreeSet<Doc>) {
+        self.tasks.local = local;
+        let parts = swarm.servers_go_back() || swarm.devices_part() || swarm.rots();
+        self.tasks.may_lose = parts || swarm.rivals || swarm.forks();
+        self.tasks.may_forget = may_forget;
+        let is_clearing = |(_, it): &(u64, History)| *it == History::ClearDevice;
+        self.tasks.may_be_cleared = swarm.history.iter().any(is_clearing);
+    }
+
+    /// Somebody sends a command. Gives the name of the mutation that does.
+    pub(crate) fn sends(&mut self, doc: Doc, sent: &Sent) -> String {
+        self.tasks_count += 1;
+        let name = format!("{SENDING}{}", self.tasks_count);
+        self.tasks.sent.insert(name.clone(), (doc, sent.clone()));
+        name
+    }
+
+    /// What was sent by that name.
+    pub(crate) fn sent(&self, name: &str) -> Option<(Doc, Sent)> {
+        self.tasks.sent.get(name).cloned()
+    }
+
+    /// The same of a document of which nothing else may be left.
+    pub(crate) fn tasks_may_be_lost(&mut self, doc: Doc) {
+        self.tasks.lost.insert(doc);
+    }
+
+    /// # Errors
+    ///
+    /// If it cannot be true.
+    pub(super) fn hear_of_sending(&mut self, news: News) -> Result<(), String> {
+        match news {
+            News::Confirmed(name) => {
+                self.tasks.confirmed.extend(self.tasks.sent.get(&name).cloned());
+            }
+            News::Rejected(name, reason) | News::Failed(name, Some(reason))
+                if reason.starts_with(KEY_REUSED) =>
+            {
+                let Some((doc, sent)) = self.tasks.sent.get(&name) else { return Ok(()) };
+                let is_other = |(of, it): &(Doc, Sent)| {
+                    of == doc && (&it.stream, &it.key) == (&sent.stream, &sent.key) && it != sent
+                };
+                if !self.tasks.sent.values().any(is_other) {
+                    return Err(format!("{sent:?} is told: {reason}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// If it cannot be true.
+    pub(super) fn hear_of_task(&mut self, news: TaskNews) -> Result<(), String> {
+        self.tasks_count += 1;
+        let may_lose = self.tasks.may_lose;
+        match news {
+            TaskNews::Given(doc, given) => {
+                for Given { task, attempt, instance, id, .. } in given {
+                    let attempt = (doc, task, attempt, id);
+                    let other = self.tasks.given.insert(attempt.clone(), instance);
+                    let is_local = self.tasks.local.contains(&doc);
+                    if other.is_some_and(|other| other != instance) && !may_lose && !is_local {
+                        return Err(format!("{attempt:?} was given to {other:?} and {instance}"));
+                    }
+                }
+            }
+            TaskNews::Answered(doc, Given { task, attempt, id, .. }, answer) => {
+                if answer == "done"
+                    && !self.tasks.taken.insert((doc, task, attempt, id.clone()))
+                    && !may_lose
+                    && !self.tasks.local.contains(&doc)
+                {
+                    return Err(format!("attempt {attempt} at {id} was taken twice"));
+                }
+            }
+            TaskNews::Over(doc, sent, Some(state)) => {
+                if !matches!(state.as_str(), "completed" | "failed") {
+                    return Err(format!("{sent:?} is over, and {state}"));
+                }
+                self.tasks.told.insert((doc, sent), state);
+            }
+            TaskNews::Over(doc, sent, None) => {
+                let of = &self.tasks;
+                let is_lost = of.lost.contains(&doc) || of.may_be_cleared;
+                let may_be_gone = of.may_forget || may_lose || is_lost;
+                if !may_be_gone {
+                    return Err(format!("{sent:?} is confirmed, and nobody knows it"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what was said of commands with what a document has of them in the end, when all
+    /// that could be handled was.
+    pub(crate) fn judge_tasks(
+        &self,
+        doc: Doc,
+        found: &task_tables::Tasks,
+        is_over: bool,
+    ) -> Result<(), String> {
+        let TaskLedger { may_forget, may_lose, .. } = self.tasks;
+        found.fold(may_forget, is_over)?;
+        let is_cleared = self.tasks.may_be_cleared && self.tasks.local.contains(&doc);
+        let may_lose = may_lose || self.tasks.lost.contains(&doc) || is_cleared;
+        if is_over && let Some(open) = found.open() {
+            return Err(format!("{open:?} is not over, and there is somebody who handles it"));
+        }
+        let sent: BTreeSet<&str> =
+            self.tasks.sent.values().map(|(_, sent)| sent.id.as_str()).collect();
+        if let Some(id) = found.ids().find(|id| !sent.contains(id.trim_end_matches("-next"))) {
+            return Err(format!("{id} is there, and nobody has sent it"));
+        }
+        if may_lose {
+            return Ok(());
+        }
+        let here = |(of, _): &&(Doc, Sent)| *of == doc;
+        for (_, sent) in self.tasks.confirmed.iter().filter(here) {
+            match found.state(sent) {
+                Some((id, _)) if id == sent.id => {}
+                _ if may_forget => {}
+                other => return Err(format!("{sent:?} was confirmed, and there is {other:?}")),
+            }
+        }
+        for ((_, sent), told) in self.tasks.told.iter().filter(|(key, _)| here(key)) {
+            let has_events = found.events_of(&sent.id) > 0;
+            if has_events != (told == "completed") && !may_forget {
+                return Err(format!("{sent:?} was told to be {told}: its events {has_events}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! What a tab has to do with tasks: what it handles, what it was given, and what it asks of those
+//! that it has sent.
+
+use std::collections::BTreeMap;
+
+use tidelog_client::{Call, CommandName, Complete, Handle, Handling, Mutate, Request, ToCore};
+use tidelog_document::{Completion, Outcome, TaskKind};
+use tidelog_types::{Rows, Value};
+
+use super::Tab;
+use crate::app::{DO, JOB, SEND_DO};
+use crate::docs::Doc;
+use crate::judge::Sent;
+
+/// Of one tab.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    handling: BTreeMap<Doc, Handler>,
+    /// What became of attempts is asked by these calls, and what of commands.
+    completing: BTreeMap<Call, (Doc, Given)>,
+    outcomes: BTreeMap<Call, (Doc, Sent)>,
+}
+
+/// Handles what there is in one document.
+struct Handler {
+    handle: Handle,
+    call: Call,
+    given: Vec<Given>,
+}
+
+/// An attempt that a tab was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) task: u64,
+    pub(crate) attempt: u64,
+    pub(crate) position: u64,
+    pub(crate) instance: u64,
+    pub(crate) stream: String,
+    /// What its arguments say that it is.
+    pub(crate) id: String,
+}
+
+/// What a tab is told of tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TaskNews {
+    /// A handler was given this, and all else that it was given is over.
+    Given(Doc, Vec<Given>),
+    /// What it said of an attempt was answered so.
+    Answered(Doc, Given, String),
+    /// A command has come to this end; `None` if nobody knows it any more.
+    Over(Doc, Sent, Option<String>),
+}
+
+impl Tab {
+    /// Sends a command.
+    pub(crate) fn send_command(
+        &mut self,
+        doc: Doc,
+        sent: &Sent,
+        name: &str,
+        [now_ms, skew_ms]: [u64; 2],
+    ) -> ToCore {
+        let call = self.next_call();
+        self.names.insert(call, name.to_owned());
+        self.issued_by.insert(call, self.held[&doc]);
+        let text = |name: &str, value: &str| (name.to_owned(), Value::Text(value.to_owned()));
+        let mutate = Mutate {
+            id: self.call_id(self.held[&doc], call),
+            name: SEND_DO.to_owned(),
+            args: vec![
+                text("stream", &sent.stream),
+                text("args", &format!("{{\"id\":\"{}\"}}", sent.id)),
+                text("key", &sent.key),
+            ],
+            now_ms: now_ms + skew_ms,
+            again: None,
+        };
+        let (handle, request) = (self.held[&doc], Request::Mutate(mutate));
+        self.ask(call, ToCore::Ask { call, handle, request }, now_ms, Default::default())
+    }
+
+    /// Wants to know what becomes of a command.
+    pub(crate) fn ask_outcome(&mut self, doc: Doc, sent: &Sent) -> Option<ToCore> {
+        let handle = *self.held.get(&doc)?;
+        let call = self.next_call();
+        self.tasks.outcomes.insert(call, (doc, sent.clone()));
+        let [aggregate, name] = [JOB, DO].map(str::to_owned);
+        let (stream, key) = (sent.stream.clone(), sent.key.clone());
+        let request = Request::Outcome(CommandName { aggregate, stream, name, key });
+        Some(ToCore::Ask { call, handle, request })
+    }
+
+    /// Whether it handles the tasks of a document.
+    pub(crate) fn handles(&self, doc: Doc) -> bool {
+        self.tasks.handling.contains_key(&doc)
+    }
+
+    /// Handles tasks from now on, so many at a time.
+    pub(crate) fn begin_handling(&mut self, doc: Doc, concurrency: u32) -> Option<ToCore> {
+        let handle = *self.held.get(&doc)?;
+        let call = self.next_call();
+        self.tasks.handling.insert(doc, Handler { handle, call, given: Vec::new() });
+        let kinds = [(JOB, DO)];
+        let kind = |(aggregate, name): (&str, &str)| TaskKind {
+            aggregate: aggregate.to_owned(),
+            name: name.to_owned(),
+        };
+        let request = Request::Handle(Handling { kinds: kinds.map(kind).to_vec(), concurrency });
+        Some(ToCore::Ask { call, handle, request })
+    }
+
+    /// Handles none any longer.
+    pub(crate) fn end_handling(&mut self, doc: Doc) -> Option<ToCore> {
+        let Handler { call, .. } = self.tasks.handling.remove(&doc)?;
+        self.let_go.insert(call);
+        Some(ToCore::GiveUp { call })
+    }
+
+    /// What it was given in all documents, and has said nothing of.
+    pub(crate) fn given(&self) -> Vec<(Doc, Given)> {
+        let said = |given: &Given| self.tasks.completing.values().any(|(_, it)| it == given);
+        let of = |(doc, it): (&Doc, &Handler)| -> Vec<_> {
+            it.given.iter().map(|given| (*doc, given.clone())).collect()
+        };
+        let all = self.tasks.handling.iter().flat_map(of);
+        all.filter(|(_, given)| !said(given)).collect()
+    }
+
+    /// Says what came of an attempt.
+    pub(crate) fn complete(&mut self, doc: Doc, given: &Given, outcome: Outcome) -> Option<ToCore> {
+        let Handler { handle, call: handling, .. } = *self.tasks.handling.get(&doc)?;
+        let call = self.next_call();
+        self.tasks.completing.insert(call, (doc, given.clone()));
+        let Given { task, attempt, position, .. } = *given;
+        let completion = Completion { task, attempt, position, outcome };
+        let request = Request::Complete(Complete { handling, completion });
+        Some(ToCore::Ask { call, handle, request })
+    }
+
+    /// A document is closed: what concerned its tasks is over.
+    pub(super) fn leave_tasks(&mut self, doc: Doc) -> Vec<ToCore> {
+        let outcomes = self.tasks.outcomes.extract_if(.., |_, (of, _)| *of == doc);
+        let completing = self.tasks.completing.extract_if(.., |_, (of, _)| *of == doc);
+        let calls: Vec<Call> = outcomes.map(|it| it.0).chain(completing.map(|it| it.0)).collect();
+        self.let_go.extend(&calls);
+        let mut messages: Vec<ToCore> =
+            calls.into_iter().map(|call| ToCore::GiveUp { call }).collect();
+        messages.extend(self.end_handling(doc));
+        messages
+    }
+
+    /// Whether that call concerns tasks, and is no mutation.
+    pub(super) fn is_about_tasks(&self, call: Call) -> bool {
+        self.tasks.handling.values().any(|it| it.call == call)
+            || self.tasks.completing.contains_key(&call)
+            || self.tasks.outcomes.contains_key(&call)
+    }
+
+    /// It has failed, for good or for now.
+    pub(super) fn task_call_failed(&mut self, call: Call, last: bool) {
+        self.tasks.completing.remove(&call);
+        self.tasks.outcomes.remove(&call);
+        if last {
+            self.tasks.handling.retain(|_, it| it.call != call);
+        } else if let Some(it) = self.tasks.handling.values_mut().find(|it| it.call == call) {
+            it.given.clear();
+        }
+    }
+
+    /// Rows about tasks have come.
+    ///
+    /// # Errors
+    ///
+    /// They are none of that kind.
+    pub(super) fn task_rows(&mut self, call: Call, rows: &Rows) -> Result<TaskNews, String> {
+        let all = rows.decode();
+        if let Some((doc, given)) = self.tasks.completing.remove(&call) {
+            let row = all.first().ok_or("a completion was answered by nothing")?;
+            return Ok(TaskNews::Answered(doc, given, text(row, 0)?));
+        }
+        if let Some((doc, sent)) = self.tasks.outcomes.remove(&call) {
+            let state = all.first().map(|row| text(row, 1)).transpose()?;
+            return Ok(TaskNews::Over(doc, sent, state));
+        }
+        let mut handlers = self.tasks.handling.iter_mut();
+        let (doc, handler) = handlers.find(|(_, it)| it.call == call).expect("BUG: it is known");
+        handler.given = all.iter().map(|row| given(row)).collect::<Result<_, _>>()?;
+        Ok(TaskNews::Given(*doc, handler.given.clone()))
+    }
+}
+
+fn given(row: &[Value]) -> Result<Given, String> {
+    let args = text(row, 4)?;
+    let id = args.strip_prefix("{\"id\":\"").and_then(|rest| rest.strip_suffix("\"}"));
+    Ok(Given {
+        task: number(row, 0)?,
+        attempt: number(row, 9)?,
+        position: number(row, 10)?,
+        instance: number(row, 13)?,
+        stream: text(row, 2)?,
+        id: id.ok_or_else(|| format!("a task was given with {args}"))?.to_owned(),
+    })
+}
+
+fn number(row: &[Value], column: usize) -> Result<u64, String> {
+    match row.get(column) {
+        Some(Value::Integer(number)) => Ok(number.unsigned_abs()),
+        other => Err(format!("column {column} is {other:?}")),
+    }
+}
+
+fn text(row: &[Value], column: usize) -> Result<String, String> {
+    match row.get(column) {
+        Some(Value::Text(text)) => Ok(text.clone()),
+        other => Err(format!("column {column} is {other:?}")),
+    }
+}
