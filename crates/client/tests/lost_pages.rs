@@ -1,8 +1,9 @@
 //! Pages that this device has lost, or cannot read.
 
 use tidelog_client::{
-    Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
+    Call, FromCore, Handle, Handling, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
 };
+use tidelog_document::{CommandDefinition, Doctype, StreamDefinition, TaskKind};
 use tidelog_pages::{AppendError, OpenedDocument, RequestId, StoreReply, StoreRequest};
 use tidelog_testing::client::core::{
     Core, again, answer_reads, key, last_read, pages_of, read_anew, stored,
@@ -295,6 +296,50 @@ fn a_document_is_read_though_a_page_is_lost_that_a_pending_mutation_needs() {
     talk(&mut server, &mut [&mut device]);
     let error = device.status().error.as_ref().expect("it is said for as long as it lasts");
     assert!(error.message.contains("damaged"), "{error:?}");
+}
+
+/// Goal: whoever handles tasks of a local document is told where these cannot be read any more, and
+/// the page is not asked for again and again. Method: it has no page in memory, and none comes.
+#[test]
+fn who_handles_tasks_that_are_lost_is_told() {
+    let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+    let command = CommandDefinition {
+        name: "do".to_owned(),
+        fields: Vec::new(),
+        received: Vec::new(),
+        failed: Vec::new(),
+        retries: 0,
+        timeout_ms: 0,
+    };
+    let (name, commands) = ("todo".to_owned(), vec![command]);
+    let streams = vec![StreamDefinition { name, events: Vec::new(), commands }];
+    let open = OpenRequest {
+        document: "list".to_owned(),
+        user: String::new(),
+        server: None,
+        doctype: Doctype { streams, ..todos() },
+        has_token: false,
+        word: 0,
+    };
+    core.ask(Call(1), HANDLE, Request::Open(Box::new(open)));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    let kind = TaskKind { aggregate: "todo".to_owned(), name: "do".to_owned() };
+    let handling = Handling { kinds: vec![kind], concurrency: 1 };
+    core.ask(Call(2), HANDLE, Request::Handle(handling));
+    let mut reads = 0;
+    for _ in 0..8 {
+        if let Some((request, _)) = last_read(&core) {
+            reads += 1;
+            core.asked.clear();
+            let (document, pages) = (key("list"), Vec::new());
+            core.reply(StoreReply::Pages { request, document, pages, last: true });
+        }
+        core.step(Input::Wake);
+    }
+    let failure = core.failure_of(Call(2)).expect("it is told");
+    assert!(failure.message.contains("damaged"), "{failure:?}");
+    assert!(reads <= 2, "{reads} reads");
 }
 
 /// Goal: no app is told that a document is open by a doctype that it could not be brought to.

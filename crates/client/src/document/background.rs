@@ -168,6 +168,13 @@ impl Document {
         let ran = match self.send_seed(budget, ctx) {
             Some(sent) => sent.map(|()| Attempt::Done),
             None => match self.decide_locally(ctx) {
+                Some(Run::Fault(pgid)) => match self.reads.why_lost(&[pgid], ctx.store) {
+                    Some(failure) => {
+                        self.end_handling_locally(&failure, ctx.out);
+                        Run::Done(Attempt::Done)
+                    }
+                    None => Run::Fault(pgid),
+                },
                 Some(decided) => decided.map(|()| Attempt::Done),
                 None => self.run_dirty_watch(ctx),
             },

@@ -388,6 +388,14 @@ impl Document {
         }
     }
 
+    /// Nothing can be decided here for want of a page: whoever handles tasks is told so, and the
+    /// page is not asked for again and again.
+    pub(super) fn end_handling_locally(&mut self, failure: &CallFailure, out: &mut Outbox) {
+        self.handlers.local = None;
+        let keys: Vec<Key> = self.handlers.own.iter().map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.fail_handler(key, failure, out));
+    }
+
     /// When something is to be decided here by the clock.
     pub(super) fn handlers_due_at_ms(&self) -> Option<u64> {
         self.handlers.local.as_ref()?.due_at_ms()
