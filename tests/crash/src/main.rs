@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use tidelog_crash::damage::Rest;
 use tidelog_crash::{Contents, ImageName, Script};
-use tidelog_planted::Hunt;
+use tidelog_planted::{Hunt, Look};
 
 const USAGE: &str = "\
 usage: tidelog-crash                         all scripts
@@ -25,8 +25,12 @@ usage: tidelog-crash                         all scripts
 const SEEDS: Range<u64> = 0..30;
 const TURNS: usize = 5;
 /// A few images of each cut are enough to notice a planted fault.
-const HUNT: Hunt<'_> =
-    Hunt { folder: "crash", package: "tidelog-crash", args: &["--few"], args_at: &[] };
+const HUNT: Hunt<'_> = Hunt {
+    folder: "crash",
+    package: "tidelog-crash",
+    look: Look { args: &["--few"], args_at: &[] },
+    other_worlds: &[],
+};
 /// With fewer images a whole run has not shown what it is for.
 const IMAGES_MIN: u64 = 1_000_000;
 /// Images of a cut where only few are looked at.

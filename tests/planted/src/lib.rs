@@ -37,6 +37,15 @@ pub struct Hunt<'a> {
     pub folder: &'a str,
     /// The package, and its program of the same name.
     pub package: &'a str,
+    /// Where faults are looked for that [name no other worlds](Fault::worlds).
+    pub look: Look<'a>,
+    /// By their names the other worlds in which faults are looked for.
+    pub other_worlds: &'a [(&'a str, Look<'a>)],
+}
+
+/// How a program looks for a fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
     /// What the program is asked to do: to look until something fails, and then to print a line
     /// with `FAILED: ` in it.
     pub args: &'a [&'a str],
@@ -57,6 +66,9 @@ pub struct Fault {
     /// Where it was noticed, if that takes long to find: looked at before all else.
     #[serde(default)]
     pub noticed_at: Option<String>,
+    /// In which [other worlds](Hunt::other_worlds) of its hunt it is looked for.
+    #[serde(default)]
+    pub worlds: Option<String>,
 }
 
 /// The faults of all hunts, by their names: `FOLDER/FILE`. They are in one copy, so that all hunts
@@ -110,6 +122,13 @@ impl Hunt<'_> {
         Ok(wanted)
     }
 
+    fn look_in(&self, worlds: Option<&str>) -> Result<Look<'_>> {
+        let Some(wanted) = worlds else { return Ok(self.look) };
+        let found = self.other_worlds.iter().find(|(name, _)| *name == wanted);
+        let (_, look) = found.with_context(|| format!("there are no worlds {wanted:?}"))?;
+        Ok(*look)
+    }
+
     /// Says how a fault is noticed, or [none](NO_FAULT) is not.
     ///
     /// # Errors
@@ -119,14 +138,16 @@ impl Hunt<'_> {
         if let Some(why) = copied.outdated.get(name) {
             bail!("{why}: adapt the fault");
         }
-        let Hunt { package, args, args_at, .. } = self;
+        let package = self.package;
+        let Look { args, args_at } =
+            self.look_in(fault.and_then(|fault| fault.worlds.as_deref()))?;
         let look = |args: &[&str]| -> Result<(ExitStatus, String)> {
             let output = Command::new(&copied.program).args(args).env(VARIABLE, name).output()?;
             Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
         };
         let is_failure = |line: &str| line.contains(" FAILED: ");
         let noticed_at = fault.and_then(|fault| fault.noticed_at.as_deref());
-        let there = noticed_at.map(|place| look(&[*args_at, &[place]].concat())).transpose()?;
+        let there = noticed_at.map(|place| look(&[args_at, &[place]].concat())).transpose()?;
         let (status, text) = match there.filter(|(_, text)| text.lines().any(is_failure)) {
             Some(there) => there,
             None => look(args)?,

@@ -199,7 +199,7 @@ impl Log {
         let mut source = Source::new(file, text);
         for (index, (from, to)) in changes.iter().enumerate() {
             let [file, from, to] = [file, from, to].map(str::to_owned);
-            let fault = Fault { file, from, to, noticed_at: None };
+            let fault = Fault { file, from, to, noticed_at: None, worlds: None };
             source.plant(&format!("hunt/{index}"), &fault)?;
         }
         Ok(source.woven())

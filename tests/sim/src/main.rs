@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context as _, bail};
-use tidelog_planted::Hunt;
-use tidelog_sim::{Outcome, Told, Work, World, has_tasks};
+use tidelog_planted::{Hunt, Look};
+use tidelog_sim::{Outcome, Told, Work, World};
 use tidelog_types::probe::{self, Probe};
 
 /// A tenth of a world is spent in the allocator of the C library.
@@ -19,7 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
        tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
-       tidelog-sim --tasks A..B [--until-failure] those of them that have tasks
+       tidelog-sim --tasks N [--verbose]          one world with tasks
+       tidelog-sim --tasks A..B [--until-failure] a range of them
        tidelog-sim --traces A..B                  their trace hashes alone
        tidelog-sim --planted [NAME..]             every planted fault must be noticed, or these";
 
@@ -28,23 +29,32 @@ usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
 const HUNT: Hunt<'_> = Hunt {
     folder: "sim",
     package: "tidelog-sim",
-    args: &["--seeds", "0..1990", "--until-failure"],
-    args_at: &["--seed"],
+    look: Look { args: &["--seeds", HUNTED, "--until-failure"], args_at: &["--seed"] },
+    other_worlds: &[(
+        "tasks",
+        Look { args: &["--tasks", HUNTED, "--until-failure"], args_at: &["--tasks"] },
+    )],
 };
+const HUNTED: &str = "0..1990";
 
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let all_hold = match words.as_slice() {
         ["--seed", seed, rest @ ..] if matches!(rest, [] | ["--verbose"]) => {
-            let told = if rest.is_empty() { Told::Trace } else { Told::Everything };
-            one(seed.parse().context("--seed takes a number")?, told)
+            one(seed.parse().context("--seed takes a number")?, told(rest), World::new)
+        }
+        ["--tasks", seed, rest @ ..]
+            if !seed.contains("..") && matches!(rest, [] | ["--verbose"]) =>
+        {
+            let seed = seed.parse().context("--tasks takes a number or A..B")?;
+            one(seed, told(rest), World::with_tasks)
         }
         ["--seeds", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
-            range(parse_range(seeds)?, !rest.is_empty(), Which::All)
+            range(parse_range(seeds)?, !rest.is_empty(), World::new)
         }
         ["--tasks", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
-            range(parse_range(seeds)?, !rest.is_empty(), Which::WithTasks)
+            range(parse_range(seeds)?, !rest.is_empty(), World::with_tasks)
         }
         ["--traces", seeds] => traces(parse_range(seeds)?),
         ["--planted", names @ ..] => HUNT.check(names)?,
@@ -53,8 +63,15 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// How a world of a seed is made.
+type Make = fn(u64, Told) -> World;
+
+fn told(words: &[&str]) -> Told {
+    if words.is_empty() { Told::Trace } else { Told::Everything }
+}
+
 fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
-    let (start, end) = text.split_once("..").context("--seeds takes A..B")?;
+    let (start, end) = text.split_once("..").context("a range is A..B")?;
     Ok(start.parse()?..end.parse()?)
 }
 
@@ -62,28 +79,21 @@ fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
 /// that.
 const LONG_RUN: u64 = 2_000;
 
-fn one(seed: u64, told: Told) -> bool {
+fn one(seed: u64, told: Told, make: Make) -> bool {
     println!("seeds {seed}..{}", seed + 1);
-    let failed = !run(seed, told);
+    let failed = !run(seed, told, make);
     say_probes(&probe::counts().into_iter().collect());
     println!("{} passed, {} failed", u8::from(!failed), u8::from(failed));
     !failed
 }
 
-/// Which worlds of a range are run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    All,
-    WithTasks,
-}
-
-fn range(seeds: Range<u64>, until_failure: bool, which: Which) -> bool {
+fn range(seeds: Range<u64>, until_failure: bool, make: Make) -> bool {
     println!("seeds {}..{}", seeds.start, seeds.end);
-    let Worlds { outcomes, reached } = Worlds::run(seeds, which, until_failure, Told::Nothing);
+    let Worlds { outcomes, reached } = Worlds::run(seeds, make, until_failure, Told::Nothing);
     let failed: Vec<u64> =
         outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(seed, _)| *seed).collect();
     if !failed.is_empty() {
-        println!("failed seeds: {failed:?}; replay one with: npm run sim -- --seed N --verbose");
+        println!("failed seeds: {failed:?}; replay one by its number, with --verbose");
     }
     let works = outcomes.values().flatten().map(|outcome| outcome.work);
     println!("most work: {}", works.fold(Work::default(), Work::max));
@@ -105,14 +115,13 @@ struct Worlds {
 impl Worlds {
     /// Runs them on all cores; up to the first failure on one, since whoever wants no more than
     /// that may run many such searches at once.
-    fn run(seeds: Range<u64>, which: Which, until_failure: bool, told: Told) -> Self {
-        let is_wanted = |seed: &u64| which == Which::All || has_tasks(*seed);
-        let seeds = Mutex::new(seeds.filter(is_wanted));
+    fn run(seeds: Range<u64>, make: Make, until_failure: bool, told: Told) -> Self {
+        let seeds = Mutex::new(seeds);
         let next = || seeds.lock().expect("BUG: a thread panicked").next();
         let work = || {
             let mut outcomes = Vec::new();
             while let Some(seed) = next() {
-                let outcome = outcome(seed, told);
+                let outcome = outcome(seed, told, make);
                 let ends = until_failure && outcome.is_none();
                 outcomes.push((seed, outcome));
                 if ends {
@@ -146,7 +155,7 @@ fn never_reached(worlds: u64, reached: &BTreeMap<Probe, u64>) -> Vec<Probe> {
 
 /// Prints a line of seed and trace of each.
 fn traces(seeds: Range<u64>) -> bool {
-    let Worlds { outcomes, .. } = Worlds::run(seeds, Which::All, false, Told::Trace);
+    let Worlds { outcomes, .. } = Worlds::run(seeds, World::new, false, Told::Trace);
     for (seed, outcome) in &outcomes {
         outcome.iter().for_each(|outcome| println!("{seed} {}", outcome.trace));
     }
@@ -164,8 +173,8 @@ fn say_probes(reached: &BTreeMap<Probe, u64>) {
 }
 
 /// Runs one world and tells all about it.
-fn run(seed: u64, told: Told) -> bool {
-    let outcome = outcome(seed, told);
+fn run(seed: u64, told: Told, make: Make) -> bool {
+    let outcome = outcome(seed, told, make);
     if let Some(outcome) = &outcome {
         println!("{}\ntrace {}", outcome.summary, outcome.trace);
     }
@@ -173,8 +182,8 @@ fn run(seed: u64, told: Told) -> bool {
 }
 
 /// How a world ended, or nothing once it was said what did not hold.
-fn outcome(seed: u64, told: Told) -> Option<Outcome> {
-    let what = match std::panic::catch_unwind(|| World::new(seed, told).run()) {
+fn outcome(seed: u64, told: Told, make: Make) -> Option<Outcome> {
+    let what = match std::panic::catch_unwind(|| make(seed, told).run()) {
         Ok(Ok(outcome)) => return Some(outcome),
         Ok(Err(what)) => what,
         Err(_) => "it panicked".to_owned(),
@@ -198,7 +207,7 @@ mod tests {
 
     #[test]
     fn faults_are_looked_for_in_less_than_a_long_run() {
-        let seeds = parse_range(HUNT.args[1]).expect("a range");
+        let seeds = parse_range(HUNTED).expect("a range");
         assert!(seeds.end - seeds.start < LONG_RUN);
     }
 }

@@ -17,10 +17,11 @@ const GUARDED_ONCE_IN: u64 = 12;
 /// Pages that a migration changes which makes the tables of tasks.
 const TASK_PAGES_MIN: usize = 64;
 
-/// Whether the world of this seed may have tasks: one in eleven.
-#[must_use]
-pub fn has_tasks(seed: u64) -> bool {
-    seed % 11 == 4
+/// Whether a world may have tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    WithTasks,
 }
 
 /// The features of one world.
@@ -317,7 +318,7 @@ impl History {
 }
 
 impl Swarm {
-    pub(crate) fn draw(rng: &mut Rng, seed: u64) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, seed: u64, kind: Kind) -> Self {
         // Most worlds are small: many short runs find more than a few long ones.
         let mut size = Rng::new(seed.rotate_left(48) ^ seed);
         let actions = [4, 6, 8, 10, 12, 16][size.index(6)];
@@ -614,7 +615,7 @@ impl Swarm {
         // A document that is full of little has no room for what they need.
         // Nor can anybody tell where a machine that was put back has written as much as before.
         let is_put_back = swarm.history.iter().any(|(_, it)| *it == History::PutMachineBack);
-        swarm.tasks = has_tasks(seed) && !swarm.guarded && !swarm.fills && !is_put_back;
+        swarm.tasks = kind == Kind::WithTasks && !swarm.guarded && !swarm.fills && !is_put_back;
         if swarm.tasks {
             let pages_max = &mut swarm.limits.mutation_pages_max;
             *pages_max = TASK_PAGES_MIN.max(*pages_max);

@@ -37,7 +37,7 @@ use crate::reference::{Found, FoundFiles};
 use crate::rng::Rng;
 use crate::say::say;
 use crate::stranger;
-use crate::swarm::Swarm;
+use crate::swarm::{Kind, Swarm};
 use crate::tab::{Heard, News, Tab};
 use access::Access;
 use event::{Event, Wire};
@@ -174,8 +174,18 @@ impl World {
     /// The world of this seed.
     #[must_use]
     pub fn new(seed: u64, told: Told) -> Self {
+        Self::of_kind(seed, told, Kind::Plain)
+    }
+
+    /// The same world with tasks, unless it is one that can have none.
+    #[must_use]
+    pub fn with_tasks(seed: u64, told: Told) -> Self {
+        Self::of_kind(seed, told, Kind::WithTasks)
+    }
+
+    fn of_kind(seed: u64, told: Told, kind: Kind) -> Self {
         let mut rng = Rng::new(seed);
-        let swarm = Swarm::draw(&mut rng, seed);
+        let swarm = Swarm::draw(&mut rng, seed, kind);
         let mut docs = Docs::default();
         docs.share("ledger", 0);
         if swarm.second_document {
