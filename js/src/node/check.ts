@@ -63,8 +63,8 @@ function drawn({ name, mutations }: DoctypeDefinition): readonly string[] {
     const uuids = Object.keys(params).filter((param) => params[param] === 'uuid');
     return uuids.map(
       (param) =>
-        `mutation ${mutation} of doctype ${name} inserts nothing, and its parameter ${param} is a ` +
-        `'uuid', which is drawn where it is left out: make it 'text', so that it is missed`,
+        `mutation ${mutation} of doctype ${name} inserts nothing, and its parameter ${param} is a` +
+        ` 'uuid', which is drawn where it is left out: make it 'text', so that it is missed`,
     );
   });
 }

@@ -45,7 +45,7 @@
 //!   never told whether there is one; it opens a document that is being deleted. A tab says a last
 //!   word on connecting and is closed.
 //! - Of a value that takes several pages the last one alone changes.
-//! - In a run with tasks (`--tasks`) tabs send commands, some by a key that was used, and some tabs handle
+//! - In a run with tasks (`--tasks`) tabs send commands, some by a key that was used; some handle
 //!   them, and leave, close or die amid that; a server's clock goes on, or back, by up to a year
 //!   (`world/tasks.rs`). What is drawn for that is drawn apart. Nothing of it meets tokens, full
 //!   documents, or machines that are put back.
