@@ -133,8 +133,8 @@ impl PageServerHost {
             pages: Box::new(pages),
             spare: Box::new(spare),
         };
-        let log_size_max = BROWSER_LOG_SIZE_MAX;
-        let options = StoreOptions { log_size_max, ..StoreOptions::default() };
+        let (log_size_max, now_ms) = (BROWSER_LOG_SIZE_MAX, js_sys::Date::now() as u64);
+        let options = StoreOptions { log_size_max, now_ms, ..StoreOptions::default() };
         let mut seed = [0; 8];
         fill_with_chance(&mut seed);
         let (server, _) = PageServer::open_with(files, Seed(u64::from_le_bytes(seed)), options)?;

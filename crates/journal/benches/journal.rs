@@ -25,7 +25,7 @@ fn folder() -> TempDir {
 fn open(folder: &Path) -> Log<NativeDisk> {
     let file = |name| NativeDisk::open(&folder.join(name)).expect("a new file");
     let (mut log, _) =
-        Log::recover([file("a"), file("b")], Witness::None, Seed(1), &mut |_| Ok(()))
+        Log::recover([file("a"), file("b")], Witness::None, Seed(1), 0, &mut |_| Ok(()))
             .expect("empty files");
     log.request_flush().expect("healthy");
     log

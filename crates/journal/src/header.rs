@@ -107,8 +107,9 @@ impl Header {
     }
 
     /// The header of a new store's first file, which has nothing to copy.
-    pub fn of_nothing(generation: u64, seed: Seed) -> Self {
-        Self { state_end: LOG_START, durable: LOG_START, ..Self::unsealed(generation, seed, 0) }
+    pub fn of_nothing(generation: u64, seed: Seed, begun_ms: u64) -> Self {
+        let header = Self::unsealed(generation, seed, begun_ms);
+        Self { state_end: LOG_START, durable: LOG_START, ..header }
     }
 
     /// The link of the first frame behind the copied state. It does not depend on `durable`,

@@ -44,7 +44,7 @@ pub struct BatchNumber(pub u64);
 ///
 /// let device = CrashDevice::new();
 /// let files = [device.file("a"), device.file("b")];
-/// let (mut log, report) = Log::recover(files, Witness::None, Seed(1), &mut |_| Ok(()))?;
+/// let (mut log, report) = Log::recover(files, Witness::None, Seed(1), 0, &mut |_| Ok(()))?;
 /// assert!(report.is_new);
 ///
 /// let head = FrameHead::new(1, DocumentNumber(7), Epoch(1));
@@ -58,7 +58,7 @@ pub struct BatchNumber(pub u64);
 /// let device = device.crash(&mut |_| 0);
 /// let files = [device.file("a"), device.file("b")];
 /// let mut bodies = Vec::new();
-/// Log::recover(files, Witness::None, Seed(2), &mut |found| {
+/// Log::recover(files, Witness::None, Seed(2), 0, &mut |found| {
 ///     if let Found::Frame(frame) = found {
 ///         bodies.push(frame.body.to_vec());
 ///     }
@@ -116,8 +116,9 @@ pub struct Log<D> {
 
 impl<D: Disk> Log<D> {
     /// Opens the log in these two files, telling `visit` of every frame that is believed, in
-    /// order. If there is none, and [was none](Witness), one is begun. What is found may not be
-    /// flushed yet: flush before saying that it is durable.
+    /// order. If there is none, and [was none](Witness), one is begun, at `now_ms` since the epoch;
+    /// 0 where nobody knows. What is found may not be flushed yet: flush before saying that it is
+    /// durable.
     ///
     /// If durable bytes have changed, `visit` is told what is lost, the report says where, and the
     /// log can be read, and not be appended to.
@@ -129,11 +130,14 @@ impl<D: Disk> Log<D> {
         files: [D; 2],
         witness: Witness,
         seed: Seed,
+        now_ms: u64,
         visit: &mut Visit<'_>,
     ) -> Result<(Self, LogReport), RecoverError> {
         let areas = [Header::read(&files[0])?, Header::read(&files[1])?];
         let headers = areas.map(HeaderArea::whole);
-        let Some(active) = active_of(areas, witness)? else { return Self::create(files, seed) };
+        let Some(active) = active_of(areas, witness)? else {
+            return Self::create(files, seed, now_ms);
+        };
         let header = headers[active.index()].expect("BUG: the active file is sealed");
         let found = recovery::recover(&files[active.index()], active, header, visit)?;
         let (end, link) = (found.scanned.end, found.scanned.link);
@@ -206,8 +210,12 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    fn create(mut files: [D; 2], seed: Seed) -> Result<(Self, LogReport), RecoverError> {
-        let header = Header::of_nothing(1, seed);
+    fn create(
+        mut files: [D; 2],
+        seed: Seed,
+        now_ms: u64,
+    ) -> Result<(Self, LogReport), RecoverError> {
+        let header = Header::of_nothing(1, seed, now_ms);
         let mut writer = Writer::new(header, LOG_START, header.seam(), 0);
         let written =
             header.write(&mut files[0]).and_then(|()| writer.write_end_mark(&mut files[0]));

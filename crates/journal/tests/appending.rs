@@ -95,7 +95,7 @@ fn the_bytes_of_a_frame_are_the_ones_in_the_format() {
     let device = CrashDevice::new();
     let files = [device.file("a"), device.file("b")];
     let (mut log, _) =
-        Log::recover(files, Witness::None, Seed(1), &mut |_| Ok(())).expect("empty files");
+        Log::recover(files, Witness::None, Seed(1), 0, &mut |_| Ok(())).expect("empty files");
     let head = FrameHead {
         kind: 6,
         document: DocumentNumber(0x0102),

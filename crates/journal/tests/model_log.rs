@@ -94,7 +94,7 @@ struct Scene<'r> {
 fn open(device: &CrashDevice) -> (Log<CrashDisk>, Vec<Frame>, bool) {
     let mut frames = Vec::new();
     let files = [device.file("a"), device.file("b")];
-    let (log, report) = Log::recover(files, Witness::None, Seed(device.seed()), &mut |found| {
+    let (log, report) = Log::recover(files, Witness::None, Seed(device.seed()), 0, &mut |found| {
         let Found::Frame(found) = found else { panic!("nothing was damaged: {found:?}") };
         let (place, body) = (found.place.frame, found.body.to_vec());
         frames.push(Frame { place, head: found.head, body });

@@ -44,6 +44,8 @@ pub struct StoreOptions {
     pub log_buffer_size_max: usize,
     /// How much it keeps and serves.
     pub limits: Limits,
+    /// What the time is as it is opened, in milliseconds since the epoch; 0 where nobody knows.
+    pub now_ms: u64,
 }
 
 impl Default for StoreOptions {
@@ -54,6 +56,7 @@ impl Default for StoreOptions {
             pool_pages_max: STORE_POOL_PAGES_MAX,
             log_buffer_size_max: LOG_BUFFER_SIZE_MAX,
             limits: Limits::DEFAULT,
+            now_ms: 0,
         }
     }
 }
@@ -94,9 +97,11 @@ impl<D: Disk> Store<D> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
         let mut pages = PageFile::open(pages)?;
         let mut catalog = Catalog::new(pages.slots());
-        let (log, report) = Log::recover([log_a, log_b], pages.witness(), seed, &mut |found| {
-            catalog.take_in(found)
-        })?;
+        let logs = [log_a, log_b];
+        let (log, report) =
+            Log::recover(logs, pages.witness(), seed, options.now_ms, &mut |found| {
+                catalog.take_in(found)
+            })?;
         if pages.is_unusable() && catalog.extents.is_claimed() {
             return Err(OpenError::DamagedPageFile);
         }

@@ -459,7 +459,8 @@ fn open_page_server(
     let seed = Seed(getrandom::u64().expect("the system gives random bytes"));
     let mut life = Life::NONE;
     getrandom::fill(&mut life.0).expect("the system gives random bytes");
-    let options = StoreOptions { life, limits, ..StoreOptions::default() };
+    let options =
+        StoreOptions { life, limits, now_ms: access::now_ms(), ..StoreOptions::default() };
     let (server, found) =
         PageServer::open_with(files, seed, options).map_err(|error: OpenError| failed(&error))?;
     if let Some(cut) = &found.cut {

@@ -206,7 +206,7 @@ impl Rest {
         let store = files(&image);
         let mut frames = Vec::new();
         let logs = [store.log_a, store.log_b];
-        let (log, report) = Log::recover(logs, Witness::Used, Seed(0), &mut |found| {
+        let (log, report) = Log::recover(logs, Witness::Used, Seed(0), 0, &mut |found| {
             if let Found::Frame(frame) = found {
                 let body = frame.place.body..frame.place.body + frame.body.len() as u64;
                 frames.push(FrameAt { frame: frame.place.frame, kind: frame.head.kind, body });

@@ -396,6 +396,7 @@ fn open_anyhow(
         pool_pages_max: swarm.store_pool_pages,
         log_buffer_size_max: swarm.log_buffer_size_max,
         limits: swarm.limits,
+        now_ms: 0,
     };
     match PageServer::open_with(files, Seed(disk.seed()), options) {
         Ok((server, report)) => Ok((server, report.damage.map(|damage| format!("{damage:?}")))),

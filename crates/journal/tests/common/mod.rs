@@ -21,7 +21,7 @@ pub fn seed() -> Seed {
 
 pub fn recover<D: Disk>(files: [D; 2]) -> Result<(Log<D>, LogReport, Bodies), RecoverError> {
     let mut bodies = Vec::new();
-    let (log, report) = Log::recover(files, Witness::None, seed(), &mut |found| {
+    let (log, report) = Log::recover(files, Witness::None, seed(), 0, &mut |found| {
         if let Found::Frame(frame) = found {
             bodies.push(frame.body.to_vec());
         }
@@ -33,7 +33,7 @@ pub fn recover<D: Disk>(files: [D; 2]) -> Result<(Log<D>, LogReport, Bodies), Re
 /// What is lost of a damaged log: where, and whose it is.
 pub fn lost<D: Disk>(files: [D; 2]) -> Vec<(u64, Option<u64>)> {
     let mut lost = Vec::new();
-    let answer = Log::recover(files, Witness::None, seed(), &mut |found| {
+    let answer = Log::recover(files, Witness::None, seed(), 0, &mut |found| {
         if let Found::Lost { offset, head, .. } = found {
             lost.push((offset, head.map(|head| head.document.0)));
         }
