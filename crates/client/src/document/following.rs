@@ -99,6 +99,8 @@ pub(super) struct Joined {
     said: Lsn,
     /// Bytes of memory of the entries that have come since.
     unsaid_size: usize,
+    /// Since when some were held that the server was not told of, and up to where by now.
+    unsaid: Option<(u64, Position)>,
 }
 
 impl Joined {
@@ -113,6 +115,9 @@ impl Joined {
 
 /// The server is told what was received once it is one of so many parts of what may be unreceived.
 const UNSAID_PART: usize = 8;
+
+/// And so many milliseconds after it came, if it is less: a server may wait for it sooner.
+const UNSAID_MS: u64 = 100;
 
 /// Why the server has no verdict.
 struct NoVerdict {
@@ -297,6 +302,7 @@ impl Document {
             owed: None,
             said: Lsn::FIRST,
             unsaid_size: 0,
+            unsaid: None,
         });
         for message in messages {
             self.say(message, ctx);
@@ -652,22 +658,30 @@ impl Document {
 
     /// All before this position is held in a bounded room: the server may send more, unless what
     /// the disk does not have yet fills that room. Said once it is [worth](Joined::is_worth_saying)
-    /// a message.
+    /// a message, or some time later.
     fn say_held(&mut self, held: Position, ctx: &mut Context<'_>) {
         let is_far_ahead = self.is_far_ahead_of_disk(ctx.store, &ctx.settings.limits);
         let Some(channel) = self.following.channel.as_mut().filter(|it| it.is_open) else { return };
         channel.owed = is_far_ahead.then_some(held);
-        if !is_far_ahead && channel.is_worth_saying(held.next, &ctx.settings.limits) {
-            channel.said = held.next;
-            channel.unsaid_size = 0;
-            self.say(ToRoom::Received { next: held.next }, ctx);
+        let (since_ms, _) = channel.unsaid.unwrap_or((ctx.now_ms, held));
+        channel.unsaid = (!is_far_ahead).then_some((since_ms, held));
+        let is_late = ctx.now_ms >= since_ms + UNSAID_MS;
+        if is_far_ahead {
+            return;
         }
+        if !is_late && !channel.is_worth_saying(held.next, &ctx.settings.limits) {
+            ctx.out.wake_at(since_ms + UNSAID_MS);
+            return;
+        }
+        (channel.said, channel.unsaid_size, channel.unsaid) = (held.next, 0, None);
+        self.say(ToRoom::Received { next: held.next }, ctx);
     }
 
     /// The disk may have some more, or can have none any more.
     pub(super) fn say_what_is_owed(&mut self, ctx: &mut Context<'_>) {
-        let channel = self.following.channel.as_mut();
-        if let Some(held) = channel.and_then(|channel| channel.owed.take()) {
+        let Some(channel) = &mut self.following.channel else { return };
+        let unsaid = channel.unsaid.map(|(_, held)| held);
+        if let Some(held) = channel.owed.take().or(unsaid) {
             self.say_held(held, ctx);
         }
     }

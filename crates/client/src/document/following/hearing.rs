@@ -152,7 +152,7 @@ impl Document {
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
         channel.waiting.clear();
-        (channel.said, channel.unsaid_size) = (from, 0);
+        (channel.said, channel.unsaid_size, channel.unsaid) = (from, 0, None);
         self.reads.forget_fault(For::Entry);
         let held = channel.have.map_or(Lsn::FIRST, |have| have.next);
         let is_lost = from != held;
