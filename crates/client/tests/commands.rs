@@ -10,7 +10,7 @@ use tidelog_document::{
 use tidelog_sync::UndecidedReason;
 use tidelog_testing::client::server::{Server, back_online, offline, talk};
 use tidelog_testing::client::*;
-use tidelog_types::limits::INSTANCE_SILENT_MS;
+use tidelog_types::limits::{INSTANCE_SILENT_MS, Limits};
 use tidelog_types::{ErrorCode, Role, Value};
 
 /// The todo list, whose todos are asked to be finished.
@@ -167,6 +167,34 @@ fn a_handler_that_is_given_many_hears_of_more_some_milliseconds_later() {
     assert_eq!(given(&device, handler).len(), 199);
     device.pass(1);
     assert_eq!(given(&device, handler).len(), 198, "nobody has said anything else");
+}
+
+/// Goal: a list that rests is told on time though another tab's, which hears nothing, rested long
+/// ago. Method: two tabs handle; the core is woken when it wants to be, and not otherwise.
+#[test]
+fn a_list_that_rests_is_told_though_another_tab_is_behind() {
+    let limits = Limits { tab_unheard_size_max: 4_000, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    for tab in [TAB, OTHER_TAB] {
+        let call = device.start_open(tab, None, &handled_todos());
+        device.opened(call);
+    }
+    let hear = |device: &mut Device| device.ask(TAB, vec![ToCore::Heard { lists: u32::MAX }]);
+    let handler = ask(&mut device, handling(256));
+    ask_in(&mut device, OTHER_TAB, HANDLE, handling(256));
+    device.tabs_hear = false;
+    (0..100).for_each(|n| _ = send(&mut device, &n.to_string(), "k"));
+    for _ in 0..2 {
+        hear(&mut device);
+        device.pass(100);
+    }
+    let told = given(&device, handler).len();
+    for n in 100..104 {
+        send(&mut device, &n.to_string(), "k");
+        hear(&mut device);
+    }
+    device.pass_awake(20);
+    assert_eq!(given(&device, handler).len(), told + 4);
 }
 
 /// Goal: a command that has failed and is given again has the outcome that comes of that, and

@@ -98,7 +98,9 @@ pub fn find_commands(reader: &mut Reader, wanted: &WantedCommands) -> Run<FoundC
     else {
         return Run::Done(nothing);
     };
-    let end = first.saturating_add(WINDOW - 1).min(*last);
+    // Where a state is asked for, each row is read that far.
+    let window = if wanted.state.is_some() { PAGE_COMMANDS } else { WINDOW };
+    let end = first.saturating_add(window - 1).min(*last);
     let state = wanted.state.clone().map_or(Value::Null, Value::Text);
     let sql = format!(
         "select {} from tidelog_commands

@@ -729,6 +729,35 @@ fn a_command_that_is_not_over_is_cancelled() {
     });
 }
 
+/// Goal: what is given again is not done twice. Method: its key counts no longer, so that whoever
+/// sends it again by that sends another one.
+#[test]
+fn a_failed_command_whose_key_counts_no_longer_is_not_given_again() {
+    let limits = Limits { command_key_ms: 10_000, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        scene.send("o1", "place", r#"{"items": 3}"#, "k");
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        scene.complete(one, [1, 1, 0], failed("no", true));
+        scene.now_ms += 10_001;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.retry(1), Intervened::InState("forgotten".to_owned()));
+    });
+}
+
+#[test]
+fn a_document_without_commands_has_none_to_give_again() {
+    let mut doctype = shop();
+    doctype.streams.clear();
+    doctype.mutations.clear();
+    let mut server = Server::with_limits(9, POOLS[0], &doctype, Limits::DEFAULT);
+    let view = server.authority.view().clone();
+    let change = Change::Intervene(CommandRef::Number(1), Intervention::Retry);
+    let changed = server.rest.serve(&view, || server.authority.change(&change, &doctype, 1));
+    let (changed, _) = changed.expect("it ran");
+    assert_eq!(changed, Changed::Intervened(Intervened::NoCommand));
+}
+
 /// Goal: commands are listed by their numbers, all of them or those in one state, in pages that
 /// say where to go on.
 #[test]
@@ -743,9 +772,10 @@ fn commands_are_listed_in_pages() {
         assert_eq!(scene.listed(None, 70), (vec![], None));
         scene.cancel(7);
         scene.cancel(69);
-        assert_eq!(scene.listed(Some("failed"), 0), (vec![7, 69], None));
+        assert_eq!(scene.listed(Some("failed"), 0), (vec![7], Some(64)), "no more were read");
+        assert_eq!(scene.listed(Some("failed"), 64), (vec![69], None));
         assert_eq!(scene.listed(Some("failed"), 7), (vec![69], None));
         assert_eq!(scene.listed(Some("received"), 66), (vec![67, 68, 70], None));
-        assert_eq!(scene.listed(Some("started"), 0), (vec![], None));
+        assert_eq!(scene.listed(Some("started"), 0), (vec![], Some(64)));
     });
 }

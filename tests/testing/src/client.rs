@@ -237,6 +237,17 @@ impl Device {
         self.step(Input::Wake);
     }
 
+    /// Lets time pass, in which the core is woken when it wants to be, and not otherwise.
+    pub fn pass_awake(&mut self, ms: u64) {
+        let until = self.now_ms + ms;
+        while let Some(at_ms) = self.wake_at_ms.filter(|at_ms| *at_ms <= until) {
+            self.now_ms = self.now_ms.max(at_ms);
+            self.wake_at_ms = None;
+            self.step(Input::Wake);
+        }
+        self.now_ms = until;
+    }
+
     pub fn step(&mut self, input: Input) {
         self.inputs.push_back(input);
         self.run();

@@ -276,7 +276,7 @@ impl Document {
         }
         let due = self.watches.next_dirty(ctx.now_ms, |tab| ctx.out.flow.is_behind(tab));
         let Some((tab, handle)) = due.map(|(tab, _, watch)| (tab, watch.handle)) else {
-            let rested_ms = self.watches.next_rested_ms().filter(|at_ms| *at_ms > ctx.now_ms);
+            let rested_ms = self.watches.next_rested_ms(ctx.now_ms);
             rested_ms.into_iter().for_each(|at_ms| ctx.out.wake_at(at_ms));
             return Run::Done(Attempt::Idle);
         };

@@ -273,9 +273,9 @@ impl Watches {
     }
 
     /// When the first of those that have to run again, and do not yet, does.
-    pub fn next_rested_ms(&self) -> Option<u64> {
+    pub fn next_rested_ms(&self, now_ms: u64) -> Option<u64> {
         let dirty = self.watches.values().filter(|watch| watch.dirty_since.is_some());
-        dirty.map(|watch| watch.rests_until_ms).filter(|at_ms| *at_ms > 0).min()
+        dirty.map(|watch| watch.rests_until_ms).filter(|at_ms| *at_ms > now_ms).min()
     }
 
     /// The pages that look different now concern some of them.

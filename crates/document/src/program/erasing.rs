@@ -45,7 +45,7 @@ pub(super) fn erase(
     }
     writer.write(&mut |transaction| {
         let slice = Slice { transaction, what, now, has_tasks: version.has_tasks };
-        if let Some(refusal) = slice.refusal()? {
+        if let Some(refusal) = slice.refusal(after)? {
             return Ok(Err(refusal));
         }
         slice.erase(after).map(Ok)
@@ -73,7 +73,8 @@ impl Slice<'_, '_> {
         matches!(self.what, Erasable::Stream { .. })
     }
 
-    fn refusal(&self) -> Result<Option<EraseRefusal>, Failure> {
+    /// Why nothing is erased; from the second slice on it is known that there is something.
+    fn refusal(&self, after: ErasedUpTo) -> Result<Option<EraseRefusal>, Failure> {
         let [aggregate, stream] = self.named();
         let named = [aggregate, stream, Value::Integer(self.is_stream().into())];
         if self.has_tasks {
@@ -86,6 +87,9 @@ impl Slice<'_, '_> {
             if let Some(number) = single_integer(&unfinished) {
                 return Ok(Some(EraseRefusal::Unfinished { number: number.cast_unsigned() }));
             }
+        }
+        if after != ErasedUpTo::default() {
+            return Ok(None);
         }
         let has_events = self.is_stream() && self.stream_number()?.is_some();
         if has_events || !self.has_tasks {
@@ -190,6 +194,10 @@ impl Slice<'_, '_> {
             let is_new = self.erase_task(number)?;
             let count = if self.is_stream() { &mut erased.commands } else { &mut erased.runs };
             *count += u64::from(is_new);
+            // What one task remembers may be all that a slice takes.
+            if *has_records == HAS {
+                return Ok(Some(number_of(number)));
+            }
         }
         let last = self.integer("select max(number) from _tidelog_task where number >= ?1", end)?;
         Ok(last.map(|_| end - 1))

@@ -4,7 +4,7 @@ use tidelog_sqlite::{Failure, Run, SystemQueries as _, Transaction, Writer};
 use tidelog_types::{PageSet, Value};
 
 use super::tasks::{self, Started};
-use super::{commands, done, single_integer};
+use super::{commands, done, single_integer, version};
 use crate::Doctype;
 use crate::operator::{CommandRef, Intervened, Intervention};
 
@@ -16,9 +16,16 @@ pub(super) fn intervene(
     now: i64,
 ) -> Run<(Intervened, PageSet)> {
     let nothing = |intervened| Run::Done((intervened, PageSet::default()));
+    if !done!(version(writer)).is_some_and(|version| version.has_tasks) {
+        return nothing(Intervened::NoCommand);
+    }
     let Some(number) = done!(find(writer, command)) else { return nothing(Intervened::NoCommand) };
-    // What was erased cannot be done again: nobody knows any more what was wished.
-    let sql = "select iif(args is null, 'erased', state) from tidelog_commands where number = ?1";
+    // What was erased cannot be done again: nobody knows any more what was wished. Nor what has
+    // lost its key: whoever has sent it again by that is done already, or will be.
+    let sql = "select case when args is null then 'erased'
+                           when state = 'failed' and key is null then 'forgotten'
+                           else state end
+               from tidelog_commands where number = ?1";
     let rows = done!(writer.query_system(sql, &[Value::Integer(number)]));
     let Some([Value::Text(state)]) = rows.first().map(Vec::as_slice) else {
         return nothing(Intervened::NoCommand);
