@@ -8,9 +8,10 @@ use tidelog_document::{Authority, Change, Changed, Completion, Doctype, Handlers
 use tidelog_sqlite::{Failure, Run};
 use tidelog_sync::{CompletionAnswer, ToRoom};
 use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCE_KINDS_MAX, INSTANCE_SILENT_MS};
-use tidelog_types::{CallId, Rows, SortedMap, ValueRef};
+use tidelog_types::{CallId, ClientId, Rows, SortedMap, ValueRef};
 
 use super::requests::{Ask, Ran};
+use super::storing::Then;
 use super::watches::{Watch, Watches};
 use super::{Context, Document, Role, State};
 use crate::effect::TabId;
@@ -61,6 +62,21 @@ struct Completing {
     is_said: bool,
 }
 
+/// What a handler has said, where this device decides: it is told once the disk has it, or it
+/// would do nothing again that the disk has lost.
+pub(super) struct Completed {
+    key: Key,
+    call: Call,
+    completion: Completion,
+    said: (CompletionAnswer, u64),
+}
+
+impl Completed {
+    pub(super) fn tell(self, out: &mut Outbox) {
+        answer(self.key.0, self.call, self.said, out);
+    }
+}
+
 /// Whether its tab hears what it is told.
 #[derive(Clone, Copy)]
 enum Hearing {
@@ -100,6 +116,45 @@ impl OwnHandlers {
             self.unanswered.extend(late.iter().map(|it| (key.0, it.call)));
             watches.note_instance(*key, None);
         }
+    }
+
+    /// The document is read anew from the disk, which may lack what was decided here.
+    pub(super) fn are_read_anew(&mut self) {
+        self.local = None;
+    }
+
+    /// The disk does not have what came of these: that is decided once more.
+    pub(super) fn complete_again(&mut self, lost: Vec<Completed>) {
+        for Completed { key, call, completion, .. } in lost.into_iter().rev() {
+            match self.own.get_mut(&key) {
+                Some(own) => {
+                    own.completing.insert(0, Completing { call, completion, is_said: false });
+                }
+                None => self.unanswered.push((key.0, call)),
+            }
+        }
+    }
+
+    /// Those that the document knows still go on as who they were. The others begin anew: what they
+    /// were given counts no longer.
+    fn resume(
+        &mut self,
+        mut local: Handlers<Key>,
+        client: ClientId,
+        watches: &mut Watches,
+    ) -> &mut Handlers<Key> {
+        for (key, own) in self.own.iter_mut() {
+            let Some(instance) = own.instance else { continue };
+            if local.may_resume(instance, client) {
+                own.register(*key, instance, client, &mut local);
+            } else {
+                own.instance = None;
+                let late = mem::take(&mut own.completing);
+                self.unanswered.extend(late.iter().map(|it| (key.0, it.call)));
+                watches.note_instance(*key, None);
+            }
+        }
+        self.local.insert(local)
     }
 
     /// The channel is gone: what was said there is said again.
@@ -309,14 +364,16 @@ impl Document {
             return None;
         }
         let doctype = newest(handles.values().map(|it| &it.doctype))?;
-        let local = match &mut handlers.local {
-            Some(local) => local,
-            None => match authority.work() {
-                Run::Done(work) => handlers.local.insert(Handlers::of(work, ctx.now_ms)),
+        if handlers.local.is_none() {
+            match authority.work() {
+                Run::Done(work) => {
+                    handlers.resume(Handlers::of(work, ctx.now_ms), client, &mut self.watches);
+                }
                 Run::Fault(pgid) => return Some(Run::Fault(pgid)),
                 Run::Failed(_) => return None,
-            },
-        };
+            }
+        }
+        let local = handlers.local.as_mut().expect("BUG: it was read");
         let own = &mut handlers.own;
         local.leave(|key| own.get(&key).is_none_or(Own::is_deaf), LONG_AGO_MS);
         let is_new = |(_, own): &(&Key, &mut Own)| own.instance.is_none() && !own.is_deaf();
@@ -359,15 +416,20 @@ impl Document {
             (Changed::Registered(instance), Some((key, _))) => {
                 if let Some(own) = own.get_mut(&key) {
                     own.instance = Some(instance);
-                    let Handling { kinds, concurrency } = own.handling.clone();
-                    let concurrency = concurrency.clamp(1, INSTANCE_COMMANDS_MAX);
-                    local.register(instance, key, client, kinds, concurrency);
+                    own.register(key, instance, client, local);
                     self.watches.note_instance(key, Some(instance));
                 }
             }
-            (changed, Some(((tab, _), Some(call)))) => {
-                let said = changed.answer().expect("BUG: it was a completion");
-                answer(tab, call, (said, ctx.now_ms), ctx.out);
+            (answered, Some((key, Some(call)))) => {
+                let said = answered.answer().expect("BUG: it was a completion");
+                let said = (said, ctx.now_ms);
+                match change {
+                    Change::Complete { completion, .. } if changed.1.is_some() => {
+                        let completed = Completed { key, call, completion, said };
+                        self.ledger.after(Then::Completed(Box::new(completed)));
+                    }
+                    _ => answer(key.0, call, said, ctx.out),
+                }
             }
             _ => {}
         }
@@ -408,6 +470,17 @@ impl Document {
 }
 
 impl Own {
+    fn register(
+        &self,
+        key: Key,
+        instance: InstanceId,
+        client: ClientId,
+        local: &mut Handlers<Key>,
+    ) {
+        let Handling { kinds, concurrency } = self.handling.clone();
+        local.register(instance, key, client, kinds, concurrency.clamp(1, INSTANCE_COMMANDS_MAX));
+    }
+
     fn is_deaf(&self) -> bool {
         matches!(self.hearing, Hearing::Deaf { .. })
     }

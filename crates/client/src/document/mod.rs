@@ -214,6 +214,8 @@ impl Document {
             self.asked_at_ms = ctx.now_ms;
         }
         self.run_slice(ctx);
+        // From here on its pages count as what is not on its way to the disk yet.
+        self.seal();
         // With the pages that make it so.
         self.note_synced();
         // Somebody waits for a mutation, for the document, or to hand it over as it is on the disk.

@@ -8,6 +8,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, EntryId, JournalId, Lsn, Outcome, Page, Pgid, SortedMap};
 
+use super::handlers::Completed;
 use super::open::{Open, RecordDue, Role};
 use super::requests::Ask;
 use super::{Context, Document, Reads, State, SyncWait};
@@ -167,12 +168,19 @@ pub(super) enum Then {
     Withdrawn(Vec<KeptRejection>),
     /// Ask again what became of one of these.
     AskedAgain(Box<Ask>),
+    /// Tell a handler that what it has said is done.
+    Completed(Box<Completed>),
 }
 
 impl Then {
     /// Whether a caller waits for it.
     fn is_awaited(&self) -> bool {
-        matches!(self, Self::Settle(_) | Self::Synced(_) | Self::Withdrawn(_) | Self::AskedAgain(_))
+        match self {
+            Self::Settle(_) | Self::Synced(_) | Self::Withdrawn(_) | Self::AskedAgain(_) => true,
+            Self::Completed(_) => true,
+            Self::Timeline(..) | Self::Storage(..) => false,
+            Self::Record | Self::Recorded | Self::Kept => false,
+        }
     }
 
     fn entries_size(&self) -> usize {
@@ -193,6 +201,8 @@ struct Waited {
     /// Who asks again what became of a mutation that was withdrawn.
     asked_again: Vec<Ask>,
     withdrawn: Vec<KeptRejection>,
+    /// What handlers have said.
+    completed: Vec<Completed>,
 }
 
 /// A mutation whose caller waits for the disk.
@@ -374,6 +384,7 @@ impl Document {
                 (Then::Kept, Some(open)) => open.is_kept = true,
                 (Then::Withdrawn(rejections), _) => self.tell_withdrawn(&rejections, ctx.out),
                 (Then::AskedAgain(ask), _) => self.look_again(vec![*ask], ctx.out),
+                (Then::Completed(completed), _) => completed.tell(ctx.out),
                 (Then::Record, _) => self.record_is_durable(&ctx.settings.limits),
                 (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
@@ -404,7 +415,8 @@ impl Document {
             ctx.store.give_up(&self.key, ticket);
             return self.fail_cleared(lost, ctx.out);
         }
-        let Waited { settles, syncs, mut asked_again, .. } = self.who_waited(lost);
+        let Waited { settles, syncs, mut asked_again, completed, .. } = self.who_waited(lost);
+        self.handlers.complete_again(completed);
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
         for Settle { tab, call, id, again, .. } in settles {
@@ -450,7 +462,9 @@ impl Document {
 
     /// The data were cleared: what waits for the disk never gets there. It is shown all the same.
     pub(crate) fn fail_settling(&mut self, out: &mut Outbox) {
-        if self.settling + self.local_syncs == 0 && !self.rejection_news.holds_back_some() {
+        let tells_handlers = self.ledger.waiting().any(|it| matches!(it, Then::Completed(_)));
+        let is_awaited = self.settling + self.local_syncs > 0 || tells_handlers;
+        if !is_awaited && !self.rejection_news.holds_back_some() {
             return;
         }
         let waiting = self.ledger.take_waiting(Then::is_awaited);
@@ -458,7 +472,8 @@ impl Document {
     }
 
     fn fail_cleared(&mut self, lost: impl IntoIterator<Item = Then>, out: &mut Outbox) {
-        let Waited { settles, syncs, asked_again, withdrawn } = self.who_waited(lost);
+        let Waited { settles, syncs, asked_again, withdrawn, completed } = self.who_waited(lost);
+        completed.into_iter().for_each(|completed| completed.tell(out));
         let asks = syncs.into_iter().chain(asked_again);
         asks.for_each(|ask| ask.fail(CallFailure::data_cleared(), out));
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
@@ -482,6 +497,7 @@ impl Document {
                 Then::Synced(ask) => waited.syncs.push(*ask),
                 Then::AskedAgain(ask) => waited.asked_again.push(*ask),
                 Then::Withdrawn(rejections) => waited.withdrawn.extend(rejections),
+                Then::Completed(completed) => waited.completed.push(*completed),
                 _ => {}
             }
         }
@@ -516,6 +532,7 @@ impl Document {
         self.reads = Reads::default();
         self.rejection_news.forget_withdrawn();
         self.watches.mark_all();
+        self.handlers.are_read_anew();
         self.ask_where_it_stands(ctx);
     }
 
