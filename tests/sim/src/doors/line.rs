@@ -4,7 +4,6 @@
 //! A server makes up for most of what is said out of place: it refuses, and is asked anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
 
 use tidelog_client::{Call, Connection, Effect, FromCore, Handle, Input, SocketId, TabId};
 use tidelog_client::{Request, Status, ToCore};
@@ -84,8 +83,6 @@ struct Followed {
     /// The frame that comes next.
     next: Lsn,
     acked: Lsn,
-    /// All before it has come.
-    held: Lsn,
     /// When each probe was sent.
     probes: BTreeMap<ProbeId, u64>,
     /// Pages of a seed that were sent, and that the server has taken.
@@ -287,6 +284,7 @@ impl LineDoor {
                 }
             }
             FromRoom::Entry(part) if part.is_last => {
+                self.runs.comes(&followed.document, part.range);
                 // What the disk has, and comes again, no append carries.
                 let is_there = |at: &Position| {
                     at.journal == part.position.journal && part.range.end() <= at.next
@@ -381,10 +379,6 @@ impl LineDoor {
                 }
             }
             ToRoom::Close => drop(self.channels.remove(&place)),
-            ToRoom::Received { next } => {
-                let held = mem::replace(&mut followed.held, *next);
-                self.runs.receives(&followed.document, held, *next);
-            }
             ToRoom::Presence(_) => return Err("a core says who is present, and none is".to_owned()),
             ToRoom::Register { .. } | ToRoom::Deregister { .. } | ToRoom::Complete { .. }
                 if !self.has_tasks =>
@@ -394,6 +388,7 @@ impl LineDoor {
             ToRoom::Register { .. }
             | ToRoom::Deregister { .. }
             | ToRoom::Complete { .. }
+            | ToRoom::Received { .. }
             | ToRoom::Open { .. } => {}
         }
         Ok(())
@@ -553,7 +548,6 @@ impl Followed {
             is_open: false,
             next: Lsn::FIRST,
             acked: Lsn::FIRST,
-            held: Lsn::FIRST,
             probes: BTreeMap::new(),
             seed: None,
         }
@@ -561,9 +555,8 @@ impl Followed {
 
     fn hears(&mut self, body: &FromRoom) {
         match body {
-            FromRoom::Opened { wanted, from, .. } => {
+            FromRoom::Opened { wanted, .. } => {
                 self.is_open = true;
-                self.held = *from;
                 (self.next, self.acked) = (*wanted, *wanted);
             }
             FromRoom::Acked { next } => self.acked = self.acked.max(*next),

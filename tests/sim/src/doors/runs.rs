@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_document::DoctypeHash;
-use tidelog_types::{CallId, Lsn};
+use tidelog_types::{CallId, LsnRange};
 
 /// The reasons that the cores of a device have had.
 #[derive(Default)]
@@ -35,11 +35,9 @@ impl Runs {
         self.has_reasons(document, 1);
     }
 
-    /// A server is told that all before `next` has come, and was told so of what is before `held`.
-    pub(crate) fn receives(&mut self, document: &str, held: Lsn, next: Lsn) {
-        // What takes the place of all before it begins at the first.
-        let from = if next < held { Lsn::FIRST } else { held };
-        self.has_reasons(document, next.get() - from.get());
+    /// All of an entry has come: what is received is told a server now and then alone.
+    pub(crate) fn comes(&mut self, document: &str, range: LsnRange) {
+        self.has_reasons(document, range.end().get() - range.start().get());
     }
 
     fn has_reasons(&mut self, document: &str, count: u64) {
