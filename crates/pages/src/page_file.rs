@@ -229,6 +229,11 @@ impl<D: Disk> PageFile<D> {
         Ok(has_more)
     }
 
+    /// Bytes of the file up to behind this many slots.
+    pub fn size_up_to(&self, slots: u32) -> u64 {
+        self.disk.size().min(size_of(slots))
+    }
+
     /// Gives back what lies behind this many slots.
     pub fn shed(&mut self, slots: u32) -> Result<(), DiskError> {
         let size = size_of(slots);

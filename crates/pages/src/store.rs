@@ -294,7 +294,9 @@ impl<D: Disk> Store<D> {
     /// goes on writes over, at the slots of pages, is newer in the log before its point, and that
     /// is before the end of what is written; one that begins later waits for its readers first.
     pub fn cut(&self) -> Result<StoreCut, StoreError> {
-        let (log_size, pages_size) = (self.log.written_size(), self.pages.size());
+        // What lies behind the last slot that is taken may be given back at any time.
+        let pages_size = self.pages.size_up_to(self.catalog.extents.slots());
+        let log_size = self.log.written_size();
         let (log, log_head) = (self.log.active(), self.log.head()?);
         Ok(StoreCut { log, log_head, log_size, pages_size, _era: self.readers.era() })
     }
