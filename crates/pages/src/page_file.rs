@@ -93,11 +93,6 @@ impl<D: Disk> PageFile<D> {
         }
     }
 
-    /// Bytes of the file.
-    pub fn size(&self) -> u64 {
-        self.disk.size()
-    }
-
     /// Whether the header is missing or damaged, so that the file must not be relied on.
     pub fn is_unusable(&self) -> bool {
         self.header == Header::Missing
