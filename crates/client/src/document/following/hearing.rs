@@ -266,7 +266,8 @@ impl Document {
             && origin == public_entry(replica.origin(origin.lsn))
         {
             // Whatever leaves the server is on its disk, and so is the frame that it is of. The
-            // word of that comes right behind, and changes nothing then that tabs are told of.
+            // word of that comes right behind, and changes nothing then that tabs are told of; one
+            // that is ahead of this disk is dealt with there.
             let _ = sender.on_acked(origin.lsn.next(), *durable);
         }
         let arrived = match part.is_predicted {
