@@ -45,6 +45,12 @@ export interface NewRecord {
   readonly recorded: Recorded;
 }
 
+/** What the events of a stream come to, as JSON, by which way of folding. */
+export interface NewSnapshot {
+  readonly version: number;
+  readonly state: string;
+}
+
 /** What an attempt came to. */
 export type Decision =
   /** Events, each with its type and a JSON object, commands and runs. */
@@ -52,6 +58,8 @@ export type Decision =
       readonly events: readonly (readonly [type: string, data: string])[];
       readonly sends: readonly NewCommand[];
       readonly starts: readonly NewRun[];
+      /** What the events before these come to, to be kept. */
+      readonly snapshot?: NewSnapshot | undefined;
     }
   | { readonly reason: string; readonly isFinal: boolean }
   /** A run has come so far; whether it waits, and the attempt is over. */
@@ -121,6 +129,7 @@ function writeDecision(w: Writer, decision: Decision): void {
     w.list(decision.events, ([type, data]) => writeTexts(w, type, data));
     w.list(decision.sends, (it) => writeCommand(w, it));
     w.list(decision.starts, (it) => writeRun(w, it));
+    writeSnapshot(w, decision.snapshot);
   } else if ('reason' in decision) {
     w.u32(1);
     w.text(decision.reason);
@@ -145,6 +154,13 @@ function writeDecision(w: Writer, decision: Decision): void {
   } else {
     w.u32(6);
   }
+}
+
+function writeSnapshot(w: Writer, snapshot: NewSnapshot | undefined): void {
+  w.u8(snapshot !== undefined);
+  if (!snapshot) return;
+  w.u32(snapshot.version);
+  w.text(snapshot.state);
 }
 
 function writeCommand(w: Writer, { aggregate, stream, name, args, key }: NewCommand): void {

@@ -1,19 +1,31 @@
 /** The states of streams: what their events come to, from where they were looked at last. */
 
+import type { NewSnapshot } from './command-requests.js';
 import type { Stream } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import { type EventRow, recordedOf } from './event-row.js';
 import type { RecordedEvent } from './events.js';
 import type { OpenStreams } from './streams.js';
 
-/** Streams whose states are kept, the latest ones. */
+/** Streams whose states are kept here, the latest ones. */
 const STATES_MAX = 1_024;
+
+/** Events after which a state is kept in the document again, where the app wants that. */
+const SNAPSHOT_EVENTS = 1_000;
+
+/** Limits of crate `types`. */
+const SNAPSHOT_SIZE_MAX = 256 * 1024;
+const VERSION_MAX = 2 ** 32 - 1;
+
+const SNAPSHOT = `select state, position, sequence from tidelog_snapshots
+  where aggregate = ? and stream = ? and version = ?`;
 
 /** How a state follows from events. */
 interface Evolution {
   readonly initial: unknown;
   readonly evolve?: Readonly<Record<string, Evolve | undefined>>;
   readonly erased?: Evolve;
+  readonly snapshot?: number;
 }
 
 type Evolve = (state: unknown, event: RecordedEvent) => unknown;
@@ -28,8 +40,13 @@ export interface Folded {
 interface Kept extends Folded {
   /** The last one's place among all events of the document. */
   readonly sequence: number;
-  /** What it is told apart by from one that took its place, when a server was restored. */
+  /**
+   * What it is told apart by from one that took its place, when a server was restored. Nothing of
+   * the one behind which a snapshot stands, which went back with the document.
+   */
   readonly last: string;
+  /** After how many events the document has kept a state, as far as is known here. */
+  snapshotAt: number;
 }
 
 /** The states of an aggregate's streams. */
@@ -45,6 +62,12 @@ export class Folds {
     this.#aggregate = aggregate;
     this.#stream = stream;
     this.#of = of as Evolution;
+    const { snapshot = 1 } = this.#of;
+    if (!Number.isInteger(snapshot) || snapshot < 1 || snapshot > VERSION_MAX) {
+      throw new InvalidOptionError(
+        'snapshot has to be a whole number from 1, and a higher one with each change of evolve',
+      );
+    }
     this.#initial();
   }
 
@@ -76,12 +99,52 @@ export class Folds {
       const [last, ...rest] = await read(folded.sequence - 1, false);
       folded = last && markOf(last) === folded.last ? this.#fold(folded, rest) : undefined;
     }
-    folded ??= { state: this.#initial(), position: 0, sequence: 0, last: '' };
+    folded ??= await this.#begun(stream, signal);
     while (folded.position < least) {
       folded = this.#fold(folded, await read(folded.sequence, true));
     }
-    if (folded.position > 0) this.#keep(stream, folded);
+    // By an event that was read here it is known again.
+    if (folded.last) this.#keep(stream, folded);
     return folded;
+  }
+
+  /**
+   * The state of a stream, if the document is to keep it now.
+   *
+   * @throws {TypeError} if it cannot, which is said once.
+   */
+  snapshotOf(stream: string): NewSnapshot | undefined {
+    const { snapshot: version } = this.#of;
+    const folded = this.#kept.get(stream);
+    if (version === undefined || !folded) return undefined;
+    const { state, position, snapshotAt } = folded;
+    if (position - snapshotAt < SNAPSHOT_EVENTS) return undefined;
+    try {
+      return { version, state: snapshotJsonOf(state) };
+    } catch (error) {
+      this.noteSnapshot(stream);
+      throw error;
+    }
+  }
+
+  /** The document has kept that. */
+  noteSnapshot(stream: string): void {
+    const folded = this.#kept.get(stream);
+    if (folded) folded.snapshotAt = folded.position;
+  }
+
+  /** From where a stream is folded that is not known here. */
+  async #begun(stream: string, signal: AbortSignal): Promise<Kept> {
+    const { snapshot } = this.#of;
+    if (snapshot !== undefined) {
+      const params = [this.#aggregate, stream, snapshot];
+      const [kept] = await this.#document.rows('query', { sql: SNAPSHOT, params }, signal);
+      if (kept) {
+        const { state, position, sequence } = kept as unknown as SnapshotRow;
+        return { state: JSON.parse(state), position, sequence, last: '', snapshotAt: position };
+      }
+    }
+    return { state: this.#initial(), position: 0, sequence: 0, last: '', snapshotAt: 0 };
   }
 
   #keep(stream: string, folded: Kept): void {
@@ -93,6 +156,7 @@ export class Folds {
 
   #fold(from: Kept, events: readonly EventRow[]): Kept {
     let { state, position, sequence, last } = from;
+    const { snapshotAt } = from;
     for (const event of events) {
       const { type, version } = event;
       const known = Object.hasOwn(this.#stream.events, type) && this.#stream.events[type]!;
@@ -109,8 +173,25 @@ export class Folds {
       ({ position, sequence } = event);
       last = markOf(event);
     }
-    return { state, position, sequence, last };
+    return { state, position, sequence, last, snapshotAt };
   }
+}
+
+/** A row of what is asked for snapshots. */
+interface SnapshotRow {
+  readonly state: string;
+  readonly position: number;
+  readonly sequence: number;
+}
+
+function snapshotJsonOf(state: unknown): string {
+  const json: string | undefined = JSON.stringify(state);
+  if (json === undefined) throw new TypeError('a state is kept as JSON, which this is not');
+  const size = new TextEncoder().encode(json).length;
+  if (size > SNAPSHOT_SIZE_MAX) {
+    throw new TypeError(`a state of ${size} bytes is not kept: ${SNAPSHOT_SIZE_MAX} are, at most`);
+  }
+  return json;
 }
 
 /** What two events hardly have in common. */

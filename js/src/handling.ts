@@ -9,7 +9,12 @@ import {
   reasonOf,
   type Work,
 } from './attempts.js';
-import { completeRequest, type Decision, type NewRun } from './command-requests.js';
+import {
+  completeRequest,
+  type Decision,
+  type NewRun,
+  type NewSnapshot,
+} from './command-requests.js';
 import {
   type Arguments,
   argumentBinder,
@@ -130,6 +135,13 @@ export interface Handlers<
     event: RecordedEvent<Aggregate, keyof FieldsOf<Recorded[Aggregate]> & string>,
   ) => State;
   /**
+   * Has states kept in the document, every 1,000 events of a stream, so that whoever handles its
+   * commands next begins there, and not at the first event. It says by which `evolve` they are made:
+   * a whole number from 1, and a higher one with each release that makes others of the same events,
+   * which begins anew with them. A state then has to be JSON, of at most 256 KiB.
+   */
+  readonly snapshot?: number;
+  /**
    * For commands: the events that one comes to, or a promise of those. A throw is an attempt that
    * has failed, and is tried again. Commands that are not named here are left to others.
    */
@@ -195,11 +207,13 @@ class Deciding implements Work<GivenCommand> {
     const { number, stream } = row;
     for (let least = row.position; ; ) {
       let position = 0;
+      let snapshot: NewSnapshot | undefined;
       let decision: Decision;
       try {
         const folded = await this.#folds.stateOf(stream, least, signal);
         position = folded.position;
-        decision = await this.#decide(row, given, folded.state, signal);
+        snapshot = this.#snapshotOf(attempt);
+        decision = { ...(await this.#decide(row, given, folded.state, signal)), snapshot };
       } catch (error) {
         if (signal.aborted) return;
         const isFinal = error instanceof Failed;
@@ -209,9 +223,23 @@ class Deciding implements Work<GivenCommand> {
       const completion = { task: number, attempt: row.attempt, position, decision };
       const request = completeRequest(attempt.handling, completion);
       const [said] = await this.#document.rows('complete', { request }, signal);
-      if (said?.answer !== 'stale') return;
+      if (said?.answer !== 'stale') {
+        const isKept = said?.answer === 'done' && 'events' in decision && decision.snapshot;
+        if (isKept) this.#folds.noteSnapshot(stream);
+        return;
+      }
       // Others have recorded more: with that it is decided anew.
       least = position + 1;
+    }
+  }
+
+  /** What is to be kept of the state. That it cannot be is no failure of the command. */
+  #snapshotOf({ row, tell }: Attempt<GivenCommand>): NewSnapshot | undefined {
+    try {
+      return this.#folds.snapshotOf(row.stream);
+    } catch (error) {
+      tell(error);
+      return undefined;
     }
   }
 

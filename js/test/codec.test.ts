@@ -67,7 +67,9 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     events: [['placed', '{}']],
     sends: [sends],
     starts: [run],
+    snapshot: { version: 2, state: '{}' },
   } as const;
+  const decidedNothing = { events: [], sends: [], starts: [] };
   const failed = { reason: 'why', isFinal: true };
   const remembered: readonly Recorded[] = [
     { what: 'done', kind: 'step', result: '[1]' },
@@ -175,7 +177,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['close', { call, handle }],
     ['outcome', { call, handle, request: outcomeRequest(sent) }],
     ['handle', { call, handle, request: handleRequest('order', ['place'], 16) }],
-    ...[decided, failed, ...ofRuns].map(complete),
+    ...[decided, decidedNothing, failed, ...ofRuns].map(complete),
     ['records', { call, handle, request: recordsRequest(2 ** 40, 2 ** 41) }],
     ['destroy', { call, document: 'd', user: '', force: true, everywhere: false }],
     ['destroy', { call, document: undefined, user: 'ada', force: false, everywhere: true }],

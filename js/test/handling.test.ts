@@ -11,6 +11,7 @@ interface Given {
   initial?: unknown;
   evolve?: Record<string, unknown>;
   erased?: unknown;
+  snapshot?: unknown;
   commands?: Record<string, unknown>;
 }
 
@@ -25,6 +26,10 @@ const handlePlace = (core: Core, place: Handler, options?: HandleOptions): Handl
 
 /** The state is how many events there were. */
 const counted = (state: unknown): unknown => (state as number) + 1;
+const addOne = (state: unknown): unknown => {
+  (state as [number])[0] += 1;
+  return state;
+};
 const COUNT = { placed: counted, paid: counted, noted: counted };
 
 /** A row of what is given. */
@@ -66,7 +71,10 @@ function said({ message }: Asked): object {
   const which = { handling, number, attempt, position };
   if (r.u32() === 1) return { ...which, reason: r.text(), isFinal: r.flag() };
   const texts = (count: number) => () => Array.from({ length: count }, () => r.text());
-  return { ...which, events: r.list(texts(2)), sends: r.list(texts(5)) };
+  const [events, sends] = [r.list(texts(2)), r.list(texts(5))];
+  r.list(texts(3));
+  const snapshot = r.option(() => [r.u32(), r.text()]);
+  return { ...which, events, sends, ...(snapshot && { snapshot }) };
 }
 
 const DONE = { answer: 'done' };
@@ -276,6 +284,87 @@ test('a stream has a state of its own, also where events change it in place', as
   expect(() => handle(new Core(), { initial: { f() {} }, commands: { place() {} } })).toThrow(
     /^initial cannot be copied/,
   );
+});
+
+/** A stream's first events. */
+const events = (count: number, from = 1): object[] =>
+  Array.from({ length: count }, (_, at) => event(from + at));
+
+test('a state is kept in the document every thousand events, once it was', async () => {
+  const core = new Core();
+  const commands = { place: () => [{ type: 'paid' }] };
+  handle(core, { initial: () => [0], evolve: { noted: addOne }, snapshot: 3, commands });
+  const complete = async (number: number, position: number, read: object[], answer: object) => {
+    core.give(row({ number, position }));
+    // None is there.
+    if (number === 1) (await core.next('query')).answer();
+    (await core.next('events')).answer(...read);
+    const asked = await core.next('complete');
+    asked.answer(answer);
+    await settled();
+    return (said(asked) as { snapshot?: [number, string] }).snapshot;
+  };
+  expect(await complete(1, 999, events(999), DONE)).toBeUndefined();
+  expect(await complete(2, 1_000, events(2, 999), { answer: 'late' })).toEqual([3, '[1000]']);
+  expect(await complete(3, 1_001, events(2, 1_000), DONE)).toEqual([3, '[1001]']);
+  expect(await complete(4, 2_000, events(1_000, 1_001), DONE)).toBeUndefined();
+  expect(await complete(5, 2_001, events(2, 2_000), DONE)).toEqual([3, '[2001]']);
+});
+
+test('a stream is folded from the state that the document has kept', async () => {
+  const core = new Core();
+  const states: unknown[] = [];
+  const commands = {
+    place: ({ state }: CommandContext) => void states.push(structuredClone(state)),
+  };
+  handle(core, { initial: () => [0], evolve: { noted: addOne }, snapshot: 3, commands });
+  core.give(row({ position: 1_002 }));
+  const asked = await core.next('query');
+  expect(asked.message).toMatchObject({ params: ['order', 'o-7', 3] });
+  asked.answer({ state: '[1000]', position: 1_000, sequence: 10_000 });
+  const read = await core.next('events');
+  expect(read.message).toMatchObject({ after: 10_000, waits: true });
+  read.answer(...events(2, 1_001));
+  (await core.next('complete')).answer(DONE);
+  await settled();
+  expect(states).toEqual([[1_002]]);
+  // From there on by what is known here.
+  core.give(row({ number: 2, position: 1_003 }));
+  const more = await core.next('events');
+  expect(more.message).toMatchObject({ after: 10_019, waits: false });
+  more.answer(...events(2, 1_002));
+  await core.next('complete');
+  expect(states).toEqual([[1_002], [1_003]]);
+});
+
+test('a state that no document keeps fails no command, and is told of once', async () => {
+  const errors: unknown[] = [];
+  const onError = (error: unknown): void => void errors.push(`${error}`);
+  const ofStates = async (state: unknown): Promise<void> => {
+    const core = new Core();
+    const given = { initial: () => state, snapshot: 1, commands: { place: () => {} } };
+    handle(core, given, { onError });
+    for (const number of [1, 2]) {
+      core.give(row({ number, position: 999 + number }));
+      if (number === 1) (await core.next('query')).answer();
+      const read = await core.next('events');
+      read.answer(...(number === 1 ? events(1_000) : events(2, 1_000)));
+      const asked = await core.next('complete');
+      expect(said(asked)).toMatchObject({ events: [] });
+      expect(said(asked)).not.toHaveProperty('snapshot');
+      asked.answer(DONE);
+      await settled();
+    }
+  };
+  await ofStates('x'.repeat(256 * 1024));
+  await ofStates(undefined);
+  await ofStates({ count: 1n });
+  const of = 'TypeError: a state';
+  expect(errors).toEqual([
+    `${of} of 262146 bytes is not kept: 262144 are, at most`,
+    `${of} is kept as JSON, which this is not`,
+    expect.stringMatching(/BigInt/),
+  ]);
 });
 
 test('what is stale is decided anew, by the events that came meanwhile', async () => {
@@ -530,6 +619,8 @@ test('who handles what there is not is told so', () => {
     [{ commands: { place() {} }, erased: 7 }, /erased has to be a function/],
     [{ commands: {} }, /1 to 1,024 commands/],
     [{ commands: undefined as never }, /1 to 1,024 commands/],
+    [{ commands: { place() {} }, snapshot: 0 }, /snapshot has to be a whole number from 1/],
+    [{ commands: { place() {} }, snapshot: '1' }, /snapshot has to be/],
     [{ commands: { place() {} } }, /concurrency has to be/, { concurrency: 0 }],
     [{ commands: { place() {} } }, /concurrency has to be/, { concurrency: 1_025 }],
     [{ commands: { place() {} } }, /concurrency has to be/, { concurrency: 1.5 }],

@@ -36,7 +36,9 @@ const EVENTS = `create table tidelog_events (
     ended integer);
   create table tidelog_records (record integer primary key, number integer, workflow text, id text,
     name text, count integer, kind text, state text, result text, time integer, due integer);
-  create table tidelog_instances (instance integer, client text, user text, since integer)`;
+  create table tidelog_instances (instance integer, client text, user text, since integer);
+  create table tidelog_snapshots (aggregate text, stream text, version integer, position integer,
+    sequence integer, state text)`;
 
 /**
  * Runs the migrations of a doctype, each of its mutations once, what follows from its events and

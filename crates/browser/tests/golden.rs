@@ -14,8 +14,8 @@ use tidelog_client::{
 use tidelog_document::Outcome as TaskOutcome;
 use tidelog_document::{
     CommandDefinition, Completion, Doctype, EventDefinition, MutationDefinition, NewCommand,
-    NewEvent, NewRecord, NewRun, Param, ParamKind, Recorded, StreamDefinition, TaskKind,
-    WantedEvents, WorkflowDefinition,
+    NewEvent, NewRecord, NewRun, NewSnapshot, Param, ParamKind, Recorded, StreamDefinition,
+    TaskKind, WantedEvents, WorkflowDefinition,
 };
 use tidelog_sync::{StateText, codec};
 use tidelog_types::{
@@ -295,6 +295,13 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
             events: vec![NewEvent { name: "placed".to_owned(), data: "{}".to_owned() }],
             sends: vec![new_command()],
             starts: vec![new_run()],
+            snapshot: Some(NewSnapshot { version: 2, state: "{}".to_owned() }),
+        }),
+        completed(TaskOutcome::Completed {
+            events: Vec::new(),
+            sends: Vec::new(),
+            starts: Vec::new(),
+            snapshot: None,
         }),
         completed(TaskOutcome::Failed { reason: "why".to_owned(), is_final: true }),
         completed(TaskOutcome::Progressed {

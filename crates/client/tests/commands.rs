@@ -94,7 +94,8 @@ fn instance(device: &Device, call: Call) -> i64 {
 fn complete(device: &mut Device, handling: Call, [command, attempt, position]: [u64; 3]) -> Call {
     let data = r#"{"by":"ada"}"#.to_owned();
     let events = vec![NewEvent { name: "finished".to_owned(), data }];
-    let outcome = Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() };
+    let outcome =
+        Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None };
     let completion = Completion { task: command, attempt, position, outcome };
     ask(device, Request::Complete(Complete { handling, completion }))
 }

@@ -181,7 +181,7 @@ impl World {
 
 fn done() -> Outcome {
     let events = vec![NewEvent { name: "done".to_owned(), data: "{}".to_owned() }];
-    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() }
+    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None }
 }
 
 fn failed(is_final: bool) -> Outcome {

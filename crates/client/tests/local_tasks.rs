@@ -70,7 +70,12 @@ fn sent(limits: Limits) -> Core {
 /// The handler says that the command has completed.
 fn complete(core: &mut Core, call: Call) {
     let event = NewEvent { name: "done".to_owned(), data: "{}".to_owned() };
-    let outcome = Outcome::Completed { events: vec![event], sends: Vec::new(), starts: Vec::new() };
+    let outcome = Outcome::Completed {
+        events: vec![event],
+        sends: Vec::new(),
+        starts: Vec::new(),
+        snapshot: None,
+    };
     let completion = Completion { task: 1, attempt: 1, position: 0, outcome };
     core.ask(call, HANDLE, Request::Complete(Complete { handling: HANDLING, completion }));
 }

@@ -151,7 +151,12 @@ impl World {
         match given.of.as_str() {
             "todo" => {
                 let events = vec![NewEvent { name: "done".to_owned(), data: "{}".to_owned() }];
-                let done = Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() };
+                let done = Outcome::Completed {
+                    events,
+                    sends: Vec::new(),
+                    starts: Vec::new(),
+                    snapshot: None,
+                };
                 return self.complete(nth, given, done);
             }
             "child" => {

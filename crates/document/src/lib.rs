@@ -70,7 +70,7 @@ pub use streams::{
 };
 pub use tasks::{
     Change, Changed, Completion, Endings, FoundOutcome, Free, InstanceId, NewCommand, NewEvent,
-    Outcome, TaskKind, Work, find_endings, find_given, find_outcome,
+    NewSnapshot, Outcome, TaskKind, Work, find_endings, find_given, find_outcome,
 };
 pub use warm_up::warm_up;
 pub use workflows::{NewRecord, NewRun, Recorded, WorkflowDefinition, find_records};

@@ -28,6 +28,7 @@ mod commands;
 mod erasing;
 mod events;
 mod interventions;
+mod snapshots;
 mod tasks;
 mod workflows;
 
@@ -79,7 +80,8 @@ const FIND_INTRUDER: &str = "
            'index _tidelog_record_due', 'index _tidelog_record_event',
            'index _tidelog_record_awaited', 'index _tidelog_record_untimed',
            'trigger _tidelog_record_event_happens', 'trigger _tidelog_record_resolved',
-           'view tidelog_records', 'table _tidelog_instance', 'view tidelog_instances'))
+           'view tidelog_records', 'table _tidelog_instance', 'view tidelog_instances',
+           'table _tidelog_snapshot', 'view tidelog_snapshots'))
     union all
     select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key
     where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'

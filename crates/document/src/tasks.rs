@@ -59,6 +59,8 @@ pub enum Outcome {
         sends: Vec<NewCommand>,
         /// Runs of workflows.
         starts: Vec<NewRun>,
+        /// What the stream's events come to before these, to be kept.
+        snapshot: Option<NewSnapshot>,
     },
     /// Nothing happened. A run is not tried again.
     Failed {
@@ -101,6 +103,15 @@ pub struct NewEvent {
     pub name: String,
     /// What it says, a JSON object.
     pub data: String,
+}
+
+/// What the events of a stream come to, as one release of the app folds them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSnapshot {
+    /// Which way of folding made it, from 1; of a later one it takes the place of what is there.
+    pub version: u32,
+    /// That, as JSON.
+    pub state: String,
 }
 
 /// A command that another one sends, or a run.

@@ -6,7 +6,7 @@ use common::*;
 use tidelog_document::{
     Change, Changed, CommandDefinition, CommandRef, Completion, Doctype, DoctypeError, Endings,
     EventDefinition, FoundCommands, FoundOutcome, FoundRight, Free, InstanceId, Intervened,
-    Intervention, MutationDefinition, NewCommand, NewEvent, Outcome, Param, ParamKind,
+    Intervention, MutationDefinition, NewCommand, NewEvent, NewSnapshot, Outcome, Param, ParamKind,
     StreamDefinition, TaskKind, Verdict, WantedCommands, check, find_commands, find_endings,
     find_given, find_outcome, sending,
 };
@@ -225,7 +225,14 @@ impl Scene {
 fn placed(items: i64) -> Outcome {
     let data = format!("{{\"items\":{items}}}");
     let events = vec![NewEvent { name: "placed".to_owned(), data }];
-    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() }
+    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None }
+}
+
+/// The same, and what the events before it come to.
+fn placed_with(version: u32, state: &str) -> Outcome {
+    let Outcome::Completed { events, sends, starts, .. } = placed(1) else { unreachable!() };
+    let snapshot = Some(NewSnapshot { version, state: state.to_owned() });
+    Outcome::Completed { events, sends, starts, snapshot }
 }
 
 fn failed(reason: &str, is_final: bool) -> Outcome {
@@ -392,7 +399,12 @@ fn commands_that_a_completion_sends_are_received_with_it() {
             args: "{}".to_owned(),
             key: key.to_owned(),
         };
-        let done = |sends| Outcome::Completed { events: Vec::new(), sends, starts: Vec::new() };
+        let done = |sends| Outcome::Completed {
+            events: Vec::new(),
+            sends,
+            starts: Vec::new(),
+            snapshot: None,
+        };
         for key in ["1", "2", "3"] {
             scene.send("o1", "pay", "{}", key);
         }
@@ -548,8 +560,12 @@ fn what_is_over_is_forgotten_until_nothing_is_left() {
         }
         let one = scene.register();
         scene.dispatch(one, 40);
-        let nothing =
-            Outcome::Completed { events: Vec::new(), sends: Vec::new(), starts: Vec::new() };
+        let nothing = Outcome::Completed {
+            events: Vec::new(),
+            sends: Vec::new(),
+            starts: Vec::new(),
+            snapshot: None,
+        };
         for nth in 1..=40 {
             let answer = scene.complete(one, [nth, 1, 0], nothing.clone());
             assert_eq!(answer, CompletionAnswer::Done);
@@ -777,5 +793,60 @@ fn commands_are_listed_in_pages() {
         assert_eq!(scene.listed(Some("failed"), 7), (vec![69], None));
         assert_eq!(scene.listed(Some("received"), 66), (vec![67, 68, 70], None));
         assert_eq!(scene.listed(Some("started"), 0), (vec![], Some(64)));
+    });
+}
+
+/// Goal: what a stream's events come to is kept with a completion that is taken, of the latest way
+/// of folding, and says before which events it stands. Method: a stream between whose events stands
+/// another one's.
+#[test]
+fn a_snapshot_is_kept_with_the_completion_that_brings_it() {
+    const SNAPSHOTS: &str = "select stream || ' v' || version || ' ' || position || ' ' ||
+                             sequence || ' ' || state from tidelog_snapshots";
+    with_shop(|mut scene| {
+        let one = scene.register();
+        let mut step = |at: u64, position: u64, outcome: Outcome| {
+            scene.send("o1", "place", r#"{"items": 3}"#, &format!("k{at}"));
+            scene.dispatch(one, 4);
+            let answer = scene.complete(one, [at, 1, position], outcome);
+            (answer, scene.rows(SNAPSHOTS))
+        };
+        let done = |snapshot: &str| (CompletionAnswer::Done, vec![snapshot.to_owned()]);
+        let none = (CompletionAnswer::Done, Vec::<String>::new());
+        assert_eq!(step(1, 0, placed_with(2, "0")), none, "nothing has happened yet");
+        assert_eq!(step(2, 1, placed_with(2, "[1]")), done("o1 v2 1 1 [1]"));
+        assert_eq!(step(3, 2, placed(1)), done("o1 v2 1 1 [1]"));
+        assert_eq!(step(4, 3, placed_with(1, "[3]")), done("o1 v2 1 1 [1]"), "an older release");
+        assert_eq!(step(5, 4, placed_with(2, "[4]")), done("o1 v2 4 4 [4]"));
+        assert_eq!(step(6, 5, placed_with(3, "{}")), done("o1 v3 5 5 {}"));
+        assert_eq!(step(7, 6, placed_with(3, "no JSON")), done("o1 v3 5 5 {}"));
+        let large = format!("\"{}\"", "x".repeat(256 * 1024 - 1));
+        assert_eq!(step(8, 7, placed_with(3, &large)), done("o1 v3 5 5 {}"));
+        let stale = step(9, 7, placed_with(3, "[7]"));
+        assert_eq!(stale, (CompletionAnswer::Stale, vec!["o1 v3 5 5 {}".to_owned()]));
+        let largest = format!("\"{}\"", "x".repeat(256 * 1024 - 2));
+        assert_eq!(
+            scene.complete(one, [9, 1, 8], placed_with(3, &largest)),
+            CompletionAnswer::Done
+        );
+        assert_eq!(scene.rows(SNAPSHOTS), [format!("o1 v3 8 8 {largest}")]);
+        // Behind events of another stream.
+        for (at, stream, position) in [(10, "o2", 0), (11, "o1", 9)] {
+            scene.send(stream, "place", r#"{"items": 3}"#, &format!("k{at}"));
+            scene.dispatch(one, 4);
+            scene.complete(one, [at, 1, position], placed_with(3, "[9]"));
+        }
+        assert_eq!(scene.rows(SNAPSHOTS), ["o1 v3 9 9 [9]"]);
+        let failing = "[10]";
+        scene.send("o1", "place", r#"{"items": 3}"#, "k12");
+        scene.dispatch(one, 4);
+        let Outcome::Completed { mut events, sends, starts, snapshot } = placed_with(3, failing)
+        else {
+            unreachable!()
+        };
+        events[0].name = "unknown".to_owned();
+        let outcome = Outcome::Completed { events, sends, starts, snapshot };
+        assert_eq!(scene.complete(one, [12, 1, 10], outcome), CompletionAnswer::Done);
+        assert_eq!(scene.rows(SNAPSHOTS), ["o1 v3 9 9 [9]"], "the command has failed");
     });
 }

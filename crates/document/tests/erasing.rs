@@ -6,8 +6,8 @@ use common::*;
 use tidelog_document::{
     Change, Changed, CommandDefinition, CommandRef, Completion, Doctype, Erasable, EraseRefusal,
     Erased, ErasedUpTo, EventDefinition, FoundEvents, Free, InstanceId, Intervened, Intervention,
-    MutationDefinition, NewEvent, NewRecord, Outcome, Param, ParamKind, Recorded, StreamDefinition,
-    TaskKind, WantedEvents, WorkflowDefinition, find_events, sending, starting,
+    MutationDefinition, NewEvent, NewRecord, NewSnapshot, Outcome, Param, ParamKind, Recorded,
+    StreamDefinition, TaskKind, WantedEvents, WorkflowDefinition, find_events, sending, starting,
 };
 use tidelog_sqlite::Failure;
 use tidelog_types::{ClientId, Value};
@@ -223,7 +223,7 @@ impl Scene {
 fn placed(word: &str, size: usize) -> Outcome {
     let data = format!("{{\"text\":\"{}\"}}", said(word, size));
     let events = vec![NewEvent { name: "placed".to_owned(), data }];
-    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() }
+    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None }
 }
 
 const EVENTS: &str = "select sequence || ' ' || stream || ' ' || position || ' ' || type || ' ' ||
@@ -263,6 +263,31 @@ fn what_a_stream_says_is_erased_and_its_events_keep_their_places() {
         assert_eq!(scene.told("o1"), ["1 {} 1", "2 {} 1", r#"3 {"text":"anew"} 0"#]);
         assert_eq!(scene.erase(&order("o1")), Ok([1, 0, 0, 0, 1]), "what came since");
         assert_eq!(scene.erase(&order("o1")), Ok([0, 0, 0, 0, 1]), "nothing is left");
+    });
+}
+
+/// Goal: what events come to says what they said, and goes with them; others' stay.
+#[test]
+fn what_events_come_to_is_erased_with_them() {
+    with_shop(|mut scene| {
+        for (stream, word) in [("o1", SECRET), ("o2", OTHER)] {
+            scene.note(stream, word);
+            scene.send(stream, "", stream).expect("sent");
+            scene.handle(|| {
+                let Outcome::Completed { events, sends, starts, .. } = placed("", 0) else {
+                    unreachable!()
+                };
+                let state = format!("{{\"by\":\"{word}\"}}");
+                let snapshot = Some(NewSnapshot { version: 1, state });
+                Outcome::Completed { events, sends, starts, snapshot }
+            });
+        }
+        let kept = "select stream from tidelog_snapshots order by stream";
+        assert_eq!(scene.rows(kept), ["o1", "o2"]);
+        scene.erase(&order("o1")).expect("erased");
+        assert_eq!(scene.rows(kept), ["o2"]);
+        let image = scene.server.rest.image();
+        assert_eq!([SECRET, OTHER].map(|word| has(&image, word)), [false, true]);
     });
 }
 

@@ -470,7 +470,12 @@ fn a_run_sends_commands() {
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["2.1 o1"], "the command, and not the run");
         let events = vec![NewEvent { name: "paid".to_owned(), data: "{}".to_owned() }];
-        let paid = Outcome::Completed { events, sends: Vec::new(), starts: vec![child("p")] };
+        let paid = Outcome::Completed {
+            events,
+            sends: Vec::new(),
+            starts: vec![child("p")],
+            snapshot: None,
+        };
         scene.done(one, (2, 1), paid);
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["1.2 f", "3.1 p"]);
@@ -688,7 +693,8 @@ fn what_cannot_be_remembered_is_told() {
         let args = r#"{"order":1}"#.to_owned();
         scene.done(one, (3, 1), Outcome::Continued { args });
         assert!(reason(&mut scene, "c").starts_with("workflow fulfil cannot go on as new: "));
-        let none = Outcome::Completed { events: vec![], sends: vec![], starts: vec![] };
+        let none =
+            Outcome::Completed { events: vec![], sends: vec![], starts: vec![], snapshot: None };
         scene.done(one, (4, 1), none);
         assert_eq!(reason(&mut scene, "d"), "it has ended as no workflow does");
         let refused = (0..17).map(|count| record("x", count, Recorded::Send(pay("poor"))));

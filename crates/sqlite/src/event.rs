@@ -14,17 +14,24 @@ pub const EVENTS_TRIGGER: &str = "tidelog_events_insert";
 pub const EVENTS_FUNCTION: &str = "tidelog_insert_event";
 
 /// The views of what is recorded of events and tasks, and the tables that they read.
-pub(crate) const VIEWS: [&str; 6] = [
+pub(crate) const VIEWS: [&str; 7] = [
     EVENTS_VIEW,
     "tidelog_streams",
     "tidelog_commands",
     "tidelog_workflows",
     "tidelog_records",
     "tidelog_instances",
+    "tidelog_snapshots",
 ];
 /// See [`VIEWS`].
-pub(crate) const TABLES: [&str; 5] =
-    ["_tidelog_event", "_tidelog_stream", "_tidelog_task", "_tidelog_record", "_tidelog_instance"];
+pub(crate) const TABLES: [&str; 6] = [
+    "_tidelog_event",
+    "_tidelog_stream",
+    "_tidelog_task",
+    "_tidelog_record",
+    "_tidelog_instance",
+    "_tidelog_snapshot",
+];
 
 /// An event that a statement has inserted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,6 +67,9 @@ pub const INSTANCES_MAX: usize = 1024;
 /// Events that a command records, and commands that it sends, as it completes.
 pub const COMPLETION_ITEMS_MAX: usize = 1024;
 
+/// Bytes of a stream's state, as JSON, that is kept beside its events.
+pub const SNAPSHOT_SIZE_MAX: usize = 256 * 1024;
+
 /// What one run of a workflow remembers: steps, requests and what it waits for. Who needs more goes
 /// on as new.
 pub const WORKFLOW_RECORDS_MAX: u64 = 10_000;

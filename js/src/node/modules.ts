@@ -133,6 +133,9 @@ const EVENTS = [
   `create table tidelog_instances (
      instance integer primary key, client text not null, user text not null,
      since integer not null) strict`,
+  `create table tidelog_snapshots (
+     aggregate text not null, stream text not null, version integer not null,
+     position integer not null, sequence integer not null, state text not null) strict`,
 ];
 
 /** What a server takes of a doctype, and nothing that an app has put beside it. */

@@ -9,7 +9,7 @@ use tidelog_types::{PageSet, Value, shortened};
 
 use super::events::{Recorder, read_data};
 use super::tasks::{self, Received, Started};
-use super::{done, reason_of, single_integer, workflows};
+use super::{done, reason_of, single_integer, snapshots, workflows};
 use crate::tasks::{Completion, NewCommand, Outcome};
 use crate::{CommandDefinition, Doctype};
 
@@ -103,7 +103,7 @@ pub(super) fn complete(
         Outcome::Failed { reason, is_final } => {
             fail(writer, doctype, command, reason, *is_final, now)
         }
-        Outcome::Completed { events, sends, starts } => {
+        Outcome::Completed { events, sends, starts, .. } => {
             let length = done!(writer.query_system(
                 "select length from _tidelog_stream where aggregate = ?1 and stream = ?2",
                 &[command.aggregate.clone(), command.stream.clone()],
@@ -141,13 +141,16 @@ fn carry_out(
     outcome: &Outcome,
     now: i64,
 ) -> Result<(), Failure> {
-    let Outcome::Completed { events, sends, starts } = outcome else { return Ok(()) };
+    let Outcome::Completed { events, sends, starts, snapshot } = outcome else { return Ok(()) };
     transaction.bound_as_apps();
     let recorder = command.recorder(doctype, now);
     let [Value::Text(aggregate), Value::Text(stream)] = [&command.aggregate, &command.stream]
     else {
         unreachable!("BUG: a command without its stream")
     };
+    if let Some(snapshot) = snapshot {
+        snapshots::keep(transaction, [&command.aggregate, &command.stream], snapshot)?;
+    }
     for event in events {
         let event = InsertedEvent::of_texts(aggregate, stream, &event.name, &event.data)?;
         recorder.record(transaction, event)?;

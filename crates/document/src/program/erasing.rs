@@ -4,6 +4,7 @@
 //! event     data becomes null, user and client those of nobody
 //! command   the same of its arguments; its reason says that it was erased; its key goes
 //! run       the same, and its result and what it was begun with; its records go
+//! snapshot  it goes
 //! ```
 //!
 //! What is left says that something happened, to what, in which order and when. A stream's name, a
@@ -16,7 +17,7 @@
 use tidelog_sqlite::{Failure, Run, Transaction, Writer};
 use tidelog_types::{PageSet, Value};
 
-use super::{HAS, done, single_integer, version, workflows};
+use super::{HAS, done, single_integer, snapshots, version, workflows};
 use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 
 /// Events of one slice, and tasks that are looked at for it.
@@ -110,10 +111,14 @@ impl Slice<'_, '_> {
         let mut erased = Erased::default();
         if self.is_stream()
             && let Some(stream) = self.stream_number()?
-            && let Some(event) = self.erase_events(stream, after.event, &mut erased)?
         {
-            erased.next = Some(ErasedUpTo { event, ..after });
-            return Ok(erased);
+            if self.has_tasks {
+                snapshots::forget(self.transaction, stream)?;
+            }
+            if let Some(event) = self.erase_events(stream, after.event, &mut erased)? {
+                erased.next = Some(ErasedUpTo { event, ..after });
+                return Ok(erased);
+            }
         }
         if self.has_tasks {
             let task = self.erase_tasks(after.task, &mut erased)?;

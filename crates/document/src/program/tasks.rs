@@ -46,7 +46,9 @@ use tidelog_sync::CompletionAnswer;
 use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
-use super::{HAS, commands, done, erasing, interventions, single_integer, version, workflows};
+use super::{
+    HAS, commands, done, erasing, interventions, single_integer, snapshots, version, workflows,
+};
 use crate::tasks::{Change, Changed, Completion, Free, InstanceId, Work};
 use crate::{CommandDefinition, Doctype};
 
@@ -116,7 +118,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
         "create view tidelog_instances (instance, client, user, since) as
          select number, lower(hex(client)), user, since from _tidelog_instance",
     ];
-    let all = statements.into_iter().chain(workflows::STATEMENTS);
+    let all = statements.into_iter().chain(workflows::STATEMENTS).chain(snapshots::STATEMENTS);
     all.into_iter().try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))?;
     transaction
         .run_system(

@@ -46,7 +46,7 @@ async fn completes(handler: &mut Client, task: u64, attempt: u64, outcome: Outco
 
 fn done() -> Outcome {
     let events = vec![NewEvent { name: "done".to_owned(), data: r#"{"n":1}"#.to_owned() }];
-    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() }
+    Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None }
 }
 
 fn failed() -> Outcome {

@@ -254,7 +254,12 @@ fn outcome_of(given: &Given, rng: &mut Rng, finishes: bool) -> Outcome {
             };
             let sends = chance == 3 && !id.ends_with("-next");
             let sends = sends.then(next).into_iter().collect();
-            Outcome::Completed { events: events.collect(), sends, starts: Vec::new() }
+            Outcome::Completed {
+                events: events.collect(),
+                sends,
+                starts: Vec::new(),
+                snapshot: None,
+            }
         }
     }
 }

@@ -39,7 +39,8 @@ fn register(tag: u32, instance: u64) -> ToRoom {
 
 fn complete(tag: u32, command: u64, attempt: u64) -> ToRoom {
     let events = vec![NewEvent { name: "placed".to_owned(), data: "{}".to_owned() }];
-    let outcome = Outcome::Completed { events, sends: Vec::new(), starts: Vec::new() };
+    let outcome =
+        Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None };
     let completion = Completion { task: command, attempt, position: 0, outcome }.encode();
     ToRoom::Complete { tag, task: command, attempt, completion }
 }
