@@ -136,9 +136,9 @@ export interface Handlers<
   ) => State;
   /**
    * Has states kept in the document, every 1,000 events of a stream, so that whoever handles its
-   * commands next begins there, and not at the first event. It says by which `evolve` they are made:
-   * a whole number from 1, and a higher one with each release that makes others of the same events,
-   * which begins anew with them. A state then has to be JSON, of at most 256 KiB.
+   * commands next begins there, and not at the first event. It says by which `evolve` they are
+   * made: a whole number from 1, and a higher one with each release that makes others of the same
+   * events, which begins anew with them. A state then has to be JSON, of at most 256 KiB.
    */
   readonly snapshot?: number;
   /**
