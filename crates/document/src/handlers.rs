@@ -170,6 +170,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
             Change::Register { .. }
             | Change::Complete { .. }
             | Change::Erase { .. }
+            | Change::Append { .. }
             | Change::Intervene(..) => Some(change.clone()),
         }
     }
@@ -186,6 +187,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
             Change::Register { .. }
             | Change::Complete { .. }
             | Change::Erase { .. }
+            | Change::Append { .. }
             | Change::Intervene(..) => {}
         }
     }
@@ -201,9 +203,12 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 self.has_to_dispatch |= again;
                 self.due_ms = *due_ms;
             }
-            (_, Changed::Completed(_) | Changed::Intervened(Intervened::Done(_))) => {
-                self.has_to_dispatch = true
-            }
+            (
+                _,
+                Changed::Completed(_)
+                | Changed::Intervened(Intervened::Done(_))
+                | Changed::Appended(Ok(_)),
+            ) => self.has_to_dispatch = true,
             _ => {}
         }
     }

@@ -56,7 +56,8 @@ pub use events::{FoundEvents, WantedEvents, find_events};
 pub use handlers::Handlers;
 pub use mutation::{Mutation, Verdict};
 pub use operator::{
-    CommandRef, FoundCommands, Intervened, Intervention, WantedCommands, find_commands,
+    AppendRefusal, AppendedEvent, CommandRef, FoundCommands, Intervened, Intervention,
+    WantedCommands, find_commands,
 };
 pub use page_links::{FreeWalk, Malformed, PageLinks};
 pub use program::{AppliedTimeline, is_migrated_to, is_unknown};

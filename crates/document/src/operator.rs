@@ -1,4 +1,4 @@
-//! What whoever runs a server does with the commands of a document.
+//! What whoever runs a server does with the events and commands of a document.
 
 use tidelog_sqlite::{Reader, Run, SystemQueries as _};
 use tidelog_types::{Rows, Value};
@@ -62,6 +62,48 @@ pub enum Intervened {
     NoCommand,
     /// The command is in this state, as `tidelog_commands` says it, and nothing was done.
     InState(String),
+}
+
+/// An event that whoever runs a server records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendedEvent {
+    /// The name of its aggregate.
+    pub aggregate: String,
+    /// Which of those.
+    pub stream: String,
+    /// The name of its type.
+    pub name: String,
+    /// What it says, a JSON object.
+    pub data: String,
+    /// Of which version of that type it is; `None` for the newest, which it has to be.
+    pub version: Option<u32>,
+    /// When it happened, in milliseconds since 1970; `None` for now.
+    pub time_ms: Option<u64>,
+    /// Who it was; `None` for whoever records it.
+    pub user: Option<String>,
+    /// Which event of its stream it has to be, from 1, if that matters: so nothing is recorded twice.
+    pub position: Option<u64>,
+}
+
+/// Why events were not recorded: none of them, whichever it was. They are counted from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendRefusal {
+    /// The document has no streams.
+    NoStreams,
+    /// One would have had another position in its stream.
+    Misplaced {
+        /// Which of them.
+        nth: usize,
+        /// How many events the stream has before it.
+        length: u64,
+    },
+    /// One is none that the stream may have, or breaks a rule of what follows from it.
+    Rejected {
+        /// Which of them.
+        nth: usize,
+        /// Why, for a person.
+        reason: String,
+    },
 }
 
 /// Which commands are wanted.

@@ -24,6 +24,7 @@
 //!
 //! The tables of events stand in `program/events.rs`, those of tasks in `program/tasks.rs`.
 
+mod appending;
 mod commands;
 mod erasing;
 mod events;

@@ -11,7 +11,7 @@ use tidelog_types::{ClientId, Rows, Value};
 
 use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 use crate::events::as_ref;
-use crate::operator::{CommandRef, Intervened, Intervention};
+use crate::operator::{AppendRefusal, AppendedEvent, CommandRef, Intervened, Intervention};
 use crate::program::{self, done};
 use crate::workflows::{NewRecord, NewRun};
 
@@ -176,6 +176,13 @@ pub enum Change {
     },
     /// Whoever runs the server does something to a command.
     Intervene(CommandRef, Intervention),
+    /// Whoever runs the server records events, all of them or none.
+    Append {
+        /// These, in their order.
+        events: Vec<AppendedEvent>,
+        /// Who that is.
+        by: String,
+    },
 }
 
 /// An instance that tasks may be given to.
@@ -207,6 +214,8 @@ pub enum Changed {
     Erased(Result<Erased, EraseRefusal>),
     /// It was done to a command, or not.
     Intervened(Intervened),
+    /// Events were recorded, the last of them of this sequence number, or not.
+    Appended(Result<u64, AppendRefusal>),
     /// The completion was taken, or not.
     Completed(CompletionAnswer),
     /// It was taken: a run remembers something more and goes on, and nothing is to be given, or may

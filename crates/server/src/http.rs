@@ -1,5 +1,6 @@
 //! Everything over HTTP but the sync itself.
 
+mod append;
 mod commands;
 mod doctypes;
 mod documents;
@@ -43,6 +44,7 @@ use crate::door::Upgrade;
 use crate::export::{Exported, Turn};
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
+pub(crate) use append::{APPEND_EVENTS_MAX, APPEND_SIZE_MAX};
 pub(crate) use lines::{AFTER, MORE};
 use pass::Address;
 
@@ -69,7 +71,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/documents/{id}", get(describe).put(documents::import).delete(destroy))
         .route("/v1/documents/{id}/export", get(export))
         .route("/v1/documents/{id}/erase", post(erase::erase))
-        .route("/v1/documents/{id}/events", get(events::events))
+        .route("/v1/documents/{id}/events", get(events::events).post(append::append))
         .route("/v1/documents/{id}/commands", get(commands::list))
         .route("/v1/documents/{id}/commands/retry", post(commands::retry))
         .route("/v1/documents/{id}/commands/cancel", post(commands::cancel));
@@ -318,6 +320,7 @@ fn answered(id: &str, answer: Answer) -> Response {
         | Answer::Events(_)
         | Answer::Commands(_)
         | Answer::Intervened(_)
+        | Answer::Appended(_)
         | Answer::Exporting
         | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
         Answer::Failed { reason } => failed(&reason),

@@ -47,7 +47,8 @@ use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
 use super::{
-    HAS, commands, done, erasing, interventions, single_integer, snapshots, version, workflows,
+    HAS, appending, commands, done, erasing, interventions, single_integer, snapshots, version,
+    workflows,
 };
 use crate::tasks::{Change, Changed, Completion, Free, InstanceId, Work};
 use crate::{CommandDefinition, Doctype};
@@ -254,6 +255,10 @@ pub(crate) fn change(
         Change::Erase { what, after } => {
             let ran = erasing::erase(writer, what, *after, now);
             ran.map(|(erased, set)| (Changed::Erased(erased), set))
+        }
+        Change::Append { events, by } => {
+            let ran = appending::append(writer, doctype, events, by, now);
+            ran.map(|(appended, set)| (Changed::Appended(appended), set))
         }
         Change::Intervene(command, intervention) => {
             let ran = interventions::intervene(writer, doctype, (command, intervention), now);

@@ -80,6 +80,10 @@ impl Room {
                 let answer = self.intervene(command, intervention, budget)?;
                 self.outbox.after(After::Answer(request, answer));
             }
+            Ask::Append { events, by } => {
+                let answer = self.append(events, by, budget)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
             Ask::Destroy => self.destroy(request),
         }
         Ok(())

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_document::{
-    CommandRef, Doctype, DoctypeHash, Erasable, EraseRefusal, Erased, ErasedUpTo, FoundCommands,
-    FoundEvents, FoundRight, Intervened, Intervention, WantedCommands, WantedEvents,
+    AppendRefusal, AppendedEvent, CommandRef, Doctype, DoctypeHash, Erasable, EraseRefusal, Erased,
+    ErasedUpTo, FoundCommands, FoundEvents, FoundRight, Intervened, Intervention, WantedCommands,
+    WantedEvents,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
@@ -170,6 +171,13 @@ pub enum Ask {
     Commands(WantedCommands),
     /// Do that to a command.
     Intervene(CommandRef, Intervention),
+    /// Record these events, all of them or none.
+    Append {
+        /// These.
+        events: Vec<AppendedEvent>,
+        /// Who asks for it.
+        by: String,
+    },
     /// Forget the document, for good.
     Destroy,
 }
@@ -220,6 +228,8 @@ pub enum Answer {
     Commands(FoundCommands),
     /// It was done, durably, or not.
     Intervened(Intervened),
+    /// They were recorded, durably, up to this sequence number, or not.
+    Appended(Result<u64, AppendRefusal>),
     /// The document is on its way.
     Exporting,
     /// The document is forgotten.

@@ -1,8 +1,8 @@
-//! What whoever runs the server reads of a document, and has done to its commands.
+//! What whoever runs the server reads of a document, records there, and has done to its commands.
 
 use tidelog_document::{
-    Change, Changed, CommandRef, Intervention, WantedCommands, WantedEvents, find_commands,
-    find_events,
+    AppendedEvent, Change, Changed, CommandRef, Intervention, WantedCommands, WantedEvents,
+    find_commands, find_events,
 };
 use tidelog_sqlite::{Failure, Run};
 use tidelog_types::{Budget, shortened};
@@ -38,21 +38,37 @@ impl Room {
         intervention: &Intervention,
         budget: &mut Budget,
     ) -> Result<Answer, Halt> {
+        self.decide_at_word(&Change::Intervene(command.clone(), intervention.clone()), budget)
+    }
+
+    /// Records events, as one entry.
+    pub(super) fn append(
+        &mut self,
+        events: &[AppendedEvent],
+        by: &str,
+        budget: &mut Budget,
+    ) -> Result<Answer, Halt> {
+        self.decide_at_word(&Change::Append { events: events.to_vec(), by: by.to_owned() }, budget)
+    }
+
+    fn decide_at_word(&mut self, change: &Change, budget: &mut Budget) -> Result<Answer, Halt> {
         let State::Open(document) = &self.state else { return Ok(Answer::Missing) };
         if self.settings.is_damaged || document.is_incomplete {
             let reason = "the store is damaged, and nothing is written to it".to_owned();
             return Ok(Answer::Failed { reason });
         }
-        // Those who handle commands are known before there is one more to give.
+        // Those who handle tasks are known before there is one more to give.
         self.handlers()?;
-        let change = Change::Intervene(command.clone(), intervention.clone());
-        let Some(changed) = self.change(&change, budget)? else {
+        let Some(changed) = self.change(change, budget)? else {
             let reason = "the document takes nothing more".to_owned();
             return Ok(Answer::Failed { reason });
         };
-        self.handlers()?.decided(&change, &changed);
-        let Changed::Intervened(intervened) = changed else { unreachable!("BUG: it intervenes") };
-        Ok(Answer::Intervened(intervened))
+        self.handlers()?.decided(change, &changed);
+        Ok(match changed {
+            Changed::Intervened(intervened) => Answer::Intervened(intervened),
+            Changed::Appended(appended) => Answer::Appended(appended),
+            _ => unreachable!("BUG: nobody has asked for that"),
+        })
     }
 
     fn look_up(&mut self, find: impl FnOnce(&mut Document) -> Run<Answer>) -> Result<Answer, Halt> {

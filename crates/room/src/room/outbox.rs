@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
-use tidelog_document::Committed;
+use tidelog_document::{Committed, Intervened};
 use tidelog_pages::{Append, AppendLedger, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::{EntryPart, FromRoom};
 use tidelog_types::limits::PAGE_SIZE;
@@ -106,8 +106,7 @@ pub(super) struct Outbox {
 pub(super) struct Lost {
     /// The numbers of the shell's questions.
     pub(super) questions: Vec<u64>,
-    /// Those of them that want the document destroyed, or something erased, which may have come to
-    /// pass.
+    /// Those of them that want something done, which may have come to pass.
     pub(super) in_doubt: Vec<u64>,
     /// Where those are who were let go, and have not been told.
     pub(super) channel_ids: Vec<ChannelId>,
@@ -301,11 +300,17 @@ impl Outbox {
         let staging = std::mem::take(&mut self.staging);
         self.held -= staging.values().map(|staging| staging.held).sum::<usize>();
         let afters = self.ledger.reset();
-        let deletion = |after: &After| match after {
-            After::Answer(request, Answer::Destroyed | Answer::Erased(Ok(_))) => Some(*request),
+        let deed = |after: &After| match after {
+            After::Answer(
+                request,
+                Answer::Destroyed
+                | Answer::Erased(Ok(_))
+                | Answer::Appended(Ok(_))
+                | Answer::Intervened(Intervened::Done(_)),
+            ) => Some(*request),
             _ => None,
         };
-        let in_doubt = afters.iter().filter_map(deletion).collect();
+        let in_doubt = afters.iter().filter_map(deed).collect();
         Lost { in_doubt, ..self.lost_in_flight(afters) }
     }
 

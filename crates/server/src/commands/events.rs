@@ -10,10 +10,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::sender::{Query, Sender};
-use super::{CommandError, say};
+use super::{CommandError, read, say};
+use crate::http::{APPEND_EVENTS_MAX, APPEND_SIZE_MAX};
 
 /// How often a server is asked for what is new.
 const ASKS_EACH: Duration = Duration::from_secs(1);
+/// Bytes of a file of events.
+const FILE_SIZE_MAX: usize = 1024 * 1024 * 1024;
 
 /// Flags of `tidelog events`.
 #[derive(Args, Clone, Debug)]
@@ -28,6 +31,9 @@ pub struct Events {
 pub enum EventsDeed {
     /// Print events that the server has confirmed, oldest first, each as a line of JSON
     Tail(Tail),
+    /// Record events: lines of JSON, as tail prints them, or with aggregate, stream, type and data
+    /// alone
+    Append(Append),
     /// Erase what the events and commands of a stream say, or a run of a workflow: that they
     /// happened stays
     Erase(Erase),
@@ -70,6 +76,31 @@ pub struct Tail {
     pub token_file: Option<PathBuf>,
 }
 
+/// Flags of `tidelog events append`.
+#[derive(Args, Clone, Debug)]
+pub struct Append {
+    /// Name of the document
+    #[arg(value_name = "DOCUMENT")]
+    pub document: String,
+
+    /// File with the lines; - is the standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub file: PathBuf,
+
+    /// Address of the server: <https://sync.example.org>
+    #[arg(long, env = "TIDELOG_SERVER", value_name = "URL")]
+    pub server: String,
+
+    /// File with a token that has the role admin on the document. Without it, the token is
+    /// TIDELOG_TOKEN of the environment; a server with --dev needs none
+    #[arg(long, env = "TIDELOG_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `tidelog events erase`.
 #[derive(Args, Clone, Debug)]
 pub struct Erase {
@@ -103,6 +134,15 @@ pub struct Erase {
     pub json: bool,
 }
 
+/// Why not all events are recorded that were to be.
+#[derive(Debug, thiserror::Error)]
+#[error("the first {count} events are recorded, and none behind them")]
+struct Interrupted {
+    count: u64,
+    #[source]
+    source: CommandError,
+}
+
 /// What is counted of what was erased, as the server says it.
 const COUNTS: [&str; 4] = ["events", "commands", "runs", "records"];
 
@@ -111,10 +151,12 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// [`CommandError`]; some may be erased then, and erasing it again goes on.
+    /// [`CommandError`]; some may be erased then, and erasing it again goes on, or recorded, which
+    /// it says.
     pub fn run(&self) -> Result<(), CommandError> {
         match &self.deed {
             EventsDeed::Tail(tail) => tail.run(),
+            EventsDeed::Append(append) => append.run(),
             EventsDeed::Erase(erase) => erase.run(),
         }
     }
@@ -138,6 +180,48 @@ impl Tail {
             sleep(ASKS_EACH);
         }
     }
+}
+
+impl Append {
+    /// Has the server record them, as many at a time as it takes together.
+    fn run(&self) -> Result<(), CommandError> {
+        let sender = Sender::new(&self.server, self.token_file.as_deref())?;
+        let bytes = read(&self.file, FILE_SIZE_MAX)?;
+        let document = utf8_percent_encode(&self.document, NON_ALPHANUMERIC);
+        let path = format!("/v1/documents/{document}/events");
+        let (mut count, mut last) = (0, 0);
+        for lines in batches(&bytes) {
+            let sent = sender.send(Method::POST, &path, lines);
+            let (status, answer) = sent.map_err(|source| match count {
+                0 => source,
+                _ => CommandError::failed(Interrupted { count, source }),
+            })?;
+            let number = |name: &str| answer[name].as_u64().ok_or_else(|| sender.odd(status));
+            count += number("events")?;
+            last = number("last")?;
+        }
+        match self.json {
+            true => say(json!({ "events": count, "last": last })),
+            false => say(format_args!("recorded {count} events; the last one is number {last}")),
+        }
+    }
+}
+
+/// Lines, as many at a time as a server takes together.
+fn batches(bytes: &[u8]) -> Vec<&[u8]> {
+    let (mut batches, mut start, mut end, mut count) = (Vec::new(), 0, 0, 0);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        if count == APPEND_EVENTS_MAX || end + line.len() - start > APPEND_SIZE_MAX {
+            batches.push(&bytes[start..end]);
+            (start, count) = (end, 0);
+        }
+        end += line.len();
+        count += usize::from(!line.trim_ascii().is_empty());
+    }
+    if count > 0 {
+        batches.push(&bytes[start..end]);
+    }
+    batches
 }
 
 impl Erase {

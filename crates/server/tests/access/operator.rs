@@ -203,3 +203,108 @@ async fn an_operator_has_commands_given_again_and_cancels_them() {
     }
     scene.stop().await;
 }
+
+fn event(stream: &str, n: u64, more: Value) -> String {
+    let mut event =
+        json!({ "aggregate": "log", "stream": stream, "type": "done", "data": {"n": n} });
+    event.as_object_mut().expect("one").extend(more.as_object().expect("one").clone());
+    format!("{event}\n")
+}
+
+/// Goal: only an admin of the document records events past its mutations, all of a request or none,
+/// and each refusal says which it is. Method: each role, then events that cannot be.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_recorded_by_an_admin_together_or_not_at_all() {
+    let (scene, _client, _handler) = stage(1).await;
+    let post = async |grants: &str, body: &str| {
+        ask(scene.at, "POST", &path("events"), Some(&token(grants)), body).await
+    };
+    let admin = ROLES[5].1;
+    let before = scene.bytes_of(OWN).await;
+    for (role, grants) in ROLES {
+        let expected = match role {
+            "none" | "other" => 404,
+            "admin" | "root" => 422,
+            _ => 403,
+        };
+        let rejected = event("a", 1, json!({})) + &event("a", 2, json!({ "type": "lost" }));
+        let answer = post(grants, &rejected).await;
+        assert_eq!(answer.status, expected, "{role}: {}", answer.text());
+        if expected == 422 {
+            assert!(answer.text().starts_with("event 2 is rejected: "), "{}", answer.text());
+        }
+    }
+    let too_many: String = (0..1_025).map(|n| event("a", n, json!({}))).collect();
+    for (body, status, why) in [
+        ("no JSON", 400, "line 1 is no event"),
+        (&event("a", 1, json!({ "positon": 1 })), 400, "unknown field `positon`"),
+        (
+            &format!("\n{}", event("a", 1, json!({ "erased": 1 }))),
+            400,
+            "line 2 is of an event that",
+        ),
+        (
+            &event("a", 1, json!({ "position": 2 })),
+            409,
+            "event 1 is to be another one of its stream",
+        ),
+        (&event("a", 1, json!({ "version": 2 })), 422, "is of version 2, and 1 is known"),
+        (&too_many, 400, "1024 events are recorded at a time"),
+    ] {
+        let answer = post(admin, body).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.text().contains(why), "{}", answer.text());
+    }
+    assert!(scene.bytes_of(OWN).await == before, "not a byte has changed");
+
+    let given = json!({ "time": 7, "user": "eve", "position": 1, "sequence": 99, "client": "",
+                        "cause": "mutation:x", "version": 1, "erased": 0 });
+    let answer = post(admin, &(event("a", 1, given) + "\n" + &event("a", 2, json!({})))).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"events":2,"last":2}"#));
+    let told = lines(&ask(scene.at, "GET", &path("events"), Some(&token(admin)), "").await);
+    assert_eq!(told[0]["time"], 7);
+    let users = [&told[0]["user"], &told[1]["user"]];
+    assert_eq!(users, ["eve", "ada"]);
+    assert_eq!([&told[0]["cause"], &told[1]["cause"]], ["append", "append"]);
+    scene.stop().await;
+}
+
+/// Goal: what is printed of one document is recorded in another, however much it is, once. Method:
+/// more events than go together, by the binary, twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_records_the_events_of_another_document() {
+    let (scene, _client, _handler) = stage(1).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let token_file = file(folder.path(), "token", token(ROLES[5].1));
+    let server = format!("http://{}", scene.at);
+    let variables = [("TIDELOG_SERVER", server.as_str()), ("TIDELOG_TOKEN_FILE", &token_file)];
+    let events: String =
+        (1..=1_030).map(|n| event("long", n, json!({ "position": n, "user": "eve" }))).collect();
+    let append = |events: &str| run_with(&["events", "append", OWN], &variables, events.as_bytes());
+    let done = append(&events);
+    assert_eq!(code(&done), Some(0), "{}", complained(&done));
+    assert_eq!(said(&done), "recorded 1030 events; the last one is number 1030\n");
+    let again = append(&events);
+    assert_eq!(code(&again), Some(1));
+    assert!(
+        complained(&again).contains("which has 1030: none is recorded"),
+        "{}",
+        complained(&again)
+    );
+    let tail = run_with(&["events", "tail", OWN], &variables, b"");
+    let printed = said(&tail).replace(r#""stream":"long""#, r#""stream":"copy""#);
+    let (first, _) = printed.split_at(printed.rfind(r#"{"sequence":1030"#).expect("the last"));
+    let copied = append(&(first.to_owned() + &event("copy", 0, json!({ "position": 7 }))));
+    assert_eq!(code(&copied), Some(1));
+    let complaint = complained(&copied);
+    assert!(
+        complaint.contains("the first 1024 events are recorded, and none behind"),
+        "{complaint}"
+    );
+    assert!(complaint.contains("event 6 is to be another one"), "{complaint}");
+    let named =
+        file(folder.path(), "rest", &printed[printed.find(r#"{"sequence":1025,"#).unwrap()..]);
+    let rest = run_with(&["events", "append", OWN, &named, "--json"], &variables, b"");
+    assert_eq!(said(&rest), "{\"events\":6,\"last\":2060}\n", "{}", complained(&rest));
+    scene.stop().await;
+}
