@@ -81,7 +81,8 @@ pub struct AppendedEvent {
     pub time_ms: Option<u64>,
     /// Who it was; `None` for whoever records it.
     pub user: Option<String>,
-    /// Which event of its stream it has to be, from 1, if that matters: so nothing is recorded twice.
+    /// Which event of its stream it has to be, from 1, if that matters: so nothing is recorded
+    /// twice.
     pub position: Option<u64>,
 }
 

@@ -1,8 +1,8 @@
 //! What is erased at the word of whoever runs the server.
 
 use tidelog_document::{
-    CommandDefinition, Erasable, EraseRefusal, Erased, ErasedUpTo, EventDefinition,
-    StreamDefinition, sending,
+    AppendRefusal, AppendedEvent, CommandDefinition, CommandRef, Erasable, EraseRefusal, Erased,
+    ErasedUpTo, EventDefinition, Intervention, StreamDefinition, sending,
 };
 use tidelog_types::limits::LOG_AGE_MS_MAX;
 
@@ -43,6 +43,27 @@ fn journal_of_notes() -> Doctype {
 
 fn note(id: &str, said: &str) -> WireFrame {
     frame(&journal_of_notes(), "note", &[("id", id), ("text", said)])
+}
+
+fn send(id: &str) -> WireFrame {
+    let name = sending("note", "note");
+    let args = format!("{{\"text\":\"{SECRET}\"}}");
+    frame(&journal_of_notes(), &name, &[("stream", id), ("args", &args), ("key", "k")])
+}
+
+/// The first event of a stream.
+fn append(id: &str) -> Ask {
+    let event = AppendedEvent {
+        aggregate: "note".to_owned(),
+        stream: id.to_owned(),
+        name: "noted".to_owned(),
+        data: r#"{"text":"appended"}"#.to_owned(),
+        version: None,
+        time_ms: None,
+        user: None,
+        position: Some(1),
+    };
+    Ask::Append { events: vec![event], by: "root".to_owned() }
 }
 
 fn erase(id: &str) -> Ask {
@@ -95,25 +116,49 @@ fn erasing_is_an_entry_and_answered_once_that_is_durable() {
 
 #[test]
 fn what_was_asked_is_unknown_where_the_store_fails_amid_it() {
+    let cancel = Intervention::Cancel { reason: "no".to_owned() };
+    let asks = [
+        (erase("a"), true),
+        (append("c"), true),
+        (Ask::Intervene(CommandRef::Number(1), cancel), true),
+        // It has done nothing.
+        (Ask::Intervene(CommandRef::Number(2), Intervention::Retry), false),
+    ];
+    for (ask, is_in_doubt) in asks {
+        let mut scene = Scene::with_notes();
+        let frames = vec![note("a", SECRET), send("b")];
+        scene.frames(ANN, 1, frames);
+        scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+        scene.step(RoomInput::Ask { request: 1, ask: ask.clone() });
+        scene.held.clear();
+        let reason = "unplugged".to_owned();
+        let broken = StoreReply::Broken { error: AppendError::Device { reason } };
+        scene.step(RoomInput::Store(broken));
+        let answer = scene.answers.pop();
+        let is_unknown = matches!(answer, Some(Answer::Unknown { .. }));
+        assert_eq!(is_unknown, is_in_doubt, "{ask:?}: {answer:?}");
+    }
+}
+
+/// Goal: what is recorded at a word is an entry, and answered once that is durable.
+#[test]
+fn recording_events_is_an_entry_and_answered_once_that_is_durable() {
     let mut scene = Scene::with_notes();
-    scene.frames(ANN, 1, vec![note("a", SECRET)]);
     scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
-    scene.step(RoomInput::Ask { request: 1, ask: erase("a") });
-    scene.held.clear();
-    let reason = "unplugged".to_owned();
-    let broken = StoreReply::Broken { error: AppendError::Device { reason } };
-    scene.step(RoomInput::Store(broken));
-    let answer = scene.answers.pop();
-    assert!(matches!(answer, Some(Answer::Unknown { .. })), "{answer:?}");
+    scene.step(RoomInput::Ask { request: 1, ask: append("a") });
+    assert_eq!((scene.answers.len(), scene.heard(ANN).len()), (0, 0), "not before it is durable");
+    scene.release();
+    assert_eq!(scene.answers.pop(), Some(Answer::Appended(Ok(1))));
+    assert_eq!(brief(&scene.heard(ANN)), ["entry 2..3"]);
+    let misplaced = AppendRefusal::Misplaced { nth: 0, length: 1 };
+    assert_eq!(scene.ask(append("a")), Answer::Appended(Err(misplaced)));
+    assert_eq!(brief(&scene.heard(ANN)), [""; 0], "nothing has changed");
 }
 
 #[test]
 fn nothing_is_erased_while_a_command_is_not_over() {
     let mut scene = Scene::with_notes();
-    let name = sending("note", "note");
-    let args = format!("{{\"text\":\"{SECRET}\"}}");
-    let sent = frame(&journal_of_notes(), &name, &[("stream", "a"), ("args", &args), ("key", "k")]);
-    scene.frames(ANN, 1, vec![sent]);
+    scene.frames(ANN, 1, vec![send("a")]);
     let unfinished = EraseRefusal::Unfinished { number: 1 };
     assert_eq!(scene.ask(erase("a")), Answer::Erased(Err(unfinished)));
 }
