@@ -5,7 +5,7 @@ import { createHmac } from 'node:crypto';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { list } from '../pages/doctypes.mjs';
+import { list, works } from '../pages/doctypes.mjs';
 import {
   atLeast,
   both,
@@ -22,7 +22,7 @@ import {
 
 const PASSWORDS = { admin: 'a password', writer: 'another one', reader: 'a third' };
 
-/** A server with its three users and the doctype of the pages, and what logs them in. */
+/** A server with its three users and two doctypes of the pages, and what logs them in. */
 async function guarded(stage, args = []) {
   const env = Object.fromEntries(
     Object.entries(PASSWORDS).map(([user, password]) => [
@@ -38,27 +38,29 @@ async function guarded(stage, args = []) {
   };
   const { token } = await logIn('admin');
   const headers = { authorization: `Bearer ${token}` };
-  const deployed = await fetch(`${server.http}/v1/doctypes/list`, {
-    method: 'PUT',
-    headers,
-    body: JSON.stringify(list),
-  });
-  assert.equal(deployed.status, 201);
+  for (const doctype of [list, works]) {
+    const deployed = await fetch(`${server.http}/v1/doctypes/${doctype.name}`, {
+      method: 'PUT',
+      headers,
+      body: JSON.stringify(doctype),
+    });
+    assert.equal(deployed.status, 201);
+  }
   return { server, logIn, headers };
 }
 
-/** Opens the list with what this user has been given. */
-const openAs = (page, server, document, token) =>
+/** Opens the list, or another document, with what this user has been given. */
+const openAs = (page, server, document, token, doctype = 'list') =>
   page.evaluate(
-    async ([document, server, given]) => {
+    async ([document, server, given, doctype]) => {
       kept.token = given;
-      kept.db = await tidelog.open(doctypes.list, {
+      kept.db = await tidelog.open(doctypes[doctype], {
         document,
         server,
         token: async () => kept.token,
       });
     },
-    [document, server.ws, token],
+    [document, server.ws, token, doctype],
   );
 
 both(
@@ -105,6 +107,7 @@ function signed(subject, grants, secondsLeft) {
 const SECRET = 'the secret of an app, of thirty-two bytes';
 const WRITES = [{ document: '*', role: 'write', create: true }];
 const READS = [{ document: '*', role: 'read' }];
+const SENDS = [{ document: '*', role: 'read', send: true }];
 
 /** A server that also takes tokens which an app signs. */
 async function signing(stage) {
@@ -152,6 +155,45 @@ both('a writer who becomes a reader is told what is not taken, and goes on', asy
     { id: 'c' },
   ]);
 });
+
+both(
+  'who may read and send has commands and runs done, and changes nothing else',
+  async (stage) => {
+    const { server } = await signing(stage);
+    const { document } = stage;
+    const [handling, sending] = await stage.twoDevices();
+    const handles = [{ ...WRITES[0], handle: true }];
+    await openAs(handling, server, document, signed('ada', handles, 600), 'works');
+    await handling.evaluate(() => {
+      kept.db.handle('order', { initial: 0, commands: { pay: () => [{ type: 'paid' }] } });
+      kept.db.handle('label', async (_, { weight }) => 2 * weight);
+    });
+    assert.equal(await syncIn(handling), null);
+    await openAs(sending, server, document, signed('bob', SENDS, 600), 'works');
+    await statusBecomes(sending, { connection: 'online', access: 'send' });
+    const done = await sending.evaluate(async () => {
+      const { db } = kept;
+      const { events } = await db.send.order.pay('o-1', {}, { key: 'k' }).completed;
+      const result = await db.start.label({ weight: 4 }, { id: 'l' }).completed;
+      const error = await db.mutate.ship({ id: 'o-1', by: 'van' }).catch(({ name }) => name);
+      return [events.map(({ type, user }) => [type, user]), result, error, db.status.pending];
+    });
+    assert.deepEqual(done, [[['paid', 'bob']], 8, 'AccessError', 0]);
+    assert.deepEqual(await rowsIn(handling, 'select id, state from orders'), [
+      { id: 'o-1', state: 'paid' },
+    ]);
+    // What it sends offline counts too, as long as it may.
+    await sending.evaluate(() => {
+      kept.db.disconnect();
+      kept.db.send.order.pay('o-2', {}, { key: 'k' });
+      return kept.db.connect();
+    });
+    assert.equal(await syncIn(sending), null);
+    const paid = async () =>
+      (await rowsIn(handling, 'select id from orders order by id')).map(({ id }) => id).join();
+    await eventually(async () => (await paid()) === 'o-1,o-2', { what: 'the second order' });
+  },
+);
 
 both('a token is renewed while the connection stays', async (stage) => {
   const { server } = await signing(stage);
