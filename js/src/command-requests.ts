@@ -47,7 +47,7 @@ export interface NewRecord {
 
 /** What the events of a stream come to, as JSON, by which way of folding. */
 export interface NewSnapshot {
-  readonly version: number;
+  readonly name: string;
   readonly state: string;
 }
 
@@ -159,8 +159,7 @@ function writeDecision(w: Writer, decision: Decision): void {
 function writeSnapshot(w: Writer, snapshot: NewSnapshot | undefined): void {
   w.u8(snapshot !== undefined);
   if (!snapshot) return;
-  w.u32(snapshot.version);
-  w.text(snapshot.state);
+  writeTexts(w, snapshot.name, snapshot.state);
 }
 
 function writeCommand(w: Writer, { aggregate, stream, name, args, key }: NewCommand): void {

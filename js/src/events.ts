@@ -143,13 +143,19 @@ export interface RecordedEvent<Aggregate = string, Type = string, Data = unknown
    * has run on it. That it happened, to what, where among all events and when, stays.
    */
   readonly erased: boolean;
-  /** When its mutation was issued, milliseconds since the epoch by the clock of that device. */
+  /**
+   * When its mutation was issued, milliseconds since the epoch by the clock of that device; of one
+   * that whoever runs the server has recorded, what that said.
+   */
   readonly time: number;
   /** Whose mutation that was: `:user`. */
   readonly user: string;
   /** The copy that issued it: `:client`. */
   readonly client: string;
-  /** What it was recorded by: `mutation:` and the name of that, or `command:` and its number. */
+  /**
+   * What it was recorded by: `mutation:` and the name of that, `command:` and its number, or
+   * `append`, where whoever runs the server has.
+   */
   readonly cause: string;
 }
 

@@ -15,17 +15,20 @@ const SNAPSHOT_EVENTS = 1_000;
 
 /** Limits of crate `types`. */
 const SNAPSHOT_SIZE_MAX = 256 * 1024;
-const VERSION_MAX = 2 ** 32 - 1;
+const SNAPSHOT_NAME_SIZE_MAX = 64;
+
+/** How deep a state that is kept may be, of which SQLite knows a thousand. */
+const DEPTH_MAX = 500;
 
 const SNAPSHOT = `select state, position, sequence from tidelog_snapshots
-  where aggregate = ? and stream = ? and version = ?`;
+  where aggregate = ? and stream = ? and name = ?`;
 
 /** How a state follows from events. */
 interface Evolution {
   readonly initial: unknown;
   readonly evolve?: Readonly<Record<string, Evolve | undefined>>;
   readonly erased?: Evolve;
-  readonly snapshot?: number;
+  readonly snapshot?: string;
 }
 
 type Evolve = (state: unknown, event: RecordedEvent) => unknown;
@@ -62,10 +65,11 @@ export class Folds {
     this.#aggregate = aggregate;
     this.#stream = stream;
     this.#of = of as Evolution;
-    const { snapshot = 1 } = this.#of;
-    if (!Number.isInteger(snapshot) || snapshot < 1 || snapshot > VERSION_MAX) {
+    const { snapshot = 'none' } = this.#of;
+    const size = typeof snapshot === 'string' && new TextEncoder().encode(snapshot).length;
+    if (!size || size > SNAPSHOT_NAME_SIZE_MAX) {
       throw new InvalidOptionError(
-        'snapshot has to be a whole number from 1, and a higher one with each change of evolve',
+        `snapshot has to be a name of 1 to ${SNAPSHOT_NAME_SIZE_MAX} bytes, as 'order-1'`,
       );
     }
     this.#initial();
@@ -114,13 +118,13 @@ export class Folds {
    * @throws {TypeError} if it cannot, which is said once.
    */
   snapshotOf(stream: string): NewSnapshot | undefined {
-    const { snapshot: version } = this.#of;
+    const { snapshot: name } = this.#of;
     const folded = this.#kept.get(stream);
-    if (version === undefined || !folded) return undefined;
+    if (name === undefined || !folded) return undefined;
     const { state, position, snapshotAt } = folded;
     if (position - snapshotAt < SNAPSHOT_EVENTS) return undefined;
     try {
-      return { version, state: snapshotJsonOf(state) };
+      return { name, state: snapshotJsonOf(state) };
     } catch (error) {
       this.noteSnapshot(stream);
       throw error;
@@ -185,8 +189,9 @@ interface SnapshotRow {
 }
 
 function snapshotJsonOf(state: unknown): string {
-  const json: string | undefined = JSON.stringify(state);
-  if (json === undefined) throw new TypeError('a state is kept as JSON, which this is not');
+  const odd = notJsonIn(state, 'state', 0);
+  if (odd) throw new TypeError(`a state is kept as JSON, and ${odd} would not come back`);
+  const json = JSON.stringify(state);
   const size = new TextEncoder().encode(json).length;
   if (size > SNAPSHOT_SIZE_MAX) {
     throw new TypeError(`a state of ${size} bytes is not kept: ${SNAPSHOT_SIZE_MAX} are, at most`);
@@ -194,6 +199,32 @@ function snapshotJsonOf(state: unknown): string {
   return json;
 }
 
+/** Where something is in it that is not the same, or not there, once it was JSON. */
+function notJsonIn(value: unknown, place: string, depth: number): string | undefined {
+  if (value === null || typeof value === 'boolean' || typeof value === 'string') return undefined;
+  if (typeof value === 'number') {
+    return Number.isFinite(value) && !Object.is(value, -0) ? undefined : place;
+  }
+  if (typeof value !== 'object' || depth >= DEPTH_MAX) return place;
+  if (Array.isArray(value)) {
+    for (let at = 0; at < value.length; at += 1) {
+      const odd = notJsonIn(value[at], `${place}[${at}]`, depth + 1);
+      if (odd) return odd;
+    }
+    return undefined;
+  }
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype !== null && Object.getPrototypeOf(prototype) !== null) return place;
+  for (const [name, member] of Object.entries(value)) {
+    // It comes back as one that is not there, which reads the same.
+    if (member === undefined) continue;
+    const odd = notJsonIn(member, `${place}.${name}`, depth + 1);
+    if (odd) return odd;
+  }
+  return undefined;
+}
+
 /** What two events hardly have in common. */
 const markOf = ({ sequence, position, type, time, user, client, cause, data }: EventRow): string =>
-  JSON.stringify([sequence, position, type, time, user, client, cause, data.length]);
+  // A time may be more than a number holds.
+  [sequence, position, type, time, user, client, cause, data.length].join('\0');

@@ -136,11 +136,12 @@ export interface Handlers<
   ) => State;
   /**
    * Has states kept in the document, every 1,000 events of a stream, so that whoever handles its
-   * commands next begins there, and not at the first event. It says by which `evolve` they are
-   * made: a whole number from 1, and a higher one with each release that makes others of the same
-   * events, which begins anew with them. A state then has to be JSON, of at most 256 KiB.
+   * commands next begins there, and not at the first event. It is the name of how they are made,
+   * by `initial`, `evolve` and `erased`: give another one with each release that makes others of the
+   * same events, and to each of several who handle an aggregate and do not make the same. A state
+   * then has to be JSON, of at most 256 KiB.
    */
-  readonly snapshot?: number;
+  readonly snapshot?: string;
   /**
    * For commands: the events that one comes to, or a promise of those. A throw is an attempt that
    * has failed, and is tried again. Commands that are not named here are left to others.

@@ -67,7 +67,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     events: [['placed', '{}']],
     sends: [sends],
     starts: [run],
-    snapshot: { version: 2, state: '{}' },
+    snapshot: { name: 'v2', state: '{}' },
   } as const;
   const decidedNothing = { events: [], sends: [], starts: [] };
   const failed = { reason: 'why', isFinal: true };

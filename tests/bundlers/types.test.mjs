@@ -106,7 +106,7 @@ test('queries of events, commands and workflows have the types of these', { skip
     db.query('select id, is_cancelled, result from tidelog_workflows');
     db.query('select name, kind, due from tidelog_records');
     db.query('select instance, since from tidelog_instances');
-    db.query('select version, state from tidelog_snapshots');`;
+    db.query('select position, state from tidelog_snapshots');`;
   writeFileSync(path.join(place(), 'src/asked.mjs'), asked);
   const { status, stderr } = types('src');
   assert.deepEqual([status, stderr], [0, '']);
@@ -117,7 +117,7 @@ test('queries of events, commands and workflows have the types of these', { skip
   assert.match(written, /id: string; is_cancelled: number; result: string \| null/);
   assert.match(written, /name: string; kind: string; due: number \| null/);
   assert.match(written, /instance: number; since: number/);
-  assert.match(written, /version: number; state: string/);
+  assert.match(written, /position: number; state: string/);
 });
 
 test('a query that is wrong is told of with its place, and nothing is written', { skip }, () => {

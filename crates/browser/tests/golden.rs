@@ -295,7 +295,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
             events: vec![NewEvent { name: "placed".to_owned(), data: "{}".to_owned() }],
             sends: vec![new_command()],
             starts: vec![new_run()],
-            snapshot: Some(NewSnapshot { version: 2, state: "{}".to_owned() }),
+            snapshot: Some(NewSnapshot { name: "v2".to_owned(), state: "{}".to_owned() }),
         }),
         completed(TaskOutcome::Completed {
             events: Vec::new(),

@@ -2,6 +2,7 @@
 //! them, and what it is told by those who handle them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidelog_sqlite::{Reader, Run, SystemQueries as _};
@@ -108,8 +109,8 @@ pub struct NewEvent {
 /// What the events of a stream come to, as one release of the app folds them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewSnapshot {
-    /// Which way of folding made it, from 1; of a later one it takes the place of what is there.
-    pub version: u32,
+    /// The name of the way of folding that made it.
+    pub name: String,
     /// That, as JSON.
     pub state: String,
 }
@@ -179,7 +180,7 @@ pub enum Change {
     /// Whoever runs the server records events, all of them or none.
     Append {
         /// These, in their order.
-        events: Vec<AppendedEvent>,
+        events: Arc<[AppendedEvent]>,
         /// Who that is.
         by: String,
     },

@@ -81,7 +81,7 @@ impl Scene {
     }
 
     fn append(&mut self, events: &[AppendedEvent]) -> Result<u64, AppendRefusal> {
-        let events = events.to_vec();
+        let events = events.into();
         match self.change(&Change::Append { events, by: "root".to_owned() }) {
             Changed::Appended(appended) => appended,
             other => panic!("{other:?}"),

@@ -278,7 +278,7 @@ fn what_events_come_to_is_erased_with_them() {
                     unreachable!()
                 };
                 let state = format!("{{\"by\":\"{word}\"}}");
-                let snapshot = Some(NewSnapshot { version: 1, state });
+                let snapshot = Some(NewSnapshot { name: "v1".to_owned(), state });
                 Outcome::Completed { events, sends, starts, snapshot }
             });
         }

@@ -44,7 +44,7 @@ use crate::door::Upgrade;
 use crate::export::{Exported, Turn};
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
-pub(crate) use append::{APPEND_EVENTS_MAX, APPEND_SIZE_MAX};
+pub(crate) use append::APPEND_EVENTS_MAX;
 pub(crate) use lines::{AFTER, MORE};
 use pass::Address;
 

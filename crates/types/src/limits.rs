@@ -70,6 +70,19 @@ pub const COMPLETION_ITEMS_MAX: usize = 1024;
 /// Bytes of a stream's state, as JSON, that is kept beside its events.
 pub const SNAPSHOT_SIZE_MAX: usize = 256 * 1024;
 
+/// Bytes of the name of the way of folding by which it was made.
+pub const SNAPSHOT_NAME_SIZE_MAX: usize = 64;
+
+/// Ways of folding of which one stream has states, those that have come furthest.
+pub const SNAPSHOTS_MAX: usize = 4;
+
+/// The last moment that an event can have happened at, milliseconds since 1970: the last that a
+/// `Date` of JavaScript has.
+pub const TIME_MS_MAX: u64 = 8_640_000_000_000_000;
+
+/// Bytes of the lines by which whoever runs a server records events.
+pub const APPEND_SIZE_MAX: usize = 4 * 1024 * 1024;
+
 /// What one run of a workflow remembers: steps, requests and what it waits for. Who needs more goes
 /// on as new.
 pub const WORKFLOW_RECORDS_MAX: u64 = 10_000;

@@ -134,7 +134,7 @@ const EVENTS = [
      instance integer primary key, client text not null, user text not null,
      since integer not null) strict`,
   `create table tidelog_snapshots (
-     aggregate text not null, stream text not null, version integer not null,
+     aggregate text not null, stream text not null, name text not null,
      position integer not null, sequence integer not null, state text not null) strict`,
 ];
 

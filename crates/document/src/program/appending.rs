@@ -1,6 +1,7 @@
 //! Events that whoever runs a server records, all of them in one transaction, or none.
 
 use tidelog_sqlite::{Failure, InsertedEvent, Run, Transaction, Writer};
+use tidelog_types::limits::TIME_MS_MAX;
 use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
@@ -73,7 +74,7 @@ fn record(
             format!("{name} of {aggregate} is of version {version}, and {newest} is known");
         return Err(Failure::Rejected { reason });
     }
-    let time = time_ms.map_or(now, |time_ms| i64::try_from(time_ms).unwrap_or(i64::MAX));
+    let time = time_ms.map_or(now, |time_ms| time_ms.min(TIME_MS_MAX).cast_signed());
     let nobody = ClientId([0; 16]);
     let recorder = Recorder {
         doctype,

@@ -10,7 +10,7 @@ use tidelog_types::{PageSet, Value, shortened};
 use super::events::{Recorder, read_data};
 use super::tasks::{self, Received, Started};
 use super::{done, reason_of, single_integer, snapshots, workflows};
-use crate::tasks::{Completion, NewCommand, Outcome};
+use crate::tasks::{Completion, NewCommand, NewSnapshot, Outcome};
 use crate::{CommandDefinition, Doctype};
 
 /// A command as somebody sends it.
@@ -103,7 +103,7 @@ pub(super) fn complete(
         Outcome::Failed { reason, is_final } => {
             fail(writer, doctype, command, reason, *is_final, now)
         }
-        Outcome::Completed { events, sends, starts, .. } => {
+        Outcome::Completed { events, sends, starts, snapshot } => {
             let length = done!(writer.query_system(
                 "select length from _tidelog_stream where aggregate = ?1 and stream = ?2",
                 &[command.aggregate.clone(), command.stream.clone()],
@@ -115,9 +115,22 @@ pub(super) fn complete(
                 let why = format!("it has over {COMPLETION_ITEMS_MAX} events, or sends");
                 fail(writer, doctype, command, &why, true, now)
             } else {
-                let ran = writer.write(&mut |transaction| {
-                    carry_out(transaction, doctype, command, &completion.outcome, now)
-                });
+                let mut carry_out = |snapshot: Option<&NewSnapshot>| {
+                    writer.write(&mut |transaction| {
+                        if let Some(snapshot) = snapshot {
+                            let of = [&command.aggregate, &command.stream];
+                            snapshots::keep(transaction, of, snapshot)?;
+                        }
+                        carry_out(transaction, doctype, command, &completion.outcome, now)
+                    })
+                };
+                // It is not worth a command.
+                let ran = match carry_out(snapshot.as_ref()) {
+                    Run::Failed(failure) if snapshot.is_some() && !failure.is_passing() => {
+                        carry_out(None)
+                    }
+                    ran => ran,
+                };
                 match ran {
                     Run::Failed(failure) => match reason_of(failure) {
                         // It breaks a rule: so it would each time.
@@ -141,16 +154,13 @@ fn carry_out(
     outcome: &Outcome,
     now: i64,
 ) -> Result<(), Failure> {
-    let Outcome::Completed { events, sends, starts, snapshot } = outcome else { return Ok(()) };
+    let Outcome::Completed { events, sends, starts, .. } = outcome else { return Ok(()) };
     transaction.bound_as_apps();
     let recorder = command.recorder(doctype, now);
     let [Value::Text(aggregate), Value::Text(stream)] = [&command.aggregate, &command.stream]
     else {
         unreachable!("BUG: a command without its stream")
     };
-    if let Some(snapshot) = snapshot {
-        snapshots::keep(transaction, [&command.aggregate, &command.stream], snapshot)?;
-    }
     for event in events {
         let event = InsertedEvent::of_texts(aggregate, stream, &event.name, &event.data)?;
         recorder.record(transaction, event)?;

@@ -17,6 +17,7 @@ use tidelog_sqlite::{
     EVENTS_FUNCTION, EVENTS_TRIGGER, EVENTS_VIEW, Failure, InsertedEvent, Transaction,
 };
 use tidelog_types::Value;
+use tidelog_types::limits::TIME_MS_MAX;
 
 use super::single_integer;
 use crate::{Doctype, Mutation, Param, ParamKind};
@@ -77,7 +78,8 @@ impl<'m> Recorder<'m> {
     pub fn new(doctype: &'m Doctype, mutation: &Mutation) -> Self {
         Self {
             doctype,
-            time: Value::Integer(i64::try_from(mutation.now_ms).unwrap_or(i64::MAX)),
+            // What is no time to anybody would be told as another kind of number.
+            time: Value::Integer(mutation.now_ms.min(TIME_MS_MAX).cast_signed()),
             user: Value::Text(mutation.user.clone()),
             client: Value::Blob(mutation.client.0.to_vec()),
             client_text: Value::Text(mutation.client.to_hex()),

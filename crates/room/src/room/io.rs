@@ -174,7 +174,7 @@ pub enum Ask {
     /// Record these events, all of them or none.
     Append {
         /// These.
-        events: Vec<AppendedEvent>,
+        events: Arc<[AppendedEvent]>,
         /// Who asks for it.
         by: String,
     },

@@ -1,5 +1,7 @@
 //! What whoever runs the server reads of a document, records there, and has done to its commands.
 
+use std::sync::Arc;
+
 use tidelog_document::{
     AppendedEvent, Change, Changed, CommandRef, Intervention, WantedCommands, WantedEvents,
     find_commands, find_events,
@@ -44,11 +46,14 @@ impl Room {
     /// Records events, as one entry.
     pub(super) fn append(
         &mut self,
-        events: &[AppendedEvent],
+        events: &Arc<[AppendedEvent]>,
         by: &str,
         budget: &mut Budget,
     ) -> Result<Answer, Halt> {
-        self.decide_at_word(&Change::Append { events: events.to_vec(), by: by.to_owned() }, budget)
+        self.decide_at_word(
+            &Change::Append { events: Arc::clone(events), by: by.to_owned() },
+            budget,
+        )
     }
 
     fn decide_at_word(&mut self, change: &Change, budget: &mut Budget) -> Result<Answer, Halt> {

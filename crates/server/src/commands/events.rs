@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use tidelog_types::limits::APPEND_SIZE_MAX;
 
-use super::sender::{Query, Sender};
+use super::sender::{Query, Sender, refusal_of};
 use super::{CommandError, read, say};
-use crate::http::{APPEND_EVENTS_MAX, APPEND_SIZE_MAX};
+use crate::http::APPEND_EVENTS_MAX;
 
 /// How often a server is asked for what is new.
 const ASKS_EACH: Duration = Duration::from_secs(1);
@@ -136,11 +137,32 @@ pub struct Erase {
 
 /// Why not all events are recorded that were to be.
 #[derive(Debug, thiserror::Error)]
-#[error("the first {count} events are recorded, and none behind them")]
-struct Interrupted {
-    count: u64,
-    #[source]
-    source: CommandError,
+enum Interrupted {
+    #[error("line {line}: {count} events before it are recorded, and nothing from there on")]
+    Refused {
+        line: usize,
+        count: usize,
+        #[source]
+        source: CommandError,
+    },
+    #[error(
+        "line {line}: {count} events before it are recorded; of the {sent} from there on that is \
+         not known: look by `tidelog events tail`"
+    )]
+    InDoubt {
+        line: usize,
+        count: usize,
+        sent: usize,
+        #[source]
+        source: CommandError,
+    },
+}
+
+/// What no server takes.
+#[derive(Debug, thiserror::Error)]
+#[error("line {number} has {APPEND_SIZE_MAX} bytes or more, and is no event")]
+struct TooLong {
+    number: usize,
 }
 
 /// What is counted of what was erased, as the server says it.
@@ -183,44 +205,90 @@ impl Tail {
 }
 
 impl Append {
-    /// Has the server record them, as many at a time as it takes together.
+    /// Has the server record them, as many at a time as it takes together, or as few as it takes
+    /// any of: it ends with the first line that cannot be recorded.
     fn run(&self) -> Result<(), CommandError> {
         let sender = Sender::new(&self.server, self.token_file.as_deref())?;
         let bytes = read(&self.file, FILE_SIZE_MAX)?;
+        let lines = lines_of(&bytes)?;
         let document = utf8_percent_encode(&self.document, NON_ALPHANUMERIC);
         let path = format!("/v1/documents/{document}/events");
-        let (mut count, mut last) = (0, 0);
-        for lines in batches(&bytes) {
-            let sent = sender.send(Method::POST, &path, lines);
-            let (status, answer) = sent.map_err(|source| match count {
-                0 => source,
-                _ => CommandError::failed(Interrupted { count, source }),
-            })?;
-            let number = |name: &str| answer[name].as_u64().ok_or_else(|| sender.odd(status));
-            count += number("events")?;
-            last = number("last")?;
+        let (mut count, mut last) = (0, None);
+        // What is to be sent next stands last.
+        let mut batches = batches(&lines);
+        batches.reverse();
+        while let Some(batch) = batches.pop() {
+            let body =
+                batch.iter().flat_map(|line| [line.text, b"\n"]).collect::<Vec<_>>().concat();
+            match sender.send(Method::POST, &path, &body) {
+                Ok((status, answer)) => {
+                    count += batch.len();
+                    last = Some(answer["last"].as_u64().ok_or_else(|| sender.odd(status))?);
+                }
+                Err(error) => match (batch, refusal_of(&error)) {
+                    // One of them is why, or how much they are together.
+                    (
+                        [_, _, ..],
+                        Some(
+                            StatusCode::BAD_REQUEST
+                            | StatusCode::CONFLICT
+                            | StatusCode::UNPROCESSABLE_ENTITY,
+                        ),
+                    ) => {
+                        let (first, second) = batch.split_at(batch.len() / 2);
+                        batches.extend([second, first]);
+                    }
+                    (batch, status) => {
+                        let (line, sent) = (batch[0].number, batch.len());
+                        let is_told = status.is_some_and(|status| status.is_client_error());
+                        let source = error;
+                        return Err(CommandError::failed(match is_told {
+                            true => Interrupted::Refused { line, count, source },
+                            false => Interrupted::InDoubt { line, count, sent, source },
+                        }));
+                    }
+                },
+            }
         }
-        match self.json {
-            true => say(json!({ "events": count, "last": last })),
-            false => say(format_args!("recorded {count} events; the last one is number {last}")),
+        match (self.json, last) {
+            (true, last) => say(json!({ "events": count, "last": last })),
+            (false, None) => say("recorded no events: there is no line"),
+            (false, Some(last)) => {
+                say(format_args!("recorded {count} events; the last one is number {last}"))
+            }
         }
     }
 }
 
-/// Lines, as many at a time as a server takes together.
-fn batches(bytes: &[u8]) -> Vec<&[u8]> {
-    let (mut batches, mut start, mut end, mut count) = (Vec::new(), 0, 0, 0);
-    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        if count == APPEND_EVENTS_MAX || end + line.len() - start > APPEND_SIZE_MAX {
-            batches.push(&bytes[start..end]);
-            (start, count) = (end, 0);
+/// A line that is to be sent, and which one that is, from 1.
+struct Line<'b> {
+    number: usize,
+    text: &'b [u8],
+}
+
+/// Those in which something stands. What an editor puts at the beginning of a file is not sent.
+fn lines_of(bytes: &[u8]) -> Result<Vec<Line<'_>>, CommandError> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+    let lines = lines.map(|(nth, text)| Line { number: nth + 1, text: text.trim_ascii() });
+    let lines: Vec<Line<'_>> = lines.filter(|line| !line.text.is_empty()).collect();
+    match lines.iter().find(|line| line.text.len() >= APPEND_SIZE_MAX) {
+        Some(Line { number, .. }) => Err(CommandError::usage(TooLong { number: *number })),
+        None => Ok(lines),
+    }
+}
+
+/// As many at a time as a server takes together.
+fn batches<'l, 'b>(lines: &'l [Line<'b>]) -> Vec<&'l [Line<'b>]> {
+    let (mut batches, mut start, mut size) = (Vec::new(), 0, 0);
+    for (nth, line) in lines.iter().enumerate() {
+        size += line.text.len() + 1;
+        if nth - start == APPEND_EVENTS_MAX || size > APPEND_SIZE_MAX {
+            batches.push(&lines[start..nth]);
+            (start, size) = (nth, line.text.len() + 1);
         }
-        end += line.len();
-        count += usize::from(!line.trim_ascii().is_empty());
     }
-    if count > 0 {
-        batches.push(&bytes[start..end]);
-    }
+    batches.extend((start < lines.len()).then(|| &lines[start..]));
     batches
 }
 

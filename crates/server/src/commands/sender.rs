@@ -122,6 +122,15 @@ impl Sender {
     }
 }
 
+/// With which status a server has refused that, if one has.
+pub(super) fn refusal_of(error: &CommandError) -> Option<StatusCode> {
+    let (CommandError::Usage(error) | CommandError::Failed(error)) = error;
+    match error.downcast_ref() {
+        Some(SendError::Refused { status, .. }) => Some(*status),
+        _ => None,
+    }
+}
+
 /// A question whose answer is lines: a path up to where in its order they begin.
 pub(super) struct Query(String);
 

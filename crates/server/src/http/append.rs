@@ -14,15 +14,13 @@ use tidelog_access::Role;
 use tidelog_document::{AppendRefusal, AppendedEvent};
 use tidelog_room::{Answer, Ask};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::COMPLETION_ITEMS_MAX;
+use tidelog_types::limits::{APPEND_SIZE_MAX, COMPLETION_ITEMS_MAX, TIME_MS_MAX};
 
 use super::pass::Address;
-use super::{answered, body, no_name, pass};
+use super::{answered, body, failed, no_name, pass};
 use crate::access::Pass;
 use crate::shared::Shared;
 
-/// Bytes of the lines of one request.
-pub(crate) const APPEND_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// Events of one request, which are recorded together or not at all.
 pub(crate) const APPEND_EVENTS_MAX: usize = COMPLETION_ITEMS_MAX;
 
@@ -60,13 +58,15 @@ pub(super) async fn append(
     if let Some(refused) = pass::refusal(&pass, &id, Role::Admin) {
         return refused;
     }
-    let bytes = match body(request, APPEND_SIZE_MAX).await {
-        Ok(bytes) => bytes,
-        Err(refused) => return refused,
+    // Many of several MiB each would be more than the server has.
+    let turn = match shared.exports.turn(pass.subject()) {
+        Ok(turn) => turn,
+        Err(why) => return failed(why),
     };
-    let events = match events_of(&bytes) {
-        Ok(events) => events,
-        Err(why) => return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    let events = match body(request, APPEND_SIZE_MAX).await.map(|bytes| events_of(&bytes)) {
+        Ok(Ok(events)) => events,
+        Ok(Err(why)) => return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+        Err(refused) => return refused,
     };
     let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
     // It may have ended while the request was being said.
@@ -76,8 +76,9 @@ pub(super) async fn append(
     let by = pass.subject().unwrap_or_default().to_owned();
     // Whoever hangs up meanwhile has recorded them all the same, and that is written down.
     let appending = tokio::spawn(async move {
-        let count = events.len();
-        let answer = shared.rooms.ask(&document, Ask::Append { events, by }).await;
+        let (_turn, count) = (turn, events.len());
+        let ask = Ask::Append { events: events.into(), by };
+        let answer = shared.rooms.ask(&document, ask).await;
         let answer = match answer {
             Answer::Appended(Ok(last)) => {
                 Json(json!({ "events": count, "last": last })).into_response()
@@ -103,6 +104,9 @@ fn events_of(bytes: &[u8]) -> Result<Vec<AppendedEvent>, String> {
                  \"...\", \"type\": \"...\", \"data\": {{...}}}}"
             )
         })?;
+        if line.time.is_some_and(|time| time > TIME_MS_MAX) {
+            return Err(format!("line {number} is of no time, in milliseconds since 1970"));
+        }
         if line.erased != 0 {
             return Err(format!("line {number} is of an event that was erased"));
         }
@@ -119,6 +123,9 @@ fn events_of(bytes: &[u8]) -> Result<Vec<AppendedEvent>, String> {
             user: line.user,
             position: line.position,
         });
+    }
+    if events.is_empty() {
+        return Err("there is no line".to_owned());
     }
     Ok(events)
 }

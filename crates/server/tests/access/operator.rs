@@ -249,7 +249,9 @@ async fn events_are_recorded_by_an_admin_together_or_not_at_all() {
             "event 1 is to be another one of its stream",
         ),
         (&event("a", 1, json!({ "version": 2 })), 422, "is of version 2, and 1 is known"),
+        (&event("a", 1, json!({ "time": 8_640_000_000_000_001_u64 })), 400, "line 1 is of no time"),
         (&too_many, 400, "1024 events are recorded at a time"),
+        ("\n", 400, "there is no line"),
     ] {
         let answer = post(admin, body).await;
         assert_eq!(answer.status, status, "{}", answer.text());
@@ -286,25 +288,37 @@ async fn an_operator_records_the_events_of_another_document() {
     assert_eq!(said(&done), "recorded 1030 events; the last one is number 1030\n");
     let again = append(&events);
     assert_eq!(code(&again), Some(1));
-    assert!(
-        complained(&again).contains("which has 1030: none is recorded"),
-        "{}",
-        complained(&again)
-    );
+    let complaint = complained(&again);
+    assert!(complaint.contains("line 1: 0 events before it are recorded"), "{complaint}");
+    assert!(complaint.contains("which has 1030: none is recorded"), "{complaint}");
     let tail = run_with(&["events", "tail", OWN], &variables, b"");
     let printed = said(&tail).replace(r#""stream":"long""#, r#""stream":"copy""#);
-    let (first, _) = printed.split_at(printed.rfind(r#"{"sequence":1030"#).expect("the last"));
-    let copied = append(&(first.to_owned() + &event("copy", 0, json!({ "position": 7 }))));
+    // As an editor saves it, with one that does not follow on among the others.
+    let mut lines: Vec<&str> = printed.lines().collect();
+    let odd = event("copy", 0, json!({ "position": 7 }));
+    lines.insert(1_027, odd.trim());
+    let copied = append(&format!("\u{feff}\r\n{}\r\n", lines.join("\r\n\r\n")));
     assert_eq!(code(&copied), Some(1));
     let complaint = complained(&copied);
-    assert!(
-        complaint.contains("the first 1024 events are recorded, and none behind"),
-        "{complaint}"
-    );
-    assert!(complaint.contains("event 6 is to be another one"), "{complaint}");
-    let named =
-        file(folder.path(), "rest", &printed[printed.find(r#"{"sequence":1025,"#).unwrap()..]);
+    let expected = "line 2056: 1027 events before it are recorded, and nothing from there on";
+    assert!(complaint.contains(expected), "{complaint}");
+    assert!(complaint.contains("event 1 is to be another one of its stream"), "{complaint}");
+    let rest = &printed[printed.find(r#"{"sequence":1028,"#).expect("the rest")..];
+    let named = file(folder.path(), "rest", rest);
     let rest = run_with(&["events", "append", OWN, &named, "--json"], &variables, b"");
-    assert_eq!(said(&rest), "{\"events\":6,\"last\":2060}\n", "{}", complained(&rest));
+    assert_eq!(said(&rest), "{\"events\":3,\"last\":2060}\n", "{}", complained(&rest));
+    assert_eq!(said(&append("\n\n")), "recorded no events: there is no line\n");
+    let long = append(&format!("\n{}", "x".repeat(4 * 1024 * 1024)));
+    assert_eq!(code(&long), Some(2));
+    assert!(
+        complained(&long).contains("line 2 has 4194304 bytes or more"),
+        "{}",
+        complained(&long)
+    );
+    // Nobody answers there.
+    let nobody = [("TIDELOG_SERVER", "http://127.0.0.1:9"), variables[1]];
+    let unheard = run_with(&["events", "append", OWN], &nobody, odd.as_bytes());
+    let complaint = complained(&unheard);
+    assert!(complaint.contains("of the 1 from there on that is not known"), "{complaint}");
     scene.stop().await;
 }

@@ -63,7 +63,7 @@ fn append(id: &str) -> Ask {
         user: None,
         position: Some(1),
     };
-    Ask::Append { events: vec![event], by: "root".to_owned() }
+    Ask::Append { events: [event].into(), by: "root".to_owned() }
 }
 
 fn erase(id: &str) -> Ask {
