@@ -105,14 +105,16 @@ export function open<
   doctype: Doctype<Defined, Recorded, Flows>,
   options: OpenOptions,
 ): Promise<Database<Defined, Recorded, Flows>> {
-  const { dev, document, server, ...rest } = Object(options) as OpenOptions;
   const once = () => openOnce(doctype, options);
   // False where a bundler builds for users, if it says so: then all of this is left out.
-  if (!(import.meta as BundledMeta).env?.PROD && dev?.onMigrationEdited === 'reset') {
-    const whose = { ...rest, token: undefined, force: true, everywhere: true };
-    const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
-    // Fetched only where it is asked for: no user's page has to.
-    return import('./dev.js').then(({ openAnew }) => openAnew(steps));
+  if (!(import.meta as BundledMeta).env?.PROD) {
+    const { dev, document, server, ...rest } = Object(options) as OpenOptions;
+    if (dev?.onMigrationEdited === 'reset') {
+      const whose = { ...rest, token: undefined, force: true, everywhere: true };
+      const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
+      // Fetched only where it is asked for: no user's page has to.
+      return import('./dev.js').then(({ openAnew }) => openAnew(steps));
+    }
   }
   return once();
 }
