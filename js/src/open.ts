@@ -58,7 +58,8 @@ export interface DestroyAllOptions extends WorkerUrls {
 
 /** All options, of either call: who destroys what was opened may give the same ones. */
 const OPTIONS =
-  /^(document|server|token|user|dev|force|everywhere|(worker|coreWasm|pageServerWasm)Url)$/;
+  'document, server, token, user, dev, force, everywhere, ' +
+  'workerUrl, coreWasmUrl, pageServerWasmUrl';
 
 /** What Vite and webpack say of what they make of this module. */
 interface BundledMeta {
@@ -219,7 +220,8 @@ function wrong(what: string): never {
 function checkOptions<Options extends WorkerUrls>(options: Options): Options {
   if (Object(options) !== options) wrong('the options have to be an object');
   for (const [name, url] of Object.entries(options)) {
-    if (!OPTIONS.test(name)) wrong(`there is no option ${name}`);
+    const isThere = OPTIONS.split(', ').includes(name);
+    if (!isThere) wrong(`there is no option ${name}: there are ${OPTIONS}`);
     if (/Url$/.test(name) && url !== undefined && !URL.canParse(String(url), location.href)) {
       wrong(`${name} is no address`);
     }
