@@ -516,10 +516,8 @@ export class Database<
     if (event === 'rejected' && !this.#closed) {
       this.#connection.tell('listenRejections', { handle: this.#handle });
     }
-    const { error, release } = this.#status;
-    const present = { error, release: release === 'current' ? null : release };
-    const news = Object.hasOwn(present, event) && present[event as 'error' | 'release'];
-    if (news) {
+    const news = /error|release/.test(event) && this.#status[event as 'error' | 'release'];
+    if (news && news !== 'current') {
       soon(() => this.#listeners[event].has(own) && own(news as never));
     }
     return stop;
@@ -592,6 +590,7 @@ export class Database<
       this.#closed = left.finally(() => this.#connection.detach(this.#handle));
       // Only now: whoever is told may close it too, or want to listen again.
       for (const it of [...this.#ending]) it.endWith(closedError());
+      this.#setStatus(this.#status);
     }
     return this.#closed;
   }
@@ -789,8 +788,9 @@ export class Database<
     });
   }
 
-  #setStatus(status: Status): void {
+  #setStatus(now: Status): void {
     const before = this.#status;
+    const status = this.#closed ? asLost(now, closedError()) : now;
     this.#status = status;
     this.#emit('status', status);
     const { error, release } = status;

@@ -346,14 +346,26 @@ test('who listens to releases is told of a newer one, now and later', async () =
 });
 
 test('a document that another tab deletes everywhere is closed, and says so', async () => {
-  const db = answeredBy({ type: 'done' });
+  const db = answeredBy({ type: 'done' }, { connection: 'online' });
   const live = db.live('select 1');
   const errors: unknown[] = [];
   live.subscribe((_rows, error) => errors.push(error));
+  const stood: unknown[] = [];
+  db.on('status', ({ connection, error }) => stood.push(connection, error));
+  const online = { connection: 'online', error: null } as Status;
   told.news({ type: 'closeWanted' });
   told.news({ type: 'closeWanted' });
   await expect(db.query('select 1')).rejects.toThrow(DocumentClosedError);
   expect(errors).toEqual([expect.any(DocumentClosedError)]);
+  // It has left the server, whatever its core says of the others that have it open.
+  told.news({
+    type: 'status',
+    status: online,
+    memo: { word: 0, copy: undefined, head: undefined },
+  });
+  const closed = ['offline', expect.any(DocumentClosedError)];
+  expect(stood).toEqual([...closed, ...closed]);
+  expect(db.status.connection).toBe('offline');
   await db.close();
 });
 
