@@ -4,6 +4,7 @@
 import type { HandleOptions, Handling } from './attempts.js';
 import { isPassing, isSame } from './call.js';
 import { callBack, soon } from './call-back.js';
+import { type BundledMeta, calledAt, calling } from './called.js';
 import type { Bytes, Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
 import {
@@ -652,6 +653,7 @@ export class Database<
       issued.failed(closedError(), true);
       return issued.receipt;
     }
+    const call = (import.meta as BundledMeta).env?.PROD ? undefined : calling();
     const message = {
       handle: this.#handle,
       id: this.#nextCallId(),
@@ -668,8 +670,8 @@ export class Database<
       } else if (answer.type === 'confirmed') {
         issued.confirmed({ lsn: answer.lsn });
       } else if (answer.type === 'failed' || answer.type === 'rejected') {
-        issued.failed(answer.error, last);
-        const { error } = answer;
+        const error = call ? calledAt(call, answer.error) : answer.error;
+        issued.failed(error, last);
         // Once whoever has waited for the receipt may have asked for the verdict.
         if (answer.type === 'rejected') {
           const warn = (): void => this.#warn(name, issued.receipt.args, error);
@@ -711,8 +713,10 @@ export class Database<
     result: (answer: Answer) => T | undefined,
     options: AskOptions = {},
   ): Promise<T> {
+    const call = (import.meta as BundledMeta).env?.PROD ? undefined : calling();
     const answer = await this.#answer(kind, message, options);
     if (answer.type === 'failed') {
+      if (call) throw calledAt(call, answer.error);
       // It was made where the answer came in, which was asked for from here.
       (Error as WithStacks).captureStackTrace?.(answer.error);
       throw answer.error;

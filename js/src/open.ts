@@ -1,5 +1,6 @@
 /** Opening and deleting documents. */
 
+import type { BundledMeta } from './called.js';
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
 import type { DevOptions } from './dev.js';
@@ -60,11 +61,6 @@ export interface DestroyAllOptions extends WorkerUrls {
 const OPTIONS =
   'document, server, token, user, dev, force, everywhere, ' +
   'workerUrl, coreWasmUrl, pageServerWasmUrl';
-
-/** What Vite and webpack say of what they make of this module. */
-interface BundledMeta {
-  readonly env?: { readonly PROD?: boolean };
-}
 
 /** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
