@@ -15,6 +15,7 @@ import {
 import { InvalidOptionError } from './errors.js';
 import type { ToCore } from './messages.js';
 import type { WorkerUrls } from './ports.js';
+import type { Status } from './status.js';
 
 /** What {@link open} wants to know. */
 export interface OpenOptions extends WorkerUrls {
@@ -102,18 +103,34 @@ export function open<
   doctype: Doctype<Defined, Recorded, Flows>,
   options: OpenOptions,
 ): Promise<Database<Defined, Recorded, Flows>> {
-  const once = () => openOnce(doctype, options);
   // False where a bundler builds for users, if it says so: then all of this is left out.
   if (!(import.meta as BundledMeta).env?.PROD) {
     const { dev, document, server, ...rest } = Object(options) as OpenOptions;
-    if (dev?.onMigrationEdited === 'reset') {
-      const whose = { ...rest, token: undefined, force: true, everywhere: true };
-      const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
-      // Fetched only where it is asked for: no user's page has to.
-      return import('./dev.js').then(({ openAnew }) => openAnew(steps));
-    }
+    const once = async () => {
+      const db = await openOnce(doctype, options);
+      if (server !== undefined) explainSilence(db, server);
+      return db;
+    };
+    if (dev?.onMigrationEdited !== 'reset') return once();
+    const whose = { ...rest, token: undefined, force: true, everywhere: true };
+    const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
+    // Fetched only where it is asked for: no user's page has to.
+    return import('./dev.js').then(({ openAnew }) => openAnew(steps));
   }
-  return once();
+  return openOnce(doctype, options);
+}
+
+/** A WebSocket does not say why it fails: developers are told, once, what is at its address. */
+function explainSilence(db: Database, server: string | URL): void {
+  const look = ({ error }: Status): void => {
+    if (error?.code !== 'server-unreachable') return;
+    stop();
+    const saying = import('./dev.js').then(({ sayWhoAnswers }) => sayWhoAnswers(db, server));
+    // The page's own site may be away as well.
+    saying.catch(() => {});
+  };
+  const stop = db.on('status', look);
+  look(db.status);
 }
 
 function openOnce<Defined extends Mutations, Recorded extends Streams, Flows extends Workflows>(

@@ -26,6 +26,9 @@ const HOOKS_MAX = 1_500;
 const LEAST = `import { doctype, mutation, open } from 'tidelog';
 globalThis.app = { doctype, mutation, open };`;
 
+/** Of the code by which errors tell who has called, and a server that is not reached is looked at. */
+const FOR_DEVELOPMENT = /\^Error:|healthz/;
+
 /** Bytes of each script that comes of an app, by its name without the hash. */
 async function sizesOf(name, code) {
   const folder = inTarget('sizes', name);
@@ -35,6 +38,7 @@ async function sizesOf(name, code) {
   const peers = /^(react|vue|svelte|solid-js)(\/|$)/;
   const out = await bundle(folder, entry, path.join(folder, 'dist'), peers);
   const scripts = filesBelow(out).filter((file) => /\.m?js$/.test(file));
+  for (const file of scripts) assert.doesNotMatch(readFileSync(file, 'utf8'), FOR_DEVELOPMENT);
   const nameOf = (file) => path.basename(file).replace(/-.*/, '');
   return Object.fromEntries(scripts.map((file) => [nameOf(file), brotli(readFileSync(file))]));
 }
