@@ -4,6 +4,7 @@
 import type { HandleOptions, Handling } from './attempts.js';
 import { isPassing, isSame } from './call.js';
 import { callBack, soon } from './call-back.js';
+import { type BundledMeta, calledAt, calling } from './called.js';
 import type { Bytes, Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
 import {
@@ -516,10 +517,8 @@ export class Database<
     if (event === 'rejected' && !this.#closed) {
       this.#connection.tell('listenRejections', { handle: this.#handle });
     }
-    const { error, release } = this.#status;
-    const present = { error, release: release === 'current' ? null : release };
-    const news = Object.hasOwn(present, event) && present[event as 'error' | 'release'];
-    if (news) {
+    const news = /error|release/.test(event) && this.#status[event as 'error' | 'release'];
+    if (news && news !== 'current') {
       soon(() => this.#listeners[event].has(own) && own(news as never));
     }
     return stop;
@@ -592,6 +591,7 @@ export class Database<
       this.#closed = left.finally(() => this.#connection.detach(this.#handle));
       // Only now: whoever is told may close it too, or want to listen again.
       for (const it of [...this.#ending]) it.endWith(closedError());
+      this.#setStatus(this.#status);
     }
     return this.#closed;
   }
@@ -653,6 +653,7 @@ export class Database<
       issued.failed(closedError(), true);
       return issued.receipt;
     }
+    const call = (import.meta as BundledMeta).env?.PROD ? undefined : calling();
     const message = {
       handle: this.#handle,
       id: this.#nextCallId(),
@@ -669,8 +670,8 @@ export class Database<
       } else if (answer.type === 'confirmed') {
         issued.confirmed({ lsn: answer.lsn });
       } else if (answer.type === 'failed' || answer.type === 'rejected') {
-        issued.failed(answer.error, last);
-        const { error } = answer;
+        const error = call ? calledAt(call, answer.error) : answer.error;
+        issued.failed(error, last);
         // Once whoever has waited for the receipt may have asked for the verdict.
         if (answer.type === 'rejected') {
           const warn = (): void => this.#warn(name, issued.receipt.args, error);
@@ -712,8 +713,10 @@ export class Database<
     result: (answer: Answer) => T | undefined,
     options: AskOptions = {},
   ): Promise<T> {
+    const call = (import.meta as BundledMeta).env?.PROD ? undefined : calling();
     const answer = await this.#answer(kind, message, options);
     if (answer.type === 'failed') {
+      if (call) throw calledAt(call, answer.error);
       // It was made where the answer came in, which was asked for from here.
       (Error as WithStacks).captureStackTrace?.(answer.error);
       throw answer.error;
@@ -789,8 +792,9 @@ export class Database<
     });
   }
 
-  #setStatus(status: Status): void {
+  #setStatus(now: Status): void {
     const before = this.#status;
+    const status = this.#closed ? asLost(now, closedError()) : now;
     this.#status = status;
     this.#emit('status', status);
     const { error, release } = status;

@@ -121,7 +121,7 @@ async function isAllowed(
   method: 'GET' | 'DELETE',
 ): Promise<boolean> {
   if (server === undefined) return true;
-  const address = String(server).replace(/^ws/i, 'http').replace(/\/+$/, '');
+  const address = addressOf(server);
   const url = `${address}/v1/documents/${encodeURIComponent(document)}`;
   try {
     const answer = await fetch(url, { method, signal: AbortSignal.timeout(ANSWER_MS) });
@@ -137,6 +137,31 @@ async function isAllowed(
     return false;
   }
 }
+
+/** Says on the console what is at the address of a server that is not reached. */
+export async function sayWhoAnswers(
+  db: Pick<Database, 'status'>,
+  server: string | URL,
+): Promise<void> {
+  const address = addressOf(server);
+  const asked = { mode: 'no-cors', cache: 'no-store' } as const;
+  const signal = AbortSignal.timeout(ANSWER_MS);
+  // Whatever it says, which other origins may not read: a WebSocket does not even tell that.
+  const isThere = await fetch(`${address}/healthz`, { ...asked, signal }).then(
+    () => true,
+    () => false,
+  );
+  if (db.status.error?.code !== 'server-unreachable') return;
+  const found = isThere
+    ? `${address} answers, but not as a Tidelog server does: it is another server, or a proxy ` +
+      'that passes no WebSocket on'
+    : `nothing answers at ${address}: start the server (npx tidelog serve), or correct the address`;
+  console.warn(`tidelog: ${found}. Until then what is done is kept on this device.`);
+}
+
+/** Of what it answers beside WebSockets. */
+const addressOf = (server: string | URL): string =>
+  String(server).replace(/^ws/i, 'http').replace(/\/+$/, '');
 
 function isDescription(text: string, document: string): boolean {
   try {

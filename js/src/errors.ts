@@ -442,6 +442,21 @@ export class CommandFailedError extends TidelogError {
 }
 
 /**
+ * A handler came to an event of a type that its aggregate does not have. Its command has failed for
+ * good, as it would come to the same each time.
+ *
+ * What to do: correct the type, of which the message names those that there are, or add it to the
+ * stream.
+ *
+ * Outcome: none.
+ */
+export class UnknownEventError extends TidelogError {
+  override get code(): 'unknown-event' {
+    return 'unknown-event';
+  }
+}
+
+/**
  * A run of a workflow has failed: its code said so by `fail()`, or let an error out, as that of a
  * step.
  *

@@ -24,7 +24,7 @@ import {
   type Streams,
   type Workflows,
 } from './doctype.js';
-import { InvalidOptionError } from './errors.js';
+import { InvalidOptionError, UnknownEventError } from './errors.js';
 import type { EventData, RecordedEvent } from './events.js';
 import { Folds } from './folds.js';
 import {
@@ -144,7 +144,8 @@ export interface Handlers<
   readonly snapshot?: string;
   /**
    * For commands: the events that one comes to, or a promise of those. A throw is an attempt that
-   * has failed, and is tried again. Commands that are not named here are left to others.
+   * has failed, and is tried again; an event of a type that there is not fails the command at once.
+   * Commands that are not named here are left to others.
    */
   readonly commands: {
     readonly [Name in CommandNameOf<Recorded[Aggregate]>]?: (
@@ -217,9 +218,10 @@ class Deciding implements Work<GivenCommand> {
         decision = { ...(await this.#decide(row, given, folded.state, signal)), snapshot };
       } catch (error) {
         if (signal.aborted) return;
-        const isFinal = error instanceof Failed;
-        if (!isFinal) attempt.tell(error);
-        decision = { reason: isFinal ? error.reason : reasonOf(error), isFinal };
+        const isWanted = error instanceof Failed;
+        if (!isWanted) attempt.tell(error);
+        const reason = isWanted ? error.reason : reasonOf(error);
+        decision = { reason, isFinal: isWanted || error instanceof UnknownEventError };
       }
       const completion = { task: number, attempt: row.attempt, position, decision };
       const request = completeRequest(attempt.handling, completion);
@@ -340,7 +342,8 @@ function eventsOf(
   return decided.map((event: unknown) => {
     const { type, data } = Object(event) as { type: string; data: unknown };
     if (typeof type !== 'string' || !Object.hasOwn(events, type)) {
-      throw new TypeError(`${aggregate} has no event ${type}: it has ${Object.keys(events)}`);
+      const there = Object.keys(events).join(', ') || 'none';
+      throw new UnknownEventError(`${aggregate} has no event ${type}: it has ${there}`);
     }
     const fields: ParamTypes = events[type]!.fields;
     const bound = argumentBinder(`event ${aggregate}.${type}`, fields, drawUuid)(data);

@@ -14,7 +14,7 @@ import type { Doctype, Mutations } from './doctype.js';
 import { DocumentClosedError, type TidelogError } from './errors.js';
 import type { LiveQuery } from './live-query.js';
 import { type OpenOptions, open } from './open.js';
-import type { Other, Presence } from './presence.js';
+import { NONE, type Other, type Presence } from './presence.js';
 import type { Row } from './rows.js';
 import { parted } from './sql.js';
 
@@ -56,9 +56,6 @@ export interface MutateOptions {
   readonly onRejected?: ((rejection: Rejection) => void) | undefined;
 }
 
-/** No rows, and nobody. */
-export const NONE: readonly never[] = [];
-
 /** What is shown before anything is known, and by a server that renders. */
 export const LOADING: Live<never> = { rows: NONE, error: null, state: 'loading' };
 
@@ -99,8 +96,8 @@ export interface Opening<Defined extends Mutations = Mutations> extends Shared {
   readonly mutate: Mutate<Defined>;
   /** What a query shows: the same object for all who show the same. */
   readonly watch: <R>(...watching: readonly unknown[]) => Watched<R>;
-  /** Who is present: the same object for all who show it. */
-  readonly presences: <State extends object>() => Attendance<State>;
+  /** Who is present. */
+  readonly presences: Attendance<object>;
   /** Tells `listener` what the server undoes in the document that is open. */
   readonly onRejected: (listener: (rejection: Rejection) => void) => Stop;
 }
@@ -243,7 +240,8 @@ function openingOf<Defined extends Mutations>(
     }
   };
 
-  const it: Owned<object> & Opening<Defined> = Object.assign(share({}, begin, end, map, key), {
+  const shared = share({}, begin, end, map, key);
+  const it: Owned<object> & Opening<Defined> = Object.assign(shared, {
     db: given,
     error: null,
     mutate: mutationsOf(() => it.db),
@@ -255,11 +253,10 @@ function openingOf<Defined extends Mutations>(
       const known = watched.get(key) as Watched<R> | undefined;
       return known ?? watchedOf<R>(it as never, bound, watched, key);
     },
-    presences: <State extends object>() => attendance as Shown<never> as Attendance<State>,
+    presences: attendanceOf(shared as never),
     onRejected: (listener: (rejection: Rejection) => void) =>
       follow(it, (db) => db?.on('rejected', listener)),
   });
-  const attendance = attendanceOf<object>(it as never);
   return it;
 }
 
@@ -272,7 +269,6 @@ function follow<Defined extends Mutations>(
   listen: (db: Database<Defined> | undefined) => Stop | undefined,
   look: Stop = nothing,
 ): Stop {
-  if (!IS_PAGE) return nothing;
   let heard: Database<Defined> | null | undefined = null;
   let stop: Stop | undefined;
   const see = (): void => {
@@ -284,7 +280,7 @@ function follow<Defined extends Mutations>(
     look();
   };
   const leave = opening.subscribe(see);
-  see();
+  if (IS_PAGE) see();
   return () => {
     leave();
     stop?.();
@@ -364,19 +360,19 @@ export function loaded(watched: Watched<unknown>): Promise<unknown> {
 }
 
 /** Who is present. */
-function attendanceOf<State extends object>(opening: Opening): Attendance<State> {
-  let presence: Presence<State> | undefined;
-  let state: State | null = null;
-  const set = (it: State | null): void => {
+function attendanceOf(opening: Opening): Attendance<object> {
+  let presence: Presence<object> | undefined;
+  let state: object | null = null;
+  const set = (it: object | null): void => {
     presence?.set(it);
     state = it;
   };
   const show = (): void => {
     const { others = NONE, count = 1 } = presence ?? {};
-    it.show({ others: others.length > 0 ? others : NONE, count, set });
+    it.show({ others, count, set });
   };
   const listen = (db: Database | undefined): Stop | undefined => {
-    presence = db?.presence.of<State>();
+    presence = db?.presence.of<object>();
     const stop = presence?.subscribe(show);
     // What was set before, which it takes or has thrown at whoever set it.
     if (state) callBack(() => presence?.set(state));
@@ -397,7 +393,7 @@ function attendanceOf<State extends object>(opening: Opening): Attendance<State>
       });
     };
   };
-  const it = share<Presences<State>>({ others: NONE, count: 1, set }, begin, nothing);
+  const it = share<Presences<object>>({ others: NONE, count: 1, set }, begin, nothing);
   return it;
 }
 
@@ -420,8 +416,7 @@ export function openingsOf<Defined extends Mutations>(
     }
     const { token, ...options } = wanted;
     // The same text for the same document, and whether there is a token for it.
-    const named = Object.entries({ ...options, token: token !== undefined });
-    const key = JSON.stringify(named.sort());
+    const key = JSON.stringify(Object.entries({ ...options, token: !token }).sort());
     const latest = token && (() => opening.token?.() as string);
     const start = () => open(doctype, { ...options, token: latest });
     const opening: Opening<Defined> = opened.get(key) ?? openingOf(undefined, start, opened, key);
@@ -454,8 +449,6 @@ export function mutationsOf<Defined extends Mutations>(
 /** The same text for the same query, and for what is none where the same is wrong. */
 function keyOf(bound: BoundQuery | TidelogError): string {
   return JSON.stringify(bound, (_, it) =>
-    /number|bigint/.test(typeof it) || it instanceof Uint8Array || it instanceof Error
-      ? { [typeof it]: `${it}` }
-      : it,
+    /number|bigint/.test(typeof it) || it instanceof Uint8Array ? { [typeof it]: `${it}` } : it,
   );
 }

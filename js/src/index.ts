@@ -52,6 +52,7 @@ export {
   StorageError,
   StorageFullError,
   TidelogError,
+  UnknownEventError,
   UnknownMutationError,
   WorkflowCancelledError,
   WorkflowFailedError,

@@ -1,5 +1,6 @@
 /** Opening and deleting documents. */
 
+import type { BundledMeta } from './called.js';
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
 import type { DevOptions } from './dev.js';
@@ -14,6 +15,7 @@ import {
 import { InvalidOptionError } from './errors.js';
 import type { ToCore } from './messages.js';
 import type { WorkerUrls } from './ports.js';
+import type { Status } from './status.js';
 
 /** What {@link open} wants to know. */
 export interface OpenOptions extends WorkerUrls {
@@ -58,12 +60,8 @@ export interface DestroyAllOptions extends WorkerUrls {
 
 /** All options, of either call: who destroys what was opened may give the same ones. */
 const OPTIONS =
-  /^(document|server|token|user|dev|force|everywhere|(worker|coreWasm|pageServerWasm)Url)$/;
-
-/** What Vite and webpack say of what they make of this module. */
-interface BundledMeta {
-  readonly env?: { readonly PROD?: boolean };
-}
+  'document, server, token, user, dev, force, everywhere, ' +
+  'workerUrl, coreWasmUrl, pageServerWasmUrl';
 
 /** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
@@ -105,16 +103,34 @@ export function open<
   doctype: Doctype<Defined, Recorded, Flows>,
   options: OpenOptions,
 ): Promise<Database<Defined, Recorded, Flows>> {
-  const { dev, document, server, ...rest } = Object(options) as OpenOptions;
-  const once = () => openOnce(doctype, options);
   // False where a bundler builds for users, if it says so: then all of this is left out.
-  if (!(import.meta as BundledMeta).env?.PROD && dev?.onMigrationEdited === 'reset') {
+  if (!(import.meta as BundledMeta).env?.PROD) {
+    const { dev, document, server, ...rest } = Object(options) as OpenOptions;
+    const once = async () => {
+      const db = await openOnce(doctype, options);
+      if (server !== undefined) explainSilence(db, server);
+      return db;
+    };
+    if (dev?.onMigrationEdited !== 'reset') return once();
     const whose = { ...rest, token: undefined, force: true, everywhere: true };
     const steps = { document, server, open: once, destroy: () => destroy(document, whose) };
     // Fetched only where it is asked for: no user's page has to.
     return import('./dev.js').then(({ openAnew }) => openAnew(steps));
   }
-  return once();
+  return openOnce(doctype, options);
+}
+
+/** A WebSocket does not say why it fails: developers are told, once, what is at its address. */
+function explainSilence(db: Database, server: string | URL): void {
+  const look = ({ error }: Status): void => {
+    if (error?.code !== 'server-unreachable') return;
+    stop();
+    const saying = import('./dev.js').then(({ sayWhoAnswers }) => sayWhoAnswers(db, server));
+    // The page's own site may be away as well.
+    saying.catch(() => {});
+  };
+  const stop = db.on('status', look);
+  look(db.status);
 }
 
 function openOnce<Defined extends Mutations, Recorded extends Streams, Flows extends Workflows>(
@@ -217,7 +233,8 @@ function wrong(what: string): never {
 function checkOptions<Options extends WorkerUrls>(options: Options): Options {
   if (Object(options) !== options) wrong('the options have to be an object');
   for (const [name, url] of Object.entries(options)) {
-    if (!OPTIONS.test(name)) wrong(`there is no option ${name}`);
+    const isThere = OPTIONS.split(', ').includes(name);
+    if (!isThere) wrong(`there is no option ${name}: there are ${OPTIONS}`);
     if (/Url$/.test(name) && url !== undefined && !URL.canParse(String(url), location.href)) {
       wrong(`${name} is no address`);
     }

@@ -10,6 +10,9 @@ const STATE_SIZE_MAX = 4096;
 /** Others who are seen at most; see `PRESENCE_SEEN_MAX`. */
 const SEEN_MAX = 100;
 
+/** Nobody, and no rows. */
+export const NONE: readonly never[] = [];
+
 /** Somebody else who is present. The same object for as long as nothing of it has changed. */
 export interface Other<State = Readonly<Record<string, unknown>>> {
   /** Tells it from all others for as long as it is present. */
@@ -45,7 +48,7 @@ export class Presence<State extends object = Readonly<Record<string, unknown>>> 
   readonly #say: (state: string | null) => void;
   readonly #listeners = new Set<Listener<State>>();
   readonly #seen = new Map<number, Other<State>>();
-  #others: readonly Other<State>[] = [];
+  #others: readonly Other<State>[] = NONE;
   #count = 1;
   #state: string | null = null;
   #isDue = false;

@@ -11,7 +11,6 @@ import {
   type ReactNode,
   useContext,
   useEffect,
-  useRef,
   useSyncExternalStore,
 } from 'react';
 import type { Database, Mutate } from './database.js';
@@ -22,13 +21,13 @@ import {
   LOADING,
   loaded,
   type MutateOptions,
-  NONE,
   type Opening,
   openingsOf,
   type Presences,
+  type Shared,
   type Wanted,
-  type Watched,
 } from './hooks.js';
+import { NONE } from './presence.js';
 import type { KnownRow } from './queries.js';
 import type { Row } from './rows.js';
 import type { Watching } from './sql.js';
@@ -107,7 +106,7 @@ export function createHooks<
 
   function useOpening(): Opening<Defined> {
     const opening = useContext(Context);
-    if (!opening) throw new Error(`no Provider of these hooks of ${doctype.name} is around this`);
+    if (!opening) throw new Error(`${doctype.name} has no Provider around this`);
     return opening;
   }
 
@@ -123,58 +122,46 @@ export function createHooks<
   function useLive<R = Row, const Sql extends string = string>(
     ...watching: Watching<R, Sql>
   ): Live<KnownRow<Sql, R>> {
-    return useShown(useOpening().watch<KnownRow<Sql, R>>(...watching));
+    return useShared(useOpening().watch<KnownRow<Sql, R>>(...watching), shownOf, LOADING);
   }
 
   function useSuspenseLive<R = Row, const Sql extends string = string>(
     ...watching: Watching<R, Sql>
   ): readonly KnownRow<Sql, R>[] {
     const watched = useOpening().watch<KnownRow<Sql, R>>(...watching);
-    const { rows, error, state } = useShown(watched);
+    const { rows, error, state } = useShared(watched, shownOf, LOADING);
     if (state === 'loading') throw IS_PAGE ? loaded(watched) : notOnServers();
     if (error && rows === NONE) throw error;
     return rows;
   }
 
-  /** What `look` sees of the document, once it is open. */
-  function useOpen<T>(look: (db: Database<Defined>) => T): T | undefined {
-    const opening = useOpening();
-    return useSyncExternalStore(
-      opening.subscribe,
-      () => opening.db && look(opening.db),
-      () => undefined,
-    );
-  }
-
-  const useStatus = (): Status | undefined => useOpen((db) => db.status);
-  const useDocument = (): Database<Defined, Recorded, Flows> | undefined =>
-    useOpen((db) => db as Database<Defined, Recorded, Flows>);
+  const useStatus = (): Status | undefined => useShared(useOpening(), (it) => it.db?.status);
+  const useDocument = () =>
+    useShared(useOpening(), (it) => it.db as Database<Defined, Recorded, Flows> | undefined);
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
-    const latest = useRef(onRejected);
-    useEffect(() => {
-      latest.current = onRejected;
-    });
-    const isListening = onRejected !== undefined;
-    useEffect(
-      () =>
-        isListening ? opening.onRejected((rejection) => latest.current?.(rejection)) : undefined,
-      [opening, isListening],
-    );
+    useEffect(() => onRejected && opening.onRejected(onRejected), [opening, onRejected]);
     return opening.mutate;
   }
 
-  function usePresence<State extends object>(): Presences<State> {
-    const { subscribe, shown } = useOpening().presences<State>();
-    return useSyncExternalStore(subscribe, shown, shown);
-  }
+  const usePresence = (() => {
+    const { presences } = useOpening();
+    return useShared(presences, shownOf, presences.shown());
+  }) as Hooks<Defined>['usePresence'];
 
   return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument, usePresence };
 }
 
-const useShown = <R>({ subscribe, shown }: Watched<R>): Live<R> =>
-  useSyncExternalStore(subscribe, shown, () => LOADING);
+const shownOf = <T>({ shown }: { readonly shown: () => T }): T => shown();
+
+/** What `look` sees of something, whenever that has changed; `first` where a server renders. */
+const useShared = <S extends Shared, T>(it: S, look: (it: S) => T, first?: T): T =>
+  useSyncExternalStore(
+    it.subscribe,
+    () => look(it),
+    () => first as T,
+  );
 
 /**
  * Where a server renders, its answer has what is shown meanwhile, and the page goes on itself.

@@ -97,7 +97,7 @@ export function createHooks<
 
   function useOpening(): Accessor<Opening<Defined>> {
     const opening = useContext(Context);
-    if (!opening) throw new Error(`no Provider of these hooks of ${doctype.name} is around this`);
+    if (!opening) throw new Error(`${doctype.name} has no Provider around this`);
     return opening;
   }
 
@@ -134,11 +134,13 @@ export function createHooks<
     return mutationsOf(() => opening().db);
   }
 
-  function usePresence<State extends object>(): Accessor<Presences<State>> {
+  const usePresence = (() => {
     const opening = useOpening();
-    const presences = createMemo(() => opening().presences<State>());
-    return useShared(presences, (it) => it.shown());
-  }
+    return useShared(
+      () => opening().presences,
+      (it) => it.shown(),
+    );
+  }) as Hooks<Defined>['usePresence'];
 
   return { Provider, useLive, useStatus, useMutate, useDocument, usePresence };
 }

@@ -5,7 +5,7 @@ import { readFailure, type TidelogError } from './errors.js';
 
 /** How a document stands, as `db.status` says. */
 export interface Status {
-  /** The way to the server; `local` where there is none. */
+  /** The way to the server; `local` where there is none; `offline` once the document is closed. */
   readonly connection: 'local' | 'connecting' | 'online' | 'offline';
   /** Whether the app stays away from the server: `disconnect` was called last, in any tab. */
   readonly away: boolean;

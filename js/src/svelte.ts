@@ -112,10 +112,10 @@ export function createHooks<
     return opening.mutate;
   }
 
-  function usePresence<State extends object>(): Readable<Presences<State>> {
-    const { subscribe, shown } = useOpening().presences<State>();
+  const usePresence = (() => {
+    const { subscribe, shown } = useOpening().presences;
     return readable(subscribe, shown);
-  }
+  }) as Hooks<Defined>['usePresence'];
 
   return { provide, useLive, useStatus, useMutate, useDocument, usePresence };
 }

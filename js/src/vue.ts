@@ -103,7 +103,7 @@ export function createHooks<
 
   function useOpening(): ComputedRef<Opening<Defined>> {
     const opening = inject(KEY);
-    if (!opening) throw new Error(`no Provider of these hooks of ${doctype.name} is around this`);
+    if (!opening) throw new Error(`${doctype.name} has no Provider around this`);
     return opening;
   }
 
@@ -156,12 +156,12 @@ export function createHooks<
     return mutationsOf(() => opening.value.db);
   }
 
-  function usePresence<State extends object>(): Presence<State> {
+  const usePresence = (() => {
     const opening = useOpening();
-    const presences = computed(() => opening.value.presences<State>());
+    const presences = computed(() => opening.value.presences);
     const seen = useShared(presences, (it) => it.shown());
-    return { ...refsOf(seen), set: (state) => presences.value.shown().set(state) };
-  }
+    return { ...refsOf(seen), set: (state: object | null) => seen.value.set(state) };
+  }) as Hooks<Defined>['usePresence'];
 
   return { Provider, useLive, useStatus, useMutate, useDocument, usePresence };
 }

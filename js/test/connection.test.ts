@@ -27,7 +27,9 @@ setUpBrowser();
 
 test('an option that is misspelled is not left out in silence', async () => {
   const options = { document: 'd', sever: 'wss://sync.example' };
-  await expect(open(KIND, options)).rejects.toThrow('there is no option sever');
+  await expect(open(KIND, options)).rejects.toThrow(
+    'there is no option sever: there are document, server, token, user, ',
+  );
 });
 
 test.each([

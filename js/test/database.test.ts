@@ -110,6 +110,27 @@ test('the stack of what failed a query names who has asked', async () => {
   expect(error.stack).toContain('shownOnTheBoard');
 });
 
+test('the stack of what failed a mutation names who has issued it, of each its own', async () => {
+  const rejected = new RejectedError('no', { mutation: 'add', reason: 'full' });
+  const db = answeredBy({ type: 'failed', error: rejected });
+  const putOnTheBoard = () => db.mutate.add({ b: NONE });
+  const dragOnTheBoard = () => db.mutate.add({ b: NONE });
+  const [put, drag] = [putOnTheBoard(), dragOnTheBoard()];
+  const errors = [put.confirmed, put, drag.confirmed, drag].map((it) => it.catch((why) => why));
+  for (const [index, error] of (await Promise.all(errors)).entries()) {
+    expect(error).toBeInstanceOf(RejectedError);
+    expect(error).toMatchObject({ message: 'no', mutation: 'add', reason: 'full' });
+    expect(error.stack).toMatch(/^RejectedError: no\n/);
+    expect(error.stack).toContain(index < 2 ? 'putOnTheBoard' : 'dragOnTheBoard');
+    expect(error.stack).not.toContain(index < 2 ? 'dragOnTheBoard' : 'putOnTheBoard');
+  }
+  // It takes time, and a process that serves users calls often.
+  vi.stubEnv('NODE_ENV', 'production');
+  const unnamed = await putOnTheBoard().catch((why) => why);
+  vi.unstubAllEnvs();
+  expect(unnamed).toBe(rejected);
+});
+
 test('a live query tells of an answer that this page cannot take', async () => {
   const listener = vi.fn();
   answeredBy(CUT_OFF).live('select a from b').subscribe(listener);
@@ -346,14 +367,26 @@ test('who listens to releases is told of a newer one, now and later', async () =
 });
 
 test('a document that another tab deletes everywhere is closed, and says so', async () => {
-  const db = answeredBy({ type: 'done' });
+  const db = answeredBy({ type: 'done' }, { connection: 'online' });
   const live = db.live('select 1');
   const errors: unknown[] = [];
   live.subscribe((_rows, error) => errors.push(error));
+  const stood: unknown[] = [];
+  db.on('status', ({ connection, error }) => stood.push(connection, error));
+  const online = { connection: 'online', error: null } as Status;
   told.news({ type: 'closeWanted' });
   told.news({ type: 'closeWanted' });
   await expect(db.query('select 1')).rejects.toThrow(DocumentClosedError);
   expect(errors).toEqual([expect.any(DocumentClosedError)]);
+  // It has left the server, whatever its core says of the others that have it open.
+  told.news({
+    type: 'status',
+    status: online,
+    memo: { word: 0, copy: undefined, head: undefined },
+  });
+  const closed = ['offline', expect.any(DocumentClosedError)];
+  expect(stood).toEqual([...closed, ...closed]);
+  expect(db.status.connection).toBe('offline');
   await db.close();
 });
 
@@ -398,7 +431,7 @@ test('a verdict that comes first says where its mutation is on the disk', async 
   const rejecting = answeredBy({ type: 'rejected', entry, error });
   const refused = rejecting.mutate.add({ b: new Uint8Array() });
   expect(await refused).toEqual({ lsn: 7 });
-  await expect(refused.confirmed).rejects.toBe(error);
+  await expect(refused.confirmed).rejects.toThrow(error);
 });
 
 test('a document without an engine is not online', () => {

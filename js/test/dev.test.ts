@@ -1,10 +1,12 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { openAnew } from '../src/dev.js';
+import type { Database } from '../src/database.js';
+import { openAnew, sayWhoAnswers } from '../src/dev.js';
 import {
   DoctypeMismatchError,
   DocumentClosedError,
   DocumentInUseError,
   EngineError,
+  ServerUnreachableError,
   type TidelogError,
 } from '../src/errors.js';
 
@@ -230,4 +232,26 @@ test('a server that does not answer holds nobody up', async () => {
   await vi.advanceTimersByTimeAsync(3_000);
   await opening;
   expect(asked).toEqual(['open']);
+});
+
+test('of a server that is not reached it is said what is at its address', async () => {
+  const error = new ServerUnreachableError('it does not answer');
+  const status = { error } as Database['status'];
+  const fetched = vi.fn(async (_url: string, _options: object) => ({}));
+  vi.stubGlobal('fetch', fetched);
+  await sayWhoAnswers({ status }, 'ws://sync.test:8787/');
+  expect(fetched.mock.calls[0]![0]).toBe('http://sync.test:8787/healthz');
+  // Of another origin nothing but that can be seen: it has to be enough.
+  expect(fetched.mock.calls[0]![1]).toMatchObject({ mode: 'no-cors' });
+  expect(console.warn).toHaveBeenLastCalledWith(
+    expect.stringMatching(/^tidelog: http:..sync.test:8787 answers, but not as a Tidelog server/),
+  );
+  fetched.mockRejectedValue(new TypeError('refused'));
+  await sayWhoAnswers({ status }, new URL('wss://sync.test'));
+  expect(console.warn).toHaveBeenLastCalledWith(
+    expect.stringMatching(/^tidelog: nothing answers at https:..sync.test: start the server/),
+  );
+  // It may be reached by then.
+  await sayWhoAnswers({ status: { ...status, error: null } }, 'ws://sync.test');
+  expect(console.warn).toHaveBeenCalledTimes(2);
 });

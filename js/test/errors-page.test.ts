@@ -5,6 +5,7 @@ import {
   ERROR_CLASSES,
   KeyReusedError,
   StepFailedError,
+  UnknownEventError,
   WorkflowCancelledError,
   WorkflowFailedError,
   WorkflowMismatchError,
@@ -46,6 +47,7 @@ test('the page of errors says of each its cause, what to do and its outcome', as
     WorkflowCancelledError,
     WorkflowMismatchError,
     StepFailedError,
+    UnknownEventError,
   ];
   const sections = classes.map((Class) => {
     const { code, name } = new Class('');

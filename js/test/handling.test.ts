@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { Reader } from '../src/codec.js';
 import { EVENTS } from '../src/doctype.js';
-import { AccessError, DocumentClosedError, EngineError } from '../src/errors.js';
+import { AccessError, DocumentClosedError, EngineError, UnknownEventError } from '../src/errors.js';
 import type { CommandContext, HandleOptions, Handling } from '../src/events.js';
 import { type Asked, Core, SHOP, settled } from './shop.js';
 
@@ -506,16 +506,28 @@ test('a throw is an attempt that has failed, and fail() is the end', async () =>
   expect(reported).toHaveLength(2);
 });
 
-test('an event that the stream does not know is no decision', async () => {
+test('an event of a type that there is not fails its command, and says which there are', async () => {
+  const core = new Core();
+  const told: unknown[] = [];
+  const given: unknown[] = [[{ type: 'plcaed' }], [{ type: 'toString' }], [null]];
+  const onError = (error: unknown): void => void told.push(error);
+  handlePlace(core, ({ command }) => given[command.number], { onError });
+  for (const [number, type] of ['plcaed', 'toString', 'undefined'].entries()) {
+    core.give(row({ number }));
+    const { reason, isFinal } = said(await core.next('complete')) as Record<string, unknown>;
+    expect(isFinal).toBe(true);
+    expect(reason).toMatch(`UnknownEventError: order has no event ${type}: it has placed, paid`);
+    expect(told[number]).toBeInstanceOf(UnknownEventError);
+  }
+});
+
+test('an event that the stream does not take is no decision', async () => {
   const core = new Core();
   const given: unknown[] = [
-    [{ type: 'lost' }],
-    [{ type: 'toString' }],
     [{ type: 'placed', data: {} }],
     [{ type: 'placed', data: { items: 1, gift: 'yes' } }],
     [{ type: 'placed', data: { items: 1, price: 2 } }],
     { type: 'paid' },
-    [null],
     Array.from({ length: 1_025 }, () => ({ type: 'paid' })),
   ];
   handlePlace(core, ({ command }) => given[command.number], { onError() {} });

@@ -4,7 +4,6 @@ import { doctype, mutation } from '../src/doctype.js';
 import { DocumentClosedError, EngineError, QueryError } from '../src/errors.js';
 import { LiveQuery, type RunQuery } from '../src/live-query.js';
 import type { Answer } from '../src/messages.js';
-import { Presence } from '../src/presence.js';
 import type { Status } from '../src/status.js';
 
 const KIND = doctype({
@@ -17,10 +16,14 @@ type Mutations = typeof KIND.mutations;
 const open = vi.hoisted(() => vi.fn());
 vi.mock('../src/open.js', () => ({ open }));
 
+/** Of the same copy of the package as the module is. */
+let { Presence } = await import('../src/presence.js');
+
 /** The module as a page has it, or a server that renders. */
 async function hooks(isPage = true): Promise<typeof import('../src/hooks.js')> {
   vi.resetModules();
   if (isPage) vi.stubGlobal('document', {});
+  ({ Presence } = await import('../src/presence.js'));
   return import('../src/hooks.js');
 }
 
@@ -583,7 +586,7 @@ test('who is present is shown, and this one is as long as a component has it', a
   const { db, said } = notes();
   let opened = (_: typeof db): void => {};
   open.mockImplementation(() => new Promise((resolve) => (opened = resolve)));
-  const presences = openingsOf(KIND)({ document: 'a' }).presences<{ at: number }>();
+  const presences = openingsOf(KIND)({ document: 'a' }).presences;
   const seen: number[] = [];
   const stop = presences.subscribe(() => seen.push(presences.shown().count));
   presences.shown().set({ at: 1 });
@@ -611,7 +614,7 @@ test('who is present is shown, and this one is as long as a component has it', a
 
 test('a server that renders shows nobody', async () => {
   const { openingsOf } = await hooks(false);
-  const presences = openingsOf(KIND)({ document: 'a' }).presences();
+  const presences = openingsOf(KIND)({ document: 'a' }).presences;
   expect(presences.shown()).toMatchObject({ count: 1, others: [] });
   expect(open).not.toHaveBeenCalled();
 });
@@ -623,7 +626,7 @@ test('what an app has open is listened to in pages alone', async () => {
     const opening = openingsOf(KIND)({ db });
     const stop = opening.onRejected(() => {});
     opening.watch('select 1').subscribe(() => {});
-    opening.presences().subscribe(() => {});
+    opening.presences.subscribe(() => {});
     expect([listeners.size > 0, boundOf(db).length > 0]).toEqual([isPage, isPage]);
     stop();
     vi.unstubAllGlobals();

@@ -1,6 +1,9 @@
 // The kanban board, as a user sees it: only what is on the page is read.
 
 import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
 import { at, click, examplesServer, press, statusIs } from './harness/example-page.mjs';
 import { atLeast, both, eventually, inRoot } from './harness.mjs';
 
@@ -41,8 +44,13 @@ const textOf = (page, id) =>
 
 const says = (page, wanted) => becomes(() => textOf(page, 'said'), wanted);
 
+/** The fields of a lane and of the card that is open. */
+const addTo = (lane) => `#${lane}-add`;
+const TITLE = 'input[aria-label^="Title of"]';
+const COMMENT = 'input[aria-label^="New comment on"]';
+
 async function add(page, lane, ...titles) {
-  await page.focus(at(`add-${lane}`));
+  await page.focus(addTo(lane));
   for (const title of titles) await press(page, [title], 'Enter');
 }
 
@@ -71,7 +79,7 @@ async function centreOf(element) {
 async function drag(page, title, { aheadOf, lane }) {
   await page.bringToFront();
   const from = await centreOf(await partOf(page, title, 'handle'));
-  const target = aheadOf ? await partOf(page, aheadOf) : await page.$(at(`add-${lane}`));
+  const target = aheadOf ? await partOf(page, aheadOf) : await page.$(addTo(lane));
   const to = await centreOf(target);
   await page.mouse.move(from.x, from.y);
   await page.mouse.down();
@@ -119,12 +127,12 @@ both('two tabs and another device show the same cards and comments', async (stag
   for (const page of pages) await shows(page, 'report milk fence | tap | ');
 
   await openCard(two, 'milk');
-  await two.focus(at('comment-input'));
+  await two.focus(COMMENT);
   await press(two, ['the one with oats'], 'Enter');
   for (const page of pages) await shows(page, 'report milk(1) fence | tap | ');
   await openCard(elsewhere, 'milk');
   await becomes(async () => /the one with oats/.test(await textOf(elsewhere, 'comment')), true);
-  await two.focus(at('rename-input'));
+  await two.focus(TITLE);
   await press(two, 'End', [' and bread'], 'Enter');
   for (const page of pages) await shows(page, 'report milk and bread(1) fence | tap | ');
 });
@@ -150,14 +158,14 @@ both('cards are dragged within a lane and to another one', async (stage) => {
   await one.mouse.move(title.x, title.y);
   await one.mouse.down();
   await one.mouse.move(title.x + 30, title.y, { steps: 3 });
-  await one.waitForSelector('.dragged');
+  await one.waitForSelector('[data-dragged]');
   await one.mouse.move(title.x, title.y, { steps: 3 });
   await one.mouse.up();
   await add(one, 'doing', 'z');
   await shows(one, 'c | a z | x b y');
-  assert.equal(await one.$(at('rename-input')), null, 'the end of a drag opens no card');
+  assert.equal(await one.$(TITLE), null, 'the end of a drag opens no card');
   await one.mouse.click(title.x, title.y);
-  await one.waitForSelector(at('rename-input'));
+  await one.waitForSelector(TITLE);
 
   await one.reload();
   await shows(one, 'c | a z | x b y');
@@ -173,10 +181,10 @@ both('a drag that is given up leaves the card where it was', async (stage) => {
   await page.mouse.move(from.x, from.y);
   await page.mouse.down();
   await page.mouse.move(to.x, to.y - 8, { steps: 4 });
-  await page.waitForSelector('.dragged');
+  await page.waitForSelector('[data-dragged]');
   await page.keyboard.press('Escape');
   await page.mouse.up();
-  assert.equal(await page.$('.dragged'), null);
+  assert.equal(await page.$('[data-dragged]'), null);
   await add(page, 'done', 'later');
   await shows(page, 'a b |  | later');
 });
@@ -261,7 +269,7 @@ both('deeds that come faster than the board is drawn keep their order', async (s
         await null;
       }
     },
-    at('add-todo'),
+    addTo('todo'),
     titles,
   );
   await shows(page, 'a b c d e f |  | ');
@@ -290,10 +298,10 @@ both('undo takes back the deeds of this tab, the newest first', async (stage) =>
   await drag(one, 'a', { lane: 'doing' });
   await shows(one, 'b | a | x');
   await openCard(one, 'a');
-  await one.focus(at('comment-input'));
+  await one.focus(COMMENT);
   await press(one, ['why'], 'Enter');
   await shows(one, 'b | a(1) | x');
-  await one.focus(at('rename-input'));
+  await one.focus(TITLE);
   await press(one, 'End', ['!'], 'Enter');
   await shows(one, 'b | a!(1) | x');
   await click(one, 'remove');
@@ -347,7 +355,7 @@ both('what the server undoes is told to whoever did it, and until it is read', a
   await openCard(one, 'a');
   await click(one, 'remove');
   await openCard(elsewhere, 'a');
-  await elsewhere.focus(at('rename-input'));
+  await elsewhere.focus(TITLE);
   await press(elsewhere, 'End', ['!'], 'Enter');
   await shows(elsewhere, 'a! b |  | ');
   await goOnline(one);
@@ -388,6 +396,20 @@ both('work without a server outlives a reload, and is confirmed once it is back'
   await statusIs(page, { connection: 'online', pending: 0 });
   const elsewhere = await stage.otherTab(board);
   await shows(elsewhere, 'b a | c | ');
+});
+
+test('the board is at most 300 lines, beside its style and what all examples share', () => {
+  const folder = inRoot('examples/kanban-react');
+  const names = readdirSync(folder, { recursive: true });
+  const sources = names.filter(
+    (it) => /\.(tsx?|html)$/.test(it) && !/^(dist|node_modules)/.test(it),
+  );
+  const lines = sources.map(
+    (it) => readFileSync(path.join(folder, it), 'utf8').split('\n').length - 1,
+  );
+  const count = lines.reduce((sum, it) => sum + it, 0);
+  assert.ok(sources.length >= 7, `${sources.length} files are not all`);
+  assert.ok(count <= 300, `${count} lines in ${sources.join(', ')}`);
 });
 
 atLeast(10);

@@ -367,4 +367,54 @@ both(
   },
 );
 
-atLeast(11);
+both('what is at an address where no server is reached is said on the console', async (stage) => {
+  const tab = await stage.tab();
+  const { options: nobody } = await stage.synced({ isUp: false });
+  const site = new URL(tab.url()).origin.replace(/^http/, 'ws');
+  const somebody = { document: `${stage.document}-2`, server: site };
+  await tab.evaluate(() => {
+    kept.warned = [];
+    console.warn = (text) => kept.warned.push(text);
+  });
+  for (const [options, said] of [
+    [nobody, 'nothing answers at'],
+    [somebody, 'answers, but not as a Tidelog server does'],
+  ]) {
+    await openIn(tab, 'list', options);
+    const warned = () => tab.evaluate(() => kept.warned);
+    await eventually(async () => (await warned()).length > 0, { what: 'a warning' });
+    const all = await tab.evaluate(() => kept.warned.splice(0));
+    assert.equal(all.length, 1, all.join());
+    assert.ok(all[0].includes(said), all[0]);
+    assert.ok(all[0].includes(options.server.replace(/^ws/, 'http')), all[0]);
+  }
+});
+
+both('a document that another tab has closed is not online', async (stage) => {
+  const { options } = await stage.synced();
+  const [tab, other] = [await stage.tab(), await stage.tab()];
+  await openIn(tab, 'list', options);
+  await statusBecomes(tab, { connection: 'online' });
+  await other.evaluate(
+    ({ document }) => tidelog.destroy(document, { everywhere: true, force: true }),
+    options,
+  );
+  const { error } = await statusBecomes(tab, { connection: 'offline' });
+  assert.match(JSON.stringify(error), /document-closed/);
+});
+
+both('the stack of what was refused names who has asked', async (stage) => {
+  const tab = await stage.tab();
+  await openIn(tab, 'list', { document: stage.document });
+  const stacks = await tab.evaluate(async () => {
+    const askOfTheBoard = () => kept.db.query('select a from b');
+    const putOnTheBoard = () => kept.db.mutate.add({ id: 'a', title: '' });
+    await kept.db.mutate.add({ id: 'a', title: 'a' });
+    const stackOf = (asking) => asking.catch((error) => error.stack);
+    return [await stackOf(askOfTheBoard()), await stackOf(putOnTheBoard())];
+  });
+  assert.match(stacks[0], /askOfTheBoard/);
+  assert.match(stacks[1], /putOnTheBoard/);
+});
+
+atLeast(14);

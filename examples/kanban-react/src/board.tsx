@@ -17,11 +17,7 @@ export function Board({ name }: { name: string }) {
       {rows.length === 0 && !error && (
         <div className="empty" data-testid="empty">
           <h2>{state === 'ready' ? 'An empty board' : 'Looking for cards…'}</h2>
-          <p>
-            Write a card into a lane and press Enter. Every change is written to this device at
-            once, shown in every tab that has this board open, and synced when the server can be
-            reached.
-          </p>
+          <p>Write a card into a lane and press Enter. Every tab and device will show it.</p>
         </div>
       )}
       <div className="lanes">
@@ -31,10 +27,7 @@ export function Board({ name }: { name: string }) {
       </div>
       <footer>
         <UndoBar {...cards.undo} />
-        <p id="keys">
-          Drag cards by the dots or the title. With the focus on the dots the arrow keys move a
-          card.
-        </p>
+        <p id="keys">Drag cards by the dots or the title, or press an arrow key on the dots.</p>
       </footer>
     </main>
   );
@@ -42,23 +35,20 @@ export function Board({ name }: { name: string }) {
 
 function LaneOfCards({ lane, cards }: { lane: Lane; cards: Cards }) {
   const { id, title, items } = lane;
-  const isDropEnd = cards.drag?.drop?.list === id && !cards.drag.drop.aheadOf;
   return (
-    <section data-list={id} data-testid={id} aria-labelledby={`${id}-name`}>
+    <section data-testid={id} aria-labelledby={`${id}-name`} {...cards.listMarks(id)}>
       <h2 id={`${id}-name`}>
         {title} <span className="count">{items.length}</span>
       </h2>
-      <ul className={isDropEnd ? 'cards drop' : 'cards'} aria-labelledby={`${id}-name`}>
+      <ul className="cards" aria-labelledby={`${id}-name`}>
         {items.map((card) => (
           <CardItem key={card.id} card={card} cards={cards} />
         ))}
       </ul>
       <TextForm
         id={`${id}-add`}
-        aria-label={`New card in ${title}`}
+        label={`New card in ${title}`}
         button="Add"
-        placeholder="New card"
-        data-testid={`add-${id}`}
         onSave={(text) => cards.addTo(lane, text)}
       />
     </section>

@@ -1,6 +1,7 @@
 // One card: its handle and its title, and the rest once it is open.
 
-import { onArrow, StepButtons } from '../../shared/react/steps.tsx';
+import type { PointerEvent } from 'react';
+import { Handle, StepButtons } from '../../shared/react/steps.tsx';
 import { TextForm } from '../../shared/react/text-form.tsx';
 import type { Card, Cards } from './cards.ts';
 import { useLive, useMutate } from './doctype.ts';
@@ -11,28 +12,13 @@ type CardProps = { card: Card; cards: Cards };
 
 export function CardItem({ card, cards }: CardProps) {
   const { id, title, comments } = card;
-  const { drag, grab, openId, setOpenId } = cards;
-  const isDragged = drag?.id === id;
+  const { openId, setOpenId, lanes, put } = cards;
   const isOpen = id === openId;
-  const mark = isDragged ? 'dragged' : drag?.drop?.aheadOf === id ? 'drop' : '';
+  const grab = (event: PointerEvent) => cards.grab(id, event);
   return (
-    <li
-      className={`card ${mark}`}
-      style={isDragged ? { translate: drag.translate } : {}}
-      data-item={id}
-      data-testid="card"
-    >
+    <li className="card" data-testid="card" {...cards.itemMarks(id)}>
       <div className="head">
-        <button
-          id={`${id}-handle`}
-          className="handle"
-          type="button"
-          data-testid="handle"
-          aria-label={`Move “${title}”`}
-          aria-describedby="keys"
-          onKeyDown={(event) => onArrow(event, id, cards.lanes, cards.put)}
-          onPointerDown={(event) => grab(id, event)}
-        />
+        <Handle id={id} name={title} lists={lanes} put={put} onPointerDown={grab} />
         <button
           id={`${id}-title`}
           className="title"
@@ -40,7 +26,7 @@ export function CardItem({ card, cards }: CardProps) {
           data-testid="card-title"
           aria-expanded={isOpen}
           onClick={() => setOpenId(isOpen ? undefined : id)}
-          onPointerDown={(event) => grab(id, event)}
+          onPointerDown={grab}
         >
           {title}
         </button>
@@ -59,32 +45,25 @@ export function CardItem({ card, cards }: CardProps) {
 function Details({ card, cards }: CardProps) {
   const { id, title } = card;
   const { rename, comment, withdraw } = useMutate();
-  const { carryOut } = cards.undo;
   const { rows } = useLive<{ id: string; text: string; at: number }>(
     'select id, text, at from comment where card = ? order by at, id',
     [id],
   );
   const remove = () => cards.take(card);
-  const saveTitle = (text: string) =>
-    carryOut(
+  const retitle = (text: string) =>
+    cards.undo.carryOut(
       `Renamed “${title}” to “${text}”`,
       () => rename({ id, title: text }),
       () => rename({ id, title, was: text }),
     );
-  const saveComment = (text: string) => {
-    const added = crypto.randomUUID();
-    const issue = () => comment({ comment: added, id, text });
-    return carryOut(`Commented on “${title}”`, issue, () => withdraw({ comment: added }));
+  const addComment = (text: string) => {
+    const added = { comment: crypto.randomUUID() };
+    const issue = () => comment({ ...added, id, text });
+    return cards.undo.carryOut(`Commented on “${title}”`, issue, () => withdraw(added));
   };
   return (
     <div className="details">
-      <TextForm
-        aria-label={`Title of “${title}”`}
-        button="Save"
-        defaultValue={title}
-        data-testid="rename-input"
-        onSave={saveTitle}
-      />
+      <TextForm label={`Title of “${title}”`} button="Save" defaultValue={title} onSave={retitle} />
       <div className="bar">
         <StepButtons id={id} lists={cards.lanes} put={cards.put} />
         <button className="plain" type="button" data-testid="remove" onClick={remove}>
@@ -98,12 +77,7 @@ function Details({ card, cards }: CardProps) {
           </li>
         ))}
       </ul>
-      <TextForm
-        aria-label={`New comment on “${title}”`}
-        button="Comment"
-        data-testid="comment-input"
-        onSave={saveComment}
-      />
+      <TextForm label={`New comment on “${title}”`} button="Comment" onSave={addComment} />
     </div>
   );
 }

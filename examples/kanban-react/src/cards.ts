@@ -3,6 +3,7 @@
 import { useState } from 'react';
 import { type Drop, useDrag } from '../../shared/react/drag.ts';
 import { usePlaces } from '../../shared/react/places.ts';
+import { neighbourOf } from '../../shared/react/steps.tsx';
 import { useUndo } from '../../shared/react/undo.tsx';
 import { LANES, useLive, useMutate } from './doctype.ts';
 
@@ -16,20 +17,19 @@ export function useCards() {
            (select count(*) from comment where comment.card = card.id) as comments
     from card where removed = 0 order by place`);
   const { rows } = shown;
-  const lanes: readonly Lane[] = LANES.map(({ id, title }) => {
+  const lanes: readonly Lane[] = Object.entries(LANES).map(([id, title]) => {
     return { id, title, items: rows.filter(({ lane }) => lane === id) };
   });
   const laneOf = (id: string) => lanes.find((lane) => lane.id === id)!;
   const { add, move, remove, restore } = useMutate();
   const undo = useUndo();
-  const { carryOut } = undo;
   const places = usePlaces(rows);
   const [openId, setOpenId] = useState<string>();
 
   const addTo = ({ id: lane, title: name, items }: Lane, title: string) => {
     const [id, place] = [crypto.randomUUID(), places.atEnd(items)];
     const issue = () => add({ id, title, lane, place });
-    return carryOut(`Added “${title}” to ${name}`, issue, () => remove({ id }));
+    return undo.carryOut(`Added “${title}” to ${name}`, issue, () => remove({ id }));
   };
 
   const put = async (id: string, { list: lane, aheadOf }: Drop) => {
@@ -38,7 +38,7 @@ export function useCards() {
     const to = card && places.ahead(items, id, aheadOf);
     if (!to) return;
     const { place, index, length } = to;
-    const isDone = await carryOut(
+    const isDone = await undo.carryOut(
       `Moved “${card.title}” to ${title}, ${index + 1} of ${length}`,
       () => move({ id, lane, place }),
       () => move({ id, lane: card.lane, place: card.place, was: place }),
@@ -47,12 +47,10 @@ export function useCards() {
   };
 
   const take = ({ id, title, lane }: Card) => {
-    const { items } = laneOf(lane);
-    const index = items.findIndex((it) => it.id === id);
-    const next = items[index + 1] ?? items[index - 1];
+    const next = neighbourOf(id, laneOf(lane).items);
     document.getElementById(next ? `${next.id}-title` : `${lane}-add`)?.focus();
     const [issue, inverse] = [() => remove({ id }), () => restore({ id })];
-    carryOut(`Removed “${title}”`, issue, inverse);
+    undo.carryOut(`Removed “${title}”`, issue, inverse);
   };
   return { ...shown, ...useDrag(put), lanes, undo, openId, setOpenId, addTo, put, take };
 }

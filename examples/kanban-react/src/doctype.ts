@@ -4,11 +4,7 @@
 import { doctype, mutation } from 'tidelog';
 import { createHooks } from 'tidelog/react';
 
-export const LANES = [
-  { id: 'todo', title: 'To do' },
-  { id: 'doing', title: 'Doing' },
-  { id: 'done', title: 'Done' },
-];
+export const LANES = { todo: 'To do', doing: 'Doing', done: 'Done' };
 
 const MUST_EXIST = `select reject('this card was removed meanwhile')
                     where not exists (select 1 from card where id = :id and removed = 0)`;

@@ -8,12 +8,11 @@ import { Board } from './board.tsx';
 import { Provider } from './doctype.ts';
 
 const name = nameFromAddress('board', 'home');
-const server = serverFromAddress();
 
 // One origin may hold documents of several apps, so a board's document says whose it is.
 createRoot(document.getElementById('root')!).render(
   <StrictMode>
-    <Provider document={`boards/${name}`} {...(server && { server })}>
+    <Provider document={`boards/${name}`} server={serverFromAddress()}>
       <Board name={name} />
     </Provider>
   </StrictMode>,

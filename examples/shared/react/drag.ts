@@ -1,5 +1,5 @@
 // Dragging items within and between lists by pointer events, which mouse, pen and finger share.
-// A list has `data-list`, its items `data-item`, and what a finger drags an item by `.handle`.
+// Lists and items are given what marks them; what a finger drags an item by is a `.handle`.
 
 import { type PointerEvent as ReactPointerEvent, useLayoutEffect, useRef, useState } from 'react';
 
@@ -9,7 +9,7 @@ export interface Drop {
   readonly aheadOf: string | undefined;
 }
 
-export interface Drag {
+interface Drag {
   readonly id: string;
   /** How far the item is from where it stands, as CSS says it. */
   readonly translate: string;
@@ -21,7 +21,7 @@ const SLACK = 5;
 /** Pixels from the upper or lower edge of the window in which a drag scrolls, and how far. */
 const [EDGE, SCROLL] = [48, 14];
 
-/** What is being dragged, and what begins that. */
+/** What begins a drag, and marks lists and items, also with where the item would be dropped. */
 export function useDrag(onDrop: (id: string, drop: Drop) => void) {
   const [drag, setDrag] = useState<Drag>();
   // The lists may change while an item is in the air.
@@ -58,7 +58,18 @@ export function useDrag(onDrop: (id: string, drop: Drop) => void) {
     addEventListener('pointercancel', end, { signal });
     addEventListener('keydown', ({ key }) => key === 'Escape' && end(), { signal });
   };
-  return { drag, grab };
+  const { drop } = drag ?? {};
+  const listMarks = (list: string) => ({
+    'data-list': list,
+    'data-drop': (drop?.list === list && !drop.aheadOf) || undefined,
+  });
+  const itemMarks = (item: string) => ({
+    'data-item': item,
+    'data-drop': drop?.aheadOf === item || undefined,
+    'data-dragged': drag?.id === item || undefined,
+    style: drag?.id === item ? { translate: drag.translate } : {},
+  });
+  return { grab, listMarks, itemMarks };
 }
 
 function dropAt(x: number, y: number, id: string): Drop | undefined {

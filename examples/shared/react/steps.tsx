@@ -1,6 +1,12 @@
 // Moving an item within and between lists without dragging it: by the arrow keys, and by buttons.
 
-import { type FocusEvent, type KeyboardEvent, useLayoutEffect, useRef } from 'react';
+import {
+  type FocusEvent,
+  type KeyboardEvent,
+  type PointerEvent,
+  useLayoutEffect,
+  useRef,
+} from 'react';
 import type { Drop } from './drag.ts';
 
 /** A list beside others, which come from left to right. */
@@ -30,13 +36,44 @@ function stepsOf(id: string, lists: readonly List[]) {
   ];
 }
 
+/** Where the focus goes when an item goes. */
+export function neighbourOf<T extends { readonly id: string }>(id: string, items: readonly T[]) {
+  const index = items.findIndex((it) => it.id === id);
+  return items[index + 1] ?? items[index - 1];
+}
+
 type Put = (id: string, to: Drop) => void;
 
 /** Takes an item where an arrow key points. */
-export function onArrow(event: KeyboardEvent, id: string, lists: readonly List[], put: Put) {
+function onArrow(event: KeyboardEvent, id: string, lists: readonly List[], put: Put) {
   const step = stepsOf(id, lists).find(({ key }) => key === event.key);
   if (step) event.preventDefault();
   if (step?.to) put(id, step.to);
+}
+
+interface HandleProps {
+  id: string;
+  /** What the item is called. */
+  name: string;
+  lists: readonly List[];
+  put: Put;
+  onPointerDown(event: PointerEvent): void;
+}
+
+/** What an item is dragged by, or moved with the arrow keys while it has the focus. */
+export function Handle({ id, name, lists, put, onPointerDown }: HandleProps) {
+  return (
+    <button
+      id={`${id}-handle`}
+      className="handle"
+      type="button"
+      data-testid="handle"
+      aria-label={`Move “${name}”`}
+      aria-describedby="keys"
+      onKeyDown={(event) => onArrow(event, id, lists, put)}
+      onPointerDown={onPointerDown}
+    />
+  );
 }
 
 export function StepButtons({ id, lists, put }: { id: string; lists: readonly List[]; put: Put }) {

@@ -3,12 +3,14 @@
 import type { ComponentProps, SubmitEvent } from 'react';
 
 interface TextFormProps extends ComponentProps<'input'> {
+  /** What is to be written: its name, and what stands in the empty field. */
+  label: string;
   button: string;
   /** Says whether it was taken. */
   onSave(text: string): Promise<boolean>;
 }
 
-export function TextForm({ button, onSave, ...field }: TextFormProps) {
+export function TextForm({ label, button, onSave, ...field }: TextFormProps) {
   const save = async (event: SubmitEvent<HTMLFormElement>) => {
     event.preventDefault();
     const form = event.currentTarget;
@@ -21,7 +23,14 @@ export function TextForm({ button, onSave, ...field }: TextFormProps) {
   };
   return (
     <form className="text-form" onSubmit={save}>
-      <input className="field" maxLength={200} autoComplete="off" {...field} />
+      <input
+        className="field"
+        aria-label={label}
+        placeholder={label}
+        maxLength={200}
+        autoComplete="off"
+        {...field}
+      />
       <button className="button" type="submit">
         {button}
       </button>

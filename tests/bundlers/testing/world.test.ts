@@ -162,7 +162,8 @@ test('what a listener throws is not caught, also with timers that are not real',
     const thrown = new Promise((resolve) => process.once('uncaughtException', resolve));
     vi.useFakeTimers({ toFake: FAKED });
     const oops = new Error('oops');
-    ada.db.on('status', () => {
+    const stop = ada.db.on('status', () => {
+      stop();
       throw oops;
     });
     ada.offline();
