@@ -137,9 +137,9 @@ export interface Handlers<
   /**
    * Has states kept in the document, every 1,000 events of a stream, so that whoever handles its
    * commands next begins there, and not at the first event. It is the name of how they are made,
-   * by `initial`, `evolve` and `erased`: give another one with each release that makes others of the
-   * same events, and to each of several who handle an aggregate and do not make the same. A state
-   * then has to be JSON, of at most 256 KiB.
+   * by `initial`, `evolve` and `erased`: give another one with each release that makes others of
+   * the same events, and to each of several who handle an aggregate and do not make the same. A
+   * state then has to be JSON, of at most 256 KiB.
    */
   readonly snapshot?: string;
   /**

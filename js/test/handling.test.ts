@@ -506,7 +506,7 @@ test('a throw is an attempt that has failed, and fail() is the end', async () =>
   expect(reported).toHaveLength(2);
 });
 
-test('an event of a type that there is not fails its command, and says which there are', async () => {
+test('an event of no type that there is fails its command, and says which there are', async () => {
   const core = new Core();
   const told: unknown[] = [];
   const given: unknown[] = [[{ type: 'plcaed' }], [{ type: 'toString' }], [null]];

@@ -695,7 +695,7 @@ test('a run remembers 10,000 things and no more, and is told what to do', async 
     'failed',
     'it has 10000 records: let it go on by continueAsNew()',
   ]);
-});
+}, 120_000);
 
 test('a run that is cancelled hears of it once, and can put things right', async () => {
   const authority = new Authority();
