@@ -60,6 +60,18 @@ const FORGOTTEN_MAX: i64 = 16;
 /// The key in `_tidelog_meta` of the last instance's number.
 const INSTANCES_KEY: &str = "instances";
 
+/// The number of whichever task is received next, as SQL: no other one ever had it.
+pub(super) const NEXT_NUMBER: &str = "
+    1 + max(coalesce((select max(number) from _tidelog_task), 0),
+            coalesce((select value from _tidelog_meta where key = 'forgotten'), 0))";
+/// Keeps the number of this one if it is the last, which is forgotten: what its events name as
+/// their cause is no other one later.
+const NOTE_LAST_NUMBER: &str = "
+    insert into _tidelog_meta
+    select 'forgotten', number from _tidelog_task
+    where number = ?1 and number = (select max(number) from _tidelog_task)
+    on conflict (key) do update set value = max(value, excluded.value)";
+
 /// The place of whichever task ends next, as SQL.
 pub(super) const NEXT_ENDING: &str = "
     1 + max(coalesce((select max(ending) from _tidelog_task where ending is not null), 0),
@@ -181,16 +193,19 @@ pub(super) fn receive(
             ),
         });
     }
-    let rows = transaction.run_system(
+    let sql = format!(
         "insert into _tidelog_task
-         select null, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+         select {NEXT_NUMBER}, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
                 iif(exists (select 1 from _tidelog_task
                             where aggregate = ?1 and stream = ?2 and ended is null),
                     'waiting', 'ready'),
                 0, 0, null, 0,
                 iif(?9 is null, null, coalesce((select max(sequence) from _tidelog_event), 0)),
                 null, null, null, null, ?9, null, null, 0, 0, 0
-         returning number",
+         returning number"
+    );
+    let rows = transaction.run_system(
+        &sql,
         &[
             aggregate,
             stream,
@@ -539,6 +554,7 @@ fn forget(transaction: &Transaction<'_>, now: i64) -> Result<bool, Failure> {
             }
             let number = std::slice::from_ref(number);
             transaction.run_system(NOTE_LAST_ENDING, number)?;
+            transaction.run_system(NOTE_LAST_NUMBER, number)?;
             transaction.run_system("delete from _tidelog_task where number = ?1", number)?;
         }
     }
