@@ -597,6 +597,25 @@ fn no_command_has_the_number_of_one_that_is_forgotten() {
     });
 }
 
+/// Goal: what is tried again waits no longer than the longest pause, also by a clock that was set
+/// back, or by another one than that of the device which has handed the document over.
+#[test]
+fn a_pause_ends_by_whichever_clock_there_is() {
+    with_shop(|mut scene| {
+        scene.now_ms = 365 * 24 * 3_600_000;
+        scene.send("o1", "place", r#"{"items":1}"#, "k");
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        let answer = scene.complete(one, [1, 1, 0], failed("not now", false));
+        assert_eq!(answer, CompletionAnswer::Done);
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 place received 1 not now"], "it waits");
+        scene.now_ms = 1_000_000;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 place started 2 not now"]);
+    });
+}
+
 /// Goal: whoever knows of some endings finds those behind them, also once all that had ended is
 /// forgotten.
 #[test]

@@ -43,6 +43,7 @@
 
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_sync::CompletionAnswer;
+use tidelog_types::limits::COMMAND_BACKOFF_MS_MAX;
 use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
@@ -430,6 +431,7 @@ fn dispatch(
     }
     writer.write(&mut |transaction| {
         let more_awake = workflows::wake(transaction, now)?;
+        end_foreign_pauses(transaction, now)?;
         let given = give(transaction, doctype, free, now)?;
         let is_left = forget(transaction, now)?;
         let due = transaction.run_system(
@@ -441,6 +443,16 @@ fn dispatch(
         let due_ms = due.map(i64::cast_unsigned);
         Ok(Changed::Dispatched { due_ms, again: given == GIVEN_MAX || is_left || more_awake })
     })
+}
+
+/// A command that is tried again waits no longer than the longest pause: another clock has said so
+/// that this one would not come to for longer, before it was set back, or on a device that has
+/// handed the document over.
+fn end_foreign_pauses(transaction: &Transaction<'_>, now: i64) -> Result<(), Failure> {
+    let longest_ms = i64::try_from(COMMAND_BACKOFF_MS_MAX).unwrap_or(i64::MAX);
+    let sql = "update _tidelog_task set due = 0
+               where due > 0 and due > ?1 and ended is null and state = 'ready'";
+    transaction.run_system(sql, &[Value::Integer(now.saturating_add(longest_ms))]).map(drop)
 }
 
 /// Gives tasks away, one to each in turn. Says how many.
