@@ -573,7 +573,7 @@ impl Client {
                 && !self.documents[&key].is_of(Some(subject))
             {
                 let subject = subject.to_owned();
-                link.met_another_user(now_ms);
+                link.met_another_user(now_ms, out);
                 self.with(&key, out, |document, ctx| document.refuse_subject(&subject, ctx));
                 continue;
             }

@@ -373,9 +373,12 @@ impl ServerLink {
     }
 
     /// A document is another user's than the token: one of that user's may come.
-    pub(crate) fn met_another_user(&mut self, now_ms: u64) {
+    pub(crate) fn met_another_user(&mut self, now_ms: u64, out: &mut Outbox) {
         self.is_anothers = true;
         self.was_refused_access(now_ms);
+        if let Some(renewal) = &self.renewal {
+            out.wake_at(renewal.wakes_at_ms(now_ms));
+        }
     }
 
     /// A document was refused to the token: another one may allow it.

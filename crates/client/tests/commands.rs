@@ -370,6 +370,49 @@ fn what_a_handler_of_a_local_document_leaves_is_given_to_the_next_one_at_once() 
     assert_eq!(given(&device, second), [(1, 2, "a".to_owned())]);
 }
 
+/// Goal: what follows when a tab goes, or does not hear, waits for nothing else to happen. Method: a
+/// local document that two tabs handle, in a core that is woken only when it asks for that.
+#[test]
+fn what_a_tab_leaves_is_given_to_another_one_though_nothing_else_happens() {
+    for closes in [true, false] {
+        let mut device = Device::new(1);
+        device.open(&handled_todos());
+        device.start_open(OTHER_TAB, None, &handled_todos());
+        send(&mut device, "a", "k");
+        let first = ask(&mut device, handling(1));
+        device.pass(10);
+        let second = ask_in(&mut device, OTHER_TAB, HANDLE, handling(1));
+        device.pass(10);
+        assert_eq!(given(&device, first), [(1, 1, "a".to_owned())]);
+        // That they hear something would be a step of the core.
+        device.tabs_hear = false;
+        if closes {
+            ask(&mut device, Request::Close);
+            device.pass_awake(10);
+        } else {
+            device.pass_awake(2 * INSTANCE_SILENT_MS);
+        }
+        assert_eq!(given(&device, second), [(1, 2, "a".to_owned())], "{closes}");
+    }
+}
+
+/// Goal: whoever waits to be answered is, though nothing else happens. Method: a handler closes the
+/// document, and has just said what came of its attempt.
+#[test]
+fn what_a_handler_has_said_is_answered_though_it_closes() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    device.start_open(OTHER_TAB, Some(SERVER), &handled_todos());
+    let handler = ask(&mut device, handling(1));
+    send(&mut device, "a", "k");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(given(&device, handler), [(1, 1, "a".to_owned())]);
+    device.tabs_hear = false;
+    let done = complete(&mut device, handler, [1, 1, 0]);
+    ask(&mut device, Request::Close);
+    assert_eq!(said(&device, done), [text("late")]);
+}
+
 /// Goal: a handler that loses its server for a moment goes on as who it was, and one that is away
 /// for long has lost what it worked at; so has one that closes, at once.
 #[test]

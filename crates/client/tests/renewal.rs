@@ -245,3 +245,24 @@ fn what_has_to_move_is_not_sent_as_it_was() {
     let users = frames.flatten().map(|frame| Mutation::decode(&frame.body).expect("one").user);
     assert_eq!(users.collect::<Vec<_>>(), ["ada"; 4]);
 }
+
+/// Goal: whoever meets another user's token asks for the right one in time, though nothing else
+/// happens. Method: a document that was away comes back 20 s after another user was let in.
+#[test]
+fn a_core_is_woken_to_ask_for_the_right_users_token() {
+    let mut core = let_in(160_000);
+    core.ask_to_open(TAB, Call(9), Handle(9), "other", Some(X));
+    core.reply(StoreReply::Opened { document: key("other"), life: Life::NONE, state: None });
+    core.say(ToCore::SetConnected { handle: HANDLE, word: 1 });
+    core.lose(X);
+    core.pass(10_000);
+    core.socket_opens(X);
+    core.say(ToCore::Token { handle: Handle(9), token: Some("bob's".to_owned()) });
+    core.hear(X, &FromServer::Admitted { subject: "bob".to_owned(), seconds_left: 160_000 });
+    core.hear(X, &FromServer::Welcome);
+    core.server_opens(X, 3);
+    pass(&mut core, 20);
+    assert_eq!(core.wakes_in_ms(), 15_000, "a sign of life");
+    core.say(ToCore::SetConnected { handle: HANDLE, word: 2 });
+    assert_eq!(core.wakes_in_ms(), 10_000);
+}

@@ -2,6 +2,7 @@
 //! clock, and whom it may give tasks to.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use tidelog_types::ClientId;
 use tidelog_types::limits::INSTANCE_SILENT_MS;
@@ -18,6 +19,8 @@ pub struct Handlers<P> {
     instances: BTreeMap<InstanceId, Instance<P>>,
     has_to_dispatch: bool,
     due_ms: Option<u64>,
+    /// What the time was when something was to be decided last.
+    looked_at_ms: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +42,7 @@ enum Whereabouts<P> {
 
 impl<P> Default for Handlers<P> {
     fn default() -> Self {
-        Self { instances: BTreeMap::new(), has_to_dispatch: false, due_ms: None }
+        Self { instances: BTreeMap::new(), has_to_dispatch: false, due_ms: None, looked_at_ms: 0 }
     }
 }
 
@@ -54,7 +57,8 @@ impl<P: Copy + PartialEq> Handlers<P> {
             whereabouts: Whereabouts::Away { since_ms: now_ms },
         };
         let instances = work.instances.into_iter().map(|(id, client)| (id, instance(client)));
-        Self { instances: instances.collect(), has_to_dispatch: work.is_pending, due_ms: None }
+        let instances = instances.collect();
+        Self { instances, has_to_dispatch: work.is_pending, ..Self::default() }
     }
 
     /// How many there are.
@@ -134,6 +138,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
                 *since_ms = now_ms.min(*since_ms);
             }
         }
+        self.has_to_dispatch |= now_ms < mem::replace(&mut self.looked_at_ms, now_ms);
         let is_gone = |it: &Instance<P>| it.gone_at_ms().is_some_and(|at| at <= now_ms);
         if let Some((id, _)) = self.instances.iter().find(|(_, it)| is_gone(it)) {
             return Some(Change::Deregister(*id));

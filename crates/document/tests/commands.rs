@@ -576,6 +576,46 @@ fn what_is_over_is_forgotten_until_nothing_is_left() {
     });
 }
 
+/// Goal: what an event names as its cause, and what an attempt is of, is never another one. Method:
+/// the last command is forgotten, and the next one is received.
+#[test]
+fn no_command_has_the_number_of_one_that_is_forgotten() {
+    let limits = Limits { command_completed_ms: 20_000, command_key_ms: 10_000, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        let one = scene.register();
+        for nth in 1..=3 {
+            scene.send("o1", "place", r#"{"items":1}"#, "k");
+            scene.dispatch(one, 1);
+            assert_eq!(scene.rows(COMMANDS), [format!("{nth} o1 place started 1 ")]);
+            let after = u64::try_from(nth - 1).expect("few");
+            let answer = scene.complete(one, [after + 1, 1, after], placed(1));
+            assert_eq!(answer, CompletionAnswer::Done);
+            scene.now_ms += 20_001;
+            scene.dispatch(one, 1);
+            assert_eq!(scene.rows(COMMANDS), [] as [&str; 0]);
+        }
+    });
+}
+
+/// Goal: what is tried again waits no longer than the longest pause, also by a clock that was set
+/// back, or by another one than that of the device which has handed the document over.
+#[test]
+fn a_pause_ends_by_whichever_clock_there_is() {
+    with_shop(|mut scene| {
+        scene.now_ms = 365 * 24 * 3_600_000;
+        scene.send("o1", "place", r#"{"items":1}"#, "k");
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        let answer = scene.complete(one, [1, 1, 0], failed("not now", false));
+        assert_eq!(answer, CompletionAnswer::Done);
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 place received 1 not now"], "it waits");
+        scene.now_ms = 1_000_000;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 place started 2 not now"]);
+    });
+}
+
 /// Goal: whoever knows of some endings finds those behind them, also once all that had ended is
 /// forgotten.
 #[test]

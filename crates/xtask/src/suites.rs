@@ -29,6 +29,9 @@ const COMPARED_SEEDS: u64 = 100;
 /// The seeds of each run, the same each time; TIDELOG_SIM_SEEDS asks for so many fresh ones.
 const SIM_SEEDS: Range<u64> = 60_000..62_000;
 
+/// Those of worlds with tasks, which take three times as long each.
+const SIM_TASK_SEEDS: Range<u64> = 60_000..60_200;
+
 /// Runs the named suites, or all. The last line printed is `N passed, M failed`.
 pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     let wanted = |name: &str| match names {
@@ -48,7 +51,8 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
         wasm(repo, &mut report);
     }
     if wanted("sim") {
-        report.suite("simulator", || sim(repo));
+        report.suite("simulator", || sim(repo, "--seeds", SIM_SEEDS));
+        report.suite("simulator, with tasks", || sim(repo, "--tasks", SIM_TASK_SEEDS));
         report.suite("faults planted for the simulator", || {
             planted(start::simulator(repo, "release"))
         });
@@ -158,7 +162,7 @@ fn cargo_test(repo: &Repo, package: &str) -> Result<Command> {
 /// The same seeds each time, so that a run says something of what changed; or as many as
 /// TIDELOG_SIM_SEEDS says that no run had before, by the clock. The simulator prints those that
 /// failed.
-fn sim(repo: &Repo) -> Result<Outcome> {
+fn sim(repo: &Repo, worlds: &str, known: Range<u64>) -> Result<Outcome> {
     let Range { start, end } = match env::var("TIDELOG_SIM_SEEDS") {
         Ok(text) => {
             let count: u64 = text.parse().context("TIDELOG_SIM_SEEDS is no number")?;
@@ -166,12 +170,12 @@ fn sim(repo: &Repo) -> Result<Outcome> {
             let start = u64::try_from(now_ms)?;
             start..start + count
         }
-        Err(_) => SIM_SEEDS,
+        Err(_) => known,
     };
     let seeds = format!("{start}..{end}");
     println!("    seeds {seeds}");
     let mut simulator = start::simulator(repo, "release");
-    let (succeeded, lines) = run::lines_of(simulator.args(["--seeds", &seeds]))?;
+    let (succeeded, lines) = run::lines_of(simulator.args([worlds, &seeds]))?;
     report::judge_summary(succeeded, &lines)
 }
 

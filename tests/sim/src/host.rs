@@ -73,8 +73,8 @@ struct Running {
     seed: Rng,
     /// Whether rooms give back what they can all the time.
     rests: bool,
-    /// What has come of the document that is exported.
-    export: BTreeMap<Pgid, Page>,
+    /// What has come of the document that is exported, until all has.
+    export: Option<BTreeMap<Pgid, Page>>,
     /// The storage journals that rooms have begun.
     journals: BTreeSet<JournalId>,
 }
@@ -235,7 +235,7 @@ impl Host {
             ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
             seed: Rng::new(rng.next()),
             rests: self.swarm.rooms_rest,
-            export: BTreeMap::new(),
+            export: None,
             journals: BTreeSet::new(),
         });
         Ok(())
@@ -350,7 +350,7 @@ impl Host {
         let mut done = Done::default();
         if let Some(running) = &mut self.running {
             let ask = RoomInput::Ask { request: 1, ask: Ask::Export { conn: EXPORTER } };
-            running.export = BTreeMap::new();
+            running.export = Some(BTreeMap::new());
             running.tell(document, ask, &self.swarm, &mut done);
         }
         done
@@ -609,15 +609,18 @@ impl Running {
                         continue;
                     };
                     self.ways.release(EXPORTER, entry_size(&part));
+                    // What the room writes behind that goes by pages that whoever follows has.
+                    let Some(export) = &mut self.export else { continue };
                     let alone = |page: &CodedPage| (page.pgid, page.decoded(|_| None));
                     for (pgid, page) in part.pages.iter().map(alone) {
-                        self.export.insert(pgid, page.expect("a page by itself"));
+                        export.insert(pgid, page.expect("a page by itself"));
                     }
                     if part.is_last {
+                        let export = self.export.take().expect("BUG: it was there just now");
                         here.inbox.push_back(RoomInput::Left { conn: EXPORTER });
                         let mut file = vec![0; part.db_pages as usize * PAGE_SIZE];
                         for (number, place) in (1..).zip(file.chunks_exact_mut(PAGE_SIZE)) {
-                            if let Some(page) = self.export.get(&Pgid(number)) {
+                            if let Some(page) = export.get(&Pgid(number)) {
                                 place.copy_from_slice(page.bytes());
                             }
                         }

@@ -235,6 +235,8 @@ impl Document {
         let owner = self.open().and_then(|open| open.record.subject.as_deref()).unwrap_or_default();
         let failure = CallFailure::of_another(&self.key.document, owner, subject);
         self.refuse(failure, ctx);
+        // This step has asked for all else before.
+        self.ask_to_be_woken(ctx);
     }
 
     /// The server is there: say what we hold.

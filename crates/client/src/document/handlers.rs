@@ -262,22 +262,16 @@ impl Document {
 
     /// Has the server know who handles tasks here, and what came of their attempts.
     pub(super) fn look_after_handlers(&mut self, ctx: &mut Context<'_>) {
+        if self.let_go_of_closed() | self.see_who_hears(ctx) {
+            // What follows is decided, and told, in the slice of the next step.
+            ctx.out.wake_at(ctx.now_ms);
+        }
         for (tab, call) in mem::take(&mut self.handlers.unanswered) {
             answer(tab, call, LATE, ctx.out);
         }
         if self.handlers.own.is_empty() && self.handlers.gone.is_empty() {
             return;
         }
-        let left = self
-            .handlers
-            .own
-            .iter()
-            .filter(|((tab, _), own)| !self.handles.contains_key(&(*tab, own.handle)));
-        for (tab, call) in left.map(|(key, _)| *key).collect::<Vec<_>>() {
-            self.handlers.give_up(tab, call);
-            self.watches.remove(tab, call);
-        }
-        self.see_who_hears(ctx);
         let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
         if is_local || !self.is_online() {
             self.handlers.gone.clear();
@@ -308,16 +302,33 @@ impl Document {
         words.into_iter().for_each(|word| self.say(word, ctx));
     }
 
+    /// Whoever has closed the document handles nothing there. Says whether there was anybody.
+    fn let_go_of_closed(&mut self) -> bool {
+        let Self { handlers, handles, .. } = self;
+        let own = handlers.own.iter();
+        let left = own.filter(|((tab, _), own)| !handles.contains_key(&(*tab, own.handle)));
+        let left: Vec<Key> = left.map(|(key, _)| *key).collect();
+        for (tab, call) in &left {
+            self.handlers.give_up(*tab, *call);
+            self.watches.remove(*tab, *call);
+        }
+        !left.is_empty()
+    }
+
     /// A tab that was given something and hears nothing for long, as one that is frozen, handles
-    /// nothing until it does.
-    fn see_who_hears(&mut self, ctx: &mut Context<'_>) {
+    /// nothing until it does. Says whether one begins or ends to be such a tab.
+    fn see_who_hears(&mut self, ctx: &mut Context<'_>) -> bool {
         let now_ms = ctx.now_ms;
+        let mut is_any_other = false;
         let Self { handlers, watches, .. } = self;
         for (key, own) in handlers.own.iter_mut() {
             let (tab, call) = *key;
             let (heard, next) = ctx.out.flow.heard_and_next(tab);
             match own.hearing {
-                Hearing::Deaf { lists } if heard >= lists => own.hearing = Hearing::Unasked,
+                Hearing::Deaf { lists } if heard >= lists => {
+                    own.hearing = Hearing::Unasked;
+                    is_any_other = true;
+                }
                 Hearing::Deaf { .. } => continue,
                 Hearing::Asked { lists, at_ms } if heard < lists => {
                     if now_ms < at_ms + INSTANCE_SILENT_MS {
@@ -328,6 +339,7 @@ impl Document {
                     handlers.gone.extend(own.is_said.then_some(own.tag));
                     (own.instance, own.is_said, own.is_registered) = (None, false, false);
                     watches.note_instance(*key, None);
+                    is_any_other = true;
                     continue;
                 }
                 Hearing::Asked { at_ms, .. } if now_ms < at_ms + ASKED_EVERY_MS => {
@@ -345,6 +357,7 @@ impl Document {
                 None => Hearing::Unasked,
             };
         }
+        is_any_other
     }
 
     /// Where this device decides: decides the next thing of those who handle tasks, if there is

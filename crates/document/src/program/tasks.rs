@@ -43,6 +43,7 @@
 
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_sync::CompletionAnswer;
+use tidelog_types::limits::COMMAND_BACKOFF_MS_MAX;
 use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
@@ -59,6 +60,18 @@ const GIVEN_MAX: usize = 64;
 const FORGOTTEN_MAX: i64 = 16;
 /// The key in `_tidelog_meta` of the last instance's number.
 const INSTANCES_KEY: &str = "instances";
+
+/// The number of whichever task is received next, as SQL: no other one ever had it.
+pub(super) const NEXT_NUMBER: &str = "
+    1 + max(coalesce((select max(number) from _tidelog_task), 0),
+            coalesce((select value from _tidelog_meta where key = 'forgotten'), 0))";
+/// Keeps the number of this one if it is the last, which is forgotten: what its events name as
+/// their cause is no other one later.
+const NOTE_LAST_NUMBER: &str = "
+    insert into _tidelog_meta
+    select 'forgotten', number from _tidelog_task
+    where number = ?1 and number = (select max(number) from _tidelog_task)
+    on conflict (key) do update set value = max(value, excluded.value)";
 
 /// The place of whichever task ends next, as SQL.
 pub(super) const NEXT_ENDING: &str = "
@@ -181,16 +194,19 @@ pub(super) fn receive(
             ),
         });
     }
-    let rows = transaction.run_system(
+    let sql = format!(
         "insert into _tidelog_task
-         select null, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+         select {NEXT_NUMBER}, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
                 iif(exists (select 1 from _tidelog_task
                             where aggregate = ?1 and stream = ?2 and ended is null),
                     'waiting', 'ready'),
                 0, 0, null, 0,
                 iif(?9 is null, null, coalesce((select max(sequence) from _tidelog_event), 0)),
                 null, null, null, null, ?9, null, null, 0, 0, 0
-         returning number",
+         returning number"
+    );
+    let rows = transaction.run_system(
+        &sql,
         &[
             aggregate,
             stream,
@@ -415,6 +431,7 @@ fn dispatch(
     }
     writer.write(&mut |transaction| {
         let more_awake = workflows::wake(transaction, now)?;
+        end_foreign_pauses(transaction, now)?;
         let given = give(transaction, doctype, free, now)?;
         let is_left = forget(transaction, now)?;
         let due = transaction.run_system(
@@ -426,6 +443,16 @@ fn dispatch(
         let due_ms = due.map(i64::cast_unsigned);
         Ok(Changed::Dispatched { due_ms, again: given == GIVEN_MAX || is_left || more_awake })
     })
+}
+
+/// A command that is tried again waits no longer than the longest pause: another clock has said so
+/// that this one would not come to for longer, before it was set back, or on a device that has
+/// handed the document over.
+fn end_foreign_pauses(transaction: &Transaction<'_>, now: i64) -> Result<(), Failure> {
+    let longest_ms = i64::try_from(COMMAND_BACKOFF_MS_MAX).unwrap_or(i64::MAX);
+    let sql = "update _tidelog_task set due = 0
+               where due > 0 and due > ?1 and ended is null and state = 'ready'";
+    transaction.run_system(sql, &[Value::Integer(now.saturating_add(longest_ms))]).map(drop)
 }
 
 /// Gives tasks away, one to each in turn. Says how many.
@@ -539,6 +566,7 @@ fn forget(transaction: &Transaction<'_>, now: i64) -> Result<bool, Failure> {
             }
             let number = std::slice::from_ref(number);
             transaction.run_system(NOTE_LAST_ENDING, number)?;
+            transaction.run_system(NOTE_LAST_NUMBER, number)?;
             transaction.run_system("delete from _tidelog_task where number = ?1", number)?;
         }
     }

@@ -26,7 +26,7 @@ use tidelog_types::limits::{
 use tidelog_types::{PageSet, Value, shortened};
 
 use super::events::{Recorder, read_data};
-use super::tasks::{self, NEXT_ENDING, Received, Started};
+use super::tasks::{self, NEXT_ENDING, NEXT_NUMBER, Received, Started};
 use super::{HAS, commands, reason_of, single_integer};
 use crate::tasks::{Changed, Outcome};
 use crate::workflows::{NewRecord, NewRun, Recorded};
@@ -736,15 +736,18 @@ fn go_on_as_new(
     InsertedEvent::of_texts(name, text_of(&run.stream), "run", args)?;
     let args = Value::Text(args.to_owned());
     let (args, _) = read_data(transaction, &workflow.fields, &args)?.map_err(|why| reject(&why))?;
-    let rows = transaction.run_system(
+    let sql = format!(
         "insert into _tidelog_task
-         select null, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0, null, 0,
+         select {NEXT_NUMBER}, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0, null, 0,
                 max(coalesce(first, 0),
                     coalesce((select max(cast(result as integer)) from _tidelog_record
                               where task = ?1 and kind = 'event' and time is not null), 0)),
                 null, null, null, null, ?4, null, coalesce(begun_with, args), 0, cancelled, 0
          from _tidelog_task where number = ?1
-         returning number",
+         returning number"
+    );
+    let rows = transaction.run_system(
+        &sql,
         &[
             Value::Integer(run.number),
             Value::Text(workflow.version.to_string()),

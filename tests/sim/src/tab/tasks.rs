@@ -176,6 +176,10 @@ impl Tab {
         let all = rows.decode();
         if let Some((doc, given)) = self.tasks.completing.remove(&call) {
             let row = all.first().ok_or("a completion was answered by nothing")?;
+            // The next list may come later, and nobody says of one attempt what came of it twice.
+            if let Some(handler) = self.tasks.handling.get_mut(&doc) {
+                handler.given.retain(|it| *it != given);
+            }
             return Ok(TaskNews::Answered(doc, given, text(row, 0)?));
         }
         if let Some((doc, sent)) = self.tasks.outcomes.remove(&call) {

@@ -79,6 +79,8 @@ impl World {
         self.settle("after the faults")?;
         // A document that was opened anew meanwhile is away if it was when it was left.
         self.connect_all();
+        // What was sent there is received only now.
+        self.finish_tasks()?;
         self.converge("after the faults")?;
         if self.swarm.goes_on {
             self.go_on()?;

@@ -199,9 +199,10 @@ impl World {
         }
         self.cut_device_off(device);
         self.pass(DONE_MS)?;
-        // A release would write to it here, so that it were another one than what others write to.
-        let is_released = self.swarm.release_at.is_some();
-        if !is_released && self.hosts[host].is_up() && self.is_on_server(host, draft)? {
+        // A release would write to it here, as does what its core decides of tasks, so that it were
+        // another one than what others write to.
+        let is_written_here = self.swarm.release_at.is_some() || self.swarm.tasks;
+        if !is_written_here && self.hosts[host].is_up() && self.is_on_server(host, draft)? {
             self.note(&format!("device {other}: opens {draft:?} too"));
             self.docs.join(draft, other);
             self.devices[other].moved.insert(draft);

@@ -200,6 +200,9 @@ impl World {
             return Ok(());
         }
         self.tasks.finishes = true;
+        if !std::mem::replace(&mut self.tasks.goes_on, true) {
+            self.schedule(ACTS_EVERY_MS, Event::TasksGoOn);
+        }
         for host in 0..self.hosts.len() {
             let ahead_ms = self.tasks.furthest_ms[host].saturating_sub(self.now_ms);
             self.tasks.skew_ms[host] = self.tasks.skew_ms[host].max(ahead_ms.cast_signed());

@@ -246,6 +246,22 @@ fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
     assert_eq!(scene.commands(), ["1 a started 2 10000001"]);
 }
 
+/// Goal: the same for what is tried again. Method: a command fails for now, and the clock is set
+/// back.
+#[test]
+fn what_is_tried_again_waits_for_no_clock_that_was_set_back() {
+    let mut scene = Scene::new();
+    scene.at(10_000_000);
+    scene.open_shop(ANN);
+    scene.hears(ANN, register(1, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.hears(ANN, fail(1, 1, 1, false));
+    assert_eq!(scene.commands(), ["1 a received 1 "]);
+    scene.at(6_000_000);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(scene.commands(), ["1 a started 2 10000000"]);
+}
+
 /// Goal: a damaged page that only what the room itself decides needs harms nobody else. Method: the
 /// room has nothing in memory, and what it decides finds the page damaged.
 #[test]
@@ -295,8 +311,8 @@ fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn fail(tag: u32, command: u64, attempt: u64) -> ToRoom {
-    let outcome = Outcome::Failed { reason: "no".to_owned(), is_final: true };
+fn fail(tag: u32, command: u64, attempt: u64, is_final: bool) -> ToRoom {
+    let outcome = Outcome::Failed { reason: "no".to_owned(), is_final };
     let completion = Completion { task: command, attempt, position: 0, outcome }.encode();
     ToRoom::Complete { tag, task: command, attempt, completion }
 }
@@ -318,7 +334,7 @@ fn a_command_is_given_again_and_cancelled_by_whoever_runs_the_server() {
     assert_eq!(scene.ask(retry()), Answer::Intervened(Intervened::NoCommand));
     scene.hears(BOB, register(5, 0));
     scene.frames(ANN, 1, vec![place("a")]);
-    scene.hears(BOB, fail(5, 1, 1));
+    scene.hears(BOB, fail(5, 1, 1, true));
     assert_eq!(scene.commands(), ["1 a failed 1 "]);
     scene.heard(ANN);
     let State::Open(document) = &scene.room.state else { panic!("not open") };
