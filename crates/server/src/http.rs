@@ -321,6 +321,7 @@ fn answered(id: &str, answer: Answer) -> Response {
         | Answer::Commands(_)
         | Answer::Intervened(_)
         | Answer::Appended(_)
+        | Answer::Looked
         | Answer::Exporting
         | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
         Answer::Failed { reason } => failed(&reason),
