@@ -649,7 +649,7 @@ impl RoomTask {
                     self.turn(|pace| &pace.run_turns, &self.rooms.run_turns, Some(read));
             }
             RoomEffect::Store(request) => self.owner.ask(request),
-            RoomEffect::Due(_) => {}
+            RoomEffect::Due(due) => self.rooms.agenda.tell(&self.document.document, due),
             RoomEffect::Answer { request, answer } => {
                 if let Some(waiting) = self.answers.remove(&request) {
                     // Who asked may have gone meanwhile.
