@@ -118,6 +118,7 @@ export class Attempts<Given extends object> implements Handling {
   readonly #unlisten: () => void;
   #isClosing = false;
   #isOver = false;
+  #begun = 0;
 
   constructor(
     document: OpenStreams,
@@ -149,6 +150,16 @@ export class Attempts<Given extends object> implements Handling {
     );
     if (signal?.aborted) this.endWith();
     else signal?.addEventListener('abort', abort, { once: true });
+  }
+
+  /** @internal How many attempts are at work. */
+  get atWork(): number {
+    return this.#running.size;
+  }
+
+  /** @internal How many have begun, ever. */
+  get begun(): number {
+    return this.#begun;
   }
 
   /** @internal */
@@ -211,6 +222,7 @@ export class Attempts<Given extends object> implements Handling {
       return;
     }
     if (this.#isClosing) return;
+    this.#begun += 1;
     const client = typeof row.client === 'string' ? row.client : hexOf(row.client);
     const given = this.#work.given(row, client);
     const left = new AbortController();

@@ -54,6 +54,12 @@ impl Grants {
         Some(Allowed { role, create, handle })
     }
 
+    /// Whether commands of any document may be handled that this pattern means.
+    #[must_use]
+    pub fn handle_some_of(&self, pattern: &Pattern) -> bool {
+        self.0.iter().any(|grant| grant.handle && grant.document.overlaps(pattern))
+    }
+
     /// The role for what concerns the whole server: the highest of a grant on `*` alone.
     #[must_use]
     pub fn everywhere(&self) -> Option<Role> {

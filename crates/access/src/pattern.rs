@@ -53,6 +53,16 @@ impl Pattern {
         }
     }
 
+    /// Whether a document can be meant by both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self.0.strip_suffix('*'), other.0.strip_suffix('*')) {
+            (Some(own), Some(theirs)) => own.starts_with(theirs) || theirs.starts_with(own),
+            (_, None) => self.matches(&other.0),
+            (None, _) => other.matches(&self.0),
+        }
+    }
+
     /// The pattern as tokens spell it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -94,6 +104,20 @@ mod tests {
 
     fn pattern(text: &str) -> Pattern {
         Pattern::new(text).expect("a pattern")
+    }
+
+    #[test]
+    fn patterns_overlap_where_a_name_is_meant_by_both() {
+        let both = [("a/*", "a/b"), ("a/*", "a/b*"), ("*", "a"), ("a", "a"), ("a*", "a")];
+        let none = [("a/*", "a"), ("a/*", "b/*"), ("a", "b"), ("a/b", "a/c*")];
+        for (one, other) in both {
+            assert!(pattern(one).overlaps(&pattern(other)), "{one} {other}");
+            assert!(pattern(other).overlaps(&pattern(one)), "{other} {one}");
+        }
+        for (one, other) in none {
+            assert!(!pattern(one).overlaps(&pattern(other)), "{one} {other}");
+            assert!(!pattern(other).overlaps(&pattern(one)), "{other} {one}");
+        }
     }
 
     #[test]

@@ -370,8 +370,8 @@ fn what_a_handler_of_a_local_document_leaves_is_given_to_the_next_one_at_once() 
     assert_eq!(given(&device, second), [(1, 2, "a".to_owned())]);
 }
 
-/// Goal: what follows when a tab goes, or does not hear, waits for nothing else to happen. Method: a
-/// local document that two tabs handle, in a core that is woken only when it asks for that.
+/// Goal: what follows when a tab goes, or does not hear, waits for nothing else to happen. Method:
+/// a local document that two tabs handle, in a core that is woken only when it asks for that.
 #[test]
 fn what_a_tab_leaves_is_given_to_another_one_though_nothing_else_happens() {
     for closes in [true, false] {

@@ -102,6 +102,13 @@ impl<P: Copy + PartialEq> Handlers<P> {
         })
     }
 
+    /// The aggregates and workflows that those handle who are there.
+    pub fn handled(&self) -> impl Iterator<Item = &str> {
+        let present = self.instances.values();
+        let present = present.filter(|it| matches!(it.whereabouts, Whereabouts::At(_)));
+        present.flat_map(|it| it.kinds.iter().map(|kind| kind.aggregate.as_str()))
+    }
+
     /// Nobody is where that is so any longer.
     pub fn leave(&mut self, is_left: impl Fn(P) -> bool, now_ms: u64) {
         for instance in self.instances.values_mut() {

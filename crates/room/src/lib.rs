@@ -16,6 +16,7 @@
 //! - [`Room::step`], then `room/frames.rs`: mutations are run.
 //! - `room/io.rs`: what goes in and comes out.
 //! - `room/outbox.rs`: what waits until it is durable. `room/follow.rs`: what followers lack.
+//! - `room/due.rs`: when tasks are due, for as long as nobody handles them.
 //! - `room/presence.rs`: who is here, of which nothing is ever durable.
 //!
 //! # What this crate does not know
@@ -28,5 +29,5 @@ mod room;
 pub use room::{
     Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, FailedMigration, Identity, May,
     MayRun, Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service,
-    Speaker, Suspect, ThreadClock, entry_size, received_size,
+    Speaker, Suspect, ThreadClock, entry_size, received_size, recorded_due,
 };

@@ -29,6 +29,7 @@ mod caution;
 mod doctypes;
 mod document;
 mod doubt;
+mod due;
 mod entry_parts;
 mod follow;
 mod frames;
@@ -52,7 +53,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use tidelog_document::{Change, Handlers, InstanceId, TaskKind};
+use tidelog_document::{Change, DueTasks, Handlers, InstanceId, TaskKind};
 use tidelog_pages::{RequestId, StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
@@ -77,6 +78,7 @@ use outlets::size_of_pages;
 pub use outlets::{Outlets, entry_size, received_size};
 pub use presence::Identity;
 use presence::Presence;
+pub use record::recorded_due;
 use refusal::brief;
 pub use seed::STAGED;
 use seed::SeedProgress;
@@ -145,6 +147,12 @@ pub struct Room {
     now_ms: u64,
     /// Who handles commands; `None` until somebody asks.
     handlers: Option<Handlers<Place>>,
+    /// When it looks when tasks are due, while somebody is here and the document has changed.
+    looks_at_ms: Option<u64>,
+    /// It cannot tell, as long as the document is open.
+    looks_in_vain: bool,
+    /// What the shell knows of when they are.
+    told_due: Option<DueTasks>,
     /// When it was told that somebody is to be told who is present, until that is done.
     presence_told_at_ms: Option<u64>,
     counts: RoomCounts,
@@ -204,6 +212,8 @@ enum Work {
         speaker: Speaker,
     },
     Change(Change),
+    /// When are tasks due?
+    Look,
 }
 
 /// Why work stopped.
@@ -226,7 +236,7 @@ impl Work {
             Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
             Self::Seed { pages, .. } => size_of_pages(pages),
             Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
-            Self::Refuse(..) | Self::Change(_) => 0,
+            Self::Refuse(..) | Self::Change(_) | Self::Look => 0,
             Self::Handling { word, .. } => word.size(),
         }
     }
@@ -296,6 +306,9 @@ impl Room {
             presence: Presence::default(),
             now_ms: 0,
             handlers: None,
+            looks_at_ms: None,
+            looks_in_vain: false,
+            told_due: None,
             presence_told_at_ms: None,
             counts: RoomCounts::default(),
             failed_migrations: Vec::new(),
@@ -351,10 +364,14 @@ impl Room {
         if self.plan_a_change() {
             self.work(&mut budget);
         }
+        if self.plan_a_look() {
+            self.work(&mut budget);
+        }
         self.commit();
         self.give_back_staged();
         self.tell_what_is_durable(&mut budget);
         self.tell_who_is_present();
+        self.tell_due();
         self.check();
         std::mem::take(&mut self.effects)
     }
@@ -708,6 +725,7 @@ impl Room {
                 State::Closed | State::Opening | State::Absent => Ok(()),
                 State::Open(_) => self.carry_out_change(change, budget),
             },
+            Work::Look => self.look(),
         }
     }
 
@@ -789,8 +807,10 @@ impl Room {
     }
 
     fn refuse(&mut self, work: &Work, refusal: Refusal) {
-        if let Work::Change(_) = work {
-            return self.end_handling(&refusal);
+        match work {
+            Work::Change(_) => return self.end_handling(&refusal),
+            Work::Look => return self.look_in_vain(),
+            _ => {}
         }
         let (Work::Open(channel_id, _)
         | Work::Frames { channel_id, .. }
@@ -825,12 +845,15 @@ impl Room {
 
     /// Hands the current append to the store.
     fn commit(&mut self) {
-        if let State::Open(document) = &mut self.state
-            && document.record.lives != *document.authority.lives()
-        {
-            // Who wrote what is in it goes with it.
-            document.record.lives = document.authority.lives().clone();
-            self.outbox.record(document.record.encode());
+        if let State::Open(document) = &mut self.state {
+            let has_other_lives = document.record.lives != *document.authority.lives();
+            let has_other_tasks = document.due.is_none() && document.record.due.is_some();
+            if has_other_lives || has_other_tasks {
+                // Who wrote what is in it goes with it, and that it may have other tasks.
+                document.record.lives = document.authority.lives().clone();
+                document.record.due = document.record.due.take().filter(|_| !has_other_tasks);
+                self.outbox.record(document.record.encode());
+            }
         }
         if let Some(request) = self.outbox.commit() {
             self.effects.push(RoomEffect::Store(request));
@@ -876,6 +899,9 @@ impl Room {
                 self.effects.push(channel_id.say(message));
             }
             After::Answer(request, answer) => {
+                if answer == Answer::Destroyed {
+                    self.tell_none_is_due();
+                }
                 self.effects.push(RoomEffect::Answer { request, answer });
             }
             After::Follow { subscriber, from, opened } => {

@@ -17,8 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::http::{HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
 use tidelog_access::{
-    Access, Allowed, KeyError, Keys, OwnIssuer, OwnKey, PasswordError, PasswordHash, Revocations,
-    Role, TokenError, Users, Verifier,
+    Access, Allowed, KeyError, Keys, OwnIssuer, OwnKey, PasswordError, PasswordHash, Pattern,
+    Revocations, Role, TokenError, Users, Verifier,
 };
 use tokio::sync::watch;
 
@@ -112,6 +112,15 @@ impl Pass {
             Self::Nothing => None,
             Self::Everything => Some(Allowed { role: Role::Admin, create: true, handle: true }),
             Self::Granted(access) => access.grants.for_document(name),
+        }
+    }
+
+    /// Whether commands may be handled of any document that this pattern means.
+    pub(crate) fn handles_some_of(&self, pattern: &Pattern) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Granted(access) => access.grants.handle_some_of(pattern),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::counters::Counters;
 use crate::deployments::Deployments;
 use crate::export::Exports;
 use crate::heartbeat::Heartbeat;
+use crate::http::DueListeners;
 use crate::large_messages::LargeMessages;
 use crate::marks::Marks;
 use crate::rooms::{RoomThreads, Rooms};
@@ -91,6 +92,7 @@ impl House {
             slow_after: SLOW_AFTER,
             data: settings.data.clone(),
             exports: Exports::new(EXPORTS_MAX),
+            due_listeners: DueListeners::new(),
             seats: Arc::new(Semaphore::new(seats_count)),
             greetings: Shares::new(HELLOS_OF_ADDRESS_MAX.min((seats_count / 4).max(1))),
             large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),

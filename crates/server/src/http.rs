@@ -4,6 +4,7 @@ mod append;
 mod commands;
 mod doctypes;
 mod documents;
+mod due;
 mod erase;
 mod events;
 mod lines;
@@ -45,6 +46,7 @@ use crate::export::{Exported, Turn};
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
 pub(crate) use append::APPEND_EVENTS_MAX;
+pub(crate) use due::DueListeners;
 pub(crate) use lines::{AFTER, MORE};
 use pass::Address;
 
@@ -67,6 +69,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/forgive", post(tokens::forgive))
         .route("/v1/doctypes", get(doctypes::list))
         .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
+        .route("/v1/due", get(due::due))
         .route("/v1/documents", get(documents::list))
         .route("/v1/documents/{id}", get(describe).put(documents::import).delete(destroy))
         .route("/v1/documents/{id}/export", get(export))
@@ -321,6 +324,7 @@ fn answered(id: &str, answer: Answer) -> Response {
         | Answer::Commands(_)
         | Answer::Intervened(_)
         | Answer::Appended(_)
+        | Answer::Looked
         | Answer::Exporting
         | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
         Answer::Failed { reason } => failed(&reason),

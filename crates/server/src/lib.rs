@@ -20,6 +20,7 @@
 //! - `socket.rs`: a connection's life.
 //! - `door.rs`: how connections come in, and `tls.rs` what is spoken with them.
 //! - `access.rs`: who may come in, and what for.
+//! - `agenda.rs`: which documents have work, while nobody has them open.
 //! - `deployments.rs`: the doctypes that documents may be of.
 //! - `settings.rs`: flags, environment, file.
 //! - `commands.rs`: what an operator types beside `serve`.
@@ -29,6 +30,7 @@
 //! Browsers; what a room decides, and what a mutation means; what the bytes of the store look like.
 
 mod access;
+mod agenda;
 mod allowance;
 mod audit;
 mod backup;

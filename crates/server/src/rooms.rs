@@ -21,6 +21,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::agenda::Agenda;
 use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::store::StoreHandle;
@@ -79,6 +80,8 @@ pub(crate) struct Rooms {
     settings: RoomSettings,
     caution: Arc<dyn Caution>,
     counters: Arc<Counters>,
+    /// Where rooms tell when their tasks are due.
+    agenda: Arc<Agenda>,
     /// Where it is told who was refused.
     audit: Audit,
     threads: Handle,
@@ -107,6 +110,7 @@ impl Rooms {
             settings,
             caution,
             counters,
+            agenda: Arc::default(),
             audit: Audit::default(),
             threads,
             run_turns: Arc::new(Semaphore::new(1)),
@@ -114,6 +118,14 @@ impl Rooms {
             slow_turns: Arc::new(Semaphore::new(slow_turns)),
             failures: Mutex::default(),
         })
+    }
+
+    pub(crate) fn agenda(&self) -> &Arc<Agenda> {
+        &self.agenda
+    }
+
+    pub(crate) fn store(&self) -> &StoreHandle {
+        &self.store
     }
 
     pub(crate) fn audit(&self) -> &Audit {

@@ -22,6 +22,7 @@ use crate::deployments::Deployments;
 use crate::door::Peer;
 use crate::export::Exports;
 use crate::heartbeat::Heartbeat;
+use crate::http::DueListeners;
 use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
 use crate::settings::TlsSettings;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     /// The store's folder.
     pub(crate) data: PathBuf,
     pub(crate) exports: Exports,
+    /// Who listens to which documents have work.
+    pub(crate) due_listeners: DueListeners,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
     /// Those of them that have not said Hello yet, by their addresses.
@@ -152,6 +155,7 @@ impl Shared {
             slow_after: Duration::from_secs(30),
             data: std::env::temp_dir(),
             exports: Exports::new(0),
+            due_listeners: DueListeners::new(),
             seats: Arc::new(Semaphore::new(0)),
             greetings: Shares::new(0),
             large_messages: LargeMessages::new(0, 0),

@@ -38,6 +38,9 @@ const QUIET_STORE_RESTS: Duration = Duration::from_secs(10);
 /// Within which time a question to the store is answered, unless it is in trouble.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
+/// Documents whose records the store is asked for at once.
+const RECORDS_AT_ONCE: usize = 16;
+
 /// Why a store could not be opened.
 #[derive(Debug)]
 pub(crate) enum OpenStoreError {
@@ -173,6 +176,39 @@ impl StoreHandle {
             }
         };
         tokio::time::timeout(ANSWER_TAKES, answered).await.ok().flatten()
+    }
+
+    /// Gives the record of each of these documents, as it is in the store; `None` if that does not
+    /// answer. Those that cannot be read are left out.
+    pub(crate) async fn records(
+        &self,
+        documents: Vec<DocumentKey>,
+        mut each: impl FnMut(DocumentKey, Vec<u8>),
+    ) -> Option<()> {
+        let mut owner = self.owner();
+        let mut left = documents.into_iter();
+        let mut asked = 0;
+        loop {
+            while asked < RECORDS_AT_ONCE
+                && let Some(document) = left.next()
+            {
+                owner.ask(StoreRequest::Open { document });
+                asked += 1;
+            }
+            if asked == 0 {
+                return Some(());
+            }
+            let reply = tokio::time::timeout(ANSWER_TAKES, owner.replies.recv());
+            match *reply.await.ok()?? {
+                StoreReply::Opened { document, state, .. } => {
+                    asked -= 1;
+                    state.into_iter().for_each(|it| each(document.clone(), it.record));
+                }
+                StoreReply::Damaged { .. } => asked -= 1,
+                StoreReply::Busy { .. } | StoreReply::Broken { .. } => return None,
+                _ => {}
+            }
+        }
     }
 
     /// Whether the thread is there, and its store open, once it says so: it may hang for long.

@@ -325,6 +325,12 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 /// quarter of them.
 pub const HELLOS_OF_ADDRESS_MAX: usize = 1024;
 
+/// Those who listen at one server to which documents have work.
+pub const DUE_LISTENERS_MAX: usize = 128;
+
+/// Those of one subject among them: all workers of an app may have one token.
+pub const DUE_LISTENERS_OF_SUBJECT_MAX: usize = DUE_LISTENERS_MAX / 2;
+
 /// Connections to one server that are no WebSocket, or not yet: others wait for their turn.
 pub const VISITORS_MAX: usize = 1024;
 

@@ -241,6 +241,8 @@ impl Server {
                 RoomEffect::Send { conn, message } => self.told.push((conn, message)),
                 RoomEffect::Store(request) => self.asked.push_back((here.owner, request)),
                 RoomEffect::Answer { answer, .. } => self.answer = Some(answer),
+                // Nobody works in a world but who is there.
+                RoomEffect::Due(_) => {}
             }
         }
     }

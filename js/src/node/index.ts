@@ -17,10 +17,13 @@ import { Device } from './device.js';
 import { removeStore } from './engine.js';
 import { storeFolder } from './folder.js';
 import type { SocketClass } from './sockets.js';
+import { type WorkHandlers, type Working, type WorkOptions, workIn } from './work.js';
 
 export * from '../index.js';
+export { DueRefusedError } from './due-lines.js';
 export { FolderInUseError } from './engine.js';
 export type { Socket, SocketClass } from './sockets.js';
+export type { WorkHandlers, Working, WorkOptions, WorkPlace } from './work.js';
 
 /** Where documents are kept. */
 export interface FolderOptions {
@@ -143,19 +146,55 @@ export async function open<
     user: checkText('user', user),
     server: server === undefined ? undefined : socketAddress(server),
   };
-  if (webSocket !== undefined && typeof webSocket !== 'function') {
-    throw new InvalidOptionError('webSocket has to be a class, as WebSocket of package ws is');
-  }
-  if (wanted.server && !webSocket && typeof globalThis.WebSocket !== 'function') {
-    throw new InvalidOptionError(
-      `Node ${process.versions.node} has no WebSocket, which a server is reached by: ` +
-        'give the option webSocket, as the class WebSocket of package ws, or use Node 22 or later',
-    );
-  }
+  checkSockets(webSocket, wanted.server !== undefined);
   return onDevice(folder, (device) => {
     if (webSocket) device.engine.useSockets(webSocket);
     return openOn<Defined, Recorded, Flows>(device, doctype, wanted, token);
   });
+}
+
+/**
+ * Works for many documents: handles their commands, and has their runs go on. The server says
+ * which have something to do, and while they have, a few at a time are open here, in memory. Any
+ * number of processes may work for the same documents; whatever one of them was at as it ends,
+ * others do.
+ *
+ * The process goes on until it is closed. Needs a token that allows `handle`.
+ *
+ * @example
+ * ```ts
+ * const working = work(shop, { server: 'wss://sync.example.org', token, documents: 'shops/*' }, {
+ *   order: {
+ *     initial: 0,
+ *     evolve: { placed: (count) => count + 1 },
+ *     commands: { place: () => [{ type: 'placed' }] },
+ *   },
+ *   fulfil: async (ctx, { order }) => {
+ *     await ctx.sleep('3d');
+ *     await ctx.send.order.ship(order);
+ *   },
+ * });
+ * process.once('SIGTERM', () => working.close());
+ * ```
+ */
+export function work<
+  const Defined extends Mutations,
+  const Recorded extends Streams = Record<never, never>,
+  const Flows extends Workflows = Record<never, never>,
+>(
+  doctype: Doctype<Defined, Recorded, Flows>,
+  options: WorkOptions,
+  handlers: WorkHandlers<Recorded, Flows>,
+): Working {
+  const flaw = flawOf(doctype);
+  if (flaw) throw new InvalidOptionError(flaw);
+  checkSockets(Object(options).webSocket, true);
+  const memory = {
+    open: open as never,
+    destroy,
+    keep: (until: Promise<void>) => onDevice(undefined, () => until),
+  };
+  return workIn(memory, doctype as never, options, handlers);
 }
 
 /**
@@ -211,6 +250,18 @@ function destroyCopies(
 ): Promise<void> {
   const message = { ...of, force: force === true, everywhere: everywhere === true };
   return onDevice(folder, (device) => device.destroy(message));
+}
+
+function checkSockets(webSocket: unknown, hasServer: boolean): void {
+  if (webSocket !== undefined && typeof webSocket !== 'function') {
+    throw new InvalidOptionError('webSocket has to be a class, as WebSocket of package ws is');
+  }
+  if (hasServer && !webSocket && typeof globalThis.WebSocket !== 'function') {
+    throw new InvalidOptionError(
+      `Node ${process.versions.node} has no WebSocket, which a server is reached by: ` +
+        'give the option webSocket, as the class WebSocket of package ws, or use Node 22 or later',
+    );
+  }
 }
 
 function checkOptions<Options extends object>(options: Options): Options {

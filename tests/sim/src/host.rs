@@ -637,7 +637,7 @@ impl Running {
                 RoomEffect::Answer { request: DELETION, answer } => {
                     done.deleted = Some(answer);
                 }
-                RoomEffect::Answer { .. } => {}
+                RoomEffect::Answer { .. } | RoomEffect::Due(_) => {}
             }
         }
         // As in a server whose rooms keep more than they may together.

@@ -232,6 +232,7 @@ impl Scene {
                     self.store.serve(OwnerId(1), request);
                 }
                 RoomEffect::Answer { answer, .. } => self.answers.push(answer),
+                RoomEffect::Due(_) => {}
             }
         }
         self.appended.push(appended);

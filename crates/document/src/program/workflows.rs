@@ -738,7 +738,8 @@ fn go_on_as_new(
     let (args, _) = read_data(transaction, &workflow.fields, &args)?.map_err(|why| reject(&why))?;
     let sql = format!(
         "insert into _tidelog_task
-         select {NEXT_NUMBER}, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0, null, 0,
+         select {NEXT_NUMBER}, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0,
+                null, 0,
                 max(coalesce(first, 0),
                     coalesce((select max(cast(result as integer)) from _tidelog_record
                               where task = ?1 and kind = 'event' and time is not null), 0)),

@@ -84,6 +84,10 @@ impl Room {
                 let answer = self.append(events, by, budget)?;
                 self.outbox.after(After::Answer(request, answer));
             }
+            Ask::Look => {
+                self.look()?;
+                self.effects.push(RoomEffect::Answer { request, answer: Answer::Looked });
+            }
             Ask::Destroy => self.destroy(request),
         }
         Ok(())

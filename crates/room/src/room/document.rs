@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_document::{AppliedTimeline, Authority};
+use tidelog_document::{AppliedTimeline, Authority, DueTasks};
 use tidelog_sqlite::View;
 use tidelog_sync::Refusal;
 use tidelog_types::{Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Position};
@@ -36,6 +36,8 @@ pub(super) struct Document {
     pub(super) timelines: BTreeMap<JournalId, AppliedTimeline>,
     /// Something of it is lost, or nothing proves that it is whole.
     pub(super) is_incomplete: bool,
+    /// When its tasks are due; `None` if it has changed since somebody looked.
+    pub(super) due: Option<DueTasks>,
 }
 
 /// What is remembered of an entry.
@@ -56,6 +58,7 @@ impl Document {
     ) -> Self {
         Self {
             authority: Authority::new(view, position, record.lives.clone(), life),
+            due: record.due.clone(),
             record,
             durable,
             recent: BTreeMap::from([(
@@ -69,6 +72,7 @@ impl Document {
 
     /// Remembers where the journal stands now, and the frame of which that came.
     pub(super) fn moved_on(&mut self, origin: Option<EntryId>) {
+        self.due = None;
         let position = self.authority.position();
         self.recent.insert(position.next, RecentEntry { chain: position.chain, origin });
         while self.recent.len() as u64 > self.authority.view().limits().entries_in_flight_max {

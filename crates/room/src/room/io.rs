@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_document::{
-    AppendRefusal, AppendedEvent, CommandRef, Doctype, DoctypeHash, Erasable, EraseRefusal, Erased,
-    ErasedUpTo, FoundCommands, FoundEvents, FoundRight, Intervened, Intervention, WantedCommands,
-    WantedEvents,
+    AppendRefusal, AppendedEvent, CommandRef, Doctype, DoctypeHash, DueTasks, Erasable,
+    EraseRefusal, Erased, ErasedUpTo, FoundCommands, FoundEvents, FoundRight, Intervened,
+    Intervention, WantedCommands, WantedEvents,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
@@ -178,6 +178,8 @@ pub enum Ask {
         /// Who asks for it.
         by: String,
     },
+    /// Look when its tasks are due, and tell: see [`RoomEffect::Due`].
+    Look,
     /// Forget the document, for good.
     Destroy,
 }
@@ -230,6 +232,8 @@ pub enum Answer {
     Intervened(Intervened),
     /// They were recorded, durably, up to this sequence number, or not.
     Appended(Result<u64, AppendRefusal>),
+    /// It was looked when its tasks are due.
+    Looked,
     /// The document is on its way.
     Exporting,
     /// The document is forgotten.
@@ -265,6 +269,8 @@ pub enum RoomEffect {
         /// The answer.
         answer: Answer,
     },
+    /// From now on its tasks that nobody handles who is here are due then.
+    Due(DueTasks),
 }
 
 /// How a room is to behave.

@@ -98,6 +98,8 @@ impl Room {
         view.fill(opened.first_page.map(|page| (Pgid(1), page)).into_iter().collect());
         let mut document = Document::new(view, position, record, position, life);
         document.is_incomplete = opened.is_incomplete;
+        self.looks_at_ms = None;
+        self.looks_in_vain = false;
         self.settings.is_damaged |= opened.is_incomplete;
         self.state = State::Open(Box::new(document));
     }
@@ -208,6 +210,7 @@ impl Room {
                 | Work::Probe(..)
                 | Work::Handling { .. }
                 | Work::Change(_)
+                | Work::Look
                 | Work::Close(_) => {}
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tidelog_document::{Doctype, DoctypeHash};
+use tidelog_document::{Doctype, DoctypeHash, DueTasks};
 use tidelog_sync::codec::{self, DecodeError};
 use tidelog_types::limits::{DOCTYPES_MAX, DOCTYPES_SIZE_MAX};
 use tidelog_types::{Lineage, Position};
@@ -18,12 +18,15 @@ pub(super) struct RoomRecord {
     /// Where the journal stood when a local document had become this one. As long as it stands
     /// there, nobody has written here since.
     pub(super) seeded: Option<Position>,
+    /// When its tasks were due when the room looked at them and nobody was there any more; `None`
+    /// if the document may have changed since.
+    pub(super) due: Option<DueTasks>,
 }
 
 /// What is written down. Append fields at the end only with a new variant.
 #[derive(Serialize, Deserialize)]
 enum Written {
-    V1 { doctypes: Vec<Doctype>, lives: Lineage, seeded: Option<Position> },
+    V1 { doctypes: Vec<Doctype>, lives: Lineage, seeded: Option<Position>, due: Option<DueTasks> },
 }
 
 impl RoomRecord {
@@ -58,13 +61,25 @@ impl RoomRecord {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let doctypes = self.doctypes.iter().map(|(_, it)| Doctype::clone(it)).collect();
-        codec::encode(&Written::V1 { doctypes, lives: self.lives.clone(), seeded: self.seeded })
+        let (lives, seeded, due) = (self.lives.clone(), self.seeded, self.due.clone());
+        codec::encode(&Written::V1 { doctypes, lives, seeded, due })
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let Written::V1 { doctypes, lives, seeded } = codec::decode(bytes)?;
+        let Written::V1 { doctypes, lives, seeded, due } = codec::decode(bytes)?;
         let doctypes = doctypes.into_iter().map(|it| (it.hash(), Arc::new(it))).collect();
-        Ok(Self { doctypes, lives, seeded })
+        Ok(Self { doctypes, lives, seeded, due })
+    }
+}
+
+/// What the record of a document that is closed, as the store has it, says of its tasks: `None` if
+/// somebody has to look.
+#[must_use]
+pub fn recorded_due(record: &[u8]) -> Option<DueTasks> {
+    match RoomRecord::decode(record) {
+        Ok(record) if record.newest().is_some_and(|it| it.has_tasks()) => record.due,
+        // There are none, or nobody is served.
+        Ok(_) | Err(_) => Some(DueTasks::default()),
     }
 }
 
@@ -100,6 +115,8 @@ mod tests {
         let (journal, chain) = (JournalId([1; 16]), Chain([2; 32]));
         let (life, next) = (Life([3; 16]), Lsn::FIRST.plus(8));
         record.seeded = Some(Position { journal, life, next, chain });
+        let at_ms = [("order".to_owned(), 1_000)].into();
+        record.due = Some(DueTasks { at_ms, ..DueTasks::default() });
         record
     }
 

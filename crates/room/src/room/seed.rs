@@ -391,6 +391,7 @@ impl Room {
             Position { chain: chain_after(start.chain, range, hash), ..position }
         };
         record.seeded = Some(position);
+        record.due = None;
         let view = self.new_view(db_pages);
         let document = Document::new(view, position, record, durable, self.life);
         let schema_of = || schema_of(&doctype, self.new_view(0));

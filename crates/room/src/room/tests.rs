@@ -3,6 +3,7 @@
 mod access;
 mod bounds;
 mod damage;
+mod due;
 mod erasing;
 mod handling;
 mod positions;
@@ -101,6 +102,8 @@ struct Scene {
     held: VecDeque<StoreReply>,
     told: BTreeMap<ConnId, Vec<FromRoom>>,
     answers: Vec<Answer>,
+    /// What was told of due tasks, the last of it last.
+    due: Vec<DueTasks>,
 }
 
 fn open_store(device: &CrashDevice, opening: u8) -> PageServer<CrashDisk> {
@@ -168,6 +171,7 @@ impl Scene {
             held: VecDeque::new(),
             told: BTreeMap::new(),
             answers: Vec::new(),
+            due: Vec::new(),
         }
     }
 
@@ -216,6 +220,7 @@ impl Scene {
                     }
                     RoomEffect::Store(request) => self.store.serve(self.owner, request),
                     RoomEffect::Answer { answer, .. } => self.answers.push(answer),
+                    RoomEffect::Due(due) => self.due.push(due),
                 }
             }
             if self.room.wants_step() {

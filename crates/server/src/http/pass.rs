@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tidelog_access::Role;
+use tidelog_access::{Pattern, Role};
 
 use crate::access::Pass;
 use crate::audit::Who;
@@ -129,6 +129,13 @@ pub(super) fn refusal_unless_handle(pass: &Pass, document: &str) -> Option<Respo
         }
         _ => refusal(pass, document, Role::Admin),
     }
+}
+
+/// The same of whoever may handle commands of no document that this pattern means.
+pub(super) fn refusal_unless_handle_some(pass: &Pass, pattern: &Pattern) -> Option<Response> {
+    let refused = || Refused::of(pass, None, "role");
+    let is_refused = !pass.handles_some_of(pattern);
+    is_refused.then(|| forbidden("handle on some of the documents", refused()))
 }
 
 /// The same of whoever is no admin of the whole server.

@@ -247,7 +247,9 @@ impl RoomTask {
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
             let present_at_ms = self.room.presence_due_at_ms();
             let present_at = self.began + Duration::from_millis(present_at_ms.unwrap_or(0));
-            let handling_at_ms = self.room.handling_due_at_ms();
+            let looks_at_ms = self.room.looks_at_ms();
+            let handling_at_ms =
+                self.room.handling_due_at_ms().into_iter().chain(looks_at_ms).min();
             let handling_in = handling_at_ms.map_or(0, |at| at.saturating_sub(access::now_ms()));
             // A clock can be set while it waits.
             let handling_in = Duration::from_millis(handling_in).min(HANDLING_LOOKS_EVERY);
@@ -444,7 +446,7 @@ impl RoomTask {
     }
 
     fn input(&mut self, mail: RoomMail) -> RoomInput {
-        self.is_visited |= !matches!(mail, RoomMail::Ask { ask: Ask::Try { .. }, .. });
+        self.is_visited |= !matches!(mail, RoomMail::Ask { ask: Ask::Try { .. } | Ask::Look, .. });
         match mail {
             RoomMail::Message { connection, channel, message, speaker, permit } => {
                 let conn = connection.id();
@@ -647,6 +649,7 @@ impl RoomTask {
                     self.turn(|pace| &pace.run_turns, &self.rooms.run_turns, Some(read));
             }
             RoomEffect::Store(request) => self.owner.ask(request),
+            RoomEffect::Due(due) => self.rooms.agenda.tell(&self.document.document, due),
             RoomEffect::Answer { request, answer } => {
                 if let Some(waiting) = self.answers.remove(&request) {
                     // Who asked may have gone meanwhile.

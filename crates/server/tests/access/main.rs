@@ -5,6 +5,7 @@ mod common;
 mod deployment;
 mod doctypes;
 mod documents;
+mod due;
 mod ends;
 mod erasing;
 mod facts;

@@ -225,6 +225,8 @@ async fn every_role_asks_for_what_is_of_no_document() {
         }
         let (status, _) = stage.ask(("GET", "/v1/documents"), Some(&token), b"").await;
         assert_eq!(status, 200, "{role}");
+        let due = ("GET", "/v1/due?documents=lists/*");
+        assert_eq!(stage.ask(due, Some(&token), b"").await.0, 403, "{role} handles nothing");
         // Whoever has a token may end it.
         let exp = now_s() + 600;
         let claims = format!(r#""sub":"ada","jti":"of {role}","exp":{exp},"tidelog":{grants}"#);
@@ -265,6 +267,7 @@ async fn no_invalid_token_asks_for_anything() {
             ("POST", "/v1/revoke", r#"{"subject":"ada"}"#),
             ("POST", "/v1/forgive", r#"{"subject":"ada"}"#),
             ("GET", "/metrics", ""),
+            ("GET", "/v1/due?documents=*", ""),
         ] {
             let token = token.as_deref();
             let (status, said) = stage.ask((method, path), token, body.as_bytes()).await;

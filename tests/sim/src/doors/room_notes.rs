@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_document::Doctype;
+use tidelog_document::{Doctype, DueTasks};
 use tidelog_pages::{Append, StoreReply, StoreRequest};
 use tidelog_room::{RoomEffect, RoomInput};
 use tidelog_sync::codec;
@@ -18,7 +18,7 @@ pub(crate) struct RoomNotes {
 }
 
 /// A room's record as it is written: its version first.
-type Record = (u32, Vec<Doctype>, Lineage, Option<Position>);
+type Record = (u32, Vec<Doctype>, Lineage, Option<Position>, Option<DueTasks>);
 
 impl RoomNotes {
     pub(crate) fn new(limits: Limits) -> Self {
@@ -29,7 +29,7 @@ impl RoomNotes {
         match input {
             RoomInput::Store(StoreReply::Opened { document, state, .. }) if document == key => {
                 let record = state.as_ref().and_then(|it| codec::decode::<Record>(&it.record).ok());
-                self.lives = record.map(|(_, _, lives, _)| lives);
+                self.lives = record.map(|(_, _, lives, ..)| lives);
             }
             // What the document is by now is known once it is opened.
             RoomInput::Store(StoreReply::AppendFailed { .. } | StoreReply::Broken { .. }) => {
@@ -60,7 +60,7 @@ impl RoomNotes {
             return Ok(());
         }
         if let Some(record) = &append.record {
-            let (_, doctypes, lives, _) =
+            let (_, doctypes, lives, ..) =
                 codec::decode::<Record>(record).map_err(|error| format!("a record: {error}"))?;
             self.may_be_kept(&doctypes, &lives)?;
             self.lives = Some(lives);

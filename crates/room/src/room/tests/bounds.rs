@@ -471,6 +471,7 @@ impl Scene {
                     }
                     RoomEffect::Store(request) => self.store.serve(self.owner, request),
                     RoomEffect::Answer { answer, .. } => self.answers.push(answer),
+                    RoomEffect::Due(due) => self.due.push(due),
                 }
             }
             pages_by_step.push(pages_count);

@@ -1,0 +1,123 @@
+//! When tasks of a document are due: what its host keeps of them while the document is closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tidelog_sqlite::{Reader, Run, SystemQueries as _};
+use tidelog_types::Value;
+
+use crate::program::{self, done};
+
+/// Kinds of tasks, and timers of runs, that are looked at; and tasks that were given to somebody.
+const KINDS_MAX: usize = 256;
+const TIMERS_MAX: i64 = 64;
+const STARTED_MAX: i64 = 1024;
+
+/// When tasks that are not over are due next. What waits for something else than time is not
+/// among them, and becomes due by what happens in the document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueTasks {
+    /// By the names of aggregates and workflows: milliseconds since the epoch, 0 for at once.
+    pub at_ms: BTreeMap<String, u64>,
+    /// From then on tasks of any name may be due: only the nearest were looked at.
+    pub others_at_ms: Option<u64>,
+    /// Workflows of which runs wait for code that fits them.
+    pub stopped: BTreeSet<String>,
+}
+
+impl DueTasks {
+    /// Whether nothing is due, ever.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// When the first of them is due, if ever.
+    #[must_use]
+    pub fn first_ms(&self) -> Option<u64> {
+        self.at_ms.values().copied().chain(self.others_at_ms).min()
+    }
+
+    fn note(&mut self, name: &str, at: i64) {
+        let at = u64::try_from(at).unwrap_or(0);
+        let known = self.at_ms.entry(name.to_owned()).or_insert(at);
+        *known = at.min(*known);
+    }
+
+    fn note_others(&mut self, at: i64) {
+        let at = u64::try_from(at).unwrap_or(0);
+        self.others_at_ms = Some(self.others_at_ms.map_or(at, |known| known.min(at)));
+    }
+}
+
+/// Looks when tasks are due next, however many there are. Where nobody `is_known` of those who
+/// were given some, nobody takes these back either: they are due at once.
+pub fn find_due(reader: &mut Reader, is_known: bool) -> Run<DueTasks> {
+    let mut due = DueTasks::default();
+    if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
+        return Run::Done(due);
+    }
+    // One search of the index for each kind.
+    let mut kind = [String::new(), String::new()].map(Value::Text);
+    for count in 0.. {
+        let rows = done!(reader.query_system(
+            "select aggregate, name, due from _tidelog_task
+             where state = 'ready' and (aggregate, name) > (?1, ?2)
+             order by aggregate, name, due limit 1",
+            &kind,
+        ));
+        let Some(Ok([Value::Text(aggregate), name, Value::Integer(at)])) =
+            rows.into_iter().next().map(<[Value; 3]>::try_from)
+        else {
+            break;
+        };
+        due.note(&aggregate, at);
+        kind = [Value::Text(aggregate), name];
+        if count == KINDS_MAX {
+            due.note_others(0);
+            break;
+        }
+    }
+    if !is_known {
+        let rows = done!(reader.query_system(
+            "select distinct aggregate from
+             (select aggregate from _tidelog_task where state = 'started' limit ?1)",
+            &[Value::Integer(STARTED_MAX)],
+        ));
+        rows.iter().flatten().filter_map(text_of).for_each(|name| due.note(name, 0));
+    }
+    let timers = done!(reader.query_system(
+        "select timer.due, task.aggregate, task.ended is null from
+         (select due, task from _tidelog_record where due > 0 order by due limit ?1) as timer
+         left join _tidelog_task as task on task.number = timer.task
+         order by timer.due",
+        &[Value::Integer(TIMERS_MAX)],
+    ));
+    for timer in &timers {
+        if let [Value::Integer(at), Value::Text(name), Value::Integer(1)] = timer.as_slice() {
+            due.note(name, *at);
+        }
+    }
+    if let Some([Value::Integer(at), ..]) = timers.last().map(Vec::as_slice)
+        && i64::try_from(timers.len()) == Ok(TIMERS_MAX)
+    {
+        due.note_others(*at);
+    }
+    let mut name = Value::Text(String::new());
+    loop {
+        let sql = "select min(aggregate) from _tidelog_task
+                   where state = 'stopped' and aggregate > ?1";
+        let rows = done!(reader.query_system(sql, &[name]));
+        let Some(found) = rows.iter().flatten().find_map(text_of) else { break };
+        due.stopped.insert(found.to_owned());
+        name = Value::Text(found.to_owned());
+    }
+    Run::Done(due)
+}
+
+fn text_of(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}

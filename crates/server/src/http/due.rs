@@ -1,0 +1,194 @@
+//! `GET /v1/due`: which documents have tasks that are due, as they become so.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::json;
+use tidelog_access::Pattern;
+use tidelog_types::limits::{DUE_LISTENERS_MAX, DUE_LISTENERS_OF_SUBJECT_MAX};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{failed, pass};
+use crate::access::{Pass, now_ms};
+use crate::agenda::{Listener, Names};
+use crate::shared::Shared;
+use crate::shares::{Share, Shares};
+
+/// How often it is looked whether the token has ended, or the server stops.
+const LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// Changes are taken together for so long: each costs a look at all that is due.
+const CHANGES_WAIT: Duration = Duration::from_millis(20);
+/// After which time an empty line is said, so that each side knows that the other is there.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// After which time a document is told again that is still due.
+const TELLS_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// By how much a document is told ahead of its time, so that it is open by then.
+const TELLS_AHEAD_MS: u64 = 1_000;
+/// By how much later those are told who are not the first to be.
+const OTHERS_LATER: Duration = Duration::from_millis(500);
+/// Within which time what is said has to be taken.
+const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
+
+/// Places of those who listen.
+pub(crate) struct DueListeners {
+    places: Arc<Semaphore>,
+    subjects: Arc<Shares<String>>,
+}
+
+/// A place, until it is dropped.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Option<Share<String>>,
+}
+
+impl DueListeners {
+    pub(crate) fn new() -> Self {
+        let places = Arc::new(Semaphore::new(DUE_LISTENERS_MAX));
+        Self { places, subjects: Shares::new(DUE_LISTENERS_OF_SUBJECT_MAX) }
+    }
+
+    fn place(&self, subject: Option<&str>) -> Result<Place, &'static str> {
+        let own = "too many listen to what is due for this subject";
+        let share = |subject: &str| self.subjects.take(subject.to_owned()).ok_or(own);
+        let share = subject.map(share).transpose()?;
+        let permit = Arc::clone(&self.places).try_acquire_owned();
+        let permit = permit.map_err(|_| "too many listen to what is due")?;
+        Ok(Place { _permit: permit, _share: share })
+    }
+}
+
+/// Which documents somebody works for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    documents: String,
+}
+
+/// Lines of JSON, for as long as the one who asks listens and its token holds.
+pub(super) async fn due(
+    State(shared): State<Arc<Shared>>,
+    pass: Pass,
+    Query(Wanted { documents }): Query<Wanted>,
+) -> Response {
+    let Ok(pattern) = Pattern::new(&documents) else {
+        let why = "documents are a name, or how names begin and a * behind that\n";
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    };
+    if let Some(refused) = pass::refusal_unless_handle_some(&pass, &pattern) {
+        return refused;
+    }
+    let place = match shared.due_listeners.place(pass.subject()) {
+        Ok(place) => place,
+        Err(why) => return failed(why),
+    };
+    let (sender, mut receiver) = mpsc::channel(1);
+    let listener = shared.rooms.agenda().listen(&shared.rooms);
+    tokio::spawn(async move {
+        let _place = place;
+        Telling::new(shared, pass, pattern, listener).tell_all(sender).await;
+    });
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    let lines = stream::poll_fn(move |context| receiver.poll_recv(context));
+    (headers, Body::from_stream(lines)).into_response()
+}
+
+/// What one who listens is told.
+struct Telling {
+    shared: Arc<Shared>,
+    pass: Pass,
+    pattern: Pattern,
+    listener: Listener,
+    /// What is due, since when it is seen, and what was told of it when.
+    seen: HashMap<String, Seen>,
+}
+
+struct Seen {
+    since: Instant,
+    told: Option<(Names, Instant)>,
+}
+
+impl Telling {
+    fn new(shared: Arc<Shared>, pass: Pass, pattern: Pattern, listener: Listener) -> Self {
+        Self { shared, pass, pattern, listener, seen: HashMap::new() }
+    }
+
+    fn wants(&self, document: &str) -> bool {
+        let handles = || self.pass.for_document(document).is_some_and(|it| it.handle);
+        self.pattern.matches(document) && handles()
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.is_stopping() || self.shared.check(&self.pass).is_err()
+    }
+
+    async fn tell_all(mut self, to: mpsc::Sender<Result<String, Infallible>>) {
+        let stopped = self.shared.rooms.agenda().stopped(|document| self.wants(document));
+        let stopped = stopped.iter().map(|(document, names)| line(document, names));
+        let mut text: String = stopped.collect();
+        // Headers leave with the first of what is said.
+        text.push('\n');
+        let mut said_at = Instant::now();
+        while !self.is_over() {
+            let next_at = self.look(&mut text);
+            if text.is_empty() && said_at.elapsed() >= SILENCE_MAX {
+                text.push('\n');
+            }
+            if !text.is_empty() {
+                let sent = to.send(Ok(std::mem::take(&mut text)));
+                if !matches!(timeout(READER_PAUSES_MAX, sent).await, Ok(Ok(()))) {
+                    return;
+                }
+                said_at = Instant::now();
+            }
+            let next_at = next_at.min(Instant::now() + LOOKS_EVERY);
+            tokio::select! {
+                () = to.closed() => return,
+                () = self.listener.changed() => sleep(CHANGES_WAIT).await,
+                () = sleep_until(next_at) => {}
+            }
+        }
+    }
+
+    /// Says what is to be told now, and gives when to look again.
+    fn look(&mut self, text: &mut String) -> Instant {
+        let (now, now_ms) = (Instant::now(), now_ms().saturating_add(TELLS_AHEAD_MS));
+        let due = self.shared.rooms.agenda().due(now_ms, |document| self.wants(document));
+        let in_ms = |at_ms: u64| Duration::from_millis(at_ms.saturating_sub(now_ms));
+        let mut next_at = now + due.next_ms.map_or(LOOKS_EVERY, in_ms).min(LOOKS_EVERY);
+        self.seen.retain(|document, _| due.documents.contains_key(document));
+        for (document, names) in due.documents {
+            let is_first = self.listener.is_first_of(&document);
+            let seen = self.seen.entry(document.clone());
+            let seen = seen.or_insert(Seen { since: now, told: None });
+            let tells_at = match &seen.told {
+                None if is_first => now,
+                None => seen.since + OTHERS_LATER,
+                Some((told, at)) if *told == names => *at + TELLS_AGAIN_AFTER,
+                Some(_) => now,
+            };
+            if tells_at <= now {
+                text.push_str(&line(&document, &names));
+                seen.told = Some((names, now));
+            } else {
+                next_at = next_at.min(tells_at);
+            }
+        }
+        next_at
+    }
+}
+
+fn line(document: &str, names: &Names) -> String {
+    format!("{}\n", json!({ "document": document, "due": names }))
+}

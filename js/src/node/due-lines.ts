@@ -1,0 +1,94 @@
+/** Listening to a server that says which documents have work: `GET /v1/due`. */
+
+import { setTimeout as pause } from 'node:timers/promises';
+import type { GetToken } from '../connection.js';
+
+/** The server says something every ten seconds: after so much silence it is asked anew. */
+const SILENCE_MS_MAX = 25_000;
+
+/** After which time it is asked again, and the longest. */
+const BACKOFF_MS = 250;
+const BACKOFF_MS_MAX = 10_000;
+
+/** A document that has work. */
+export interface DueLine {
+  readonly document: string;
+  /** The names of aggregates and workflows; null where it may be any. */
+  readonly due: readonly string[] | null;
+}
+
+/** Why a server says nothing of what is due. */
+export class DueRefusedError extends Error {
+  override readonly name = 'DueRefusedError';
+  /** The status of its answer. */
+  readonly status: number;
+
+  constructor(status: number, said: string) {
+    super(`the server does not say which documents have work: ${status} ${said.trim()}`);
+    this.status = status;
+  }
+}
+
+/**
+ * What the server says, for as long as the signal lets it: where it is away it is asked again,
+ * later each time. `onError` is told of each time that it refuses, and the first that it is away.
+ */
+export async function* dueLines(
+  server: string,
+  documents: string,
+  getToken: GetToken | undefined,
+  signal: AbortSignal,
+  onError: (error: unknown) => void,
+): AsyncGenerator<DueLine> {
+  const address = new URL(`${server.replace(/^ws/i, 'http')}/v1/due`);
+  address.searchParams.set('documents', documents);
+  let tries = 0;
+  while (!signal.aborted) {
+    try {
+      for await (const line of linesOf(address, getToken, signal)) {
+        tries = 0;
+        if (line) yield JSON.parse(line) as DueLine;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (tries === 0 || error instanceof DueRefusedError) onError(error);
+    }
+    const ms = Math.min(BACKOFF_MS * 2 ** tries, BACKOFF_MS_MAX);
+    tries += 1;
+    // Workers that were all let go at once come back one after another.
+    await pause(ms * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
+  }
+}
+
+/** The lines of one answer. */
+async function* linesOf(
+  address: URL,
+  getToken: GetToken | undefined,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  const end = new AbortController();
+  const stop = (): void => end.abort(signal.reason);
+  signal.addEventListener('abort', stop);
+  const isSilent = (): void => end.abort(new Error('the server says nothing any more'));
+  const timer = setTimeout(isSilent, SILENCE_MS_MAX);
+  try {
+    const token = await getToken?.();
+    const headers: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {};
+    if (signal.aborted) return;
+    const answer = await fetch(address, { headers, signal: end.signal });
+    if (!answer.ok || !answer.body) throw new DueRefusedError(answer.status, await answer.text());
+    const decoder = new TextDecoder();
+    let rest = '';
+    for await (const bytes of answer.body as unknown as AsyncIterable<Uint8Array>) {
+      timer.refresh();
+      const lines = (rest + decoder.decode(bytes, { stream: true })).split('\n');
+      rest = lines.pop()!;
+      yield* lines;
+    }
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', stop);
+    // Whoever stops reading lets the connection go.
+    end.abort();
+  }
+}

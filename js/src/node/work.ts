@@ -1,0 +1,360 @@
+/** Working for many documents, of which few are open at a time: `work`. */
+
+import type { Attempts, HandleOptions } from '../attempts.js';
+import type { GetToken } from '../connection.js';
+import type { Database } from '../database.js';
+import type { Doctype, Mutations, Streams, Workflows } from '../doctype.js';
+import { InvalidOptionError } from '../errors.js';
+import type { GivenCommand, Handlers } from '../handling.js';
+import { socketAddress } from '../open.js';
+import type { GivenRun, RunHandlers } from '../running.js';
+import { type DueLine, dueLines } from './due-lines.js';
+import type { SocketClass } from './sockets.js';
+
+/** Documents that are open at a time, where nobody says how many. */
+const DOCUMENTS_MAX = 64;
+
+/** Documents being opened at a time: each is answered in time, however slow the machine is. */
+const OPENING_MAX = 8;
+
+/** For how long a document stays open that has nothing more to do. */
+const LINGERS_MS = 3_000;
+/** The same where others wait for its place; and of one that has had nothing to do yet, to which it
+ * takes a while to be heard by the server. */
+const LINGERS_PRESSED_MS = 250;
+const LINGERS_VAIN_MS = 2_000;
+
+/** How often it is looked which documents have nothing more to do. */
+const LOOKS_MS = 100;
+
+/** After which time a document is opened again that had nothing to do, and the longest. */
+const VAIN_MS = 1_000;
+const VAIN_MS_MAX = 300_000;
+
+const NAMES = [
+  'server',
+  'token',
+  'documents',
+  'documentsMax',
+  'concurrency',
+  'webSocket',
+  'signal',
+  'onError',
+];
+
+/** Where an error has happened. */
+export interface WorkPlace {
+  /** In which document; absent where the server does not say which have work. */
+  readonly document?: string | undefined;
+  /** At which command or run, if at one. */
+  readonly given?: GivenCommand | GivenRun | undefined;
+}
+
+/** What {@link work} wants to know. */
+export interface WorkOptions {
+  /** Address of the server, `ws://` or `wss://`. */
+  readonly server: string | URL;
+  /** Gives the token for the server whenever it is asked for; it has to allow `handle`. */
+  readonly token?: GetToken | undefined;
+  /** Which documents: a name, or how names begin and a `*` behind that; `*` for all. */
+  readonly documents: string;
+  /** How many of them are open at a time; 64 by default. */
+  readonly documentsMax?: number | undefined;
+  /** Of each aggregate or workflow of a document: see {@link HandleOptions.concurrency}. */
+  readonly concurrency?: number | undefined;
+  /** The class of the connection to the server: see `open`. */
+  readonly webSocket?: SocketClass | undefined;
+  /** Ends the work at once: what is at work is left to others. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * Is told what a handler has thrown, why a document cannot be opened or handled, and why the
+   * server does not say which have work. By default that is written to the console.
+   */
+  readonly onError?: ((error: unknown, at: WorkPlace) => void) | undefined;
+}
+
+/** How what is done of documents is done, by the names of aggregates and workflows. */
+export type WorkHandlers<Recorded extends Streams, Flows extends Workflows> = {
+  // biome-ignore lint/suspicious/noExplicitAny: each aggregate has a state of its own type.
+  readonly [Name in keyof Recorded & string]?: Handlers<Recorded, Name, any, Flows>;
+} & {
+  readonly [Name in keyof Flows & string]?: RunHandlers<Recorded, Flows, Name>;
+};
+
+/** Work for many documents: see {@link work}. */
+export interface Working {
+  /**
+   * Begins nothing more, and resolves once what is at work has ended, all documents are closed, and
+   * others may have the rest.
+   */
+  close(): Promise<void>;
+  /** The same as {@link close}, at the end of an `await using` block. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What opens documents in memory, and lets go of them. */
+export interface Memory {
+  open(doctype: unknown, options: object): Promise<Database>;
+  destroy(document: string, options: { readonly force: boolean }): Promise<void>;
+  /** Keeps the engine going until that has ended. */
+  keep(until: Promise<void>): Promise<void>;
+}
+
+/** A document that is open. */
+interface Desk {
+  readonly db: Database;
+  readonly handlings: readonly Attempts<GivenCommand | GivenRun>[];
+  /** Since when nothing is at work. */
+  idleSince: number;
+  isClosing: boolean;
+}
+
+/** Begins to work. The names of the options are checked here, all else where it is used. */
+export function workIn(
+  memory: Memory,
+  doctype: Doctype<Mutations, Streams, Workflows>,
+  options: WorkOptions,
+  handlers: object,
+): Working {
+  const { streams = {}, workflows = {}, name } = doctype;
+  const unknown = Object.keys(Object(options)).find((it) => !NAMES.includes(it));
+  if (unknown !== undefined) {
+    throw new InvalidOptionError(`there is no option ${unknown}: there are ${NAMES.join(', ')}`);
+  }
+  const { documents, documentsMax = DOCUMENTS_MAX } = Object(options) as WorkOptions;
+  if (typeof documents !== 'string' || !/^[^*]*\*?$/.test(documents) || documents === '') {
+    throw new InvalidOptionError('documents has to be a name, or a beginning of names with a *');
+  }
+  if (!Number.isInteger(documentsMax) || documentsMax < 1) {
+    throw new InvalidOptionError('documentsMax has to be a whole number, 1 or more');
+  }
+  const there = Object.keys({ ...streams, ...workflows });
+  const names = Object.entries(Object(handlers)).filter(([, it]) => it !== undefined);
+  const strange = names.find(([it]) => !there.includes(it));
+  if (strange) {
+    const has = there.join(', ') || 'none';
+    throw new InvalidOptionError(`${name} has no stream or workflow ${strange[0]}: it has ${has}`);
+  }
+  if (names.length === 0) throw new InvalidOptionError('there is nothing that is handled');
+  return new Workshop(memory, doctype, options, new Map(names));
+}
+
+/** Opens what is due, has its handlers do what there is to do, and closes it. */
+class Workshop implements Working {
+  readonly #memory: Memory;
+  readonly #doctype: unknown;
+  readonly #options: WorkOptions;
+  readonly #server: string;
+  readonly #documentsMax: number;
+  readonly #handlers: ReadonlyMap<string, unknown>;
+  /** By documents; undefined while one is being opened. */
+  readonly #desks = new Map<string, Desk | undefined>();
+  /** Documents that were told, the first of them first, and are not open. */
+  readonly #waiting = new Set<string>();
+  /** Documents that had nothing to do: how often, and until when they are left alone. */
+  readonly #vain = new Map<string, { readonly count: number; readonly until: number }>();
+  #openingCount = 0;
+  /** What is being opened, or closed. */
+  readonly #moves = new Set<Promise<void>>();
+  readonly #ending = new AbortController();
+  readonly #listening: Promise<void>;
+  readonly #ended: Promise<void>;
+  #closed: Promise<void> | undefined;
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(
+    memory: Memory,
+    doctype: unknown,
+    options: WorkOptions,
+    handlers: ReadonlyMap<string, unknown>,
+  ) {
+    this.#memory = memory;
+    this.#doctype = doctype;
+    this.#options = options;
+    this.#server = socketAddress(options.server);
+    this.#documentsMax = options.documentsMax ?? DOCUMENTS_MAX;
+    this.#handlers = handlers;
+    let end = (): void => {};
+    this.#ended = memory.keep(
+      new Promise((resolve) => {
+        end = resolve;
+      }),
+    );
+    this.#listening = this.#listen().finally(end);
+    const { signal } = options;
+    if (signal?.aborted) void this.#close(true);
+    else signal?.addEventListener('abort', () => void this.#close(true), { once: true });
+  }
+
+  close(): Promise<void> {
+    return this.#close(false);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** At once: what is at work is left to others. */
+  async #close(atOnce: boolean): Promise<void> {
+    this.#ending.abort();
+    if (atOnce) for (const desk of this.#desks.values()) void desk?.db.close();
+    this.#closed ??= this.#listening.then(() => this.#ended);
+    await this.#closed;
+  }
+
+  async #listen(): Promise<void> {
+    const { documents, token } = this.#options;
+    const { signal } = this.#ending;
+    const onError = (error: unknown): void => this.#tell(error, {});
+    await this.#warmUp().catch(onError);
+    for await (const line of dueLines(this.#server, documents, token, signal, onError)) {
+      this.#hear(line);
+    }
+    this.#waiting.clear();
+    for (const document of this.#desks.keys()) this.#shut(document);
+    while (this.#moves.size > 0) await Promise.all(this.#moves);
+    clearInterval(this.#timer);
+  }
+
+  /** The first one that is due waits for no engine, and a doctype that cannot work is told of. */
+  async #warmUp(): Promise<void> {
+    const document = crypto.randomUUID();
+    const db = await this.#memory.open(this.#doctype, { document });
+    await db.close();
+    await this.#memory.destroy(document, { force: true });
+  }
+
+  #hear({ document, due }: DueLine): void {
+    if (due && !due.some((name) => this.#handlers.has(name))) return;
+    const desk = this.#desks.get(document);
+    // One that is open hears of it itself.
+    if (this.#desks.has(document) && !desk?.isClosing) return;
+    this.#waiting.add(document);
+    this.#timer ??= setInterval(() => this.#look(), LOOKS_MS);
+    this.#openNext();
+  }
+
+  /** Opens what waits, as far as there is room. */
+  #openNext(): void {
+    const now = performance.now();
+    for (const document of this.#waiting) {
+      const isFull = this.#desks.size >= this.#documentsMax || this.#openingCount >= OPENING_MAX;
+      if (this.#ending.signal.aborted || isFull) return;
+      const until = this.#vain.get(document)?.until ?? 0;
+      if (until > now || this.#desks.has(document)) continue;
+      this.#waiting.delete(document);
+      this.#desks.set(document, undefined);
+      this.#openingCount += 1;
+      const opened = this.#open(document).finally(() => {
+        this.#openingCount -= 1;
+        this.#openNext();
+      });
+      this.#move(opened);
+    }
+  }
+
+  #move(move: Promise<void>): void {
+    const moved: Promise<void> = move.finally(() => this.#moves.delete(moved));
+    this.#moves.add(moved);
+  }
+
+  async #open(document: string): Promise<void> {
+    const { token, webSocket, concurrency } = this.#options;
+    const onError = (error: unknown, given?: GivenCommand | GivenRun): void =>
+      this.#tell(error, { document, given });
+    try {
+      const where = { document, server: this.#server, token, webSocket };
+      const db = await this.#memory.open(this.#doctype, where);
+      const options: HandleOptions = { concurrency, onError };
+      const handle = ([name, how]: [string, unknown]): unknown =>
+        db.handle(...([name, how, options] as unknown as Parameters<typeof db.handle>));
+      let handlings: unknown[];
+      try {
+        handlings = [...this.#handlers].map(handle);
+      } catch (error) {
+        await db.close();
+        throw error;
+      }
+      const desk = { db, handlings: handlings as Desk['handlings'], isClosing: false };
+      this.#desks.set(document, { ...desk, idleSince: performance.now() });
+      if (this.#ending.signal.aborted) this.#shut(document);
+    } catch (error) {
+      onError(error);
+      this.#left(document, false);
+    }
+  }
+
+  /** Closes what has nothing more to do, the longest idle first where others wait. */
+  #look(): void {
+    const now = performance.now();
+    let pressed = this.#desks.size + this.#waiting.size - this.#documentsMax;
+    const idle: [string, number, boolean][] = [];
+    for (const [document, desk] of this.#desks) {
+      if (!desk) continue;
+      if (desk.isClosing) pressed -= 1;
+      else if (desk.handlings.some(({ atWork }) => atWork > 0)) desk.idleSince = now;
+      else idle.push([document, now - desk.idleSince, desk.handlings.some((it) => it.begun > 0)]);
+    }
+    for (const [document, idleMs, hasBegun] of idle.sort(([, a], [, b]) => b - a)) {
+      const least = hasBegun ? LINGERS_PRESSED_MS : LINGERS_VAIN_MS;
+      if (idleMs < (pressed > 0 ? least : LINGERS_MS)) continue;
+      pressed -= 1;
+      this.#shut(document);
+    }
+    for (const [document, { until }] of this.#vain) {
+      if (until + VAIN_MS_MAX < now) this.#vain.delete(document);
+    }
+    this.#openNext();
+    if (this.#desks.size > 0 || this.#waiting.size > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #shut(document: string): void {
+    const desk = this.#desks.get(document);
+    if (!desk || desk.isClosing) return;
+    desk.isClosing = true;
+    const shut = async (): Promise<void> => {
+      const { db, handlings } = desk;
+      try {
+        await Promise.all(handlings.map((it) => it.close()));
+        const { error } = db.status;
+        if (error) this.#tell(error, { document });
+        await db.close();
+        // What the server has is fetched again, and there is nothing else.
+        await this.#memory.destroy(document, { force: true });
+      } catch (error) {
+        // It was closed at once, or the app has it open as well.
+        if (!this.#ending.signal.aborted) this.#tell(error, { document });
+      }
+      this.#left(
+        document,
+        handlings.some(({ begun }) => begun > 0),
+      );
+    };
+    this.#move(shut());
+  }
+
+  /** A document is open no more. Where it had nothing to do it is left alone for a while. */
+  #left(document: string, hasBegun: boolean): void {
+    this.#desks.delete(document);
+    if (hasBegun) {
+      this.#vain.delete(document);
+    } else {
+      const count = Math.min((this.#vain.get(document)?.count ?? 0) + 1, 32);
+      const ms = Math.min(VAIN_MS * 2 ** (count - 1), VAIN_MS_MAX);
+      this.#vain.set(document, { count, until: performance.now() + ms });
+    }
+    this.#openNext();
+  }
+
+  #tell(error: unknown, at: WorkPlace): void {
+    const { onError } = this.#options;
+    try {
+      if (onError) onError(error, at);
+      else console.error(`working for ${at.document ?? this.#options.documents}:`, error);
+    } catch (thrown) {
+      reportError(thrown);
+    }
+  }
+}
