@@ -1,11 +1,12 @@
 //! Those who handle tasks of a local document, whose disk refuses what was decided.
 
 use tidelog_client::{
-    Call, Complete, FromCore, Handle, Handling, Mutate, OpenRequest, Params, Query, Request,
+    Call, CommandName, Complete, Events, FromCore, Handle, Handling, Mutate, OpenRequest, Params,
+    Query, Request,
 };
 use tidelog_document::{
     CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, StreamDefinition,
-    TaskKind, sending,
+    TaskKind, WantedEvents, sending,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_testing::client::core::{Core, answer_reads, key, pages_up_to, stored_up_to};
@@ -58,13 +59,16 @@ fn sent(limits: Limits) -> Core {
     core.ask(Call(1), HANDLE, Request::Open(Box::new(open)));
     core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
-    let args = [("stream", "a"), ("args", "{}"), ("key", "k")];
-    let args = args.map(|(name, value)| (name.to_owned(), text(value))).to_vec();
-    let (id, name) = (call_id(Call(3)), sending("todo", "do"));
-    let send = Mutate { id, name, args, now_ms: 1_000, again: None };
-    core.ask(Call(3), HANDLE, Request::Mutate(send));
+    send(&mut core, Call(3), "a");
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     core
+}
+
+fn send(core: &mut Core, call: Call, stream: &str) {
+    let args = [("stream", stream), ("args", "{}"), ("key", "k")];
+    let args = args.map(|(name, value)| (name.to_owned(), text(value))).to_vec();
+    let (id, name) = (call_id(call), sending("todo", "do"));
+    core.ask(call, HANDLE, Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again: None }));
 }
 
 /// The handler says that the command has completed.
@@ -133,6 +137,38 @@ fn what_a_handler_has_said_is_done_once_the_disk_has_it() {
     assert_eq!(rows(&core, Call(4)).map(|rows| rows[0][0].clone()), Some(text("done")));
     query(&mut core, Call(5));
     assert_eq!(rows(&core, Call(5)), Some(completed()));
+}
+
+/// Goal: nobody is told of an event, or of the end of a command, which the disk may lose; what it has
+/// is told at once, also while it takes nothing. Method: both are waited for, the append that has
+/// them fails, and the next one does not; then it takes no more.
+#[test]
+fn what_has_come_of_a_command_is_told_once_the_disk_has_it() {
+    let mut core = given(Limits::DEFAULT);
+    let wait = |core: &mut Core, outcome: Call, events: Call| {
+        let [aggregate, stream, name, key] = ["todo", "a", "do", "k"].map(str::to_owned);
+        let command = CommandName { aggregate, stream, name, key };
+        core.ask(outcome, HANDLE, Request::Outcome(command));
+        let wanted = WantedEvents::default();
+        core.ask(events, HANDLE, Request::Events(Events { wanted, waits: true, consumer: None }));
+    };
+    wait(&mut core, Call(4), Call(5));
+    let told = |core: &Core, of: [Call; 2]| of.map(|of| rows(core, of).is_some());
+    let count = entries(&core);
+    complete(&mut core, Call(6));
+    assert!(entries(&core) > count, "it is on its way");
+    assert_eq!(told(&core, [Call(4), Call(5)]), [false; 2]);
+    refuse_behind(&mut core, count);
+    assert_eq!(told(&core, [Call(4), Call(5)]), [false; 2]);
+    core.pass(2_000);
+    assert_eq!(told(&core, [Call(4), Call(5)]), [false; 2]);
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    assert_eq!(told(&core, [Call(4), Call(5)]), [true; 2]);
+    let count = entries(&core);
+    send(&mut core, Call(7), "b");
+    refuse_behind(&mut core, count);
+    wait(&mut core, Call(8), Call(9));
+    assert_eq!(told(&core, [Call(8), Call(9)]), [true; 2]);
 }
 
 /// Goal: what was given, and the disk has lost, is given again. Method: the append that says who

@@ -6,8 +6,11 @@ use tidelog_sqlite::Run;
 use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
 use super::requests::Ran;
+use super::storing::Then;
+use super::watches::Found;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::effect::TabId;
+use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore, Handle, Request};
 use crate::record::KeptRejection;
 
@@ -302,12 +305,14 @@ impl Document {
         let ran = match damage {
             Ok(damage) => match watch.look(open, doctype, has_all, ctx.now_ms) {
                 Run::Done(news) => {
-                    if let Some(rows) = news {
-                        let is_over = watch.is_for_once();
-                        ctx.out.tell(tab, FromCore::Rows { call, rows });
-                        if is_over {
-                            self.watches.remove(tab, call);
+                    match (news, watch.is_for_once()) {
+                        (Some(rows), true) => {
+                            if let Some(watch) = self.watches.remove(tab, call) {
+                                self.found(Found { tab, call, rows, watch }, ctx.out);
+                            }
                         }
+                        (Some(rows), false) => ctx.out.tell(tab, FromCore::Rows { call, rows }),
+                        (None, _) => {}
                     }
                     self.watches.requeue(tab, call);
                     return Run::Done(Attempt::Done);
@@ -333,6 +338,17 @@ impl Document {
         }
         ctx.out.tell(tab, FromCore::Failed { call, failure });
         Run::Done(Attempt::Done)
+    }
+
+    /// Tells what somebody was waiting for. Where this device decides, that may be what the disk
+    /// does not have yet: once it has.
+    pub(super) fn found(&mut self, found: Found, out: &mut Outbox) {
+        let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
+        if is_local && !self.is_all_durable() {
+            self.ledger.after(Then::Found(Box::new(found)));
+        } else {
+            found.tell(out);
+        }
     }
 
     /// Whether it may be older than what looks at it was written for: a local document that was

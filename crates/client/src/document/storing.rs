@@ -11,6 +11,7 @@ use tidelog_types::{CallId, EntryId, JournalId, Lsn, Outcome, Page, Pgid, Sorted
 use super::handlers::Completed;
 use super::open::{Open, RecordDue, Role};
 use super::requests::Ask;
+use super::watches::Found;
 use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
 use crate::outbox::Outbox;
@@ -170,6 +171,8 @@ pub(super) enum Then {
     AskedAgain(Box<Ask>),
     /// Tell a handler that what it has said is done.
     Completed(Box<Completed>),
+    /// Tell somebody what was found.
+    Found(Box<Found>),
 }
 
 impl Then {
@@ -177,7 +180,7 @@ impl Then {
     fn is_awaited(&self) -> bool {
         match self {
             Self::Settle(_) | Self::Synced(_) | Self::Withdrawn(_) | Self::AskedAgain(_) => true,
-            Self::Completed(_) => true,
+            Self::Completed(_) | Self::Found(_) => true,
             Self::Timeline(..) | Self::Storage(..) => false,
             Self::Record | Self::Recorded | Self::Kept => false,
         }
@@ -203,6 +206,8 @@ struct Waited {
     withdrawn: Vec<KeptRejection>,
     /// What handlers have said.
     completed: Vec<Completed>,
+    /// What others were waiting for.
+    found: Vec<Found>,
 }
 
 /// A mutation whose caller waits for the disk.
@@ -385,6 +390,7 @@ impl Document {
                 (Then::Withdrawn(rejections), _) => self.tell_withdrawn(&rejections, ctx.out),
                 (Then::AskedAgain(ask), _) => self.look_again(vec![*ask], ctx.out),
                 (Then::Completed(completed), _) => completed.tell(ctx.out),
+                (Then::Found(found), _) => found.tell(ctx.out),
                 (Then::Record, _) => self.record_is_durable(&ctx.settings.limits),
                 (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
@@ -415,8 +421,15 @@ impl Document {
             ctx.store.give_up(&self.key, ticket);
             return self.fail_cleared(lost, ctx.out);
         }
-        let Waited { settles, syncs, mut asked_again, completed, .. } = self.who_waited(lost);
+        let Waited { settles, syncs, mut asked_again, completed, found, .. } =
+            self.who_waited(lost);
         self.handlers.complete_again(completed);
+        for Found { tab, call, watch, .. } in found {
+            // Whoever has closed the document waits for nothing.
+            if self.handles.contains_key(&(tab, watch.handle)) {
+                self.watches.insert(tab, call, watch);
+            }
+        }
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
         for Settle { tab, call, id, again, .. } in settles {
@@ -462,8 +475,8 @@ impl Document {
 
     /// The data were cleared: what waits for the disk never gets there. It is shown all the same.
     pub(crate) fn fail_settling(&mut self, out: &mut Outbox) {
-        let tells_handlers = self.ledger.waiting().any(|it| matches!(it, Then::Completed(_)));
-        let is_awaited = self.settling + self.local_syncs > 0 || tells_handlers;
+        let is_told = |it: &Then| matches!(it, Then::Completed(_) | Then::Found(_));
+        let is_awaited = self.settling + self.local_syncs > 0 || self.ledger.waiting().any(is_told);
         if !is_awaited && !self.rejection_news.holds_back_some() {
             return;
         }
@@ -472,8 +485,10 @@ impl Document {
     }
 
     fn fail_cleared(&mut self, lost: impl IntoIterator<Item = Then>, out: &mut Outbox) {
-        let Waited { settles, syncs, asked_again, withdrawn, completed } = self.who_waited(lost);
+        let Waited { settles, syncs, asked_again, withdrawn, completed, found } =
+            self.who_waited(lost);
         completed.into_iter().for_each(|completed| completed.tell(out));
+        found.into_iter().for_each(|found| found.tell(out));
         let asks = syncs.into_iter().chain(asked_again);
         asks.for_each(|ask| ask.fail(CallFailure::data_cleared(), out));
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
@@ -498,6 +513,7 @@ impl Document {
                 Then::AskedAgain(ask) => waited.asked_again.push(*ask),
                 Then::Withdrawn(rejections) => waited.withdrawn.extend(rejections),
                 Then::Completed(completed) => waited.completed.push(*completed),
+                Then::Found(found) => waited.found.push(*found),
                 _ => {}
             }
         }
@@ -651,6 +667,12 @@ impl Document {
         {
             self.append_storage(entry);
         }
+    }
+
+    /// Whether the disk has all that this device has decided.
+    pub(super) fn is_all_durable(&mut self) -> bool {
+        self.seal();
+        !self.ledger.has_gathered() && self.ledger.is_drained()
     }
 
     /// The storage journal begins anew: what is on the disk of the one before, or on its way there,

@@ -219,6 +219,21 @@ impl Watch {
     }
 }
 
+/// What somebody was waiting for, and waits for the disk.
+pub(super) struct Found {
+    pub tab: TabId,
+    pub call: Call,
+    pub rows: Rows,
+    /// Looks again if the disk does not have it in the end.
+    pub watch: Watch,
+}
+
+impl Found {
+    pub fn tell(self, out: &mut Outbox) {
+        out.tell(self.tab, FromCore::Rows { call: self.call, rows: self.rows });
+    }
+}
+
 impl Watches {
     pub fn insert(&mut self, tab: TabId, call: Call, watch: Watch) {
         self.watches.insert((tab, call), watch);
@@ -235,8 +250,8 @@ impl Watches {
         }
     }
 
-    pub fn remove(&mut self, tab: TabId, call: Call) {
-        self.watches.remove(&(tab, call));
+    pub fn remove(&mut self, tab: TabId, call: Call) -> Option<Watch> {
+        self.watches.remove(&(tab, call))
     }
 
     /// Whether none of those by which a tab holds the document by this handle has to run again.
