@@ -27,7 +27,7 @@ const SIMULATOR: &str = "tidelog-sim";
 const COMPARED_SEEDS: u64 = 100;
 
 /// The seeds of each run, the same each time; TIDELOG_SIM_SEEDS asks for so many fresh ones.
-const SIM_SEEDS: Range<u64> = 60_000..62_000;
+const SIM_SEEDS: Range<u64> = 0..2_000;
 
 /// Those of worlds with tasks, which take three times as long each.
 const SIM_TASK_SEEDS: Range<u64> = 60_000..60_200;
