@@ -139,9 +139,9 @@ fn what_a_handler_has_said_is_done_once_the_disk_has_it() {
     assert_eq!(rows(&core, Call(5)), Some(completed()));
 }
 
-/// Goal: nobody is told of an event, or of the end of a command, which the disk may lose; what it has
-/// is told at once, also while it takes nothing. Method: both are waited for, the append that has
-/// them fails, and the next one does not; then it takes no more.
+/// Goal: nobody is told of an event, or of the end of a command, which the disk may lose; what it
+/// has is told at once, also while it takes nothing. Method: both are waited for, the append that
+/// has them fails, and the next one does not; then it takes no more.
 #[test]
 fn what_has_come_of_a_command_is_told_once_the_disk_has_it() {
     let mut core = given(Limits::DEFAULT);

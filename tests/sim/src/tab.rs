@@ -129,6 +129,16 @@ pub(crate) struct Asked {
     mistake: Option<ErrorCode>,
 }
 
+impl Asked {
+    /// It failed for the moment, for what went wrong on the device.
+    pub(crate) fn is_asked_again(&mut self, now_ms: u64) {
+        (self.at_ms, self.is_again) = (now_ms, true);
+        if self.is_fragile {
+            self.must.clear();
+        }
+    }
+}
+
 /// How many kinds of mistakes apps make here.
 pub(crate) const MISTAKES: usize = 5;
 

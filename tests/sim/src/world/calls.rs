@@ -360,7 +360,7 @@ impl World {
         }
         let same = |asked: &&mut crate::tab::Asked| asked.message == message;
         if let Some(asked) = here.unsettled.values_mut().find(same) {
-            (asked.at_ms, asked.is_again) = (now_ms, true);
+            asked.is_asked_again(now_ms);
             self.send_to_core(device, tab, vec![message]);
         }
     }
