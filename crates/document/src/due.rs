@@ -7,6 +7,7 @@ use tidelog_sqlite::{Reader, Run, SystemQueries as _};
 use tidelog_types::Value;
 
 use crate::program::{self, done};
+use crate::tasks::TaskKind;
 
 /// Kinds of tasks, and timers of runs, that are looked at; and tasks that were given to somebody.
 const KINDS_MAX: usize = 256;
@@ -17,8 +18,8 @@ const STARTED_MAX: i64 = 1024;
 /// among them, and becomes due by what happens in the document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DueTasks {
-    /// By the names of aggregates and workflows: milliseconds since the epoch, 0 for at once.
-    pub at_ms: BTreeMap<String, u64>,
+    /// By their kinds: milliseconds since the epoch, 0 for at once.
+    pub at_ms: BTreeMap<TaskKind, u64>,
     /// From then on tasks of any name may be due: only the nearest were looked at.
     pub others_at_ms: Option<u64>,
     /// Workflows of which runs wait for code that fits them.
@@ -38,9 +39,10 @@ impl DueTasks {
         self.at_ms.values().copied().chain(self.others_at_ms).min()
     }
 
-    fn note(&mut self, name: &str, at: i64) {
+    fn note(&mut self, [aggregate, name]: [&str; 2], at: i64) {
         let at = u64::try_from(at).unwrap_or(0);
-        let known = self.at_ms.entry(name.to_owned()).or_insert(at);
+        let kind = TaskKind { aggregate: aggregate.to_owned(), name: name.to_owned() };
+        let known = self.at_ms.entry(kind).or_insert(at);
         *known = at.min(*known);
     }
 
@@ -50,9 +52,9 @@ impl DueTasks {
     }
 }
 
-/// Looks when tasks are due next, however many there are. Where nobody `is_known` of those who
-/// were given some, nobody takes these back either: they are due at once.
-pub fn find_due(reader: &mut Reader, is_known: bool) -> Run<DueTasks> {
+/// Looks when tasks are due next, however many there are. What somebody was given is due once
+/// others may be given it, at `given_ms`: nobody may be there any more.
+pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     let mut due = DueTasks::default();
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(due);
@@ -66,36 +68,40 @@ pub fn find_due(reader: &mut Reader, is_known: bool) -> Run<DueTasks> {
              order by aggregate, name, due limit 1",
             &kind,
         ));
-        let Some(Ok([Value::Text(aggregate), name, Value::Integer(at)])) =
+        let Some(Ok([Value::Text(aggregate), Value::Text(name), Value::Integer(at)])) =
             rows.into_iter().next().map(<[Value; 3]>::try_from)
         else {
             break;
         };
-        due.note(&aggregate, at);
-        kind = [Value::Text(aggregate), name];
+        due.note([&aggregate, &name], at);
+        kind = [aggregate, name].map(Value::Text);
         if count == KINDS_MAX {
             due.note_others(0);
             break;
         }
     }
-    if !is_known {
-        let rows = done!(reader.query_system(
-            "select distinct aggregate from
-             (select aggregate from _tidelog_task where state = 'started' limit ?1)",
-            &[Value::Integer(STARTED_MAX)],
-        ));
-        rows.iter().flatten().filter_map(text_of).for_each(|name| due.note(name, 0));
+    let started = done!(reader.query_system(
+        "select distinct aggregate, name from
+         (select aggregate, name from _tidelog_task where state = 'started' limit ?1)",
+        &[Value::Integer(STARTED_MAX)],
+    ));
+    for kind in &started {
+        if let [Value::Text(aggregate), Value::Text(name)] = kind.as_slice() {
+            due.note([aggregate, name], i64::try_from(given_ms).unwrap_or(i64::MAX));
+        }
     }
     let timers = done!(reader.query_system(
-        "select timer.due, task.aggregate, task.ended is null from
+        "select timer.due, task.aggregate, task.name, task.ended is null from
          (select due, task from _tidelog_record where due > 0 order by due limit ?1) as timer
          left join _tidelog_task as task on task.number = timer.task
          order by timer.due",
         &[Value::Integer(TIMERS_MAX)],
     ));
     for timer in &timers {
-        if let [Value::Integer(at), Value::Text(name), Value::Integer(1)] = timer.as_slice() {
-            due.note(name, *at);
+        if let [Value::Integer(at), Value::Text(aggregate), Value::Text(name), Value::Integer(1)] =
+            timer.as_slice()
+        {
+            due.note([aggregate, name], *at);
         }
     }
     if let Some([Value::Integer(at), ..]) = timers.last().map(Vec::as_slice)

@@ -102,11 +102,11 @@ impl<P: Copy + PartialEq> Handlers<P> {
         })
     }
 
-    /// The aggregates and workflows that those handle who are there.
-    pub fn handled(&self) -> impl Iterator<Item = &str> {
+    /// What those handle who are there.
+    pub fn handled(&self) -> impl Iterator<Item = &TaskKind> {
         let present = self.instances.values();
         let present = present.filter(|it| matches!(it.whereabouts, Whereabouts::At(_)));
-        present.flat_map(|it| it.kinds.iter().map(|kind| kind.aggregate.as_str()))
+        present.flat_map(|it| &it.kinds)
     }
 
     /// Nobody is where that is so any longer.

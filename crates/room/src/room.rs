@@ -810,6 +810,11 @@ impl Room {
         match work {
             Work::Change(_) => return self.end_handling(&refusal),
             Work::Look => return self.look_in_vain(),
+            Work::Ask(request, _) => {
+                let reason = "the store is damaged, and something of this document is lost";
+                let answer = Answer::Failed { reason: reason.to_owned() };
+                return self.outbox.after(After::Answer(*request, answer));
+            }
             _ => {}
         }
         let (Work::Open(channel_id, _)

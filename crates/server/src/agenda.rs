@@ -90,7 +90,7 @@ impl Agenda {
                 due.next_ms = later(next);
             }
             let names = row.at_ms.iter().filter(|(_, at)| **at <= now_ms);
-            let names = names.map(|(name, _)| name.clone()).collect();
+            let names = names.map(|(kind, _)| kind.aggregate.clone()).collect();
             let is_any = row.others_at_ms.is_some_and(|at| at <= now_ms);
             due.documents.insert(document.clone(), (!is_any).then_some(names));
         }
@@ -237,10 +237,14 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
+    use tidelog_document::TaskKind;
+
     use super::*;
 
     fn due(times: &[(&str, u64)], others_at_ms: Option<u64>) -> DueTasks {
-        let at_ms = times.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect();
+        let kind =
+            |aggregate: &str| TaskKind { aggregate: aggregate.to_owned(), name: "1".to_owned() };
+        let at_ms = times.iter().map(|(name, at)| (kind(name), *at)).collect();
         DueTasks { at_ms, others_at_ms, ..DueTasks::default() }
     }
 

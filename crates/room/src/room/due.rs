@@ -8,7 +8,8 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_document::{DueTasks, find_due};
+use tidelog_document::{Doctype, DueTasks, TaskKind, find_due};
+use tidelog_types::limits::INSTANCE_SILENT_MS;
 
 use super::{Halt, Room, RoomEffect, State, Work, ran};
 
@@ -52,11 +53,14 @@ impl Room {
 
     /// Looks when tasks are due.
     pub(super) fn look(&mut self) -> Result<(), Halt> {
+        // Those whom the document knows may come back for so long. Who handled tasks there before the
+        // room was made, it does not wait for.
         let is_known = self.handlers.as_ref().is_some_and(|it| it.count() > 0);
+        let given_ms = if is_known { self.now_ms.saturating_add(INSTANCE_SILENT_MS) } else { 0 };
         let is_left = self.subscribers.is_empty();
         let is_damaged = self.settings.is_damaged;
         let State::Open(document) = &mut self.state else { return Ok(()) };
-        let due = match ran(find_due(document.authority.reader(), is_known)) {
+        let due = match ran(find_due(document.authority.reader(), given_ms)) {
             Ok(due) => due,
             Err(Halt::Failed(failure)) if !failure.is_passing() => {
                 self.look_in_vain();
@@ -84,18 +88,34 @@ impl Room {
         // Where it has changed since it was looked, only what somebody handles by now is known.
         let Some(due) = document.due.as_ref().or(self.told_due.as_ref()) else { return };
         let handled = self.handlers.iter().flat_map(|it| it.handled());
-        let handled: BTreeSet<&str> = handled.collect();
+        let handled: BTreeSet<&TaskKind> = handled.collect();
         let mut due = due.clone();
-        due.at_ms.retain(|name, _| !handled.contains(name.as_str()));
-        due.stopped.retain(|name| !handled.contains(name.as_str()));
-        let doctype = document.record.newest();
-        let streams = doctype.iter().flat_map(|it| &it.streams);
-        let aggregates = streams.filter(|it| !it.commands.is_empty()).map(|it| &it.name);
-        let workflows = doctype.iter().flat_map(|it| &it.workflows).map(|it| &it.name);
-        if aggregates.chain(workflows).all(|name| handled.contains(name.as_str())) {
+        due.at_ms.retain(|kind, _| !handled.contains(kind));
+        due.stopped.retain(|workflow| !handled.iter().any(|it| it.aggregate == *workflow));
+        if document
+            .record
+            .newest()
+            .is_some_and(|it| kinds_of(&it).iter().all(|kind| handled.contains(kind)))
+        {
             due.others_at_ms = None;
         }
         self.note_due(due);
+    }
+
+    /// What is due may be anything, and is found out by whoever opens the document: what the room
+    /// had seen of it may not be on the disk.
+    pub(super) fn tell_any_is_due(&mut self) {
+        let State::Open(document) = &self.state else { return };
+        if document.record.newest().is_some_and(|it| it.has_tasks()) {
+            self.note_due(DueTasks { others_at_ms: Some(0), ..DueTasks::default() });
+        }
+    }
+
+    /// There is another document from now on: nobody handles tasks there, and nobody has looked.
+    pub(super) fn forget_tasks(&mut self) {
+        self.handlers = None;
+        self.looks_at_ms = None;
+        self.looks_in_vain = false;
     }
 
     /// The document is gone, unless there is another one already.
@@ -111,4 +131,14 @@ impl Room {
             self.effects.push(RoomEffect::Due(due));
         }
     }
+}
+
+/// What its tasks can be, as far as this doctype says.
+fn kinds_of(doctype: &Doctype) -> BTreeSet<TaskKind> {
+    let kind = |aggregate: &str, name: String| TaskKind { aggregate: aggregate.to_owned(), name };
+    let commands = doctype.streams.iter().flat_map(|stream| {
+        stream.commands.iter().map(|command| kind(&stream.name, command.name.clone()))
+    });
+    let runs = doctype.workflows.iter().map(|it| kind(&it.name, it.version.to_string()));
+    commands.chain(runs).collect()
 }

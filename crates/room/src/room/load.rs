@@ -74,13 +74,10 @@ impl Room {
             return;
         }
         self.life = life;
-        self.handlers = None;
-        let Some(opened) = opened else {
+        self.forget_tasks();
+        let Some((opened, position)) = opened.and_then(|it| it.storage.map(|at| (it, at))) else {
             self.state = State::Absent;
-            return;
-        };
-        let Some(position) = opened.storage else {
-            self.state = State::Absent;
+            self.tell_none_is_due();
             return;
         };
         let record = match RoomRecord::decode(&opened.record) {
@@ -98,8 +95,6 @@ impl Room {
         view.fill(opened.first_page.map(|page| (Pgid(1), page)).into_iter().collect());
         let mut document = Document::new(view, position, record, position, life);
         document.is_incomplete = opened.is_incomplete;
-        self.looks_at_ms = None;
-        self.looks_in_vain = false;
         self.settings.is_damaged |= opened.is_incomplete;
         self.state = State::Open(Box::new(document));
     }
@@ -188,6 +183,7 @@ impl Room {
         }
         // What is durable is so whatever else is lost.
         self.tell_all_that_is_durable();
+        self.tell_any_is_due();
         let Lost { questions: mut requests, mut in_doubt, mut channel_ids, is_left_staged } = lost;
         let is_in_doubt = !in_doubt.is_empty();
         self.has_abandoned |= is_left_staged;

@@ -138,6 +138,7 @@ impl Room {
         if let Some(committed) = migrated {
             self.outbox.entry(committed, None, None);
         }
+        self.forget_tasks();
         self.state = State::Open(Box::new(document));
         Ok(())
     }

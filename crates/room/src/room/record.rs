@@ -91,6 +91,7 @@ mod tests {
     use tidelog_types::{Chain, JournalId, Life, Lsn};
 
     use super::*;
+    use tidelog_document::TaskKind;
 
     fn file() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/room-record-v1")
@@ -115,7 +116,8 @@ mod tests {
         let (journal, chain) = (JournalId([1; 16]), Chain([2; 32]));
         let (life, next) = (Life([3; 16]), Lsn::FIRST.plus(8));
         record.seeded = Some(Position { journal, life, next, chain });
-        let at_ms = [("order".to_owned(), 1_000)].into();
+        let kind = TaskKind { aggregate: "order".to_owned(), name: "place".to_owned() };
+        let at_ms = [(kind, 1_000)].into();
         record.due = Some(DueTasks { at_ms, ..DueTasks::default() });
         record
     }

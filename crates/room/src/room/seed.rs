@@ -348,6 +348,7 @@ impl Room {
         }
         let request = self.outbox.plant(append, after);
         self.effects.push(RoomEffect::Store(request));
+        self.forget_tasks();
         self.state = State::Open(Box::new(document));
         Ok(())
     }

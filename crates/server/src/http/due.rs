@@ -1,13 +1,13 @@
 //! `GET /v1/due`: which documents have tasks that are due, as they become so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
@@ -99,6 +99,8 @@ pub(super) async fn due(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // A proxy that gathers it first would say nothing.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     let lines = stream::poll_fn(move |context| receiver.poll_recv(context));
     (headers, Body::from_stream(lines)).into_response()
@@ -112,6 +114,9 @@ struct Telling {
     listener: Listener,
     /// What is due, since when it is seen, and what was told of it when.
     seen: HashMap<String, Seen>,
+    /// Documents in which runs wait for code that fits, as this one's may: told once each, since it
+    /// may not.
+    stopped: HashSet<String>,
 }
 
 struct Seen {
@@ -121,7 +126,8 @@ struct Seen {
 
 impl Telling {
     fn new(shared: Arc<Shared>, pass: Pass, pattern: Pattern, listener: Listener) -> Self {
-        Self { shared, pass, pattern, listener, seen: HashMap::new() }
+        let (seen, stopped) = (HashMap::new(), HashSet::new());
+        Self { shared, pass, pattern, listener, seen, stopped }
     }
 
     fn wants(&self, document: &str) -> bool {
@@ -134,11 +140,8 @@ impl Telling {
     }
 
     async fn tell_all(mut self, to: mpsc::Sender<Result<String, Infallible>>) {
-        let stopped = self.shared.rooms.agenda().stopped(|document| self.wants(document));
-        let stopped = stopped.iter().map(|(document, names)| line(document, names));
-        let mut text: String = stopped.collect();
         // Headers leave with the first of what is said.
-        text.push('\n');
+        let mut text = "\n".to_owned();
         let mut said_at = Instant::now();
         while !self.is_over() {
             let next_at = self.look(&mut text);
@@ -164,6 +167,15 @@ impl Telling {
     /// Says what is to be told now, and gives when to look again.
     fn look(&mut self, text: &mut String) -> Instant {
         let (now, now_ms) = (Instant::now(), now_ms().saturating_add(TELLS_AHEAD_MS));
+        let stopped = self
+            .shared
+            .rooms
+            .agenda()
+            .stopped(|document| !self.stopped.contains(document) && self.wants(document));
+        for (document, names) in stopped {
+            text.push_str(&line(&document, &names));
+            self.stopped.insert(document);
+        }
         let due = self.shared.rooms.agenda().due(now_ms, |document| self.wants(document));
         let in_ms = |at_ms: u64| Duration::from_millis(at_ms.saturating_sub(now_ms));
         let mut next_at = now + due.next_ms.map_or(LOOKS_EVERY, in_ms).min(LOOKS_EVERY);

@@ -284,6 +284,26 @@ fn a_damaged_page_ends_the_handling_and_nothing_else() {
     assert_eq!(brief(&scene.heard(BOB)), [""; 0]);
 }
 
+/// Goal: a damaged page that an operator's question needs fails that question, and harms nobody
+/// else. Method: the same, with nothing in memory as it is asked.
+#[test]
+fn a_damaged_page_fails_what_an_operator_asks_and_nothing_else() {
+    for ask in [Ask::Events(WantedEvents::default()), Ask::Look] {
+        let mut scene = Scene::new();
+        scene.open_shop(ANN);
+        scene.frames(ANN, 1, vec![place("a")]);
+        scene.heard(ANN);
+        let State::Open(document) = &scene.room.state else { panic!("not open") };
+        document.authority.view().rest_but(|_| false);
+        scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+        scene.step(RoomInput::Ask { request: 1, ask });
+        scene.find_damaged(|_| true);
+        let answer = scene.answers.pop();
+        assert!(matches!(answer, Some(Answer::Failed { .. })), "{answer:?}");
+        assert_eq!(brief(&scene.heard(ANN)), [""; 0]);
+    }
+}
+
 /// Goal: what was planned holds only if it still does. Method: an instance comes back, and one
 /// leaves, ahead of what was planned of it in the same step.
 #[test]
