@@ -39,7 +39,8 @@ export interface HandleOptions<Given = GivenCommand | GivenRun> extends Abortabl
 export interface Handling {
   /**
    * Begins nothing more, and resolves once what is at work has ended and others may have the
-   * rest. A `signal`, as `db.close()`, leaves what is at work to others too, at once.
+   * rest. A `signal`, as `db.close()`, leaves what is at work to others too, at once, and also
+   * while this waits.
    */
   close(): Promise<void>;
   /** The same as {@link close}, at the end of an `await using` block. */
@@ -118,6 +119,11 @@ export class Attempts<Given extends object> implements Handling {
   readonly #unlisten: () => void;
   #isClosing = false;
   #isOver = false;
+  #wakeClosing = (): void => {};
+  /** Resolves once it is over, however much is at work. */
+  readonly #over = new Promise<void>((resolve) => {
+    this.#wakeClosing = resolve;
+  });
   #begun = 0;
 
   constructor(
@@ -166,6 +172,7 @@ export class Attempts<Given extends object> implements Handling {
   endWith(error?: TidelogError): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    this.#wakeClosing();
     this.#unlisten();
     this.#document.ending.delete(this);
     for (const { left } of this.#attempts.values()) left.abort(error);
@@ -175,7 +182,9 @@ export class Attempts<Given extends object> implements Handling {
 
   async close(): Promise<void> {
     this.#isClosing = true;
-    while (this.#running.size > 0 && !this.#isOver) await Promise.race(this.#running);
+    while (this.#running.size > 0 && !this.#isOver) {
+      await Promise.race([this.#over, ...this.#running]);
+    }
     this.endWith();
   }
 

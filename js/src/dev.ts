@@ -19,6 +19,8 @@ export interface DevOptions {
 const TAKES_MS = 3_000;
 /** Milliseconds in which a server answers. */
 const ANSWER_MS = 5_000;
+/** Milliseconds in which a server that has just come is tried again and reached. */
+const NEXT_TRY_MS = 5_000;
 
 /** What {@link openAnew} does, and does again. */
 interface Steps<Defined extends Mutations> {
@@ -151,6 +153,8 @@ export async function sayWhoAnswers(
     () => true,
     () => false,
   );
+  // One that has just begun answers before the document tries it again.
+  if (isThere) await new Promise((resolve) => setTimeout(resolve, NEXT_TRY_MS));
   if (db.status.error?.code !== 'server-unreachable') return;
   const found = isThere
     ? `${address} answers, but not as a Tidelog server does: it is another server, or a proxy ` +

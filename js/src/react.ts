@@ -11,6 +11,7 @@ import {
   type ReactNode,
   useContext,
   useEffect,
+  useRef,
   useSyncExternalStore,
 } from 'react';
 import type { Database, Mutate } from './database.js';
@@ -115,7 +116,7 @@ export function createHooks<
     ...wanted
   }: Wanted<Defined> & { readonly children?: ReactNode }): ReactElement {
     const opening = openings(wanted);
-    useEffect(() => opening.subscribe(() => {}), [opening]);
+    useShared(opening, () => undefined);
     return createElement(Context.Provider, { value: opening }, children);
   }
 
@@ -129,9 +130,8 @@ export function createHooks<
     ...watching: Watching<R, Sql>
   ): readonly KnownRow<Sql, R>[] {
     const watched = useOpening().watch<KnownRow<Sql, R>>(...watching);
-    const { rows, error, state } = useShared(watched, shownOf, LOADING);
-    if (state === 'loading') throw IS_PAGE ? loaded(watched) : notOnServers();
-    if (error && rows === NONE) throw error;
+    const { rows, error } = useShared(watched, shownOf, LOADING);
+    if (rows === NONE) throw error ?? (IS_PAGE ? loaded(watched) : notOnServers());
     return rows;
   }
 
@@ -141,7 +141,15 @@ export function createHooks<
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
-    useEffect(() => onRejected && opening.onRejected(onRejected), [opening, onRejected]);
+    const latest = useRef(onRejected);
+    useEffect(() => {
+      latest.current = onRejected;
+    });
+    // Whoever listens anew is told once more of all that nobody has handled: not at each render.
+    useEffect(
+      () => onRejected && opening.onRejected((it) => latest.current!(it)),
+      [opening, !onRejected],
+    );
     return opening.mutate;
   }
 
@@ -153,7 +161,7 @@ export function createHooks<
   return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument, usePresence };
 }
 
-const shownOf = <T>({ shown }: { readonly shown: () => T }): T => shown();
+const shownOf = <T>(it: { readonly shown: () => T }): T => it.shown();
 
 /** What `look` sees of something, whenever that has changed; `first` where a server renders. */
 const useShared = <S extends Shared, T>(it: S, look: (it: S) => T, first?: T): T =>

@@ -235,11 +235,14 @@ test('a server that does not answer holds nobody up', async () => {
 });
 
 test('of a server that is not reached it is said what is at its address', async () => {
+  vi.useFakeTimers();
   const error = new ServerUnreachableError('it does not answer');
   const status = { error } as Database['status'];
   const fetched = vi.fn(async (_url: string, _options: object) => ({}));
   vi.stubGlobal('fetch', fetched);
-  await sayWhoAnswers({ status }, 'ws://sync.test:8787/');
+  const saying = sayWhoAnswers({ status }, 'ws://sync.test:8787/');
+  await vi.runAllTimersAsync();
+  await saying;
   expect(fetched.mock.calls[0]![0]).toBe('http://sync.test:8787/healthz');
   // Of another origin nothing but that can be seen: it has to be enough.
   expect(fetched.mock.calls[0]![1]).toMatchObject({ mode: 'no-cors' });
@@ -254,4 +257,20 @@ test('of a server that is not reached it is said what is at its address', async 
   // It may be reached by then.
   await sayWhoAnswers({ status: { ...status, error: null } }, 'ws://sync.test');
   expect(console.warn).toHaveBeenCalledTimes(2);
+});
+
+test('a server that has just begun is not called another one', async () => {
+  vi.useFakeTimers();
+  const error = new ServerUnreachableError('it does not answer');
+  const db = { status: { error } as Database['status'] };
+  const fetched = vi.fn(async () => ({}));
+  vi.stubGlobal('fetch', fetched);
+  const saying = sayWhoAnswers(db, 'ws://sync.test:8787/');
+  await vi.advanceTimersByTimeAsync(4_000);
+  expect(fetched).toHaveBeenCalledTimes(1);
+  // The next try of the document reaches it.
+  db.status = { ...db.status, error: null };
+  await vi.runAllTimersAsync();
+  await saying;
+  expect(console.warn).not.toHaveBeenCalled();
 });

@@ -689,3 +689,19 @@ test('who handles what there is not is told so', () => {
   expect(() => handlePlace(core, () => {})).toThrow(DocumentClosedError);
   expect([core.calls, core.ending.size]).toEqual([[], 0]);
 });
+
+test('closing that waits for what is at work ends with the document', async () => {
+  const core = new Core();
+  const handling = handlePlace(core, () => new Promise(() => {}));
+  core.give(row());
+  core.asked.length = 0;
+  await settled();
+  let isClosed = false;
+  const closing = handling.close().then(() => {
+    isClosed = true;
+  });
+  await settled();
+  expect(isClosed).toBe(false);
+  for (const it of core.ending) it.endWith(new DocumentClosedError('closed'));
+  await closing;
+});

@@ -179,6 +179,8 @@ test('what cannot be worked for is said at once', () => {
   assert.throws(tries({ server: 'http://127.0.0.1:9' }, { steps }), invalid);
   assert.throws(tries({ documentsMax: 0 }, { steps }), invalid);
   assert.throws(tries({ folder: '.' }, { steps }), invalid);
+  assert.throws(tries({ concurrency: 0 }, { steps }), invalid);
+  assert.throws(tries({}, { order: { initial: 0, commands: { pai: () => [] } } }), invalid);
   assert.throws(tries({}, {}), invalid);
   assert.throws(tries({}, { stepz: steps }), invalid);
 });

@@ -17,21 +17,26 @@ export interface DueLine {
   readonly due: readonly string[] | null;
 }
 
-/** Why a server says nothing of what is due. */
+/** Characters of an answer that are told where it is none. */
+const SAID_LENGTH_MAX = 200;
+
+/** Why a server says nothing of what is due: it refuses, or another one answers for it. */
 export class DueRefusedError extends Error {
   override readonly name = 'DueRefusedError';
   /** The status of its answer. */
   readonly status: number;
 
   constructor(status: number, said: string) {
-    super(`the server does not say which documents have work: ${status} ${said.trim()}`);
+    const shortened = said.trim().slice(0, SAID_LENGTH_MAX);
+    super(`the server does not say which documents have work: ${status} ${shortened}`);
     this.status = status;
   }
 }
 
 /**
  * What the server says, for as long as the signal lets it: where it is away it is asked again,
- * later each time. `onError` is told of each time that it refuses, and the first that it is away.
+ * later each time, until it has told of a document. `onError` is told of each time that it refuses,
+ * or answers as no Tidelog server does, and the first that it is away.
  */
 export async function* dueLines(
   server: string,
@@ -47,7 +52,7 @@ export async function* dueLines(
     try {
       for await (const line of linesOf(address, getToken, signal)) {
         tries = 0;
-        if (line) yield JSON.parse(line) as DueLine;
+        yield line;
       }
     } catch (error) {
       if (signal.aborted) return;
@@ -60,21 +65,21 @@ export async function* dueLines(
   }
 }
 
-/** The lines of one answer. */
+/** The documents of one answer. */
 async function* linesOf(
   address: URL,
   getToken: GetToken | undefined,
   signal: AbortSignal,
-): AsyncGenerator<string> {
+): AsyncGenerator<DueLine> {
   const end = new AbortController();
   const stop = (): void => end.abort(signal.reason);
   signal.addEventListener('abort', stop);
   const isSilent = (): void => end.abort(new Error('the server says nothing any more'));
   const timer = setTimeout(isSilent, SILENCE_MS_MAX);
   try {
-    const token = await getToken?.();
+    // The app may never say which token.
+    const token = await Promise.race([getToken?.(), rejectionBy(end.signal)]);
     const headers: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {};
-    if (signal.aborted) return;
     const answer = await fetch(address, { headers, signal: end.signal });
     if (!answer.ok || !answer.body) throw new DueRefusedError(answer.status, await answer.text());
     const decoder = new TextDecoder();
@@ -83,7 +88,8 @@ async function* linesOf(
       timer.refresh();
       const lines = (rest + decoder.decode(bytes, { stream: true })).split('\n');
       rest = lines.pop()!;
-      yield* lines;
+      // Empty ones say that the server is there.
+      for (const line of lines) if (line) yield dueOf(line, answer.status);
     }
   } finally {
     clearTimeout(timer);
@@ -91,4 +97,25 @@ async function* linesOf(
     // Whoever stops reading lets the connection go.
     end.abort();
   }
+}
+
+/** What a line says. */
+function dueOf(line: string, status: number): DueLine {
+  try {
+    const { document, due } = JSON.parse(line) as Record<keyof DueLine, unknown>;
+    const isList = Array.isArray(due) && due.every((name) => typeof name === 'string');
+    if (typeof document === 'string' && (due === null || isList)) return { document, due };
+  } catch {
+    // Whoever stands before the server may answer for it, in whichever way.
+  }
+  throw new DueRefusedError(status, line);
+}
+
+/** Rejects once it is aborted. */
+function rejectionBy(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const leave = (): void => reject(signal.reason);
+    if (signal.aborted) leave();
+    else signal.addEventListener('abort', leave, { once: true });
+  });
 }

@@ -3,18 +3,20 @@
 import type { Attempts, HandleOptions } from '../attempts.js';
 import type { GetToken } from '../connection.js';
 import type { Database } from '../database.js';
-import type { Doctype, Mutations, Streams, Workflows } from '../doctype.js';
+import { type Doctype, EVENTS, type Mutations, type Streams, type Workflows } from '../doctype.js';
 import { InvalidOptionError } from '../errors.js';
 import type { GivenCommand, Handlers } from '../handling.js';
 import { socketAddress } from '../open.js';
 import type { GivenRun, RunHandlers } from '../running.js';
+import type { OpenStreams } from '../streams.js';
 import { type DueLine, dueLines } from './due-lines.js';
 import type { SocketClass } from './sockets.js';
 
 /** Documents that are open at a time, where nobody says how many. */
 const DOCUMENTS_MAX = 64;
 
-/** Documents being opened at a time: each is answered in time, however slow the machine is. */
+/** Documents being opened at a time, until they have what their server has: each is answered in
+ * time, however slow the machine is. */
 const OPENING_MAX = 8;
 
 /** For how long a document stays open that has nothing more to do. */
@@ -23,6 +25,9 @@ const LINGERS_MS = 3_000;
  * takes a while to be heard by the server. */
 const LINGERS_PRESSED_MS = 250;
 const LINGERS_VAIN_MS = 2_000;
+
+/** Within which time a document has to have come from its server. */
+const COMES_MS_MAX = 60_000;
 
 /** How often it is looked which documents have nothing more to do. */
 const LOOKS_MS = 100;
@@ -104,12 +109,29 @@ export interface Memory {
 interface Desk {
   readonly db: Database;
   readonly handlings: readonly Attempts<GivenCommand | GivenRun>[];
-  /** Since when nothing is at work. */
+  readonly openedAt: number;
+  /** Since when nothing is at work, and it has what its server has. */
   idleSince: number;
   isClosing: boolean;
 }
 
-/** Begins to work. The names of the options are checked here, all else where it is used. */
+/** What is wrong in a document that did not come from its server in time. */
+class LateDocumentError extends Error {
+  override readonly name = 'LateDocumentError';
+
+  constructor(document: string) {
+    super(`${document} did not come from its server within ${COMES_MS_MAX / 1_000} seconds`);
+  }
+}
+
+/** Whether it is not known yet what there is to do in a document: it is on its way here. */
+const isComing = ({ db }: Desk): boolean => !db.status.synced && !db.status.error;
+
+/**
+ * Begins to work.
+ *
+ * @throws {InvalidOptionError} for options and handlers that no document could be worked with.
+ */
 export function workIn(
   memory: Memory,
   doctype: Doctype<Mutations, Streams, Workflows>,
@@ -121,7 +143,7 @@ export function workIn(
   if (unknown !== undefined) {
     throw new InvalidOptionError(`there is no option ${unknown}: there are ${NAMES.join(', ')}`);
   }
-  const { documents, documentsMax = DOCUMENTS_MAX } = Object(options) as WorkOptions;
+  const { documents, documentsMax = DOCUMENTS_MAX, concurrency } = Object(options) as WorkOptions;
   if (typeof documents !== 'string' || !/^[^*]*\*?$/.test(documents) || documents === '') {
     throw new InvalidOptionError('documents has to be a name, or a beginning of names with a *');
   }
@@ -136,7 +158,26 @@ export function workIn(
     throw new InvalidOptionError(`${name} has no stream or workflow ${strange[0]}: it has ${has}`);
   }
   if (names.length === 0) throw new InvalidOptionError('there is nothing that is handled');
+  for (const [it, how] of names) checkHandling(doctype, [it, how, { concurrency }]);
   return new Workshop(memory, doctype, options, new Map(names));
+}
+
+/** Handles a document that nothing is given of, which throws what any other one would throw. */
+function checkHandling(
+  doctype: Doctype<Mutations, Streams, Workflows>,
+  given: readonly [name: string, how: unknown, options: HandleOptions],
+): void {
+  const parts = { ...doctype.streams, ...doctype.workflows };
+  const handle = parts[given[0]]?.[EVENTS]?.handle;
+  if (!handle) throw new InvalidOptionError(`${given[0]} has no commands that could be handled`);
+  const document = {
+    connection: { call: () => 0, giveUp() {} },
+    doctype,
+    ending: new Set(),
+    mustBeOpen() {},
+  };
+  const handling = handle(document as unknown as OpenStreams, given);
+  (handling as Attempts<GivenCommand | GivenRun>).endWith();
 }
 
 /** Opens what is due, has its handlers do what there is to do, and closes it. */
@@ -153,7 +194,6 @@ class Workshop implements Working {
   readonly #waiting = new Set<string>();
   /** Documents that had nothing to do: how often, and until when they are left alone. */
   readonly #vain = new Map<string, { readonly count: number; readonly until: number }>();
-  #openingCount = 0;
   /** What is being opened, or closed. */
   readonly #moves = new Set<Promise<void>>();
   readonly #ending = new AbortController();
@@ -180,10 +220,14 @@ class Workshop implements Working {
         end = resolve;
       }),
     );
-    this.#listening = this.#listen().finally(end);
     const { signal } = options;
-    if (signal?.aborted) void this.#close(true);
-    else signal?.addEventListener('abort', () => void this.#close(true), { once: true });
+    const leave = (): void => void this.#close(true);
+    this.#listening = this.#listen().finally(() => {
+      signal?.removeEventListener('abort', leave);
+      end();
+    });
+    if (signal?.aborted) leave();
+    else signal?.addEventListener('abort', leave, { once: true });
   }
 
   close(): Promise<void> {
@@ -197,7 +241,7 @@ class Workshop implements Working {
   /** At once: what is at work is left to others. */
   async #close(atOnce: boolean): Promise<void> {
     this.#ending.abort();
-    if (atOnce) for (const desk of this.#desks.values()) void desk?.db.close();
+    if (atOnce) for (const desk of this.#desks.values()) desk?.db.close().catch(() => {});
     this.#closed ??= this.#listening.then(() => this.#ended);
     await this.#closed;
   }
@@ -237,19 +281,19 @@ class Workshop implements Working {
   /** Opens what waits, as far as there is room. */
   #openNext(): void {
     const now = performance.now();
+    let opening = 0;
+    for (const desk of this.#desks.values()) {
+      if (!desk || (!desk.isClosing && isComing(desk))) opening += 1;
+    }
     for (const document of this.#waiting) {
-      const isFull = this.#desks.size >= this.#documentsMax || this.#openingCount >= OPENING_MAX;
+      const isFull = this.#desks.size >= this.#documentsMax || opening >= OPENING_MAX;
       if (this.#ending.signal.aborted || isFull) return;
       const until = this.#vain.get(document)?.until ?? 0;
       if (until > now || this.#desks.has(document)) continue;
       this.#waiting.delete(document);
       this.#desks.set(document, undefined);
-      this.#openingCount += 1;
-      const opened = this.#open(document).finally(() => {
-        this.#openingCount -= 1;
-        this.#openNext();
-      });
-      this.#move(opened);
+      opening += 1;
+      this.#move(this.#open(document).finally(() => this.#openNext()));
     }
   }
 
@@ -273,10 +317,14 @@ class Workshop implements Working {
         handlings = [...this.#handlers].map(handle);
       } catch (error) {
         await db.close();
+        await this.#memory.destroy(document, { force: true }).catch(onError);
         throw error;
       }
-      const desk = { db, handlings: handlings as Desk['handlings'], isClosing: false };
-      this.#desks.set(document, { ...desk, idleSince: performance.now() });
+      const now = performance.now();
+      const desk = { db, handlings: handlings as Desk['handlings'], openedAt: now, idleSince: now };
+      this.#desks.set(document, { ...desk, isClosing: false });
+      // Once it has come there is room for the next one.
+      db.on('status', () => this.#openNext());
       if (this.#ending.signal.aborted) this.#shut(document);
     } catch (error) {
       onError(error);
@@ -293,6 +341,7 @@ class Workshop implements Working {
       if (!desk) continue;
       if (desk.isClosing) pressed -= 1;
       else if (desk.handlings.some(({ atWork }) => atWork > 0)) desk.idleSince = now;
+      else if (isComing(desk)) this.#await(document, desk, now);
       else idle.push([document, now - desk.idleSince, desk.handlings.some((it) => it.begun > 0)]);
     }
     for (const [document, idleMs, hasBegun] of idle.sort(([, a], [, b]) => b - a)) {
@@ -308,6 +357,14 @@ class Workshop implements Working {
     if (this.#desks.size > 0 || this.#waiting.size > 0) return;
     clearInterval(this.#timer);
     this.#timer = undefined;
+  }
+
+  /** A document is on its way here, for which others wait but so long. */
+  #await(document: string, desk: Desk, now: number): void {
+    desk.idleSince = now;
+    if (now - desk.openedAt < COMES_MS_MAX) return;
+    this.#tell(new LateDocumentError(document), { document });
+    this.#shut(document);
   }
 
   #shut(document: string): void {
@@ -349,7 +406,9 @@ class Workshop implements Working {
   }
 
   #tell(error: unknown, at: WorkPlace): void {
-    const { onError } = this.#options;
+    const { onError, signal } = this.#options;
+    // What is at work is left to others, as the app wants.
+    if (signal?.aborted) return;
     try {
       if (onError) onError(error, at);
       else console.error(`working for ${at.document ?? this.#options.documents}:`, error);
