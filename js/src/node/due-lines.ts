@@ -10,6 +10,9 @@ const SILENCE_MS_MAX = 25_000;
 const BACKOFF_MS = 250;
 const BACKOFF_MS_MAX = 10_000;
 
+/** An answer that has lasted so long was a server's, though it had nothing to tell. */
+const LASTED_MS = 15_000;
+
 /** A document that has work. */
 export interface DueLine {
   readonly document: string;
@@ -35,8 +38,8 @@ export class DueRefusedError extends Error {
 
 /**
  * What the server says, for as long as the signal lets it: where it is away it is asked again,
- * later each time, until it has told of a document. `onError` is told of each time that it refuses,
- * or answers as no Tidelog server does, and the first that it is away.
+ * later each time, until it has told of a document, or was there for a while. `onError` is told of
+ * each time that it refuses, or answers as no Tidelog server does, and the first that it is away.
  */
 export async function* dueLines(
   server: string,
@@ -49,6 +52,7 @@ export async function* dueLines(
   address.searchParams.set('documents', documents);
   let tries = 0;
   while (!signal.aborted) {
+    const askedAt = performance.now();
     try {
       for await (const line of linesOf(address, getToken, signal)) {
         tries = 0;
@@ -58,6 +62,7 @@ export async function* dueLines(
       if (signal.aborted) return;
       if (tries === 0 || error instanceof DueRefusedError) onError(error);
     }
+    if (performance.now() - askedAt >= LASTED_MS) tries = 0;
     const ms = Math.min(BACKOFF_MS * 2 ** tries, BACKOFF_MS_MAX);
     tries += 1;
     // Workers that were all let go at once come back one after another.

@@ -53,8 +53,8 @@ impl Room {
 
     /// Looks when tasks are due.
     pub(super) fn look(&mut self) -> Result<(), Halt> {
-        // Those whom the document knows may come back for so long. Who handled tasks there before the
-        // room was made, it does not wait for.
+        // Those whom the document knows may come back for so long. For whoever handled tasks there
+        // before the room was made, it does not wait.
         let is_known = self.handlers.as_ref().is_some_and(|it| it.count() > 0);
         let given_ms = if is_known { self.now_ms.saturating_add(INSTANCE_SILENT_MS) } else { 0 };
         let is_left = self.subscribers.is_empty();
