@@ -77,15 +77,18 @@ export function register(channel, tag, kinds, { instance = 0, concurrency = 1 } 
 }
 
 /**
- * Of a command `events` of its stream as `[type, data]`; of a run what it remembers, `records` as
+ * Of a command `events` of its stream as `[type, data]`, and `snapshot`, what those before come to,
+ * as `[name, state]`; of a run what it remembers, `records` as
  * `[name, choice, ...fields]`, and then waits, or what it returns; or why it has failed for good.
  */
 export function complete(channel, tag, completion) {
   const { task, attempt, position = 0, events, records, result, reason } = completion;
+  const { snapshot = null } = completion;
   const w = new Writer().u64(task).u64(attempt).u64(position);
   if (events) {
     w.u32(0).list(events, ([type, data]) => w.text(type).text(JSON.stringify(data)));
     w.list([], () => {}).list([], () => {});
+    w.optional(snapshot, (texts) => texts.reduce((to, text) => to.text(text), w));
   } else if (records) {
     w.u32(2).list(records, ([name, choice, ...fields]) => {
       w.text(name).u32(0).u32(choice);

@@ -235,7 +235,8 @@ test('a command is received, handled by somebody, and over once', async (t) => {
   const events = [['placed', { items: [1] }]];
   assert.equal(await answer({ ...first, position: 1, events }), 'Stale');
   assert.equal(await answer({ ...first, attempt: 2, events }), 'Late');
-  assert.equal(await answer({ ...first, events }), 'Done');
+  const snapshot = ['placed', '0'];
+  assert.equal(await answer({ ...first, events, snapshot }), 'Done');
   assert.equal(await answer({ ...first, events }), 'Late');
   assert.equal(await answer({ ...second, reason: 'sold out' }), 'Done');
   await sender.sync();
