@@ -110,6 +110,10 @@ async fn what_is_written_today_is_the_golden_blocks_byte_for_byte() {
     ];
     for (from, to) in pairs {
         let bytes = bytes_of(from);
+        // Nothing is left in the log file that is not in use.
+        if bytes.is_empty() {
+            continue;
+        }
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         to.write_at(0, &bytes[..used]).expect("room");
         to.set_size(bytes.len() as u64).expect("room");
@@ -119,15 +123,28 @@ async fn what_is_written_today_is_the_golden_blocks_byte_for_byte() {
     assert!(get(&written).await == golden(), "another version, or cargo xtask golden");
 }
 
+/// The first block of a file, which is made where nothing is left in the file: so it is in the log
+/// file that is not in use.
+fn first_block(records: &mut Vec<Vec<u8>>, file: u8) -> &mut [u8] {
+    const BLOCK_SIZE: usize = 16 * 1024;
+    let key = |block: u32| (u64::from(file) << 32 | u64::from(block)).to_le_bytes();
+    let found = records.iter().position(|record| record[..8] == key(0));
+    let at = found.unwrap_or_else(|| {
+        let block = [key(0).as_slice(), &[0; BLOCK_SIZE]].concat();
+        let size = [key(u32::MAX), (BLOCK_SIZE as u64).to_le_bytes()].concat();
+        records.splice(0..0, [block, size]);
+        0
+    });
+    &mut records[at]
+}
+
 #[wasm_bindgen_test]
 async fn a_newer_version_in_the_blocks_is_refused_and_left_untouched() {
     for file in [0_u8, 1, 2] {
         let mut records = golden();
-        let is_first = |record: &&mut Vec<u8>| record[..8] == [0, 0, 0, 0, file, 0, 0, 0];
-        let first = records.iter_mut().find(is_first).expect("a block of each file");
+        let first = first_block(&mut records, file);
         for at in [8, 8 + 4096] {
             let header = &mut first[at..at + 512];
-            // One of the log files is not in use.
             header[..8].copy_from_slice(if file == 2 { b"TIDEPAGE" } else { b"TIDELOG1" });
             header[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
             let checksum = crc32c::crc32c(&header[..508]).to_le_bytes();
