@@ -84,13 +84,7 @@ pub struct Unopened {
 
 impl From<OpenError> for Unopened {
     fn from(error: OpenError) -> Self {
-        let kind = match &error {
-            OpenError::NewerFormat { .. } => UnservedKind::NewerFormat,
-            OpenError::Disk(error) if error.lacks_room() => UnservedKind::Full,
-            OpenError::Disk(_) => UnservedKind::Unavailable,
-            _ => UnservedKind::Damaged,
-        };
-        Self { kind, reason: reasons(&error) }
+        Self { kind: error.why_unserved(), reason: error.reasons() }
     }
 }
 
@@ -98,12 +92,6 @@ impl From<DiskError> for Unopened {
     fn from(error: DiskError) -> Self {
         OpenError::Disk(error).into()
     }
-}
-
-/// An error and what caused it, in one line.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map(|cause| format!(": {}", reasons(cause)));
-    format!("{error}{}", cause.unwrap_or_default())
 }
 
 /// The page server over the four files of the store, whatever keeps them.

@@ -35,6 +35,8 @@ mod due;
 mod erasing;
 mod events;
 mod handlers;
+#[cfg(feature = "json")]
+pub mod json;
 mod mutation;
 mod operator;
 mod page_links;

@@ -2,6 +2,7 @@
 
 use tidelog_disk::DiskError;
 use tidelog_journal::{ReadError, RecoverError};
+use tidelog_types::UnservedKind;
 
 use crate::AppendError;
 
@@ -27,6 +28,30 @@ pub enum OpenError {
     /// The device failed, or is full.
     #[error("cannot open the store")]
     Disk(#[from] DiskError),
+}
+
+impl OpenError {
+    /// Why a page server does not serve that failed so.
+    #[must_use]
+    pub fn why_unserved(&self) -> UnservedKind {
+        match self {
+            Self::NewerFormat { .. } => UnservedKind::NewerFormat,
+            Self::Disk(error) if error.lacks_room() => UnservedKind::Full,
+            Self::Disk(_) => UnservedKind::Unavailable,
+            _ => UnservedKind::Damaged,
+        }
+    }
+
+    /// It and what caused it, in one line.
+    #[must_use]
+    pub fn reasons(&self) -> String {
+        reasons(self)
+    }
+}
+
+fn reasons(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", reasons(cause)));
+    format!("{error}{}", cause.unwrap_or_default())
 }
 
 impl From<RecoverError> for OpenError {

@@ -1,14 +1,12 @@
 //! The doctypes that an admin has deployed: each a file in the folder `doctypes` of the data.
 
-pub(crate) mod json;
-
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use tidelog_document::{Doctype, DoctypeError, DoctypeHash, FoundRight, check};
+use tidelog_document::{Doctype, DoctypeError, DoctypeHash, FoundRight, check, json};
 use tidelog_room::Doctypes;
 use tidelog_sqlite::View;
 use tidelog_types::limits::{DEPLOYED_DOCTYPES_MAX, Limits};

@@ -27,6 +27,85 @@ pub enum Params {
     Named(Vec<(String, Value)>),
 }
 
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<i32> for Value {
+    fn from(number: i32) -> Self {
+        Self::Integer(number.into())
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Integer(number.into())
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Real(number)
+    }
+}
+
+impl From<bool> for Value {
+    /// 0 or 1.
+    fn from(flag: bool) -> Self {
+        Self::Integer(flag.into())
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Blob(bytes)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl From<()> for Params {
+    fn from((): ()) -> Self {
+        Self::NONE
+    }
+}
+
+impl<const N: usize> From<[Value; N]> for Params {
+    fn from(values: [Value; N]) -> Self {
+        Self::Positional(values.into())
+    }
+}
+
+impl From<Vec<Value>> for Params {
+    fn from(values: Vec<Value>) -> Self {
+        Self::Positional(values)
+    }
+}
+
+impl<const N: usize> From<[(&str, Value); N]> for Params {
+    fn from(values: [(&str, Value); N]) -> Self {
+        Self::Named(values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
+
 impl Params {
     /// There are none.
     pub const NONE: Self = Self::Positional(Vec::new());

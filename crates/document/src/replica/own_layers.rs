@@ -31,7 +31,7 @@ impl OwnLayers {
         let sizes: Vec<usize> = layers.map(|layer| layer.pages.len()).collect();
         let is_bounded =
             self.count <= limits.layers_max && self.pages_count <= limits.layer_pages_max;
-        is_bounded && self.count == sizes.len() && self.pages_count == sizes.iter().sum()
+        is_bounded && self.count == sizes.len() && self.pages_count == sizes.iter().sum::<usize>()
     }
 
     /// A layer that was kept is gone.

@@ -6,11 +6,11 @@ use axum::http::{Method, StatusCode};
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use tidelog_document::json;
 use tidelog_types::limits::DOCTYPE_JSON_SIZE_MAX;
 
 use super::sender::Sender;
 use super::{CommandError, read, say};
-use crate::deployments::json;
 
 /// Flags of `tidelog deploy`.
 #[derive(Args, Clone, Debug)]

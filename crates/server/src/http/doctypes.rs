@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
-use tidelog_document::DoctypeError;
+use tidelog_document::{DoctypeError, json};
 use tidelog_room::{Answer, Ask};
 use tidelog_types::limits::{DOCTYPE_JSON_SIZE_MAX, TRIAL_FAILURES_MAX, TRIAL_S_MAX};
 use tokio::task::spawn_blocking;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::pass::Address;
 use super::{body, failed, pass};
 use crate::access::Pass;
-use crate::deployments::{DeployError, Deployed, json};
+use crate::deployments::{DeployError, Deployed};
 use crate::shared::Shared;
 
 /// Why nothing can be said of a doctype.

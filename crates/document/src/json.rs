@@ -22,15 +22,19 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tidelog_document::{
+use crate::{
     CommandDefinition, Doctype, EventDefinition, MutationDefinition, Param, ParamKind,
     StreamDefinition, WorkflowDefinition,
 };
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The doctype that the JSON says, or why it says none.
-pub(crate) fn parse(json: &[u8]) -> Result<Doctype, serde_json::Error> {
+/// The doctype that the JSON says.
+///
+/// # Errors
+///
+/// Why it says none.
+pub fn parse(json: &[u8]) -> Result<Doctype, serde_json::Error> {
     let Definition { name, migrations, mutations, streams, workflows } =
         serde_json::from_slice(json)?;
     let mutations = sorted(mutations.0, definition, |it| &it.name);
@@ -51,7 +55,8 @@ fn sorted<M, T>(
 }
 
 /// The doctype as the same JSON.
-pub(crate) fn write(doctype: &Doctype) -> Vec<u8> {
+#[must_use]
+pub fn write(doctype: &Doctype) -> Vec<u8> {
     let param = |Param { name, kind, optional }: &Param| {
         (name.clone(), ParamType { kind: *kind, optional: *optional })
     };
@@ -277,7 +282,7 @@ mod tests {
     /// TypeScript has written of it, and that its own test holds it to.
     #[test]
     fn a_doctype_is_encoded_as_clients_encode_it() {
-        let golden = include_str!("../../../../js/test/golden.json");
+        let golden = include_str!("../../../js/test/golden.json");
         let golden: serde_json::Value = serde_json::from_str(golden).expect("JSON");
         let doctype = parse(KINDS.as_bytes()).expect("a doctype");
         let hex: String =
