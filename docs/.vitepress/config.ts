@@ -23,6 +23,7 @@ const USE = [
   { text: 'While developing', link: '/developing' },
   { text: 'Testing', link: '/testing' },
   { text: 'In Node', link: '/node' },
+  { text: 'In Rust', link: '/rust' },
   { text: 'Command line', link: '/commands' },
   { text: 'Rendering on a server', link: '/ssr' },
 ];

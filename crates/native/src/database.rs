@@ -18,6 +18,8 @@ use crate::commands::{self, CommandName, CommandOutcome, CommandReceipt, SendOpt
 use crate::engine::{Engine, Listener, Mail, Mailbox, answer_of, one_answer, wall_ms};
 use crate::error::{CommandError, Error};
 use crate::events::{Events, EventsFilter};
+use crate::handler::Handler;
+use crate::handling::{self, Handling};
 use crate::live::Live;
 use crate::options::{GiveToken, OpenOptions};
 use crate::receipt::Receipt;
@@ -38,7 +40,8 @@ pub struct Rejection {
     pub lsn: u64,
 }
 
-/// A document that is open. Clones are the same one; it is closed with the last of them.
+/// A document that is open. Clones are the same one; it is closed with the last of them, and of
+/// what watches it, reads its events or handles its commands.
 #[derive(Clone, Debug)]
 pub struct Database {
     open: Open,
@@ -204,6 +207,20 @@ impl Database {
         commands::outcome(&self.open, name).await
     }
 
+    /// Handles commands of an aggregate, up to `concurrency` at a time, of as many streams, at most
+    /// 1,024. Whoever handles is given commands by the authority; several share them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of code `InvalidOption` if the doctype has no such command.
+    pub fn handle<S>(&self, handler: Handler<S>, concurrency: u32) -> Result<Handling, Error>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        self.open.must_be_open()?;
+        handling::handle(self.open.clone(), handler, concurrency)
+    }
+
     /// How the document stands, now and whenever that changes.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
@@ -279,6 +296,18 @@ impl Database {
 impl Open {
     pub(crate) fn mailbox(&self) -> &Mailbox {
         self.inner.engine.mailbox()
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.inner.handle
+    }
+
+    pub(crate) fn doctype(&self) -> &Doctype {
+        &self.inner.doctype
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        self.inner.engine.runtime()
     }
 
     /// Waits until the document is closed.

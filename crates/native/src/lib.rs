@@ -31,6 +31,7 @@
 //! - [`Engine`]: what a process keeps; `engine/thread.rs` has the core and the page server.
 //! - [`Database`]: a document that is open.
 //! - [`Receipt`], [`Live`], [`Events`], [`CommandReceipt`]: what comes of asking it.
+//! - [`Handler`]: how commands are decided; `handling.rs` has the attempts.
 //!
 //! # What this crate does not know
 //!
@@ -42,17 +43,22 @@ mod database;
 mod engine;
 mod error;
 mod events;
+mod folds;
+mod handler;
+mod handling;
 mod live;
 mod options;
 mod receipt;
 mod rows;
 mod socket;
 
-pub use commands::{CommandOutcome, CommandReceipt, SendOptions};
+pub use commands::{CommandName, CommandOutcome, CommandReceipt, SendOptions};
 pub use database::{Database, Rejection};
 pub use engine::{Engine, EngineError};
 pub use error::{CommandError, Error};
 pub use events::{Event, Events, EventsFilter};
+pub use handler::{CommandContext, GivenCommand, Handler, HandlerError, NewEvent};
+pub use handling::Handling;
 pub use live::Live;
 pub use options::OpenOptions;
 pub use receipt::Receipt;
@@ -63,3 +69,8 @@ pub use tidelog_document::{
     StreamDefinition, WorkflowDefinition, json,
 };
 pub use tidelog_types::{ErrorCode, Outcome, Params, Role, Value};
+
+/// The samples of its page are run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/rust.md")]
+struct Page;

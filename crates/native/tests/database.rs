@@ -26,7 +26,7 @@ const SHOP: &str = r#"{
         "order": {
             "params": { "id": "text" },
             "sql": [
-                "insert into tidelog_events (aggregate, stream, type) values ('order', :id, 'placed')"
+              "insert into tidelog_events (aggregate, stream, type) select 'order', :id, 'placed'"
             ]
         }
     },

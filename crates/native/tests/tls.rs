@@ -1,5 +1,5 @@
-//! A server whose certificate somebody of the system's trust has signed. Alone in its process, since
-//! what is trusted is looked up once.
+//! A server with a certificate that the system trusts. Alone in its process, since what is trusted
+//! is looked up once.
 
 use std::sync::Arc;
 

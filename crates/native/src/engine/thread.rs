@@ -237,9 +237,9 @@ impl Thread {
                 self.documents.remove(&handle);
             }
             Mail::GiveUp { call } => {
-                if self.calls.remove(&call).is_some() {
-                    self.tell(ToCore::GiveUp { call });
-                }
+                self.calls.remove(&call);
+                // Also of one that nobody hears any more: the core goes on until it is told.
+                self.tell(ToCore::GiveUp { call });
             }
             Mail::Tell(message) => self.tell(message),
             Mail::SocketOpened(socket) if self.sockets.contains_key(&socket) => {

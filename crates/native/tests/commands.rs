@@ -1,0 +1,219 @@
+//! Commands that a program in Rust handles.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json as object;
+use tidelog_native::{
+    CommandError, CommandReceipt, Database, Doctype, Engine, ErrorCode, Handler, NewEvent,
+    OpenOptions, SendOptions, json,
+};
+use tidelog_testing::server::{PATIENCE, settings, start_when_free};
+
+const SHOP: &str = r#"{
+    "name": "shop",
+    "migrations": [],
+    "mutations": {},
+    "streams": {
+        "order": {
+            "events": {
+                "placed": { "fields": { "items": "integer" }, "upcast": [], "project": [] },
+                "shipped": { "fields": {}, "upcast": [], "project": [] }
+            },
+            "commands": {
+                "place": {
+                    "fields": { "items": "integer" }, "received": [], "failed": [],
+                    "retries": 5, "timeout": 30000
+                },
+                "ship": {
+                    "fields": {}, "received": [], "failed": [], "retries": 5, "timeout": 30000
+                }
+            }
+        }
+    }
+}"#;
+
+fn shop() -> Doctype {
+    json::parse(SHOP.as_bytes()).expect("a doctype")
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Order {
+    items: i64,
+    is_shipped: bool,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    items: i64,
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+fn orders() -> Handler<Order> {
+    Handler::new("order", Order::default(), |order, event| match event.kind.as_str() {
+        "placed" => {
+            Order { items: order.items + event.data["items"].as_i64().expect("a number"), ..order }
+        }
+        "shipped" => Order { is_shipped: true, ..order },
+        other => panic!("there is no event {other}"),
+    })
+    .command("place", async |ctx, Place { items }| {
+        if ctx.state.is_shipped {
+            return Err(ctx.fail("it is shipped"));
+        }
+        Ok(vec![NewEvent::new("placed", &object!({ "items": items }))?])
+    })
+}
+
+fn place(db: &Database, stream: &str, items: i64) -> CommandReceipt {
+    db.send("order", "place", stream, &object!({ "items": items }), SendOptions::default())
+}
+
+async fn until<T>(what: &str, waited: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("{what} is waited for"))
+}
+
+async fn local() -> Database {
+    let engine = Engine::in_memory().expect("an engine");
+    engine.open(&shop(), OpenOptions::new("shops/1")).await.expect("a document")
+}
+
+#[tokio::test]
+async fn commands_are_decided_by_what_has_happened() {
+    let db = local().await;
+    let handler = orders().command("ship", async |ctx, Nothing {}| {
+        // By both that came before it, though all three were sent at once.
+        assert_eq!(ctx.state.items, 5);
+        Ok(vec![NewEvent::bare("shipped")])
+    });
+    let handling = db.handle(handler, 16).expect("handled");
+    let (first, second) = (place(&db, "order-7", 2), place(&db, "order-7", 3));
+    let ship = db.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+    let late = place(&db, "order-7", 9);
+    let outcome = until("the first", first.completed()).await.expect("placed");
+    assert_eq!(outcome.events.len(), 1);
+    assert_eq!((outcome.events[0].position, &outcome.events[0].data["items"]), (1, &object!(2)));
+    until("the second", second.completed()).await.expect("placed");
+    until("shipping", ship.completed()).await.expect("shipped");
+    let failed = until("the last", late.completed()).await.expect_err("too late");
+    assert!(matches!(failed, CommandError::Failed { reason, .. } if reason == "it is shipped"));
+    handling.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn an_attempt_that_fails_or_panics_is_tried_again() {
+    let db = local().await;
+    let attempts = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&attempts);
+    let handler = orders().command("ship", move |ctx, Nothing {}| {
+        let nth = counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            assert_eq!(u64::from(nth) + 1, ctx.command.attempt);
+            match nth {
+                0 => Err(std::io::Error::other("the printer is away").into()),
+                1 => panic!("there is no paper"),
+                _ => Ok(vec![NewEvent::bare("shipped")]),
+            }
+        }
+    });
+    let _handling = db.handle(handler, 1).expect("handled");
+    let ship = db.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+    until("shipping", ship.completed()).await.expect("shipped");
+    assert_eq!(attempts.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn an_event_that_there_is_not_fails_its_command() {
+    let db = local().await;
+    let handler =
+        orders().command("ship", async |_, Nothing {}| Ok(vec![NewEvent::bare("shiped")]));
+    let _handling = db.handle(handler, 1).expect("handled");
+    let ship = db.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+    let failed = until("the end", ship.completed()).await.expect_err("no such event");
+    assert!(matches!(failed, CommandError::Failed { reason, .. } if reason.contains("shiped")));
+}
+
+#[tokio::test]
+async fn what_a_handler_sends_is_sent_with_its_completion() {
+    let db = local().await;
+    let handler = orders().command("ship", async |ctx, Nothing {}| {
+        ctx.send("order", "place", "order-8", &object!({ "items": 1 }))?;
+        Ok(vec![NewEvent::bare("shipped")])
+    });
+    let _handling = db.handle(handler, 16).expect("handled");
+    let ship = db.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+    until("shipping", ship.completed()).await.expect("shipped");
+    let rows = db.query("select key from tidelog_commands where stream = 'order-8'", ()).await;
+    let keys: Vec<String> = rows.expect("rows").to().expect("keys");
+    let sent = db.outcome("order", "place", "order-8", &keys[0]);
+    assert_eq!(until("the other", sent).await.expect("placed").events.len(), 1);
+}
+
+/// Goal: a program that goes amid a command holds nobody up, and the command is done once.
+#[tokio::test]
+async fn what_one_device_left_another_one_does() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start_when_free(&settings(data.path())).await;
+    let open = async || {
+        let options = OpenOptions::new("shops/1").server(format!("ws://{}", server.address()));
+        let engine = Engine::in_memory().expect("an engine");
+        engine.open(&shop(), options).await.expect("a document")
+    };
+    let (shop, one, other) = (open().await, open().await, open().await);
+    let (began, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let handler = orders().command("ship", move |_, Nothing {}| {
+        let _ = began.send(());
+        std::future::pending()
+    });
+    let handling = one.handle(handler, 16).expect("handled");
+    let ship = shop.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+    until("the first handler", has_begun.recv()).await.expect("begun");
+    drop(handling);
+    let handler =
+        orders().command("ship", async |_, Nothing {}| Ok(vec![NewEvent::bare("shipped")]));
+    let handling = other.handle(handler, 16).expect("handled");
+    let outcome = until("shipping", ship.completed()).await.expect("shipped");
+    assert_eq!(outcome.events.len(), 1);
+    handling.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_is_at_work_and_begins_nothing_more() {
+    let db = local().await;
+    let (began, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let handler = orders().command("ship", move |_, Nothing {}| {
+        let _ = began.send(());
+        async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Ok(vec![NewEvent::bare("shipped")])
+        }
+    });
+    let handling = db.handle(handler, 1).expect("handled");
+    let send =
+        |stream: &str| db.send("order", "ship", stream, &object!({}), SendOptions::default());
+    let (first, second) = (send("order-1"), send("order-2"));
+    until("the handler", has_begun.recv()).await.expect("begun");
+    handling.close().await.expect("closed");
+    until("the first", first.completed()).await.expect("shipped");
+    assert!(has_begun.try_recv().is_err(), "nothing more is begun");
+    let waits = tokio::time::timeout(Duration::from_millis(100), second.completed()).await;
+    assert!(waits.is_err(), "nobody handles it");
+}
+
+#[tokio::test]
+async fn what_cannot_be_handled_is_refused_and_a_closed_document_ends_it() {
+    let db = local().await;
+    let none = Handler::new("order", (), |(), _| ());
+    assert_eq!(db.handle(none, 1).expect_err("nothing").code, ErrorCode::InvalidOption);
+    let odd = orders().command("shipp", async |_, Nothing {}| Ok(Vec::new()));
+    assert_eq!(db.handle(odd, 1).expect_err("misspelt").code, ErrorCode::InvalidOption);
+    assert_eq!(db.handle(orders(), 0).expect_err("none").code, ErrorCode::InvalidOption);
+    let handling = db.handle(orders(), 1).expect("handled");
+    db.close().await.expect("closed");
+    let ended = until("the end", handling.ended()).await.expect_err("closed");
+    assert_eq!(ended.code, ErrorCode::DocumentClosed);
+}
