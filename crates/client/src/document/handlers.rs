@@ -21,8 +21,8 @@ use crate::protocol::{Call, CallFailure, Complete, FromCore, Handle, Handling};
 /// How often a tab that works at something is told so again, to see that it hears.
 const ASKED_EVERY_MS: u64 = INSTANCE_SILENT_MS / 3;
 
-/// Since when a handler is away that has left where this device decides: it comes back as another
-/// one, and what it works at need not wait for it.
+/// Since when a handler is away that has left where this device decides, or was an earlier core's:
+/// it comes back as another one, and what it works at need not wait for it.
 const LONG_AGO_MS: u64 = 0;
 
 /// Those in the tabs of this core.
@@ -380,7 +380,7 @@ impl Document {
         if handlers.local.is_none() {
             match authority.work() {
                 Run::Done(work) => {
-                    handlers.resume(Handlers::of(work, ctx.now_ms), client, &mut self.watches);
+                    handlers.resume(Handlers::of(work, LONG_AGO_MS), client, &mut self.watches);
                 }
                 Run::Fault(pgid) => return Some(Run::Fault(pgid)),
                 Run::Failed(_) => return None,
