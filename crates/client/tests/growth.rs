@@ -1,0 +1,135 @@
+//! What a document with tasks takes in the long run: it stops growing once it forgets as much as it
+//! receives, and nothing is written where nothing happens.
+
+use tidelog_client::{Call, Complete, FromCore, Handle, Handling, Request, TabId, ToCore};
+use tidelog_document::{
+    CommandDefinition, Completion, Doctype, Outcome, StreamDefinition, TaskKind, sending,
+};
+use tidelog_pages::StoreRequest;
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
+use tidelog_types::Value;
+use tidelog_types::limits::Limits;
+
+/// Commands that are sent, unless `TIDELOG_COMMANDS` says how many.
+const COMMANDS: u64 = 3_000;
+
+/// Tabs that are idle, unless `TIDELOG_TABS` says how many.
+const TABS: u32 = 100;
+
+/// Commands that are remembered, one a second.
+const REMEMBERED: u64 = 500;
+
+/// The todo list, whose todos are asked to be done.
+fn asked_todos() -> Doctype {
+    let command = CommandDefinition {
+        name: "do".to_owned(),
+        fields: Vec::new(),
+        received: Vec::new(),
+        failed: Vec::new(),
+        retries: 0,
+        timeout_ms: 0,
+    };
+    let (name, events, commands) = ("todo".to_owned(), Vec::new(), vec![command]);
+    Doctype { streams: vec![StreamDefinition { name, events, commands }], ..todos() }
+}
+
+fn ask(device: &mut Device, tab: TabId, handle: Handle, request: Request) -> Call {
+    let call = device.next_call();
+    device.ask(tab, vec![ToCore::Ask { call, handle, request }]);
+    call
+}
+
+fn handling() -> Request {
+    let kind = TaskKind { aggregate: "todo".to_owned(), name: "do".to_owned() };
+    Request::Handle(Handling { kinds: vec![kind], concurrency: 16 })
+}
+
+/// Pages of the document, as it was handed over last, and whatever was asked and told before that is
+/// forgotten.
+fn pages(device: &mut Device) -> u32 {
+    let entries = device.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { append, .. } => append.storage.last(),
+        _ => None,
+    });
+    entries.last().expect("it grows").set.db_pages
+}
+
+/// Goal: a document that handles commands for years is as large as what it remembers. Method: the
+/// clock goes a second for each, and each is over at once.
+#[test]
+fn a_document_grows_no_more_once_it_forgets_as_much_as_it_receives() {
+    let count = std::env::var("TIDELOG_COMMANDS").ok().and_then(|it| it.parse().ok());
+    let count: u64 = count.unwrap_or(COMMANDS);
+    let limits = Limits {
+        command_completed_ms: 1_000 * REMEMBERED,
+        command_key_ms: 500 * REMEMBERED,
+        ..Limits::DEFAULT
+    };
+    let mut device = Device::with_limits(1, limits);
+    device.open(&asked_todos());
+    let handler = ask(&mut device, TAB, HANDLE, handling());
+    let mut largest = 0;
+    for nth in 1..=count {
+        device.pass(1_000);
+        let stream = format!("todo-{}", nth % 50);
+        let args = [("stream", stream), ("args", "{}".to_owned()), ("key", format!("key {nth}"))];
+        let args = args.map(|(name, value)| (name, text(&value)));
+        device.mutate(&sending("todo", "do"), &args);
+        let given = device.rows_told(handler).pop().expect("told");
+        assert_eq!(given[0][0], Value::Integer(nth.cast_signed()), "it is given");
+        let (events, sends, starts) = (Vec::new(), Vec::new(), Vec::new());
+        let outcome = Outcome::Completed { events, sends, starts, snapshot: None };
+        let completion = Completion { task: nth, attempt: 1, position: 0, outcome };
+        let complete = Request::Complete(Complete { handling: handler, completion });
+        let completed = ask(&mut device, TAB, HANDLE, complete);
+        assert_eq!(device.rows_told(completed).pop().expect("told")[0][0], text("done"));
+        let pages = pages(&mut device);
+        if nth <= 2 * REMEMBERED {
+            largest = largest.max(pages);
+        }
+        // What is free on one page and another is not where it is wanted.
+        assert!(pages <= largest + largest / 10, "{pages} pages after {nth}, and {largest} before");
+        (device.told, device.asked) = (Vec::new(), Vec::new());
+    }
+    println!("{largest} pages for {REMEMBERED} commands that are remembered, after {count}");
+}
+
+/// Goal: who is idle costs no write. Method: many tabs watch and handle for ten minutes, in which
+/// the core asks them whether they hear.
+#[test]
+fn idle_tabs_write_nothing() {
+    let count = std::env::var("TIDELOG_TABS").ok().and_then(|it| it.parse().ok()).unwrap_or(TABS);
+    let mut server = Server::default();
+    let mut device = Device::new(1);
+    device.server_is_up = true;
+    for tab in (1..=count).map(TabId) {
+        let call = device.start_open(tab, Some(SERVER), &asked_todos());
+        if tab == TAB {
+            talk(&mut server, &mut [&mut device]);
+        }
+        assert!(matches!(device.answers(call).last(), Some(FromCore::Opened { .. })), "{tab:?}");
+        ask(&mut device, tab, HANDLE, handling());
+        device.watch_in(tab, "select count(*) from todo");
+    }
+    let until_now = |server: &mut Server, device: &mut Device, ms| {
+        device.pass_awake(ms);
+        server.now_ms += ms;
+        talk(server, &mut [device]);
+    };
+    // What follows from their coming is written, within a second of its coming.
+    (0..2).for_each(|_| until_now(&mut server, &mut device, 60_000));
+    let registered = device.query("select count(*) from tidelog_instances");
+    assert_eq!(registered, [[Value::Integer(count.into())]]);
+    device.asked.clear();
+    let position = server.document.as_ref().expect("a document").position();
+    for _ in 0..60 {
+        until_now(&mut server, &mut device, 10_000);
+    }
+    let writes = device.asked.iter().filter(|it| matches!(it, StoreRequest::Append { .. }));
+    assert_eq!(writes.count(), 0, "the device has written");
+    let after = server.document.as_ref().expect("a document").position();
+    assert_eq!(after, position, "the server has written");
+    let registered = device.query("select count(*) from tidelog_instances");
+    assert_eq!(registered, [[Value::Integer(count.into())]], "all of them are still there");
+}
