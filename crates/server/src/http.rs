@@ -1,5 +1,6 @@
 //! Everything over HTTP but the sync itself.
 
+mod act;
 mod append;
 mod commands;
 mod doctypes;

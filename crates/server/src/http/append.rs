@@ -10,14 +10,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tidelog_access::Role;
 use tidelog_document::{AppendRefusal, AppendedEvent};
 use tidelog_room::{Answer, Ask};
-use tidelog_types::DocumentKey;
 use tidelog_types::limits::{APPEND_SIZE_MAX, COMPLETION_ITEMS_MAX, TIME_MS_MAX};
 
+use super::act::Act;
 use super::pass::Address;
-use super::{answered, body, failed, no_name, pass};
+use super::{answered, failed};
 use crate::access::Pass;
 use crate::shared::Shared;
 
@@ -54,43 +53,23 @@ pub(super) async fn append(
     pass: Pass,
     address: Address,
     request: Request,
-) -> Response {
-    if let Some(refused) = pass::refusal(&pass, &id, Role::Admin) {
-        return refused;
-    }
+) -> Result<Response, Response> {
+    let act = Act::by_admin("append", &shared, &id, (pass, address))?;
     // Many of several MiB each would be more than the server has.
-    let turn = match shared.exports.turn(pass.subject()) {
-        Ok(turn) => turn,
-        Err(why) => return failed(why),
-    };
-    let events = match body(request, APPEND_SIZE_MAX).await.map(|bytes| events_of(&bytes)) {
-        Ok(Ok(events)) => events,
-        Ok(Err(why)) => return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
-        Err(refused) => return refused,
-    };
-    let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
-    // It may have ended while the request was being said.
-    if let Some(refused) = pass::refusal_if_ended(&shared, &pass) {
-        return refused;
-    }
-    let by = pass.subject().unwrap_or_default().to_owned();
-    // Whoever hangs up meanwhile has recorded them all the same, and that is written down.
-    let appending = tokio::spawn(async move {
+    let turn = shared.exports.turn(act.subject()).map_err(failed)?;
+    let events = act.body(request, APPEND_SIZE_MAX, events_of).await?;
+    let deed = async move |act: Arc<Act>| {
         let (_turn, count) = (turn, events.len());
-        let ask = Ask::Append { events: events.into(), by };
-        let answer = shared.rooms.ask(&document, ask).await;
-        let answer = match answer {
+        let by = act.subject().unwrap_or_default().to_owned();
+        match act.ask(Ask::Append { events: events.into(), by }).await {
             Answer::Appended(Ok(last)) => {
-                Json(json!({ "events": count, "last": last })).into_response()
+                Ok(Json(json!({ "events": count, "last": last })).into_response())
             }
-            Answer::Appended(Err(refusal)) => refused(&refusal),
-            answer => answered(&document.document, answer),
-        };
-        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-        shared.rooms.audit().act("append", &who, Some(&document.document), outcome);
-        answer
-    });
-    appending.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+            Answer::Appended(Err(refusal)) => Err(refused(&refusal)),
+            answer => Err(answered(act.document(), answer)),
+        }
+    };
+    Ok(act.carry_out(deed).await)
 }
 
 fn events_of(bytes: &[u8]) -> Result<Vec<AppendedEvent>, String> {

@@ -9,15 +9,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
-use tidelog_access::Role;
 use tidelog_document::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 use tidelog_room::{Answer, Ask};
-use tidelog_types::DocumentKey;
 use tidelog_types::limits::EVENT_SIZE_MAX;
 use tokio::time::Instant;
 
+use super::act::Act;
+use super::answered;
 use super::pass::Address;
-use super::{answered, body, no_name, pass};
 use crate::access::Pass;
 use crate::shared::Shared;
 
@@ -61,48 +60,32 @@ pub(super) async fn erase(
     pass: Pass,
     address: Address,
     request: Request,
-) -> Response {
-    if let Some(refused) = pass::refusal(&pass, &id, Role::Admin) {
-        return refused;
-    }
-    let bytes = match body(request, BODY_SIZE_MAX).await {
-        Ok(bytes) => bytes,
-        Err(refused) => return refused,
-    };
-    let Ok(what) = serde_json::from_slice::<What>(&bytes) else {
-        let why = "what is erased is JSON: {\"aggregate\": \"...\", \"stream\": \"...\"}, or \
-                   {\"workflow\": \"...\", \"id\": \"...\"}\n";
-        return (StatusCode::BAD_REQUEST, why).into_response();
-    };
-    let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
-    // Whoever hangs up meanwhile has erased something all the same, and that is written down.
-    let erasing = tokio::spawn(async move {
-        let answer = erase_for_a_while(&shared, &document, &pass, what.split()).await;
-        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-        shared.rooms.audit().act("erase", &who, Some(&id), outcome);
-        answer
-    });
-    erasing.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+) -> Result<Response, Response> {
+    let act = Act::by_admin("erase", &shared, &id, (pass, address))?;
+    let what = act.body(request, BODY_SIZE_MAX, what_of).await?;
+    Ok(act.carry_out(async move |act: Arc<Act>| erase_for_a_while(&act, what).await).await)
+}
+
+fn what_of(bytes: &[u8]) -> Result<(Erasable, ErasedUpTo), String> {
+    let why = "what is erased is JSON: {\"aggregate\": \"...\", \"stream\": \"...\"}, or \
+               {\"workflow\": \"...\", \"id\": \"...\"}";
+    serde_json::from_slice::<What>(bytes).map(What::split).map_err(|_| why.to_owned())
 }
 
 /// Erases slice by slice, as long as the pass holds, and answers how much that was.
 async fn erase_for_a_while(
-    shared: &Arc<Shared>,
-    document: &DocumentKey,
-    pass: &Pass,
+    act: &Act,
     (what, mut after): (Erasable, ErasedUpTo),
-) -> Response {
+) -> Result<Response, Response> {
     let ends_at = Instant::now() + ERASES_FOR;
     let mut all = Erased::default();
     loop {
-        if let Some(refused) = pass::refusal_if_ended(shared, pass) {
-            return refused;
-        }
+        act.check()?;
         let ask = Ask::Erase { what: what.clone(), after };
-        let erased = match shared.rooms.ask(document, ask).await {
+        let erased = match act.ask(ask).await {
             Answer::Erased(Ok(erased)) => erased,
-            Answer::Erased(Err(refusal)) => return refused(&what, refusal),
-            answer => return answered(&document.document, answer),
+            Answer::Erased(Err(refusal)) => return Err(refused(&what, refusal)),
+            answer => return Err(answered(act.document(), answer)),
         };
         all.events += erased.events;
         all.commands += erased.commands;
@@ -115,14 +98,14 @@ async fn erase_for_a_while(
         }
     }
     let next = all.next.map(|ErasedUpTo { event, task }| json!({ "event": event, "task": task }));
-    Json(json!({
+    Ok(Json(json!({
         "events": all.events,
         "commands": all.commands,
         "runs": all.runs,
         "records": all.records,
         "next": next,
     }))
-    .into_response()
+    .into_response())
 }
 
 fn refused(what: &Erasable, refusal: EraseRefusal) -> Response {

@@ -304,6 +304,12 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     client.say(&ToServer::Renew { token: admin.clone() }).await.expect("up");
     while client.hear().await.expect("up") != FromServer::NotRenewed {}
     assert_eq!(asks("DELETE", "/v1/documents/gone", &admin, "").await, 404);
+    let of_gone = async |what: &str, body: &str| {
+        asks("POST", &format!("/v1/documents/gone/{what}"), &admin, body).await
+    };
+    let event = r#"{"aggregate":"a","stream":"s","type":"t","data":{}}"#;
+    assert_eq!(of_gone("events", event).await, 404);
+    assert_eq!(of_gone("erase", r#"{"aggregate":"a","stream":"s"}"#).await, 404);
     let doctype = r#"{"name":"none","migrations":[],"mutations":{}}"#;
     assert_eq!(asks("PUT", "/v1/doctypes/none", &admin, doctype).await, 201);
     assert_eq!(asks("POST", "/v1/revoke", &admin, r#"{"subject":"bob"}"#).await, 204);
@@ -337,6 +343,8 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
         "refused role ada lists/own 127.0.0.1",
         "refused another subject's token ada 127.0.0.1",
         "delete 404 admin gone 127.0.0.1",
+        "append 404 admin gone 127.0.0.1",
+        "erase 404 admin gone 127.0.0.1",
         "deploy 201 admin none 127.0.0.1",
         "revoke 204 admin bob 127.0.0.1",
         "forgive 204 admin bob 127.0.0.1",

@@ -1,0 +1,98 @@
+//! What an admin of a document does to it by a request with a body: who may, what is wanted, and
+//! the line of the audit log that says so.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tidelog_access::Role;
+use tidelog_room::{Answer, Ask};
+use tidelog_types::DocumentKey;
+
+use super::pass::{self, Address};
+use super::{body, no_name};
+use crate::access::Pass;
+use crate::audit::Who;
+use crate::shared::Shared;
+
+/// A deed of somebody who may do it.
+pub(super) struct Act {
+    shared: Arc<Shared>,
+    document: DocumentKey,
+    pass: Pass,
+    who: Who,
+    /// What the audit log calls it.
+    name: &'static str,
+}
+
+impl Act {
+    /// One of that name, or what whoever asks is answered instead: it takes an admin of the
+    /// document.
+    #[expect(clippy::result_large_err, reason = "an answer, of which there is one a request")]
+    pub fn by_admin(
+        name: &'static str,
+        shared: &Arc<Shared>,
+        id: &str,
+        (pass, address): (Pass, Address),
+    ) -> Result<Self, Response> {
+        if let Some(refused) = pass::refusal(&pass, id, Role::Admin) {
+            return Err(refused);
+        }
+        let document = DocumentKey::new(id, "").map_err(|_| no_name())?;
+        let who = pass::who(&pass, address);
+        Ok(Self { shared: Arc::clone(shared), document, pass, who, name })
+    }
+
+    /// What the body says, as `read` understands it.
+    pub async fn body<T>(
+        &self,
+        request: Request,
+        size_max: usize,
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, Response> {
+        let bytes = body(request, size_max).await?;
+        let wanted = read(&bytes)
+            .map_err(|why| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response())?;
+        // The token may have ended while the request was being said.
+        self.check()?;
+        Ok(wanted)
+    }
+
+    /// Fails once the token has ended by which it is done.
+    #[expect(clippy::result_large_err, reason = "an answer, of which there is one a request")]
+    pub fn check(&self) -> Result<(), Response> {
+        pass::refusal_if_ended(&self.shared, &self.pass).map_or(Ok(()), Err)
+    }
+
+    /// Who does it.
+    pub fn subject(&self) -> Option<&str> {
+        self.pass.subject()
+    }
+
+    /// The name of the document.
+    pub fn document(&self) -> &str {
+        &self.document.document
+    }
+
+    /// Asks the document's room.
+    pub async fn ask(&self, ask: Ask) -> Answer {
+        self.shared.rooms.ask(&self.document, ask).await
+    }
+
+    /// Carries it out, and writes down what came of it, also where whoever asked hangs up
+    /// meanwhile.
+    pub async fn carry_out<F>(self, deed: impl FnOnce(Arc<Self>) -> F + Send + 'static) -> Response
+    where
+        F: Future<Output = Result<Response, Response>> + Send + 'static,
+    {
+        let act = Arc::new(self);
+        let done = tokio::spawn(async move {
+            let answer = deed(Arc::clone(&act)).await.unwrap_or_else(|refused| refused);
+            let outcome = answer.status().as_u16();
+            act.shared.rooms.audit().act(act.name, &act.who, Some(act.document()), outcome);
+            answer
+        });
+        done.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    }
+}
