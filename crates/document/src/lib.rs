@@ -35,6 +35,7 @@ mod due;
 mod erasing;
 mod events;
 mod handlers;
+mod inspecting;
 #[cfg(feature = "json")]
 pub mod json;
 mod mutation;
@@ -58,6 +59,10 @@ pub use due::{DueTasks, find_due};
 pub use erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 pub use events::{FoundEvents, WantedEvents, find_events};
 pub use handlers::Handlers;
+pub use inspecting::{
+    EventPlace, EventsOfKind, FailedCommands, FailedUpTo, FoundStreams, Holder, InspectedStream,
+    InspectedUpTo, KeptState, StreamRef, WantedStreams, find_failed, find_streams, inspect_stream,
+};
 pub use mutation::{Mutation, Verdict};
 pub use operator::{
     AppendRefusal, AppendedEvent, CommandRef, FoundCommands, Intervened, Intervention,

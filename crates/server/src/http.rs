@@ -11,6 +11,7 @@ mod events;
 mod lines;
 mod login;
 mod pass;
+mod streams;
 mod tokens;
 
 use std::io::{ErrorKind, Read};
@@ -50,6 +51,7 @@ pub(crate) use append::APPEND_EVENTS_MAX;
 pub(crate) use due::DueListeners;
 pub(crate) use lines::{AFTER, MORE};
 use pass::Address;
+pub(crate) use streams::PAGE_STREAMS_MAX;
 
 /// Bytes of a file that are read at once: each visitor who takes one has some of these in memory.
 const FILE_PIECE_SIZE: usize = 8 * 1024;
@@ -76,6 +78,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/documents/{id}/export", get(export))
         .route("/v1/documents/{id}/erase", post(erase::erase))
         .route("/v1/documents/{id}/events", get(events::events).post(append::append))
+        .route("/v1/documents/{id}/streams", get(streams::streams))
         .route("/v1/documents/{id}/commands", get(commands::list))
         .route("/v1/documents/{id}/commands/retry", post(commands::retry))
         .route("/v1/documents/{id}/commands/cancel", post(commands::cancel));
@@ -323,6 +326,9 @@ fn answered(id: &str, answer: Answer) -> Response {
         | Answer::Erased(_)
         | Answer::Events(_)
         | Answer::Commands(_)
+        | Answer::Streams(_)
+        | Answer::Stream(_)
+        | Answer::FailedCommands(_)
         | Answer::Intervened(_)
         | Answer::Appended(_)
         | Answer::Looked

@@ -76,6 +76,18 @@ impl Room {
                 let answer = self.commands(wanted)?;
                 self.outbox.after(After::Answer(request, answer));
             }
+            Ask::Streams(wanted) => {
+                let answer = self.streams(wanted)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Stream(stream, after) => {
+                let answer = self.stream(stream, *after)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::FailedCommands(after) => {
+                let answer = self.failed_commands(*after)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
             Ask::Intervene(command, intervention) => {
                 let answer = self.intervene(command, intervention, budget)?;
                 self.outbox.after(After::Answer(request, answer));

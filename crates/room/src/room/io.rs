@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tidelog_document::{
     AppendRefusal, AppendedEvent, CommandRef, Doctype, DoctypeHash, DueTasks, Erasable,
-    EraseRefusal, Erased, ErasedUpTo, FoundCommands, FoundEvents, FoundRight, Intervened,
-    Intervention, WantedCommands, WantedEvents,
+    EraseRefusal, Erased, ErasedUpTo, FailedCommands, FailedUpTo, FoundCommands, FoundEvents,
+    FoundRight, FoundStreams, InspectedStream, InspectedUpTo, Intervened, Intervention, StreamRef,
+    WantedCommands, WantedEvents, WantedStreams,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
@@ -169,6 +170,12 @@ pub enum Ask {
     Events(WantedEvents),
     /// Which commands are there? A bounded part of them.
     Commands(WantedCommands),
+    /// Which streams are there? A bounded number of them.
+    Streams(WantedStreams),
+    /// What is there of this one, from there on? A bounded part of it.
+    Stream(StreamRef, InspectedUpTo),
+    /// Of which streams have commands failed? A bounded number of these, from there on.
+    FailedCommands(FailedUpTo),
     /// Do that to a command.
     Intervene(CommandRef, Intervention),
     /// Record these events, all of them or none.
@@ -228,6 +235,12 @@ pub enum Answer {
     Events(FoundEvents),
     /// These are there, durably.
     Commands(FoundCommands),
+    /// These are there, durably.
+    Streams(FoundStreams),
+    /// That is there of it, durably.
+    Stream(InspectedStream),
+    /// So many have, durably.
+    FailedCommands(FailedCommands),
     /// It was done, durably, or not.
     Intervened(Intervened),
     /// They were recorded, durably, up to this sequence number, or not.

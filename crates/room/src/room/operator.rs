@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tidelog_document::{
-    AppendedEvent, Change, Changed, CommandRef, Intervention, WantedCommands, WantedEvents,
-    find_commands, find_events,
+    AppendedEvent, Change, Changed, CommandRef, FailedUpTo, InspectedUpTo, Intervention, StreamRef,
+    WantedCommands, WantedEvents, WantedStreams, find_commands, find_events, find_failed,
+    find_streams, inspect_stream,
 };
 use tidelog_sqlite::{Failure, Run};
 use tidelog_types::{Budget, shortened};
@@ -30,6 +31,31 @@ impl Room {
     pub(super) fn commands(&mut self, wanted: &WantedCommands) -> Result<Answer, Halt> {
         self.look_up(|document| {
             find_commands(document.authority.reader(), wanted).map(Answer::Commands)
+        })
+    }
+
+    /// A bounded number of streams.
+    pub(super) fn streams(&mut self, wanted: &WantedStreams) -> Result<Answer, Halt> {
+        self.look_up(|document| {
+            find_streams(document.authority.reader(), wanted).map(Answer::Streams)
+        })
+    }
+
+    /// A bounded part of what there is of a stream.
+    pub(super) fn stream(
+        &mut self,
+        stream: &StreamRef,
+        after: InspectedUpTo,
+    ) -> Result<Answer, Halt> {
+        self.look_up(|document| {
+            inspect_stream(document.authority.reader(), stream, after).map(Answer::Stream)
+        })
+    }
+
+    /// Of which streams commands have failed, of a bounded number of these.
+    pub(super) fn failed_commands(&mut self, after: FailedUpTo) -> Result<Answer, Halt> {
+        self.look_up(|document| {
+            find_failed(document.authority.reader(), after).map(Answer::FailedCommands)
         })
     }
 

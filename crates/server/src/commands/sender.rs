@@ -37,6 +37,16 @@ enum SendError {
     Odd { server: String, status: StatusCode },
 }
 
+/// What was said of a page that was printed.
+pub(super) struct Page {
+    /// Behind which number the next one begins.
+    pub(super) after: u64,
+    /// Whether there may be more now.
+    pub(super) has_more: bool,
+    /// How many lines it had.
+    pub(super) count: u64,
+}
+
 /// Who asks a server for something.
 pub(super) struct Sender {
     server: String,
@@ -67,17 +77,25 @@ impl Sender {
     pub(super) fn print_lines(&self, query: &Query, after: u64) -> Result<u64, CommandError> {
         let mut after = after;
         loop {
-            let path = format!("{}&after={after}", query.0);
-            let (status, headers, body) = self.ask(Method::GET, &path, &[])?;
-            let said = |name: HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
-            let next = said(AFTER).and_then(|it| it.parse().ok());
-            after = next.ok_or_else(|| self.odd(status))?;
-            let mut out = io::stdout().lock();
-            out.write_all(&body).and_then(|()| out.flush()).map_err(CommandError::failed)?;
-            if said(MORE) != Some("true") {
+            let page = self.print_page(query, after)?;
+            after = page.after;
+            if !page.has_more {
                 return Ok(after);
             }
         }
+    }
+
+    /// Prints one page of them.
+    pub(super) fn print_page(&self, query: &Query, after: u64) -> Result<Page, CommandError> {
+        let path = format!("{}&after={after}", query.0);
+        let (status, headers, body) = self.ask(Method::GET, &path, &[])?;
+        let said = |name: HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
+        let next = said(AFTER).and_then(|it| it.parse().ok());
+        let after = next.ok_or_else(|| self.odd(status))?;
+        let mut out = io::stdout().lock();
+        out.write_all(&body).and_then(|()| out.flush()).map_err(CommandError::failed)?;
+        let count = body.iter().filter(|byte| **byte == b'\n').count() as u64;
+        Ok(Page { after, has_more: said(MORE) == Some("true"), count })
     }
 
     /// What the server says if it does not refuse.

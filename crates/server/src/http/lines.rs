@@ -6,7 +6,7 @@ use serde_json::json;
 use tidelog_types::{Rows, Value};
 
 /// Bytes of the lines of one answer, not counting the line that passes the bound.
-const LINES_SIZE_MAX: usize = 1024 * 1024;
+pub(super) const LINES_SIZE_MAX: usize = 1024 * 1024;
 
 /// Behind which number to ask for what comes next.
 pub(crate) const AFTER: HeaderName = HeaderName::from_static("tidelog-after");
@@ -56,18 +56,23 @@ impl Lines {
             Some((last, false)) => (last, true),
             _ => next,
         };
-        let headers = [
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
-            (AFTER, HeaderValue::from(after)),
-            (MORE, HeaderValue::from_static(if is_more { "true" } else { "false" })),
-        ];
-        (StatusCode::OK, headers, self.text).into_response()
+        page(self.text, (after, is_more))
     }
 
     /// The number of the last row.
     pub(super) fn last(&self) -> Option<u64> {
         self.end.map(|(last, _)| last)
     }
+}
+
+/// A page of lines: behind which number to ask for more, and whether there may be more now.
+pub(super) fn page(lines: String, (after, is_more): (u64, bool)) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
+        (AFTER, HeaderValue::from(after)),
+        (MORE, HeaderValue::from_static(if is_more { "true" } else { "false" })),
+    ];
+    (StatusCode::OK, headers, lines).into_response()
 }
 
 /// JSON has line breaks between its parts alone.

@@ -19,5 +19,6 @@ mod operations;
 mod operator;
 mod presence;
 mod process;
+mod streams;
 mod sync;
 mod tls;

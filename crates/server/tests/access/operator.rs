@@ -15,7 +15,7 @@ use crate::handling::{OWN, brings, opened, registers, scene_with_commands};
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 /// A document with this many commands, and who handles them.
-async fn stage(count: u64) -> (Scene, Client, Client) {
+pub async fn stage(count: u64) -> (Scene, Client, Client) {
     let scene = scene_with_commands().await;
     let handles = ROLES[6].1.replace("}]", r#","handle":true}]"#);
     let mut client = opened(&scene, ROLES[6].1, 1).await;
@@ -30,7 +30,7 @@ async fn stage(count: u64) -> (Scene, Client, Client) {
 }
 
 /// What becomes of an attempt.
-async fn completes(handler: &mut Client, task: u64, attempt: u64, outcome: Outcome) -> String {
+pub async fn completes(handler: &mut Client, task: u64, attempt: u64, outcome: Outcome) -> String {
     let completion = Completion { task, attempt, position: 0, outcome }.encode();
     let complete = ToRoom::Complete { tag: 1, task, attempt, completion };
     handler.tell(complete).await.expect("up");
@@ -44,21 +44,21 @@ async fn completes(handler: &mut Client, task: u64, attempt: u64, outcome: Outco
     }
 }
 
-fn done() -> Outcome {
+pub fn done() -> Outcome {
     let events = vec![NewEvent { name: "done".to_owned(), data: r#"{"n":1}"#.to_owned() }];
     Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None }
 }
 
-fn failed() -> Outcome {
+pub fn failed() -> Outcome {
     Outcome::Failed { reason: "no".to_owned(), is_final: true }
 }
 
-fn lines(answer: &Answer) -> Vec<Value> {
+pub fn lines(answer: &Answer) -> Vec<Value> {
     let text = answer.text();
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn path(what: &str) -> String {
+pub fn path(what: &str) -> String {
     format!("/v1/documents/{}/{what}", escaped(OWN))
 }
 
@@ -204,7 +204,7 @@ async fn an_operator_has_commands_given_again_and_cancels_them() {
     scene.stop().await;
 }
 
-fn event(stream: &str, n: u64, more: Value) -> String {
+pub fn event(stream: &str, n: u64, more: Value) -> String {
     let mut event =
         json!({ "aggregate": "log", "stream": stream, "type": "done", "data": {"n": n} });
     event.as_object_mut().expect("one").extend(more.as_object().expect("one").clone());

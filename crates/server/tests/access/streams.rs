@@ -1,0 +1,113 @@
+//! What an operator is told of streams, and does to all events of a document: over HTTP, and by the
+//! binary.
+
+use serde_json::{Value, json};
+
+use crate::commands::{code, complained, file, run_with, said};
+use crate::common::{Answer, ROLES, Scene, ask, token};
+use crate::handling::OWN;
+use crate::operator::{completes, done, event, failed, lines, path, stage};
+
+/// What a role may where an admin alone may: this, if it may.
+fn expected_of(role: &str, allowed: u16) -> u16 {
+    match role {
+        "none" | "other" => 404,
+        "admin" | "root" => allowed,
+        _ => 403,
+    }
+}
+
+const ADMIN: &str = ROLES[5].1;
+
+async fn get(scene: &Scene, grants: &str, query: &str) -> Answer {
+    ask(scene.at, "GET", &path(query), Some(&token(grants)), "").await
+}
+
+async fn append(scene: &Scene, events: &str) {
+    let answer = ask(scene.at, "POST", &path("events"), Some(&token(ADMIN)), events).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// Goal: only an admin of the document is told of its streams, and of each what there is; each
+/// refusal says which. Method: each role, and what cannot be asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_is_told_of_streams() {
+    let (scene, _client, mut handler) = stage(3).await;
+    assert_eq!(completes(&mut handler, 1, 1, done()).await, "Done");
+    assert_eq!(completes(&mut handler, 2, 1, failed()).await, "Done");
+    for (role, grants) in ROLES {
+        let status = get(&scene, grants, "streams").await.status;
+        assert_eq!(status, expected_of(role, 200), "{role}");
+    }
+    let told = lines(&get(&scene, ADMIN, "streams?aggregate=log").await);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let time = told[0]["last"]["time"].clone();
+    let place = json!({ "sequence": 1, "position": 1, "time": time });
+    let expected = json!({
+        "number": 1, "aggregate": "log", "stream": "s1", "events": 1, "erased": 0, "bytes": 7,
+        "first": place, "last": place, "types": [{ "type": "done", "version": 1, "events": 1 }],
+        "received": 0, "started": 0, "failed": 0, "holder": null, "snapshots": [],
+    });
+    assert_eq!(told[0], expected);
+    let of = async |stream: &str| {
+        let told =
+            lines(&get(&scene, ADMIN, &format!("streams?aggregate=log&stream={stream}")).await);
+        told.into_iter().next().expect("a line")
+    };
+    assert_eq!((&of("s2").await["failed"], &of("s2").await["events"]), (&json!(1), &json!(0)));
+    let third = of("s3").await;
+    assert_eq!((&third["started"], &third["holder"]["command"]), (&json!(1), &json!(3)));
+    assert_eq!(third["holder"]["user"], "ada");
+    for (query, status, why) in [
+        ("streams?aggregate=log&stream=s9", 404, "no such stream\n"),
+        ("streams?stream=s1", 400, "a stream is named with its aggregate"),
+        ("streams?limit=0", 400, "limit is from 1 to 64"),
+        ("streams?limit=65", 400, "limit is from 1 to 64"),
+        ("streams?before=1", 400, "unknown field `before`"),
+    ] {
+        let answer = get(&scene, ADMIN, query).await;
+        assert_eq!(answer.status, status, "{query}: {}", answer.text());
+        assert!(answer.text().contains(why), "{query}: {}", answer.text());
+    }
+    let plain = "/v1/documents/lists%2Fa/streams";
+    let none = ask(scene.at, "GET", plain, Some(&token(ADMIN)), "").await;
+    assert_eq!((none.status, none.text().as_str()), (200, ""));
+    scene.stop().await;
+}
+
+/// Goal: the binary prints each stream once, page by page, or as many as are wanted. Method: more
+/// streams than a page has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_prints_streams_by_the_binary() {
+    let (scene, _client, _handler) = stage(1).await;
+    let events: String = (1..=130).map(|n| event(&format!("o{n}"), n, json!({}))).collect();
+    append(&scene, &events).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let token_file = file(folder.path(), "token", token(ADMIN));
+    let server = format!("http://{}", scene.at);
+    let variables = [("TIDELOG_SERVER", server.as_str()), ("TIDELOG_TOKEN_FILE", &token_file)];
+    let inspect =
+        |args: &[&str]| run_with(&[&["events", "inspect", OWN], args].concat(), &variables, b"");
+    let printed = |args: &[&str]| {
+        let output = inspect(args);
+        assert_eq!(code(&output), Some(0), "{}", complained(&output));
+        let line = |line: &str| -> Value { serde_json::from_str(line).expect("JSON") };
+        let text = said(&output);
+        let numbers = text.lines().map(|it| line(it)["number"].as_u64().expect("one"));
+        numbers.collect::<Vec<_>>()
+    };
+    assert_eq!(printed(&[]), (1..=130).collect::<Vec<_>>());
+    assert_eq!(printed(&["--limit", "66", "--after", "2"]), (3..=68).collect::<Vec<_>>());
+    assert_eq!(printed(&["--aggregate", "other"]), [0_u64; 0]);
+    assert_eq!(printed(&["--aggregate", "log", "--stream", "o7"]), [7]);
+    for (args, expected, why) in [
+        (&["--aggregate", "log", "--stream", "none"][..], 1, "no such stream"),
+        (&["--stream", "o7"], 2, "--aggregate"),
+        (&["--limit", "0"], 2, "--limit"),
+    ] {
+        let refused = inspect(args);
+        assert_eq!(code(&refused), Some(expected), "{}", complained(&refused));
+        assert!(complained(&refused).contains(why), "{}", complained(&refused));
+    }
+    scene.stop().await;
+}
