@@ -132,16 +132,40 @@ fn upcast(reader: &mut Reader, doctype: &Doctype, rows: Rows) -> Run<Rows> {
             continue;
         };
         let Some(definition) = doctype.event(aggregate, name) else { continue };
-        let from = match event[VERSION] {
-            Value::Integer(version) => u32::try_from(version).unwrap_or(u32::MAX),
-            _ => continue,
+        let (Value::Integer(from), Value::Integer(sequence)) = (&event[VERSION], &event[SEQUENCE])
+        else {
+            continue;
         };
-        let place = match event[SEQUENCE] {
-            Value::Integer(sequence) => format!("event {sequence}, {name} of {aggregate},"),
-            _ => continue,
+        let from = u32::try_from(*from).unwrap_or(u32::MAX);
+        if from >= definition.version() {
+            continue;
+        }
+        let mut fault = None;
+        let mut query = |sql: &str, data: &Value| {
+            let params = Params::Named(vec![(UPCAST_PARAM.to_owned(), data.clone())]);
+            match reader.query(sql, &params) {
+                Run::Done(rows) => Ok(rows.decode()),
+                Run::Failed(failure) => Err(failure),
+                Run::Fault(pgid) => {
+                    fault = Some(pgid);
+                    Err(Failure::Faulted)
+                }
+            }
         };
-        done!(upcast_from(reader, definition, from, &place, &mut event[DATA]));
-        event[VERSION] = Value::Integer(i64::from(from.max(definition.version())));
+        let mut data = event[DATA].clone();
+        if let Err((version, why)) = upcast_from(&mut query, definition, from, &mut data) {
+            return match (fault, why) {
+                (Some(pgid), _) => Run::Fault(pgid),
+                (None, Failure::Sql { message }) => {
+                    let place = place_of(sequence.cast_unsigned(), name, aggregate);
+                    let message = not_brought(&place, version, &message);
+                    Run::Failed(Failure::Sql { message })
+                }
+                (None, failure) => Run::Failed(failure),
+            };
+        }
+        event[DATA] = data;
+        event[VERSION] = Value::Integer(i64::from(definition.version()));
     }
     let mut upcast = Rows { columns: rows.columns, ..Rows::default() };
     for event in &events {
@@ -150,34 +174,41 @@ fn upcast(reader: &mut Reader, doctype: &Doctype, rows: Rows) -> Run<Rows> {
     Run::Done(upcast)
 }
 
-/// `place` says which event that is.
-fn upcast_from(
-    reader: &mut Reader,
+/// Answers a query of `:data`.
+type QueryOfData<'q> = dyn FnMut(&str, &Value) -> Result<Vec<Vec<Value>>, Failure> + 'q;
+
+/// Brings the data of an event of that version to the newest one. What it fails with says which
+/// version they could not be brought to, and why.
+pub(crate) fn upcast_from(
+    query: &mut QueryOfData<'_>,
     definition: &EventDefinition,
     version: u32,
-    place: &str,
     data: &mut Value,
-) -> Run<()> {
+) -> Result<(), (usize, Failure)> {
     let seen = usize::try_from(version.saturating_sub(1)).unwrap_or(usize::MAX);
     for (nth, upcast) in definition.upcasts.iter().enumerate().skip(seen) {
-        let fail = |why: String| {
-            let message = format!("{place} cannot be brought to version {}: {why}", nth + 2);
-            Run::Failed(Failure::Sql { message })
-        };
-        let params = Params::Named(vec![(UPCAST_PARAM.to_owned(), data.clone())]);
-        let rows = match reader.query(&upcast_query(upcast), &params) {
-            Run::Done(rows) => rows.decode(),
-            Run::Failed(Failure::Sql { message }) => return fail(message),
-            Run::Failed(failure) => return Run::Failed(failure),
-            Run::Fault(pgid) => return Run::Fault(pgid),
-        };
+        let fail = |failure| (nth + 2, failure);
+        let rows = query(&upcast_query(upcast), data).map_err(fail)?;
         *data = match rows.into_iter().next().as_deref() {
             Some([json, Value::Text(kind)]) if kind == "object" => json.clone(),
-            Some([_, Value::Text(kind)]) => return fail(format!("it gives {kind}, and no object")),
+            Some([_, Value::Text(kind)]) => {
+                let message = format!("it gives {kind}, and no object");
+                return Err(fail(Failure::Sql { message }));
+            }
             _ => unreachable!("BUG: no answer to what it is"),
         };
     }
-    Run::Done(())
+    Ok(())
+}
+
+/// Which event that is, for a person.
+pub(crate) fn place_of(sequence: u64, name: &str, aggregate: &str) -> String {
+    format!("event {sequence}, {name} of {aggregate},")
+}
+
+/// Why it is not of that version.
+pub(crate) fn not_brought(place: &str, version: usize, why: &str) -> String {
+    format!("{place} cannot be brought to version {version}: {why}")
 }
 
 pub(crate) fn as_ref(value: &Value) -> ValueRef<'_> {

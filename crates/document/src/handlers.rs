@@ -182,6 +182,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
             Change::Register { .. }
             | Change::Complete { .. }
             | Change::Erase { .. }
+            | Change::Upcast { .. }
             | Change::Append { .. }
             | Change::Intervene(..) => Some(change.clone()),
         }
@@ -199,6 +200,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
             Change::Register { .. }
             | Change::Complete { .. }
             | Change::Erase { .. }
+            | Change::Upcast { .. }
             | Change::Append { .. }
             | Change::Intervene(..) => {}
         }

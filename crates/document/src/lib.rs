@@ -47,6 +47,7 @@ mod public_life;
 mod replica;
 mod streams;
 mod tasks;
+mod upcasting;
 mod warm_up;
 mod workflows;
 
@@ -82,5 +83,6 @@ pub use tasks::{
     Change, Changed, Completion, Endings, FoundOutcome, Free, InstanceId, NewCommand, NewEvent,
     NewSnapshot, Outcome, TaskKind, Work, find_endings, find_given, find_outcome,
 };
+pub use upcasting::{UpcastEvents, UpcastRefusal};
 pub use warm_up::warm_up;
 pub use workflows::{NewRecord, NewRun, Recorded, WorkflowDefinition, find_records};

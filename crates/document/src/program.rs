@@ -31,6 +31,7 @@ mod events;
 mod interventions;
 mod snapshots;
 mod tasks;
+mod upcasting;
 mod workflows;
 
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};

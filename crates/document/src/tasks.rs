@@ -14,6 +14,7 @@ use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 use crate::events::as_ref;
 use crate::operator::{AppendRefusal, AppendedEvent, CommandRef, Intervened, Intervention};
 use crate::program::{self, done};
+use crate::upcasting::{UpcastEvents, UpcastRefusal};
 use crate::workflows::{NewRecord, NewRun};
 
 /// The number of an instance: somebody who handles tasks of a document. Never used again in that
@@ -175,6 +176,13 @@ pub enum Change {
         /// How far that has come.
         after: ErasedUpTo,
     },
+    /// Events of older versions are rewritten at the newest one, a part of them.
+    Upcast {
+        /// Of this aggregate alone; `None` for all.
+        aggregate: Option<String>,
+        /// Behind this sequence number.
+        after: u64,
+    },
     /// Whoever runs the server does something to a command.
     Intervene(CommandRef, Intervention),
     /// Whoever runs the server records events, all of them or none.
@@ -213,6 +221,8 @@ pub enum Changed {
     },
     /// Something was erased, or not.
     Erased(Result<Erased, EraseRefusal>),
+    /// Events are of the newest version now, or not.
+    Upcast(Result<UpcastEvents, UpcastRefusal>),
     /// It was done to a command, or not.
     Intervened(Intervened),
     /// Events were recorded, the last of them of this sequence number, or not.

@@ -10,6 +10,7 @@ mod erase;
 mod events;
 mod lines;
 mod login;
+mod migrate;
 mod pass;
 mod streams;
 mod tokens;
@@ -78,6 +79,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/documents/{id}/export", get(export))
         .route("/v1/documents/{id}/erase", post(erase::erase))
         .route("/v1/documents/{id}/events", get(events::events).post(append::append))
+        .route("/v1/documents/{id}/events/migrate", post(migrate::migrate))
         .route("/v1/documents/{id}/streams", get(streams::streams))
         .route("/v1/documents/{id}/commands", get(commands::list))
         .route("/v1/documents/{id}/commands/retry", post(commands::retry))
@@ -324,6 +326,7 @@ fn answered(id: &str, answer: Answer) -> Response {
         Answer::OfOther
         | Answer::Tried { .. }
         | Answer::Erased(_)
+        | Answer::Upcast(_)
         | Answer::Events(_)
         | Answer::Commands(_)
         | Answer::Streams(_)

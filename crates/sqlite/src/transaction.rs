@@ -63,6 +63,29 @@ impl<'c> Transaction<'c> {
         self.run(run)
     }
 
+    /// Runs the statements of a mutation, as [`run_app`](Self::run_app) does, and gives the rows
+    /// that they select.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Failure`]; the transaction is lost.
+    pub fn query_app(
+        &self,
+        sql: &str,
+        args: &[(&str, &Value)],
+    ) -> Result<Vec<Vec<Value>>, Failure> {
+        let mut rows = Vec::new();
+        let arrange = |names: &[Option<String>]| {
+            names.iter().map(|name| argument(name.as_deref(), args)).collect()
+        };
+        let mut row = |row: &Stepping<'_>| {
+            rows.push(row.row().map(to_value).collect());
+            Ok(())
+        };
+        self.run(|connection| connection.run(Origin::App, sql, &arrange, &mut row))?;
+        Ok(rows)
+    }
+
     /// Runs the statements of a mutation, as [`run_app`](Self::run_app) does, and has `record` take
     /// the events that one has inserted before the next one runs.
     ///

@@ -233,8 +233,8 @@ impl Slice<'_, '_> {
     }
 }
 
-/// What one slice may still erase.
-struct Room(i64);
+/// What one slice may still erase, or rewrite.
+pub(super) struct Room(i64);
 
 impl Default for Room {
     fn default() -> Self {
@@ -243,8 +243,8 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Whether something of this size may be erased as well. What comes first may be of any.
-    fn takes(&mut self, size: &Value) -> bool {
+    /// Whether something of this size may be as well. What comes first may be of any.
+    pub(super) fn takes(&mut self, size: &Value) -> bool {
         let may = self.0 > 0;
         self.0 -= if let Value::Integer(size) = size { *size } else { 0 };
         may

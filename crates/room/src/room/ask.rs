@@ -68,6 +68,10 @@ impl Room {
                 let answer = self.erase(what, *after, budget)?;
                 self.outbox.after(After::Answer(request, answer));
             }
+            Ask::Upcast { aggregate, after } => {
+                let answer = self.upcast(aggregate.as_deref(), *after, budget)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
             Ask::Events(wanted) => {
                 let answer = self.events(wanted)?;
                 self.outbox.after(After::Answer(request, answer));

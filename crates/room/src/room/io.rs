@@ -7,7 +7,7 @@ use tidelog_document::{
     AppendRefusal, AppendedEvent, CommandRef, Doctype, DoctypeHash, DueTasks, Erasable,
     EraseRefusal, Erased, ErasedUpTo, FailedCommands, FailedUpTo, FoundCommands, FoundEvents,
     FoundRight, FoundStreams, InspectedStream, InspectedUpTo, Intervened, Intervention, StreamRef,
-    WantedCommands, WantedEvents, WantedStreams,
+    UpcastEvents, UpcastRefusal, WantedCommands, WantedEvents, WantedStreams,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
@@ -166,6 +166,13 @@ pub enum Ask {
         /// How far that has come.
         after: ErasedUpTo,
     },
+    /// Rewrite a slice of the events of older versions at the newest one.
+    Upcast {
+        /// Of this aggregate alone; `None` for all.
+        aggregate: Option<String>,
+        /// Behind this sequence number.
+        after: u64,
+    },
     /// What has happened? A bounded part of it.
     Events(WantedEvents),
     /// Which commands are there? A bounded part of them.
@@ -231,6 +238,8 @@ pub enum Answer {
     },
     /// A slice was erased, durably, or why nothing was.
     Erased(Result<Erased, EraseRefusal>),
+    /// A slice is of the newest version, durably, or why nothing more is.
+    Upcast(Result<UpcastEvents, UpcastRefusal>),
     /// These have happened, durably.
     Events(FoundEvents),
     /// These are there, durably.

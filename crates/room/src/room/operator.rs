@@ -82,6 +82,17 @@ impl Room {
         )
     }
 
+    /// Rewrites a slice of events, as one entry.
+    pub(super) fn upcast(
+        &mut self,
+        aggregate: Option<&str>,
+        after: u64,
+        budget: &mut Budget,
+    ) -> Result<Answer, Halt> {
+        let aggregate = aggregate.map(str::to_owned);
+        self.decide_at_word(&Change::Upcast { aggregate, after }, budget)
+    }
+
     fn decide_at_word(&mut self, change: &Change, budget: &mut Budget) -> Result<Answer, Halt> {
         let State::Open(document) = &self.state else { return Ok(Answer::Missing) };
         if self.settings.is_damaged || document.is_incomplete {
@@ -98,6 +109,7 @@ impl Room {
         Ok(match changed {
             Changed::Intervened(intervened) => Answer::Intervened(intervened),
             Changed::Appended(appended) => Answer::Appended(appended),
+            Changed::Upcast(upcast) => Answer::Upcast(upcast),
             _ => unreachable!("BUG: nobody has asked for that"),
         })
     }

@@ -306,6 +306,7 @@ impl Outbox {
                 Answer::Destroyed
                 | Answer::Erased(Ok(_))
                 | Answer::Appended(Ok(_))
+                | Answer::Upcast(Ok(_))
                 | Answer::Intervened(Intervened::Done(_)),
             ) => Some(*request),
             _ => None,

@@ -38,6 +38,9 @@ pub enum EventsDeed {
     /// Print what there is of each stream, as a line of JSON: how many events of which type and
     /// version, how many commands, who works at one
     Inspect(Inspect),
+    /// Rewrite events of older versions at the newest one, as upcast makes it of them: what is
+    /// read stays the same
+    Migrate(Migrate),
     /// Erase what the events and commands of a stream say, or a run of a workflow: that they
     /// happened stays
     Erase(Erase),
@@ -138,6 +141,31 @@ pub struct Append {
     pub json: bool,
 }
 
+/// Flags of `tidelog events migrate`.
+#[derive(Args, Clone, Debug)]
+pub struct Migrate {
+    /// Name of the document
+    #[arg(value_name = "DOCUMENT")]
+    pub document: String,
+
+    /// Those of this aggregate alone
+    #[arg(long, value_name = "NAME")]
+    pub aggregate: Option<String>,
+
+    /// Address of the server: <https://sync.example.org>
+    #[arg(long, env = "TIDELOG_SERVER", value_name = "URL")]
+    pub server: String,
+
+    /// File with a token that has the role admin on the document. Without it, the token is
+    /// TIDELOG_TOKEN of the environment; a server with --dev needs none
+    #[arg(long, env = "TIDELOG_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Print lines of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `tidelog events erase`.
 #[derive(Args, Clone, Debug)]
 pub struct Erase {
@@ -209,13 +237,14 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// [`CommandError`]; some may be erased then, and erasing it again goes on, or recorded, which
-    /// it says.
+    /// [`CommandError`]; some may be erased or migrated then, and doing it again goes on, or
+    /// recorded, which it says.
     pub fn run(&self) -> Result<(), CommandError> {
         match &self.deed {
             EventsDeed::Tail(tail) => tail.run(),
             EventsDeed::Append(append) => append.run(),
             EventsDeed::Inspect(inspect) => inspect.run(),
+            EventsDeed::Migrate(migrate) => migrate.run(),
             EventsDeed::Erase(erase) => erase.run(),
         }
     }
@@ -348,6 +377,34 @@ fn batches<'l, 'b>(lines: &'l [Line<'b>]) -> Vec<&'l [Line<'b>]> {
     }
     batches.extend((start < lines.len()).then(|| &lines[start..]));
     batches
+}
+
+impl Migrate {
+    /// Has the server migrate them, and prints each time how far it has come.
+    fn run(&self) -> Result<(), CommandError> {
+        let sender = Sender::new(&self.server, self.token_file.as_deref())?;
+        let document = utf8_percent_encode(&self.document, NON_ALPHANUMERIC);
+        let path = format!("/v1/documents/{document}/events/migrate");
+        let (mut events, mut after) = (0, 0);
+        loop {
+            let what = json!({ "aggregate": &self.aggregate, "after": after }).to_string();
+            let (status, answer) = sender.send(Method::POST, &path, what.as_bytes())?;
+            let number = |name: &str| answer[name].as_u64().ok_or_else(|| sender.odd(status));
+            events += number("events")?;
+            let (last, next) = (number("last")?, answer["next"].as_u64());
+            match (self.json, next) {
+                (true, next) => say(json!({ "events": events, "next": next, "last": last }))?,
+                (false, None) => say(format_args!("migrated {events} events"))?,
+                (false, Some(next)) => {
+                    say(format_args!("migrated {events} events, up to number {next} of {last}"))?
+                }
+            }
+            match next {
+                Some(next) => after = next,
+                None => return Ok(()),
+            }
+        }
+    }
 }
 
 impl Erase {

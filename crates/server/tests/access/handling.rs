@@ -1,5 +1,6 @@
 //! Who may send the commands of a document, and who may handle them.
 
+use serde_json::json;
 use tidelog_document::{
     CommandDefinition, Doctype, EventDefinition, Mutation, Param, ParamKind, StreamDefinition,
     sending,
@@ -15,6 +16,12 @@ use crate::doctypes::{json_of, notes};
 pub const OWN: &str = "lists/handled";
 
 fn handled() -> Doctype {
+    handled_with(&[], &[])
+}
+
+/// The same, where this is said of what is done: how to bring it up to date, and what follows.
+pub fn handled_with(upcasts: &[&str], project: &[&str]) -> Doctype {
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
     let command = CommandDefinition {
         name: "do".to_owned(),
         fields: Vec::new(),
@@ -26,16 +33,21 @@ fn handled() -> Doctype {
     let event = EventDefinition {
         name: "done".to_owned(),
         fields: vec![Param { name: "n".to_owned(), kind: ParamKind::Integer, optional: false }],
-        upcasts: Vec::new(),
-        project: Vec::new(),
+        upcasts: texts(upcasts),
+        project: texts(project),
     };
     let (name, events, commands) = ("log".to_owned(), vec![event], vec![command]);
     Doctype { streams: vec![StreamDefinition { name, events, commands }], ..notes() }
 }
 
 pub async fn opened(scene: &Scene, grants: &str, timeline: u8) -> Client {
+    opened_as(scene, &handled(), grants, timeline).await
+}
+
+/// The document as it is opened by this doctype.
+pub async fn opened_as(scene: &Scene, doctype: &Doctype, grants: &str, timeline: u8) -> Client {
     let mut client = join(scene.at, Some(&token(grants))).await.expect("welcome");
-    client.open_as(OWN, &handled(), timeline, None).await.expect("up");
+    client.open_as(OWN, doctype, timeline, None).await.expect("up");
     while !matches!(client.hear_of().await.expect("up"), FromRoom::Opened { .. }) {}
     client
 }
@@ -61,15 +73,20 @@ pub async fn registers(client: &mut Client) -> bool {
 /// A server that takes the doctype.
 pub async fn scene_with_commands() -> Scene {
     let scene = Scene::new(&["lists/a"]).await;
-    let streams = r#","streams":{"log":{"events":{"done":{"fields":{"n":"integer"},
-        "upcast":[],"project":[]}},"commands":{"do":{"fields":{},
-        "received":[],"failed":[],"retries":0,"timeout":0}}}}}"#;
-    let json = json_of(&notes());
-    let json = format!("{}{streams}", json.strip_suffix('}').expect("an object"));
-    let root_token = token(ROLES[6].1);
-    let deployed = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root_token), &json).await;
-    assert_eq!(deployed.status, 201, "{}", deployed.text());
+    deploy_with(&scene, &[], &[]).await;
     scene
+}
+
+/// Deploys the doctype [with that](handled_with).
+pub async fn deploy_with(scene: &Scene, upcasts: &[&str], project: &[&str]) {
+    let event = json!({ "fields": { "n": "integer" }, "upcast": upcasts, "project": project });
+    let command = json!({ "fields": {}, "received": [], "failed": [], "retries": 0, "timeout": 0 });
+    let mut json: serde_json::Value = serde_json::from_str(&json_of(&notes())).expect("JSON");
+    json["streams"] =
+        json!({ "log": { "events": { "done": event }, "commands": { "do": command } } });
+    let (root, json) = (token(ROLES[6].1), json.to_string());
+    let deployed = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root), &json).await;
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
 }
 
 /// What is answered to what one says who brings a mutation of this name.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::commands::{code, complained, file, run_with, said};
 use crate::common::{Answer, ROLES, Scene, ask, token};
-use crate::handling::OWN;
+use crate::handling::{OWN, deploy_with, handled_with, opened_as};
 use crate::operator::{completes, done, event, failed, lines, path, stage};
 
 /// What a role may where an admin alone may: this, if it may.
@@ -109,5 +109,60 @@ async fn an_operator_prints_streams_by_the_binary() {
         assert_eq!(code(&refused), Some(expected), "{}", complained(&refused));
         assert!(complained(&refused).contains(why), "{}", complained(&refused));
     }
+    scene.stop().await;
+}
+
+/// Goal: only an admin migrates events, and is told how far that has come; what is read stays the
+/// same. Method: more events than one answer is about, and a release that has an upcast.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_migrates_events_and_reads_the_same() {
+    let (scene, _client, _handler) = stage(1).await;
+    for batch in 0..5 {
+        let events = (1..=1_000).map(|n| event("long", batch * 1_000 + n, json!({})));
+        append(&scene, &events.collect::<String>()).await;
+    }
+    let upcasts = ["json_object('n', (:data ->> 'n') * 2)"];
+    deploy_with(&scene, &upcasts, &[]).await;
+    let _newer = opened_as(&scene, &handled_with(&upcasts, &[]), ADMIN, 3).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let token_file = file(folder.path(), "token", token(ADMIN));
+    let server = format!("http://{}", scene.at);
+    let variables = [("TIDELOG_SERVER", server.as_str()), ("TIDELOG_TOKEN_FILE", &token_file)];
+    let run = |args: &[&str]| run_with(&[&["events"], args].concat(), &variables, b"");
+    let tail = || said(&run(&["tail", OWN]));
+    let read = tail();
+    assert!(read.contains(r#""version":2,"data":{"n":10000}"#), "{}", &read[..300]);
+    let post = async |grants: &str, body: &str| {
+        ask(scene.at, "POST", &path("events/migrate"), Some(&token(grants)), body).await
+    };
+    let before = scene.bytes_of(OWN).await;
+    for (role, grants) in ROLES {
+        assert_eq!(
+            post(grants, r#"{"stream":"a"}"#).await.status,
+            expected_of(role, 400),
+            "{role}"
+        );
+    }
+    let unknown = post(ADMIN, r#"{"aggregate":"other"}"#).await;
+    assert_eq!((unknown.status, unknown.text().as_str()), (404, "no such aggregate\n"));
+    assert!(scene.bytes_of(OWN).await == before, "not a byte has changed");
+
+    let done = run(&["migrate", OWN, "--aggregate", "log"]);
+    assert_eq!(code(&done), Some(0), "{}", complained(&done));
+    let (text, mut lines_before) = (said(&done), 0);
+    for line in text.lines() {
+        let word = |nth: usize| line.split(' ').nth(nth).and_then(|it| it.parse::<u64>().ok());
+        let count = word(1).expect("how many");
+        assert!(count > lines_before, "{text}");
+        lines_before = count;
+        assert!(count == 5_000 || line.ends_with("of 5000"), "{text}");
+    }
+    assert!(text.lines().count() > 1 && text.ends_with("migrated 5000 events\n"), "{text}");
+    let told = lines(&get(&scene, ADMIN, "streams").await);
+    assert_eq!(told[0]["types"], json!([{ "type": "done", "version": 2, "events": 5_000 }]));
+    assert!(tail() == read, "what is read is the same");
+    let again = run(&["migrate", OWN, "--json"]);
+    let none: Value = serde_json::from_str(&said(&again)).expect("one line of JSON");
+    assert_eq!(none, json!({ "events": 0, "next": null, "last": 5_000 }));
     scene.stop().await;
 }
