@@ -183,6 +183,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
             | Change::Complete { .. }
             | Change::Erase { .. }
             | Change::Upcast { .. }
+            | Change::Replay(_)
             | Change::Append { .. }
             | Change::Intervene(..) => Some(change.clone()),
         }
@@ -201,6 +202,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
             | Change::Complete { .. }
             | Change::Erase { .. }
             | Change::Upcast { .. }
+            | Change::Replay(_)
             | Change::Append { .. }
             | Change::Intervene(..) => {}
         }

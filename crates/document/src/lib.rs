@@ -44,6 +44,7 @@ mod page_links;
 mod pending;
 mod program;
 mod public_life;
+mod replaying;
 mod replica;
 mod streams;
 mod tasks;
@@ -72,6 +73,7 @@ pub use operator::{
 pub use page_links::{FreeWalk, Malformed, PageLinks};
 pub use program::{AppliedTimeline, is_migrated_to, is_unknown};
 pub use public_life::{client_of, public_client, public_entry, public_life};
+pub use replaying::{Replay, ReplayRefusal, Replayed, ReplayedTable};
 pub use replica::{
     Advance, Decided, Issued, OwnTimeline, PutOff, Replica, ReplicaError, ServerEntry, Undecided,
 };

@@ -29,6 +29,7 @@ mod commands;
 mod erasing;
 mod events;
 mod interventions;
+mod replaying;
 mod snapshots;
 mod tasks;
 mod upcasting;

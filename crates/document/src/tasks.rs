@@ -14,6 +14,7 @@ use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 use crate::events::as_ref;
 use crate::operator::{AppendRefusal, AppendedEvent, CommandRef, Intervened, Intervention};
 use crate::program::{self, done};
+use crate::replaying::{Replay, ReplayRefusal, Replayed};
 use crate::upcasting::{UpcastEvents, UpcastRefusal};
 use crate::workflows::{NewRecord, NewRun};
 
@@ -183,6 +184,8 @@ pub enum Change {
         /// Behind this sequence number.
         after: u64,
     },
+    /// What follows from the events of an aggregate is made anew.
+    Replay(Arc<Replay>),
     /// Whoever runs the server does something to a command.
     Intervene(CommandRef, Intervention),
     /// Whoever runs the server records events, all of them or none.
@@ -223,6 +226,8 @@ pub enum Changed {
     Erased(Result<Erased, EraseRefusal>),
     /// Events are of the newest version now, or not.
     Upcast(Result<UpcastEvents, UpcastRefusal>),
+    /// It is made anew, or not.
+    Replayed(Result<Replayed, ReplayRefusal>),
     /// It was done to a command, or not.
     Intervened(Intervened),
     /// Events were recorded, the last of them of this sequence number, or not.

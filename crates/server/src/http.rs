@@ -12,6 +12,7 @@ mod lines;
 mod login;
 mod migrate;
 mod pass;
+mod replay;
 mod streams;
 mod tokens;
 
@@ -80,6 +81,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/documents/{id}/erase", post(erase::erase))
         .route("/v1/documents/{id}/events", get(events::events).post(append::append))
         .route("/v1/documents/{id}/events/migrate", post(migrate::migrate))
+        .route("/v1/documents/{id}/events/replay", post(replay::replay))
         .route("/v1/documents/{id}/streams", get(streams::streams))
         .route("/v1/documents/{id}/commands", get(commands::list))
         .route("/v1/documents/{id}/commands/retry", post(commands::retry))
@@ -327,6 +329,7 @@ fn answered(id: &str, answer: Answer) -> Response {
         | Answer::Tried { .. }
         | Answer::Erased(_)
         | Answer::Upcast(_)
+        | Answer::Replayed(_)
         | Answer::Events(_)
         | Answer::Commands(_)
         | Answer::Streams(_)

@@ -83,6 +83,9 @@ pub const TIME_MS_MAX: u64 = 8_640_000_000_000_000;
 /// Bytes of the lines by which whoever runs a server records events.
 pub const APPEND_SIZE_MAX: usize = 4 * 1024 * 1024;
 
+/// Events of an aggregate from which rows are made anew together, in one transaction.
+pub const REPLAY_EVENTS_MAX: u64 = 100_000;
+
 /// What one run of a workflow remembers: steps, requests and what it waits for. Who needs more goes
 /// on as new.
 pub const WORKFLOW_RECORDS_MAX: u64 = 10_000;

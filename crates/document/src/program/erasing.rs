@@ -251,6 +251,6 @@ impl Room {
     }
 }
 
-fn number_of(value: &Value) -> u64 {
+pub(super) fn number_of(value: &Value) -> u64 {
     if let Value::Integer(number) = value { number.cast_unsigned() } else { 0 }
 }

@@ -20,7 +20,7 @@ use tidelog_types::Value;
 use tidelog_types::limits::TIME_MS_MAX;
 
 use super::single_integer;
-use crate::{Doctype, Mutation, Param, ParamKind};
+use crate::{Doctype, EventDefinition, Mutation, Param, ParamKind};
 
 /// The key in `_tidelog_meta` under which the version of these tables stands, and that.
 pub(super) const META_KEY: &str = "events";
@@ -131,18 +131,47 @@ impl<'m> Recorder<'m> {
         )?;
         let sequence = Value::Integer(single_integer(&rows).unwrap_or_default());
         let [_, stream] = &named;
-        let mut args: Vec<(&str, &Value)> =
-            fields.iter().map(|(name, value)| (*name, value)).collect();
-        args.extend([
-            ("stream", stream),
-            ("sequence", &sequence),
-            ("position", position),
-            ("now", &self.time),
-            ("client", &self.client_text),
-            ("user", &self.user),
-        ]);
-        definition.project.iter().try_for_each(|sql| transaction.run_app(sql, &args))
+        let mentioned = Mentioned {
+            stream,
+            sequence: &sequence,
+            position,
+            time: &self.time,
+            client: &self.client_text,
+            user: &self.user,
+        };
+        project(transaction, definition, &fields, &mentioned)
     }
+}
+
+/// What the app's SQL may mention of an event beside its fields.
+pub(super) struct Mentioned<'v> {
+    pub stream: &'v Value,
+    pub sequence: &'v Value,
+    pub position: &'v Value,
+    pub time: &'v Value,
+    /// As text.
+    pub client: &'v Value,
+    pub user: &'v Value,
+}
+
+/// Runs what the app's SQL makes of an event.
+pub(super) fn project(
+    transaction: &Transaction<'_>,
+    definition: &EventDefinition,
+    fields: &Fields<'_>,
+    mentioned: &Mentioned<'_>,
+) -> Result<(), Failure> {
+    let Mentioned { stream, sequence, position, time, client, user } = mentioned;
+    let mut args: Vec<(&str, &Value)> = fields.iter().map(|(name, value)| (*name, value)).collect();
+    args.extend([
+        ("stream", *stream),
+        ("sequence", *sequence),
+        ("position", *position),
+        ("now", *time),
+        ("client", *client),
+        ("user", *user),
+    ]);
+    definition.project.iter().try_for_each(|sql| transaction.run_app(sql, &args))
 }
 
 pub(super) type Fields<'d> = Vec<(&'d str, Value)>;

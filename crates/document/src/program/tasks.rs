@@ -48,8 +48,8 @@ use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
 use super::{
-    HAS, appending, commands, done, erasing, interventions, single_integer, snapshots, upcasting,
-    version, workflows,
+    HAS, appending, commands, done, erasing, interventions, replaying, single_integer, snapshots,
+    upcasting, version, workflows,
 };
 use crate::tasks::{Change, Changed, Completion, Free, InstanceId, Work};
 use crate::{CommandDefinition, Doctype};
@@ -275,6 +275,10 @@ pub(crate) fn change(
         Change::Upcast { aggregate, after } => {
             let ran = upcasting::upcast(writer, doctype, aggregate.as_deref(), *after);
             ran.map(|(upcast, set)| (Changed::Upcast(upcast), set))
+        }
+        Change::Replay(wanted) => {
+            let ran = replaying::replay(writer, doctype, wanted);
+            ran.map(|(replayed, set)| (Changed::Replayed(replayed), set))
         }
         Change::Append { events, by } => {
             let ran = appending::append(writer, doctype, events, by, now);

@@ -72,6 +72,10 @@ impl Room {
                 let answer = self.upcast(aggregate.as_deref(), *after, budget)?;
                 self.outbox.after(After::Answer(request, answer));
             }
+            Ask::Replay(wanted) => {
+                let answer = self.replay(wanted, budget)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
             Ask::Events(wanted) => {
                 let answer = self.events(wanted)?;
                 self.outbox.after(After::Answer(request, answer));

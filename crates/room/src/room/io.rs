@@ -6,8 +6,9 @@ use std::time::Duration;
 use tidelog_document::{
     AppendRefusal, AppendedEvent, CommandRef, Doctype, DoctypeHash, DueTasks, Erasable,
     EraseRefusal, Erased, ErasedUpTo, FailedCommands, FailedUpTo, FoundCommands, FoundEvents,
-    FoundRight, FoundStreams, InspectedStream, InspectedUpTo, Intervened, Intervention, StreamRef,
-    UpcastEvents, UpcastRefusal, WantedCommands, WantedEvents, WantedStreams,
+    FoundRight, FoundStreams, InspectedStream, InspectedUpTo, Intervened, Intervention, Replay,
+    ReplayRefusal, Replayed, StreamRef, UpcastEvents, UpcastRefusal, WantedCommands, WantedEvents,
+    WantedStreams,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
@@ -173,6 +174,8 @@ pub enum Ask {
         /// Behind this sequence number.
         after: u64,
     },
+    /// Make anew what follows from the events of an aggregate, all of it or nothing.
+    Replay(Arc<Replay>),
     /// What has happened? A bounded part of it.
     Events(WantedEvents),
     /// Which commands are there? A bounded part of them.
@@ -240,6 +243,8 @@ pub enum Answer {
     Erased(Result<Erased, EraseRefusal>),
     /// A slice is of the newest version, durably, or why nothing more is.
     Upcast(Result<UpcastEvents, UpcastRefusal>),
+    /// It is made anew, durably, or not.
+    Replayed(Result<Replayed, ReplayRefusal>),
     /// These have happened, durably.
     Events(FoundEvents),
     /// These are there, durably.

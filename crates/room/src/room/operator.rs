@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tidelog_document::{
-    AppendedEvent, Change, Changed, CommandRef, FailedUpTo, InspectedUpTo, Intervention, StreamRef,
-    WantedCommands, WantedEvents, WantedStreams, find_commands, find_events, find_failed,
-    find_streams, inspect_stream,
+    AppendedEvent, Change, Changed, CommandRef, FailedUpTo, InspectedUpTo, Intervention, Replay,
+    StreamRef, WantedCommands, WantedEvents, WantedStreams, find_commands, find_events,
+    find_failed, find_streams, inspect_stream,
 };
 use tidelog_sqlite::{Failure, Run};
 use tidelog_types::{Budget, shortened};
@@ -93,6 +93,15 @@ impl Room {
         self.decide_at_word(&Change::Upcast { aggregate, after }, budget)
     }
 
+    /// Makes anew what follows from events, as one entry.
+    pub(super) fn replay(
+        &mut self,
+        wanted: &Arc<Replay>,
+        budget: &mut Budget,
+    ) -> Result<Answer, Halt> {
+        self.decide_at_word(&Change::Replay(Arc::clone(wanted)), budget)
+    }
+
     fn decide_at_word(&mut self, change: &Change, budget: &mut Budget) -> Result<Answer, Halt> {
         let State::Open(document) = &self.state else { return Ok(Answer::Missing) };
         if self.settings.is_damaged || document.is_incomplete {
@@ -110,6 +119,7 @@ impl Room {
             Changed::Intervened(intervened) => Answer::Intervened(intervened),
             Changed::Appended(appended) => Answer::Appended(appended),
             Changed::Upcast(upcast) => Answer::Upcast(upcast),
+            Changed::Replayed(replayed) => Answer::Replayed(replayed),
             _ => unreachable!("BUG: nobody has asked for that"),
         })
     }

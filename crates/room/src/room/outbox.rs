@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
-use tidelog_document::{Committed, Intervened};
+use tidelog_document::{Committed, Intervened, Replayed};
 use tidelog_pages::{Append, AppendLedger, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::{EntryPart, FromRoom};
 use tidelog_types::limits::PAGE_SIZE;
@@ -307,6 +307,7 @@ impl Outbox {
                 | Answer::Erased(Ok(_))
                 | Answer::Appended(Ok(_))
                 | Answer::Upcast(Ok(_))
+                | Answer::Replayed(Ok(Replayed { is_dry: false, .. }))
                 | Answer::Intervened(Intervened::Done(_)),
             ) => Some(*request),
             _ => None,

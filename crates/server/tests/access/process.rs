@@ -311,6 +311,8 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     assert_eq!(of_gone("events", event).await, 404);
     assert_eq!(of_gone("erase", r#"{"aggregate":"a","stream":"s"}"#).await, 404);
     assert_eq!(of_gone("events/migrate", "{}").await, 404);
+    let replayed = r#"{"aggregate":"a","clear":["t"]}"#;
+    assert_eq!(of_gone("events/replay", replayed).await, 404);
     let doctype = r#"{"name":"none","migrations":[],"mutations":{}}"#;
     assert_eq!(asks("PUT", "/v1/doctypes/none", &admin, doctype).await, 201);
     assert_eq!(asks("POST", "/v1/revoke", &admin, r#"{"subject":"bob"}"#).await, 204);
@@ -347,6 +349,7 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
         "append 404 admin gone 127.0.0.1",
         "erase 404 admin gone 127.0.0.1",
         "migrate 404 admin gone 127.0.0.1",
+        "replay 404 admin gone 127.0.0.1",
         "deploy 201 admin none 127.0.0.1",
         "revoke 204 admin bob 127.0.0.1",
         "forgive 204 admin bob 127.0.0.1",

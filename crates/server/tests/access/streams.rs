@@ -2,6 +2,7 @@
 //! binary.
 
 use serde_json::{Value, json};
+use tidelog_testing::server::texts;
 
 use crate::commands::{code, complained, file, run_with, said};
 use crate::common::{Answer, ROLES, Scene, ask, token};
@@ -164,5 +165,79 @@ async fn an_admin_migrates_events_and_reads_the_same() {
     let again = run(&["migrate", OWN, "--json"]);
     let none: Value = serde_json::from_str(&said(&again)).expect("one line of JSON");
     assert_eq!(none, json!({ "events": 0, "next": null, "last": 5_000 }));
+    scene.stop().await;
+}
+
+/// Goal: only an admin replays events, and each refusal says what is wrong and changes nothing; a
+/// dry run changes nothing either. Method: a release in which rows follow from events of before,
+/// and one event that it rejects.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_replays_events_into_a_table() {
+    let (scene, _client, _handler) = stage(1).await;
+    let events: String = (1..=3).map(|n| event("s", n, json!({}))).collect();
+    append(&scene, &events).await;
+    let project = [
+        "insert into note (id) values (:stream || :position || :user)",
+        "select reject('too many') where :n > 3",
+    ];
+    deploy_with(&scene, &[], &project).await;
+    let _newer = opened_as(&scene, &handled_with(&[], &project), ADMIN, 3).await;
+    let post = async |grants: &str, body: &str| {
+        ask(scene.at, "POST", &path("events/replay"), Some(&token(grants)), body).await
+    };
+    let before = scene.bytes_of(OWN).await;
+    for (role, grants) in ROLES {
+        let body = r#"{"aggregate":"log","clear":["_tidelog_event"]}"#;
+        assert_eq!(post(grants, body).await.status, expected_of(role, 422), "{role}");
+    }
+    let dry = r#"{"aggregate":"log","clear":["note"],"dry_run":true}"#;
+    let answer = post(ADMIN, dry).await;
+    let table = json!([{ "table": "note", "before": 0, "after": 3 }]);
+    let said_of = |answer: &Answer| serde_json::from_slice::<Value>(&answer.body).expect("JSON");
+    let expected = json!({ "events": 3, "erased": 0, "tables": table, "dry_run": true });
+    assert_eq!((answer.status, said_of(&answer)), (200, expected));
+    for (body, status, why) in [
+        (r#"{"aggregate":"log"}"#, 400, "missing field `clear`"),
+        (r#"{"aggregate":"log","clear":[]}"#, 400, "clear names no table"),
+        (r#"{"aggregate":"other","clear":["note"]}"#, 404, "no such aggregate"),
+        (r#"{"aggregate":"log","clear":["none"]}"#, 422, "table none cannot be emptied"),
+    ] {
+        let answer = post(ADMIN, body).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+        assert!(answer.text().contains(why), "{body}: {}", answer.text());
+    }
+    assert!(scene.bytes_of(OWN).await == before, "not a byte has changed");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let token_file = file(folder.path(), "token", token(ADMIN));
+    let server = format!("http://{}", scene.at);
+    let variables = [("TIDELOG_SERVER", server.as_str()), ("TIDELOG_TOKEN_FILE", &token_file)];
+    let replay = |args: &[&str]| {
+        let args = [&["events", "replay", OWN, "--aggregate", "log"], args].concat();
+        run_with(&args, &variables, b"")
+    };
+    let ids = async || texts(&scene.bytes_of(OWN).await, "select id from note order by id");
+    let dry = replay(&["--clear", "note", "--dry-run"]);
+    assert_eq!(said(&dry), "note: 0 rows before, 3 after\nwould replay 3 events\n");
+    assert_eq!(ids().await, [""; 0]);
+    let done = replay(&["--clear", "note"]);
+    assert_eq!(code(&done), Some(0), "{}", complained(&done));
+    assert_eq!(said(&done), "note: 0 rows before, 3 after\nreplayed 3 events\n");
+    assert_eq!(ids().await, ["s1ada", "s2ada", "s3ada"]);
+    let again = replay(&["--clear", "note", "--json"]);
+    let table = json!([{ "table": "note", "before": 3, "after": 3 }]);
+    let expected = json!({ "events": 3, "erased": 0, "tables": table, "dry_run": false });
+    assert_eq!(serde_json::from_str::<Value>(&said(&again)).expect("JSON"), expected);
+
+    let unnamed = replay(&[]);
+    assert_eq!(code(&unnamed), Some(2), "{}", complained(&unnamed));
+    let odd = [r#"json_object('n', 9)"#];
+    deploy_with(&scene, &odd, &project).await;
+    let _newest = opened_as(&scene, &handled_with(&odd, &project), ADMIN, 4).await;
+    let rejected = replay(&["--clear", "note"]);
+    assert_eq!(code(&rejected), Some(1));
+    let why = "event 1, done of log, cannot be replayed: too many";
+    assert!(complained(&rejected).contains(why), "{}", complained(&rejected));
+    assert_eq!(ids().await.len(), 3, "nothing has changed");
     scene.stop().await;
 }

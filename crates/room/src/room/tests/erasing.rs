@@ -2,7 +2,8 @@
 
 use tidelog_document::{
     AppendRefusal, AppendedEvent, CommandDefinition, CommandRef, Erasable, EraseRefusal, Erased,
-    ErasedUpTo, EventDefinition, Intervention, StreamDefinition, sending,
+    ErasedUpTo, EventDefinition, Intervention, Replay, Replayed, ReplayedTable, StreamDefinition,
+    sending,
 };
 use tidelog_types::limits::LOG_AGE_MS_MAX;
 
@@ -45,6 +46,11 @@ fn note(id: &str, said: &str) -> WireFrame {
     frame(&journal_of_notes(), "note", &[("id", id), ("text", said)])
 }
 
+/// A row that follows from no event.
+fn add() -> WireFrame {
+    frame(&journal_of_notes(), "add", &[("id", "n"), ("body", "")])
+}
+
 fn send(id: &str) -> WireFrame {
     let name = sending("note", "note");
     let args = format!("{{\"text\":\"{SECRET}\"}}");
@@ -64,6 +70,11 @@ fn append(id: &str) -> Ask {
         position: Some(1),
     };
     Ask::Append { events: [event].into(), by: "root".to_owned() }
+}
+
+fn replay(is_dry: bool) -> Ask {
+    let (aggregate, tables) = ("note".to_owned(), vec!["note".to_owned()]);
+    Ask::Replay(Replay { aggregate, tables, is_dry }.into())
 }
 
 fn erase(id: &str) -> Ask {
@@ -120,14 +131,21 @@ fn what_was_asked_is_unknown_where_the_store_fails_amid_it() {
     let asks = [
         (erase("a"), true),
         (append("c"), true),
+        (Ask::Upcast { aggregate: None, after: 0 }, true),
+        (replay(false), true),
+        (replay(true), false),
         (Ask::Intervene(CommandRef::Number(1), cancel), true),
         // It has done nothing.
         (Ask::Intervene(CommandRef::Number(2), Intervention::Retry), false),
     ];
     for (ask, is_in_doubt) in asks {
         let mut scene = Scene::with_notes();
-        let frames = vec![note("a", SECRET), send("b")];
+        let frames = vec![note("a", SECRET), send("b"), add()];
         scene.frames(ANN, 1, frames);
+        // What was noted is of an older version from now on.
+        let mut newer = journal_of_notes();
+        newer.streams[0].events[0].upcasts = vec![":data".to_owned()];
+        scene.open_as(BOB, &newer, None, Intent::Follow);
         scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
         scene.step(RoomInput::Ask { request: 1, ask: ask.clone() });
         scene.held.clear();
@@ -153,6 +171,28 @@ fn recording_events_is_an_entry_and_answered_once_that_is_durable() {
     let misplaced = AppendRefusal::Misplaced { nth: 0, length: 1 };
     assert_eq!(scene.ask(append("a")), Answer::Appended(Err(misplaced)));
     assert_eq!(brief(&scene.heard(ANN)), [""; 0], "nothing has changed");
+}
+
+/// Goal: what is made anew is one entry, answered once that is durable, and a dry run is none.
+/// Method: a row that a mutation has added follows from no event.
+#[test]
+fn replaying_is_an_entry_and_answered_once_that_is_durable() {
+    let mut scene = Scene::with_notes();
+    scene.frames(ANN, 1, vec![add(), note("a", "b")]);
+    let table = ReplayedTable { name: "note".to_owned(), rows_before: 1, rows_after: 0 };
+    let replayed = |is_dry| {
+        let tables = vec![table.clone()];
+        Answer::Replayed(Ok(Replayed { events: 1, erased: 0, tables, is_dry }))
+    };
+    scene.heard(ANN);
+    assert_eq!(scene.ask(replay(true)), replayed(true));
+    assert_eq!(brief(&scene.heard(ANN)), [""; 0], "nothing has changed");
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.step(RoomInput::Ask { request: 1, ask: replay(false) });
+    assert_eq!((scene.answers.len(), scene.heard(ANN).len()), (0, 0), "not before it is durable");
+    scene.release();
+    assert_eq!(scene.answers.pop(), Some(replayed(false)));
+    assert_eq!(brief(&scene.heard(ANN)), ["entry 4..5"]);
 }
 
 #[test]
