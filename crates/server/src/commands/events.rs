@@ -1,5 +1,9 @@
 //! `tidelog events`: what an operator does with the events of a document.
 
+mod inspect;
+mod migrate;
+mod replay;
+
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +16,11 @@ use tidelog_types::limits::APPEND_SIZE_MAX;
 
 use super::sender::{Query, Sender, refusal_of};
 use super::{CommandError, read, say};
-use crate::http::{APPEND_EVENTS_MAX, PAGE_STREAMS_MAX};
+use crate::http::APPEND_EVENTS_MAX;
+
+pub use inspect::Inspect;
+pub use migrate::Migrate;
+pub use replay::Replay;
 
 /// How often a server is asked for what is new.
 const ASKS_EACH: Duration = Duration::from_secs(1);
@@ -86,39 +94,6 @@ pub struct Tail {
     pub token_file: Option<PathBuf>,
 }
 
-/// Flags of `tidelog events inspect`.
-#[derive(Args, Clone, Debug)]
-pub struct Inspect {
-    /// Name of the document
-    #[arg(value_name = "DOCUMENT")]
-    pub document: String,
-
-    /// Of streams of this aggregate alone
-    #[arg(long, value_name = "NAME")]
-    pub aggregate: Option<String>,
-
-    /// Of this stream alone
-    #[arg(long, value_name = "ID", requires = "aggregate", conflicts_with_all = ["after", "limit"])]
-    pub stream: Option<String>,
-
-    /// Those behind this number
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub after: u64,
-
-    /// So many at most
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-
-    /// Address of the server: <https://sync.example.org>
-    #[arg(long, env = "TIDELOG_SERVER", value_name = "URL")]
-    pub server: String,
-
-    /// File with a token that has the role admin on the document. Without it, the token is
-    /// TIDELOG_TOKEN of the environment; a server with --dev needs none
-    #[arg(long, env = "TIDELOG_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-}
-
 /// Flags of `tidelog events append`.
 #[derive(Args, Clone, Debug)]
 pub struct Append {
@@ -129,64 +104,6 @@ pub struct Append {
     /// File with the lines; - is the standard input
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
-
-    /// Address of the server: <https://sync.example.org>
-    #[arg(long, env = "TIDELOG_SERVER", value_name = "URL")]
-    pub server: String,
-
-    /// File with a token that has the role admin on the document. Without it, the token is
-    /// TIDELOG_TOKEN of the environment; a server with --dev needs none
-    #[arg(long, env = "TIDELOG_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Flags of `tidelog events migrate`.
-#[derive(Args, Clone, Debug)]
-pub struct Migrate {
-    /// Name of the document
-    #[arg(value_name = "DOCUMENT")]
-    pub document: String,
-
-    /// Those of this aggregate alone
-    #[arg(long, value_name = "NAME")]
-    pub aggregate: Option<String>,
-
-    /// Address of the server: <https://sync.example.org>
-    #[arg(long, env = "TIDELOG_SERVER", value_name = "URL")]
-    pub server: String,
-
-    /// File with a token that has the role admin on the document. Without it, the token is
-    /// TIDELOG_TOKEN of the environment; a server with --dev needs none
-    #[arg(long, env = "TIDELOG_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-
-    /// Print lines of JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Flags of `tidelog events replay`.
-#[derive(Args, Clone, Debug)]
-pub struct Replay {
-    /// Name of the document
-    #[arg(value_name = "DOCUMENT")]
-    pub document: String,
-
-    /// Name of the aggregate whose events are replayed, in all of its streams
-    #[arg(long, value_name = "NAME")]
-    pub aggregate: String,
-
-    /// Table of the app that is emptied first; may be given more than once
-    #[arg(long, value_name = "TABLE", required = true)]
-    pub clear: Vec<String>,
-
-    /// Change nothing, and say what would come of it
-    #[arg(long)]
-    pub dry_run: bool,
 
     /// Address of the server: <https://sync.example.org>
     #[arg(long, env = "TIDELOG_SERVER", value_name = "URL")]
@@ -307,27 +224,6 @@ impl Tail {
     }
 }
 
-impl Inspect {
-    fn run(&self) -> Result<(), CommandError> {
-        let sender = Sender::new(&self.server, self.token_file.as_deref())?;
-        let (mut after, mut left) = (self.after, self.limit);
-        loop {
-            let limit = left.map(|left| left.min(PAGE_STREAMS_MAX).to_string());
-            let wanted = [
-                ("aggregate", self.aggregate.as_deref()),
-                ("stream", self.stream.as_deref()),
-                ("limit", limit.as_deref()),
-            ];
-            let page = sender.print_page(&Query::of(&self.document, "streams", &wanted), after)?;
-            after = page.after;
-            left = left.map(|left| left.saturating_sub(page.count));
-            if !page.has_more || left == Some(0) {
-                return Ok(());
-            }
-        }
-    }
-}
-
 impl Append {
     /// Has the server record them, as many at a time as it takes together, or as few as it takes
     /// any of: it ends with the first line that cannot be recorded.
@@ -414,69 +310,6 @@ fn batches<'l, 'b>(lines: &'l [Line<'b>]) -> Vec<&'l [Line<'b>]> {
     }
     batches.extend((start < lines.len()).then(|| &lines[start..]));
     batches
-}
-
-impl Migrate {
-    /// Has the server migrate them, and prints each time how far it has come.
-    fn run(&self) -> Result<(), CommandError> {
-        let sender = Sender::new(&self.server, self.token_file.as_deref())?;
-        let document = utf8_percent_encode(&self.document, NON_ALPHANUMERIC);
-        let path = format!("/v1/documents/{document}/events/migrate");
-        let (mut events, mut after) = (0, 0);
-        loop {
-            let what = json!({ "aggregate": &self.aggregate, "after": after }).to_string();
-            let (status, answer) = sender.send(Method::POST, &path, what.as_bytes())?;
-            let number = |name: &str| answer[name].as_u64().ok_or_else(|| sender.odd(status));
-            events += number("events")?;
-            let (last, next) = (number("last")?, answer["next"].as_u64());
-            match (self.json, next) {
-                (true, next) => say(json!({ "events": events, "next": next, "last": last }))?,
-                (false, None) => say(format_args!("migrated {events} events"))?,
-                (false, Some(next)) => {
-                    say(format_args!("migrated {events} events, up to number {next} of {last}"))?
-                }
-            }
-            match next {
-                Some(next) => after = next,
-                None => return Ok(()),
-            }
-        }
-    }
-}
-
-impl Replay {
-    /// Has the server do it, and prints what has come of it, table by table.
-    fn run(&self) -> Result<(), CommandError> {
-        let sender = Sender::new(&self.server, self.token_file.as_deref())?;
-        let document = utf8_percent_encode(&self.document, NON_ALPHANUMERIC);
-        let path = format!("/v1/documents/{document}/events/replay");
-        let what = json!({
-            "aggregate": &self.aggregate,
-            "clear": &self.clear,
-            "dry_run": self.dry_run,
-        });
-        let (status, answer) = sender.send(Method::POST, &path, what.to_string().as_bytes())?;
-        if self.json {
-            return say(answer);
-        }
-        let odd = || sender.odd(status);
-        let events = answer["events"].as_u64().ok_or_else(odd)?;
-        let erased = answer["erased"].as_u64().ok_or_else(odd)?;
-        for table in answer["tables"].as_array().ok_or_else(odd)? {
-            let name = table["table"].as_str().ok_or_else(odd)?;
-            let [before, after] = ["before", "after"].map(|it| table[it].as_u64());
-            let (before, after) = before.zip(after).ok_or_else(odd)?;
-            say(format_args!("{name}: {before} rows before, {after} after"))?;
-        }
-        let of_erased = match erased {
-            0 => String::new(),
-            _ => format!(", and passed over {erased} that were erased"),
-        };
-        match self.dry_run {
-            true => say(format_args!("would replay {events} events{of_erased}")),
-            false => say(format_args!("replayed {events} events{of_erased}")),
-        }
-    }
 }
 
 impl Erase {
