@@ -96,8 +96,12 @@ impl Guard {
             let _turn = turn;
             users.check(&user, &password).map(|role| (user, role))
         });
-        let (user, role) = checked.await.ok_or(LoginError::Failed)?.ok_or(LoginError::Wrong)?;
-        self.logins.failures().take_back(address);
+        let checked = checked.await;
+        // Where nothing could be checked, nobody has guessed wrong.
+        if !matches!(checked, Some(None)) {
+            self.logins.failures().take_back(address);
+        }
+        let (user, role) = checked.ok_or(LoginError::Failed)?.ok_or(LoginError::Wrong)?;
         self.mint(&user, role)
     }
 

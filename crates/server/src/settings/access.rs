@@ -268,7 +268,19 @@ fn password(
 fn network(text: &str) -> Option<IpNet> {
     match text.parse::<IpAddr>() {
         Ok(address) => Some(address.to_canonical().into()),
-        Err(_) => text.parse().ok(),
+        Err(_) => text.parse().ok().map(canonical),
+    }
+}
+
+/// A network as addresses are looked for in it: one of version 4 that is written in version 6 holds
+/// none otherwise.
+fn canonical(network: IpNet) -> IpNet {
+    let (address, bits) = (network.addr().to_canonical(), network.prefix_len());
+    match (network, bits.checked_sub(96)) {
+        (IpNet::V6(_), Some(bits)) if address.is_ipv4() => {
+            IpNet::new(address, bits).expect("BUG: 32 bits at most")
+        }
+        _ => network,
     }
 }
 
@@ -428,6 +440,9 @@ mod tests {
             ("::1", "::1/128"),
             ("fd00::/8", "fd00::/8"),
             ("::ffff:10.0.0.7", "10.0.0.7/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
         ] {
             let settings = resolve(proxies(text), false, &[]).expect("usable");
             assert_eq!(settings.trusted_proxies, [known.parse().expect("a network")], "{text}");
