@@ -66,6 +66,9 @@ pub fn coded<'p>(
 /// repeat than another run's numbers.
 const SHARED_MIN: usize = 4;
 
+/// Bytes of a difference for which there is room at once: most take fewer.
+const USUAL_SIZE: usize = 64;
+
 /// The bytes in which `page` differs from `base`, or `None` if that takes more than `size_max`: for
 /// each run of them, how many bytes of the base it leaves before it, how many it is, and these
 /// bytes. Numbers are in base 128, the low digits first, with the high bit set in all but the last
@@ -77,7 +80,7 @@ const SHARED_MIN: usize = 4;
 #[must_use]
 pub fn difference(base: &[u8], page: &[u8], size_max: usize) -> Option<Vec<u8>> {
     assert!(base.len() == PAGE_SIZE && page.len() == PAGE_SIZE, "BUG: no page");
-    let mut runs = Vec::new();
+    let mut runs = Vec::with_capacity(USUAL_SIZE);
     let mut end = 0;
     while let Some(start) = first_difference(base, page, end) {
         let mut next = start + 1;

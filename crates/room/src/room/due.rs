@@ -30,7 +30,7 @@ impl Room {
         let State::Open(document) = &self.state else { return false };
         let is_served = !self.settings.is_damaged && !document.is_incomplete;
         let has_time = self.queue.is_empty() && self.fetch.is_none();
-        let has_tasks = || document.record.newest().is_some_and(|it| it.has_tasks());
+        let has_tasks = || document.record.has_tasks();
         let is_recorded = !self.subscribers.is_empty() || document.record.due == document.due;
         let is_known = document.due.is_some() && is_recorded;
         !is_known && !self.looks_in_vain && is_served && has_time && has_tasks()
@@ -106,7 +106,7 @@ impl Room {
     /// had seen of it may not be on the disk.
     pub(super) fn tell_any_is_due(&mut self) {
         let State::Open(document) = &self.state else { return };
-        if document.record.newest().is_some_and(|it| it.has_tasks()) {
+        if document.record.has_tasks() {
             self.note_due(DueTasks { others_at_ms: Some(0), ..DueTasks::default() });
         }
     }

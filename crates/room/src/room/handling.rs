@@ -172,7 +172,7 @@ impl Room {
         if self.settings.is_damaged {
             return Err(Halt::Refuse(Refusal::Damaged));
         }
-        let has_tasks = document.record.newest().is_some_and(|it| it.has_tasks());
+        let has_tasks = document.record.has_tasks();
         match word {
             Word::Register { before, kinds, concurrency } => {
                 let may = match (speaker.handles, has_tasks) {

@@ -13,6 +13,8 @@ use tidelog_types::{Lineage, Position};
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoomRecord {
     doctypes: Vec<(DoctypeHash, Arc<Doctype>)>,
+    /// Whether the newest of them has tasks, which is asked in each step.
+    has_tasks: bool,
     /// Who wrote the storage journal.
     pub(super) lives: Lineage,
     /// Where the journal stood when a local document had become this one. As long as it stands
@@ -31,7 +33,9 @@ enum Written {
 
 impl RoomRecord {
     pub(super) fn of(doctype: Doctype) -> Self {
-        Self { doctypes: vec![(doctype.hash(), Arc::new(doctype))], ..Self::default() }
+        let mut record = Self::default();
+        record.add_newest(doctype);
+        record
     }
 
     /// Whether the document may be used under this doctype too.
@@ -49,8 +53,14 @@ impl RoomRecord {
         self.doctypes.last().map(|(_, doctype)| Arc::clone(doctype))
     }
 
+    /// Whether there may be tasks, by the newest of them.
+    pub(super) fn has_tasks(&self) -> bool {
+        self.has_tasks
+    }
+
     /// Adds a successor of the newest.
     pub(super) fn add_newest(&mut self, doctype: Doctype) {
+        self.has_tasks = doctype.has_tasks();
         self.doctypes.push((doctype.hash(), Arc::new(doctype)));
     }
 
@@ -67,8 +77,9 @@ impl RoomRecord {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let Written::V1 { doctypes, lives, seeded, due } = codec::decode(bytes)?;
-        let doctypes = doctypes.into_iter().map(|it| (it.hash(), Arc::new(it))).collect();
-        Ok(Self { doctypes, lives, seeded, due })
+        let mut record = Self { lives, seeded, due, ..Self::default() };
+        doctypes.into_iter().for_each(|it| record.add_newest(it));
+        Ok(record)
     }
 }
 
@@ -77,7 +88,7 @@ impl RoomRecord {
 #[must_use]
 pub fn recorded_due(record: &[u8]) -> Option<DueTasks> {
     match RoomRecord::decode(record) {
-        Ok(record) if record.newest().is_some_and(|it| it.has_tasks()) => record.due,
+        Ok(record) if record.has_tasks() => record.due,
         // There are none, or nobody is served.
         Ok(_) | Err(_) => Some(DueTasks::default()),
     }
