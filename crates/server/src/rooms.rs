@@ -41,8 +41,8 @@ const HOLDERS: usize = 1 + WRITE_TURNS;
 pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
 
 /// The threads on which rooms are run, and nothing else: however much rooms have to do, the rest of
-/// the server goes on. A room gives its thread back after each step, and where its steps take long,
-/// there is always a thread left for others.
+/// the server goes on. A room gives its thread back after a step, or several short ones, and where
+/// its steps take long, there is always a thread left for others.
 pub(crate) struct RoomThreads(Option<Runtime>);
 
 impl RoomThreads {

@@ -43,6 +43,9 @@ const VAIN_ROOM_STAYS: Duration = Duration::from_millis(100);
 const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
 /// How often a room looks whether too much is kept of documents that are handed over to all rooms.
 const SEED_LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// What its steps take together before it gives its thread back: what the next one needs is still
+/// in the processor's cache, and would not be behind the steps of a thousand other rooms.
+const TURN_TAKES: Duration = Duration::from_millis(1);
 /// How often it looks at the clock while somebody handles commands, which can be set meanwhile.
 const HANDLING_LOOKS_EVERY: Duration = Duration::from_secs(10);
 
@@ -131,6 +134,8 @@ pub(super) struct RoomTask {
     slow_turn: SlowTurn,
     /// Whether it took long when it last ran something.
     is_slow: bool,
+    /// What its steps have taken since it last gave its thread back.
+    worked: Duration,
     clock: Arc<dyn ThreadClock>,
 }
 
@@ -179,6 +184,7 @@ impl RoomTask {
             write_turn: Turn::NotNeeded,
             slow_turn: Turn::NotNeeded,
             is_slow: false,
+            worked: Duration::ZERO,
             clock: Arc::new(CpuTime),
         }
     }
@@ -208,8 +214,11 @@ impl RoomTask {
                 self.step(RoomInput::SeedUnkept);
                 self.keep_seed();
             }
-            // Other rooms have their turns.
-            yield_now().await;
+            if self.has_had_its_turn() {
+                self.worked = Duration::ZERO;
+                // Other rooms have their turns.
+                yield_now().await;
+            }
         }
         debug!(document = %self.document, "room closed");
     }
@@ -491,7 +500,9 @@ impl RoomTask {
         let before_ns = self.clock.worked_ns();
         let began = std::time::Instant::now();
         self.take_step(input);
-        self.rooms.counters.step.note(began.elapsed());
+        let took = began.elapsed();
+        self.worked += took;
+        self.rooms.counters.step.note(took);
         let may_run = may_run != MayRun::Nothing;
         if may_run {
             self.is_slow = is_slow_step(self.clock.worked_ns().saturating_sub(before_ns));
@@ -514,6 +525,10 @@ impl RoomTask {
             true if !is_slow => MayRun::Briefly(STEP_TAKES),
             _ => MayRun::Nothing,
         }
+    }
+
+    fn has_had_its_turn(&self) -> bool {
+        self.worked > TURN_TAKES
     }
 
     fn may_begin(&self) -> bool {

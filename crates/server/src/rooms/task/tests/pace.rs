@@ -106,3 +106,30 @@ async fn a_room_that_holds_others_up_waits_for_no_turn_of_slow_rooms() {
     let gets_on = timeout(QUIET_ROOM_RESTS, step_until(&mut task, is_done)).await;
     assert!(gets_on.is_ok(), "it waits");
 }
+
+/// Goal: a room with much to do gives its thread back again and again, though not after each short
+/// step. Method: one thread, and somebody else on it who looks how far the room has come.
+#[tokio::test]
+async fn a_room_with_much_to_do_lets_others_have_its_thread() {
+    let scene = Scene::new(slow_settings());
+    let counters = Arc::clone(&scene.rooms.counters);
+    let (room, task) = scene.task();
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    let ToRoom::Frames { life, first, frames } = frames() else { unreachable!("they are") };
+    let count = 10 * frames.len() as u64;
+    let frames = frames.into_iter().cycle().take(count as usize).collect();
+    room.send(message(&connection, ToRoom::Frames { life, first, frames })).expect("it is there");
+    let runs = tokio::spawn(task.run());
+    let seen = timeout(ANSWER_TAKES, async {
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.last() != Some(&count) {
+            seen.insert(counters.rejected.load(Ordering::Relaxed));
+            yield_now().await;
+        }
+        seen.len() as u64
+    });
+    let seen = seen.await.expect("in time");
+    assert!((4..count / 2).contains(&seen), "{seen} times in {count} steps");
+    runs.abort();
+}
