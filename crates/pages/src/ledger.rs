@@ -61,6 +61,11 @@ impl<T> AppendLedger<T> {
         self.after.push(then);
     }
 
+    /// What follows what is gathered, in its order.
+    pub fn following_mut(&mut self) -> &mut Vec<T> {
+        &mut self.after
+    }
+
     /// Closes the append that was gathered, if it says anything, under the ticket that
     /// `take_ticket` draws. If it says nothing, what was to follow it follows the youngest append
     /// in flight, or at once.

@@ -119,6 +119,8 @@ pub struct Room {
     /// Whether it has as little time for that as while others wait.
     is_pressed: bool,
     may_run: MayRun,
+    /// Whether its shell has something at hand that it is told next.
+    expects_more: bool,
     /// Pages on their way to the disk beyond which it runs no more.
     pages_in_flight_max: usize,
     /// Those who would like to, once it is known what became of that, in the order in which they
@@ -293,6 +295,7 @@ impl Room {
             overdue_count: 0,
             is_pressed: false,
             may_run: MayRun::Everything,
+            expects_more: false,
             pages_in_flight_max,
             offers: VecDeque::new(),
             has_abandoned: false,
@@ -367,7 +370,9 @@ impl Room {
         if self.plan_a_look() {
             self.work(&mut budget);
         }
-        self.commit();
+        if !self.expects_more || !self.takes_messages() {
+            self.commit();
+        }
         self.give_back_staged();
         self.tell_what_is_durable(&mut budget);
         self.tell_who_is_present();
@@ -396,7 +401,14 @@ impl Room {
     /// [`RoomInput::GoOn`].
     #[must_use]
     pub fn wants_step(&self) -> bool {
-        self.has_to_tell() || self.can_work()
+        self.has_to_tell() || self.can_work() || self.outbox.has_gathered()
+    }
+
+    /// Whether something is at hand that it is told right behind the next step: what that one
+    /// decides goes to the disk with what is decided then, in one append. For as long as that goes
+    /// on it is on its way to nobody, so a shell says this of a short while only.
+    pub fn expect_more(&mut self, expects_more: bool) {
+        self.expects_more = expects_more;
     }
 
     /// Whether all that clients said is worked off, so that it takes more.

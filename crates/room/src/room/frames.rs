@@ -95,7 +95,7 @@ impl Room {
             match fate? {
                 Fate::Repeated => reached(Probe::FrameRepeated),
                 Fate::Forbidden => {
-                    self.outbox.after(After::Tell(id, FromRoom::Acked { next: *first }));
+                    self.outbox.acked(id, *first);
                     self.forbid(id, *first);
                     return Ok(());
                 }
@@ -126,7 +126,7 @@ impl Room {
         let State::Open(document) = &mut self.state else { return Ok(()) };
         // What is applied behind these frames can be another copy's.
         let next = document.served(timeline)?.wanted.min(*first);
-        self.outbox.after(After::Tell(id, FromRoom::Acked { next }));
+        self.outbox.acked(id, next);
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl Room {
         let end = first.plus(frames.len() as u64);
         let lsn = document.served(timeline)?.wanted;
         if end <= lsn {
-            self.outbox.after(After::Tell(id, FromRoom::Acked { next: end }));
+            self.outbox.acked(id, end);
             return Ok(());
         }
         self.forbid(id, lsn);

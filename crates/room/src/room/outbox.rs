@@ -163,6 +163,24 @@ impl Outbox {
         self.ledger.after(after);
     }
 
+    /// Tells one that its frames before `next` are applied, in place of what it was to be told of
+    /// that once the same append is durable.
+    pub(super) fn acked(&mut self, id: SubscriberId, next: Lsn) {
+        let is_ack = |message: &FromRoom| matches!(message, FromRoom::Acked { .. });
+        let is_earlier = |after: &mut After| match after {
+            After::Tell(to, message) => *to == id && is_ack(message),
+            _ => false,
+        };
+        let earlier = self.ledger.following_mut().extract_if(.., is_earlier);
+        self.held -= earlier.map(|after| held_of(&after)).sum::<usize>();
+        self.after(After::Tell(id, FromRoom::Acked { next }));
+    }
+
+    /// Whether something has come together that is not on its way.
+    pub(super) fn has_gathered(&self) -> bool {
+        self.ledger.has_gathered() || self.ledger.is_followed()
+    }
+
     /// Whether so much has come together that it should go before more does.
     pub(super) fn is_full(&self, pages_max: usize) -> bool {
         self.draft_pages >= pages_max
@@ -265,6 +283,8 @@ impl Outbox {
     /// the room does not wait for it any more.
     pub(super) fn on_failed(&mut self, ticket: Ticket) -> Option<Lost> {
         let lost = self.ledger.on_failed(ticket)?;
+        // What was gathered builds on it, and is lost too.
+        self.draft_pages = 0;
         Some(self.lost_in_flight(lost))
     }
 

@@ -411,6 +411,44 @@ fn a_mutation_of_one_reaches_the_other_with_its_verdict() {
     assert_eq!(scene.room.counts(), RoomCounts { applied: 2, rejected: 0 });
 }
 
+/// Goal: what is said close together goes to the disk together, and nothing of it is told before.
+/// Method: two messages, the first of which is not the last that is at hand.
+#[test]
+fn frames_that_come_close_together_are_one_append_and_one_acknowledgement() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.room.expect_more(true);
+    assert_eq!(scene.room.step(frames_input(1, "a")).len(), 0, "there is more at hand");
+    assert!(scene.room.wants_step(), "unless there is not");
+    scene.room.expect_more(false);
+    scene.step(frames_input(2, "b"));
+    assert_eq!(brief(&scene.heard(ANN)), [""; 0], "nothing is durable");
+    let state = "notebook head 4 durable 2 | subscribers 1 queued 0 appends 1";
+    assert_eq!(scene.room.to_string(), state);
+    scene.release();
+    let heard = brief(&scene.heard(ANN));
+    assert_eq!(heard, ["entry 2..3 of 1", "entry 3..4 of 2", "acked 3"]);
+}
+
+#[test]
+fn what_was_held_for_more_goes_on_its_way_where_nothing_comes() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.room.expect_more(true);
+    assert_eq!(scene.room.step(frames_input(1, "a")).len(), 0);
+    scene.room.expect_more(false);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(brief(&scene.heard(ANN)), ["entry 2..3 of 1", "acked 2"]);
+}
+
+/// A frame of Ann's.
+fn frames_input(first: u64, id: &str) -> RoomInput {
+    let frames = vec![add(id)];
+    let message = ToRoom::Frames { life: life_of(ANN), first: lsn(first), frames };
+    RoomInput::Message { conn: ANN, channel: CHANNEL, message, speaker: Speaker::anybody() }
+}
+
 #[test]
 fn frames_that_came_before_are_acknowledged_and_not_applied_again() {
     let mut scene = Scene::new();

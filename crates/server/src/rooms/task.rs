@@ -497,6 +497,7 @@ impl RoomTask {
         let may_run = self.may_run();
         self.room.let_run(may_run);
         self.room.set_time(access::now_ms());
+        self.room.expect_more(!self.has_had_its_turn() && !self.inbox.is_empty());
         let before_ns = self.clock.worked_ns();
         let began = std::time::Instant::now();
         self.take_step(input);

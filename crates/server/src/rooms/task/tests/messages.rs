@@ -41,6 +41,40 @@ async fn who_leaves_a_busy_room_has_nothing_reserved_there() {
     assert!(!has_reserved());
 }
 
+/// Goal: what has come by the time the room gets to it goes to the disk together, and is told once.
+/// Method: three messages, to a room whose turn goes on however slow the machine is.
+#[tokio::test]
+async fn messages_that_have_come_are_one_append_and_one_acknowledgement() {
+    let scene = Scene::new(settings());
+    let counters = Arc::clone(&scene.rooms.counters);
+    let (room, mut task) = scene.task();
+    let (connection, mut end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    let is_calm = |task: &RoomTask| task.room.takes_messages() && task.room.in_flight_size() == 0;
+    step_until(&mut task, |task| is_calm(task) && task.inbox.is_empty() && !end.queue.is_empty())
+        .await;
+    let before = counters.appends.load(Ordering::Relaxed);
+    while end.queue.try_recv().is_ok() {}
+
+    for first in 1..=3 {
+        let ToRoom::Frames { life, frames, .. } = frames() else { unreachable!("they are") };
+        let (first, frames) = (Lsn::new(first).expect("from 1"), frames[..1].to_vec());
+        let mail = message(&connection, ToRoom::Frames { life, first, frames });
+        room.send(mail).expect("it is there");
+    }
+    while task.room.counts().rejected < 3 || !is_calm(&task) {
+        task.worked = Duration::ZERO;
+        let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("in time");
+        task.step(input.expect("it is there"));
+    }
+    assert_eq!(counters.appends.load(Ordering::Relaxed) - before, 1);
+    let told = std::iter::from_fn(|| end.queue.try_recv().ok());
+    let is_ack = |message: &FromServer| {
+        matches!(message, FromServer::About { body: FromRoom::Acked { .. }, .. })
+    };
+    assert_eq!(told.filter(|message| is_ack(message)).count(), 1);
+}
+
 #[tokio::test]
 async fn a_large_message_holds_its_space_until_it_is_worked_off() {
     let scene = Scene::new(slow_settings());
