@@ -93,14 +93,24 @@ struct RoomHere {
     talk: Talk,
     notes: RoomNotes,
     names: Arc<Names>,
+    /// How many steps it has taken.
+    steps_count: u64,
 }
 
+/// Of so many steps of a room one gives to the store what was gathered: others expect more.
+const STEPS_GATHERED: u64 = 3;
+
 impl RoomHere {
+    /// As on a server, what has come goes before what was gathered.
     fn next(&mut self) -> Option<RoomInput> {
-        if self.room.wants_step() {
-            return Some(RoomInput::GoOn);
-        }
-        if self.room.takes_messages() { self.inbox.pop_front() } else { None }
+        let next = if self.room.takes_messages() { self.inbox.pop_front() } else { None };
+        next.or_else(|| self.room.wants_step().then_some(RoomInput::GoOn))
+    }
+
+    /// Has it expect more behind its next step, or not, whatever comes.
+    fn gather(&mut self) {
+        self.steps_count += 1;
+        self.room.expect_more(!self.steps_count.is_multiple_of(STEPS_GATHERED));
     }
 
     fn has_work(&self) -> bool {
@@ -521,7 +531,8 @@ impl Running {
             talk.forks = swarm.forks();
             talk.has_tasks = swarm.tasks;
             let notes = RoomNotes::new(swarm.limits);
-            let here = RoomHere { room, owner, inbox, door, talk, notes, names };
+            let steps_count = 0;
+            let here = RoomHere { room, owner, inbox, door, talk, notes, names, steps_count };
             self.rooms.insert(document.clone(), here);
         }
         let here = self.rooms.get_mut(document).expect("BUG: made above");
@@ -590,6 +601,7 @@ impl Running {
         let mut wrong = here.door.comes(document, &input).err();
         here.talk.comes(document, &input);
         here.notes.comes(document, &input);
+        here.gather();
         let effects = here.room.step(input);
         let runs = here.names.take_runs();
         if self.is_guarded {
