@@ -93,7 +93,8 @@ struct RoomHere {
     talk: Talk,
     notes: RoomNotes,
     names: Arc<Names>,
-    /// How many steps it has taken.
+    /// Whether it gathers what it decides, and how many steps it has taken.
+    gathers: bool,
     steps_count: u64,
 }
 
@@ -101,16 +102,20 @@ struct RoomHere {
 const STEPS_GATHERED: u64 = 3;
 
 impl RoomHere {
-    /// As on a server, what has come goes before what was gathered.
     fn next(&mut self) -> Option<RoomInput> {
-        let next = if self.room.takes_messages() { self.inbox.pop_front() } else { None };
-        next.or_else(|| self.room.wants_step().then_some(RoomInput::GoOn))
+        // As on a server, what has come goes before what was gathered.
+        let takes_first = self.gathers && self.room.takes_messages() && !self.inbox.is_empty();
+        if self.room.wants_step() && !takes_first {
+            return Some(RoomInput::GoOn);
+        }
+        if self.room.takes_messages() { self.inbox.pop_front() } else { None }
     }
 
     /// Has it expect more behind its next step, or not, whatever comes.
     fn gather(&mut self) {
         self.steps_count += 1;
-        self.room.expect_more(!self.steps_count.is_multiple_of(STEPS_GATHERED));
+        let is_last = self.steps_count.is_multiple_of(STEPS_GATHERED);
+        self.room.expect_more(self.gathers && !is_last);
     }
 
     fn has_work(&self) -> bool {
@@ -531,8 +536,9 @@ impl Running {
             talk.forks = swarm.forks();
             talk.has_tasks = swarm.tasks;
             let notes = RoomNotes::new(swarm.limits);
-            let steps_count = 0;
-            let here = RoomHere { room, owner, inbox, door, talk, notes, names, steps_count };
+            let (gathers, steps_count) = (swarm.rooms_gather, 0);
+            let here =
+                RoomHere { room, owner, inbox, door, talk, notes, names, gathers, steps_count };
             self.rooms.insert(document.clone(), here);
         }
         let here = self.rooms.get_mut(document).expect("BUG: made above");

@@ -102,6 +102,8 @@ pub(crate) struct Swarm {
     pub(crate) history: Vec<(u64, History)>,
     /// Rooms give back what they can whenever they have done something.
     pub(crate) rooms_rest: bool,
+    /// Rooms gather what they decide over some steps, and what has come goes before that.
+    pub(crate) rooms_gather: bool,
     /// Milliseconds that a core which has more to do needs for a slice of it, at most: something
     /// else comes between.
     pub(crate) core_slice_ms_max: u64,
@@ -380,6 +382,7 @@ impl Swarm {
             hasty: lives.once_in(4),
             history,
             rooms_rest: false,
+            rooms_gather: false,
             silent_tabs: false,
             flaky_tokens: false,
             core_slice_ms_max: 0,
@@ -563,6 +566,7 @@ impl Swarm {
             swarm.limits.tab_unheard_size_max = 4 << 10;
             swarm.troubles.extend([Trouble::BusyTab; 2]);
         }
+        swarm.rooms_gather = Rng::new(seed.rotate_left(60) ^ !seed).once_in(4);
         let mut parts = Rng::new(seed.rotate_left(44) ^ !seed);
         if parts.once_in(24) {
             swarm.history = vec![(parts.below(swarm.actions), History::BreakOffering)];
