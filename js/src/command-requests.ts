@@ -103,10 +103,11 @@ export function handleRequest(
   return w.take();
 }
 
-/** What does this run remember, behind that record? */
-export function recordsRequest(task: number, after: number): Bytes {
+/** What does this run remember, as of this attempt, behind that record? */
+export function recordsRequest(task: number, attempt: number, after: number): Bytes {
   const w = new Writer();
   w.u64(task);
+  w.u64(attempt);
   w.u64(after);
   return w.take();
 }

@@ -23,15 +23,16 @@ export interface KnownRecord {
 /** By what a record is found. */
 export const keyOf = (name: string, count: number): string => `${count}:${name}`;
 
-/** All that the run remembers, by name and count. */
+/** All that the run remembers as of this attempt, by name and count. */
 export async function readRecords(
   document: OpenStreams,
   task: number,
+  attempt: number,
   signal: AbortSignal,
 ): Promise<Map<string, KnownRecord>> {
   const found = new Map<string, KnownRecord>();
   for (let after = 0; ; ) {
-    const request = recordsRequest(task, after);
+    const request = recordsRequest(task, attempt, after);
     const rows = await document.rows('records', { request }, signal);
     if (rows.length === 0) return found;
     for (const row of rows as unknown as KnownRecord[]) {

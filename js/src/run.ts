@@ -159,7 +159,7 @@ export class Run {
   /** Runs the code until the attempt is over. */
   async carryOut(code: Code): Promise<void> {
     const { row } = this.#attempt;
-    this.#records = await readRecords(this.#document, row.number, this.signal);
+    this.#records = await readRecords(this.#document, row.number, row.attempt, this.signal);
     this.#recordsCount = this.#records.size;
     this.#hasHeardOfCancel = [...this.#records.values()].some(({ kind }) => kind === 'cancel');
     const ctx = contextOf(this);

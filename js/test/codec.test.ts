@@ -178,7 +178,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['outcome', { call, handle, request: outcomeRequest(sent) }],
     ['handle', { call, handle, request: handleRequest('order', ['place'], 16) }],
     ...[decided, decidedNothing, failed, ...ofRuns].map(complete),
-    ['records', { call, handle, request: recordsRequest(2 ** 40, 2 ** 41) }],
+    ['records', { call, handle, request: recordsRequest(2 ** 40, 2, 2 ** 41) }],
     ['destroy', { call, document: 'd', user: '', force: true, everywhere: false }],
     ['destroy', { call, document: undefined, user: 'ada', force: false, everywhere: true }],
     ['setConnected', { handle, word: 3 }],

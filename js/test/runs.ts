@@ -329,8 +329,9 @@ export class Process {
       setImmediate(() => this.#authority.give());
       return [row];
     }
-    const [number, after] = [r.u64(), r.u64()];
+    const [number, attempt, after] = [r.u64(), r.u64(), r.u64()];
     const run = [...this.#authority.runs.values()].find((it) => it.number === number)!;
+    if (run.attempt !== attempt) throw new Error(`records as of ${attempt}, not ${run.attempt}`);
     this.records += 1;
     const kept = run.records.filter(({ record }) => record > after);
     return kept

@@ -315,7 +315,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Ask {
             call,
             handle,
-            request: Request::Records(Records { task: 1 << 40, after: 1 << 41 }),
+            request: Request::Records(Records { task: 1 << 40, attempt: 2, after: 1 << 41 }),
         },
         ToCore::Destroy {
             call,

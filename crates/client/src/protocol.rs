@@ -183,6 +183,9 @@ pub struct Complete {
 pub struct Records {
     /// Of which run.
     pub task: u64,
+    /// As of this attempt at least, which whoever asks was given: where the copy here was read anew
+    /// since, it may not have come so far again.
+    pub attempt: u64,
     /// Those behind that one.
     pub after: u64,
 }

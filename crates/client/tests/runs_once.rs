@@ -135,10 +135,10 @@ impl World {
     }
 
     /// The state of each record of a run, by name; `None` where this device is not told now.
-    fn records(&mut self, nth: usize, task: u64) -> Option<BTreeMap<String, String>> {
+    fn records(&mut self, nth: usize, task: u64, attempt: u64) -> Option<BTreeMap<String, String>> {
         let (mut records, mut after) = (BTreeMap::new(), 0);
         loop {
-            let call = self.ask(nth, Request::Records(Records { task, after }));
+            let call = self.ask(nth, Request::Records(Records { task, attempt, after }));
             let rows = self.devices[nth].rows_told(call).pop()?;
             let Some(last) = rows.last() else { return Some(records) };
             after = number(&last[0]);
@@ -165,7 +165,7 @@ impl World {
             }
             _ => {}
         }
-        let Some(records) = self.records(nth, given.task) else { return };
+        let Some(records) = self.records(nth, given.task, given.attempt) else { return };
         if given.is_cancelled && !records.contains_key("cancel") {
             let records = vec![new_record("cancel", Recorded::Cancel)];
             return self.complete(nth, given, Outcome::Progressed { records, suspends: false });

@@ -114,14 +114,19 @@ impl Recorded {
 
 /// The records of a run after that one, oldest first: some of them, and none at the end. A result
 /// is JSON of a step, a request, a command or another run, the sequence number of an event, and the
-/// reason where it failed.
-pub fn find_records(reader: &mut Reader, task: u64, after: u64) -> Run<Rows> {
+/// reason where it failed. `None` where this attempt at the run is not there yet: whoever was given
+/// it would take what happened before it for what waits.
+pub fn find_records(reader: &mut Reader, task: u64, attempt: u64, after: u64) -> Run<Option<Rows>> {
     const COLUMNS: [&str; 9] =
         ["record", "name", "count", "kind", "state", "result", "time", "aggregate", "stream"];
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
-        return Run::Done(named(&COLUMNS, &[]));
+        return Run::Done(None);
     }
     let number = |it: u64| Value::Integer(i64::try_from(it).unwrap_or(i64::MAX));
+    let sql = "select 1 from _tidelog_task where number = ?1 and attempt >= ?2";
+    if done!(reader.query_system(sql, &[number(task), number(attempt)])).is_empty() {
+        return Run::Done(None);
+    }
     let rows = done!(reader.query_system(
         // Of results that are not told only the size is read.
         "select number, name, count, kind, state, result, time, aggregate, stream
@@ -140,5 +145,5 @@ pub fn find_records(reader: &mut Reader, task: u64, after: u64) -> Run<Rows> {
             Value::Integer(RECORDS_TOLD_SIZE_MAX)
         ],
     ));
-    Run::Done(named(&COLUMNS, &rows))
+    Run::Done(Some(named(&COLUMNS, &rows)))
 }

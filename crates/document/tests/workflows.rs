@@ -192,8 +192,9 @@ impl Scene {
             let Self { server, .. } = self;
             let rows = server
                 .rest
-                .serve(&view, || find_records(server.authority.reader(), task, after))
-                .expect("found");
+                .serve(&view, || find_records(server.authority.reader(), task, 0, after))
+                .expect("found")
+                .unwrap_or_default();
             let rows = self.decoded(rows);
             if rows.is_empty() {
                 return all;
@@ -645,6 +646,24 @@ fn what_a_run_waits_for_may_be_where_it_hears_that_it_is_cancelled() {
     });
 }
 
+/// Goal: whoever was given an attempt reads what the run has heard by that, and nothing of before.
+#[test]
+fn what_a_run_remembers_is_told_as_of_an_attempt() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let view = scene.server.authority.view().clone();
+        let Scene { server, .. } = &mut scene;
+        let mut find = |attempt: u64| {
+            let found =
+                server.rest.serve(&view, || find_records(server.authority.reader(), 1, attempt, 0));
+            found.expect("found").is_some()
+        };
+        assert_eq!([1, 2].map(&mut find), [true, false]);
+    });
+}
+
 /// Goal: a run that no code fits waits for whoever comes next.
 #[test]
 fn a_run_that_no_code_fits_waits_for_another_release() {
@@ -886,8 +905,8 @@ fn large_results_are_read_and_forgotten_in_parts() {
         view.evict();
         let (mut fetched, mut kth) = (0, 0);
         let rows = loop {
-            match find_records(scene.server.authority.reader(), 1, 0) {
-                Run::Done(rows) => break rows,
+            match find_records(scene.server.authority.reader(), 1, 1, 0) {
+                Run::Done(rows) => break rows.expect("it was given"),
                 Run::Failed(failure) => panic!("{failure}"),
                 Run::Fault(pgid) => {
                     let wanted = view.to_fetch(pgid, kth);

@@ -140,12 +140,12 @@ impl Watch {
                     FoundOutcome::None | FoundOutcome::Pending => None,
                 });
             }
-            Watched::Records(Records { task, after }) => {
-                let run = find_records(open.confirmed_reader_at(now_ms), *task, *after);
+            Watched::Records(Records { task, attempt, after }) => {
+                let run = find_records(open.confirmed_reader_at(now_ms), *task, *attempt, *after);
                 if matches!(run, Run::Done(_)) {
                     self.dirty_since = None;
                 }
-                return run.map(Some);
+                return run;
             }
             Watched::Given(instance) => {
                 let reader = open.confirmed_reader_at(now_ms);
