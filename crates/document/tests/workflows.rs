@@ -646,6 +646,30 @@ fn what_a_run_waits_for_may_be_where_it_hears_that_it_is_cancelled() {
     });
 }
 
+/// Goal: the run hears that it is cancelled where its code hears it, also where what it waited for
+/// has happened meanwhile: the next attempt is told the same. Method: an event comes between a
+/// dispatch and what that attempt says, and is there for whoever waits for it afterwards.
+#[test]
+fn a_run_hears_that_it_is_cancelled_where_what_it_waits_for_has_just_happened() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.done(one, (1, 1), progressed(vec![wait_for("wait", "shipped", 0)], true));
+        scene.cancel("f");
+        scene.dispatch(one);
+        scene.ship("o1");
+        assert_eq!(scene.records(1), ["wait 0 event done 1"]);
+        let heard = vec![record("wait", 0, Recorded::Cancel)];
+        scene.done(one, (1, 2), progressed(heard, false));
+        assert_eq!(scene.records(1), ["wait 0 cancel failed"]);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 2 1 "], "one record");
+        scene.done(one, (1, 2), progressed(vec![wait_for("again", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert_eq!(scene.records(1), ["wait 0 cancel failed", "again 0 event done 1"]);
+    });
+}
+
 /// Goal: whoever was given an attempt reads what the run has heard by that, and nothing of before.
 #[test]
 fn what_a_run_remembers_is_told_as_of_an_attempt() {

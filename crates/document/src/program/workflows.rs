@@ -654,11 +654,13 @@ impl<'r> Row<'r> {
         }
     }
 
-    /// The run has heard here that it is cancelled, in place of what it waited for.
+    /// The run has heard here that it is cancelled, in place of what it waited for: also where that
+    /// has happened since, and the run has not heard of it.
     fn cancel(self, transaction: &Transaction<'_>, time: &Value) -> Result<Written, Failure> {
         let waited = transaction.run_system(
             "delete from _tidelog_record
-             where task = ?1 and name = ?2 and count = ?3 and state in ('waiting', 'started')
+             where task = ?1 and name = ?2 and count = ?3
+               and (state in ('waiting', 'started') or time is null)
              returning number",
             &[
                 Value::Integer(self.run.number),
