@@ -30,7 +30,10 @@ const COMPARED_SEEDS: u64 = 100;
 const SIM_SEEDS: Range<u64> = 0..2_000;
 
 /// Those of worlds with tasks, which take three times as long each.
-const SIM_TASK_SEEDS: Range<u64> = 60_000..60_200;
+const SIM_TASK_SEEDS: Range<u64> = 60_000..60_120;
+
+/// Those of worlds that have runs of a workflow as well.
+const SIM_RUN_SEEDS: Range<u64> = 70_000..70_060;
 
 /// Runs the named suites, or all. The last line printed is `N passed, M failed`.
 pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
@@ -53,6 +56,7 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     if wanted("sim") {
         report.suite("simulator", || sim(repo, "--seeds", SIM_SEEDS));
         report.suite("simulator, with tasks", || sim(repo, "--tasks", SIM_TASK_SEEDS));
+        report.suite("simulator, with runs", || sim(repo, "--runs", SIM_RUN_SEEDS));
         report.suite("faults planted for the simulator", || {
             planted(start::simulator(repo, "release"))
         });

@@ -5,9 +5,11 @@ use std::ops::Range;
 
 use tidelog_document::{
     CommandDefinition, Doctype, EventDefinition, FoundRight, MutationDefinition, Param, ParamKind,
-    StreamDefinition,
+    StreamDefinition, WorkflowDefinition,
 };
 use tidelog_types::Value;
+
+use crate::swarm::Kind;
 
 /// What the app's releases know the documents by: both others succeed the first, and neither of
 /// them the other.
@@ -175,8 +177,18 @@ fn jobs() -> StreamDefinition {
     StreamDefinition { name: JOB.to_owned(), events: vec![done], commands: vec![command] }
 }
 
+/// The workflow, and what starts and cancels a run of it.
+pub(crate) const FLOW: &str = "flow";
+pub(crate) const START_FLOW: &str = "start:flow";
+pub(crate) const CANCEL_FLOW: &str = "cancel:flow";
+
+/// Its newest version at each release: whoever starts a run starts one of that.
+pub(crate) fn flow_version(release: Release) -> u32 {
+    if release == Release::First { 1 } else { 2 }
+}
+
 /// The doctype of all documents, with tasks or without.
-pub(crate) fn doctype(release: Release, has_tasks: bool) -> Doctype {
+pub(crate) fn doctype(release: Release, kind: Kind) -> Doctype {
     let text = |name: &str| param(name, ParamKind::Text);
     let mut doctype = Doctype {
         name: "ledger".to_owned(),
@@ -258,9 +270,14 @@ pub(crate) fn doctype(release: Release, has_tasks: bool) -> Doctype {
         streams: Vec::new(),
         workflows: Vec::new(),
     };
-    if has_tasks {
+    if kind != Kind::Plain {
         doctype.migrations[0].push_str(JOBS);
         doctype.streams.push(jobs());
+    }
+    if kind == Kind::WithRuns {
+        let fields = vec![param("id", ParamKind::Text), param("round", ParamKind::Integer)];
+        let (name, version) = (FLOW.to_owned(), flow_version(release));
+        doctype.workflows.push(WorkflowDefinition { name, version, fields });
     }
     let (migration, sql) = match release {
         Release::First => return doctype,

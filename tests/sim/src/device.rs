@@ -245,7 +245,10 @@ impl Device {
             if let ToCore::Ask { call, request, .. } = message
                 && matches!(
                     request,
-                    Request::Handle(_) | Request::Complete(_) | Request::Outcome(_)
+                    Request::Handle(_)
+                        | Request::Complete(_)
+                        | Request::Outcome(_)
+                        | Request::Records(_)
                 )
             {
                 self.about_tasks.insert((port, *call));

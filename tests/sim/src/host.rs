@@ -534,7 +534,7 @@ impl Running {
             let doubts = self.serves_strangers;
             let mut talk = Talk::new(swarm.limits, self.is_damaged, may_part, doubts);
             talk.forks = swarm.forks();
-            talk.has_tasks = swarm.tasks;
+            talk.has_tasks = swarm.has_tasks();
             let notes = RoomNotes::new(swarm.limits);
             let (gathers, steps_count) = (swarm.rooms_gather, 0);
             let here =

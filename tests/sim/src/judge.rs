@@ -1,6 +1,7 @@
 //! What has to hold: while a world runs, and when everything is over.
 
 mod access;
+mod runs;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};

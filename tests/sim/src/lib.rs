@@ -49,6 +49,9 @@
 //!   them, and leave, close or die amid that; a server's clock goes on, or back, by up to a year
 //!   (`world/tasks.rs`). What is drawn for that is drawn apart. Nothing of it meets tokens, full
 //!   documents, or machines that are put back.
+//! - In a run with workflows (`--runs`) tabs start runs as well, some by an id that was used, and
+//!   cancel some; those who handle them leave, close, die amid a step or with the answer of
+//!   whoever was asked, or are of another release (`code.rs`, `world/runs.rs`).
 //! - A tab hears late of all that is said to it, also while its worker takes over the store; a core
 //!   is killed as soon as it has taken over, and what it has said arrives after what the next one
 //!   says.
@@ -91,6 +94,13 @@
 //! decided before those that came before it, or by an old state of it (`task_tables.rs`,
 //! `judge/tasks.rs`).
 //!
+//! Of runs: each ends once, and as its code does by what it remembers, which the judge runs by
+//! itself; each attempt is told the same in the same order; what a run has heard of stays as it
+//! is; nobody who has the last attempt asks for what is remembered; nothing is taken of an attempt
+//! once a later one is known; nothing sleeps too short by the deciding clock; events since the
+//! start of a run are seen one by one; and what a run waits for ends for it as it has ended
+//! (`tab/runs.rs`, `run_tables.rs`, `judge/runs.rs`).
+//!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and
 //! whoever has nothing to say is silent. Each mutation that was called durable was applied once or
@@ -113,6 +123,7 @@
 //! breaks the product.
 
 mod app;
+mod code;
 mod device;
 mod docs;
 mod doors;
@@ -123,6 +134,7 @@ mod plain_file;
 mod port;
 mod reference;
 mod rng;
+mod run_tables;
 mod say;
 mod stranger;
 mod swarm;

@@ -21,6 +21,8 @@ usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
        tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
        tidelog-sim --tasks N [--verbose]          one world with tasks
        tidelog-sim --tasks A..B [--until-failure] a range of them
+       tidelog-sim --runs N [--verbose]           one world with tasks and runs of a workflow
+       tidelog-sim --runs A..B [--until-failure]  a range of them
        tidelog-sim --traces A..B                  their trace hashes alone
        tidelog-sim --planted [NAME..]             every planted fault must be noticed, or these";
 
@@ -30,10 +32,10 @@ const HUNT: Hunt<'_> = Hunt {
     folder: "sim",
     package: "tidelog-sim",
     look: Look { args: &["--seeds", HUNTED, "--until-failure"], args_at: &["--seed"] },
-    other_worlds: &[(
-        "tasks",
-        Look { args: &["--tasks", HUNTED, "--until-failure"], args_at: &["--tasks"] },
-    )],
+    other_worlds: &[
+        ("tasks", Look { args: &["--tasks", HUNTED, "--until-failure"], args_at: &["--tasks"] }),
+        ("runs", Look { args: &["--runs", HUNTED, "--until-failure"], args_at: &["--runs"] }),
+    ],
 };
 const HUNTED: &str = "0..1990";
 
@@ -44,17 +46,19 @@ fn main() -> anyhow::Result<ExitCode> {
         ["--seed", seed, rest @ ..] if matches!(rest, [] | ["--verbose"]) => {
             one(seed.parse().context("--seed takes a number")?, told(rest), World::new)
         }
-        ["--tasks", seed, rest @ ..]
+        [kind @ ("--tasks" | "--runs"), seed, rest @ ..]
             if !seed.contains("..") && matches!(rest, [] | ["--verbose"]) =>
         {
-            let seed = seed.parse().context("--tasks takes a number or A..B")?;
-            one(seed, told(rest), World::with_tasks)
+            let seed = seed.parse().with_context(|| format!("{kind} takes a number or A..B"))?;
+            one(seed, told(rest), make(kind))
         }
         ["--seeds", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
             range(parse_range(seeds)?, !rest.is_empty(), World::new)
         }
-        ["--tasks", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
-            range(parse_range(seeds)?, !rest.is_empty(), World::with_tasks)
+        [kind @ ("--tasks" | "--runs"), seeds, rest @ ..]
+            if matches!(rest, [] | ["--until-failure"]) =>
+        {
+            range(parse_range(seeds)?, !rest.is_empty(), make(kind))
         }
         ["--traces", seeds] => traces(parse_range(seeds)?),
         ["--planted", names @ ..] => HUNT.check(names)?,
@@ -65,6 +69,10 @@ fn main() -> anyhow::Result<ExitCode> {
 
 /// How a world of a seed is made.
 type Make = fn(u64, Told) -> World;
+
+fn make(kind: &str) -> Make {
+    if kind == "--runs" { World::with_runs } else { World::with_tasks }
+}
 
 fn told(words: &[&str]) -> Told {
     if words.is_empty() { Told::Trace } else { Told::Everything }

@@ -97,7 +97,11 @@ impl Port {
                 };
                 let limited = !matches!(
                     request,
-                    Request::Sync | Request::Handle(_) | Request::Complete(_) | Request::Outcome(_)
+                    Request::Sync
+                        | Request::Handle(_)
+                        | Request::Complete(_)
+                        | Request::Outcome(_)
+                        | Request::Records(_)
                 );
                 Input::Call { kind: kind_of(&message), message: content, limited }
             }

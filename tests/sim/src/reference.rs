@@ -12,6 +12,8 @@ use tidelog_types::Value;
 use crate::app::{ALL_CELLS, ENDS, JOB_TABLES, Release, Wish, doctype};
 use crate::docs::Doc;
 use crate::plain_file::PlainFile;
+use crate::run_tables;
+use crate::swarm::Kind;
 use crate::system_tables;
 use crate::task_tables;
 
@@ -161,6 +163,15 @@ impl Found {
         self.has_tasks.then(|| task_tables::Tasks::read(&self.connection)).transpose()
     }
 
+    /// What it says of runs, if it may have any.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub(crate) fn runs(&self, has_runs: bool) -> Result<Option<run_tables::Runs>, String> {
+        (self.has_tasks && has_runs).then(|| run_tables::Runs::read(&self.connection)).transpose()
+    }
+
     /// Whether running what was accepted gives these rows. `issued` knows every mutation.
     ///
     /// # Errors
@@ -218,7 +229,8 @@ impl Found {
             let reason: String = context.get(0)?;
             Err::<i64, _>(Error::UserFunctionError(reason.into()))
         })?;
-        let doctypes = Release::ALL.map(|release| doctype(release, self.has_tasks));
+        let kind = if self.has_tasks { Kind::WithTasks } else { Kind::Plain };
+        let doctypes = Release::ALL.map(|release| doctype(release, kind));
         let (migrations, released_after) =
             (&doctypes[self.release as usize].migrations, self.released_after);
         connection.execute_batch(&migrations[0])?;

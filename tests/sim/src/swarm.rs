@@ -17,11 +17,14 @@ const GUARDED_ONCE_IN: u64 = 12;
 /// Pages that a migration changes which makes the tables of tasks.
 const TASK_PAGES_MIN: usize = 64;
 
-/// Whether a world may have tasks.
+/// What a world may have of tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,
+    /// Commands.
     WithTasks,
+    /// Commands, and runs of a workflow.
+    WithRuns,
 }
 
 /// The features of one world.
@@ -127,8 +130,8 @@ pub(crate) struct Swarm {
     pub(crate) token_ms: u64,
     /// All devices are one user's.
     pub(crate) one_user: bool,
-    /// Tabs send commands, and some of them handle these.
-    pub(crate) tasks: bool,
+    /// Whether tabs send commands, and start runs, and some of them handle these.
+    pub(crate) kind: Kind,
 }
 
 /// Something that happens to a whole store.
@@ -396,7 +399,7 @@ impl Swarm {
             guarded: false,
             token_ms: 0,
             one_user: false,
-            tasks: false,
+            kind: Kind::Plain,
         };
         let mut askew = Rng::new(seed.rotate_left(8) ^ !seed);
         swarm.rooms_rest = askew.once_in(3);
@@ -619,12 +622,29 @@ impl Swarm {
         // A document that is full of little has no room for what they need.
         // Nor can anybody tell where a machine that was put back has written as much as before.
         let is_put_back = swarm.history.iter().any(|(_, it)| *it == History::PutMachineBack);
-        swarm.tasks = kind == Kind::WithTasks && !swarm.guarded && !swarm.fills && !is_put_back;
-        if swarm.tasks {
+        if !swarm.guarded && !swarm.fills && !is_put_back {
+            swarm.kind = kind;
+        }
+        if swarm.has_tasks() {
             let pages_max = &mut swarm.limits.mutation_pages_max;
             *pages_max = TASK_PAGES_MIN.max(*pages_max);
         }
+        if swarm.has_runs() {
+            let mut runs = Rng::new(seed.rotate_left(10) ^ !seed);
+            // More of them, to hand over to each other.
+            swarm.devices = swarm.devices.max(2 + runs.index(2));
+        }
         swarm
+    }
+
+    /// Whether there are commands.
+    pub(crate) fn has_tasks(&self) -> bool {
+        self.kind != Kind::Plain
+    }
+
+    /// Whether there are runs of a workflow.
+    pub(crate) fn has_runs(&self) -> bool {
+        self.kind == Kind::WithRuns
     }
 
     /// Whether nothing happens to its stores but what this can happen beside.

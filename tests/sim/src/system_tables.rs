@@ -9,6 +9,7 @@ use tidelog_types::limits::REASON_SIZE_MAX;
 use tidelog_document::is_reserved;
 
 use crate::app::{Release, doctype};
+use crate::swarm::Kind;
 
 /// Bytes of a life and of where it began.
 const LIFE_SIZE: usize = 24;
@@ -107,7 +108,7 @@ fn judge_rejections(
     file: &Connection,
     timelines: &Timelines,
 ) -> rusqlite::Result<Result<(), String>> {
-    let known = doctype(Release::Second, false);
+    let known = doctype(Release::Second, Kind::Plain);
     let mut statement =
         file.prepare("select timeline, lsn, mutation, reason from _tidelog_rejection")?;
     let mut rows = statement.query([])?;

@@ -2,6 +2,7 @@
 
 mod hearing;
 mod live;
+mod runs;
 mod standing;
 mod tasks;
 
@@ -14,13 +15,14 @@ use tidelog_types::{CallId, DocumentKey, ErrorCode, JournalId, Value};
 use crate::app::{MARKED, Release, Wish, doctype};
 use crate::docs::{Doc, Docs, url};
 use crate::port::Port;
-use crate::swarm::Swarm;
+use crate::swarm::{Kind, Swarm};
 
 pub(crate) use hearing::{Heard, News};
 pub(crate) use live::Live;
 use live::Outdated;
+pub(crate) use runs::{FarEnd, GivenRun, Known, RunNews, RunSaid};
 use tasks::Tasks;
-pub(crate) use tasks::{Given, TaskNews};
+pub(crate) use tasks::{Given, TaskNews, Versions, Work};
 
 /// Milliseconds after which a core has heard its tabs, and they have heard of that.
 const HEARD_MS: u64 = 1_000;
@@ -103,8 +105,8 @@ pub(crate) struct Tab {
     listens_anew: BTreeMap<Handle, u64>,
     pub(crate) exported: BTreeMap<Doc, Vec<u8>>,
     tasks: Tasks,
-    /// Whether the app has any.
-    has_tasks: bool,
+    /// Which of both the app has.
+    kind: Kind,
     /// Nobody on its device holds anything any more.
     pub(crate) is_leaving: bool,
 }
@@ -198,7 +200,7 @@ impl Tab {
             listens_anew: BTreeMap::new(),
             exported: BTreeMap::new(),
             tasks: Tasks::default(),
-            has_tasks: swarm.tasks,
+            kind: swarm.kind,
             is_leaving: false,
         }
     }
@@ -285,7 +287,7 @@ impl Tab {
             document,
             user,
             server: host.map(url),
-            doctype: doctype(self.release, self.has_tasks),
+            doctype: doctype(self.release, self.kind),
             has_token: self.has_token,
             word: 0,
         }));

@@ -11,6 +11,7 @@ mod history;
 mod lending;
 mod lives;
 mod meeting;
+mod runs;
 mod sockets;
 mod stores;
 mod tasks;
@@ -38,7 +39,7 @@ use crate::rng::Rng;
 use crate::say::say;
 use crate::stranger;
 use crate::swarm::{Kind, Swarm};
-use crate::tab::{Heard, News, Tab};
+use crate::tab::{Heard, News, Tab, TaskNews};
 use access::Access;
 use event::{Event, Wire};
 use history::DeviceCopy;
@@ -181,6 +182,12 @@ impl World {
     #[must_use]
     pub fn with_tasks(seed: u64, told: Told) -> Self {
         Self::of_kind(seed, told, Kind::WithTasks)
+    }
+
+    /// The same world with tasks and with runs of a workflow, unless it is one that can have none.
+    #[must_use]
+    pub fn with_runs(seed: u64, told: Told) -> Self {
+        Self::of_kind(seed, told, Kind::WithRuns)
     }
 
     fn of_kind(seed: u64, told: Told, kind: Kind) -> Self {
@@ -539,6 +546,10 @@ impl World {
             self.take_at_word(device, &heard);
             for news in heard.news {
                 let is_confirmed = matches!(news, News::Confirmed(_));
+                let is_of_runs = matches!(
+                    news,
+                    News::Task(TaskNews::Given(..) | TaskNews::Read(..) | TaskNews::RunSaid(..))
+                );
                 let sent = match &news {
                     News::Confirmed(name) if name.starts_with(SENDING) => Some(name.clone()),
                     _ => None,
@@ -547,6 +558,9 @@ impl World {
                 self.judge.hear(news, when).map_err(|what| format!("device {device}: {what}"))?;
                 if let Some(name) = sent.filter(|_| self.devices[device].tabs.contains_key(&tab)) {
                     self.ask_outcome(device, tab, &name);
+                }
+                if is_of_runs && self.swarm.has_runs() {
+                    self.runs_go_on_soon(device, tab);
                 }
                 if is_confirmed && self.swarm.syncs_at_once && self.faults {
                     self.sync_elsewhere(device);

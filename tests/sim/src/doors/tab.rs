@@ -171,6 +171,7 @@ impl TabDoor {
                         | Request::Handle(_)
                         | Request::Complete(_)
                         | Request::Outcome(_)
+                        | Request::Records(_)
                 )
             }
             _ => false,

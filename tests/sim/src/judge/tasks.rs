@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Judge, News};
+use crate::code::is_of_run;
 use crate::docs::Doc;
 use crate::swarm::{History, Swarm};
 use crate::tab::{Given, TaskNews};
@@ -13,24 +14,28 @@ pub(crate) const SENDING: &str = "send-";
 /// What begins the reason for which one is rejected whose key stands for another one.
 const KEY_REUSED: &str = "key reused: ";
 
-/// A command as somebody sends it.
+/// A command as somebody sends it, or a run as somebody starts it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Sent {
     pub(crate) stream: String,
     pub(crate) key: String,
     /// What its arguments say.
     pub(crate) id: String,
+    /// Whether it is a run that is started, and its key the run's id.
+    pub(crate) is_run: bool,
 }
 
 /// All that is known of commands.
 #[derive(Default)]
 pub(crate) struct TaskLedger {
-    sent: BTreeMap<String, (Doc, Sent)>,
-    confirmed: BTreeSet<(Doc, Sent)>,
+    pub(super) sent: BTreeMap<String, (Doc, Sent)>,
+    pub(super) confirmed: BTreeSet<(Doc, Sent)>,
     /// What was told to be over, and how.
     told: BTreeMap<(Doc, Sent), String>,
     /// Which attempts were told to be taken, and by whom.
     taken: BTreeSet<(Doc, u64, u64, String)>,
+    /// What is known of runs.
+    pub(super) runs: super::runs::RunLedger,
     /// Who was given each attempt.
     given: BTreeMap<(Doc, u64, u64, String), u64>,
     /// Whether servers, or devices, may lose what they have said.
@@ -41,7 +46,7 @@ pub(crate) struct TaskLedger {
     pub(crate) may_forget: bool,
     /// Documents that are decided on a device, or were: an attempt counts there before that is on
     /// the disk, and is given again where it was lost.
-    local: BTreeSet<Doc>,
+    pub(super) local: BTreeSet<Doc>,
     /// Documents of which a copy that nobody else has was deleted.
     lost: BTreeSet<Doc>,
 }
@@ -93,6 +98,12 @@ impl Judge {
         self.tasks.lost.insert(doc);
     }
 
+    /// Whether a copy that nobody else has may have been deleted, or cleared.
+    pub(super) fn may_be_gone(&self, doc: Doc) -> bool {
+        let is_cleared = self.tasks.may_be_cleared && self.tasks.local.contains(&doc);
+        self.tasks.lost.contains(&doc) || is_cleared
+    }
+
     /// # Errors
     ///
     /// If it cannot be true.
@@ -106,7 +117,8 @@ impl Judge {
             {
                 let Some((doc, sent)) = self.tasks.sent.get(&name) else { return Ok(()) };
                 let is_other = |(of, it): &(Doc, Sent)| {
-                    of == doc && (&it.stream, &it.key) == (&sent.stream, &sent.key) && it != sent
+                    let both = [it, sent].map(|it| (&it.stream, &it.key, it.is_run));
+                    of == doc && both[0] == both[1] && it != sent
                 };
                 if !self.tasks.sent.values().any(is_other) {
                     return Err(format!("{sent:?} is told: {reason}"));
@@ -125,6 +137,7 @@ impl Judge {
         let may_lose = self.tasks.may_lose;
         match news {
             TaskNews::Given(doc, given) => {
+                self.runs_given(doc, &given)?;
                 for Given { task, attempt, instance, id, .. } in given {
                     let attempt = (doc, task, attempt, id);
                     let other = self.tasks.given.insert(attempt.clone(), instance);
@@ -143,8 +156,11 @@ impl Judge {
                     return Err(format!("attempt {attempt} at {id} was taken twice"));
                 }
             }
+            TaskNews::Read(doc, run, known) => self.run_was_read(doc, &run, known)?,
+            TaskNews::RunSaid(doc, said) => self.run_was_answered(doc, &said)?,
             TaskNews::Over(doc, sent, Some(state)) => {
-                if !matches!(state.as_str(), "completed" | "failed") {
+                let is_end = matches!(state.as_str(), "completed" | "failed");
+                if !is_end && !(sent.is_run && state == "cancelled") {
                     return Err(format!("{sent:?} is over, and {state}"));
                 }
                 self.tasks.told.insert((doc, sent), state);
@@ -171,20 +187,24 @@ impl Judge {
     ) -> Result<(), String> {
         let TaskLedger { may_forget, may_lose, .. } = self.tasks;
         found.fold(may_forget, is_over)?;
-        let is_cleared = self.tasks.may_be_cleared && self.tasks.local.contains(&doc);
-        let may_lose = may_lose || self.tasks.lost.contains(&doc) || is_cleared;
+        let may_lose = may_lose || self.may_be_gone(doc);
         if is_over && let Some(open) = found.open() {
             return Err(format!("{open:?} is not over, and there is somebody who handles it"));
         }
         let sent: BTreeSet<&str> =
             self.tasks.sent.values().map(|(_, sent)| sent.id.as_str()).collect();
-        if let Some(id) = found.ids().find(|id| !sent.contains(id.trim_end_matches("-next"))) {
+        // What runs send is judged with those.
+        let is_sent = |id: &str| {
+            let id = id.trim_end_matches("-next");
+            sent.contains(id) || is_of_run(id)
+        };
+        if let Some(id) = found.ids().find(|id| !is_sent(id)) {
             return Err(format!("{id} is there, and nobody has sent it"));
         }
         if may_lose {
             return Ok(());
         }
-        let here = |(of, _): &&(Doc, Sent)| *of == doc;
+        let here = |(of, sent): &&(Doc, Sent)| *of == doc && !sent.is_run;
         for (_, sent) in self.tasks.confirmed.iter().filter(here) {
             match found.state(sent) {
                 Some((id, _)) if id == sent.id => {}

@@ -122,6 +122,7 @@ impl Tab {
             }
             FromCore::Rows { call, rows } if self.is_about_tasks(call) => {
                 heard.news.push(News::Task(self.task_rows(call, &rows)?));
+                heard.answers.extend(self.give_up_runs());
             }
             FromCore::Rows { call, rows } => {
                 self.rows(call, &rows, &mut heard, now_ms, shown_ms)?;

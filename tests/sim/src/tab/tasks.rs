@@ -8,23 +8,46 @@ use tidelog_document::{Completion, Outcome, TaskKind};
 use tidelog_types::{Rows, Value};
 
 use super::Tab;
-use crate::app::{DO, JOB, SEND_DO};
+use super::runs::{Attempt, Known, RunSaid};
+use crate::app::{CANCEL_FLOW, DO, FLOW, JOB, Release, SEND_DO, START_FLOW, flow_version};
+use crate::code::{Key, args_of};
 use crate::docs::Doc;
 use crate::judge::Sent;
 
 /// Of one tab.
 #[derive(Default)]
 pub(crate) struct Tasks {
-    handling: BTreeMap<Doc, Handler>,
+    pub(super) handling: BTreeMap<(Doc, Work), Handler>,
+    /// Attempts at runs, by their numbers.
+    pub(super) runs: BTreeMap<(Doc, u64), Attempt>,
+    /// What was asked of those that count no longer.
+    pub(super) left: Vec<Call>,
     /// What became of attempts is asked by these calls, and what of commands.
     completing: BTreeMap<Call, (Doc, Given)>,
     outcomes: BTreeMap<Call, (Doc, Sent)>,
 }
 
+/// What a handler handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Work {
+    Commands,
+    Runs,
+}
+
+/// Which versions of a workflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Versions {
+    Own,
+    UpToOwn,
+    /// Also later ones: of those a tab knows the code here, and its app would not.
+    All,
+}
+
 /// Handles what there is in one document.
-struct Handler {
-    handle: Handle,
-    call: Call,
+pub(super) struct Handler {
+    pub(super) handle: Handle,
+    pub(super) call: Call,
+    /// Commands.
     given: Vec<Given>,
 }
 
@@ -49,6 +72,10 @@ pub(crate) enum TaskNews {
     Answered(Doc, Given, String),
     /// A command has come to this end; `None` if nobody knows it any more.
     Over(Doc, Sent, Option<String>),
+    /// A handler has read what a run remembers, a part of it.
+    Read(Doc, Given, Vec<(Key, Known)>),
+    /// What it said of an attempt at a run was answered.
+    RunSaid(Doc, Box<RunSaid>),
 }
 
 impl Tab {
@@ -60,18 +87,45 @@ impl Tab {
         name: &str,
         [now_ms, skew_ms]: [u64; 2],
     ) -> ToCore {
+        let args = match sent.is_run {
+            true => vec![("id", sent.key.clone()), ("args", args_of(&sent.id, 0))],
+            false => vec![
+                ("stream", sent.stream.clone()),
+                ("args", format!("{{\"id\":\"{}\"}}", sent.id)),
+                ("key", sent.key.clone()),
+            ],
+        };
+        let mutation = if sent.is_run { START_FLOW } else { SEND_DO };
+        self.mutate_task(doc, mutation, args, name, [now_ms, skew_ms])
+    }
+
+    /// Cancels a run.
+    pub(crate) fn cancel_run(
+        &mut self,
+        doc: Doc,
+        id: String,
+        name: &str,
+        times: [u64; 2],
+    ) -> ToCore {
+        self.mutate_task(doc, CANCEL_FLOW, vec![("id", id)], name, times)
+    }
+
+    fn mutate_task(
+        &mut self,
+        doc: Doc,
+        mutation: &str,
+        args: Vec<(&str, String)>,
+        name: &str,
+        [now_ms, skew_ms]: [u64; 2],
+    ) -> ToCore {
         let call = self.next_call();
         self.names.insert(call, name.to_owned());
         self.issued_by.insert(call, self.held[&doc]);
-        let text = |name: &str, value: &str| (name.to_owned(), Value::Text(value.to_owned()));
+        let args = args.into_iter().map(|(name, value)| (name.to_owned(), Value::Text(value)));
         let mutate = Mutate {
             id: self.call_id(self.held[&doc], call),
-            name: SEND_DO.to_owned(),
-            args: vec![
-                text("stream", &sent.stream),
-                text("args", &format!("{{\"id\":\"{}\"}}", sent.id)),
-                text("key", &sent.key),
-            ],
+            name: mutation.to_owned(),
+            args: args.collect(),
             now_ms: now_ms + skew_ms,
             again: None,
         };
@@ -84,42 +138,66 @@ impl Tab {
         let handle = *self.held.get(&doc)?;
         let call = self.next_call();
         self.tasks.outcomes.insert(call, (doc, sent.clone()));
-        let [aggregate, name] = [JOB, DO].map(str::to_owned);
+        // A run is known by its id, and has no name.
+        let [aggregate, name] = if sent.is_run { [FLOW, ""] } else { [JOB, DO] }.map(str::to_owned);
         let (stream, key) = (sent.stream.clone(), sent.key.clone());
         let request = Request::Outcome(CommandName { aggregate, stream, name, key });
         Some(ToCore::Ask { call, handle, request })
     }
 
-    /// Whether it handles the tasks of a document.
-    pub(crate) fn handles(&self, doc: Doc) -> bool {
-        self.tasks.handling.contains_key(&doc)
+    /// Whether it handles tasks of a document.
+    pub(crate) fn handles(&self, doc: Doc, work: Work) -> bool {
+        self.tasks.handling.contains_key(&(doc, work))
     }
 
-    /// Handles tasks from now on, so many at a time.
-    pub(crate) fn begin_handling(&mut self, doc: Doc, concurrency: u32) -> Option<ToCore> {
+    /// Handles tasks from now on, so many at a time; runs of these versions up to its own, or of
+    /// any, where nobody else may be there who knows them.
+    pub(crate) fn begin_handling(
+        &mut self,
+        doc: Doc,
+        work: Work,
+        concurrency: u32,
+        versions: Versions,
+    ) -> Option<ToCore> {
         let handle = *self.held.get(&doc)?;
         let call = self.next_call();
-        self.tasks.handling.insert(doc, Handler { handle, call, given: Vec::new() });
-        let kinds = [(JOB, DO)];
-        let kind = |(aggregate, name): (&str, &str)| TaskKind {
-            aggregate: aggregate.to_owned(),
-            name: name.to_owned(),
+        self.tasks.handling.insert((doc, work), Handler { handle, call, given: Vec::new() });
+        let own = flow_version(self.release);
+        let versions = match versions {
+            Versions::Own => own..=own,
+            Versions::UpToOwn => 1..=own,
+            Versions::All => 1..=flow_version(Release::Second),
         };
-        let request = Request::Handle(Handling { kinds: kinds.map(kind).to_vec(), concurrency });
+        let kinds = match work {
+            Work::Commands => vec![(JOB, DO.to_owned())],
+            Work::Runs => versions.map(|it| (FLOW, it.to_string())).collect(),
+        };
+        let kind =
+            |(aggregate, name): (&str, String)| TaskKind { aggregate: aggregate.to_owned(), name };
+        let kinds = kinds.into_iter().map(kind).collect();
+        let request = Request::Handle(Handling { kinds, concurrency });
         Some(ToCore::Ask { call, handle, request })
     }
 
     /// Handles none any longer.
-    pub(crate) fn end_handling(&mut self, doc: Doc) -> Option<ToCore> {
-        let Handler { call, .. } = self.tasks.handling.remove(&doc)?;
-        self.let_go.insert(call);
-        Some(ToCore::GiveUp { call })
+    pub(crate) fn end_handling(&mut self, doc: Doc, work: Work) -> Vec<ToCore> {
+        let Some(Handler { call, .. }) = self.tasks.handling.remove(&(doc, work)) else {
+            return Vec::new();
+        };
+        let of_runs = if work == Work::Runs { self.leave_runs(doc) } else { Vec::new() };
+        let calls = of_runs.into_iter().chain([call]);
+        calls
+            .map(|call| {
+                self.let_go.insert(call);
+                ToCore::GiveUp { call }
+            })
+            .collect()
     }
 
     /// What it was given in all documents, and has said nothing of.
     pub(crate) fn given(&self) -> Vec<(Doc, Given)> {
         let said = |given: &Given| self.tasks.completing.values().any(|(_, it)| it == given);
-        let of = |(doc, it): (&Doc, &Handler)| -> Vec<_> {
+        let of = |((doc, _), it): (&(Doc, Work), &Handler)| -> Vec<_> {
             it.given.iter().map(|given| (*doc, given.clone())).collect()
         };
         let all = self.tasks.handling.iter().flat_map(of);
@@ -128,7 +206,8 @@ impl Tab {
 
     /// Says what came of an attempt.
     pub(crate) fn complete(&mut self, doc: Doc, given: &Given, outcome: Outcome) -> Option<ToCore> {
-        let Handler { handle, call: handling, .. } = *self.tasks.handling.get(&doc)?;
+        let Handler { handle, call: handling, .. } =
+            *self.tasks.handling.get(&(doc, Work::Commands))?;
         let call = self.next_call();
         self.tasks.completing.insert(call, (doc, given.clone()));
         let Given { task, attempt, position, .. } = *given;
@@ -145,7 +224,9 @@ impl Tab {
         self.let_go.extend(&calls);
         let mut messages: Vec<ToCore> =
             calls.into_iter().map(|call| ToCore::GiveUp { call }).collect();
-        messages.extend(self.end_handling(doc));
+        for work in [Work::Commands, Work::Runs] {
+            messages.extend(self.end_handling(doc, work));
+        }
         messages
     }
 
@@ -154,14 +235,21 @@ impl Tab {
         self.tasks.handling.values().any(|it| it.call == call)
             || self.tasks.completing.contains_key(&call)
             || self.tasks.outcomes.contains_key(&call)
+            || self.is_about_runs(call)
     }
 
     /// It has failed, for good or for now.
     pub(super) fn task_call_failed(&mut self, call: Call, last: bool) {
         self.tasks.completing.remove(&call);
         self.tasks.outcomes.remove(&call);
+        self.run_call_failed(call);
         if last {
-            self.tasks.handling.retain(|_, it| it.call != call);
+            let ended = self.tasks.handling.extract_if(.., |_, it| it.call == call);
+            let ended: Vec<(Doc, Work)> = ended.map(|(key, _)| key).collect();
+            for (doc, _) in ended.into_iter().filter(|(_, work)| *work == Work::Runs) {
+                let left = self.leave_runs(doc);
+                self.let_go.extend(left);
+            }
         } else if let Some(it) = self.tasks.handling.values_mut().find(|it| it.call == call) {
             it.given.clear();
         }
@@ -177,7 +265,7 @@ impl Tab {
         if let Some((doc, given)) = self.tasks.completing.remove(&call) {
             let row = all.first().ok_or("a completion was answered by nothing")?;
             // The next list may come later, and nobody says of one attempt what came of it twice.
-            if let Some(handler) = self.tasks.handling.get_mut(&doc) {
+            if let Some(handler) = self.tasks.handling.get_mut(&(doc, Work::Commands)) {
                 handler.given.retain(|it| *it != given);
             }
             return Ok(TaskNews::Answered(doc, given, text(row, 0)?));
@@ -186,8 +274,17 @@ impl Tab {
             let state = all.first().map(|row| text(row, 1)).transpose()?;
             return Ok(TaskNews::Over(doc, sent, state));
         }
+        if self.is_about_runs(call) {
+            return self.run_rows(call, &all);
+        }
         let mut handlers = self.tasks.handling.iter_mut();
-        let (doc, handler) = handlers.find(|(_, it)| it.call == call).expect("BUG: it is known");
+        let ((doc, work), handler) =
+            handlers.find(|(_, it)| it.call == call).expect("BUG: it is known");
+        if *work == Work::Runs {
+            let doc = *doc;
+            self.take_runs(doc, &all)?;
+            return Ok(TaskNews::Given(doc, self.given_runs(doc)));
+        }
         handler.given = all.iter().map(|row| given(row)).collect::<Result<_, _>>()?;
         Ok(TaskNews::Given(*doc, handler.given.clone()))
     }
@@ -206,14 +303,14 @@ fn given(row: &[Value]) -> Result<Given, String> {
     })
 }
 
-fn number(row: &[Value], column: usize) -> Result<u64, String> {
+pub(super) fn number(row: &[Value], column: usize) -> Result<u64, String> {
     match row.get(column) {
         Some(Value::Integer(number)) => Ok(number.unsigned_abs()),
         other => Err(format!("column {column} is {other:?}")),
     }
 }
 
-fn text(row: &[Value], column: usize) -> Result<String, String> {
+pub(super) fn text(row: &[Value], column: usize) -> Result<String, String> {
     match row.get(column) {
         Some(Value::Text(text)) => Ok(text.clone()),
         other => Err(format!("column {column} is {other:?}")),

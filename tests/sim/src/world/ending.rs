@@ -618,6 +618,10 @@ impl World {
                 let judged = self.judge.judge_tasks(doc, &tasks, is_over);
                 judged.map_err(|what| format!("tasks of {doc:?}: {what}"))?;
             }
+            if let Some(runs) = found.runs(self.swarm.has_runs())? {
+                let judged = self.judge.judge_runs(doc, &runs, host.is_some());
+                judged.map_err(|what| format!("runs of {doc:?}: {what}"))?;
+            }
             for device in devices {
                 let tabs = self.devices[device].tabs.iter();
                 // A release that does not go with the document has none of it.

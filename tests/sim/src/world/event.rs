@@ -237,6 +237,11 @@ pub(super) enum Event {
     },
     /// Tabs do something about tasks.
     TasksGoOn,
+    /// A tab goes on with the runs that it was given.
+    RunsGoOn {
+        device: usize,
+        tab: TabId,
+    },
     StartDevice {
         device: usize,
     },
@@ -438,6 +443,7 @@ impl World {
                 }
             }
             Event::TasksGoOn => self.tasks_go_on(),
+            Event::RunsGoOn { device, tab } => self.go_on_with_runs(device, tab),
             Event::StartDevice { device } => self.start_device(device)?,
         }
         Ok(())

@@ -201,7 +201,7 @@ impl World {
         self.pass(DONE_MS)?;
         // A release would write to it here, as does what its core decides of tasks, so that it were
         // another one than what others write to.
-        let is_written_here = self.swarm.release_at.is_some() || self.swarm.tasks;
+        let is_written_here = self.swarm.release_at.is_some() || self.swarm.has_tasks();
         if !is_written_here && self.hosts[host].is_up() && self.is_on_server(host, draft)? {
             self.note(&format!("device {other}: opens {draft:?} too"));
             self.docs.join(draft, other);

@@ -6,11 +6,12 @@ use tidelog_document::{NewCommand, NewEvent, Outcome};
 
 use super::World;
 use super::event::Event;
+use super::runs::Runs;
 use crate::app::{DO, DONE, JOB};
 use crate::docs::Doc;
 use crate::judge::Sent;
 use crate::rng::Rng;
-use crate::tab::Given;
+use crate::tab::{Given, Versions, Work};
 
 /// Milliseconds between two moments at which somebody does something about tasks.
 const ACTS_EVERY_MS: u64 = 1_500;
@@ -27,14 +28,16 @@ const KEPT_MS: u64 = 20 * 3_600_000;
 /// What a world has of tasks.
 pub(super) struct Tasks {
     rng: Rng,
+    /// Of runs alone.
+    pub(super) runs: Runs,
     /// How far the clocks of servers are from the true time, and how far each may jump.
     skew_ms: [i64; 2],
     jump_ms_max: u64,
     /// The furthest that each was.
-    furthest_ms: [u64; 2],
+    pub(super) furthest_ms: [u64; 2],
     last_key: u64,
     /// Whether handlers do all that is left, and nothing fails any more.
-    finishes: bool,
+    pub(super) finishes: bool,
     /// Whether anybody does anything.
     goes_on: bool,
 }
@@ -45,6 +48,7 @@ impl Tasks {
         let jump_ms_max = [0, MINUTE_MS, YEAR_MS][rng.index(3)];
         Self {
             rng,
+            runs: Runs::new(seed),
             skew_ms: [0; 2],
             jump_ms_max,
             furthest_ms: [0; 2],
@@ -63,7 +67,7 @@ impl Tasks {
 impl World {
     /// Servers know what the time is by their clocks.
     pub(super) fn set_clocks(&mut self) {
-        if !self.swarm.tasks {
+        if !self.swarm.has_tasks() {
             return;
         }
         for (host, skew_ms) in self.tasks.skew_ms.into_iter().enumerate() {
@@ -75,7 +79,7 @@ impl World {
 
     /// A server looks after its tasks when the time has come by its clock.
     pub(super) fn look_at_clock(&mut self, host: usize) {
-        if !self.swarm.tasks {
+        if !self.swarm.has_tasks() {
             return;
         }
         let life = self.hosts[host].life;
@@ -93,7 +97,7 @@ impl World {
     }
 
     pub(super) fn begin_tasks(&mut self) {
-        if self.swarm.tasks {
+        if self.swarm.has_tasks() {
             let is_local = |doc: &Doc| self.docs.spec(*doc).host.is_none();
             let local = self.docs.all().filter(is_local).collect();
             self.judge.expect_tasks(&self.swarm, self.tasks.may_forget(), local);
@@ -114,6 +118,9 @@ impl World {
                 if !self.busy.contains_key(&(device, tab)) && !self.hidden.contains(&(device, tab))
                 {
                     self.act_on_tasks(device, tab);
+                    if self.swarm.has_runs() {
+                        self.act_on_runs(device, tab);
+                    }
                 }
             }
         }
@@ -143,15 +150,15 @@ impl World {
         let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: it is there");
         if self.tasks.finishes {
             for doc in held {
-                if !here.handles(doc) {
-                    messages.extend(here.begin_handling(doc, 8));
+                if !here.handles(doc, Work::Commands) {
+                    messages.extend(here.begin_handling(doc, Work::Commands, 8, Versions::All));
                 }
             }
-        } else if !here.handles(doc) && rng.once_in(4) {
+        } else if !here.handles(doc, Work::Commands) && rng.once_in(4) {
             let concurrency = 1 + u32::try_from(rng.below(3)).unwrap_or(0);
-            messages.extend(here.begin_handling(doc, concurrency));
+            messages.extend(here.begin_handling(doc, Work::Commands, concurrency, Versions::All));
         } else if rng.once_in(12) {
-            messages.extend(here.end_handling(doc));
+            messages.extend(here.end_handling(doc, Work::Commands));
         }
         let given = here.given();
         for (doc, given) in given {
@@ -180,6 +187,7 @@ impl World {
             stream: format!("s{}", nth % 3),
             key: format!("k{nth}"),
             id: format!("{}k{nth}{other}", doc.0),
+            is_run: false,
         };
         let name = self.judge.sends(doc, &sent);
         let times = [self.now_ms, self.devices[device].skew_ms];
@@ -196,7 +204,7 @@ impl World {
     /// All that is left is handled. What waits for a time to which a clock was set once waits no
     /// longer.
     pub(super) fn finish_tasks(&mut self) -> Result<(), String> {
-        if !self.swarm.tasks {
+        if !self.swarm.has_tasks() {
             return Ok(());
         }
         self.tasks.finishes = true;
@@ -204,7 +212,12 @@ impl World {
             self.schedule(ACTS_EVERY_MS, Event::TasksGoOn);
         }
         for host in 0..self.hosts.len() {
+            // A device may have handed over what waits by its own clock.
+            let hands_over = self.swarm.has_runs() && self.swarm.drafts;
+            let of_devices = self.devices.iter().filter(|_| hands_over).map(|it| it.skew_ms).max();
+            let of_devices = of_devices.unwrap_or(0);
             let ahead_ms = self.tasks.furthest_ms[host].saturating_sub(self.now_ms);
+            let ahead_ms = ahead_ms.max(of_devices);
             self.tasks.skew_ms[host] = self.tasks.skew_ms[host].max(ahead_ms.cast_signed());
             self.set_clocks();
             self.look_at_clock(host);
@@ -228,6 +241,10 @@ impl World {
             let tasks = self.found.open(doc, &file)?.tasks()?;
             if let Some(open) = tasks.as_ref().and_then(|it| it.open()) {
                 return Ok(Err(format!("nobody gets on with {open:?} of {doc:?}")));
+            }
+            let runs = self.found.open(doc, &file)?.runs(self.swarm.has_runs())?;
+            if let Some(open) = runs.as_ref().and_then(|it| it.open()) {
+                return Ok(Err(format!("nobody gets on with {open} of {doc:?}")));
             }
         }
         Ok(Ok(()))
