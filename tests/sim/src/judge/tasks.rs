@@ -160,7 +160,7 @@ impl Judge {
             TaskNews::RunSaid(doc, said) => self.run_was_answered(doc, &said)?,
             TaskNews::Over(doc, sent, Some(state)) => {
                 let is_end = matches!(state.as_str(), "completed" | "failed");
-                if !is_end && !(sent.is_run && state == "cancelled") {
+                if !(is_end || sent.is_run && state == "cancelled") {
                     return Err(format!("{sent:?} is over, and {state}"));
                 }
                 self.tasks.told.insert((doc, sent), state);
