@@ -63,8 +63,6 @@ export interface GivenRow {
   readonly position: number;
   /** Of a run 1 if it is to hear that it was cancelled. */
   readonly is_cancelled: number;
-  /** Of a run 1 if it goes on as new, and was not started so. */
-  readonly is_continued: number;
   /** Whom it was given to. */
   readonly instance: number;
 }

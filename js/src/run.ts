@@ -149,11 +149,9 @@ export class Run {
   /** The same each time, whoever has the run go on: by this others know what comes of the run. */
   keyOf(name: string, count: number): string {
     const { workflow, id, number } = this.given;
-    const { is_continued } = this.#attempt.row;
     const part = (text: string): string => text.replace(/[%/~]/g, encodeURIComponent);
-    // What goes on as new is asked for anew.
-    const run = is_continued ? `${part(id)}~${number}` : part(id);
-    return `${part(workflow)}/${run}/${part(name)}/${count}`;
+    // What goes on as new is asked for anew, and so is it by a run of an id that was forgotten.
+    return `${part(workflow)}/${part(id)}~${number}/${part(name)}/${count}`;
   }
 
   /** Runs the code until the attempt is over. */

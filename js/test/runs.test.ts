@@ -132,8 +132,8 @@ test('a thousand requests, killed at each, and each key is used once at the far 
   expect([farEnd.size, kills, asked]).toEqual([COUNT, COUNT, 2 * COUNT]);
   expect(standing(authority)).toEqual(['completed', `${(COUNT * (COUNT - 1)) / 2}`, COUNT + 1]);
   expect([...farEnd].slice(0, 2)).toEqual([
-    ['fulfil/f/charge/0', 0],
-    ['fulfil/f/charge/1', 1],
+    ['fulfil/f~1/charge/0', 0],
+    ['fulfil/f~1/charge/1', 1],
   ]);
 }, 120_000);
 
@@ -431,7 +431,7 @@ test('a request is told that it was begun, and what is kept of its result', asyn
   await settled();
   expect(authority.log.slice(1)).toEqual([
     'f label/√#0 request done',
-    'f completed ["fulfil/f/label%2F√/0","printed"]',
+    'f completed ["fulfil/f~1/label%2F√/0","printed"]',
   ]);
   // One that is quick is told of once.
   const quick = await ran((ctx) => ctx.request('quick', () => 1));
@@ -517,11 +517,11 @@ test('commands and other runs are begun as they are called, whoever waits for th
   };
   await ran(code, authority);
   expect(authority.sent).toEqual([
-    ['order', 'order-f', 'pay', '{"sum":3}', 'fulfil/f/send:order.pay/0'],
+    ['order', 'order-f', 'pay', '{"sum":3}', 'fulfil/f~1/send:order.pay/0'],
     ['order', 'order-f', 'pay', '{}', 'mine'],
-    ['label', 'fulfil/f/start:label/0', '{"weight":2}'],
+    ['label', 'fulfil/f~1/start:label/0', '{"weight":2}'],
     ['label', 'l', '{}'],
-    ['order', 'o', 'pay', '{}', 'fulfil/f/send:order.pay/2'],
+    ['order', 'o', 'pay', '{}', 'fulfil/f~1/send:order.pay/2'],
   ]);
   const ends: [string, string, string][] = [
     ['send:order.pay', 'failed', 'nobody awaits this one'],
@@ -599,7 +599,7 @@ test('a run that goes on as new remembers nothing, and asks by other keys', asyn
     if (count < 2) ctx.continueAsNew({ order: `o-${count + 1}` });
     return order;
   }, authority);
-  expect(keys).toEqual(['fulfil/f/bill/0', 'fulfil/f~2/bill/0', 'fulfil/f~3/bill/0']);
+  expect(keys).toEqual(['fulfil/f~1/bill/0', 'fulfil/f~2/bill/0', 'fulfil/f~3/bill/0']);
   expect(standing(authority)).toEqual(['completed', '"o-2"', 1]);
   const wrong = await ran((ctx) => ctx.continueAsNew({ order: 7 }));
   expect(standing(wrong)[1]).toMatch(/argument order has to be a string/);

@@ -66,7 +66,6 @@ export interface Standing {
   state: string;
   attempt: number;
   isCancelled: boolean;
-  isContinued: boolean;
   isWoken: boolean;
   records: Kept[];
   outcome: string | null;
@@ -98,7 +97,6 @@ export class Authority {
       state: 'ready',
       attempt: 0,
       isCancelled: false,
-      isContinued: false,
       isWoken: false,
       records: [],
       outcome: null,
@@ -212,7 +210,7 @@ export class Authority {
       const args = r.text();
       this.log.push(`${run.id} continued ${args}`);
       const { id, isCancelled } = run;
-      this.start(id, { args, isContinued: true, isCancelled });
+      this.start(id, { args, isCancelled });
     }
     return { ...answered, time: this.now };
   }
@@ -354,7 +352,6 @@ export class Process {
       attempt: run.attempt,
       position: 0,
       is_cancelled: Number(run.isCancelled),
-      is_continued: Number(run.isContinued),
     }));
     this.#caller!({ type: 'rows', rows: rowBytes(rows) }, false);
   }

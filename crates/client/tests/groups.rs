@@ -173,7 +173,7 @@ struct Given {
     stream: String,
     name: String,
     is_cancelled: bool,
-    is_continued: bool,
+    args: String,
 }
 
 /// A device, whoever handles what there is to do, and what they were told.
@@ -226,7 +226,7 @@ impl Shop {
             stream: string(&row[2]),
             name: string(&row[3]),
             is_cancelled: number(&row[11]) == 1,
-            is_continued: number(&row[12]) == 1,
+            args: string(&row[4]),
         };
         rows.iter().map(given).collect()
     }
@@ -329,7 +329,7 @@ impl Shop {
                 Outcome::Returned { result: "3".to_owned() }
             }
             (_, _, "renewed") if given.is_cancelled => Outcome::Cancelled,
-            (_, _, "renewed") if !given.is_continued => {
+            (_, _, "renewed") if given.args == "{}" => {
                 Outcome::Continued { args: r#"{"n":2}"#.to_owned() }
             }
             (_, _, "renewed") if records.is_empty() => {

@@ -334,10 +334,9 @@ pub fn find_endings(reader: &mut Reader, after: i64) -> Run<Endings> {
 }
 
 /// The tasks that are given to an instance, oldest first; of a command also how many events its
-/// stream has. The name of a run is its version; it is told from those of that id that it goes on
-/// from.
+/// stream has. The name of a run is its version.
 pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
-    const COLUMNS: [&str; 14] = [
+    const COLUMNS: [&str; 13] = [
         "number",
         "aggregate",
         "stream",
@@ -350,7 +349,6 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         "attempt",
         "position",
         "is_cancelled",
-        "is_continued",
         "instance",
     ];
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
@@ -361,7 +359,7 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         "select number, aggregate, stream, name, args, key, time, user, lower(hex(client)), attempt,
                 iif(version is null, coalesce((select length from _tidelog_stream as of
                     where of.aggregate = task.aggregate and of.stream = task.stream), 0), 0),
-                cancelled, begun_with is not null, instance
+                cancelled, instance
          from _tidelog_task as task where state = 'started' and instance = ?1
          order by number",
         &[number],

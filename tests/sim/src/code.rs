@@ -237,12 +237,10 @@ pub(crate) fn read_args(args: &str) -> Result<(String, u64), String> {
     read().ok_or_else(|| format!("a run has the arguments {args}"))
 }
 
-/// By what others know something that a run asks of them, whoever has it go on; with the number of
-/// a run that goes on as new.
-pub(crate) fn key_of(id: &str, continued: Option<u64>, (name, count): &Key) -> String {
+/// By what others know something that a run asks of them, whoever has it go on.
+pub(crate) fn key_of(id: &str, number: u64, (name, count): &Key) -> String {
     let part = |text: &str| text.replace('%', "%25").replace('/', "%2F").replace('~', "%7E");
-    let number = continued.map(|number| format!("~{number}")).unwrap_or_default();
-    format!("{FLOW}/{}{number}/{}/{count}", part(id), part(name))
+    format!("{FLOW}/{}~{number}/{}/{count}", part(id), part(name))
 }
 
 /// Whether a run has asked for what has that id.

@@ -280,7 +280,7 @@ impl Runs {
         }
         let is_so = match (kind.as_str(), state.as_str()) {
             ("command" | "workflow", _) => {
-                let id = key_of(&run.key, (run.round > 0).then_some(number), key);
+                let id = key_of(&run.key, number, key);
                 let found = match kind.as_str() {
                     "command" => self.commands.get(&id).map(Sent::outcome),
                     _ => self.runs.values().rfind(|it| it.key == id).map(Run::outcome),

@@ -23,7 +23,6 @@ pub(crate) struct GivenRun {
     pub(crate) given: Given,
     pub(crate) of: CodeOf,
     is_cancelled: bool,
-    is_continued: bool,
 }
 
 /// One thing that a run remembers.
@@ -175,7 +174,7 @@ impl Attempt {
     /// The same each time, whoever has the run go on.
     fn key_of(&self, key: &Key) -> String {
         let Given { stream: id, task, .. } = &self.run.given;
-        key_of(id, self.run.is_continued.then_some(*task), key)
+        key_of(id, *task, key)
     }
 
     fn remember(&mut self, key: &Key, what: Recorded) {
@@ -479,7 +478,7 @@ fn given_run(row: &[Value], is_later: bool) -> Result<GivenRun, String> {
         task: number(row, 0)?,
         attempt: number(row, 9)?,
         position: number(row, 10)?,
-        instance: number(row, 13)?,
+        instance: number(row, 12)?,
         stream: text(row, 2)?,
         id: id.clone(),
     };
@@ -487,7 +486,6 @@ fn given_run(row: &[Value], is_later: bool) -> Result<GivenRun, String> {
         given,
         of: CodeOf { id, round, version, is_later },
         is_cancelled: number(row, 11)? == 1,
-        is_continued: number(row, 12)? == 1,
     })
 }
 

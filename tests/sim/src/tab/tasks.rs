@@ -297,7 +297,7 @@ fn given(row: &[Value]) -> Result<Given, String> {
         task: number(row, 0)?,
         attempt: number(row, 9)?,
         position: number(row, 10)?,
-        instance: number(row, 13)?,
+        instance: number(row, 12)?,
         stream: text(row, 2)?,
         id: id.ok_or_else(|| format!("a task was given with {args}"))?.to_owned(),
     })
