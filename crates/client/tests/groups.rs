@@ -611,10 +611,6 @@ fn goes_on(disk: CrashDevice, when: &str) {
     for (what, sql) in [
         ("not over", "select 1 from _tidelog_task where ended is null"),
         (
-            "there twice",
-            "select 1 from _tidelog_task group by aggregate, stream, name, key having count(*) > 1",
-        ),
-        (
             "not done once",
             "select 1 where 6 <> (select count(*) from happened where what = 'placed')",
         ),

@@ -116,6 +116,11 @@ fn idle_tabs_write_nothing() {
         server.now_ms += ms;
         talk(server, &mut [device]);
     };
+    // One of them is at work, and is asked.
+    let args = [("stream", "a"), ("args", "{}"), ("key", "k")];
+    let args = args.map(|(name, value)| (name, text(value)));
+    device.mutate(&sending("todo", "do"), &args);
+    talk(&mut server, &mut [&mut device]);
     // What follows from their coming is written, within a second of its coming.
     (0..2).for_each(|_| until_now(&mut server, &mut device, 60_000));
     let registered = device.query("select count(*) from tidelog_instances");
@@ -131,4 +136,6 @@ fn idle_tabs_write_nothing() {
     assert_eq!(after, position, "the server has written");
     let registered = device.query("select count(*) from tidelog_instances");
     assert_eq!(registered, [[Value::Integer(count.into())]], "all of them are still there");
+    let at_work = device.query("select attempt from tidelog_commands where state = 'started'");
+    assert_eq!(at_work, [[Value::Integer(1)]], "and the one is still at work");
 }

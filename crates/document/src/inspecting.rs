@@ -302,13 +302,14 @@ fn look_at_commands(
     inspected: &mut InspectedStream,
 ) -> Run<()> {
     let [aggregate, stream] = named;
-    // One at a time is started.
+    // One at a time is started, and that is the first which is not over.
     let rows = done!(reader.query_system(
         "select task.number, task.instance, lower(hex(held.client)), held.user
-         from _tidelog_task as task
+         from (select number, instance, state from _tidelog_task
+               where aggregate = ?1 and stream = ?2 and ended is null and version is null
+               order by number limit 1) as task
          left join _tidelog_instance as held on held.number = task.instance
-         where aggregate = ?1 and stream = ?2 and ended is null and version is null
-           and state = 'started' limit 1",
+         where state = 'started'",
         &[aggregate.clone(), stream.clone()],
     ));
     inspected.holder = rows.into_iter().next().and_then(|row| {
