@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use serde::Serialize;
 use tidelog_client::{FromCore, Handle, Mutate, OpenRequest, Query, Request, Status, ToCore};
 use tidelog_document::{Doctype, ParamKind, sending};
-use tidelog_types::{CallId, ErrorCode, Params, Value};
+use tidelog_types::{CallId, ErrorCode, Outcome, Params, Value};
 use tokio::sync::{mpsc, watch};
 
 use crate::commands::{self, CommandName, CommandOutcome, CommandReceipt, SendOptions};
@@ -40,6 +40,33 @@ pub struct Rejection {
     pub lsn: u64,
 }
 
+/// The rejections of a document's mutations. One was dealt with when the next one is asked for, and
+/// is not told again then, also after a restart.
+#[derive(Debug)]
+pub struct Rejections {
+    told: mpsc::UnboundedReceiver<(CallId, Rejection)>,
+    /// The one that was given last.
+    given: Option<CallId>,
+    of: Open,
+}
+
+impl Rejections {
+    /// Waits for the next one. `None` once the document is closed, or another one has them.
+    pub async fn recv(&mut self) -> Option<Rejection> {
+        if let Some(id) = self.given.take() {
+            let handled = ToCore::RejectionHandled { handle: self.of.handle(), id };
+            self.of.mailbox().send(Mail::Tell(handled));
+        }
+        let closed = self.of.closed();
+        let (id, rejection) = tokio::select! {
+            told = self.told.recv() => told?,
+            () = closed => return None,
+        };
+        self.given = Some(id);
+        Some(rejection)
+    }
+}
+
 /// A document that is open. Clones are the same one; it is closed with the last of them, and of
 /// what watches it, reads its events or handles its commands.
 #[derive(Clone, Debug)]
@@ -65,9 +92,8 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if !*self.told.closed.borrow() {
-            self.engine.mailbox().close(self.handle);
-        }
+        // Of one that is closed already that is nothing.
+        drop(self.engine.mailbox().close(self.handle));
     }
 }
 
@@ -227,17 +253,16 @@ impl Database {
         self.open.inner.told.status.get().expect("BUG: told as it was opened").subscribe()
     }
 
-    /// Mutations that the server has rejected, those of before that nobody was told included. What
-    /// was received is not told again, also after a restart. One receiver has them: an earlier one
-    /// ends.
+    /// Mutations that the server has rejected, those of before that nobody was told included. One
+    /// has them: an earlier one is told no more.
     #[must_use]
-    pub fn rejections(&self) -> mpsc::UnboundedReceiver<Rejection> {
+    pub fn rejections(&self) -> Rejections {
         let (sender, receiver) = mpsc::unbounded_channel();
         let Inner { told, handle, .. } = &*self.open.inner;
         *told.rejections.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         let listens = ToCore::ListenRejections { handle: *handle };
         self.open.mailbox().send(Mail::Tell(listens));
-        receiver
+        Rejections { told: receiver, given: None, of: self.open.clone() }
     }
 
     /// Waits until all that was issued has its verdict, and all that the server had is here.
@@ -271,19 +296,22 @@ impl Database {
         self.say_of_the_server(false);
     }
 
-    /// Lets go of the document, once what was issued is on the disk. All clones are closed with it.
+    /// Lets go of the document, once what was issued is on the disk. All clones are closed with it,
+    /// and whoever waits for anything else of it is told so.
     ///
     /// # Errors
     ///
     /// [`Error`] if the engine has ended before.
     pub async fn close(self) -> Result<(), Error> {
         let Inner { engine, handle, told, .. } = &*self.open.inner;
-        if told.closed.send_replace(true) {
-            return Ok(());
+        told.closed.send_replace(true);
+        let (closed, ended) = (engine.mailbox().close(*handle), engine.mailbox().ended());
+        tokio::select! {
+            biased;
+            // Of one that was closed before nobody says so.
+            _ = closed => Ok(()),
+            () = ended => Err(Error::engine_ended(Outcome::None)),
         }
-        let closed = engine.ask(*handle, Request::Close).await;
-        engine.mailbox().send(Mail::Detach { handle: *handle });
-        closed.map(|_| ())
     }
 
     fn say_of_the_server(&self, away: bool) {
@@ -310,12 +338,16 @@ impl Open {
         self.inner.engine.runtime()
     }
 
-    /// Waits until the document is closed.
+    /// Waits until the document is closed, or the engine has ended.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + use<> {
         let mut closed = self.inner.told.closed.subscribe();
+        let ended = self.mailbox().ended();
         async move {
-            // Whoever could close it is gone with it.
-            let _ = closed.wait_for(|is_closed| *is_closed).await;
+            tokio::select! {
+                // Whoever could close it is gone with it.
+                _ = closed.wait_for(|is_closed| *is_closed) => {}
+                () = ended => {}
+            }
         }
     }
 
@@ -383,7 +415,7 @@ struct Told {
     /// From the moment on at which it was opened.
     status: OnceLock<watch::Sender<Status>>,
     closed: watch::Sender<bool>,
-    rejections: Mutex<Option<mpsc::UnboundedSender<Rejection>>>,
+    rejections: Mutex<Option<mpsc::UnboundedSender<(CallId, Rejection)>>>,
 }
 
 impl Told {
@@ -391,10 +423,10 @@ impl Told {
         self.status.get_or_init(|| watch::Sender::new(status.clone())).send_replace(status);
     }
 
-    /// Whether somebody has it now.
-    fn reject(&self, rejection: Rejection) -> bool {
+    fn reject(&self, id: CallId, rejection: Rejection) {
         let rejections = self.rejections.lock().unwrap_or_else(PoisonError::into_inner);
-        rejections.as_ref().is_some_and(|to| to.send(rejection).is_ok())
+        // Whoever has gone has not had it: it is told again.
+        let _ = rejections.as_ref().map(|to| to.send((id, rejection)));
     }
 }
 
@@ -421,13 +453,11 @@ impl News {
             FromCore::Status { status, .. } => self.told.tell(status),
             FromCore::RejectionNews { id, mutation, args, reason, lsn, .. } => {
                 let rejection = Rejection { id: id.to_hex(), mutation, args, reason, lsn };
-                if self.told.reject(rejection) {
-                    self.mailbox.send(Mail::Tell(ToCore::RejectionHandled { handle, id }));
-                }
+                self.told.reject(id, rejection);
             }
             FromCore::CloseWanted { .. } => {
                 self.told.closed.send_replace(true);
-                self.mailbox.close(handle);
+                drop(self.mailbox.close(handle));
             }
             FromCore::TokenWanted { .. } => self.give_token(),
             _ => {}

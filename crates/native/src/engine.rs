@@ -11,8 +11,8 @@ use std::sync::{Arc, mpsc};
 
 use tidelog_client::{Call, FromCore, Handle, Request, SocketId, ToCore};
 use tidelog_document::Doctype;
-use tidelog_types::{ErrorCode, Rows};
-use tokio::sync::oneshot;
+use tidelog_types::{ErrorCode, Outcome, Rows};
+use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::database::Database;
@@ -45,7 +45,8 @@ pub enum EngineError {
 
 /// What a process keeps in a folder or in memory: any number of documents, each of which may be
 /// open any number of times. Clones are the same engine; it ends with the last of them and of the
-/// documents that were opened in it.
+/// documents that were opened in it. It reaches servers, and asks for tokens, by the runtime in
+/// which it was begun: once that is gone it works on without a network.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -65,14 +66,16 @@ pub(crate) enum Mail {
         message: ToCore,
         listener: Listener,
     },
-    /// Who hears what there is of an open document.
+    /// Who hears what there is of a document that is about to be opened.
     Attach {
         handle: Handle,
         listener: Listener,
     },
-    /// Nobody wants to hear of that document any more.
-    Detach {
+    /// Let go of that document once what was issued is on the disk, and say so. Whoever waits for
+    /// anything else of it is told that it is closed.
+    Close {
         handle: Handle,
+        closed: oneshot::Sender<()>,
     },
     /// Nobody waits for this call any more.
     GiveUp {
@@ -92,6 +95,8 @@ pub(crate) enum Mail {
 pub(crate) struct Mailbox {
     sender: mpsc::Sender<Mail>,
     calls: Arc<AtomicU32>,
+    /// Closed once the thread has ended.
+    alive: watch::Receiver<()>,
 }
 
 impl Mailbox {
@@ -100,7 +105,7 @@ impl Mailbox {
         let _ = self.sender.send(mail);
     }
 
-    fn new_call(&self) -> Call {
+    pub(crate) fn new_call(&self) -> Call {
         Call(self.calls.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -112,10 +117,17 @@ impl Mailbox {
         call
     }
 
-    /// Lets go of a document, whoever else has it.
-    pub(crate) fn close(&self, handle: Handle) {
-        self.send(Mail::Detach { handle });
-        self.listen(handle, Request::Close, Box::new(|_| ControlFlow::Break(())));
+    /// Lets go of a document, and says when that is done.
+    pub(crate) fn close(&self, handle: Handle) -> oneshot::Receiver<()> {
+        let (closed, is_closed) = oneshot::channel();
+        self.send(Mail::Close { handle, closed });
+        is_closed
+    }
+
+    /// Waits until the engine has ended.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut alive = self.alive.clone();
+        async move { while alive.changed().await.is_ok() {} }
     }
 }
 
@@ -149,11 +161,15 @@ impl Engine {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| EngineError::Start(error.into()))?;
         let (sender, inbox) = mpsc::channel();
-        let mailbox = Mailbox { sender, calls: Arc::new(AtomicU32::new(1)) };
+        let (living, alive) = watch::channel(());
+        let mailbox = Mailbox { sender, calls: Arc::new(AtomicU32::new(1)), alive };
         let (started, has_started) = mpsc::channel();
         let (own, carriers) = (mailbox.clone(), runtime.clone());
         let folder = keep.folder().map(Path::to_owned).unwrap_or_default();
-        let run = move || Thread::run(keep, seed, inbox, own, carriers, started);
+        let run = move || {
+            let _living = living;
+            Thread::run(keep, seed, inbox, own, carriers, started);
+        };
         let spawned = std::thread::Builder::new().name("tidelog".to_owned()).spawn(run);
         spawned.map_err(|error| EngineError::Start(error.into()))?;
         match has_started.recv() {
@@ -194,9 +210,9 @@ impl Engine {
         answer_of(answered.await).map(|_| ())
     }
 
-    /// Ends once every document that was opened is closed, and resolves when another engine can
-    /// have the folder. Without it the engine ends by itself some time after its last clone is
-    /// gone. What is still open fails from then on.
+    /// Ends, whoever else has it: what is still open fails from then on, and what was issued is on
+    /// the disk. Resolves when another engine can have the folder. Without it the engine ends by
+    /// itself some time after its last clone is gone.
     pub async fn close(self) {
         let (ended, has_ended) = oneshot::channel();
         self.shared.mailbox.send(Mail::End(ended));
@@ -288,6 +304,6 @@ pub(crate) fn answer_of(answer: Option<FromCore>) -> Result<FromCore, Error> {
     match answer {
         Some(FromCore::Failed { failure, .. }) => Err(failure.into()),
         Some(answer) => Ok(answer),
-        None => Err(Error::engine_ended()),
+        None => Err(Error::engine_ended(Outcome::None)),
     }
 }

@@ -28,11 +28,23 @@ impl Error {
         Self { code, outcome, message: message.into(), mutation: None, reason: None }
     }
 
-    /// The engine ended before it had answered.
-    pub(crate) fn engine_ended() -> Self {
+    /// The engine ended before it had answered, and may have left that behind.
+    pub(crate) fn engine_ended(outcome: Outcome) -> Self {
         let message = "the engine has ended: begin another one";
-        Self { outcome: Outcome::Unknown, ..Self::new(ErrorCode::Engine, message) }
+        Self { outcome, ..Self::new(ErrorCode::Engine, message) }
     }
+
+    /// Whether it may go by itself, while somebody waits.
+    pub(crate) fn is_passing(&self) -> bool {
+        is_passing(self.code)
+    }
+}
+
+/// Whether what failed so may succeed when it is asked again, without anybody mending anything.
+pub(crate) fn is_passing(code: ErrorCode) -> bool {
+    use ErrorCode::{Engine, Storage, StorageFull};
+
+    matches!(code, Engine | Storage | StorageFull)
 }
 
 impl From<CallFailure> for Error {

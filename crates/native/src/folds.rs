@@ -60,6 +60,11 @@ impl<S: Clone> Folds<S> {
         while folded.position < least {
             let after = folded.last.as_ref().map_or(0, |last| last.sequence);
             let events = read(of, handler, stream, after, true).await?;
+            if events.first().is_some_and(|it| it.position != folded.position + 1) {
+                // A server was restored meanwhile: that is another history.
+                folded = nothing_yet(handler);
+                continue;
+            }
             fold(of, handler, &mut folded, events)?;
         }
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(stream, folded.clone());
@@ -85,7 +90,7 @@ impl<S: Clone> Folds<S> {
                 return Ok(folded);
             }
         }
-        Ok(Folded { state: Arc::new(handler.initial.clone()), position: 0, last: None })
+        Ok(nothing_yet(handler))
     }
 }
 
@@ -99,6 +104,11 @@ impl<S> Kept<S> {
             oldest.and_then(|stream| self.states.remove(&stream));
         }
     }
+}
+
+/// The state of a stream in which nothing has happened.
+fn nothing_yet<S: Clone>(handler: &Handler<S>) -> Folded<S> {
+    Folded { state: Arc::new(handler.initial.clone()), position: 0, last: None }
 }
 
 async fn read<S>(

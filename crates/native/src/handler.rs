@@ -63,7 +63,8 @@ pub struct CommandContext<S> {
     pub state: Arc<S>,
     /// The command.
     pub command: Arc<GivenCommand>,
-    pub(crate) effects: Arc<Mutex<Effects>>,
+    /// `None` once its handler has ended.
+    pub(crate) effects: Arc<Mutex<Option<Effects>>>,
 }
 
 /// What a command brings about beside its events.
@@ -178,7 +179,7 @@ impl<S> CommandContext<S> {
     ///
     /// # Errors
     ///
-    /// If serde cannot make JSON of `args`.
+    /// If serde cannot make JSON of `args`, or the handler has ended.
     pub fn send(
         &self,
         aggregate: impl Into<String>,
@@ -188,6 +189,7 @@ impl<S> CommandContext<S> {
     ) -> Result<(), serde_json::Error> {
         let args = serde_json::to_string(args)?;
         let mut effects = self.effects();
+        let effects = effects.as_mut().ok_or_else(late)?;
         let key = format!("{}:{}", self.command.number, effects.sends.len());
         let (aggregate, stream, name) = (aggregate.into(), stream.into(), command.into());
         effects.sends.push(NewCommand { aggregate, stream, name, args, key });
@@ -198,7 +200,7 @@ impl<S> CommandContext<S> {
     ///
     /// # Errors
     ///
-    /// If serde cannot make JSON of `args`.
+    /// If serde cannot make JSON of `args`, or the handler has ended.
     pub fn start(
         &self,
         workflow: impl Into<String>,
@@ -206,14 +208,19 @@ impl<S> CommandContext<S> {
     ) -> Result<(), serde_json::Error> {
         let args = serde_json::to_string(args)?;
         let mut effects = self.effects();
+        let effects = effects.as_mut().ok_or_else(late)?;
         let id = format!("{}:{}", self.command.number, effects.starts.len());
         effects.starts.push(NewRun { workflow: workflow.into(), id, args });
         Ok(())
     }
 
-    fn effects(&self) -> std::sync::MutexGuard<'_, Effects> {
+    fn effects(&self) -> std::sync::MutexGuard<'_, Option<Effects>> {
         self.effects.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn late() -> serde_json::Error {
+    serde::ser::Error::custom("a command sends and starts before its handler ends")
 }
 
 impl<S> fmt::Debug for Handler<S> {

@@ -11,15 +11,15 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use tidelog_client::{Call, Complete, FromCore, Handling as Asked, Request};
 use tidelog_document::{Completion, NewEvent as Recorded, Outcome, TaskKind};
-use tidelog_types::ErrorCode;
 use tidelog_types::limits::INSTANCE_COMMANDS_MAX;
+use tidelog_types::{ErrorCode, Outcome as AskedOutcome};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
 
 use crate::database::Open;
 use crate::engine::{Listener, Mail};
-use crate::error::Error;
+use crate::error::{Error, is_passing};
 use crate::folds::Folds;
 use crate::handler::{CommandContext, Effects, GivenCommand, Handler, HandlerError};
 use crate::rows::Rows;
@@ -58,7 +58,7 @@ impl Handling {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone().expect("BUG: waited for"),
-            Err(_) => Err(Error::engine_ended()),
+            Err(_) => Err(Error::engine_ended(AskedOutcome::None)),
         }
     }
 }
@@ -97,6 +97,7 @@ struct Work<S> {
     handler: Handler<S>,
     folds: Folds<S>,
     call: Call,
+    is_closing: watch::Receiver<bool>,
 }
 
 /// Stops being given anything when it goes.
@@ -141,9 +142,15 @@ where
     let (closing, is_closing) = watch::channel(false);
     let (end, ended) = watch::channel(None);
     let runtime = of.runtime().clone();
-    let work = Arc::new(Work { of, handler, folds: Folds::new(), call });
+    let (folds, aggregate) = (Folds::new(), handler.aggregate.clone());
+    let work = Arc::new(Work { of, handler, folds, call, is_closing: is_closing.clone() });
     let working = async move {
         let came_to = Attempts::new(work).work(given, is_closing).await;
+        if let Err(error) = &came_to
+            && error.code != ErrorCode::DocumentClosed
+        {
+            warn!(%error, %aggregate, "there are no commands to handle any more");
+        }
         // Others may have the rest before whoever waits hears of it.
         drop(registered);
         end.send_replace(Some(came_to));
@@ -190,11 +197,11 @@ impl<S: Clone + Send + Sync + 'static> Attempts<S> {
                         Some(FromCore::Rows { rows, .. }) => {
                             self.take(&rows.into(), !is_done)?;
                         }
-                        // The document's status says so as well.
+                        // The document's status says so as well, and it is asked again.
                         Some(FromCore::Failed { failure, .. }) if is_passing(failure.code) => {}
                         Some(FromCore::Failed { failure, .. }) => return Err(failure.into()),
                         Some(_) => {}
-                        None => return Err(Error::engine_ended()),
+                        None => return Err(Error::engine_ended(AskedOutcome::None)),
                     }
                 }
             }
@@ -228,12 +235,6 @@ impl<S: Clone + Send + Sync + 'static> Attempts<S> {
     }
 }
 
-fn is_passing(code: ErrorCode) -> bool {
-    use ErrorCode::{DocumentClosed, Engine, Storage, StorageFull};
-
-    matches!(code, DocumentClosed | Engine | Storage | StorageFull)
-}
-
 impl<S: Clone + Send + Sync> Work<S> {
     /// Until the attempt is over, or counts no longer: where it could not be told what became of
     /// it, it would be nobody's, and nobody would be given it.
@@ -252,10 +253,14 @@ impl<S: Clone + Send + Sync> Work<S> {
             client,
             attempt,
         });
-        let mut backoff = BACKOFF;
+        let (mut backoff, mut is_closing) = (BACKOFF, self.is_closing.clone());
         while let Err(error) = self.attempt(&row, &command).await {
             warn!(%error, ?command, "what became of an attempt cannot be told");
-            tokio::time::sleep(backoff).await;
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => {}
+                // It is left to others.
+                _ = is_closing.wait_for(|it| *it) => return,
+            }
             backoff = (2 * backoff).min(BACKOFF_MAX);
         }
     }
@@ -285,11 +290,18 @@ impl<S: Clone + Send + Sync> Work<S> {
         command: &Arc<GivenCommand>,
         least: u64,
     ) -> Result<(u64, Outcome), Error> {
-        let effects = Arc::new(Mutex::new(Effects::default()));
+        let effects = Arc::new(Mutex::new(Some(Effects::default())));
         let folding = self.folds.state_of(&self.of, &self.handler, &row.stream, least);
         // What evolves is the program's too.
         let folded = match AssertUnwindSafe(folding).catch_unwind().await {
-            Ok(folded) => folded?,
+            Ok(Ok(folded)) => folded,
+            Ok(Err(error)) if error.is_passing() => return Err(error),
+            Ok(Err(error)) if error.code == ErrorCode::DocumentClosed => return Err(error),
+            // An event of a newer release, say, which others may know.
+            Ok(Err(error)) => {
+                warn!(%error, ?command, "an attempt at a command has failed");
+                return Ok((0, failed(&error.to_string(), false)));
+            }
             Err(_) => return Ok((0, failed("the program panicked", false))),
         };
         let ctx = CommandContext {
@@ -315,9 +327,8 @@ impl<S: Clone + Send + Sync> Work<S> {
                 }
                 let event = |it: crate::NewEvent| Recorded { name: it.kind, data: it.data };
                 let events = events.into_iter().map(event).collect();
-                let effects =
-                    std::mem::take(&mut *effects.lock().unwrap_or_else(PoisonError::into_inner));
-                let Effects { sends, starts } = effects;
+                let effects = effects.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let Effects { sends, starts } = effects.unwrap_or_default();
                 Outcome::Completed { events, sends, starts, snapshot: None }
             }
             Err(HandlerError::Failed(reason)) => failed(&reason, true),

@@ -53,7 +53,7 @@ mod rows;
 mod socket;
 
 pub use commands::{CommandName, CommandOutcome, CommandReceipt, SendOptions};
-pub use database::{Database, Rejection};
+pub use database::{Database, Rejection, Rejections};
 pub use engine::{Engine, EngineError};
 pub use error::{CommandError, Error};
 pub use events::{Event, Events, EventsFilter};

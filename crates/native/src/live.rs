@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use tidelog_client::{Call, FromCore};
+use tidelog_types::ErrorCode;
 use tokio::sync::watch;
 
 use crate::database::Open;
@@ -26,6 +27,10 @@ impl Live {
         let listen = move |message: FromCore| {
             let told = match message {
                 FromCore::Rows { rows, .. } => Ok(rows),
+                // Then it is over.
+                FromCore::Failed { failure, .. } if failure.code == ErrorCode::DocumentClosed => {
+                    return ControlFlow::Break(());
+                }
                 FromCore::Failed { failure, .. } => Err(failure.into()),
                 _ => return ControlFlow::Continue(()),
             };

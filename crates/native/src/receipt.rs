@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 
 use tidelog_client::FromCore;
+use tidelog_types::Outcome;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -77,7 +78,7 @@ impl Receipt {
         let reached = stage.wait_for(|stage| of(stage).is_some()).await;
         match reached {
             Ok(stage) => of(&stage).expect("BUG: waited for"),
-            Err(_) => Err(Error::engine_ended()),
+            Err(_) => Err(Error::engine_ended(Outcome::Unknown)),
         }
     }
 }

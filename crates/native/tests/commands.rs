@@ -137,6 +137,54 @@ async fn an_event_that_there_is_not_fails_its_command() {
     assert!(matches!(failed, CommandError::Failed { reason, .. } if reason.contains("shiped")));
 }
 
+/// Goal: what this release cannot read holds its command up for nobody. Method: an event that a newer
+/// release has recorded, and a handler that is closed amid that.
+#[tokio::test]
+async fn an_attempt_fails_that_cannot_read_what_has_happened() {
+    let engine = Engine::in_memory().expect("an engine");
+    let open = async |doctype: &Doctype| {
+        engine.open(doctype, OpenOptions::new("shops/1")).await.expect("a document")
+    };
+    let older = open(&shop()).await;
+    let newer = SHOP.replace(
+        r#""shipped": {"#,
+        r#""sent": { "fields": {}, "upcast": [],
+        "project": [] }, "shipped": {"#,
+    );
+    let newer = open(&json::parse(newer.as_bytes()).expect("a doctype")).await;
+    let sent = orders().command("ship", async |_, Nothing {}| Ok(vec![NewEvent::bare("sent")]));
+    let handling = newer.handle(sent, 1).expect("handled");
+    let ship = newer.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+    until("shipping", ship.completed()).await.expect("sent");
+    handling.close().await.expect("closed");
+    let handling = older.handle(orders(), 1).expect("handled");
+    let placed = place(&newer, "order-7", 1);
+    placed.confirmed().await.expect("received");
+    let failed = async {
+        let sql = "select reason from tidelog_commands where reason is not null";
+        while newer.query(sql, ()).await.expect("rows").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until("a failure", failed).await;
+    until("closing", handling.close()).await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_handler_that_has_ended_sends_nothing() {
+    let db = local().await;
+    let (late, mut has_come) = tokio::sync::mpsc::unbounded_channel();
+    let handler = orders().command("ship", move |ctx, Nothing {}| {
+        let _ = late.send(ctx);
+        async { Ok(vec![NewEvent::bare("shipped")]) }
+    });
+    let _handling = db.handle(handler, 1).expect("handled");
+    let ship = db.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+    until("shipping", ship.completed()).await.expect("shipped");
+    let ctx = has_come.recv().await.expect("it has");
+    ctx.send("order", "place", "order-8", &object!({ "items": 1 })).expect_err("too late");
+}
+
 #[tokio::test]
 async fn what_a_handler_sends_is_sent_with_its_completion() {
     let db = local().await;

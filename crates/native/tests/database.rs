@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::json as object;
 use tidelog_native::{
@@ -228,10 +229,14 @@ async fn a_rejection_is_told_once_also_after_a_restart() {
 
     let engine = Engine::in_folder(folder.path()).expect("another engine");
     let db = engine.open(&shop(), options.clone()).await.expect("a document");
+    let rejections = db.rejections();
+    until("a sync", db.sync()).await.expect("synced");
+    add(&db, "one that nobody has heard of it by").await;
+    drop(rejections);
     let mut rejections = db.rejections();
     let told = until("the rejection", rejections.recv()).await.expect("kept");
     assert_eq!((told.mutation.as_str(), told.args.len()), ("add", 2));
-    until("a sync", db.sync()).await.expect("synced");
+    assert!(rejections.recv().now_or_never().is_none(), "that was the only one");
     // What was received is noted with what is written next.
     add(&db, "another").await;
     db.close().await.expect("closed");
@@ -241,7 +246,38 @@ async fn a_rejection_is_told_once_also_after_a_restart() {
     let db = engine.open(&shop(), options).await.expect("a document");
     let mut rejections = db.rejections();
     until("a sync", db.sync()).await.expect("synced");
-    assert!(rejections.try_recv().is_err(), "it was told");
+    assert!(rejections.recv().now_or_never().is_none(), "it was told");
+}
+
+#[tokio::test]
+async fn closing_waits_for_the_disk_and_whoever_waits_for_more_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = Engine::in_folder(folder.path()).expect("an engine");
+    for _ in 0..50 {
+        let options = OpenOptions::new("notes").server("ws://127.0.0.1:1");
+        let db = engine.open(&shop(), options).await.expect("a document");
+        let receipt = db.mutate("add", [("text", "milk".into())]);
+        let verdict = tokio::spawn(async move {
+            let confirmed = receipt.confirmed().await;
+            (receipt.durable().await, confirmed)
+        });
+        let receipt = db.mutate("add", [("text", "bread".into())]);
+        let mut events = db.events(EventsFilter::all());
+        let event = tokio::spawn(async move { events.next().await });
+        let command =
+            db.send("order", "place", "a", &object!({ "gift": 1 }), SendOptions::default());
+        let command = tokio::spawn(async move { command.completed().await });
+        tokio::task::yield_now().await;
+        db.close().await.expect("closed");
+        assert!(receipt.durable().now_or_never().expect("it is known").is_ok());
+        let (durable, confirmed) = until("the verdict", verdict).await.expect("no panic");
+        durable.expect("it was on the disk");
+        assert_eq!(confirmed.expect_err("nobody confirms it").code, ErrorCode::DocumentClosed);
+        let event = until("an event", event).await.expect("no panic").expect("more");
+        assert_eq!(event.expect_err("closed").code, ErrorCode::DocumentClosed);
+        let command = until("the command", command).await.expect("no panic");
+        assert!(matches!(command, Err(CommandError::Call(_))), "{command:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,18 +3,18 @@
 //! It decides nothing. What happens goes into the core, and what that wants done is done.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidelog_client::{
-    Call, Client, ClientSettings, Effect, FromCore, Handle, Input, PageServerId, SocketId,
-    Stopwatch, TabId, TimeLeft, ToCore,
+    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, PageServerId,
+    Request, SocketId, Stopwatch, TabId, TimeLeft, ToCore,
 };
 use tidelog_pages::StoreRequest;
 use tidelog_types::limits::QUERY_MS_MAX;
+use tidelog_types::{ErrorCode, Outcome};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Bytes;
@@ -22,10 +22,15 @@ use tracing::error;
 
 use super::page_server::{InUse, Keep, Store};
 use super::{Listener, Mail, Mailbox};
+use crate::error::is_passing;
 use crate::socket;
 
 /// All of a process are one tab.
 const TAB: TabId = TabId(1);
+
+/// Before something that failed for now is asked again, at first and at most.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 
 /// After which time a store that nobody asks anything gives back the pages that it keeps.
 const QUIET_STORE_RESTS: Duration = Duration::from_secs(10);
@@ -89,6 +94,33 @@ impl Clock {
     }
 }
 
+/// Something that the core was asked.
+struct Asked {
+    listener: Listener,
+    /// Of which document.
+    handle: Option<Handle>,
+    kind: Kind,
+}
+
+/// What it is about.
+enum Kind {
+    /// A mutation, and whether it is on the disk.
+    Mutation { is_durable: bool },
+    /// What goes on until it is given up. Where it fails for now it is asked again, and when.
+    Standing { request: Box<Request>, pause: Duration, again_at: Option<Instant> },
+    /// Anything else.
+    Once,
+}
+
+/// A document that is let go of.
+#[derive(Default)]
+struct Closing {
+    /// Who wants to know.
+    waiting: Vec<oneshot::Sender<()>>,
+    /// Whether the core has let go of it.
+    is_let_go: bool,
+}
+
 /// The core, the page server, and everybody who waits for them.
 pub(super) struct Thread {
     clock: Clock,
@@ -97,8 +129,11 @@ pub(super) struct Thread {
     inbox: Receiver<Mail>,
     mailbox: Mailbox,
     runtime: tokio::runtime::Handle,
-    calls: HashMap<Call, Listener>,
+    calls: HashMap<Call, Asked>,
     documents: HashMap<Handle, Listener>,
+    /// Documents that are let go of, and by which calls the core is asked for that.
+    closing: HashMap<Handle, Closing>,
+    closing_calls: HashMap<Call, Handle>,
     sockets: HashMap<SocketId, UnboundedSender<Bytes>>,
     wake_at_ms: Option<u64>,
     /// What has happened, and the core was not told yet.
@@ -140,6 +175,8 @@ impl Thread {
             runtime,
             calls: HashMap::new(),
             documents: HashMap::new(),
+            closing: HashMap::new(),
+            closing_calls: HashMap::new(),
             sockets: HashMap::new(),
             wake_at_ms: None,
             inputs: VecDeque::from([lent]),
@@ -174,6 +211,7 @@ impl Thread {
         self.step_all();
         self.calls.clear();
         self.documents.clear();
+        self.closing.clear();
         self.sockets.clear();
         self.store.close();
         // Who wants to know may have gone.
@@ -193,6 +231,8 @@ impl Thread {
             }
             self.store.serve(std::mem::take(&mut self.requests));
             self.inputs.extend(self.store.proceed());
+            self.ask_again();
+            self.let_go();
             if self.inputs.is_empty() && self.heard == 0 && self.requests.is_empty() {
                 return;
             }
@@ -201,24 +241,74 @@ impl Thread {
 
     /// What was sent, or nothing where it is time to do something without that.
     fn next_mail(&mut self) -> Option<Mail> {
-        if self.store.is_at_work() {
+        if self.wake_at_ms.is_some_and(|at_ms| at_ms <= self.clock.now_ms()) {
+            self.wake_at_ms = None;
+            self.inputs.push_back(Input::Wake);
+        }
+        if self.store.is_at_work() || !self.inputs.is_empty() {
             return self.inbox.try_recv().ok();
         }
         let wake_in = self.wake_at_ms.map(|at_ms| self.clock.until(at_ms));
-        let store_in = self.store.due_at().map(|at| at.saturating_duration_since(Instant::now()));
-        let waits = [wake_in, store_in, Some(QUIET_STORE_RESTS)].into_iter().flatten().min();
+        let again_at = self.calls.values().filter_map(Asked::again_at);
+        let due_at = again_at.chain(self.store.due_at()).min();
+        let due_in = due_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let waits = [wake_in, due_in, Some(QUIET_STORE_RESTS)].into_iter().flatten().min();
         match self.inbox.recv_timeout(waits.unwrap_or(QUIET_STORE_RESTS)) {
             Ok(mail) => Some(mail),
             // Nobody is left who could ask for anything.
             Err(RecvTimeoutError::Disconnected) => Some(Mail::End(oneshot::channel().0)),
             Err(RecvTimeoutError::Timeout) => {
-                if self.wake_at_ms.is_some_and(|at_ms| at_ms <= self.clock.now_ms()) {
-                    self.wake_at_ms = None;
-                    self.inputs.push_back(Input::Wake);
-                } else if self.store.due_at().is_none() {
+                if waits == Some(QUIET_STORE_RESTS) {
                     self.store.rest();
                 }
                 None
+            }
+        }
+    }
+
+    /// What goes on until it is given up, and failed for a while.
+    fn ask_again(&mut self) {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for (call, asked) in &mut self.calls {
+            if let (Some(handle), Kind::Standing { request, again_at, .. }) =
+                (asked.handle, &mut asked.kind)
+                && again_at.is_some_and(|at| at <= now)
+            {
+                *again_at = None;
+                let request = Request::clone(request);
+                due.push(ToCore::Ask { call: *call, handle, request });
+            }
+        }
+        due.into_iter().for_each(|message| self.tell(message));
+    }
+
+    /// Ends what the core has let go of, once all mutations of it are on the disk.
+    fn let_go(&mut self) {
+        let is_written = |handle: Handle| {
+            let waits = |asked: &Asked| {
+                let is_mutation = matches!(asked.kind, Kind::Mutation { is_durable: false });
+                asked.handle == Some(handle) && is_mutation
+            };
+            !self.calls.values().any(waits)
+        };
+        let done = self.closing.iter().filter(|(handle, it)| it.is_let_go && is_written(**handle));
+        let done: Vec<Handle> = done.map(|(handle, _)| *handle).collect();
+        for handle in done {
+            self.documents.remove(&handle);
+            let of = |asked: &Asked| asked.handle == Some(handle);
+            let left: Vec<Call> =
+                self.calls.iter().filter(|(_, it)| of(it)).map(|(call, _)| *call).collect();
+            for call in left {
+                if let Some(mut asked) = self.calls.remove(&call) {
+                    let failure = asked.closed();
+                    let _ = (asked.listener)(FromCore::Failed { call, failure });
+                }
+            }
+            let waiting = self.closing.remove(&handle).map(|it| it.waiting).unwrap_or_default();
+            for waiting in waiting {
+                // Who wants to know may have gone.
+                let _ = waiting.send(());
             }
         }
     }
@@ -227,15 +317,13 @@ impl Thread {
     fn take(&mut self, mail: Mail) -> Option<oneshot::Sender<()>> {
         match mail {
             Mail::Call { call, message, listener } => {
-                self.calls.insert(call, listener);
+                self.calls.insert(call, Asked::new(listener, &message));
                 self.tell(message);
             }
             Mail::Attach { handle, listener } => {
                 self.documents.insert(handle, listener);
             }
-            Mail::Detach { handle } => {
-                self.documents.remove(&handle);
-            }
+            Mail::Close { handle, closed } => self.close(handle, closed),
             Mail::GiveUp { call } => {
                 self.calls.remove(&call);
                 // Also of one that nobody hears any more: the core goes on until it is told.
@@ -258,6 +346,20 @@ impl Thread {
             Mail::End(ended) => return Some(ended),
         }
         None
+    }
+
+    fn close(&mut self, handle: Handle, closed: oneshot::Sender<()>) {
+        // Of one that is closed there is nobody to tell.
+        if !self.documents.contains_key(&handle) {
+            return;
+        }
+        let is_first = !self.closing.contains_key(&handle);
+        self.closing.entry(handle).or_default().waiting.push(closed);
+        if is_first {
+            let call = self.mailbox.new_call();
+            self.closing_calls.insert(call, handle);
+            self.tell(ToCore::Ask { call, handle, request: Request::Close });
+        }
     }
 
     /// What is said before the core is asked next goes in together.
@@ -317,21 +419,78 @@ impl Thread {
                     continue;
                 }
             };
-            pass_on(&mut self.documents, handle, message);
+            if let Some(listen) = self.documents.get_mut(&handle) {
+                let _ = listen(message);
+            }
         }
         for message in answers {
-            if let Some(call) = message.call() {
-                pass_on(&mut self.calls, call, message);
+            let Some(call) = message.call() else { continue };
+            if let Some(handle) = self.closing_calls.remove(&call)
+                && let Some(closing) = self.closing.get_mut(&handle)
+            {
+                closing.is_let_go = true;
+            }
+            let Some(asked) = self.calls.get_mut(&call) else { continue };
+            asked.note(&message);
+            if (asked.listener)(message).is_break() {
+                self.calls.remove(&call);
             }
         }
     }
 }
 
-/// Tells a listener, and forgets one that has heard enough.
-fn pass_on<K: Eq + Hash>(listeners: &mut HashMap<K, Listener>, to: K, message: FromCore) {
-    if let Some(listen) = listeners.get_mut(&to)
-        && listen(message).is_break()
-    {
-        listeners.remove(&to);
+impl Asked {
+    fn new(listener: Listener, message: &ToCore) -> Self {
+        let ToCore::Ask { handle, request, .. } = message else {
+            return Self { listener, handle: None, kind: Kind::Once };
+        };
+        let kind = match request {
+            Request::Mutate(_) => Kind::Mutation { is_durable: false },
+            Request::Watch(_) | Request::Handle(_) => Kind::Standing {
+                request: Box::new(request.clone()),
+                pause: AGAIN_AFTER,
+                again_at: None,
+            },
+            _ => Kind::Once,
+        };
+        Self { listener, handle: Some(*handle), kind }
+    }
+
+    fn again_at(&self) -> Option<Instant> {
+        match self.kind {
+            Kind::Standing { again_at, .. } => again_at,
+            _ => None,
+        }
+    }
+
+    /// What is known of it by that answer.
+    fn note(&mut self, answer: &FromCore) {
+        match &mut self.kind {
+            Kind::Mutation { is_durable } => *is_durable = true,
+            Kind::Standing { pause, again_at, .. } => match answer {
+                FromCore::Failed { failure, .. } if is_passing(failure.code) => {
+                    *again_at = Some(Instant::now() + *pause);
+                    *pause = (2 * *pause).min(AGAIN_AFTER_MAX);
+                }
+                _ => *pause = AGAIN_AFTER,
+            },
+            Kind::Once => {}
+        }
+    }
+
+    /// What whoever waits for it is told once its document is closed.
+    fn closed(&self) -> CallFailure {
+        let outcome = match self.kind {
+            Kind::Mutation { .. } => Outcome::Unknown,
+            _ => Outcome::None,
+        };
+        CallFailure {
+            code: ErrorCode::DocumentClosed,
+            outcome,
+            message: "the document was closed".to_owned(),
+            mutation: None,
+            reason: None,
+            remedy: ErrorCode::DocumentClosed.remedy(),
+        }
     }
 }
