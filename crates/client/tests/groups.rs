@@ -552,7 +552,8 @@ fn the_document_behind_each_entry_holds_together() {
     .enumerate()
     {
         let sql = format!(
-            "select 1 from _tidelog_task where (number, stream, state) = ({}, '{stream}', '{state}')",
+            "select 1 from _tidelog_task
+             where (number, stream, state) = ({}, '{stream}', '{state}')",
             number + 1
         );
         assert!(finds(&end, &sql), "{stream} is not {state}");

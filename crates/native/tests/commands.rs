@@ -137,8 +137,8 @@ async fn an_event_that_there_is_not_fails_its_command() {
     assert!(matches!(failed, CommandError::Failed { reason, .. } if reason.contains("shiped")));
 }
 
-/// Goal: what this release cannot read holds its command up for nobody. Method: an event that a newer
-/// release has recorded, and a handler that is closed amid that.
+/// Goal: what this release cannot read holds its command up for nobody. Method: an event that a
+/// newer release has recorded, and a handler that is closed amid that.
 #[tokio::test]
 async fn an_attempt_fails_that_cannot_read_what_has_happened() {
     let engine = Engine::in_memory().expect("an engine");
