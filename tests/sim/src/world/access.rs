@@ -402,7 +402,7 @@ impl World {
     /// All devices have found their server again.
     fn come_back(&mut self) -> Result<(), String> {
         self.pass(LET_IN_MS)?;
-        (0..self.devices.len()).try_for_each(|device| self.must_be_there(device, 0, Doc(0)))
+        self.must_all_be_there(0..self.devices.len(), 0, Doc(0))
     }
 
     /// Servers take no token of some users for a while.
