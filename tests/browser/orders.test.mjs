@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { at, click, examplesServer } from './harness/example-page.mjs';
 import { atLeast, both, eventually, inRoot } from './harness.mjs';
@@ -51,6 +52,12 @@ function office(stage, server, bankTakesMs, carrierTakesMs = 10) {
   return { child, said };
 }
 
+/** Kills an office, and waits until it is gone: what is sent meanwhile may be given to it. */
+async function die({ child }) {
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+}
+
 both(
   'orders go from the shop to the office and the warehouse, and to nobody twice',
   async (stage) => {
@@ -72,7 +79,7 @@ both(
     // One that dies while it waits for the bank: what it was at is given to the next one.
     await order(shop, 'coffee');
     await eventually(() => first.said.some((line) => /payment 7, attempt 1/.test(line)));
-    first.child.kill('SIGKILL');
+    await die(first);
     const second = office(stage, server, 10);
     const before = ['coffee shipped completed', 'tea shipped completed'];
     await shows(shop, 'orders', before, { withinMs: 60_000 });
@@ -83,12 +90,12 @@ both(
     assert.equal(new Set(labels).size, 2);
 
     // One that dies while it asks for a label: the next one asks with the same key.
-    second.child.kill('SIGKILL');
+    await die(second);
     const third = office(stage, server, 10, 60_000);
     await order(shop, 'tea');
     await eventually(() => saidOf('label', third).length === 1);
     await shows(shop, 'orders', ['tea paid label', ...before]);
-    third.child.kill('SIGKILL');
+    await die(third);
     const fourth = office(stage, server, 10);
     await shows(shop, 'orders', ['tea shipped completed', ...before], { withinMs: 60_000 });
     assert.deepEqual(saidOf('label', fourth), saidOf('label', third));
