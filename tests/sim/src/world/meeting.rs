@@ -138,16 +138,19 @@ impl World {
         let page_server_lives = self.rng.once_in(2);
         self.kill_core(device, page_server_lives);
         self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS)?;
-        let refused = self.expired.take().and_then(|expired| expired.token);
+        let refused = self.expired.as_ref().and_then(|expired| expired.token.clone());
         let is_let_in = |tab: &Tab| {
             let handle = tab.held.get(&doc).filter(|handle| !tab.port.lost.contains_key(handle));
             handle.is_some() && tab.port.is_heard && Some(tab.token()) != refused
         };
         let is_due = self.devices[device].tabs.values().any(is_let_in);
-        if !is_due {
-            return Ok(());
-        }
-        self.must_all_be_there(device..device + 1, host, doc)
+        // It is refused all the while.
+        let came = match is_due {
+            true => self.must_all_be_there(device..device + 1, host, doc),
+            false => Ok(()),
+        };
+        self.expired = None;
+        came
     }
 
     /// A tab of each device waits until all is in step, which is not at once.
