@@ -161,8 +161,7 @@ impl Scene {
         rows.decode()
     }
 
-    /// Number, attempt and id of what is given to it, `!` of what is cancelled, and `~` of what
-    /// goes on as new.
+    /// Number, attempt and id of what is given to it, and `!` of what is cancelled.
     fn given(&mut self, instance: InstanceId) -> Vec<String> {
         let view = self.server.authority.view().clone();
         let Self { server, .. } = self;
@@ -173,11 +172,10 @@ impl Scene {
                 Value::Integer(number),
                 Value::Integer(attempt),
                 Value::Text(stream),
-                [Value::Integer(cancelled), Value::Integer(continued), _],
+                [Value::Integer(cancelled), _],
             ) => {
-                let mark = |is_so: i64, mark| if is_so == 0 { "" } else { mark };
-                let marks = [mark(*cancelled, "!"), mark(*continued, "~")].concat();
-                format!("{number}.{attempt} {stream}{marks}")
+                let mark = if *cancelled == 0 { "" } else { "!" };
+                format!("{number}.{attempt} {stream}{mark}")
             }
             other => panic!("{other:?}"),
         };
@@ -529,7 +527,7 @@ fn a_run_starts_another_one_and_hears_of_its_end() {
         let args = r#"{"order": "o9"}"#.to_owned();
         scene.done(one, (2, 1), Outcome::Continued { args });
         scene.dispatch(one);
-        assert_eq!(scene.given(one), ["3.1 q", "4.1 p~"]);
+        assert_eq!(scene.given(one), ["3.1 q", "4.1 p"]);
         assert_eq!(scene.outcome("pack", "p"), FoundOutcome::Pending);
         scene.done(one, (4, 1), returned(r#""packed""#));
         assert_eq!(scene.rows(RUNS)[1], "2 pack p 1 continued 1 0 ");
@@ -1152,7 +1150,7 @@ fn a_run_that_goes_on_as_new_is_the_same_to_others() {
         assert!(scene.try_start("fulfil", "f", r#"{"order":"again1"}"#).is_err());
         assert_eq!(scene.rows(RUNS).len(), 4);
         scene.dispatch(one);
-        assert_eq!(scene.given(one), ["4.1 f!~"]);
+        assert_eq!(scene.given(one), ["4.1 f!"]);
     });
 }
 

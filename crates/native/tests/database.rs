@@ -10,8 +10,7 @@ use tidelog_native::{
     CommandError, Connection, Database, Doctype, Engine, EngineError, ErrorCode, EventsFilter,
     OpenOptions, SendOptions, Value, json,
 };
-use tidelog_server::Server;
-use tidelog_testing::server::{PATIENCE, settings, start_when_free};
+use tidelog_testing::server::{PATIENCE, Server, settings, start_when_free};
 
 const SHOP: &str = r#"{
     "name": "shop",

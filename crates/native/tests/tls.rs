@@ -1,5 +1,4 @@
-//! A server with a certificate that the system trusts. Alone in its process, since what is trusted
-//! is looked up once.
+//! A server with a certificate that the system trusts, which each process looks up once.
 
 use std::sync::Arc;
 
@@ -8,8 +7,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tidelog_native::{Doctype, Engine, OpenOptions};
-use tidelog_server::{ServeSettings, TlsSettings};
-use tidelog_testing::server::{PATIENCE, settings, start_when_free};
+use tidelog_testing::server::{PATIENCE, ServeSettings, TlsSettings, settings, start_when_free};
 
 const CERT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/tests/tls/one.pem");
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/tests/tls/one.key");
@@ -26,21 +24,29 @@ fn config() -> ServerConfig {
         .expect("a configuration")
 }
 
+/// Goal: a server is reached whose certificate the system trusts. Method: this process again, which
+/// is told what that is.
 #[test]
 fn what_the_system_trusts_is_trusted() {
-    // SAFETY: there is no other thread yet, and nothing else runs in this process.
-    unsafe { std::env::set_var("SSL_CERT_FILE", CERT) };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let data = tempfile::tempdir().expect("a folder");
-        let tls = Some(TlsSettings { config: Arc::new(config()), ends_at_s: None });
-        let server = start_when_free(&ServeSettings { tls, ..settings(data.path()) }).await;
-        let address = format!("wss://localhost:{}", server.address().port());
-        let engine = Engine::in_memory().expect("an engine");
-        let doctype = Doctype { name: "empty".to_owned(), ..Doctype::default() };
-        let opened = engine.open(&doctype, OpenOptions::new("team/notes").server(address)).await;
-        let db = opened.expect("a document");
-        tokio::time::timeout(PATIENCE, db.sync()).await.expect("a server").expect("synced");
-        assert!(db.status().borrow().synced);
-    });
+    let this = std::env::current_exe().expect("a path");
+    let mut again = std::process::Command::new(this);
+    let ran = again.args(["--ignored", "--exact", "in_a_process_that_trusts_it"]);
+    let ran = ran.env("SSL_CERT_FILE", CERT).output().expect("it runs");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "what the system trusts is said by another test"]
+async fn in_a_process_that_trusts_it() {
+    let data = tempfile::tempdir().expect("a folder");
+    let tls = Some(TlsSettings { config: Arc::new(config()), ends_at_s: None });
+    let server = start_when_free(&ServeSettings { tls, ..settings(data.path()) }).await;
+    let address = format!("wss://localhost:{}", server.address().port());
+    let engine = Engine::in_memory().expect("an engine");
+    let doctype = Doctype { name: "empty".to_owned(), ..Doctype::default() };
+    let opened = engine.open(&doctype, OpenOptions::new("team/notes").server(address)).await;
+    let db = opened.expect("a document");
+    tokio::time::timeout(PATIENCE, db.sync()).await.expect("a server").expect("synced");
+    assert!(db.status().borrow().synced);
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use tidelog_document::Doctype;
-use tidelog_server::{AccessSettings, ServeSettings, Server, ServerError};
+use tidelog_server::{AccessSettings, ServerError};
+pub use tidelog_server::{ServeSettings, Server, TlsSettings};
 use tidelog_sync::{
     FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, WireFrame, codec, decode_message,
     encode_message,
