@@ -93,9 +93,10 @@ test('runs whose processes are killed twenty times do each thing once', async (t
   await eventually(all, { withinMs: 120_000, what: 'all runs to end' });
   assert.deepEqual(await shop.run(() => kept.ended), Array(RUNS).fill(STEPS));
   asked.push(...steady.reports, ...quick.reports);
-  const keys = Array.from({ length: RUNS * STEPS }, (_, at) => {
-    return `steps/s-${Math.floor(at / STEPS)}/step/${at % STEPS}`;
-  });
+  const numbers = await shop.query('select id, number from tidelog_workflows');
+  const keys = numbers.flatMap(({ id, number }) =>
+    Array.from({ length: STEPS }, (_, at) => `steps/${id}~${number}/step/${at}`),
+  );
   assert.deepEqual([...new Set(asked)].sort(), keys.sort());
   // As many more as were under way when one was killed, at most.
   assert.ok(asked.length <= keys.length + DOOMED_RUNS * KILLS, `${asked.length} of ${keys.length}`);
