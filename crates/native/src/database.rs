@@ -425,8 +425,10 @@ impl Told {
 
     fn reject(&self, id: CallId, rejection: Rejection) {
         let rejections = self.rejections.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever has gone has not had it: it is told again.
-        let _ = rejections.as_ref().map(|to| to.send((id, rejection)));
+        if let Some(to) = rejections.as_ref() {
+            // Whoever has gone has not had it: it is told again.
+            let _ = to.send((id, rejection));
+        }
     }
 }
 
