@@ -19,7 +19,7 @@ function extract(...args) {
   return { status, stdout, stderr: stderr.trim() };
 }
 
-const [RIGHT, BY_PLACE] = ['check/right.mjs', 'check/by-place.mjs'];
+const [RIGHT, HINTED] = ['check/right.mjs', 'check/hinted.mjs'];
 
 const NOTES = {
   name: 'notes',
@@ -60,18 +60,18 @@ test('what happens to what an app has is printed with it', () => {
 });
 
 test('of several doctypes one is named, or each is a file', () => {
-  const several = extract(RIGHT, BY_PLACE);
+  const several = extract(RIGHT, HINTED);
   assert.deepEqual([several.status, several.stdout], [1, '']);
-  assert.match(several.stderr, /several doctypes: choose one by --name.*: by_place, notes$/);
-  assert.deepEqual(JSON.parse(extract('--name', 'notes', RIGHT, BY_PLACE).stdout), NOTES);
+  assert.match(several.stderr, /several doctypes: choose one by --name.*: hinted, notes$/);
+  assert.deepEqual(JSON.parse(extract('--name', 'notes', RIGHT, HINTED).stdout), NOTES);
   const absent = extract('--name', 'absent', RIGHT);
   assert.deepEqual([absent.status, absent.stdout], [1, '']);
   assert.match(absent.stderr, /no doctype absent: there is notes/);
 
   const out = mkdtempSync(inTarget('extract-'));
   try {
-    assert.equal(extract('--out', out, RIGHT, BY_PLACE).status, 0);
-    assert.deepEqual(readdirSync(out), ['by_place.json', 'notes.json']);
+    assert.equal(extract('--out', out, RIGHT, HINTED).status, 0);
+    assert.deepEqual(readdirSync(out), ['hinted.json', 'notes.json']);
     assert.deepEqual(JSON.parse(readFileSync(path.join(out, 'notes.json'), 'utf8')), NOTES);
   } finally {
     rmSync(out, { recursive: true });

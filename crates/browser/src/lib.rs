@@ -49,7 +49,7 @@ use tidelog_pages::Ticket;
 pub(crate) type EncodedNotice = (Ticket, u32, ByteBuf);
 
 #[cfg(feature = "core")]
-pub use check::{check_doctype, hints_on};
+pub use check::check_doctype;
 #[cfg(feature = "core")]
 pub use core_host::{Core, Host};
 #[cfg(feature = "page-server")]

@@ -10,7 +10,7 @@ use tidelog_types::limits::{
 };
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
-use crate::program::{self, Version};
+use crate::program::{self, Version, columns};
 use crate::streams::{
     COMMAND_PARAMS, PROJECT_PARAMS, REASON_PARAM, UPCAST_PARAM, is_reserved, upcast_query,
 };
@@ -315,7 +315,7 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
         .and_then(|()| if has_tasks { program::begin_tasks(transaction) } else { Ok(()) })
         .map_err(migration(0))?;
     for (number, sql) in doctype.migrations.iter().enumerate() {
-        transaction.run_migration(sql).map_err(migration(number))?;
+        columns::run_migration(transaction, number, sql).map_err(migration(number))?;
     }
     let last = migration(doctype.migrations.len().saturating_sub(1));
     program::check_migrated(transaction, has_events, has_tasks)

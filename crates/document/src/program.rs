@@ -6,7 +6,8 @@
 //! ```text
 //! _tidelog_meta       key -> value        'version': how many migrations have run
 //!                                         'events', 'tasks': versions of their tables, if it
-//!                                         has any
+//!                                         has any; 'columns/N/T': columns of table T until
+//!                                         one more than N migrations had run
 //! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
 //!                              -> forgotten  rejections before this LSN were kept and are gone
@@ -25,6 +26,7 @@
 //! The tables of events stand in `program/events.rs`, those of tasks in `program/tasks.rs`.
 
 mod appending;
+pub(crate) mod columns;
 mod commands;
 mod erasing;
 mod events;
@@ -272,8 +274,8 @@ pub(crate) fn migrate(
             tasks::begin(transaction)?;
         }
         // A document that is ahead of it may lack its events all the same.
-        for migration in doctype.migrations.iter().skip(from.migrations) {
-            transaction.run_migration(migration)?;
+        for (seen, migration) in doctype.migrations.iter().enumerate().skip(from.migrations) {
+            columns::run_migration(transaction, seen, migration)?;
         }
         let has_events = from.has_events || doctype.has_events();
         check_migrated(transaction, has_events, from.has_tasks || doctype.has_tasks())?;
@@ -502,10 +504,10 @@ fn run_action(
     let args: Vec<(&str, &Value)> =
         args.iter().map(|(name, value)| (name.as_str(), value)).collect();
     let mut record = |event| recorder.record(transaction, event);
-    definition
-        .sql
-        .iter()
-        .try_for_each(|sql| transaction.run_app_with_events(sql, &args, &mut record))
+    definition.sql.iter().try_for_each(|sql| {
+        let sql = columns::as_written(transaction, recorder.doctype, sql)?;
+        transaction.run_app_with_events(&sql, &args, &mut record)
+    })
 }
 
 /// Writes down that the frame has its place in its timeline. Gives the verdict that it has got

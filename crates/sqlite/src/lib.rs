@@ -60,7 +60,7 @@ pub use failure::{Failure, Run};
 pub use memory::{be_short_beyond, give_back_large_blocks, give_back_memory, held_size};
 pub use read_set::ReadSet;
 pub use reader::{Reader, SystemQueries};
-pub use scan::inserts_by_place;
+pub use scan::{InsertByPlace, inserts_by_place};
 pub use tidelog_types::Params;
 pub use transaction::Transaction;
 pub use view::{Stopwatch, TimeLeft, View};

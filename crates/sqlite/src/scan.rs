@@ -90,39 +90,54 @@ pub(crate) fn made_of_select(statement: &str) -> Option<String> {
     if !is(at + 1, "as") {
         return None;
     }
-    match tokens[at] {
-        Token::Word(name) => Some(name.to_owned()),
-        Token::Quoted(name) | Token::Text(name) => {
-            let quote = statement[..name.as_ptr() as usize - statement.as_ptr() as usize].chars();
-            let quote = quote.last().expect("BUG: quoted without a quote");
-            Some(name.replace(&format!("{quote}{quote}"), &quote.to_string()))
-        }
-        Token::Sign(_) => None,
-    }
+    name_of(statement, *tokens.get(at)?).map(|(name, _)| name)
 }
 
-/// A table into which `sql` inserts by the places of its columns, and not by their names: once
-/// there is one column more, it does not run any more.
+/// Where SQL inserts by the places of a table's columns, and not by their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InsertByPlace {
+    /// The table's name.
+    pub table: String,
+    /// Where the names would stand, in bytes of the SQL.
+    pub at: usize,
+}
+
+/// All of them, in their order.
 #[must_use]
-pub fn inserts_by_place(sql: &str) -> Option<&str> {
+pub fn inserts_by_place(sql: &str) -> Vec<InsertByPlace> {
     let tokens = tokens(sql);
     let is = |index: usize, word: &str| match tokens.get(index) {
         Some(Token::Word(found)) => found.eq_ignore_ascii_case(word),
         _ => false,
     };
     let places = (0..tokens.len()).filter(|index| is(*index, "into")).map(|into| into + 1);
-    for mut at in places {
+    let by_place = places.filter_map(|mut at| {
         if tokens.get(at + 1) == Some(&Token::Sign('.')) {
             at += 2;
         }
-        let behind = if is(at + 1, "as") { at + 3 } else { at + 1 };
-        if let Some(Token::Word(name) | Token::Quoted(name) | Token::Text(name)) = tokens.get(at)
-            && ["values", "select", "with"].iter().any(|word| is(behind, word))
-        {
-            return Some(name);
-        }
+        let last = if is(at + 1, "as") { at + 2 } else { at };
+        let is_by_place = ["values", "select", "with"].iter().any(|word| is(last + 1, word));
+        let (table, _) = name_of(sql, *tokens.get(at)?)?;
+        let (_, end) = name_of(sql, *tokens.get(last)?)?;
+        is_by_place.then_some(InsertByPlace { table, at: end })
+    });
+    by_place.collect()
+}
+
+/// The name that a token of `sql` is, without quotes, and where it ends.
+fn name_of(sql: &str, token: Token<'_>) -> Option<(String, usize)> {
+    let (Token::Word(name) | Token::Quoted(name) | Token::Text(name)) = token else { return None };
+    let start = name.as_ptr() as usize - sql.as_ptr() as usize;
+    let end = start + name.len();
+    if let Token::Word(_) = token {
+        return Some((name.to_owned(), end));
     }
-    None
+    let quote = sql[..start].chars().last().expect("BUG: quoted without a quote");
+    let name = match quote {
+        '[' => name.to_owned(),
+        _ => name.replace(&format!("{quote}{quote}"), &quote.to_string()),
+    };
+    Some((name, (end + 1).min(sql.len())))
 }
 
 /// Whether a statement looks at rows for what SQLite plans by.
@@ -266,15 +281,24 @@ mod tests {
 
     #[test]
     fn what_is_inserted_by_place_is_seen() {
+        // A # stands where the names would.
         for sql in [
-            "insert into t values (:id, 0)",
-            "INSERT OR REPLACE INTO main . t SELECT id FROM other",
-            "replace into \"t\" as new values (1)",
-            "insert into u (a) values (1); insert into /* here */ t values (2)",
-            "insert into t with one as (select 1) select * from one",
+            "insert into t# values (:id, 0)",
+            "INSERT OR REPLACE INTO main . t# SELECT id FROM other",
+            "replace into \"t\" as new# values (1)",
+            "insert into [t]#values(1)",
+            "insert into u (a) values (1); insert into /* here */ t# values (2)",
+            "insert into t# with one as (select 1) select * from one",
+            "with one as (select 1) insert into 't' as \"a b\"# select * from one",
         ] {
-            assert_eq!(inserts_by_place(sql), Some("t"), "{sql}");
+            let at = sql.find('#').expect("where the names would stand");
+            let table = "t".to_owned();
+            let bare = sql.replace('#', "");
+            assert_eq!(inserts_by_place(&bare), [InsertByPlace { table, at }], "{sql}");
         }
+        let both = inserts_by_place("insert into \"a\"\"b\" values (1); insert into é values (2)");
+        let both: Vec<(&str, usize)> = both.iter().map(|it| (&*it.table, it.at)).collect();
+        assert_eq!(both, [("a\"b", 18), ("é", 45)]);
         for sql in [
             "insert into t (id) values (:id)",
             "insert into t as new (id) select id from other on conflict (id) do nothing",
@@ -283,7 +307,7 @@ mod tests {
             "insert into",
             "update t set id = 1",
         ] {
-            assert_eq!(inserts_by_place(sql), None, "{sql}");
+            assert_eq!(inserts_by_place(sql), [], "{sql}");
         }
     }
 

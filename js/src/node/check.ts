@@ -8,7 +8,6 @@ import { type DoctypeDefinition, flawOf, writeDoctype } from '../doctype.js';
 interface Engine {
   initSync(from: { module: WebAssembly.Module }): unknown;
   checkDoctype(doctype: Uint8Array): string | undefined;
-  hintsOn(doctype: Uint8Array): string[];
 }
 
 let engine: Promise<Engine> | undefined;
@@ -24,20 +23,19 @@ async function load(): Promise<Engine> {
 export interface Finding {
   /** What is wrong with it, as a tab would be told that opens a document of it. */
   readonly flaw: string | undefined;
-  /** What will be wrong, once there is another release or an argument is left out. */
+  /** What will be wrong, once an argument is left out. */
   readonly hints: readonly string[];
 }
 
 /** Checks a doctype. */
 export async function check(doctype: DoctypeDefinition): Promise<Finding> {
   engine ??= load();
-  const { checkDoctype, hintsOn } = await engine;
+  const { checkDoctype } = await engine;
   const w = new Writer();
   writeDoctype(w, doctype);
-  const bytes = w.take();
   return {
-    flaw: checkDoctype(bytes),
-    hints: [...hintsOn(bytes), ...unused(doctype), ...drawn(doctype)],
+    flaw: checkDoctype(w.take()),
+    hints: [...unused(doctype), ...drawn(doctype)],
   };
 }
 

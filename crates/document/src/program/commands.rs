@@ -7,6 +7,7 @@ use tidelog_types::limits::{
 };
 use tidelog_types::{PageSet, Value, shortened};
 
+use super::columns::run_app;
 use super::events::{Recorder, read_data};
 use super::tasks::{self, Received, Started};
 use super::{done, reason_of, single_integer, snapshots, workflows};
@@ -62,17 +63,18 @@ pub(super) fn receive(
         ("client", by.client_text.clone()),
         ("user", by.user.clone()),
     ]);
-    run_all(transaction, &command.received, &fields)?;
+    run_all(transaction, by.doctype, &command.received, &fields)?;
     Ok(number)
 }
 
 fn run_all(
     transaction: &Transaction<'_>,
+    doctype: &Doctype,
     statements: &[String],
     args: &[(&str, Value)],
 ) -> Result<(), Failure> {
     let args: Vec<(&str, &Value)> = args.iter().map(|(name, value)| (*name, value)).collect();
-    statements.iter().try_for_each(|sql| transaction.run_app(sql, &args))
+    statements.iter().try_for_each(|sql| run_app(transaction, doctype, sql, &args))
 }
 
 /// Sends a command for another task.
@@ -257,7 +259,7 @@ fn run_failed(
         ("user", by.user.clone()),
         ("reason", Value::Text(reason.to_owned())),
     ]);
-    run_all(transaction, &definition.failed, &fields)
+    run_all(transaction, by.doctype, &definition.failed, &fields)
 }
 
 fn end_failed(

@@ -19,6 +19,7 @@ use tidelog_sqlite::{
 use tidelog_types::Value;
 use tidelog_types::limits::TIME_MS_MAX;
 
+use super::columns::run_app;
 use super::single_integer;
 use crate::{Doctype, EventDefinition, Mutation, Param, ParamKind};
 
@@ -139,7 +140,7 @@ impl<'m> Recorder<'m> {
             client: &self.client_text,
             user: &self.user,
         };
-        project(transaction, definition, &fields, &mentioned)
+        project(transaction, self.doctype, definition, &fields, &mentioned)
     }
 }
 
@@ -157,6 +158,7 @@ pub(super) struct Mentioned<'v> {
 /// Runs what the app's SQL makes of an event.
 pub(super) fn project(
     transaction: &Transaction<'_>,
+    doctype: &Doctype,
     definition: &EventDefinition,
     fields: &Fields<'_>,
     mentioned: &Mentioned<'_>,
@@ -171,7 +173,8 @@ pub(super) fn project(
         ("client", *client),
         ("user", *user),
     ]);
-    definition.project.iter().try_for_each(|sql| transaction.run_app(sql, &args))
+    let mut project = definition.project.iter();
+    project.try_for_each(|sql| run_app(transaction, doctype, sql, &args))
 }
 
 pub(super) type Fields<'d> = Vec<(&'d str, Value)>;

@@ -232,7 +232,7 @@ impl Anew<'_, '_> {
             client: &client,
             user: &user,
         };
-        project(self.transaction, definition, &fields, &mentioned)?;
+        project(self.transaction, self.doctype, definition, &fields, &mentioned)?;
         Ok(true)
     }
 }

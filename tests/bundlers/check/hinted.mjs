@@ -1,7 +1,7 @@
 import { doctype, mutation } from 'tidelog';
 
 export const notes = doctype({
-  name: 'by_place',
+  name: 'hinted',
   migrations: ['create table note (id text primary key, body text not null) strict'],
   mutations: {
     add: mutation({ id: 'uuid', body: 'text' }, 'insert into note values (:id, :body)'),
