@@ -20,14 +20,6 @@ export interface Host {
 export function checkDoctype(doctype: Uint8Array | number[]): string | undefined;
 
 /**
- * What is not wrong with a doctype, and will be: one line for each mutation that inserts without
- * the names of columns.
- *
- * `doctype` is encoded as in messages.
- */
-export function hintsOn(doctype: Uint8Array | number[]): string[];
-
-/**
  * Whether the data of this site were cleared under this core, which can keep nothing more.
  */
 export function isLost(): boolean;
