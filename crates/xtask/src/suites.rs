@@ -65,21 +65,21 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
         report.suite("faults planted for the crash sweep", || planted(crash::sweep(repo)));
     }
     if wanted("stranger") && report.step("server", || build::server(repo)) {
-        report.suite("a stranger's client", || scripts(repo, "tests/stranger"));
+        report.suite("a stranger's client", || scripts(repo, "tests/stranger", 1));
     }
     let needs_package = ["node", "browser", "bundlers", "webkit"].into_iter().any(wanted);
     if needs_package && build::build(repo, &mut report) {
         if wanted("node") {
-            report.suite("Node, end to end", || scripts(repo, "tests/node"));
+            report.suite("Node, end to end", || scripts(repo, "tests/node", 2));
         }
         if wanted("browser") && report.step("examples", || build::examples(repo)) {
-            report.suite("browsers, end to end", || scripts(repo, "tests/browser"));
+            report.suite("browsers, end to end", || scripts(repo, "tests/browser", 2));
         }
         if wanted("bundlers") && report.step("bundlers", || setup::bundlers(repo)) {
-            report.suite("bundlers, end to end", || scripts(repo, "tests/bundlers"));
+            report.suite("bundlers, end to end", || scripts(repo, "tests/bundlers", 1));
         }
         if wanted("webkit") {
-            report.suite("WebKit, end to end", || scripts(repo, "tests/webkit"));
+            report.suite("WebKit, end to end", || scripts(repo, "tests/webkit", 1));
         }
     }
     report.finish(true)
@@ -189,8 +189,9 @@ fn planted(mut program: Command) -> Result<Outcome> {
     report::judge_summary(succeeded, &lines)
 }
 
-/// The scripts in a folder, which know of the product what is public.
-fn scripts(repo: &Repo, folder: &str) -> Result<Outcome> {
+/// The scripts in a folder, which know of the product what is public: so many at a time, which is
+/// more than one where they wait for most of their time.
+fn scripts(repo: &Repo, folder: &str, at_once: usize) -> Result<Outcome> {
     let scripts = scripts_in(&repo.root.join(folder));
     if scripts.is_empty() {
         bail!("there are no tests in {folder}");
@@ -198,7 +199,8 @@ fn scripts(repo: &Repo, folder: &str) -> Result<Outcome> {
     let mut node = run::program("node", &repo.root);
     start::browsers(repo, &mut node);
     // A test that failed may have left something open: the run ends all the same.
-    node.args(["--test", "--test-force-exit", "--test-reporter=spec", "--test-concurrency=1"]);
+    node.args(["--test", "--test-force-exit", "--test-reporter=spec"]);
+    node.arg(format!("--test-concurrency={at_once}"));
     node.args(scripts);
     let (succeeded, lines) = run::lines_of(&mut node)?;
     report::judge_node(succeeded, &lines)
