@@ -180,13 +180,22 @@ pub(crate) struct Version {
 
 /// What the document has been brought to; `None` for one that holds nothing yet.
 pub(crate) fn version(queries: &mut dyn SystemQueries) -> Run<Option<Version>> {
-    if queries.is_of_nothing() || done!(queries.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
+    if queries.is_of_nothing() {
         return Run::Done(None);
     }
     let sql = "select key, value from _tidelog_meta
                where key in ('version', 'events', 'tasks')";
+    let rows = match queries.query_system(sql, &[]) {
+        Run::Done(rows) => rows,
+        Run::Fault(pgid) => return Run::Fault(pgid),
+        // To ask for the table each time would take longer than to ask it, and it lacks few.
+        Run::Failed(failure) => {
+            let has_tables = !done!(queries.query_system(HAS_SYSTEM_TABLES, &[])).is_empty();
+            return if has_tables { Run::Failed(failure) } else { Run::Done(None) };
+        }
+    };
     let mut version = Version::default();
-    for row in done!(queries.query_system(sql, &[])) {
+    for row in rows {
         match row.as_slice() {
             [Value::Text(key), _] if key == events::META_KEY => version.has_events = true,
             [Value::Text(key), _] if key == tasks::META_KEY => version.has_tasks = true,
