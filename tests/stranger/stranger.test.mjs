@@ -83,8 +83,11 @@ test('it makes a document, and another one follows it', async (t) => {
   const client = await started(t, document);
   await client.sync();
   await isTheServers(client, document);
+  // One by one: those that are decided together come as one entry, which says less.
   client.mutate('add', { name: 'bolt', count: 12 });
+  await client.sync();
   client.mutate('add', { name: 'nut', count: 7, weight: 0.5, image: Buffer.from([1, 0, 255]) });
+  await client.sync();
   client.mutate('take', { name: 'bolt', count: 2 });
   await client.sync();
   await isTheServers(client, document);

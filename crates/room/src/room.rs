@@ -35,6 +35,7 @@ mod follow;
 mod frames;
 mod handling;
 mod io;
+mod leaving;
 mod load;
 mod open;
 mod operator;
@@ -272,7 +273,7 @@ impl Room {
     ) -> Self {
         let pages_in_flight_max = settings.limits.room_pages_in_flight_max;
         Self {
-            outbox: Outbox::new(document.clone()),
+            outbox: Outbox::new(document.clone(), settings.limits.message_pages_max),
             document,
             settings,
             seed,
@@ -924,8 +925,8 @@ impl Room {
             After::Follow { subscriber, from, opened } => {
                 self.begin_following(subscriber, from, opened);
             }
-            After::Entry(leaving) => {
-                if self.is_durable_at(leaving.entry.position) {
+            After::Entries(leaving) => {
+                if self.is_durable_at(leaving.position()) {
                     self.broadcast = Some(Broadcast::new(leaving));
                 }
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_types::limits::{INSTANCE_KINDS_MAX, MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, PAGE_SIZE};
 use tidelog_types::{
     CallId, ClientId, Coding, CopySecret, EntryHash, EntryId, JournalId, Life, Lineage, Lsn,
-    LsnRange, Page, Pgid, Position, Role, coded,
+    LsnRange, Page, Pgid, Position, Role, changed_places, coded,
 };
 
 use crate::presence::{PresenceNews, PresenceWord};
@@ -265,6 +265,23 @@ impl CodedPage {
             Coding::Previous => PageCoding::Previous(bytes.into_owned()),
         };
         Self { pgid, coding }
+    }
+
+    /// A page as it is after these changes, one behind the other, for one who has the version before
+    /// the first of them.
+    #[must_use]
+    pub fn after<'c>(pgid: Pgid, page: &Page, changes: impl IntoIterator<Item = &'c Self>) -> Self {
+        let mut base = page.bytes().to_vec();
+        for change in changes {
+            let PageCoding::Previous(difference) = &change.coding else {
+                return Self::new(pgid, page, None);
+            };
+            // Other there than the page, so that the difference from it has all that was changed.
+            for at in changed_places(difference).flatten() {
+                base[at] = !page.bytes()[at];
+            }
+        }
+        Self::new(pgid, page, Page::new(&base).as_ref())
     }
 
     /// Bytes that it takes, beside its number and how they are coded.
@@ -579,6 +596,36 @@ mod tests {
         };
         assert!(decode_message::<ToServer>(&of(MESSAGE_PAGES_MAX)).is_ok());
         assert!(decode_message::<ToServer>(&of(MESSAGE_PAGES_MAX + 1)).is_err());
+    }
+
+    /// Goal: of several changes one is left, by which whoever has the version before the first gets
+    /// to the last. Method: pages by chance, the later of which may take back what earlier ones did.
+    #[test]
+    fn several_changes_of_a_page_are_one() {
+        let mut state = 7_u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for round in 0..300 {
+            let first = Page::new(&[round as u8; PAGE_SIZE]).expect("a page");
+            let (mut page, mut changes) = (first.clone(), Vec::new());
+            for _ in 0..1 + next(4) {
+                let before = page.clone();
+                for _ in 0..1 + next(20) {
+                    let (at, byte) = (next(PAGE_SIZE - 3), [next(3) as u8; 3]);
+                    page = page.with(at, &byte[..1 + next(3)]);
+                }
+                changes.push(CodedPage::new(Pgid(3), &page, Some(&before)));
+            }
+            let one = CodedPage::after(Pgid(3), &page, &changes);
+            let most: usize = changes.iter().map(CodedPage::size).sum();
+            assert_eq!(one.decoded(|_| Some(first.clone())), Some(page.clone()));
+            assert!(one.size() <= most, "{} of {most}", one.size());
+            let alone = CodedPage::new(Pgid(3), &page, None);
+            let after_alone = CodedPage::after(Pgid(3), &page, [&changes[0], &alone]);
+            assert_eq!(after_alone, alone, "it needs nothing before it");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A page in few bytes: as its difference from another one.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::limits::PAGE_SIZE;
 
@@ -118,6 +119,21 @@ pub fn apply_difference(page: &mut [u8], mut runs: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Which bytes a difference changes, run by run, as far as it says runs within a page.
+pub fn changed_places(mut runs: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut end = 0_usize;
+    std::iter::from_fn(move || {
+        if runs.is_empty() {
+            return None;
+        }
+        let start = end + take_number(&mut runs)?;
+        let size = take_number(&mut runs)?;
+        runs = runs.get(size..)?;
+        end = start + size;
+        (end <= PAGE_SIZE).then_some(start..end)
+    })
+}
+
 /// Where they first differ from here on.
 fn first_difference(base: &[u8], page: &[u8], from: usize) -> Option<usize> {
     /// Bytes that are compared at once.
@@ -221,6 +237,16 @@ mod tests {
             }
             comes_back(&base, &other);
         }
+    }
+
+    #[test]
+    fn the_places_that_a_difference_changes_are_those_of_its_runs() {
+        let (base, last) = (page(&[]), PAGE_SIZE - 1);
+        let other = page(&[(0, 99), (100, 99), (101, 98), (last, 99)]);
+        let runs = difference(&base, &other, usize::MAX).expect("no bound");
+        assert!(changed_places(&runs).eq([0..1, 100..102, last..PAGE_SIZE]));
+        let beyond: [&[u8]; 3] = [&[0xFF, 0x1F, 2, 1, 1], &[0, 5, 1], &[7]];
+        assert!(beyond.iter().all(|runs| changed_places(runs).next().is_none()));
     }
 
     #[test]

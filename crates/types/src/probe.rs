@@ -205,6 +205,8 @@ probes! {
     ChunkNotDurable,
     /// A follower is sent one entry for several LSNs.
     EntryMerged,
+    /// Entries of one append left as one.
+    EntriesLeftAsOne,
     /// A follower has not acknowledged enough to be sent more.
     FollowerHeldBack,
     // --- store -----------------------------------------------------------------------------------

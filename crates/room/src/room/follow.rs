@@ -7,7 +7,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, EntryHash, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
 use super::entry_parts::EntryHead;
-use super::outbox::LeavingEntry;
+use super::leaving::LeavingEntries;
 use super::outlets::{entry_size, received_size, size_of_entry};
 use super::subscriber::{ChannelId, SubscriberId};
 use super::{ConnId, Room, RoomEffect, State, WORK_STEPS};
@@ -40,9 +40,9 @@ pub(super) struct CatchUp {
     hash: EntryHash,
 }
 
-/// An entry on its way to those who follow, one after the other.
+/// Entries on their way to those who follow, one after the other.
 pub(super) struct Broadcast {
-    leaving: LeavingEntry,
+    leaving: LeavingEntries,
     /// Whoever came before this one has had a turn.
     next: SubscriberId,
 }
@@ -95,10 +95,10 @@ impl Room {
         self.follow_up(id);
     }
 
-    /// Sends an entry to those who have not had their turn, as far as the budget goes.
+    /// Sends entries to those who have not had their turn, as far as the budget goes.
     pub(super) fn broadcast(&mut self, mut broadcast: Broadcast, budget: &mut Budget) {
-        let LeavingEntry { pages_count, is_only_stored, .. } = broadcast.leaving;
-        let range = broadcast.leaving.entry.range;
+        let (range, is_only_stored) =
+            (broadcast.leaving.range(), broadcast.leaving.is_only_stored());
         let mut lagging = Vec::new();
         let mut turns = self.subscribers.range_mut(broadcast.next..);
         let is_over = loop {
@@ -106,19 +106,22 @@ impl Room {
             broadcast.next = SubscriberId(id.0 + 1);
             budget.spend_steps(WORK_STEPS);
             let channel_id = subscriber.channel_id;
-            let entry = broadcast.leaving.entry_for(*id);
-            let reserve = || self.outlets.reserve(channel_id.conn, entry_size(&entry));
-            let step = match is_only_stored {
-                true => subscriber.next_step(range.end()),
-                false => subscriber.on_entry(range, received_size(&entry), reserve),
-            };
-            match step {
-                FollowerStep::SendEntry => {
+            let mut step = FollowerStep::Rest;
+            if is_only_stored {
+                step = subscriber.next_step(range.end());
+            } else {
+                for entry in broadcast.leaving.entries_for(*id) {
+                    let reserve = || self.outlets.reserve(channel_id.conn, entry_size(&entry));
+                    step = subscriber.on_entry(entry.range, received_size(&entry), reserve);
+                    if step != FollowerStep::SendEntry {
+                        break;
+                    }
+                    budget.spend_pages(1 + entry.pages.len() as u64);
                     self.effects.push(channel_id.say(FromRoom::Entry(entry)));
-                    budget.spend_pages(pages_count as u64);
                 }
-                FollowerStep::CatchUp(since) => lagging.push((*id, since)),
-                FollowerStep::Rest => {}
+            }
+            if let FollowerStep::CatchUp(since) = step {
+                lagging.push((*id, since));
             }
             if budget.is_spent() {
                 break false;
@@ -279,7 +282,7 @@ impl Room {
 }
 
 impl Broadcast {
-    pub(super) fn new(leaving: LeavingEntry) -> Self {
+    pub(super) fn new(leaving: LeavingEntries) -> Self {
         Self { leaving, next: SubscriberId(0) }
     }
 }

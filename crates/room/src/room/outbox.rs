@@ -1,17 +1,16 @@
 //! What a room hands to the store, and what it says once that is durable.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use tidelog_document::{Committed, Intervened, Replayed};
-use tidelog_pages::{Append, AppendLedger, StorageEntry, StoreRequest, Ticket};
-use tidelog_sync::{EntryPart, FromRoom};
+use tidelog_pages::{Append, AppendLedger, StoreRequest, Ticket};
+use tidelog_sync::FromRoom;
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{DocumentKey, EntryHash, EntryId, JournalId, Lsn, LsnRange, PageSet, Position};
+use tidelog_types::{DocumentKey, EntryId, JournalId, Lsn};
 
 use super::Answer;
-use super::outlets::entry_size;
+use super::leaving::{LeavingEntries, LeavingEntry};
 use super::subscriber::{ChannelId, SubscriberId};
 
 /// Something to do when all that came before it is durable, and not earlier: persist, then send.
@@ -23,68 +22,12 @@ pub(super) enum After {
     TellChannel(ChannelId, FromRoom),
     /// The subscriber is followed from now on, from this LSN, and told so.
     Follow { subscriber: SubscriberId, from: Lsn, opened: FromRoom },
-    /// This entry may leave.
-    Entry(LeavingEntry),
+    /// These entries may leave.
+    Entries(LeavingEntries),
     /// Answer the shell.
     Answer(u64, Answer),
     /// So many pages of memory are free again, which the record has taken.
     Recorded(usize),
-}
-
-/// An entry for those who follow.
-#[derive(Debug)]
-pub(super) struct LeavingEntry {
-    /// As it travels to whoever has all before it; without pages if it is only stored.
-    pub(super) entry: EntryPart,
-    /// How many pages it has in the store.
-    pub(super) pages_count: usize,
-    /// Whether whoever follows is read its pages from the store: it is too large for one message,
-    /// or was never here.
-    pub(super) is_only_stored: bool,
-    /// Who has predicted it.
-    pub(super) predicted_by: Option<SubscriberId>,
-}
-
-impl LeavingEntry {
-    /// What was decided, and who has predicted that.
-    pub(super) fn new(
-        committed: Committed,
-        origin: Option<EntryId>,
-        predicted_by: Option<SubscriberId>,
-    ) -> Self {
-        let Committed { entry: StorageEntry { range, position, set, .. }, hash, coded } = committed;
-        let is_only_stored = coded.is_none();
-        let entry = EntryPart {
-            range,
-            position,
-            db_pages: set.db_pages,
-            origin,
-            pages: coded.unwrap_or_default(),
-            is_predicted: false,
-            hash,
-            is_last: true,
-        };
-        Self { entry, pages_count: set.pages.len(), is_only_stored, predicted_by }
-    }
-
-    /// What this one is sent of it: no pages if it has predicted them.
-    pub(super) fn entry_for(&self, id: SubscriberId) -> EntryPart {
-        match self.predicted_by == Some(id) {
-            true => self.predicted(),
-            false => self.entry.clone(),
-        }
-    }
-
-    fn predicted(&self) -> EntryPart {
-        EntryPart { pages: Arc::default(), is_predicted: true, ..self.entry }
-    }
-
-    /// What was staged is the document's, up to this position.
-    pub(super) fn planted(position: Position) -> Self {
-        let range = LsnRange::new(Lsn::FIRST, position.next);
-        let entry = StorageEntry { range, position, calls: Vec::new(), set: PageSet::default() };
-        Self::new(Committed { entry, hash: EntryHash::default(), coded: None }, None, None)
-    }
 }
 
 /// What the room hands to the store, with what waits for it.
@@ -97,6 +40,8 @@ pub(super) struct Outbox {
     /// Whether the store has not answered yet for what is staged becoming the document.
     is_planting: bool,
     draft_pages: usize,
+    /// As many pages may one entry have that travels.
+    entry_pages_max: usize,
     /// What was taken in and has not left, as [`held_of`] counts it.
     held: usize,
 }
@@ -123,8 +68,9 @@ pub(super) struct Staging {
 }
 
 impl Outbox {
-    pub(super) fn new(document: DocumentKey) -> Self {
+    pub(super) fn new(document: DocumentKey, entry_pages_max: usize) -> Self {
         Self {
+            entry_pages_max,
             staging: BTreeMap::new(),
             ledger: AppendLedger::new(document),
             last: Ticket(0),
@@ -155,7 +101,21 @@ impl Outbox {
     ) {
         self.draft_pages += committed.entry.set.pages.len();
         self.ledger.draft().storage.push(committed.entry.clone());
-        self.after(After::Entry(LeavingEntry::new(committed, origin, predicted_by)));
+        let entry = LeavingEntry::new(committed, origin, predicted_by);
+        let held = entry.held();
+        let mut gathered = self.ledger.following_mut().iter_mut().rev();
+        // What is told once the same append is durable may be told behind what this entry leaves
+        // with; one who follows from a place between two entries lacks the second.
+        let tells = |after: &&mut After| matches!(after, After::Tell(..) | After::TellChannel(..));
+        let before = gathered.find(|after| !tells(after));
+        let entry = match before {
+            Some(After::Entries(entries)) => entries.take(entry, self.entry_pages_max),
+            _ => Some(entry),
+        };
+        match entry {
+            Some(entry) => self.after(After::Entries(LeavingEntries::of(entry))),
+            None => self.held += held,
+        }
     }
 
     pub(super) fn after(&mut self, after: After) {
@@ -350,7 +310,10 @@ impl Outbox {
                 After::Answer(request, _) => lost.questions.push(request),
                 After::TellChannel(channel_id, _) => lost.channel_ids.push(channel_id),
                 // It is for subscribers.
-                After::Tell(..) | After::Follow { .. } | After::Entry(..) | After::Recorded(_) => {}
+                After::Tell(..)
+                | After::Follow { .. }
+                | After::Entries(..)
+                | After::Recorded(_) => {}
             }
         }
         lost
@@ -376,10 +339,7 @@ fn recorded(record: &ByteBuf) -> After {
 
 fn held_of(after: &After) -> usize {
     match after {
-        // Once in the store's hands, and once as it travels.
-        After::Entry(LeavingEntry { entry, pages_count, .. }) => {
-            1 + pages_count + entry_size(entry) / PAGE_SIZE
-        }
+        After::Entries(entries) => entries.held(),
         After::Recorded(pages_count) => *pages_count,
         _ => 1,
     }

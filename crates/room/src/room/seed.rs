@@ -17,8 +17,9 @@ use tidelog_types::{
 
 use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
+use super::leaving::{LeavingEntries, LeavingEntry};
 use super::open::{decode_doctype, try_migrations, unusable_doctype};
-use super::outbox::{After, LeavingEntry};
+use super::outbox::After;
 use super::outlets::size_of_pages;
 use super::record::RoomRecord;
 use super::refusal::brief;
@@ -337,14 +338,15 @@ impl Room {
         if let Some(planted) = document.record.seeded.filter(|_| seed.is_staged()) {
             let rest = PageSet { db_pages, pages: BTreeMap::new() };
             append.storage.push(whole(planted, rest));
-            after.push(After::Entry(LeavingEntry::planted(planted)));
+            after.push(After::Entries(LeavingEntries::of(LeavingEntry::planted(planted))));
         } else {
             append.begin_storage = Some(position.journal);
             append.is_anew = true;
         }
         if let Some(committed) = migrated {
             append.storage.push(committed.entry.clone());
-            after.push(After::Entry(LeavingEntry::new(committed, None, None)));
+            let entry = LeavingEntry::new(committed, None, None);
+            after.push(After::Entries(LeavingEntries::of(entry)));
         }
         let request = self.outbox.plant(append, after);
         self.effects.push(RoomEffect::Store(request));

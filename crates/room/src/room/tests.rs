@@ -12,11 +12,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
-use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind, client_of};
+use tidelog_document::{
+    Doctype, Mutation, MutationDefinition, Param, ParamKind, client_of, hash_of,
+};
 use tidelog_pages::{AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply};
 use tidelog_sync::{Channel, FromServer, Intent, codec};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, Value};
+use tidelog_types::{CallId, PageSet, Value};
 
 use super::*;
 
@@ -405,9 +407,8 @@ fn a_mutation_of_one_reaches_the_other_with_its_verdict() {
     scene.open(ANN, None);
     scene.open(BOB, None);
     let heard = scene.frames(ANN, 1, vec![add("a"), add("b")]);
-    assert_eq!(brief(&heard), ["entry 2..3 of 1", "entry 3..4 of 2", "acked 3"]);
-    let bob = scene.heard(BOB);
-    assert_eq!(brief(&bob), ["entry 2..3 of 1", "entry 3..4 of 2"]);
+    assert_eq!(brief(&heard), ["entry 2..4", "acked 3"]);
+    assert_eq!(brief(&scene.heard(BOB)), ["entry 2..4"]);
     assert_eq!(scene.room.counts(), RoomCounts { applied: 2, rejected: 0 });
 }
 
@@ -428,7 +429,60 @@ fn frames_that_come_close_together_are_one_append_and_one_acknowledgement() {
     assert_eq!(scene.room.to_string(), state);
     scene.release();
     let heard = brief(&scene.heard(ANN));
-    assert_eq!(heard, ["entry 2..3 of 1", "entry 3..4 of 2", "acked 3"]);
+    assert_eq!(heard, ["entry 2..4", "acked 3"]);
+}
+
+/// Goal: whoever hears of many entries at once has to take in one, and has the same pages; who has
+/// predicted all of them is sent none. Method: what each entry says is known from a room that is
+/// told the same frames one by one.
+#[test]
+fn entries_of_one_append_leave_as_one() {
+    let ids = ["a", "b", "c", "d"];
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    let mut predicted = Vec::new();
+    for (id, first) in ids.into_iter().zip(1..) {
+        let heard = scene.frames(ANN, first, vec![add(id)]);
+        let [FromRoom::Entry(part), ..] = &*heard else { panic!("{heard:?}") };
+        predicted.push(WireFrame { predicted: Some(part.hash.start()), ..add(id) });
+    }
+    let one_by_one = scene.export();
+
+    for sent in [predicted.clone(), ids.map(add).to_vec()] {
+        let mut scene = Scene::new();
+        scene.open(ANN, None);
+        let mut held = PageSet::default();
+        hear(&mut held, &scene.open(BOB, None));
+        let are_predicted = sent == predicted;
+        let heard = scene.frames(ANN, 1, sent);
+        let alone = ["entry 2..3 of 1", "entry 3..4 of 2", "entry 4..5 of 3", "entry 5..6 of 4"];
+        let is_without_pages = |message: &FromRoom| match message {
+            FromRoom::Entry(part) => part.is_predicted && part.pages.is_empty(),
+            _ => true,
+        };
+        match are_predicted {
+            true => assert_eq!(brief(&heard), [&alone[..], &["acked 5"]].concat()),
+            false => assert_eq!(brief(&heard), ["entry 2..6", "acked 5"]),
+        }
+        assert_eq!(heard.iter().all(is_without_pages), are_predicted);
+        let heard = scene.heard(BOB);
+        assert_eq!(brief(&heard), ["entry 2..6"]);
+        hear(&mut held, &heard);
+        assert!(held.pages == one_by_one && scene.export() == one_by_one);
+    }
+}
+
+/// Takes in an entry as one who has all before it, and makes sure that it is what it says.
+fn hear(held: &mut PageSet, messages: &[FromRoom]) {
+    for message in messages {
+        let FromRoom::Entry(part) = message else { continue };
+        let previous = |pgid: Pgid| held.pages.get(&pgid).cloned();
+        let decoded = |page: &CodedPage| Some((page.pgid, page.decoded(previous)?));
+        let pages = part.pages.iter().map(decoded).collect::<Option<_>>().expect("pages");
+        let set = PageSet { db_pages: part.db_pages, pages };
+        assert_eq!(hash_of(&set), part.hash, "{}", part.range);
+        held.absorb(&set);
+    }
 }
 
 #[test]
