@@ -98,13 +98,17 @@ impl CommandReceipt {
 
     /// That a key was used before has a class of its own.
     fn named(&self, error: Error) -> CommandError {
-        let is_reused = error.code == ErrorCode::Rejected
-            && error.reason.as_ref().is_some_and(|reason| reason.starts_with(KEY_REUSED));
-        match is_reused {
+        match is_key_reused(&error) {
             true => CommandError::KeyReused(self.name.clone()),
             false => CommandError::Call(error),
         }
     }
+}
+
+/// Whether a key stands for another command, or an id for another run.
+pub(crate) fn is_key_reused(error: &Error) -> bool {
+    error.code == ErrorCode::Rejected
+        && error.reason.as_ref().is_some_and(|reason| reason.starts_with(KEY_REUSED))
 }
 
 #[derive(Deserialize)]

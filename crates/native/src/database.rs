@@ -14,12 +14,13 @@ use tidelog_document::{Doctype, ParamKind, sending};
 use tidelog_types::{CallId, ErrorCode, Outcome, Params, Value};
 use tokio::sync::{mpsc, watch};
 
+use crate::attempts::Handling;
 use crate::commands::{self, CommandName, CommandOutcome, CommandReceipt, SendOptions};
 use crate::engine::{Engine, Listener, Mail, Mailbox, answer_of, one_answer, wall_ms};
 use crate::error::{CommandError, Error};
 use crate::events::{Events, EventsFilter};
 use crate::handler::Handler;
-use crate::handling::{self, Handling};
+use crate::handling;
 use crate::live::Live;
 use crate::options::{GiveToken, OpenOptions};
 use crate::receipt::Receipt;
@@ -71,7 +72,7 @@ impl Rejections {
 /// what watches it, reads its events or handles its commands.
 #[derive(Clone, Debug)]
 pub struct Database {
-    open: Open,
+    pub(crate) open: Open,
 }
 
 /// What everything that was asked of an open document shares.
@@ -351,7 +352,7 @@ impl Open {
         }
     }
 
-    fn must_be_open(&self) -> Result<(), Error> {
+    pub(crate) fn must_be_open(&self) -> Result<(), Error> {
         match *self.inner.told.closed.borrow() {
             true => Err(Error::new(ErrorCode::DocumentClosed, "the document was closed")),
             false => Ok(()),
@@ -368,7 +369,7 @@ impl Open {
         self.inner.engine.rows(self.inner.handle, request).await.map(Rows::from)
     }
 
-    fn mutate(&self, name: String, args: Vec<(String, Value)>) -> Receipt {
+    pub(crate) fn mutate(&self, name: String, args: Vec<(String, Value)>) -> Receipt {
         if let Err(error) = self.must_be_open() {
             return Receipt::failed(error);
         }
@@ -479,7 +480,7 @@ impl News {
 }
 
 /// A random UUID, version 4.
-fn draw_uuid() -> Result<String, Error> {
+pub(crate) fn draw_uuid() -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::new(ErrorCode::Engine, error.to_string()))?;

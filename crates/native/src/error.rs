@@ -4,6 +4,7 @@ use tidelog_client::CallFailure;
 use tidelog_types::{ErrorCode, Outcome};
 
 use crate::commands::CommandName;
+use crate::starting::RunName;
 
 /// Why something did not come of what was asked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -75,4 +76,29 @@ pub enum CommandError {
     #[error("nobody knows any more what became of command {} of {} {}",
         .0.name, .0.aggregate, .0.stream)]
     Forgotten(CommandName),
+}
+
+/// Why nothing came of a run of a workflow, or nobody can tell.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RunError {
+    /// It was not received, or it could not be asked what became of it.
+    #[error(transparent)]
+    Call(#[from] Error),
+    /// Its id stands for a run with other arguments.
+    #[error("the id {} stands for another run of workflow {}", .0.id, .0.workflow)]
+    IdReused(RunName),
+    /// It has failed.
+    #[error("run {} of workflow {} has failed: {reason}", name.id, name.workflow)]
+    Failed {
+        /// Which.
+        name: RunName,
+        /// Why, as its code says.
+        reason: String,
+    },
+    /// It was cancelled.
+    #[error("run {} of workflow {} was cancelled", .0.id, .0.workflow)]
+    Cancelled(RunName),
+    /// It is so long ago that nobody knows what became of it.
+    #[error("nobody knows any more what became of run {} of workflow {}", .0.id, .0.workflow)]
+    Forgotten(RunName),
 }

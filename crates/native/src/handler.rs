@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use tidelog_document::{NewCommand, NewRun};
 
+use crate::attempts::GivenRow;
 use crate::events::Event;
 
 type Deciding = Pin<Box<dyn Future<Output = Result<Vec<NewEvent>, HandlerError>> + Send>>;
@@ -116,6 +117,15 @@ pub enum HandlerError {
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self::Again(Box::new(error))
+    }
+}
+
+impl GivenCommand {
+    pub(crate) fn of(row: &GivenRow) -> Self {
+        let GivenRow { number, aggregate, stream, name, key, time, user, client, attempt, .. } =
+            row.clone();
+        let time_ms = time;
+        Self { number, aggregate, stream, name, key, time_ms, user, client, attempt }
     }
 }
 
