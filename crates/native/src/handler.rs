@@ -12,6 +12,7 @@ use tidelog_document::{NewCommand, NewRun};
 
 use crate::attempts::GivenRow;
 use crate::events::Event;
+use crate::keeping::Keeping;
 
 type Deciding = Pin<Box<dyn Future<Output = Result<Vec<NewEvent>, HandlerError>> + Send>>;
 type Decide<S> = Box<dyn Fn(CommandContext<S>, Json) -> Deciding + Send + Sync>;
@@ -54,6 +55,8 @@ pub struct Handler<S> {
     pub(crate) aggregate: String,
     pub(crate) initial: S,
     pub(crate) evolve: Evolve<S>,
+    /// How states are kept in the document, if they are.
+    pub(crate) keeping: Option<Keeping<S>>,
     pub(crate) commands: BTreeMap<String, Decide<S>>,
 }
 
@@ -156,7 +159,25 @@ impl<S> Handler<S> {
         evolve: impl Fn(S, &Event) -> S + Send + Sync + 'static,
     ) -> Self {
         let (aggregate, evolve) = (aggregate.into(), Box::new(evolve));
-        Self { aggregate, initial, evolve, commands: BTreeMap::new() }
+        Self { aggregate, initial, evolve, keeping: None, commands: BTreeMap::new() }
+    }
+
+    /// Has states kept in the document, every 1,000 events of a stream, so that whoever handles its
+    /// commands next begins there, and not at the first event. `name`, of 1 to 64 bytes, says how
+    /// they are made, by `initial` and `evolve`: give another one with each release that makes
+    /// others of the same events, and to each of several who handle an aggregate and do not make
+    /// the same.
+    ///
+    /// A state is kept as the JSON that serde makes of it, of at most 256 KiB: what serde leaves
+    /// out of it is lost. One that is too large, or that serde cannot read again, is logged and not
+    /// kept, and the command goes on. Where what was kept is no state of this type the stream is
+    /// folded from its first event.
+    pub fn snapshot(mut self, name: impl Into<String>) -> Self
+    where
+        S: Serialize + DeserializeOwned + 'static,
+    {
+        self.keeping = Some(Keeping::new(name.into()));
+        self
     }
 
     /// Decides commands of that name, by events that one comes to. Those that are not named are

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use serde_json::Value as Json;
-use tidelog_document::{NewEvent as Recorded, Outcome};
+use tidelog_document::{NewEvent as Recorded, NewSnapshot, Outcome};
 use tidelog_types::ErrorCode;
 use tracing::warn;
 
 use crate::attempts::{self, Attempt, GivenRow, Handling, Work};
 use crate::database::Open;
 use crate::error::Error;
-use crate::folds::Folds;
+use crate::folds::{Folded, Folds};
 use crate::handler::{CommandContext, Effects, GivenCommand, Handler, HandlerError};
 
 /// How the commands of an aggregate are decided.
@@ -33,6 +33,9 @@ where
     if let Some(name) = unknown {
         return invalid(format!("{} has no command {name} of {aggregate}", of.doctype().name));
     }
+    if let Some(flaw) = handler.keeping.as_ref().and_then(|keeping| keeping.flaw()) {
+        return invalid(flaw);
+    }
     let kinds = (aggregate.clone(), commands.keys().cloned().collect());
     let deciding = Deciding { of: of.clone(), handler, folds: Folds::new() };
     attempts::handle(of, kinds, concurrency, deciding)
@@ -46,8 +49,12 @@ impl<S: Clone + Send + Sync + 'static> Work for Deciding<S> {
         let mut least = row.position;
         loop {
             let (position, outcome) = self.outcome(row, &command, least).await?;
+            let keeps = matches!(&outcome, Outcome::Completed { snapshot: Some(_), .. });
             let answer = attempt.complete(position, outcome).await?;
             if !answer.is_stale() {
+                if keeps && answer.is_done() {
+                    self.folds.note_snapshot(&row.stream, position);
+                }
                 return Ok(());
             }
             // Others have recorded more: with that it is decided anew.
@@ -78,6 +85,7 @@ impl<S: Clone + Send + Sync> Deciding<S> {
             }
             Err(_) => return Ok((0, failed("the program panicked", false))),
         };
+        let snapshot = self.snapshot_of(&row.stream, &folded);
         let ctx = CommandContext {
             state: folded.state,
             command: Arc::clone(command),
@@ -103,7 +111,7 @@ impl<S: Clone + Send + Sync> Deciding<S> {
                 let events = events.into_iter().map(event).collect();
                 let effects = effects.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let Effects { sends, starts } = effects.unwrap_or_default();
-                Outcome::Completed { events, sends, starts, snapshot: None }
+                Outcome::Completed { events, sends, starts, snapshot }
             }
             Err(HandlerError::Failed(reason)) => failed(&reason, true),
             Err(HandlerError::Again(error)) => {
@@ -112,6 +120,18 @@ impl<S: Clone + Send + Sync> Deciding<S> {
             }
         };
         Ok((folded.position, outcome))
+    }
+
+    /// What is to be kept of the state. That it cannot be is no failure of the command.
+    fn snapshot_of(&self, stream: &str, folded: &Folded<S>) -> Option<NewSnapshot> {
+        let aggregate = &self.handler.aggregate;
+        match self.folds.snapshot_of(&self.handler, stream, folded) {
+            Ok(snapshot) => snapshot,
+            Err(why) => {
+                warn!(%why, %aggregate, %stream, "a state is not kept");
+                None
+            }
+        }
     }
 }
 

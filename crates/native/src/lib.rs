@@ -50,6 +50,7 @@ mod events;
 mod folds;
 mod handler;
 mod handling;
+mod keeping;
 mod live;
 mod options;
 mod progress;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json as object;
 use tidelog_native::{
     CommandError, CommandReceipt, Database, Doctype, Engine, ErrorCode, Handler, NewEvent,
@@ -227,6 +227,123 @@ async fn what_one_device_left_another_one_does() {
     let outcome = until("shipping", ship.completed()).await.expect("shipped");
     assert_eq!(outcome.events.len(), 1);
     handling.close().await.expect("closed");
+}
+
+/// How often orders were shipped and placed, and of how many events that is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Tally {
+    placed: u64,
+    shipped: u64,
+}
+
+/// Goal: whoever handles commands of a long stream begins where somebody else has come to. Method:
+/// engines at a server that know nothing handle a command each, one of them with another way of
+/// folding, and one whose states have another shape.
+#[tokio::test]
+async fn an_engine_that_comes_later_folds_but_what_came_since() {
+    /// As many as a state is kept after.
+    const EVENTS: u64 = 1_000;
+
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start_when_free(&settings(data.path())).await;
+    let open = async || {
+        let options = OpenOptions::new("shops/1").server(format!("ws://{}", server.address()));
+        let engine = Engine::in_memory().expect("an engine");
+        let db = engine.open(&shop(), options).await.expect("a document");
+        db.sync().await.expect("synced");
+        db
+    };
+    /// Ships once by that way of folding: by which state, and of how many events that was made.
+    async fn ship<S>(db: &Database, handler: Handler<S>, folded: &AtomicU32) -> (S, u32)
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        let (seen, mut has_seen) = tokio::sync::mpsc::unbounded_channel();
+        let handler = handler.command("ship", move |ctx, Nothing {}| {
+            let _ = seen.send(S::clone(&ctx.state));
+            async { Ok(vec![NewEvent::bare("shipped")]) }
+        });
+        let handling = db.handle(handler, 1).expect("handled");
+        let sent = db.send("order", "ship", "order-7", &object!({}), SendOptions::default());
+        until("shipping", sent.completed()).await.expect("shipped");
+        handling.close().await.expect("closed");
+        (has_seen.recv().await.expect("a state"), folded.load(Ordering::Relaxed))
+    }
+    let tally = async |db: &Database, name: &str| {
+        let folded = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&folded);
+        let handler = Handler::new("order", Tally::default(), move |tally: Tally, event| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            match event.kind.as_str() {
+                "placed" => Tally { placed: tally.placed + 1, ..tally },
+                _ => Tally { shipped: tally.shipped + 1, ..tally },
+            }
+        });
+        ship(db, handler.snapshot(name), &folded).await
+    };
+    let seen = |placed, shipped, folded: u64| {
+        (Tally { placed, shipped }, u32::try_from(folded).expect("few"))
+    };
+    let first = open().await;
+    let handler =
+        Handler::new("order", (), |(), _| ()).command("place", async |_, Place { items }| {
+            let placed = |_| NewEvent::new("placed", &object!({ "items": 1 }));
+            Ok((0..items).map(placed).collect::<Result<_, _>>()?)
+        });
+    let handling = first.handle(handler, 1).expect("handled");
+    let all = place(&first, "order-7", i64::try_from(EVENTS).expect("few"));
+    until("all", all.completed()).await.expect("placed");
+    handling.close().await.expect("closed");
+
+    assert_eq!(tally(&first, "v1").await, seen(EVENTS, 0, EVENTS));
+    let kept =
+        "select name || ' ' || position || ' ' || state from tidelog_snapshots order by name";
+    let kept_of = async |db: &Database| -> Vec<String> {
+        db.query(kept, ()).await.expect("rows").to().expect("texts")
+    };
+    assert_eq!(kept_of(&first).await, [r#"v1 1000 {"placed":1000,"shipped":0}"#]);
+    assert_eq!(tally(&open().await, "v1").await, seen(EVENTS, 1, 1));
+    // Another way of folding begins at the first event, and so does a state of another shape.
+    assert_eq!(tally(&open().await, "v2").await, seen(EVENTS, 2, EVENTS + 2));
+    let fourth = open().await;
+    let folded = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&folded);
+    let list = Handler::new("order", Vec::<u64>::new(), move |_, event| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        vec![event.position]
+    });
+    let other_shape = ship(&fourth, list.snapshot("v1"), &folded).await;
+    assert_eq!(other_shape, (vec![EVENTS + 3], u32::try_from(EVENTS + 3).expect("few")));
+    assert_eq!(
+        kept_of(&fourth).await,
+        ["v1 1003 [1003]", r#"v2 1002 {"placed":1000,"shipped":2}"#]
+    );
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_kept_holds_no_command_up() {
+    let db = local().await;
+    let place_all = |items: i64| place(&db, "order-7", items);
+    let handler = Handler::new("order", String::new(), |state: String, _| state + &"x".repeat(300))
+        .snapshot("large")
+        .command("place", async |ctx, Place { items }| {
+            let placed = |_| NewEvent::new("placed", &object!({ "items": ctx.state.len() }));
+            Ok((0..items).map(placed).collect::<Result<_, _>>()?)
+        });
+    let handling = db.handle(handler, 1).expect("handled");
+    until("many", place_all(1_000).completed()).await.expect("placed");
+    let last = until("one more", place_all(1).completed()).await.expect("placed");
+    assert_eq!(last.events[0].data["items"], object!(300_000));
+    assert!(db.query("select * from tidelog_snapshots", ()).await.expect("rows").is_empty());
+    handling.close().await.expect("closed");
+    let long = orders_kept("n".repeat(65));
+    assert_eq!(db.handle(long, 1).expect_err("too long").code, ErrorCode::InvalidOption);
+}
+
+fn orders_kept(name: String) -> Handler<u8> {
+    Handler::new("order", 0, |state, _| state)
+        .snapshot(name)
+        .command("ship", async |_, Nothing {}| Ok(Vec::new()))
 }
 
 #[tokio::test]
