@@ -135,6 +135,16 @@ pub fn server(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
+/// The worker in Rust that the tests of Node have take over runs.
+pub fn rust_worker(repo: &Repo) -> Result<()> {
+    let mut cargo = run::cargo(&repo.root, "build");
+    run::succeed(
+        cargo
+            .args(["--quiet", "--release", "--package", "tidelog-native"])
+            .args(["--example", "worker"]),
+    )
+}
+
 /// The server's package, ready for `npm pack target/npm/tidelog-server`: its template, and the
 /// binary of the platform that this is.
 fn server_package(repo: &Repo) -> Result<()> {

@@ -69,7 +69,7 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     }
     let needs_package = ["node", "browser", "bundlers", "webkit"].into_iter().any(wanted);
     if needs_package && build::build(repo, &mut report) {
-        if wanted("node") {
+        if wanted("node") && report.step("worker in Rust", || build::rust_worker(repo)) {
             report.suite("Node, end to end", || scripts(repo, "tests/node", 2));
         }
         if wanted("browser") && report.step("examples", || build::examples(repo)) {

@@ -9,18 +9,20 @@ export const root = fileURLToPath(new URL('../../..', import.meta.url));
 /** A path in the clone. */
 export const inRoot = (...parts) => path.join(root, ...parts);
 
-/** The server: as the repository's commands say, or where cargo puts it. */
-export function serverBinary() {
+/** What cargo has built: where the repository's commands say, or where cargo puts it. */
+function built(what, named) {
   const target = process.env.CARGO_TARGET_DIR;
-  const places = [
-    process.env.TIDELOG_SERVER,
-    target && path.resolve(root, target, 'release/tidelog'),
-    inRoot('target/release/tidelog'),
-  ];
+  const places = [named, target && path.resolve(root, target, what), inRoot('target', what)];
   const found = places.find((place) => place && existsSync(place));
-  if (!found) throw new Error('there is no server at target/release/tidelog: npm run build');
+  if (!found) throw new Error(`there is no target/${what}: npm run build`);
   return found;
 }
+
+/** The server. */
+export const serverBinary = () => built('release/tidelog', process.env.TIDELOG_SERVER);
+
+/** The example of the client in Rust that has runs go on; `npm test -- node` builds it. */
+export const rustWorker = () => built('release/examples/worker', process.env.TIDELOG_WORKER);
 
 /** The package's entry as a path below js/, from its own `exports`. */
 export function packageEntry() {
