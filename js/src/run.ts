@@ -48,6 +48,25 @@ interface Asked {
   reject(error: unknown): void;
   /** Whether nothing comes of it here: what it waits for happens elsewhere. */
   waits: boolean;
+  /** Whether the code waits for it, and does not leave it to itself. */
+  isAwaited: boolean;
+  /** Begins with it, or goes on, where a cancelled run may be told of that instead. */
+  begin?: (() => void) | undefined;
+}
+
+/** What the code is given to wait for. It notes that it is waited for. */
+class Asking extends Promise<unknown> {
+  onAwaited: (() => void) | undefined;
+
+  static override get [Symbol.species](): PromiseConstructor {
+    return Promise;
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: it is one of a promise, which `await` calls.
+  override readonly then: Promise<unknown>['then'] = (done, failed) => {
+    this.onAwaited?.();
+    return super.then(done, failed);
+  };
 }
 
 /** What became of something, which the code is to hear. */
@@ -179,6 +198,7 @@ export class Run {
     this.#isStirred = false;
     await rest(this.#document.connection.host);
     if (this.signal.aborted) return false;
+    this.#beginHeld();
     if (this.#decision) return this.#finish(this.#decision);
     const heard = this.#past.shift() ?? this.#fresh.shift();
     if (heard) {
@@ -238,12 +258,16 @@ export class Run {
     const count = this.countOf(name);
     this.#counts.set(name, count + 1);
     const key = keyOf(name, count);
-    const asking = new Promise((resolve, reject) => {
+    let onAwaited: (() => void) | undefined;
+    const asking = new Asking((resolve, reject) => {
       // Nobody hears of what is asked once the attempt is over.
       if (this.signal.aborted || this.#decision) return;
       const failed = failure ?? ((reason) => failedStep(name, reason));
       const of = { name, count, kind, answer, failure: failed, resolve, reject };
-      const asked: Asked = { ...of, waits: false };
+      const asked: Asked = { ...of, waits: false, isAwaited: false };
+      onAwaited = () => {
+        asked.isAwaited = true;
+      };
       const record = this.#records.get(key);
       if (record && record.kind !== kind && record.kind !== 'cancel') {
         this.#stop(record);
@@ -251,14 +275,28 @@ export class Run {
       }
       this.#asked.set(key, asked);
       this.#wake();
+      const goOn = (): void => {
+        if (record?.state === 'waiting' || record?.state === 'done') asked.waits = true;
+        else this.#begin(asked, record !== undefined, begin, work);
+      };
       if (record && isOver(record)) this.#hearOf(asked, record);
-      else if (this.#isToHearOfCancel()) this.#cancel(asked);
-      else if (record?.state === 'waiting' || record?.state === 'done') asked.waits = true;
-      else this.#begin(asked, record !== undefined, begin, work);
+      else if (this.#isToHearOfCancel()) asked.begin = goOn;
+      else goOn();
     });
     // The code may leave it to itself.
     asking.catch(() => {});
+    asking.onAwaited = onAwaited;
     return asking;
+  }
+
+  /** Of what a cancelled run has asked for, the first that it waits for is told of that. */
+  #beginHeld(): void {
+    for (const asked of [...this.#asked.values()].filter((it) => it.begin)) {
+      const { begin } = asked;
+      asked.begin = undefined;
+      if (asked.isAwaited && this.#isToHearOfCancel()) this.#cancel(asked);
+      else begin?.();
+    }
   }
 
   #begin(asked: Asked, isKnown: boolean, begin: Question['begin'], work: Question['work']): void {
@@ -273,7 +311,7 @@ export class Run {
       this.#recordsCount += 1;
       if (begin) this.#remember(asked, begin(count));
     }
-    if (!work) return;
+    if (!work || this.#decision) return;
     const note = (recorded: Recorded | undefined): void => {
       if (recorded && !this.signal.aborted && !this.#decision) this.#remember(asked, recorded);
     };
@@ -300,7 +338,7 @@ export class Run {
 
   /** Who waits hears of it as well, where it comes while others are at work. */
   #hearOfCancel(): void {
-    const waiting = [...this.#asked.values()].find((it) => it.waits);
+    const waiting = [...this.#asked.values()].find((it) => it.waits && it.isAwaited);
     if (waiting && this.#isToHearOfCancel()) this.#cancel(waiting);
   }
 

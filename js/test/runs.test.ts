@@ -757,6 +757,56 @@ test('a run that is cancelled amid a step hears of it in what it does next', asy
   expect(standing(other)).toEqual(['completed', '"gave up"', 1]);
 });
 
+test('a run hears that it is cancelled in what it waits for, and does what it leaves to itself', async () => {
+  for (const isCancelledBefore of [false, true]) {
+    const authority = new Authority();
+    let end: (() => void) | undefined;
+    const heard: string[] = [];
+    const code: RunCode = async (ctx) => {
+      await ctx.step('one', () => new Promise<void>((resolve) => (end = resolve)));
+      void ctx.send.order.pay('o', { sum: 1 });
+      const left = ctx.sleep('1h', { name: 'left' });
+      const later = ctx.sleep('2h', { name: 'later' });
+      // It hears of it here, and has asked for all of them by then.
+      await Promise.race([later.catch((error) => heard.push(error.name)), later]);
+      void left;
+      return 'put right';
+    };
+    await ran(code, authority);
+    if (isCancelledBefore) authority.cancel('f');
+    await settled();
+    end!();
+    await settled();
+    if (!isCancelledBefore) authority.cancel('f');
+    await settled();
+    const { records } = authority.runs.get('f')!;
+    expect(records.map(({ name, kind }) => [name, kind])).toEqual([
+      ['one', 'step'],
+      ['send:order.pay', 'command'],
+      ['left', 'sleep'],
+      ['later', isCancelledBefore ? 'cancel' : expect.stringMatching(/cancel|sleep/)],
+    ]);
+    expect(heard).toEqual(['WorkflowCancelledError']);
+    expect(authority.sent).toHaveLength(1);
+  }
+});
+
+test('what a cancelled run has left to itself is done though it ends at once', async () => {
+  const authority = new Authority();
+  let end: (() => void) | undefined;
+  await ran(async (ctx) => {
+    await ctx.step('one', () => new Promise<void>((resolve) => (end = resolve)));
+    void ctx.send.order.pay('o', { sum: 1 });
+    return 'done';
+  }, authority);
+  authority.cancel('f');
+  await settled();
+  end!();
+  await settled();
+  expect(standing(authority).slice(0, 2)).toEqual(['completed', '"done"']);
+  expect(authority.sent).toHaveLength(1);
+});
+
 test('a request that was begun is not begun again by who hears that it is cancelled', async () => {
   const authority = new Authority();
   let asked = 0;
