@@ -4,11 +4,8 @@ import type { Value, Writer } from './codec.js';
 import { DoctypeError, MutationArgumentError } from './errors.js';
 import type { OpenStreams } from './streams.js';
 
-/** Types of arguments in the order of `ParamKind` in crate `document`. */
-const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json', 'uuid'] as const;
-
 /** A type that an argument may have. */
-export type ArgumentKind = (typeof KINDS)[number];
+export type ArgumentKind = keyof ArgumentValues;
 
 /**
  * A type of argument; with a trailing `?` the argument may be left out, which is null. One of type
@@ -324,15 +321,20 @@ export function toValue(value: unknown): Value | undefined {
   if (typeof value === 'boolean') return Number(value);
   if (typeof value === 'string' || typeof value === 'number') return value;
   if (typeof value === 'bigint') return BigInt.asIntN(64, value) === value ? value : undefined;
+  return isBytes(value) ? copyOf(value) : undefined;
+}
+
+const isBytes = (it: unknown): it is ArrayBuffer | ArrayBufferView =>
+  it instanceof ArrayBuffer || ArrayBuffer.isView(it);
+
+/** These bytes, or undefined where they were given away to a worker. */
+function copyOf(bytes: ArrayBuffer | ArrayBufferView): Uint8Array | undefined {
   try {
-    if (value instanceof ArrayBuffer) return new Uint8Array(value.slice());
-    if (ArrayBuffer.isView(value)) {
-      return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
-    }
+    const { buffer, byteOffset } = ArrayBuffer.isView(bytes) ? bytes : new Uint8Array(bytes);
+    return new Uint8Array(buffer, byteOffset, bytes.byteLength).slice();
   } catch {
-    // They were given away to a worker.
+    return undefined;
   }
-  return undefined;
 }
 
 /**
@@ -344,45 +346,39 @@ export const VALUES_SIZE_MAX: number = 16 * 1024 * 1024;
 /** The least number of bytes that a value takes where it travels. */
 export function sizeOf(value: unknown): number {
   if (typeof value === 'string') return value.length;
-  return value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? value.byteLength : 0;
+  return isBytes(value) ? value.byteLength : 0;
 }
 
 /** Whether it travels as it is: half a surrogate pair would become another character. */
 export const isText = (it: unknown): it is string =>
   typeof it === 'string' && !/\p{Surrogate}/u.test(it);
 
-/** For each kind whether a value is of it. JSON is made into text before. */
-const FITS: { readonly [Kind in ArgumentKind]: (value: unknown) => boolean } = {
-  text: isText,
-  integer: (it) => typeof it === 'bigint' || Number.isSafeInteger(it),
-  real: (it) => Number.isFinite(it),
-  blob: (it) => it instanceof ArrayBuffer || it instanceof Uint8Array,
-  boolean: (it) => typeof it === 'boolean',
-  json: (it) => typeof it === 'string',
-  uuid: (it) => typeof it === 'string' && UUID.test(it),
+/** Whether a value is of a kind, and what is said of one that is not. */
+type Kind = readonly [fits: (value: unknown) => boolean, wanted: string];
+
+/** In the order of `ParamKind` in crate `document`. JSON is made into text before. */
+const ARGUMENTS: { readonly [Name in ArgumentKind]: Kind } = {
+  text: [isText, 'a string of whole characters'],
+  integer: [
+    (it) => typeof it === 'bigint' || Number.isSafeInteger(it),
+    'a whole number up to 2^53, or a bigint of 64 bits',
+  ],
+  real: [(it) => Number.isFinite(it), 'a finite number'],
+  blob: [
+    (it) => it instanceof ArrayBuffer || it instanceof Uint8Array,
+    'a Uint8Array or an ArrayBuffer',
+  ],
+  boolean: [(it) => typeof it === 'boolean', 'true or false'],
+  json: [(it) => typeof it === 'string', 'something that JSON.stringify takes'],
+  uuid: [
+    (it) => typeof it === 'string' && UUID.test(it),
+    'a UUID, or nothing, and one is drawn',
+  ],
 };
+
+const KINDS = Object.keys(ARGUMENTS);
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-
-/** What is said of a value that fits no argument of its kind. */
-const WANTED: { readonly [Kind in ArgumentKind]: string } = {
-  text: 'a string of whole characters',
-  integer: 'a whole number up to 2^53, or a bigint of 64 bits',
-  real: 'a finite number',
-  blob: 'a Uint8Array or an ArrayBuffer',
-  boolean: 'true or false',
-  json: 'something that JSON.stringify takes',
-  uuid: 'a UUID, or nothing, and one is drawn',
-};
-
-function isGivenAway(value: object): boolean {
-  const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
-  try {
-    return buffer instanceof ArrayBuffer && !new Uint8Array(buffer);
-  } catch {
-    return true;
-  }
-}
 
 /** What a value is, for whoever gave it in the wrong place. */
 export function describe(value: unknown): string {
@@ -395,7 +391,7 @@ export function describe(value: unknown): string {
   if (typeof value === 'string')
     return isText(value) ? 'a string' : 'a string with half a character';
   if (typeof value !== 'object') return value === undefined ? 'undefined' : `a ${typeof value}`;
-  if (isGivenAway(value)) return 'bytes that were given away to a worker';
+  if (isBytes(value) && !copyOf(value)) return 'bytes that were given away to a worker';
   if (Array.isArray(value)) return 'an array';
   const of = Object.getPrototypeOf(value)?.constructor?.name;
   return of && of !== 'Object' ? `an object of ${of}` : 'an object';
@@ -415,13 +411,11 @@ export function argumentBinder(
   types: ParamTypes,
   drawUuid: () => string,
 ): (args: unknown) => Bound {
-  const params = Object.entries(types).map(([name, type]) => {
-    return { name, kind: kindOf(type), optional: isOptional(type) };
-  });
-  const names = Object.keys(types).join(', ') || 'it takes none';
+  const params = Object.entries(types);
+  const names = Object.keys(types);
   return (args) => {
     if (args != null && (typeof args !== 'object' || Array.isArray(args))) {
-      const example = params.map(({ name }) => `${name}: ...`).join(', ');
+      const example = names.map((name) => `${name}: ...`).join(', ');
       fail(
         mutation,
         `its arguments are given by name, as { ${example} }, not as ${describe(args)}`,
@@ -429,16 +423,22 @@ export function argumentBinder(
     }
     const given = Object(args) as Readonly<Record<string, unknown>>;
     for (const name in given) {
-      if (!Object.hasOwn(types, name)) fail(mutation, `there is no parameter ${name}: ${names}`);
+      if (!Object.hasOwn(types, name)) {
+        const there = names.join(', ') || 'it takes none';
+        fail(mutation, `there is no parameter ${name}: ${there}`);
+      }
     }
     let size = 0;
-    return params.map(({ name, kind, optional }) => {
+    return params.map(([name, type]) => {
+      const kind = kindOf(type);
+      const optional = isOptional(type);
+      const [fits, wanted] = ARGUMENTS[kind];
       let value = isGiven(given, name) ? given[name] : undefined;
       if (value === undefined || (value === null && (optional || kind !== 'json'))) {
         if (kind === 'uuid' && !optional && !(name in given)) {
           return [name, drawUuid()];
         }
-        if (!optional) fail(mutation, `argument ${name} is missing: give ${WANTED[kind]}`);
+        if (!optional) fail(mutation, `argument ${name} is missing: give ${wanted}`);
         return [name, null];
       }
       if (kind === 'uuid' && typeof value === 'string') value = value.toLowerCase();
@@ -448,9 +448,9 @@ export function argumentBinder(
       if (size > VALUES_SIZE_MAX) {
         fail(mutation, `its arguments are over ${VALUES_SIZE_MAX} bytes`);
       }
-      const bound = FITS[kind](value) ? toValue(value) : undefined;
+      const bound = fits(value) ? toValue(value) : undefined;
       if (bound === undefined) {
-        fail(mutation, `argument ${name} has to be ${WANTED[kind]}, and is ${describe(was)}`);
+        fail(mutation, `argument ${name} has to be ${wanted}, and is ${describe(was)}`);
       }
       return [name, bound];
     });
