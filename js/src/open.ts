@@ -107,6 +107,9 @@ export function open<
   if (!(import.meta as BundledMeta).env?.PROD) {
     const { dev, document, server, ...rest } = Object(options) as OpenOptions;
     const once = async () => {
+      if (dev && !/^(reset|error)$/.test(dev.onMigrationEdited)) {
+        wrong("dev has to be { onMigrationEdited: 'reset' } or { onMigrationEdited: 'error' }");
+      }
       const db = await openOnce(doctype, options);
       if (server !== undefined) explainSilence(db, server);
       return db;
@@ -133,25 +136,24 @@ function explainSilence(db: Database, server: string | URL): void {
   look(db.status);
 }
 
-function openOnce<Defined extends Mutations, Recorded extends Streams, Flows extends Workflows>(
+async function openOnce<
+  Defined extends Mutations,
+  Recorded extends Streams,
+  Flows extends Workflows,
+>(
   doctype: Doctype<Defined, Recorded, Flows>,
   options: OpenOptions,
 ): Promise<Database<Defined, Recorded, Flows>> {
-  return new Promise((resolve, reject) => {
-    const flaw = flawOf(doctype);
-    if (flaw) wrong(flaw);
-    const { document, server, token, user = '', dev, ...urls } = checkOptions(options);
-    if (dev && !/^(reset|error)$/.test(dev.onMigrationEdited)) {
-      wrong("dev has to be { onMigrationEdited: 'reset' } or { onMigrationEdited: 'error' }");
-    }
-    if (token !== undefined && typeof token !== 'function') wrong('token has to be a function');
-    const wanted = {
-      document: checkText('document', document),
-      user: checkText('user', user),
-      server: server === undefined ? undefined : socketAddress(server),
-    };
-    openOn(connectionTo(urls), doctype, wanted, token).then(resolve, reject);
-  });
+  const flaw = flawOf(doctype);
+  if (flaw) wrong(flaw);
+  const { document, server, token, user = '', ...urls } = checkOptions(options);
+  if (token !== undefined && typeof token !== 'function') wrong('token has to be a function');
+  const wanted = {
+    document: checkText('document', document),
+    user: checkText('user', user),
+    server: server === undefined ? undefined : socketAddress(server),
+  };
+  return openOn(connectionTo(urls), doctype, wanted, token);
 }
 
 /** @internal Opens a document on this connection. The names were checked. */
@@ -194,22 +196,17 @@ export function openOn<
  * }
  * ```
  */
-export function destroy(document: string, options: DestroyOptions = {}): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const { user = '', ...rest } = checkOptions(options);
-    const name = { document: checkText('document', document), user: checkText('user', user) };
-    destroyCopies(name, rest).then(resolve, reject);
-  });
+export async function destroy(document: string, options: DestroyOptions = {}): Promise<void> {
+  const { user = '', ...rest } = checkOptions(options);
+  const name = { document: checkText('document', document), user: checkText('user', user) };
+  await destroyCopies(name, rest);
 }
 
 /** @internal Deletes the copies of all documents of a user. */
-export function destroyAllOf(options: DestroyAllOptions): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const { user, ...rest } = checkOptions(options);
-    if ('document' in options) wrong('there is no option document here: destroy deletes one');
-    const of = { document: undefined, user: checkText('user', user) };
-    destroyCopies(of, rest).then(resolve, reject);
-  });
+export async function destroyAllOf(options: DestroyAllOptions): Promise<void> {
+  const { user, ...rest } = checkOptions(options);
+  if ('document' in options) wrong('there is no option document here: destroy deletes one');
+  await destroyCopies({ document: undefined, user: checkText('user', user) }, rest);
 }
 
 function destroyCopies(
@@ -225,7 +222,7 @@ function destroyCopies(
   });
 }
 
-/** Thrown inside a promise: whatever is given, a call answers by rejecting. */
+/** Thrown in an async function: whatever is given, a call answers by rejecting. */
 function wrong(what: string): never {
   throw new InvalidOptionError(what);
 }
