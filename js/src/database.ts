@@ -281,7 +281,7 @@ export class Database<
   /** @internal The same for a query that is bound, or cannot be. */
   watch<R>(bound: BoundQuery | TidelogError, signal?: AbortSignal): LiveQuery<R> {
     const run: RunQuery = (take) => {
-      if (this.#closed) throw closedError();
+      this.#mustBeOpen();
       if (bound instanceof TidelogError) {
         take(bound);
         return () => {};
@@ -478,9 +478,7 @@ export class Database<
           { signal, limited: false },
         ),
       mutate: (name, args, issued) => this.#mutate(name, args, issued),
-      mustBeOpen: () => {
-        if (this.#closed) throw closedError();
-      },
+      mustBeOpen: () => this.#mustBeOpen(),
     };
     return code[name]!(document, given);
   }
@@ -689,21 +687,8 @@ export class Database<
     console.error(`${name} was undone (${advice}):`, args, error);
   }
 
-  /** The message, or undefined after `fail` was told why there is none. */
-  #try<T extends object>(
-    message: () => T,
-    fail: (error: TidelogError) => void,
-  ): (T & { handle: number }) | undefined {
-    if (this.#closed) {
-      fail(closedError());
-      return undefined;
-    }
-    try {
-      return { ...message(), handle: this.#handle };
-    } catch (error) {
-      fail(error as TidelogError);
-      return undefined;
-    }
+  #mustBeOpen(): void {
+    if (this.#closed) throw closedError();
   }
 
   /** A call with one answer. What fails it names, where the browser can, who has asked. */
@@ -711,10 +696,24 @@ export class Database<
     kind: Kind,
     message: () => Omit<ToCore[Kind], 'call' | 'handle'>,
     result: (answer: Answer) => T | undefined,
-    options: AskOptions = {},
+    { signal, limited }: AskOptions = {},
   ): Promise<T> {
     const call = (import.meta as BundledMeta).env?.PROD ? undefined : calling();
-    const answer = await this.#answer(kind, message, options);
+    signal?.throwIfAborted();
+    this.#mustBeOpen();
+    const whole = { ...message(), handle: this.#handle } as unknown as Omit<ToCore[Kind], 'call'>;
+    const answer = await new Promise<Answer>((resolve, reject) => {
+      const abort = (): void => {
+        this.#connection.giveUp(number);
+        reject(signal!.reason);
+      };
+      const take = (answer: Answer): void => {
+        signal?.removeEventListener('abort', abort);
+        resolve(answer);
+      };
+      signal?.addEventListener('abort', abort, { once: true });
+      const number = this.#connection.call(kind, whole, take, limited);
+    });
     if (answer.type === 'failed') {
       if (call) throw calledAt(call, answer.error);
       // It was made where the answer came in, which was asked for from here.
@@ -726,33 +725,6 @@ export class Database<
     } catch (error) {
       throw noRoomFor(error);
     }
-  }
-
-  #answer<Kind extends CallKind>(
-    kind: Kind,
-    message: () => Omit<ToCore[Kind], 'call' | 'handle'>,
-    { signal, limited = true }: AskOptions,
-  ): Promise<Answer> {
-    return new Promise<Answer>((resolve, reject) => {
-      if (signal?.aborted) {
-        reject(signal.reason);
-        return;
-      }
-      const whole = this.#try(message, reject) as Omit<ToCore[Kind], 'call'> | undefined;
-      if (!whole) return;
-      const abort = (): void => {
-        this.#connection.giveUp(call);
-        reject(signal!.reason);
-      };
-      let isSettled = false;
-      const take = (answer: Answer): void => {
-        isSettled = true;
-        signal?.removeEventListener('abort', abort);
-        resolve(answer);
-      };
-      const call = this.#connection.call(kind, whole, take, limited);
-      if (!isSettled) signal?.addEventListener('abort', abort, { once: true });
-    });
   }
 
   #news(news: Parameters<OpenDocument['news']>[0]): void {
