@@ -370,10 +370,7 @@ const ARGUMENTS: { readonly [Name in ArgumentKind]: Kind } = {
   ],
   boolean: [(it) => typeof it === 'boolean', 'true or false'],
   json: [(it) => typeof it === 'string', 'something that JSON.stringify takes'],
-  uuid: [
-    (it) => typeof it === 'string' && UUID.test(it),
-    'a UUID, or nothing, and one is drawn',
-  ],
+  uuid: [(it) => typeof it === 'string' && UUID.test(it), 'a UUID, or nothing, and one is drawn'],
 };
 
 const KINDS = Object.keys(ARGUMENTS);

@@ -24,9 +24,7 @@ import {
   writeTypes,
 } from './doctype.js';
 import { DoctypeError, InvalidOptionError } from './errors.js';
-import { type EventRow, recordedOf } from './event-row.js';
-import type { ToCore } from './messages.js';
-import type { Row } from './rows.js';
+import { type EventRow, readEvents, recordedOf, type WantedEvents } from './event-rows.js';
 import type { Abortable } from './sql.js';
 
 export type { HandleOptions, Handling } from './attempts.js';
@@ -285,7 +283,8 @@ const CODE: EventsCode = {
       mustBeOpen();
     };
     const end = (): void => signal?.removeEventListener('abort', leave);
-    const events = follow(found, (it) => rows('events', it, left.signal), mayGoOn, end);
+    const read = (it: WantedEvents): Promise<EventRow[]> => readEvents({ rows }, it, left.signal);
+    const events = follow(found, read, mayGoOn, end);
     return Object.assign(events, {
       // Unlike that of a generator it does not wait for an event that may never come.
       return: () => {
@@ -301,17 +300,17 @@ const CODE: EventsCode = {
 const LEFT = new Error('nobody waits for events any more');
 
 async function* follow(
-  wanted: Omit<ToCore['events'], 'call' | 'handle'>,
-  ask: (it: typeof wanted) => Promise<Row[]>,
+  wanted: WantedEvents,
+  read: (it: WantedEvents) => Promise<EventRow[]>,
   mayGoOn: () => void,
   end: () => void,
 ): AsyncGenerator<RecordedEvent, undefined, undefined> {
   let { after, consumer } = wanted;
   try {
     for (;;) {
-      const rows = await ask({ ...wanted, after, consumer });
+      const rows = await read({ ...wanted, after, consumer });
       if (rows.length === 0) return;
-      for (const event of rows as unknown as EventRow[]) {
+      for (const event of rows) {
         // Many may have come at once, and whoever has left is told none of them.
         mayGoOn();
         yield recordedOf(event);

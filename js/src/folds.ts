@@ -3,7 +3,7 @@
 import type { NewSnapshot } from './command-requests.js';
 import type { Stream } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
-import { type EventRow, recordedOf } from './event-row.js';
+import { type EventRow, readEvents, recordedOf } from './event-rows.js';
 import type { RecordedEvent } from './events.js';
 import type { OpenStreams } from './streams.js';
 
@@ -90,11 +90,10 @@ export class Folds {
 
   /** The state of a stream by `least` events or more: it waits for those that are yet to come. */
   async stateOf(stream: string, least: number, signal: AbortSignal): Promise<Folded> {
-    const read = async (after: number, waits: boolean): Promise<EventRow[]> => {
+    const read = (after: number, waits: boolean): Promise<EventRow[]> => {
       const aggregate = this.#aggregate;
       const wanted = { aggregate, stream, types: [], after, waits, consumer: undefined };
-      const rows = await this.#document.rows('events', wanted, signal);
-      return rows as unknown as EventRow[];
+      return readEvents(this.#document, wanted, signal);
     };
     let folded: Kept | undefined = this.#kept.get(stream);
     // Whoever else folds it meanwhile does so from the beginning: events may change it in place.

@@ -86,19 +86,7 @@ export interface ToCore {
     readonly params: QueryParams;
   };
   watch: ToCore['query'];
-  events: {
-    readonly call: number;
-    readonly handle: number;
-    readonly aggregate: string | undefined;
-    readonly stream: string | undefined;
-    readonly types: readonly string[];
-    /** Behind this sequence number. */
-    readonly after: number;
-    /** Whether it waits where there are none yet. */
-    readonly waits: boolean;
-    /** For whom; whether it wants those behind what is kept of it, or has dealt with the others. */
-    readonly consumer: { readonly name: string; readonly begins: boolean } | undefined;
-  };
+  events: ByStreams;
   outcome: ByStreams;
   handle: ByStreams;
   complete: ByStreams;
@@ -206,17 +194,7 @@ const REQUESTS: Pick<Encoders, Request> = {
   },
   query: writeQuery,
   watch: writeQuery,
-  events(w, { aggregate, stream, types, after, waits, consumer }) {
-    w.option(aggregate, (it) => w.text(it));
-    w.option(stream, (it) => w.text(it));
-    w.list(types, (it) => w.text(it));
-    w.u64(after);
-    w.u8(waits);
-    w.option(consumer, ({ name, begins }) => {
-      w.text(name);
-      w.u8(begins);
-    });
-  },
+  events: writeRequest,
   sync() {},
   export() {},
   close() {},

@@ -3,7 +3,7 @@
 import { argumentBinder, isText, type Streams, type Workflow, type Workflows } from './doctype.js';
 import { type Duration, millisecondsOf } from './durations.js';
 import { CommandFailedError, InvalidOptionError } from './errors.js';
-import { type EventRow, recordedOf } from './event-row.js';
+import { readEvents, recordedOf } from './event-rows.js';
 import type { RecordedEvent } from './events.js';
 import type { Run } from './run.js';
 import { Ended } from './run-end.js';
@@ -172,8 +172,8 @@ async function readEvent(
 ): Promise<RecordedEvent> {
   const after = Number(sequence) - 1;
   const wanted = { aggregate, stream, types: [], after, waits: true, consumer: undefined };
-  const [row] = await document.rows('events', wanted, signal);
-  return recordedOf(row as unknown as EventRow);
+  const [row] = await readEvents(document, wanted, signal);
+  return recordedOf(row!);
 }
 
 /** The key of a command, or the id of a run, that is the same each time. */

@@ -24,7 +24,7 @@ import {
   type TidelogError,
   UnknownMutationError,
 } from './errors.js';
-import { type EventRow, recordedOf } from './event-row.js';
+import { readEvents, recordedOf } from './event-rows.js';
 import type { EventOf, RecordedEvent } from './events.js';
 import { issue, type Receipt } from './receipt.js';
 import type { OpenStreams } from './streams.js';
@@ -242,9 +242,9 @@ async function askOutcome(
   const [first, last] = [Number(row.first), Number(row.last)];
   for (let after = first - 1; row.first !== null && after < last; ) {
     const wanted = { aggregate, stream, types: [], after, waits: false, consumer: undefined };
-    const rows = await document.rows('events', wanted, signal);
+    const rows = await readEvents(document, wanted, signal);
     if (rows.length === 0) break;
-    for (const it of rows as unknown as EventRow[]) {
+    for (const it of rows) {
       after = it.sequence;
       if (after <= last) events.push(recordedOf(it));
     }

@@ -11,6 +11,7 @@ import {
 } from '../src/command-requests.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { ERROR_CLASSES, RejectedError } from '../src/errors.js';
+import { eventsRequest } from '../src/event-rows.js';
 import { command, stream, workflow } from '../src/events.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from '../src/messages.js';
 import { decodeRows } from '../src/rows.js';
@@ -150,12 +151,14 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
       {
         call,
         handle,
-        aggregate: 'order',
-        stream: 'o',
-        types: ['sent'],
-        after: 7,
-        waits: true,
-        consumer: { name: 'mail', begins: true },
+        request: eventsRequest({
+          aggregate: 'order',
+          stream: 'o',
+          types: ['sent'],
+          after: 7,
+          waits: true,
+          consumer: { name: 'mail', begins: true },
+        }),
       },
     ],
     [
@@ -163,12 +166,14 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
       {
         call,
         handle,
-        aggregate: undefined,
-        stream: undefined,
-        types: [],
-        after: 0,
-        waits: false,
-        consumer: undefined,
+        request: eventsRequest({
+          aggregate: undefined,
+          stream: undefined,
+          types: [],
+          after: 0,
+          waits: false,
+          consumer: undefined,
+        }),
       },
     ],
     ['giveUp', { call }],
