@@ -13,19 +13,19 @@ export interface Call {
   /** When it is given up; infinite once only the server can settle it. */
   until: number;
   /** Whether it was spared once, since the tab was suspended. */
-  spared: boolean;
+  spared?: boolean;
   /** Cores that were handed it. */
   cores: number;
   /** Whether the present core was. */
-  sent: boolean;
+  sent?: boolean;
   /** When a core was handed it last. */
   sentAt: number;
   /** Cores that died soon after, one after another and since the last answer. */
   deaths: number;
   /** As what a mutation is durable. */
-  durable: EntryId | undefined;
+  durable?: EntryId;
   /** How its document stood when the first core was handed it. */
-  memo: Memo | undefined;
+  memo?: Memo | undefined;
   /** When a live query that failed for a passing reason is tried again, and how often it was. */
   againAt: number;
   tries: number;
@@ -37,13 +37,9 @@ export function newCall(kind: CallKind, message: ToCore[CallKind], until: number
     kind,
     message,
     until,
-    spared: false,
     cores: 0,
-    sent: false,
     sentAt: 0,
     deaths: 0,
-    durable: undefined,
-    memo: undefined,
     againAt: NEVER,
     tries: 0,
   };

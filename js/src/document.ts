@@ -20,7 +20,7 @@ export interface Document {
   /** Until when nothing else is asked of that core. */
   aloneUntil: number;
   /** Whether that core has begun to hand it over to its server as it opens it. */
-  isHandingOver: boolean;
+  isHandingOver?: boolean;
   /** Cores that died soon after they were asked that, one after another. */
   deaths: number;
   /** When the last of them died. */
@@ -29,24 +29,24 @@ export interface Document {
    * others. */
   named: number;
   /** Whether it was opened well since the first of those. */
-  opensWell: boolean;
+  opensWell?: boolean;
   /** Whether it is given up, which the next core is not to open. */
-  isDeadly: boolean;
+  isDeadly?: boolean;
   /** Why it could not. */
-  error: TidelogError | undefined;
+  error?: TidelogError | undefined;
   againAt: number;
   tries: number;
   /** What the next core is told. */
   memo: Memo;
   /** Whether this device decides, so that what is on its disk is confirmed as well. */
   isLocal: boolean;
-  listens: boolean;
+  listens?: boolean;
   /** How it is present, once the app has asked who is. */
-  presence: ToCore['presence'] | undefined;
+  presence?: ToCore['presence'];
   /** Its close, once the present core has answered it, and the mutations that it waits for. */
-  closing: { readonly call: number; readonly awaits: Set<number> } | undefined;
+  closing?: { readonly call: number; readonly awaits: Set<number> } | undefined;
   /** The youngest mutation that was told to be durable: its call, and as what. */
-  durable: { readonly call: number; readonly entry: EntryId } | undefined;
+  durable?: { readonly call: number; readonly entry: EntryId } | undefined;
 }
 
 /** What a core says of how a document stands. */
@@ -67,21 +67,13 @@ export function newDocument(
     call: 0,
     askedAt,
     aloneUntil: 0,
-    isHandingOver: false,
     deaths: 0,
     diedAt: 0,
     named: 0,
-    opensWell: false,
-    isDeadly: false,
-    error: undefined,
     againAt: NEVER,
     tries: 0,
     memo,
     isLocal: status.connection === 'local',
-    listens: false,
-    presence: undefined,
-    closing: undefined,
-    durable: undefined,
   };
 }
 
