@@ -1,6 +1,7 @@
 /** The ports, locks and workers through which a tab reaches the core. It decides nothing. */
 
 import { callBack } from './call-back.js';
+import type { BundledMeta } from './called.js';
 import type { Bytes } from './codec.js';
 import { sizeOf } from './hearing.js';
 import { LendingWorker } from './lending-worker.js';
@@ -20,8 +21,9 @@ const OTHER_BUILD = 'another release of the app was deployed: load this page ane
 
 /** Where a browser does not say why a script could not be loaded. Vite 5 to 7 bundle dependencies
  * for development, and leave the scripts behind that those load. */
-const NOT_THERE =
-  "see the console; Vite 5 to 7 need optimizeDeps: { exclude: ['tidelog'] }, or tidelog/vite";
+const NOT_THERE = (import.meta as BundledMeta).env?.PROD
+  ? 'see the console'
+  : "see the console; Vite 5 to 7 need optimizeDeps: { exclude: ['tidelog'] }, or tidelog/vite";
 
 /** Why a tab has no engine whose locks are of before the data of its site were cleared. */
 const CLEARED = 'the data of this site were cleared: load this page anew';
