@@ -551,6 +551,20 @@ export class StepFailedError extends TidelogError {
   }
 }
 
+/**
+ * Events that are wanted have left the document for its archive, which is at the server, and they
+ * are not to be had from there now. The message says why.
+ *
+ * What to do: ask again once the device is online, or ask for later ones, by `after`.
+ *
+ * Outcome: none.
+ */
+export class ArchivedError extends TidelogError {
+  override get code(): 'archived' {
+    return 'archived';
+  }
+}
+
 /** The answer is here, and could not be made into what the caller wants of it. */
 export function noRoomFor(error: unknown): TidelogError {
   if (error instanceof TidelogError) return error;
@@ -591,6 +605,7 @@ export const ERROR_CLASSES: readonly ErrorClass[] = [
   InvalidOptionError,
   EngineError,
   DocumentInUseError,
+  ArchivedError,
 ];
 
 /** Reads a `CallFailure`. */

@@ -23,6 +23,7 @@ export {
 } from './doctype.js';
 export {
   AccessError,
+  ArchivedError,
   BudgetExceededError,
   CommandFailedError,
   type CommandName,

@@ -466,6 +466,14 @@ impl CallFailure {
         )
     }
 
+    /// Events have left the document, and `why` says why their archive does not give them.
+    pub(crate) fn archived(up_to: u64, why: &str) -> Self {
+        Self::new(
+            ErrorCode::Archived,
+            format!("events up to number {up_to} may be in the archive at the server: {why}"),
+        )
+    }
+
     pub(crate) fn many_consumers(name: &str) -> Self {
         Self::new(
             ErrorCode::BudgetExceeded,

@@ -1,8 +1,12 @@
 //! Reading the events of a document, oldest first.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use tidelog_sqlite::{Failure, Reader, Run};
-use tidelog_types::{Params, Rows, Value, ValueRef};
+use tidelog_sqlite::{Failure, Reader, Run, SystemQueries as _};
+use tidelog_types::{JournalId, Params, Rows, Value, ValueRef};
+
+use crate::archiving::ArchivedEvents;
 
 use crate::program::{self, done};
 use crate::streams::{UPCAST_PARAM, upcast_query};
@@ -22,6 +26,8 @@ const COLUMNS: &str = "sequence, aggregate, stream, position, type, version, \
 /// Where some of them are.
 const SEQUENCE: usize = 0;
 const AGGREGATE: usize = 1;
+const STREAM: usize = 2;
+const POSITION: usize = 3;
 const TYPE: usize = 4;
 const VERSION: usize = 5;
 const DATA: usize = 6;
@@ -50,14 +56,26 @@ pub enum FoundEvents {
     NoneUpTo(u64),
     /// None. The last one of all has this sequence number, 0 where there is none.
     None(u64),
+    /// Some of them may have left for an archive: with what that has, it can be told.
+    Archived(InArchive),
+}
+
+/// Where events are found that have left their document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InArchive {
+    /// Which archive has them.
+    pub archive: JournalId,
+    /// Up to which sequence number there may be some.
+    pub up_to: u64,
 }
 
 /// Looks for events, a bounded number of them at a time. What `reader` reads need not be a document
-/// that has any.
+/// that has any. `archived` are those of the same that its archive has.
 pub fn find_events(
     reader: &mut Reader,
     doctype: &Doctype,
     wanted: &WantedEvents,
+    archived: Option<&ArchivedEvents>,
 ) -> Run<FoundEvents> {
     let version = done!(program::version(reader));
     if !version.is_some_and(|version| version.has_events) {
@@ -75,15 +93,102 @@ pub fn find_events(
     // A stream has an index of its own.
     let is_bounded = wanted.stream.is_some() && wanted.types.is_empty();
     let end = if is_bounded { last } else { last.min(wanted.after.saturating_add(WINDOW)) };
-    let rows = done!(query(reader, wanted, end));
+    let (rows, end) = match (done!(in_archive(reader, wanted)), archived) {
+        (None, _) => (done!(query(reader, wanted, end)).0, end),
+        (Some(place), None) => return Run::Done(FoundEvents::Archived(place)),
+        (Some(place), Some(archived)) => {
+            let is_all = archived.up_to >= place.up_to;
+            let end = if is_all { end } else { end.min(archived.up_to) };
+            (done!(join(reader, wanted, archived, end)), end)
+        }
+    };
     if rows.count > 0 {
         return upcast(reader, doctype, rows).map(FoundEvents::Some);
     }
     Run::Done(if end < last { FoundEvents::NoneUpTo(end) } else { FoundEvents::None(last) })
 }
 
-/// The first of those that are wanted, up to the sequence number `end`.
-fn query(reader: &mut Reader, wanted: &WantedEvents, end: u64) -> Run<Rows> {
+/// Where those are found that are wanted and have left, if there may be any.
+fn in_archive(reader: &mut Reader, wanted: &WantedEvents) -> Run<Option<InArchive>> {
+    let text = |text: &String| Value::Text(text.clone());
+    let rows = match (&wanted.aggregate, &wanted.stream) {
+        (Some(aggregate), Some(stream)) => {
+            let sql =
+                "select archived_to from _tidelog_stream where aggregate = ?1 and stream = ?2";
+            done!(reader.query_system(sql, &[text(aggregate), text(stream)]))
+        }
+        (Some(aggregate), None) => {
+            let key = Value::Text(format!("{}{aggregate}", program::ARCHIVED_PREFIX));
+            done!(reader.query_system("select value from _tidelog_meta where key = ?1", &[key]))
+        }
+        (None, _) => {
+            let sql = "select max(value) from _tidelog_meta where key >= ?1 and key < ?2";
+            let ends = [program::ARCHIVED_PREFIX, program::ARCHIVED_END];
+            done!(reader.query_system(sql, &ends.map(|end| Value::Text(end.to_owned()))))
+        }
+    };
+    let up_to = program::single_integer(&rows).unwrap_or(0).cast_unsigned();
+    if up_to <= wanted.after {
+        return Run::Done(None);
+    }
+    let archive = done!(program::archive_of(reader)).unwrap_or(JournalId::NONE);
+    Run::Done(Some(InArchive { archive, up_to }))
+}
+
+/// Those of the document, and those of its archive that it knows to be there, as far as both are
+/// told.
+fn join(
+    reader: &mut Reader,
+    wanted: &WantedEvents,
+    archived: &ArchivedEvents,
+    end: u64,
+) -> Run<Rows> {
+    let (here, is_full) = done!(query(reader, wanted, end));
+    let mut events: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+    let number = |value: &Value| match value {
+        Value::Integer(number) => number.cast_unsigned(),
+        _ => 0,
+    };
+    for event in here.decode() {
+        events.insert(number(&event[SEQUENCE]), event);
+    }
+    // Others may come between those of the document that were not told.
+    let end = if is_full { events.keys().next_back().copied().unwrap_or(end) } else { end };
+    let mut lengths: BTreeMap<[String; 2], u64> = BTreeMap::new();
+    for event in archived.rows.decode() {
+        let sequence = event.first().map_or(0, number);
+        let (Some(Value::Text(aggregate)), Some(Value::Text(stream)), Some(position)) =
+            (event.get(AGGREGATE), event.get(STREAM), event.get(POSITION))
+        else {
+            continue;
+        };
+        let of = [aggregate.clone(), stream.clone()];
+        let length = match lengths.get(&of) {
+            Some(length) => *length,
+            None => {
+                let sql =
+                    "select archived from _tidelog_stream where aggregate = ?1 and stream = ?2";
+                let rows = done!(reader.query_system(sql, &of.clone().map(Value::Text)));
+                let length = program::single_integer(&rows).unwrap_or(0).cast_unsigned();
+                lengths.insert(of, length);
+                length
+            }
+        };
+        let is_there = number(position) <= length && event.len() == here.columns.len();
+        if is_there && sequence > wanted.after && sequence <= end {
+            events.entry(sequence).or_insert(event);
+        }
+    }
+    let mut joined = Rows { columns: here.columns, ..Rows::default() };
+    for event in events.values() {
+        joined.push(event.iter().map(as_ref));
+    }
+    Run::Done(joined)
+}
+
+/// The first of those that are wanted, up to the sequence number `end`, and whether there may be
+/// more before that.
+fn query(reader: &mut Reader, wanted: &WantedEvents, end: u64) -> Run<(Rows, bool)> {
     let WantedEvents { aggregate, stream, types, after } = wanted;
     let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
     let text = |text: &String| Value::Text(text.clone());
@@ -114,7 +219,12 @@ fn query(reader: &mut Reader, wanted: &WantedEvents, end: u64) -> Run<Rows> {
         match reader.query(&sql, &Params::Named(params)) {
             // Large ones are fewer.
             Run::Failed(Failure::Budget { .. }) if limit > 1 => limit /= 4,
-            run => return run,
+            run => {
+                return run.map(|rows| {
+                    let is_full = u64::from(rows.count) == limit;
+                    (rows, is_full)
+                });
+            }
         }
     }
 }

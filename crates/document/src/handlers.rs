@@ -184,6 +184,8 @@ impl<P: Copy + PartialEq> Handlers<P> {
             | Change::Erase { .. }
             | Change::Upcast { .. }
             | Change::Replay(_)
+            | Change::TakeIn(_)
+            | Change::Archive { .. }
             | Change::Append { .. }
             | Change::Intervene(..) => Some(change.clone()),
         }
@@ -203,6 +205,8 @@ impl<P: Copy + PartialEq> Handlers<P> {
             | Change::Erase { .. }
             | Change::Upcast { .. }
             | Change::Replay(_)
+            | Change::TakeIn(_)
+            | Change::Archive { .. }
             | Change::Append { .. }
             | Change::Intervene(..) => {}
         }

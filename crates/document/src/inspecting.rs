@@ -109,6 +109,8 @@ pub struct EventsOfKind {
 pub struct InspectedStream {
     /// Its number, if it has had events.
     pub number: Option<u64>,
+    /// How many of its first events have left for the archive: the others are counted here.
+    pub archived: u64,
     /// Events, by type and version.
     pub kinds: Vec<EventsOfKind>,
     /// The first event.
@@ -213,9 +215,12 @@ pub fn inspect_stream(
     let mut inspected = InspectedStream::default();
     let named = [Value::Text(stream.aggregate.clone()), Value::Text(stream.stream.clone())];
     if version.has_events {
-        let sql = "select number from _tidelog_stream where aggregate = ?1 and stream = ?2";
+        let sql =
+            "select number, archived from _tidelog_stream where aggregate = ?1 and stream = ?2";
         let found = done!(reader.query_system(sql, &named));
-        if let Some(number) = program::single_integer(&found) {
+        if let Some([Value::Integer(number), archived]) = found.first().map(Vec::as_slice) {
+            let number = *number;
+            inspected.archived = count(archived);
             inspected.number = Some(number.cast_unsigned());
             done!(look_at_events(reader, Value::Integer(number), after, &mut inspected));
             if version.has_tasks {

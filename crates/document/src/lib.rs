@@ -26,6 +26,7 @@
 //! Sockets, tabs, clocks, and where pages lie: a page that is not in memory makes a run end with
 //! `Run::Fault`, and the caller runs it again once it has brought the page.
 
+mod archiving;
 mod arriving;
 mod authority;
 mod chain;
@@ -52,6 +53,9 @@ mod upcasting;
 mod warm_up;
 mod workflows;
 
+pub use archiving::{
+    ArchivePart, ArchiveRefusal, ArchivedEvents, LeavingEvent, archive_doctype, find_archivable,
+};
 pub use arriving::ArrivingEntry;
 pub use authority::{Applied, AppliedLocally, Authority, Committed};
 pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
@@ -59,7 +63,7 @@ pub use check::{DoctypeError, FoundRight, check, schema_of};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use due::{DueTasks, find_due};
 pub use erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
-pub use events::{FoundEvents, WantedEvents, find_events};
+pub use events::{FoundEvents, InArchive, WantedEvents, find_events};
 pub use handlers::Handlers;
 pub use inspecting::{
     EventPlace, EventsOfKind, FailedCommands, FailedUpTo, FoundStreams, Holder, InspectedStream,

@@ -26,6 +26,7 @@
 //! The tables of events stand in `program/events.rs`, those of tasks in `program/tasks.rs`.
 
 mod appending;
+mod archiving;
 pub(crate) mod columns;
 mod commands;
 mod erasing;
@@ -44,6 +45,7 @@ use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shor
 
 use crate::{Action, Doctype, Mutation, Verdict, public_entry};
 
+pub(crate) use archiving::{ARCHIVED_END, ARCHIVED_PREFIX, archive_of, find_archivable};
 use events::Recorder;
 pub(crate) use events::begin as begin_events;
 pub(crate) use tasks::{begin as begin_tasks, change, work};

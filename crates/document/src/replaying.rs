@@ -60,6 +60,12 @@ pub enum ReplayRefusal {
         /// How many may be.
         count_max: u64,
     },
+    /// Events of a stream have left for the archive: rows that follow from them would be lost.
+    #[error("events of stream {stream} are archived, and nothing is made anew without them")]
+    Archived {
+        /// Which stream.
+        stream: String,
+    },
     /// What follows from an event cannot be.
     #[error("event {sequence}, {name} of {aggregate}, cannot be replayed: {reason}")]
     Event {

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use tidelog_sqlite::{Reader, Run, SystemQueries as _};
 use tidelog_sync::CompletionAnswer;
 use tidelog_sync::codec::{self, DecodeError};
-use tidelog_types::{ClientId, Rows, Value};
+use tidelog_types::{ClientId, JournalId, Rows, Value};
 
+use crate::archiving::{ArchivePart, ArchiveRefusal};
 use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 use crate::events::as_ref;
+use crate::inspecting::StreamRef;
 use crate::operator::{AppendRefusal, AppendedEvent, CommandRef, Intervened, Intervention};
 use crate::program::{self, done};
 use crate::replaying::{Replay, ReplayRefusal, Replayed};
@@ -188,6 +190,19 @@ pub enum Change {
     Replay(Arc<Replay>),
     /// Whoever runs the server does something to a command.
     Intervene(CommandRef, Intervention),
+    /// Events that have left another document are taken into this one, which is its archive.
+    TakeIn(Arc<ArchivePart>),
+    /// Events leave the document that its archive has durably.
+    Archive {
+        /// Of which stream.
+        stream: StreamRef,
+        /// Which archive has them.
+        archive: JournalId,
+        /// How many events of the stream have left before them.
+        archived: u64,
+        /// The position of the last of them.
+        end: u64,
+    },
     /// Whoever runs the server records events, all of them or none.
     Append {
         /// These, in their order.
@@ -230,6 +245,10 @@ pub enum Changed {
     Replayed(Result<Replayed, ReplayRefusal>),
     /// It was done to a command, or not.
     Intervened(Intervened),
+    /// So many are in the archive.
+    TakenIn(u64),
+    /// So many have left, or why none has.
+    Archived(Result<u64, ArchiveRefusal>),
     /// Events were recorded, the last of them of this sequence number, or not.
     Appended(Result<u64, AppendRefusal>),
     /// The completion was taken, or not.

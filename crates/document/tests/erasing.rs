@@ -205,7 +205,7 @@ impl Scene {
         };
         let view = self.server.authority.view().clone();
         let Self { server, doctype, .. } = self;
-        let find = || find_events(server.authority.reader(), doctype, &wanted);
+        let find = || find_events(server.authority.reader(), doctype, &wanted, None);
         let FoundEvents::Some(rows) = server.rest.serve(&view, find).expect("found") else {
             return Vec::new();
         };

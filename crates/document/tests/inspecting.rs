@@ -200,6 +200,7 @@ fn a_stream_is_told_with_its_events_and_commands() {
         let place = |sequence, position, time_ms| Some(EventPlace { sequence, position, time_ms });
         let expected = InspectedStream {
             number: Some(1),
+            archived: 0,
             kinds: vec![
                 kind("noted", 1, 2, 2 * r#"{"text":"x"}"#.len() as u64),
                 kind("noted", 2, 1, r#"{"text":"x"}"#.len() as u64),

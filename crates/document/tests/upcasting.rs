@@ -140,7 +140,7 @@ impl Scene {
             let wanted = WantedEvents { after, ..WantedEvents::default() };
             let view = self.server.authority.view().clone();
             let Self { server, doctype, .. } = self;
-            let find = || find_events(server.authority.reader(), doctype, &wanted);
+            let find = || find_events(server.authority.reader(), doctype, &wanted, None);
             let FoundEvents::Some(rows) = server.rest.serve(&view, find).expect("found") else {
                 return told;
             };

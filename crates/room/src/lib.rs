@@ -27,7 +27,7 @@
 mod room;
 
 pub use room::{
-    Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, FailedMigration, Identity, May,
-    MayRun, Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service,
-    Speaker, Suspect, ThreadClock, entry_size, received_size, recorded_due,
+    ARCHIVE, Answer, Ask, Caution, ConnId, Doctypes, ENDED_THE_SERVER, FailedMigration, Identity,
+    May, MayRun, Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, STAGED, Service,
+    Speaker, Suspect, ThreadClock, archive_of, entry_size, received_size, recorded_due,
 };

@@ -24,6 +24,7 @@
 //!
 //! Sockets, tasks, time. Randomness is a seed that it is given.
 
+mod archive;
 mod ask;
 mod caution;
 mod doctypes;
@@ -64,6 +65,7 @@ use tidelog_types::{
     Budget, BudgetLimits, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position,
 };
 
+pub use archive::{ARCHIVE, archive_of};
 use caution::NoCaution;
 pub use caution::{Caution, ENDED_THE_SERVER, Suspect};
 pub use doctypes::Doctypes;

@@ -32,6 +32,7 @@
 mod access;
 mod agenda;
 mod allowance;
+mod archive;
 mod audit;
 mod backup;
 mod client_address;

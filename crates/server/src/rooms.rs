@@ -18,7 +18,7 @@ use tidelog_room::{Answer, Ask, Caution, RoomSettings};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{FAILURES_LOGGED_MAX, ROOMS_MAX};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::agenda::Agenda;
@@ -91,6 +91,8 @@ pub(crate) struct Rooms {
     write_turns: Arc<Semaphore>,
     /// Of steps that take long: see [`SlowTurn`](turn::SlowTurn).
     slow_turns: Arc<Semaphore>,
+    /// Held while events are on their way to an archive, or erased.
+    archiving: AsyncMutex<()>,
     /// What was logged of documents that could not be migrated.
     failures: Mutex<BTreeSet<(DocumentKey, DoctypeHash)>>,
 }
@@ -116,6 +118,7 @@ impl Rooms {
             run_turns: Arc::new(Semaphore::new(1)),
             write_turns: Arc::new(Semaphore::new(WRITE_TURNS)),
             slow_turns: Arc::new(Semaphore::new(slow_turns)),
+            archiving: AsyncMutex::default(),
             failures: Mutex::default(),
         })
     }
@@ -126,6 +129,11 @@ impl Rooms {
 
     pub(crate) fn store(&self) -> &StoreHandle {
         &self.store
+    }
+
+    /// The turn to move events between a document and its archive, or to erase some: one at a time.
+    pub(crate) fn archiving(&self) -> &AsyncMutex<()> {
+        &self.archiving
     }
 
     pub(crate) fn audit(&self) -> &Audit {

@@ -16,7 +16,7 @@ use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply,
     StoreRequest, Ticket,
 };
-use tidelog_room::STAGED;
+use tidelog_room::{ARCHIVE, STAGED};
 use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Life};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -159,7 +159,7 @@ impl StoreHandle {
         StoreOwner { owner, mail: self.mail.clone(), replies }
     }
 
-    /// The names of all documents, without what is staged; `None` if the store does not answer.
+    /// The names of all documents, without what is staged and archives; `None` if the store does not answer.
     pub(crate) async fn documents(&self) -> Option<Vec<DocumentKey>> {
         let mut owner = self.owner();
         owner.ask(StoreRequest::List { request: RequestId(1) });
@@ -167,7 +167,7 @@ impl StoreHandle {
             loop {
                 match *owner.replies.recv().await? {
                     StoreReply::Documents { mut documents, .. } => {
-                        documents.retain(|key| key.user != STAGED);
+                        documents.retain(|key| key.user != STAGED && key.user != ARCHIVE);
                         return Some(documents);
                     }
                     StoreReply::Broken { .. } => return None,

@@ -55,6 +55,8 @@ pub enum ErrorCode {
     Engine,
     /// A tab has the document open, or it is being handed over.
     DocumentInUse,
+    /// Events have left the document for its archive, which is at the server, and not at hand.
+    Archived,
 }
 
 /// What helps against an error. Nowhere else is decided whether trying again can.
@@ -76,6 +78,7 @@ impl ErrorCode {
             Self::ServerUnreachable
             | Self::DocumentReplaced
             | Self::NotDurableYet
+            | Self::Archived
             | Self::Storage
             | Self::StorageFull => Remedy::Retry,
             Self::MutationArgument

@@ -7,7 +7,7 @@ use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
 use super::requests::Ran;
 use super::storing::Then;
-use super::watches::Found;
+use super::watches::{Found, News};
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
@@ -306,13 +306,20 @@ impl Document {
             Ok(damage) => match watch.look(open, doctype, has_all, ctx.now_ms) {
                 Run::Done(news) => {
                     match (news, watch.is_for_once()) {
-                        (Some(rows), true) => {
+                        (News::Archived(place), _) => {
+                            self.watches.remove(tab, call);
+                            let failure = CallFailure::archived(place.up_to, "ask it for them");
+                            ctx.out.tell(tab, FromCore::Failed { call, failure });
+                        }
+                        (News::Rows(rows), true) => {
                             if let Some(watch) = self.watches.remove(tab, call) {
                                 self.found(Found { tab, call, rows, watch }, ctx.out);
                             }
                         }
-                        (Some(rows), false) => ctx.out.tell(tab, FromCore::Rows { call, rows }),
-                        (None, _) => {}
+                        (News::Rows(rows), false) => {
+                            ctx.out.tell(tab, FromCore::Rows { call, rows })
+                        }
+                        (News::None, _) => {}
                     }
                     self.watches.requeue(tab, call);
                     return Run::Done(Attempt::Done);

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use tidelog_document::{
-    Doctype, FoundEvents, FoundOutcome, InstanceId, find_endings, find_events, find_given,
-    find_outcome, find_records,
+    Doctype, FoundEvents, FoundOutcome, InArchive, InstanceId, find_endings, find_events,
+    find_given, find_outcome, find_records,
 };
 use tidelog_sqlite::{Failure, ReadSet, Run, View};
 use tidelog_types::{Pgid, Rows, SortedMap};
@@ -45,6 +45,22 @@ pub(super) struct Watch {
 /// is given many hears of further ones some milliseconds later, and not each time that one of them
 /// comes or goes: most of the time is left for other work.
 const GIVEN_PER_MS: u64 = 16;
+
+/// What a look has found.
+pub(super) enum News {
+    /// Nothing that is not known.
+    None,
+    /// These rows.
+    Rows(Rows),
+    /// Some of the events that are wanted have left the document.
+    Archived(InArchive),
+}
+
+impl News {
+    fn of(rows: Option<Rows>) -> Self {
+        rows.map_or(Self::None, Self::Rows)
+    }
+}
 
 enum Watched {
     Query(Query),
@@ -119,7 +135,7 @@ impl Watch {
         doctype: Option<&Doctype>,
         has_all: bool,
         now_ms: u64,
-    ) -> Run<Option<Rows>> {
+    ) -> Run<News> {
         let query = match &mut self.watched {
             Watched::Query(query) => query,
             Watched::Outcome { command, is_pending } => {
@@ -135,9 +151,9 @@ impl Watch {
                 self.dirty_since = None;
                 *is_pending = found == FoundOutcome::Pending;
                 return Run::Done(match found {
-                    FoundOutcome::Over(rows) => Some(rows),
-                    FoundOutcome::None if has_all => Some(Rows::default()),
-                    FoundOutcome::None | FoundOutcome::Pending => None,
+                    FoundOutcome::Over(rows) => News::Rows(rows),
+                    FoundOutcome::None if has_all => News::Rows(Rows::default()),
+                    FoundOutcome::None | FoundOutcome::Pending => News::None,
                 });
             }
             Watched::Records(Records { task, attempt, after }) => {
@@ -145,7 +161,7 @@ impl Watch {
                 if matches!(run, Run::Done(_)) {
                     self.dirty_since = None;
                 }
-                return run;
+                return run.map(News::of);
             }
             Watched::Given(instance) => {
                 let reader = open.confirmed_reader_at(now_ms);
@@ -161,34 +177,35 @@ impl Watch {
                 self.dirty_since = None;
                 self.rests_until_ms = now_ms + u64::from(rows.count) / GIVEN_PER_MS;
                 if self.rows.as_ref() == Some(&rows) {
-                    return Run::Done(None);
+                    return Run::Done(News::None);
                 }
                 self.rows = Some(rows.clone());
-                return Run::Done(Some(rows));
+                return Run::Done(News::Rows(rows));
             }
             Watched::Events(Events { wanted, waits, .. }) => {
                 let Some(doctype) = doctype else {
                     self.dirty_since = None;
-                    return Run::Done(None);
+                    return Run::Done(News::None);
                 };
                 let reader = open.confirmed_reader_at(now_ms);
-                let found = match find_events(reader, doctype, wanted) {
+                let found = match find_events(reader, doctype, wanted, None) {
                     Run::Done(found) => found,
                     Run::Fault(pgid) => return Run::Fault(pgid),
                     Run::Failed(failure) => return Run::Failed(failure),
                 };
                 self.dirty_since = None;
                 return Run::Done(match found {
-                    FoundEvents::Some(rows) => Some(rows),
+                    FoundEvents::Some(rows) => News::Rows(rows),
+                    FoundEvents::Archived(place) => News::Archived(place),
                     FoundEvents::NoneUpTo(sequence) => {
                         wanted.after = sequence;
                         // As whoever has waited least: see `Watches::requeue`.
                         self.dirty_since = Some(u64::MAX);
-                        None
+                        News::None
                     }
                     FoundEvents::None(last) => {
                         wanted.after = if has_all { last } else { last.max(wanted.after) };
-                        (!*waits).then(Rows::default)
+                        News::of((!*waits).then(Rows::default))
                     }
                 });
             }
@@ -198,10 +215,10 @@ impl Watch {
                 self.read_set = Some(read_set);
                 self.dirty_since = None;
                 if self.rows.as_ref() == Some(&rows) {
-                    return Run::Done(None);
+                    return Run::Done(News::None);
                 }
                 self.rows = Some(rows.clone());
-                Run::Done(Some(rows))
+                Run::Done(News::Rows(rows))
             }
             Run::Fault(pgid) => Run::Fault(pgid),
             Run::Failed(failure) => {

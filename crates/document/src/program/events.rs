@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! _tidelog_stream  number -> aggregate, stream, length   how many events it has
+//!                         -> archived, archived_to      how many of these have left, and the
+//!                                                       sequence of the last: `archiving.rs`
 //! _tidelog_event   sequence -> stream, position          its stream by that number; both from 1,
 //!                           -> type, version, data       without gaps; no data: erased
 //!                           -> time, user, client        of the mutation; erased, nobody's
@@ -39,7 +41,8 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
     );
     let statements = [
         "create table _tidelog_stream (number integer primary key, aggregate text not null,
-         stream text not null, length integer not null) strict",
+         stream text not null, length integer not null, archived integer not null default 0,
+         archived_to integer not null default 0) strict",
         "create unique index _tidelog_stream_name on _tidelog_stream (aggregate, stream)",
         "create table _tidelog_event (sequence integer primary key, stream integer not null,
          position integer not null, type text not null, version integer not null,
@@ -52,8 +55,8 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
          select sequence, of.aggregate, of.stream, position, type, version, data, time, user,
                 lower(hex(client)), cause, data is null
          from _tidelog_event as event join _tidelog_stream as of on of.number = event.stream",
-        "create view tidelog_streams (aggregate, stream, length) as
-         select aggregate, stream, length from _tidelog_stream",
+        "create view tidelog_streams (aggregate, stream, length, archived) as
+         select aggregate, stream, length, archived from _tidelog_stream",
         &trigger,
     ];
     statements.into_iter().try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))?;

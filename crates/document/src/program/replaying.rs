@@ -14,7 +14,7 @@ use tidelog_types::{PageSet, Value};
 
 use super::erasing::number_of;
 use super::events::{Mentioned, project, read_data};
-use super::{done, reason_of, single_integer, version};
+use super::{archiving, done, reason_of, single_integer, version};
 use crate::Doctype;
 use crate::events::upcast_from;
 use crate::replaying::{Replay, ReplayRefusal, Replayed, ReplayedTable};
@@ -94,6 +94,9 @@ impl Anew<'_, '_> {
         if count > REPLAY_EVENTS_MAX {
             let count_max = REPLAY_EVENTS_MAX;
             return Ok(Err(ReplayRefusal::TooMany { count, count_max }));
+        }
+        if let Some(stream) = archiving::find_archived(self.transaction, &self.wanted.aggregate)? {
+            return Ok(Err(ReplayRefusal::Archived { stream }));
         }
         let names = match self.names()? {
             Ok(names) => names,
@@ -259,7 +262,7 @@ mod tests {
             let ran = writer.write(&mut |transaction| {
                 begin_document(transaction)?;
                 events::begin(transaction)?;
-                let sql = "insert into _tidelog_stream values (1, 'order', 'o', ?1)";
+                let sql = "insert into _tidelog_stream values (1, 'order', 'o', ?1, 0, 0)";
                 transaction.run_system(sql, &[Value::Integer(count.cast_signed())])?;
                 transaction.run_migration("create table orders (id text)")
             });

@@ -48,8 +48,8 @@ use tidelog_types::{ClientId, PageSet, Value};
 
 use super::events::Recorder;
 use super::{
-    HAS, appending, commands, done, erasing, interventions, replaying, single_integer, snapshots,
-    upcasting, version, workflows,
+    HAS, appending, archiving, commands, done, erasing, interventions, replaying, single_integer,
+    snapshots, upcasting, version, workflows,
 };
 use crate::tasks::{Change, Changed, Completion, Free, InstanceId, Work};
 use crate::{CommandDefinition, Doctype};
@@ -279,6 +279,12 @@ pub(crate) fn change(
         Change::Replay(wanted) => {
             let ran = replaying::replay(writer, doctype, wanted);
             ran.map(|(replayed, set)| (Changed::Replayed(replayed), set))
+        }
+        Change::TakeIn(part) => archiving::take_in(writer, part)
+            .map(|((), set)| (Changed::TakenIn(part.events.len() as u64), set)),
+        Change::Archive { stream, archive, archived, end } => {
+            let ran = archiving::let_go(writer, stream, *archive, [*archived, *end]);
+            ran.map(|(archived, set)| (Changed::Archived(archived), set))
         }
         Change::Append { events, by } => {
             let ran = appending::append(writer, doctype, events, by, now);

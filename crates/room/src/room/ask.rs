@@ -19,6 +19,11 @@ impl Room {
     ) -> Result<(), Halt> {
         let subscribers_count = self.subscribers.len();
         let is_damaged = self.settings.is_damaged;
+        if let (State::Absent, Ask::TakeIn(part), false) = (&self.state, ask, is_damaged)
+            && part.archive.is_none()
+        {
+            self.begin_archive()?;
+        }
         let State::Open(document) = &mut self.state else {
             let reason = "the store is damaged, and this document is not among what is left of it";
             let answer = match is_damaged {
@@ -76,8 +81,24 @@ impl Room {
                 let answer = self.replay(wanted, budget)?;
                 self.outbox.after(After::Answer(request, answer));
             }
-            Ask::Events(wanted) => {
-                let answer = self.events(wanted)?;
+            Ask::Events(wanted, archived) => {
+                let answer = self.events(wanted, archived.as_deref())?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Archivable(stream) => {
+                let answer = self.archivable(stream)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::TakeIn(part) => {
+                let answer = self.take_in(part, budget)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Archive { stream, archive, archived, end } => {
+                let answer = self.let_go(stream, *archive, [*archived, *end], budget)?;
+                self.outbox.after(After::Answer(request, answer));
+            }
+            Ask::Archived(wanted, archive) => {
+                let answer = self.archived(wanted, *archive)?;
                 self.outbox.after(After::Answer(request, answer));
             }
             Ask::Commands(wanted) => {

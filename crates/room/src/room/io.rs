@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_document::{
-    AppendRefusal, AppendedEvent, CommandRef, Doctype, DoctypeHash, DueTasks, Erasable,
-    EraseRefusal, Erased, ErasedUpTo, FailedCommands, FailedUpTo, FoundCommands, FoundEvents,
-    FoundRight, FoundStreams, InspectedStream, InspectedUpTo, Intervened, Intervention, Replay,
-    ReplayRefusal, Replayed, StreamRef, UpcastEvents, UpcastRefusal, WantedCommands, WantedEvents,
-    WantedStreams,
+    AppendRefusal, AppendedEvent, ArchivePart, ArchiveRefusal, ArchivedEvents, CommandRef, Doctype,
+    DoctypeHash, DueTasks, Erasable, EraseRefusal, Erased, ErasedUpTo, FailedCommands, FailedUpTo,
+    FoundCommands, FoundEvents, FoundRight, FoundStreams, InspectedStream, InspectedUpTo,
+    Intervened, Intervention, Replay, ReplayRefusal, Replayed, StreamRef, UpcastEvents,
+    UpcastRefusal, WantedCommands, WantedEvents, WantedStreams,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, PresenceWord, Refusal, ToRoom};
-use tidelog_types::Position;
 use tidelog_types::limits::Limits;
+use tidelog_types::{JournalId, Position};
 
 use super::{Doctypes, Identity};
 
@@ -176,8 +176,27 @@ pub enum Ask {
     },
     /// Make anew what follows from the events of an aggregate, all of it or nothing.
     Replay(Arc<Replay>),
-    /// What has happened? A bounded part of it.
-    Events(WantedEvents),
+    /// What has happened? A bounded part of it, with what an archive has of the same.
+    Events(WantedEvents, Option<Arc<ArchivedEvents>>),
+    /// Which events of this stream can leave next? A bounded number of them.
+    Archivable(StreamRef),
+    /// Take these in: this is the archive of the document that they leave. One that is not there
+    /// begins with them.
+    TakeIn(Arc<ArchivePart>),
+    /// Let those events go that the archive of this id has, from the position behind `archived` up
+    /// to `end`.
+    Archive {
+        /// Of which stream.
+        stream: StreamRef,
+        /// Which archive has them, durably.
+        archive: JournalId,
+        /// How many events of the stream have left before.
+        archived: u64,
+        /// The position of the last of them.
+        end: u64,
+    },
+    /// What has this archive of the events that are wanted, if it is the one of that id?
+    Archived(WantedEvents, JournalId),
     /// Which commands are there? A bounded part of them.
     Commands(WantedCommands),
     /// Which streams are there? A bounded number of them.
@@ -247,6 +266,14 @@ pub enum Answer {
     Replayed(Result<Replayed, ReplayRefusal>),
     /// These have happened, durably.
     Events(FoundEvents),
+    /// These can leave, durably there, or why none can.
+    Archivable(Result<ArchivePart, ArchiveRefusal>),
+    /// They are in the archive of this id, durably, or why not.
+    TakenIn(Result<JournalId, ArchiveRefusal>),
+    /// So many have left, durably, or why none has.
+    Archived(Result<u64, ArchiveRefusal>),
+    /// Another archive is wanted than this.
+    OtherArchive,
     /// These are there, durably.
     Commands(FoundCommands),
     /// These are there, durably.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tidelog_document::{
-    AppendedEvent, Change, Changed, CommandRef, FailedUpTo, InspectedUpTo, Intervention, Replay,
-    StreamRef, WantedCommands, WantedEvents, WantedStreams, find_commands, find_events,
-    find_failed, find_streams, inspect_stream,
+    AppendedEvent, ArchivedEvents, Change, Changed, CommandRef, FailedUpTo, InspectedUpTo,
+    Intervention, Replay, StreamRef, WantedCommands, WantedEvents, WantedStreams, find_commands,
+    find_events, find_failed, find_streams, inspect_stream,
 };
 use tidelog_sqlite::{Failure, Run};
 use tidelog_types::{Budget, shortened};
@@ -18,12 +18,17 @@ const INCOMPLETE: &str = "the store is damaged, and something of this document i
 
 impl Room {
     /// A bounded number of events, as the newest doctype knows them.
-    pub(super) fn events(&mut self, wanted: &WantedEvents) -> Result<Answer, Halt> {
+    pub(super) fn events(
+        &mut self,
+        wanted: &WantedEvents,
+        archived: Option<&ArchivedEvents>,
+    ) -> Result<Answer, Halt> {
         self.look_up(|document| {
             let Some(doctype) = document.record.newest() else {
                 return Run::Failed(Failure::Sql { message: "it has no doctype".to_owned() });
             };
-            find_events(document.authority.reader(), &doctype, wanted).map(Answer::Events)
+            let reader = document.authority.reader();
+            find_events(reader, &doctype, wanted, archived).map(Answer::Events)
         })
     }
 
@@ -102,7 +107,11 @@ impl Room {
         self.decide_at_word(&Change::Replay(Arc::clone(wanted)), budget)
     }
 
-    fn decide_at_word(&mut self, change: &Change, budget: &mut Budget) -> Result<Answer, Halt> {
+    pub(super) fn decide_at_word(
+        &mut self,
+        change: &Change,
+        budget: &mut Budget,
+    ) -> Result<Answer, Halt> {
         let State::Open(document) = &self.state else { return Ok(Answer::Missing) };
         if self.settings.is_damaged || document.is_incomplete {
             let reason = "the store is damaged, and nothing is written to it".to_owned();
@@ -118,13 +127,17 @@ impl Room {
         Ok(match changed {
             Changed::Intervened(intervened) => Answer::Intervened(intervened),
             Changed::Appended(appended) => Answer::Appended(appended),
+            Changed::Archived(archived) => Answer::Archived(archived),
             Changed::Upcast(upcast) => Answer::Upcast(upcast),
             Changed::Replayed(replayed) => Answer::Replayed(replayed),
             _ => unreachable!("BUG: nobody has asked for that"),
         })
     }
 
-    fn look_up(&mut self, find: impl FnOnce(&mut Document) -> Run<Answer>) -> Result<Answer, Halt> {
+    pub(super) fn look_up(
+        &mut self,
+        find: impl FnOnce(&mut Document) -> Run<Answer>,
+    ) -> Result<Answer, Halt> {
         let State::Open(document) = &mut self.state else { return Ok(Answer::Missing) };
         if document.is_incomplete {
             return Ok(Answer::Failed { reason: INCOMPLETE.to_owned() });

@@ -287,6 +287,8 @@ impl Outbox {
                 | Answer::Erased(Ok(_))
                 | Answer::Appended(Ok(_))
                 | Answer::Upcast(Ok(_))
+                | Answer::TakenIn(Ok(_))
+                | Answer::Archived(Ok(_))
                 | Answer::Replayed(Ok(Replayed { is_dry: false, .. }))
                 | Answer::Intervened(Intervened::Done(_)),
             ) => Some(*request),

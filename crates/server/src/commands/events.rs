@@ -1,5 +1,6 @@
 //! `tidelog events`: what an operator does with the events of a document.
 
+mod archive;
 mod inspect;
 mod migrate;
 mod replay;
@@ -18,6 +19,7 @@ use super::sender::{Query, Sender, refusal_of};
 use super::{CommandError, read, say};
 use crate::http::APPEND_EVENTS_MAX;
 
+pub use archive::Archive;
 pub use inspect::Inspect;
 pub use migrate::Migrate;
 pub use replay::Replay;
@@ -49,6 +51,9 @@ pub enum EventsDeed {
     /// Rewrite events of older versions at the newest one, as upcast makes it of them: what is
     /// read stays the same
     Migrate(Migrate),
+    /// Have events that precede a state that is kept leave the document, for its archive beside it:
+    /// whoever wants them reads them there
+    Archive(Archive),
     /// Make anew what follows from the events of an aggregate: empty tables, and run project for
     /// each event again, all of it or nothing
     Replay(Replay),
@@ -198,6 +203,7 @@ impl Events {
             EventsDeed::Append(append) => append.run(),
             EventsDeed::Inspect(inspect) => inspect.run(),
             EventsDeed::Migrate(migrate) => migrate.run(),
+            EventsDeed::Archive(archive) => archive.run(),
             EventsDeed::Replay(replay) => replay.run(),
             EventsDeed::Erase(erase) => erase.run(),
         }

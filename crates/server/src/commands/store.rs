@@ -11,7 +11,7 @@ use tidelog_pages::{
     OpenError, OwnerId, PageServer, RecoveryReport, RequestId, Seed, StoreOptions, StoreReply,
     StoreRequest, Urgency,
 };
-use tidelog_room::STAGED;
+use tidelog_room::{ARCHIVE, STAGED};
 use tidelog_types::{DocumentKey, Pgid};
 
 use super::cut::Cut;
@@ -189,12 +189,14 @@ impl Reader {
             incomplete.extend(of);
         }
         for key in self.documents()? {
-            found.documents += 1;
+            let is_archive = key.user == ARCHIVE;
+            found.documents += usize::from(!is_archive);
             let read = self.read(&key, &mut |_, _| Ok(()))?;
             let (pages, lost) = read.unwrap_or_default();
             found.pages += u64::from(pages);
             if lost > 0 || incomplete.contains_key(&key) {
-                found.damages.push(format!("document {} lacks {lost} pages", key.document));
+                let of = if is_archive { "the archive of document" } else { "document" };
+                found.damages.push(format!("{of} {} lacks {lost} pages", key.document));
             }
         }
         Ok(found)

@@ -7,12 +7,14 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tidelog_access::Role;
+use tidelog_document::{Erasable, EraseRefusal, Erased, ErasedUpTo, StreamRef};
 use tidelog_room::{Answer, Ask};
 use tidelog_types::DocumentKey;
 
 use super::pass::{self, Address};
 use super::{body, no_name};
 use crate::access::Pass;
+use crate::archive::{self, ArchiveError, Archived};
 use crate::audit::Who;
 use crate::shared::Shared;
 
@@ -73,6 +75,21 @@ impl Act {
     /// The name of the document.
     pub fn document(&self) -> &str {
         &self.document.document
+    }
+
+    /// Has a part of the events of a stream leave the document.
+    pub async fn archive(&self, stream: &StreamRef) -> Result<Archived, ArchiveError> {
+        archive::archive(&self.shared.rooms, &self.document, stream).await
+    }
+
+    /// Erases a slice of what the document has, or its archive.
+    pub async fn erase(
+        &self,
+        what: &Erasable,
+        after: ErasedUpTo,
+        is_archive: bool,
+    ) -> Result<Result<Erased, EraseRefusal>, Answer> {
+        archive::erase(&self.shared.rooms, &self.document, what, after, is_archive).await
     }
 
     /// Asks the document's room.

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 use tidelog_document::{Erasable, EraseRefusal, Erased, ErasedUpTo};
-use tidelog_room::{Answer, Ask};
 use tidelog_types::limits::EVENT_SIZE_MAX;
 use tokio::time::Instant;
 
@@ -34,22 +33,24 @@ enum What {
 }
 
 /// How far erasing has come, as an answer has said.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Place {
     event: u64,
     task: u64,
+    /// Of the archive, once the document itself is done.
+    #[serde(default)]
+    archive: bool,
 }
 
 impl What {
-    fn split(self) -> (Erasable, ErasedUpTo) {
+    fn split(self) -> (Erasable, Place) {
         let (what, after) = match self {
             Self::Stream { aggregate, stream, after } => {
                 (Erasable::Stream { aggregate, stream }, after)
             }
             Self::Run { workflow, id, after } => (Erasable::Run { workflow, id }, after),
         };
-        let after = after.map(|Place { event, task }| ErasedUpTo { event, task });
         (what, after.unwrap_or_default())
     }
 }
@@ -66,7 +67,7 @@ pub(super) async fn erase(
     Ok(act.carry_out(async move |act: Arc<Act>| erase_for_a_while(&act, what).await).await)
 }
 
-fn what_of(bytes: &[u8]) -> Result<(Erasable, ErasedUpTo), String> {
+fn what_of(bytes: &[u8]) -> Result<(Erasable, Place), String> {
     let why = "what is erased is JSON: {\"aggregate\": \"...\", \"stream\": \"...\"}, or \
                {\"workflow\": \"...\", \"id\": \"...\"}";
     serde_json::from_slice::<What>(bytes).map(What::split).map_err(|_| why.to_owned())
@@ -75,29 +76,35 @@ fn what_of(bytes: &[u8]) -> Result<(Erasable, ErasedUpTo), String> {
 /// Erases slice by slice, as long as the pass holds, and answers how much that was.
 async fn erase_for_a_while(
     act: &Act,
-    (what, mut after): (Erasable, ErasedUpTo),
+    (what, Place { event, task, archive: mut is_archive }): (Erasable, Place),
 ) -> Result<Response, Response> {
     let ends_at = Instant::now() + ERASES_FOR;
+    let mut after = ErasedUpTo { event, task };
     let mut all = Erased::default();
     loop {
         act.check()?;
-        let ask = Ask::Erase { what: what.clone(), after };
-        let erased = match act.ask(ask).await {
-            Answer::Erased(Ok(erased)) => erased,
-            Answer::Erased(Err(refusal)) => return Err(refused(&what, refusal)),
-            answer => return Err(answered(act.document(), answer)),
+        let erased = match act.erase(&what, after, is_archive).await {
+            Ok(Ok(erased)) => erased,
+            Ok(Err(refusal)) => return Err(refused(&what, refusal)),
+            Err(answer) => return Err(answered(act.document(), answer)),
         };
         all.events += erased.events;
         all.commands += erased.commands;
         all.runs += erased.runs;
         all.records += erased.records;
         all.next = erased.next;
-        match erased.next {
+        // What has left the document is erased once nothing more of it can leave unseen.
+        if erased.next.is_none() && !is_archive && matches!(what, Erasable::Stream { .. }) {
+            (is_archive, all.next) = (true, Some(ErasedUpTo::default()));
+        }
+        match all.next {
             Some(next) if Instant::now() < ends_at => after = next,
             _ => break,
         }
     }
-    let next = all.next.map(|ErasedUpTo { event, task }| json!({ "event": event, "task": task }));
+    let place =
+        |ErasedUpTo { event, task }| json!({ "event": event, "task": task, "archive": is_archive });
+    let next = all.next.map(place);
     Ok(Json(json!({
         "events": all.events,
         "commands": all.commands,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Path as UrlPath, Query, State};
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tidelog_access::Role;
 use tidelog_document::{FoundEvents, WantedEvents};
@@ -13,6 +14,7 @@ use tidelog_types::{DocumentKey, Rows};
 use super::lines::Lines;
 use super::{answered, failed, no_name, pass};
 use crate::access::Pass;
+use crate::archive;
 use crate::shared::Shared;
 
 /// Which events somebody wants to know of.
@@ -47,7 +49,16 @@ pub(super) async fn events(
     let Wanted { aggregate, stream, name, after } = wanted;
     let types = name.into_iter().collect();
     let wanted = WantedEvents { aggregate, stream, types, after };
-    match shared.rooms.ask(&document, Ask::Events(wanted)).await {
+    let mut answer = shared.rooms.ask(&document, Ask::Events(wanted.clone(), None)).await;
+    if let Answer::Events(FoundEvents::Archived(place)) = answer {
+        let archived = match archive::read(&shared.rooms, &document, &wanted, place).await {
+            Ok(Some(archived)) => Arc::new(archived),
+            Ok(None) => return elsewhere(place.up_to),
+            Err(answer) => return answered(&id, answer),
+        };
+        answer = shared.rooms.ask(&document, Ask::Events(wanted, Some(archived))).await;
+    }
+    match answer {
         Answer::Events(FoundEvents::Some(rows)) => {
             let lines = Lines::of(&rows, "data");
             let last = lines.last().unwrap_or(after);
@@ -57,6 +68,15 @@ pub(super) async fn events(
         Answer::Events(FoundEvents::None(last)) => nothing().answer((last, false)),
         answer => answered(&id, answer),
     }
+}
+
+/// What is said of events that have left a document before it was copied here.
+fn elsewhere(up_to: u64) -> Response {
+    let why = format!(
+        "events up to {up_to} are archived, and that archive is not here: the document was made of \
+         a file\n"
+    );
+    (StatusCode::CONFLICT, why).into_response()
 }
 
 fn nothing() -> Lines {

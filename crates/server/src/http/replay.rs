@@ -72,7 +72,7 @@ fn json_of(replayed: &Replayed) -> Value {
 
 fn refused(refusal: &ReplayRefusal) -> Response {
     let status = match refusal {
-        ReplayRefusal::NoStreams => StatusCode::CONFLICT,
+        ReplayRefusal::NoStreams | ReplayRefusal::Archived { .. } => StatusCode::CONFLICT,
         ReplayRefusal::UnknownAggregate => StatusCode::NOT_FOUND,
         ReplayRefusal::Table { .. }
         | ReplayRefusal::TooMany { .. }

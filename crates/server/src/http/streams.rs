@@ -190,6 +190,7 @@ fn line(stream: &StreamRef, inspected: &InspectedStream, failed: u64) -> String 
         "aggregate": stream.aggregate,
         "stream": stream.stream,
         "events": sum(|it| it.count),
+        "archived": inspected.archived,
         "erased": sum(|it| it.erased),
         "bytes": sum(|it| it.size),
         "first": place(&inspected.first),

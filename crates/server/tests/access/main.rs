@@ -1,5 +1,6 @@
 //! Who may do what, over real sockets and HTTP, on a server without `--dev`.
 
+mod archives;
 mod commands;
 mod common;
 mod deployment;

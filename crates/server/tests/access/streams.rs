@@ -45,7 +45,8 @@ async fn an_admin_is_told_of_streams() {
     let time = told[0]["last"]["time"].clone();
     let place = json!({ "sequence": 1, "position": 1, "time": time });
     let expected = json!({
-        "number": 1, "aggregate": "log", "stream": "s1", "events": 1, "erased": 0, "bytes": 7,
+        "number": 1, "aggregate": "log", "stream": "s1", "events": 1, "archived": 0,
+        "erased": 0, "bytes": 7,
         "first": place, "last": place, "types": [{ "type": "done", "version": 1, "events": 1 }],
         "received": 0, "started": 0, "failed": 0, "holder": null, "snapshots": [],
     });

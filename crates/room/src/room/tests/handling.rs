@@ -288,7 +288,7 @@ fn a_damaged_page_ends_the_handling_and_nothing_else() {
 /// else. Method: the same, with nothing in memory as it is asked.
 #[test]
 fn a_damaged_page_fails_what_an_operator_asks_and_nothing_else() {
-    for ask in [Ask::Events(WantedEvents::default()), Ask::Look] {
+    for ask in [Ask::Events(WantedEvents::default(), None), Ask::Look] {
         let mut scene = Scene::new();
         scene.open_shop(ANN);
         scene.frames(ANN, 1, vec![place("a")]);
@@ -386,7 +386,7 @@ fn a_command_is_given_again_and_cancelled_by_whoever_runs_the_server() {
 #[test]
 fn events_are_read_once_they_are_durable() {
     let mut scene = Scene::new();
-    let events = |after| Ask::Events(WantedEvents { after, ..WantedEvents::default() });
+    let events = |after| Ask::Events(WantedEvents { after, ..WantedEvents::default() }, None);
     scene.at(1_000_000);
     scene.open_shop(ANN);
     assert_eq!(scene.ask(events(0)), Answer::Events(FoundEvents::None(0)));

@@ -1,0 +1,172 @@
+//! The archives of documents: events that have left them.
+//!
+//! An archive is a document of the same store, beside the one that it belongs to, which nobody can
+//! name. Events go there in parts, and each goes in this order, so that at every moment each of them
+//! is somewhere, durably:
+//!
+//! ```text
+//! document: which can leave ──▶ archive: taken in, durable ──▶ document: let go, durable
+//! ```
+//!
+//! A server that ends between the last two has them in both places, and what the document says
+//! counts: what its archive has beyond that goes before it takes more in. No part is on its way
+//! while something of the document is erased, which is done in the document first, and then in its
+//! archive: so nothing passes by.
+
+use std::sync::Arc;
+
+use tidelog_document::{
+    ArchivePart, ArchiveRefusal, ArchivedEvents, Erasable, EraseRefusal, Erased, ErasedUpTo,
+    FoundEvents, InArchive, StreamRef, WantedEvents,
+};
+use tidelog_room::{Answer, Ask, archive_of};
+use tidelog_types::{DocumentKey, JournalId, Value};
+
+use crate::rooms::Rooms;
+
+/// How often a part is begun anew where the document has changed meanwhile.
+const TRIES_MAX: usize = 8;
+
+/// What became of a part of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Archived {
+    /// How many events have left.
+    pub(crate) events: u64,
+    /// Whether more of them can leave.
+    pub(crate) has_more: bool,
+    /// Whether some stay that a run may still be told of.
+    pub(crate) is_awaited: bool,
+}
+
+/// Why nothing became of it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ArchiveError {
+    /// It may not be done.
+    Refused(ArchiveRefusal),
+    /// The room has no answer to that, but this.
+    Answered(Box<Answer>),
+}
+
+impl From<ArchiveRefusal> for ArchiveError {
+    fn from(refusal: ArchiveRefusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Has those events of a stream leave that can, a bounded number of them.
+pub(crate) async fn archive(
+    rooms: &Arc<Rooms>,
+    document: &DocumentKey,
+    stream: &StreamRef,
+) -> Result<Archived, ArchiveError> {
+    let _turn = rooms.archiving().lock().await;
+    let mut tries = 0;
+    loop {
+        let part = match rooms.ask(document, Ask::Archivable(stream.clone())).await {
+            Answer::Archivable(part) => part?,
+            answer => return Err(ArchiveError::Answered(Box::new(answer))),
+        };
+        tries += 1;
+        match move_on(rooms, document, part).await {
+            Err(ArchiveError::Refused(ArchiveRefusal::Moved)) if tries < TRIES_MAX => {}
+            moved => return moved,
+        }
+    }
+}
+
+/// Has a part leave.
+async fn move_on(
+    rooms: &Arc<Rooms>,
+    document: &DocumentKey,
+    part: ArchivePart,
+) -> Result<Archived, ArchiveError> {
+    let ArchivePart { archived, has_more, is_awaited, .. } = part;
+    let (stream, end) = (part.stream.clone(), part.end());
+    if part.events.is_empty() {
+        return Ok(Archived { events: 0, has_more, is_awaited });
+    }
+    let archive = take_in(rooms, document, part).await?;
+    let ask = Ask::Archive { stream, archive, archived, end };
+    match rooms.ask(document, ask).await {
+        Answer::Archived(events) => Ok(Archived { events: events?, has_more, is_awaited }),
+        answer => Err(ArchiveError::Answered(Box::new(answer))),
+    }
+}
+
+/// Has the archive take a part in, durably. Gives its id.
+pub(crate) async fn take_in(
+    rooms: &Arc<Rooms>,
+    document: &DocumentKey,
+    part: ArchivePart,
+) -> Result<JournalId, ArchiveError> {
+    match rooms.ask(&archive_of(document), Ask::TakeIn(Arc::new(part))).await {
+        Answer::TakenIn(archive) => Ok(archive?),
+        // Something has left, and where it went is not here.
+        Answer::Missing => Err(ArchiveError::Refused(ArchiveRefusal::Elsewhere)),
+        answer => Err(ArchiveError::Answered(Box::new(answer))),
+    }
+}
+
+/// What the archive has of the events that are wanted, a bounded number of them; `None` where what
+/// has left the document is not here.
+pub(crate) async fn read(
+    rooms: &Arc<Rooms>,
+    document: &DocumentKey,
+    wanted: &WantedEvents,
+    InArchive { archive, .. }: InArchive,
+) -> Result<Option<ArchivedEvents>, Answer> {
+    let ask = Ask::Archived(wanted.clone(), archive);
+    let nothing = |up_to| ArchivedEvents { up_to, ..ArchivedEvents::default() };
+    match rooms.ask(&archive_of(document), ask).await {
+        Answer::Events(FoundEvents::Some(rows)) => {
+            let last = rows.decode().pop().and_then(|row| row.into_iter().next());
+            let up_to = match last {
+                Some(Value::Integer(last)) => last.cast_unsigned(),
+                _ => wanted.after,
+            };
+            Ok(Some(ArchivedEvents { rows, up_to }))
+        }
+        Answer::Events(FoundEvents::NoneUpTo(up_to)) => Ok(Some(nothing(up_to))),
+        Answer::Events(FoundEvents::None(_)) => Ok(Some(nothing(u64::MAX))),
+        Answer::Missing | Answer::OtherArchive => Ok(None),
+        answer => Err(answer),
+    }
+}
+
+/// Erases a slice of what the document or, once that is done, its archive has. `Err` says why
+/// not, as its room does.
+pub(crate) async fn erase(
+    rooms: &Arc<Rooms>,
+    document: &DocumentKey,
+    what: &Erasable,
+    after: ErasedUpTo,
+    is_archive: bool,
+) -> Result<Result<Erased, EraseRefusal>, Answer> {
+    let _turn = rooms.archiving().lock().await;
+    let ask = Ask::Erase { what: what.clone(), after };
+    if !is_archive {
+        return match rooms.ask(document, ask).await {
+            Answer::Erased(erased) => Ok(erased),
+            answer => Err(answer),
+        };
+    }
+    match rooms.ask(&archive_of(document), ask).await {
+        Answer::Erased(Ok(erased)) => Ok(Ok(erased)),
+        // Nothing of it has left.
+        Answer::Missing | Answer::Erased(Err(EraseRefusal::HasNone | EraseRefusal::Unknown)) => {
+            Ok(Ok(Erased::default()))
+        }
+        Answer::Erased(refused) => Ok(refused),
+        answer => Err(answer),
+    }
+}
+
+/// Forgets a document and its archive, that first: what is left amid it is a document that can be
+/// deleted, and no events of one that is gone.
+pub(crate) async fn destroy(rooms: &Arc<Rooms>, document: &DocumentKey) -> Answer {
+    let _turn = rooms.archiving().lock().await;
+    match rooms.ask(&archive_of(document), Ask::Destroy).await {
+        Answer::Missing | Answer::Destroyed => rooms.ask(document, Ask::Destroy).await,
+        answer => answer,
+    }
+}
