@@ -24,9 +24,9 @@ import {
   type Streams,
   type Workflows,
 } from './doctype.js';
-import { InvalidOptionError, UnknownEventError } from './errors.js';
+import { ArchivedError, InvalidOptionError, UnknownEventError } from './errors.js';
 import type { EventData, RecordedEvent } from './events.js';
-import { Folds } from './folds.js';
+import { type Folded, Folds } from './folds.js';
 import {
   type CommandFields,
   type CommandNameOf,
@@ -41,6 +41,9 @@ import type { OpenStreams } from './streams.js';
 
 /** Limit of crate `types`. */
 const COMPLETION_ITEMS_MAX = 1_024;
+
+/** How long it waits before it asks an archive once more. */
+const ARCHIVE_AGAIN_MS = 1_000;
 
 /** A command as it is given to a handler. */
 export interface GivenCommand {
@@ -212,7 +215,7 @@ class Deciding implements Work<GivenCommand> {
       let snapshot: NewSnapshot | undefined;
       let decision: Decision;
       try {
-        const folded = await this.#folds.stateOf(stream, least, signal);
+        const folded = await this.#folded(attempt, least);
         position = folded.position;
         snapshot = this.#snapshotOf(attempt);
         decision = { ...(await this.#decide(row, given, folded.state, signal)), snapshot };
@@ -233,6 +236,26 @@ class Deciding implements Work<GivenCommand> {
       }
       // Others have recorded more: with that it is decided anew.
       least = position + 1;
+    }
+  }
+
+  /**
+   * The stream's state. Where it takes events that the archive does not give now, it waits for
+   * them, which is no failure of the command: the app is told once.
+   */
+  async #folded(attempt: Attempt<GivenCommand>, least: number): Promise<Folded> {
+    const { signal, row } = attempt;
+    for (let isTold = false; ; isTold = true) {
+      try {
+        return await this.#folds.stateOf(row.stream, least, signal);
+      } catch (error) {
+        if (!(error instanceof ArchivedError) || signal.aborted) throw error;
+        if (!isTold) attempt.tell(error);
+      }
+      await new Promise<void>((resolve) => {
+        const callOff = this.#document.connection.host.wakeIn(ARCHIVE_AGAIN_MS, resolve);
+        signal.addEventListener('abort', () => resolve(callOff()), { once: true });
+      });
     }
   }
 

@@ -1,7 +1,13 @@
 import { expect, test } from 'vitest';
 import { Reader } from '../src/codec.js';
 import { EVENTS } from '../src/doctype.js';
-import { AccessError, DocumentClosedError, EngineError, UnknownEventError } from '../src/errors.js';
+import {
+  AccessError,
+  ArchivedError,
+  DocumentClosedError,
+  EngineError,
+  UnknownEventError,
+} from '../src/errors.js';
 import type { CommandContext, HandleOptions, Handling } from '../src/events.js';
 import { type Asked, Core, SHOP, settled } from './shop.js';
 
@@ -115,6 +121,33 @@ test('what is handled is said, and an attempt that is given completes once', asy
   expect(core.asked).toEqual([]);
   core.give(row({ number: 2 }));
   expect(said(await core.next('complete'))).toMatchObject({ number: 2, attempt: 1 });
+});
+
+test('a command whose events the archive does not give waits, and has not failed', async () => {
+  const core = new Core();
+  const told: unknown[] = [];
+  const states: unknown[] = [];
+  const place: Handler = ({ state }) => void states.push(state);
+  handlePlace(core, place, { onError: (error) => void told.push(error) });
+  core.give(row({ position: 2 }));
+  const failure = new ArchivedError('the server is not reached');
+  for (let times = 0; times < 3; times += 1) {
+    (await core.next('events')).fail(failure);
+    await settled();
+    const [[waits, wake]] = core.later.splice(0) as [(typeof core.later)[0]];
+    expect([waits, core.asked]).toEqual([1_000, []]);
+    wake();
+  }
+  (await core.next('events')).answer(event(1), event(2));
+  expect(said(await core.next('complete'))).toMatchObject({ number: 1, position: 2, events: [] });
+  expect([told, states]).toEqual([[failure], [2]]);
+  // What counts no longer waits for nothing.
+  core.give(row({ number: 2, stream: 'o-8', position: 2 }));
+  (await core.next('events')).fail(failure);
+  await settled();
+  core.give();
+  await settled();
+  expect(core.asked).toEqual([]);
 });
 
 test('an attempt that nobody can be told of is tried again, later each time', async () => {

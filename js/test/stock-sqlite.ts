@@ -26,7 +26,7 @@ const EVENTS = `create table tidelog_events (
     sequence integer primary key, aggregate text not null, stream text not null, position integer,
     type text not null, version integer, data text check (json_type(data) = 'object'), time integer,
     user text, client text, cause text, erased integer);
-  create table tidelog_streams (aggregate text, stream text, length integer);
+  create table tidelog_streams (aggregate text, stream text, length integer, archived integer);
   create table tidelog_commands (number integer primary key, aggregate text, stream text,
     command text, args text, key text, state text, attempt integer, time integer, user text,
     client text, instance integer, first integer, last integer, reason text, ended integer);

@@ -199,7 +199,32 @@ const body = (r) =>
         time: r.u64(),
       }),
     ],
+    [
+      'Archived',
+      () => ({
+        number: r.u32(),
+        answer: r.choice([
+          ['Events', () => ({ events: r.list(() => archivedEvent(r)), upTo: r.u64() })],
+          ['Elsewhere'],
+          ['Failed', withReason(r)],
+        ]),
+      }),
+    ],
   ]);
+
+const archivedEvent = (r) => ({
+  sequence: r.u64(),
+  aggregate: r.text(),
+  stream: r.text(),
+  position: r.u64(),
+  name: r.text(),
+  version: r.u32(),
+  data: r.optional(() => r.text()),
+  time: r.u64(),
+  user: r.text(),
+  client: r.text(),
+  cause: r.text(),
+});
 
 const readPosition = (r) => ({ journal: r.id(), life: r.id(), next: r.lsn(), chain: r.hash() });
 const readLives = (r) => r.list(() => ({ life: r.id(), first: r.lsn() }));

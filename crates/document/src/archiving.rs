@@ -2,8 +2,11 @@
 //! own, beside it. What precedes a state that is kept can go, and is read from the archive then.
 
 use tidelog_sqlite::{Reader, Run};
-use tidelog_types::{JournalId, Rows, Value};
+use tidelog_sync::ArchivedEvent;
+use tidelog_types::limits::{ARCHIVED_EVENTS_MAX, ARCHIVED_SIZE_MAX};
+use tidelog_types::{JournalId, Value};
 
+use crate::events::FoundEvents;
 use crate::inspecting::StreamRef;
 use crate::{Doctype, StreamDefinition, program};
 
@@ -117,10 +120,93 @@ pub enum ArchiveRefusal {
 /// Events of an archive, for whoever reads on in the document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArchivedEvents {
-    /// These, in the columns of `tidelog_events`.
-    pub rows: Rows,
+    /// These, oldest first.
+    pub events: Vec<ArchivedEvent>,
     /// Up to which sequence number they are all that are wanted.
     pub up_to: u64,
+    /// How many had left, as [`InArchive`](crate::InArchive) says it, when the archive was asked.
+    pub count: u64,
+}
+
+impl ArchivedEvents {
+    /// What was found in an archive behind `after`, of which the document has said that so many
+    /// had left: as many as one answer has.
+    #[must_use]
+    pub fn of(found: FoundEvents, after: u64, count: u64) -> Self {
+        let rows = match found {
+            FoundEvents::Some(rows) => rows,
+            FoundEvents::NoneUpTo(up_to) => return Self { up_to, count, ..Self::default() },
+            FoundEvents::None(_) => {
+                return Self { up_to: u64::MAX, count, ..Self::default() };
+            }
+            FoundEvents::Archived(_) => {
+                return Self { up_to: after, count, ..Self::default() };
+            }
+        };
+        let (mut events, mut size) = (Vec::new(), 0);
+        for event in rows.decode().into_iter().filter_map(archived_event) {
+            if events.len() == ARCHIVED_EVENTS_MAX || size >= ARCHIVED_SIZE_MAX {
+                break;
+            }
+            size += event.size();
+            events.push(event);
+        }
+        let up_to = events.last().map_or(after, |event| event.sequence);
+        Self { events, up_to, count }
+    }
+}
+
+/// The event of a row of `tidelog_events`.
+fn archived_event(row: Vec<Value>) -> Option<ArchivedEvent> {
+    let [
+        Value::Integer(sequence),
+        Value::Text(aggregate),
+        Value::Text(stream),
+        Value::Integer(position),
+        Value::Text(name),
+        Value::Integer(version),
+        Value::Text(data),
+        Value::Integer(time_ms),
+        Value::Text(user),
+        Value::Text(client),
+        Value::Text(cause),
+        Value::Integer(is_erased),
+    ] = <[Value; 12]>::try_from(row).ok()?
+    else {
+        return None;
+    };
+    Some(ArchivedEvent {
+        sequence: sequence.cast_unsigned(),
+        aggregate,
+        stream,
+        position: position.cast_unsigned(),
+        name,
+        version: u32::try_from(version).ok()?,
+        data: (is_erased == 0).then_some(data),
+        time_ms,
+        user,
+        client,
+        cause,
+    })
+}
+
+/// The same row.
+pub(crate) fn row_of(event: ArchivedEvent) -> Vec<Value> {
+    let is_erased = Value::Integer(event.data.is_none().into());
+    vec![
+        Value::Integer(event.sequence.cast_signed()),
+        Value::Text(event.aggregate),
+        Value::Text(event.stream),
+        Value::Integer(event.position.cast_signed()),
+        Value::Text(event.name),
+        Value::Integer(event.version.into()),
+        Value::Text(event.data.unwrap_or_else(|| "{}".to_owned())),
+        Value::Integer(event.time_ms),
+        Value::Text(event.user),
+        Value::Text(event.client),
+        Value::Text(event.cause),
+        is_erased,
+    ]
 }
 
 /// The doctype of archives: no app's, and no mutation is ever run by it.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidelog_sqlite::{Failure, Reader, Run, SystemQueries as _};
+use tidelog_sync::ArchivedEvent;
 use tidelog_types::{JournalId, Params, Rows, Value, ValueRef};
 
-use crate::archiving::ArchivedEvents;
+use crate::archiving::{ArchivedEvents, row_of};
 
 use crate::program::{self, done};
 use crate::streams::{UPCAST_PARAM, upcast_query};
@@ -26,8 +27,6 @@ const COLUMNS: &str = "sequence, aggregate, stream, position, type, version, \
 /// Where some of them are.
 const SEQUENCE: usize = 0;
 const AGGREGATE: usize = 1;
-const STREAM: usize = 2;
-const POSITION: usize = 3;
 const TYPE: usize = 4;
 const VERSION: usize = 5;
 const DATA: usize = 6;
@@ -67,6 +66,9 @@ pub struct InArchive {
     pub archive: JournalId,
     /// Up to which sequence number there may be some.
     pub up_to: u64,
+    /// How many have left, of the stream that is wanted or of all: by that it is told whether more
+    /// have since.
+    pub count: u64,
 }
 
 /// Looks for events, a bounded number of them at a time. What `reader` reads need not be a document
@@ -95,12 +97,15 @@ pub fn find_events(
     let end = if is_bounded { last } else { last.min(wanted.after.saturating_add(WINDOW)) };
     let (rows, end) = match (done!(in_archive(reader, wanted)), archived) {
         (None, _) => (done!(query(reader, wanted, end)).0, end),
-        (Some(place), None) => return Run::Done(FoundEvents::Archived(place)),
-        (Some(place), Some(archived)) => {
+        // More may have left since the archive was asked, and be in neither.
+        (Some(place), Some(archived))
+            if archived.up_to > wanted.after && archived.count == place.count =>
+        {
             let is_all = archived.up_to >= place.up_to;
             let end = if is_all { end } else { end.min(archived.up_to) };
             (done!(join(reader, wanted, archived, end)), end)
         }
+        (Some(place), _) => return Run::Done(FoundEvents::Archived(place)),
     };
     if rows.count > 0 {
         return upcast(reader, doctype, rows).map(FoundEvents::Some);
@@ -111,28 +116,37 @@ pub fn find_events(
 /// Where those are found that are wanted and have left, if there may be any.
 fn in_archive(reader: &mut Reader, wanted: &WantedEvents) -> Run<Option<InArchive>> {
     let text = |text: &String| Value::Text(text.clone());
+    let all = "(select value from _tidelog_meta where key = ?1)";
+    let of_all = Value::Text(program::ARCHIVED_KEY.to_owned());
     let rows = match (&wanted.aggregate, &wanted.stream) {
         (Some(aggregate), Some(stream)) => {
-            let sql =
-                "select archived_to from _tidelog_stream where aggregate = ?1 and stream = ?2";
+            let sql = "select archived_to, archived from _tidelog_stream
+                       where aggregate = ?1 and stream = ?2";
             done!(reader.query_system(sql, &[text(aggregate), text(stream)]))
         }
         (Some(aggregate), None) => {
+            let sql = format!("select value, {all} from _tidelog_meta where key = ?2");
             let key = Value::Text(format!("{}{aggregate}", program::ARCHIVED_PREFIX));
-            done!(reader.query_system("select value from _tidelog_meta where key = ?1", &[key]))
+            done!(reader.query_system(&sql, &[of_all, key]))
         }
         (None, _) => {
-            let sql = "select max(value) from _tidelog_meta where key >= ?1 and key < ?2";
-            let ends = [program::ARCHIVED_PREFIX, program::ARCHIVED_END];
-            done!(reader.query_system(sql, &ends.map(|end| Value::Text(end.to_owned()))))
+            let sql =
+                format!("select max(value), {all} from _tidelog_meta where key >= ?2 and key < ?3");
+            let [first, end] = [program::ARCHIVED_PREFIX, program::ARCHIVED_END]
+                .map(|key| Value::Text(key.to_owned()));
+            done!(reader.query_system(&sql, &[of_all, first, end]))
         }
     };
-    let up_to = program::single_integer(&rows).unwrap_or(0).cast_unsigned();
+    let Some([Value::Integer(up_to), Value::Integer(count)]) = rows.first().map(Vec::as_slice)
+    else {
+        return Run::Done(None);
+    };
+    let (up_to, count) = (up_to.cast_unsigned(), count.cast_unsigned());
     if up_to <= wanted.after {
         return Run::Done(None);
     }
     let archive = done!(program::archive_of(reader)).unwrap_or(JournalId::NONE);
-    Run::Done(Some(InArchive { archive, up_to }))
+    Run::Done(Some(InArchive { archive, up_to, count }))
 }
 
 /// Those of the document, and those of its archive that it knows to be there, as far as both are
@@ -154,29 +168,30 @@ fn join(
     }
     // Others may come between those of the document that were not told.
     let end = if is_full { events.keys().next_back().copied().unwrap_or(end) } else { end };
-    let mut lengths: BTreeMap<[String; 2], u64> = BTreeMap::new();
-    for event in archived.rows.decode() {
-        let sequence = event.first().map_or(0, number);
-        let (Some(Value::Text(aggregate)), Some(Value::Text(stream)), Some(position)) =
-            (event.get(AGGREGATE), event.get(STREAM), event.get(POSITION))
-        else {
-            continue;
-        };
-        let of = [aggregate.clone(), stream.clone()];
-        let length = match lengths.get(&of) {
-            Some(length) => *length,
+    let is_wanted = |event: &&ArchivedEvent| {
+        (wanted.after < event.sequence && event.sequence <= end)
+            && wanted.aggregate.as_ref().is_none_or(|it| *it == event.aggregate)
+            && wanted.stream.as_ref().is_none_or(|it| *it == event.stream)
+            && (wanted.types.is_empty() || wanted.types.contains(&event.name))
+    };
+    let mut left: BTreeMap<[&str; 2], u64> = BTreeMap::new();
+    for event in archived.events.iter().filter(is_wanted) {
+        let of = [event.aggregate.as_str(), &event.stream];
+        let count = match left.get(&of) {
+            Some(count) => *count,
             None => {
                 let sql =
                     "select archived from _tidelog_stream where aggregate = ?1 and stream = ?2";
-                let rows = done!(reader.query_system(sql, &of.clone().map(Value::Text)));
-                let length = program::single_integer(&rows).unwrap_or(0).cast_unsigned();
-                lengths.insert(of, length);
-                length
+                let named = of.map(|name| Value::Text(name.to_owned()));
+                let rows = done!(reader.query_system(sql, &named));
+                let count = program::single_integer(&rows).unwrap_or(0).cast_unsigned();
+                left.insert(of, count);
+                count
             }
         };
-        let is_there = number(position) <= length && event.len() == here.columns.len();
-        if is_there && sequence > wanted.after && sequence <= end {
-            events.entry(sequence).or_insert(event);
+        // What the archive has beyond that is of no history that this is one of.
+        if event.position <= count {
+            events.entry(event.sequence).or_insert_with(|| row_of(event.clone()));
         }
     }
     let mut joined = Rows { columns: here.columns, ..Rows::default() };

@@ -45,7 +45,9 @@ use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shor
 
 use crate::{Action, Doctype, Mutation, Verdict, public_entry};
 
-pub(crate) use archiving::{ARCHIVED_END, ARCHIVED_PREFIX, archive_of, find_archivable};
+pub(crate) use archiving::{
+    ARCHIVED_END, ARCHIVED_KEY, ARCHIVED_PREFIX, archive_of, find_archivable,
+};
 use events::Recorder;
 pub(crate) use events::begin as begin_events;
 pub(crate) use tasks::{begin as begin_tasks, change, work};

@@ -204,24 +204,13 @@ impl Scene {
     }
 
     /// What the archive has of the same.
-    fn find_archived(&mut self, wanted: &WantedEvents) -> ArchivedEvents {
+    fn find_archived(&mut self, wanted: &WantedEvents, count: u64) -> ArchivedEvents {
         let view = self.archive.authority.view().clone();
         let doctype = archive_doctype();
         let (rest, authority) = (self.archive.rest.clone(), &mut self.archive.authority);
         let find = || find_events(authority.reader(), &doctype, wanted, None);
-        let nothing = |up_to| ArchivedEvents { up_to, ..ArchivedEvents::default() };
-        match rest.serve(&view, find).expect("found") {
-            FoundEvents::Some(rows) => {
-                let up_to = match rows.decode().last().expect("some")[0] {
-                    Value::Integer(last) => last.cast_unsigned(),
-                    ref other => panic!("{other:?}"),
-                };
-                ArchivedEvents { rows, up_to }
-            }
-            FoundEvents::NoneUpTo(up_to) => nothing(up_to),
-            FoundEvents::None(_) => nothing(u64::MAX),
-            FoundEvents::Archived(_) => panic!("an archive of an archive"),
-        }
+        let found = rest.serve(&view, find).expect("found");
+        ArchivedEvents::of(found, wanted.after, count)
     }
 
     /// All that are wanted, page by page: sequence, stream, position, version and data.
@@ -229,8 +218,8 @@ impl Scene {
         let (mut wanted, mut told) = (wanted.clone(), Vec::new());
         loop {
             let mut found = self.find(&wanted, None);
-            if matches!(found, FoundEvents::Archived(_)) {
-                let archived = self.find_archived(&wanted);
+            if let FoundEvents::Archived(place) = found {
+                let archived = self.find_archived(&wanted, place.count);
                 found = self.find(&wanted, Some(&archived));
             }
             match found {
@@ -302,7 +291,7 @@ fn what_has_left_is_read_as_it_was() {
         for (wanted, before) in ways().iter().zip(&before) {
             assert_eq!(scene.told(wanted), *before, "{wanted:?}");
         }
-        let place = InArchive { archive: scene.archive_id(), up_to: 16 };
+        let place = InArchive { archive: scene.archive_id(), up_to: 16, count: 6 };
         assert_eq!(scene.find(&of(&order("a")), None), FoundEvents::Archived(place));
         // Only whoever may want some of them is told that they have left.
         let visits = WantedEvents { aggregate: Some("visit".to_owned()), ..all() };
@@ -418,6 +407,28 @@ fn what_cannot_leave_stays() {
         let change = Change::Archive { stream, archive: elsewhere, archived, end };
         let refused = Changed::Archived(Err(ArchiveRefusal::Elsewhere));
         assert_eq!(scene.change(&change), refused);
+    });
+}
+
+/// Goal: events that leave between the two questions are not passed over. Method: what an archive
+/// had before more left, for all of them and for one stream.
+#[test]
+fn what_leaves_meanwhile_is_asked_for_once_more() {
+    with_shop(|mut scene| {
+        scene.note("order", &["a", "b", "a", "b"], "x");
+        scene.place(&order("a"), 1);
+        scene.place(&order("b"), 1);
+        scene.archive(&order("a"));
+        for (wanted, stream) in [(all(), order("b")), (of(&order("a")), order("a"))] {
+            let before = scene.told(&wanted);
+            let FoundEvents::Archived(place) = scene.find(&wanted, None) else { panic!("some") };
+            let archived = scene.find_archived(&wanted, place.count);
+            scene.place(&stream, 1);
+            assert!(scene.archive(&stream)[0] > 0);
+            let found = scene.find(&wanted, Some(&archived));
+            assert!(matches!(found, FoundEvents::Archived(_)), "{found:?}");
+            assert_eq!(scene.told(&wanted)[..before.len()], before);
+        }
     });
 }
 

@@ -595,6 +595,8 @@ impl Room {
             ToRoom::Close => Work::Close(id),
             // Its shell knows who speaks, and when: see `RoomInput::Presence`.
             ToRoom::Presence(_) => return,
+            // Its shell asks the room of the archive.
+            ToRoom::Archived(_) => return,
             ToRoom::Register { tag, instance, kinds, concurrency } => {
                 let kind = |(aggregate, name)| TaskKind { aggregate, name };
                 let kinds = kinds.into_iter().map(kind).collect();

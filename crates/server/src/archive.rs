@@ -1,8 +1,8 @@
 //! The archives of documents: events that have left them.
 //!
 //! An archive is a document of the same store, beside the one that it belongs to, which nobody can
-//! name. Events go there in parts, and each goes in this order, so that at every moment each of them
-//! is somewhere, durably:
+//! name. Events go there in parts, and each goes in this order, so that at every moment each of
+//! them is somewhere, durably:
 //!
 //! ```text
 //! document: which can leave ──▶ archive: taken in, durable ──▶ document: let go, durable
@@ -17,11 +17,14 @@ use std::sync::Arc;
 
 use tidelog_document::{
     ArchivePart, ArchiveRefusal, ArchivedEvents, Erasable, EraseRefusal, Erased, ErasedUpTo,
-    FoundEvents, InArchive, StreamRef, WantedEvents,
+    InArchive, StreamRef, WantedEvents,
 };
 use tidelog_room::{Answer, Ask, archive_of};
-use tidelog_types::{DocumentKey, JournalId, Value};
+use tidelog_sync::{ArchiveAnswer, ArchiveQuestion, Channel, FromRoom, FromServer};
+use tidelog_types::{DocumentKey, JournalId};
+use tokio::sync::Mutex;
 
+use crate::connection::Connection;
 use crate::rooms::Rooms;
 
 /// How often a part is begun anew where the document has changed meanwhile.
@@ -113,24 +116,53 @@ pub(crate) async fn read(
     rooms: &Arc<Rooms>,
     document: &DocumentKey,
     wanted: &WantedEvents,
-    InArchive { archive, .. }: InArchive,
+    InArchive { archive, count, .. }: InArchive,
 ) -> Result<Option<ArchivedEvents>, Answer> {
     let ask = Ask::Archived(wanted.clone(), archive);
-    let nothing = |up_to| ArchivedEvents { up_to, ..ArchivedEvents::default() };
     match rooms.ask(&archive_of(document), ask).await {
-        Answer::Events(FoundEvents::Some(rows)) => {
-            let last = rows.decode().pop().and_then(|row| row.into_iter().next());
-            let up_to = match last {
-                Some(Value::Integer(last)) => last.cast_unsigned(),
-                _ => wanted.after,
-            };
-            Ok(Some(ArchivedEvents { rows, up_to }))
-        }
-        Answer::Events(FoundEvents::NoneUpTo(up_to)) => Ok(Some(nothing(up_to))),
-        Answer::Events(FoundEvents::None(_)) => Ok(Some(nothing(u64::MAX))),
+        Answer::Events(found) => Ok(Some(ArchivedEvents::of(found, wanted.after, count))),
         Answer::Missing | Answer::OtherArchive => Ok(None),
         answer => Err(answer),
     }
+}
+
+/// Answers what a client wants of the archive of its document, which it may read. One question of
+/// a connection is answered after the other, and each once what the client was told before has
+/// been read: so no more waits for it than one answer.
+pub(crate) async fn answer(
+    rooms: &Arc<Rooms>,
+    document: &DocumentKey,
+    question: ArchiveQuestion,
+    to: &Asker,
+) {
+    let Asker { connection, channel, turn } = to;
+    let _turn = turn.lock().await;
+    connection.has_room().await;
+    if connection.has_ended() {
+        return;
+    }
+    let ArchiveQuestion { number, archive, aggregate, stream, types, after } = question;
+    let wanted = WantedEvents { aggregate, stream, types, after };
+    // What had left by then is for whoever asks to know.
+    let place = InArchive { archive, up_to: u64::MAX, count: 0 };
+    let answer = match read(rooms, document, &wanted, place).await {
+        Ok(Some(ArchivedEvents { events, up_to, .. })) => ArchiveAnswer::Events { events, up_to },
+        Ok(None) => ArchiveAnswer::Elsewhere,
+        Err(Answer::Failed { reason } | Answer::Unknown { reason }) => {
+            ArchiveAnswer::Failed { reason }
+        }
+        Err(_) => ArchiveAnswer::Failed { reason: "the archive does not answer".to_owned() },
+    };
+    let body = FromRoom::Archived { number, answer };
+    connection.send(FromServer::About { channel: *channel, body });
+}
+
+/// Who asks, and where it is answered.
+pub(crate) struct Asker {
+    pub(crate) connection: Connection,
+    pub(crate) channel: Channel,
+    /// That of the connection.
+    pub(crate) turn: Arc<Mutex<()>>,
 }
 
 /// Erases a slice of what the document or, once that is done, its archive has. `Err` says why

@@ -293,6 +293,9 @@ fn small_size_of(message: &FromServer) -> usize {
     if let FromServer::About { body: FromRoom::Presence(news), .. } = message {
         return SMALL_MESSAGE_SIZE + news.size();
     }
+    if let FromServer::About { body: FromRoom::Archived { answer, .. }, .. } = message {
+        return SMALL_MESSAGE_SIZE + answer.size();
+    }
     let reason = match message {
         FromServer::About { body: FromRoom::Undecided { why, .. }, .. } => match why {
             UndecidedReason::UnknownDoctype { reason }

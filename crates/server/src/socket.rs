@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use tidelog_access::{Allowed, Role, TokenError};
 use tidelog_room::{ConnId, Identity, May, Speaker};
 use tidelog_sync::{
-    ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
-    decode_message, encode_message, message_size,
+    ArchiveQuestion, ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom,
+    ToServer, decode_message, encode_message, message_size,
 };
 use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX, MESSAGE_SIZE_MAX, PAGE_SIZE,
@@ -26,7 +26,7 @@ use tidelog_types::{ClientId, DocumentKey};
 use tokio::io::AsyncReadExt;
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -37,6 +37,7 @@ use tracing::debug;
 
 use crate::access::{Expiry, Pass, now_s};
 use crate::allowance::Allowance;
+use crate::archive::{self, Asker};
 use crate::connection::{Connection, ConnectionEnd, Ending, SMALL_MESSAGE_SIZE};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
@@ -111,6 +112,7 @@ pub(crate) async fn serve(
         expiry: None,
         channels: Channels { conn: id, open: BTreeMap::new() },
         permits,
+        archive_turn: Arc::default(),
         early: None,
         said: Said::new(gate.clone()),
     };
@@ -152,6 +154,8 @@ struct Reader {
     channels: Channels,
     /// What it may say before rooms have worked it off.
     permits: Arc<Semaphore>,
+    /// The turn to be answered what an archive has.
+    archive_turn: Arc<AsyncMutex<()>>,
     /// A message that came before it was asked for.
     early: Option<Flow<Bytes>>,
     said: Said,
@@ -485,6 +489,10 @@ impl Reader {
                 let _ = room.send(RoomMail::Presence { conn, channel, identity, word, permit });
                 return Flow::Continue(());
             }
+            ToRoom::Archived(question) => {
+                self.ask_archive(channel, question, permit);
+                return Flow::Continue(());
+            }
             message => Box::new(message),
         };
         let connection = self.connection.clone();
@@ -498,6 +506,23 @@ impl Reader {
             self.channels.close(channel);
         }
         Flow::Continue(())
+    }
+
+    /// Has a question to the archive of a document answered, while other messages are heard.
+    fn ask_archive(&self, channel: Channel, question: ArchiveQuestion, permit: MessagePermit) {
+        let Some(open) = self.channels.open.get(&channel) else { return };
+        let (document, rooms) = (open.document.clone(), Arc::clone(&self.shared.rooms));
+        let (connection, turn) = (self.connection.clone(), Arc::clone(&self.archive_turn));
+        tokio::spawn(async move {
+            let mut ended = connection.ended();
+            let asker = Asker { connection, channel, turn };
+            tokio::select! {
+                () = archive::answer(&rooms, &document, question, &asker) => {}
+                _ = ended.wait_for(Option::is_some) => {}
+            }
+            // It counts as what was not worked off yet until then.
+            drop(permit);
+        });
     }
 
     /// What its token allows with the document of the channel, by now, and whether its commands may
@@ -913,6 +938,7 @@ mod tests {
             expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(permits_count)),
+            archive_turn: Arc::default(),
             early: None,
             said: Said::new(Gated::new(tokio::io::empty(), 0).1),
         }
@@ -1022,6 +1048,7 @@ mod tests {
             expiry: None,
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
+            archive_turn: Arc::default(),
             early: None,
             said: Said::new(Gated::new(tokio::io::empty(), 0).1),
         };

@@ -159,7 +159,8 @@ impl StoreHandle {
         StoreOwner { owner, mail: self.mail.clone(), replies }
     }
 
-    /// The names of all documents, without what is staged and archives; `None` if the store does not answer.
+    /// The names of all documents, without what is staged and archives; `None` if the store does
+    /// not answer.
     pub(crate) async fn documents(&self) -> Option<Vec<DocumentKey>> {
         let mut owner = self.owner();
         owner.ask(StoreRequest::List { request: RequestId(1) });

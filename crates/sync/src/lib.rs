@@ -26,6 +26,7 @@
 //!
 //! Sockets and time; what a frame or a page means.
 
+mod archive;
 pub mod codec;
 mod envelope;
 mod follower;
@@ -34,6 +35,7 @@ mod presence;
 mod roster;
 mod sender;
 
+pub use archive::{ArchiveAnswer, ArchiveQuestion, ArchivedEvent};
 pub use envelope::{MessageError, PROTOCOL_VERSION, decode_message, encode_message, message_size};
 pub use follower::{Follower, FollowerStep};
 pub use message::{

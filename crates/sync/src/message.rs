@@ -12,6 +12,7 @@ use tidelog_types::{
     LsnRange, Page, Pgid, Position, Role, changed_places, coded,
 };
 
+use crate::archive::{ArchiveAnswer, ArchiveQuestion};
 use crate::presence::{PresenceNews, PresenceWord};
 
 /// The client's number for a document on one connection.
@@ -137,6 +138,8 @@ pub enum ToRoom {
         #[serde(with = "serde_bytes")]
         completion: Vec<u8>,
     },
+    /// Which events has the archive of the document? Answered by [`FromRoom::Archived`].
+    Archived(ArchiveQuestion),
 }
 
 /// What the authority makes of a completion.
@@ -435,6 +438,13 @@ pub enum FromRoom {
         answer: CompletionAnswer,
         /// What the time is where that is decided, in milliseconds since the epoch.
         time_ms: u64,
+    },
+    /// The answer to [`ToRoom::Archived`].
+    Archived {
+        /// The number of the question.
+        number: u32,
+        /// The answer.
+        answer: ArchiveAnswer,
     },
 }
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
-    Attendee, ByeReason, Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom, FromServer,
-    Hears, Intent, MessageError, PROTOCOL_VERSION, PresenceNews, PresenceWho, PresenceWord,
-    Present, ProbeId, Refusal, StateText, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
-    decode_message, encode_message,
+    ArchiveAnswer, ArchiveQuestion, ArchivedEvent, Attendee, ByeReason, Channel, CodedPage,
+    CompletionAnswer, EntryPart, FromRoom, FromServer, Hears, Intent, MessageError,
+    PROTOCOL_VERSION, PresenceNews, PresenceWho, PresenceWord, Present, ProbeId, Refusal,
+    StateText, ToRoom, ToServer, UndecidedReason, WireFrame, codec, decode_message, encode_message,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -86,6 +86,16 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
     let (client, token) = (ClientId([9; 16]), Some("why".to_owned()));
     let kinds = vec![("order".to_owned(), "place".to_owned())];
     let completion = vec![1, 2, 3];
+    let question = ArchiveQuestion {
+        number: 3,
+        archive: JournalId([8; 16]),
+        aggregate: Some("order".to_owned()),
+        stream: Some("o1".to_owned()),
+        types: vec!["placed".to_owned()],
+        after: 41,
+    };
+    let of_all =
+        ArchiveQuestion { aggregate: None, stream: None, types: Vec::new(), ..question.clone() };
     vec![
         ("hello", ToServer::Hello { client, token: None }),
         ("hello with a token", ToServer::Hello { client, token }),
@@ -104,6 +114,8 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
         ("presence, a sign of life", about(ToRoom::Presence(PresenceWord::default()))),
         ("register", about(ToRoom::Register { tag: 1, instance: 7, kinds, concurrency: 16 })),
         ("deregister", about(ToRoom::Deregister { tag: 1 })),
+        ("archived?", about(ToRoom::Archived(question))),
+        ("archived? all", about(ToRoom::Archived(of_all))),
         ("complete", about(ToRoom::Complete { tag: 1, task: 8, attempt: 2, completion })),
     ]
 }
@@ -154,6 +166,21 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     let unknown = UndecidedReason::UnknownDoctype { reason: reason() };
     let no_room = UndecidedReason::NoRoomForVerdict { reason: reason() };
     let failed = UndecidedReason::VerdictFailed { reason: reason() };
+    let event = |sequence, data| ArchivedEvent {
+        sequence,
+        aggregate: "order".to_owned(),
+        stream: "o1".to_owned(),
+        position: 2,
+        name: "placed".to_owned(),
+        version: 1,
+        data,
+        time_ms: 5_000,
+        user: "ada".to_owned(),
+        client: "09".repeat(16),
+        cause: "command:8".to_owned(),
+    };
+    let events = vec![event(42, Some("{}".to_owned())), event(43, None)];
+    let archived = |answer| about(FromRoom::Archived { number: 3, answer });
     let completed =
         |answer| about(FromRoom::Completed { tag: 1, task: 8, attempt: 2, answer, time_ms: 5_000 });
     vec![
@@ -196,6 +223,9 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("presence, of those who are seen already", about(FromRoom::Presence(more))),
         ("registered", about(FromRoom::Registered { tag: 1, instance: 7 })),
         ("not registered", about(FromRoom::NotRegistered { tag: 1, reason: reason() })),
+        ("archived: events", archived(ArchiveAnswer::Events { events, up_to: 43 })),
+        ("archived: elsewhere", archived(ArchiveAnswer::Elsewhere)),
+        ("archived: failed", archived(ArchiveAnswer::Failed { reason: reason() })),
         ("completed: done", completed(CompletionAnswer::Done)),
         ("completed: late", completed(CompletionAnswer::Late)),
         ("completed: stale", completed(CompletionAnswer::Stale)),

@@ -58,6 +58,15 @@ pub const COMMAND_KEY_SIZE_MAX: usize = 256;
 /// Commands that one instance works at.
 pub const INSTANCE_COMMANDS_MAX: u32 = 1024;
 
+/// Types of events of which one question to an archive may be.
+pub const ARCHIVE_TYPES_MAX: usize = 1024;
+
+/// Events in one answer of an archive.
+pub const ARCHIVED_EVENTS_MAX: usize = 256;
+
+/// Bytes of the events in one answer of an archive, not counting the one that passes the bound.
+pub const ARCHIVED_SIZE_MAX: usize = 256 * 1024;
+
 /// Kinds of commands that one instance handles.
 pub const INSTANCE_KINDS_MAX: usize = 1024;
 

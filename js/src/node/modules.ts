@@ -114,7 +114,8 @@ const EVENTS = [
      time integer not null, user text not null, client text not null, cause text not null,
      erased integer not null) strict`,
   `create table tidelog_streams (
-     aggregate text not null, stream text not null, length integer not null) strict`,
+     aggregate text not null, stream text not null, length integer not null,
+     archived integer not null) strict`,
   `create table tidelog_commands (
      number integer primary key, aggregate text not null, stream text not null,
      command text not null, args text, key text, state text not null,

@@ -244,6 +244,7 @@ fn name(message: &FromRoom) -> Option<String> {
         FromRoom::Undecided { lsn, .. } => format!("undecided {lsn}"),
         FromRoom::Allowed { role } => format!("may {role}"),
         FromRoom::Presence(_)
+        | FromRoom::Archived { .. }
         | FromRoom::Registered { .. }
         | FromRoom::NotRegistered { .. }
         | FromRoom::Completed { .. } => return None,

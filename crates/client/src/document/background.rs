@@ -7,7 +7,7 @@ use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
 use super::requests::Ran;
 use super::storing::Then;
-use super::watches::{Found, News};
+use super::watches::Found;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
@@ -306,20 +306,13 @@ impl Document {
             Ok(damage) => match watch.look(open, doctype, has_all, ctx.now_ms) {
                 Run::Done(news) => {
                     match (news, watch.is_for_once()) {
-                        (News::Archived(place), _) => {
-                            self.watches.remove(tab, call);
-                            let failure = CallFailure::archived(place.up_to, "ask it for them");
-                            ctx.out.tell(tab, FromCore::Failed { call, failure });
-                        }
-                        (News::Rows(rows), true) => {
+                        (Some(rows), true) => {
                             if let Some(watch) = self.watches.remove(tab, call) {
                                 self.found(Found { tab, call, rows, watch }, ctx.out);
                             }
                         }
-                        (News::Rows(rows), false) => {
-                            ctx.out.tell(tab, FromCore::Rows { call, rows })
-                        }
-                        (News::None, _) => {}
+                        (Some(rows), false) => ctx.out.tell(tab, FromCore::Rows { call, rows }),
+                        (None, _) => {}
                     }
                     self.watches.requeue(tab, call);
                     return Run::Done(Attempt::Done);

@@ -8,9 +8,11 @@
 //! has come (`reads.rs`). What is to last goes to the disk in `storing.rs`. The way to the server
 //! is `following.rs`, with what the server says and with who waits to be in step with it; what it
 //! rejected is told by `rejections.rs`, who is present by `presence.rs`, who handles commands is in
-//! `handlers.rs`, and a local document becomes the server's in `hand_over.rs`. `open.rs` is the
-//! document itself, once the store has said where it stands.
+//! `handlers.rs`, what has left it is asked for by `archives.rs`, and a local document becomes the
+//! server's in `hand_over.rs`. `open.rs` is the document itself, once the store has said where it
+//! stands.
 
+mod archives;
 mod background;
 mod following;
 mod hand_over;
@@ -85,6 +87,8 @@ pub(crate) struct Document {
     queue: VecDeque<Ask>,
     reads: Reads,
     watches: Watches,
+    /// How often its archive was asked.
+    archive_questions: u32,
     ledger: AppendLedger<Then>,
     /// Calls that were recorded, by this core or one before it: tabs may ask again.
     recorded: Recorded,
@@ -178,6 +182,7 @@ impl Document {
             queue: VecDeque::new(),
             reads: Reads::default(),
             watches: Watches::default(),
+            archive_questions: 0,
             recorded: Recorded::new(ctx.settings.limits.calls_remembered_max),
             settling: 0,
             local_syncs: 0,
@@ -244,6 +249,7 @@ impl Document {
         self.ask_for_verdicts(ctx);
         self.send_frames(ctx);
         self.settle_syncs(ctx);
+        self.ask_archive(ctx);
         self.see_whether_it_is_short(ctx.now_ms);
         self.ask_to_be_woken(ctx);
     }

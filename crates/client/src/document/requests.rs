@@ -12,7 +12,7 @@ use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid, Role
 
 use super::open::RecordDue;
 use super::storing::Settle;
-use super::watches::{Found, News, Watch};
+use super::watches::{Found, Watch};
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State, SyncWait, Then};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
@@ -587,16 +587,13 @@ impl Document {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let doctype = self.handles.get(&(ask.tab, ask.handle)).map(|holder| &holder.doctype);
         let ran = match watch.look(open, doctype, has_all, ctx.now_ms) {
-            Run::Done(News::Archived(place)) => {
-                return Ran::Failed(CallFailure::archived(place.up_to, "ask it for them"));
-            }
-            Run::Done(News::Rows(rows)) if watch.is_for_once() => {
+            Run::Done(Some(rows)) if watch.is_for_once() => {
                 let Ask { tab, call, .. } = *ask;
                 self.found(Found { tab, call, rows, watch }, ctx.out);
                 return Ran::Done;
             }
             Run::Done(news) => {
-                if let News::Rows(rows) = news {
+                if let Some(rows) = news {
                     ctx.out.tell(ask.tab, FromCore::Rows { call: ask.call, rows });
                 }
                 Ran::Done

@@ -94,7 +94,10 @@ impl Document {
         }
     }
 
-    fn connection(&self, link: Option<&ServerLink>) -> (Connection, Option<CallFailure>) {
+    pub(super) fn connection(
+        &self,
+        link: Option<&ServerLink>,
+    ) -> (Connection, Option<CallFailure>) {
         let is_local = match &self.state {
             State::Open(open) => matches!(open.role, Role::Local(_)),
             // It is made again for those who hold it.

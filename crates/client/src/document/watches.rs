@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use tidelog_document::{
-    Doctype, FoundEvents, FoundOutcome, InArchive, InstanceId, find_endings, find_events,
-    find_given, find_outcome, find_records,
+    ArchivedEvents, Doctype, FoundEvents, FoundOutcome, InstanceId, WantedEvents, find_endings,
+    find_events, find_given, find_outcome, find_records,
 };
 use tidelog_sqlite::{Failure, ReadSet, Run, View};
 use tidelog_types::{Pgid, Rows, SortedMap};
 
+use super::archives::ArchiveWait;
 use super::open::Open;
 use crate::effect::TabId;
 use crate::outbox::Outbox;
@@ -39,28 +40,14 @@ pub(super) struct Watch {
     dirty_since: Option<u64>,
     /// Until when it does not run again.
     rests_until_ms: u64,
+    /// What it wants of the archive, while it does: it waits for nothing else then.
+    archive: Option<ArchiveWait>,
 }
 
 /// A list of so many given tasks takes a small part of a millisecond to read and to tell. Whoever
 /// is given many hears of further ones some milliseconds later, and not each time that one of them
 /// comes or goes: most of the time is left for other work.
 const GIVEN_PER_MS: u64 = 16;
-
-/// What a look has found.
-pub(super) enum News {
-    /// Nothing that is not known.
-    None,
-    /// These rows.
-    Rows(Rows),
-    /// Some of the events that are wanted have left the document.
-    Archived(InArchive),
-}
-
-impl News {
-    fn of(rows: Option<Rows>) -> Self {
-        rows.map_or(Self::None, Self::Rows)
-    }
-}
 
 enum Watched {
     Query(Query),
@@ -98,7 +85,8 @@ impl Watch {
 
     fn of(handle: Handle, watched: Watched) -> Self {
         let (read_set, rows, dirty_since) = (None, None, None);
-        Self { handle, watched, read_set, rows, dirty_since, rests_until_ms: 0 }
+        let (rests_until_ms, archive) = (0, None);
+        Self { handle, watched, read_set, rows, dirty_since, rests_until_ms, archive }
     }
 
     /// Why it has no answer, for its tab.
@@ -135,7 +123,7 @@ impl Watch {
         doctype: Option<&Doctype>,
         has_all: bool,
         now_ms: u64,
-    ) -> Run<News> {
+    ) -> Run<Option<Rows>> {
         let query = match &mut self.watched {
             Watched::Query(query) => query,
             Watched::Outcome { command, is_pending } => {
@@ -151,9 +139,9 @@ impl Watch {
                 self.dirty_since = None;
                 *is_pending = found == FoundOutcome::Pending;
                 return Run::Done(match found {
-                    FoundOutcome::Over(rows) => News::Rows(rows),
-                    FoundOutcome::None if has_all => News::Rows(Rows::default()),
-                    FoundOutcome::None | FoundOutcome::Pending => News::None,
+                    FoundOutcome::Over(rows) => Some(rows),
+                    FoundOutcome::None if has_all => Some(Rows::default()),
+                    FoundOutcome::None | FoundOutcome::Pending => None,
                 });
             }
             Watched::Records(Records { task, attempt, after }) => {
@@ -161,7 +149,7 @@ impl Watch {
                 if matches!(run, Run::Done(_)) {
                     self.dirty_since = None;
                 }
-                return run.map(News::of);
+                return run;
             }
             Watched::Given(instance) => {
                 let reader = open.confirmed_reader_at(now_ms);
@@ -177,35 +165,41 @@ impl Watch {
                 self.dirty_since = None;
                 self.rests_until_ms = now_ms + u64::from(rows.count) / GIVEN_PER_MS;
                 if self.rows.as_ref() == Some(&rows) {
-                    return Run::Done(News::None);
+                    return Run::Done(None);
                 }
                 self.rows = Some(rows.clone());
-                return Run::Done(News::Rows(rows));
+                return Run::Done(Some(rows));
             }
             Watched::Events(Events { wanted, waits, .. }) => {
                 let Some(doctype) = doctype else {
                     self.dirty_since = None;
-                    return Run::Done(News::None);
+                    return Run::Done(None);
                 };
                 let reader = open.confirmed_reader_at(now_ms);
-                let found = match find_events(reader, doctype, wanted, None) {
+                let archived = self.archive.as_ref().and_then(|wait| wait.has.as_ref());
+                let found = match find_events(reader, doctype, wanted, archived) {
                     Run::Done(found) => found,
                     Run::Fault(pgid) => return Run::Fault(pgid),
                     Run::Failed(failure) => return Run::Failed(failure),
                 };
                 self.dirty_since = None;
+                if let FoundEvents::Archived(place) = found {
+                    self.archive = Some(ArchiveWait::of(place, self.archive.take(), now_ms));
+                    return Run::Done(None);
+                }
+                self.archive = None;
                 return Run::Done(match found {
-                    FoundEvents::Some(rows) => News::Rows(rows),
-                    FoundEvents::Archived(place) => News::Archived(place),
+                    FoundEvents::Archived(_) => unreachable!("BUG: it is waited for"),
+                    FoundEvents::Some(rows) => Some(rows),
                     FoundEvents::NoneUpTo(sequence) => {
                         wanted.after = sequence;
                         // As whoever has waited least: see `Watches::requeue`.
                         self.dirty_since = Some(u64::MAX);
-                        News::None
+                        None
                     }
                     FoundEvents::None(last) => {
                         wanted.after = if has_all { last } else { last.max(wanted.after) };
-                        News::of((!*waits).then(Rows::default))
+                        (!*waits).then(Rows::default)
                     }
                 });
             }
@@ -215,10 +209,10 @@ impl Watch {
                 self.read_set = Some(read_set);
                 self.dirty_since = None;
                 if self.rows.as_ref() == Some(&rows) {
-                    return Run::Done(News::None);
+                    return Run::Done(None);
                 }
                 self.rows = Some(rows.clone());
-                Run::Done(News::Rows(rows))
+                Run::Done(Some(rows))
             }
             Run::Fault(pgid) => Run::Fault(pgid),
             Run::Failed(failure) => {
@@ -382,6 +376,30 @@ impl Watches {
         for ((tab, call), watch) in self.watches.iter_mut() {
             watch.fail();
             out.tell(*tab, FromCore::Failed { call: *call, failure: failure.clone() });
+        }
+    }
+
+    /// Those that want something of the archive, and which events.
+    pub fn archive_waits(
+        &mut self,
+    ) -> impl Iterator<Item = (TabId, Call, &mut ArchiveWait, &WantedEvents)> {
+        self.watches.iter_mut().filter_map(|((tab, call), watch)| match &watch.watched {
+            Watched::Events(Events { wanted, .. }) => {
+                Some((*tab, *call, watch.archive.as_mut()?, wanted))
+            }
+            _ => None,
+        })
+    }
+
+    /// The archive has answered, and whoever has asked by this number looks again.
+    pub fn hear_archive(&mut self, number: u32, archived: ArchivedEvents) {
+        self.changes += 1;
+        let mut answer = Some(archived);
+        for watch in self.watches.values_mut() {
+            if watch.archive.as_mut().is_some_and(|wait| wait.hear(number, &mut answer)) {
+                watch.dirty_since.get_or_insert(self.changes);
+                return;
+            }
         }
     }
 

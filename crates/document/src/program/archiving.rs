@@ -5,11 +5,12 @@
 //!                  archived_to    the sequence number of the last of those, 0 for none
 //! _tidelog_meta    'archived:' and an aggregate's name: the greatest `archived_to` of its streams
 //!                  'archive': the storage journal of the archive that has them
+//!                  'archived': how many have left, of all streams
 //! ```
 //!
 //! What leaves precedes a state that is kept. The last event of a stream stays, so that nobody has
-//! its sequence number later; and so does what a run that is not over may still be told of: all that
-//! has happened since its start. A stream's length counts what has left.
+//! its sequence number later; and so does what a run that is not over may still be told of: all
+//! that has happened since its start. A stream's length counts what has left.
 //!
 //! The archive is a document, with tables of events and no others, in which a stream has the events
 //! that have left. What the document says counts: an archive may hold more of a stream than that,
@@ -26,9 +27,10 @@ use crate::inspecting::StreamRef;
 /// Events of one part.
 const EVENTS_MAX: usize = 256;
 
-/// The key in `_tidelog_meta` of the archive's id, and what those begin with under which it stands
-/// up to where events of an aggregate have left.
+/// The keys in `_tidelog_meta` of the id of the archive, of how many have left, and what those begin
+/// with under which it stands up to where events of an aggregate have left.
 pub(crate) const ARCHIVE_KEY: &str = "archive";
+pub(crate) const ARCHIVED_KEY: &str = "archived";
 pub(crate) const ARCHIVED_PREFIX: &str = "archived:";
 /// What comes behind all of those.
 pub(crate) const ARCHIVED_END: &str = "archived;";
@@ -212,7 +214,13 @@ pub(super) fn let_go(
         }
         remove(transaction, standing.number, last, end)?;
         note(transaction, stream, archive, last)?;
-        Ok(end - archived)
+        let count = end - archived;
+        transaction.run_system(
+            "insert into _tidelog_meta values (?1, ?2)
+             on conflict (key) do update set value = value + excluded.value",
+            &[Value::Text(ARCHIVED_KEY.to_owned()), Value::Integer(count.cast_signed())],
+        )?;
+        Ok(count)
     });
     match ran {
         Run::Done(_) if is_awaited => refused(ArchiveRefusal::Moved),

@@ -1,6 +1,7 @@
 //! Stories of one room over a real page server on a disk in memory.
 
 mod access;
+mod archiving;
 mod bounds;
 mod damage;
 mod due;
@@ -381,6 +382,7 @@ fn brief(messages: &[FromRoom]) -> Vec<String> {
         FromRoom::Seeded { .. } => "seeded".to_owned(),
         FromRoom::Probed { next, .. } => format!("probed {next}"),
         FromRoom::Presence(news) => format!("presence of {}", news.present.len()),
+        FromRoom::Archived { number, .. } => format!("archived {number}"),
         FromRoom::Registered { tag, instance } => format!("registered {tag} as {instance}"),
         FromRoom::NotRegistered { tag, .. } => format!("not registered {tag}"),
         FromRoom::Completed { task, attempt, answer, .. } => {

@@ -17,6 +17,9 @@ use crate::access::Pass;
 use crate::archive;
 use crate::shared::Shared;
 
+/// How often an archive is asked anew where more events have left the document meanwhile.
+const TRIES_MAX: u32 = 8;
+
 /// Which events somebody wants to know of.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,13 +53,15 @@ pub(super) async fn events(
     let types = name.into_iter().collect();
     let wanted = WantedEvents { aggregate, stream, types, after };
     let mut answer = shared.rooms.ask(&document, Ask::Events(wanted.clone(), None)).await;
-    if let Answer::Events(FoundEvents::Archived(place)) = answer {
+    // Once more where more have left meanwhile.
+    for _ in 0..TRIES_MAX {
+        let Answer::Events(FoundEvents::Archived(place)) = answer else { break };
         let archived = match archive::read(&shared.rooms, &document, &wanted, place).await {
             Ok(Some(archived)) => Arc::new(archived),
             Ok(None) => return elsewhere(place.up_to),
             Err(answer) => return answered(&id, answer),
         };
-        answer = shared.rooms.ask(&document, Ask::Events(wanted, Some(archived))).await;
+        answer = shared.rooms.ask(&document, Ask::Events(wanted.clone(), Some(archived))).await;
     }
     match answer {
         Answer::Events(FoundEvents::Some(rows)) => {
@@ -66,6 +71,7 @@ pub(super) async fn events(
         }
         Answer::Events(FoundEvents::NoneUpTo(seen)) => nothing().answer((seen, true)),
         Answer::Events(FoundEvents::None(last)) => nothing().answer((last, false)),
+        Answer::Events(FoundEvents::Archived(_)) => failed("events are being archived"),
         answer => answered(&id, answer),
     }
 }

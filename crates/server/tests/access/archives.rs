@@ -5,13 +5,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tidelog_document::{Completion, NewSnapshot, Outcome};
-use tidelog_sync::{FromRoom, ToRoom};
-use tidelog_testing::server::Client;
+use tidelog_sync::{ArchiveAnswer, ArchiveQuestion, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_testing::server::{Client, texts};
+use tidelog_types::JournalId;
 
 use crate::commands::{code, complained, file, run_with, said};
-use crate::common::{Answer, ROLES, Scene, app_keys, ask, start, token};
+use crate::common::{Answer, ROLES, Scene, app_keys, ask, join, start, token};
 use crate::documents::{changed, put_as};
-use crate::handling::OWN;
+use crate::handling::{OWN, opened};
 use crate::operator::{event, lines, path, stage};
 
 const ADMIN: &str = ROLES[5].1;
@@ -145,6 +146,60 @@ async fn an_admin_archives_events_and_everybody_reads_the_same() {
     // What happens next has the place that it would have had.
     let answer = post(&scene, "events", &event("s1", 1, json!({ "position": COUNT + 2 }))).await;
     assert_eq!(json_of(&answer)["last"], json!(1_202));
+    scene.stop().await;
+}
+
+/// Goal: whoever may read a document is given what has left it, part by part, and each question is
+/// answered. Method: a reader that asks all at once, for another archive as well; and one without a
+/// grant.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_asks_for_what_has_left() {
+    let (scene, _client, _handler) = with_events().await;
+    json_of(&post(&scene, "events/archive", r#"{"aggregate":"log"}"#).await);
+    let sql = "select lower(hex(value)) from _tidelog_meta where key = 'archive'";
+    let id = texts(&scene.bytes_of(OWN).await, sql).pop().expect("an archive");
+    let byte = |at: usize| u8::from_str_radix(&id[at..at + 2], 16).expect("a digit");
+    let archive = JournalId(std::array::from_fn(|nth| byte(2 * nth)));
+    let question = |number: u32, archive, after| {
+        ToRoom::Archived(ArchiveQuestion {
+            number,
+            archive,
+            aggregate: Some("log".to_owned()),
+            stream: Some("s1".to_owned()),
+            types: Vec::new(),
+            after,
+        })
+    };
+    let mut reader = opened(&scene, ROLES[2].1, 4).await;
+    reader.tell(question(1, archive, 0)).await.expect("up");
+    reader.tell(question(2, JournalId([7; 16]), 0)).await.expect("up");
+    reader.tell(question(3, archive, 1_198)).await.expect("up");
+    let mut answers = Vec::new();
+    while answers.len() < 3 {
+        if let FromRoom::Archived { number, answer } = reader.hear_of().await.expect("up") {
+            answers.push((number, answer));
+        }
+    }
+    // In whichever order.
+    answers.sort_by_key(|(number, _)| *number);
+    let first = match &answers[0] {
+        (1, ArchiveAnswer::Events { events, up_to }) => {
+            assert_eq!(events.last().map(|it| it.sequence), Some(*up_to));
+            events.iter().map(|it| it.position).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(first, (1..=256).collect::<Vec<_>>());
+    assert_eq!(answers[1], (2, ArchiveAnswer::Elsewhere));
+    match &answers[2] {
+        (3, ArchiveAnswer::Events { events, up_to: 1_199 }) => assert_eq!(events.len(), 1),
+        other => panic!("{other:?}"),
+    }
+    // Of a channel that is not open nothing is said.
+    let mut other = join(scene.at, Some(&token(ROLES[1].1))).await.expect("welcome");
+    other.tell(question(1, archive, 0)).await.expect("up");
+    other.say(&ToServer::Ping).await.expect("up");
+    assert_eq!(other.hear().await, Some(FromServer::Pong), "the next that it hears");
     scene.stop().await;
 }
 

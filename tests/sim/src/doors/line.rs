@@ -380,6 +380,9 @@ impl LineDoor {
             }
             ToRoom::Close => drop(self.channels.remove(&place)),
             ToRoom::Presence(_) => return Err("a core says who is present, and none is".to_owned()),
+            ToRoom::Archived(_) => {
+                return Err("a core asks an archive, and there is none".to_owned());
+            }
             ToRoom::Register { .. } | ToRoom::Deregister { .. } | ToRoom::Complete { .. }
                 if !self.has_tasks =>
             {

@@ -399,6 +399,7 @@ impl Talk {
             }
             FromRoom::Allowed { .. } => Err("a room says what its shell has to say".to_owned()),
             FromRoom::Presence(_) => Err("a room tells who is present, and none is".to_owned()),
+            FromRoom::Archived { .. } => Err("a room says what its shell has to say".to_owned()),
             FromRoom::Registered { .. }
             | FromRoom::NotRegistered { .. }
             | FromRoom::Completed { .. }

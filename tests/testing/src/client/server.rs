@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use tidelog_client::Connection;
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Change, Changed, CommandRef, Committed, Completion,
-    Doctype, DoctypeHash, Handlers, InstanceId, Intervened, Intervention, Mutation, TaskKind,
-    chain_of, client_of, hash_of, is_reserved, public_entry, public_life,
+    Applied, AppliedTimeline, ArchivePart, ArchivedEvents, Authority, Change, Changed, CommandRef,
+    Committed, Completion, Doctype, DoctypeHash, Handlers, InstanceId, Intervened, Intervention,
+    Mutation, StreamRef, TaskKind, WantedEvents, archive_doctype, chain_of, client_of,
+    find_archivable, find_events, hash_of, is_reserved, public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
-    Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom, FromServer, Intent, PresenceWord,
-    Refusal, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
+    ArchiveAnswer, ArchiveQuestion, Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom,
+    FromServer, Intent, PresenceWord, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -26,6 +27,8 @@ use super::{Device, SERVER, TAB, todos};
 
 pub struct Server {
     pub document: Option<Authority>,
+    /// What has left it.
+    pub archive: Option<Authority>,
     doctypes: BTreeMap<DoctypeHash, Doctype>,
     entries: Vec<Made>,
     subscribers: BTreeMap<usize, Subscriber>,
@@ -82,6 +85,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             document: None,
+            archive: None,
             doctypes: BTreeMap::new(),
             entries: Vec::new(),
             subscribers: BTreeMap::new(),
@@ -263,6 +267,10 @@ impl Server {
                 };
                 vec![FromRoom::Completed { tag, task, attempt, answer, time_ms: self.now_ms }]
             }
+            ToRoom::Archived(question) => {
+                let number = question.number;
+                vec![FromRoom::Archived { number, answer: self.archived(question) }]
+            }
             ToRoom::Close => {
                 self.forget(device);
                 Vec::new()
@@ -288,6 +296,51 @@ impl Server {
         while let Some(change) = self.handlers.next_change(self.now_ms) {
             self.change(&change);
         }
+    }
+
+    /// Has those events of a stream leave that can. Says how many that were.
+    pub fn archive(&mut self, stream: &StreamRef) -> u64 {
+        let mut events = 0;
+        loop {
+            let reader = self.document.as_mut().expect("a document").reader();
+            let part = find_archivable(reader, stream).unwrap().expect("it can be archived");
+            let (archived, end, has_more) = (part.archived, part.end(), part.has_more);
+            let archive = self.take_into_archive(part);
+            let stream = stream.clone();
+            match self.change(&Change::Archive { stream, archive, archived, end }) {
+                Changed::Archived(archived) => events += archived.expect("as it was read"),
+                other => panic!("{other:?}"),
+            }
+            if !has_more {
+                return events;
+            }
+        }
+    }
+
+    /// Gives the id of the archive.
+    fn take_into_archive(&mut self, part: ArchivePart) -> JournalId {
+        let doctype = archive_doctype();
+        let archive = self.archive.get_or_insert_with(|| {
+            let position = Position::start_of(JournalId([99; 16]));
+            let (view, lives) = (View::new(usize::MAX, 0), Lineage::default());
+            let mut archive = Authority::new(view, position, lives, Life([self.lives; 16]));
+            archive.migrate(&doctype).unwrap().expect("it was empty");
+            archive
+        });
+        archive.change(&Change::TakeIn(part.into()), &doctype, self.now_ms).unwrap();
+        archive.position().journal
+    }
+
+    fn archived(&mut self, question: ArchiveQuestion) -> ArchiveAnswer {
+        let ArchiveQuestion { archive: id, aggregate, stream, types, after, .. } = question;
+        let is_it = |archive: &&mut Authority| archive.position().journal == id;
+        let Some(archive) = self.archive.as_mut().filter(is_it) else {
+            return ArchiveAnswer::Elsewhere;
+        };
+        let wanted = WantedEvents { aggregate, stream, types, after };
+        let found = find_events(archive.reader(), &archive_doctype(), &wanted, None).unwrap();
+        let ArchivedEvents { events, up_to, .. } = ArchivedEvents::of(found, after, 0);
+        ArchiveAnswer::Events { events, up_to }
     }
 
     /// Whoever runs the server does that to a command.

@@ -56,6 +56,7 @@ impl Document {
             }
             FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
             FromRoom::Presence(news) => self.presence.hear(&news),
+            FromRoom::Archived { number, answer } => self.on_archived(number, answer, ctx),
             FromRoom::Registered { tag, instance } => self.on_registered(tag, InstanceId(instance)),
             FromRoom::NotRegistered { tag, reason } => self.on_not_registered(tag, &reason, ctx),
             FromRoom::Completed { tag, task, attempt, answer, time_ms } => {
