@@ -78,6 +78,8 @@ impl<S: Clone + Send + Sync> Deciding<S> {
             Ok(Ok(folded)) => folded,
             Ok(Err(error)) if error.is_passing() => return Err(error),
             Ok(Err(error)) if error.code == ErrorCode::DocumentClosed => return Err(error),
+            // It is the archive that is away, and no failure of the command.
+            Ok(Err(error)) if error.code == ErrorCode::Archived => return Err(error),
             // An event of a newer release, say, which others may know.
             Ok(Err(error)) => {
                 warn!(%error, ?command, "an attempt at a command has failed");

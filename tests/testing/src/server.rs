@@ -7,12 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use tidelog_document::Doctype;
+use tidelog_document::{Completion, Doctype, NewEvent, NewSnapshot, Outcome};
 use tidelog_server::{AccessSettings, ServerError};
 pub use tidelog_server::{ServeSettings, Server, TlsSettings};
 use tidelog_sync::{
-    FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, WireFrame, codec, decode_message,
-    encode_message,
+    CompletionAnswer, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, WireFrame, codec,
+    decode_message, encode_message,
 };
 use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
 use tidelog_types::{ClientId, JournalId, Life, Position};
@@ -327,6 +327,41 @@ async fn followed(address: SocketAddr, writer: &mut Writer) -> Vec<u8> {
         }
     }
     panic!("the document never comes to rest");
+}
+
+/// Has the first command of a document, which is of this aggregate and name, handled by somebody
+/// who keeps a state of the `position` events before it, and records one.
+pub async fn keep_state(
+    address: SocketAddr,
+    document: &str,
+    doctype: &Doctype,
+    [aggregate, command]: [&str; 2],
+    position: u64,
+    (name, data): (&str, &str),
+) {
+    let mut client = Client::connect(address).await.expect("up");
+    client.open_as(document, doctype, 99, None).await.expect("up");
+    let kinds = vec![(aggregate.to_owned(), command.to_owned())];
+    let register = ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 };
+    client.tell(register).await.expect("up");
+    let snapshot = Some(NewSnapshot { name: "v1".to_owned(), state: "1".to_owned() });
+    let events = vec![NewEvent { name: name.to_owned(), data: data.to_owned() }];
+    let outcome = Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot };
+    let completion = Completion { task: 1, attempt: 1, position, outcome }.encode();
+    loop {
+        let completion = completion.clone();
+        let complete = ToRoom::Complete { tag: 1, task: 1, attempt: 1, completion };
+        client.tell(complete).await.expect("up");
+        loop {
+            match client.hear_of().await.expect("up") {
+                FromRoom::Completed { answer: CompletionAnswer::Done, .. } => return,
+                // It was not given it yet.
+                FromRoom::Completed { .. } => break,
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Asks over HTTP; gives the status and the body.
