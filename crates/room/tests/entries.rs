@@ -78,7 +78,10 @@ fn a_follower_that_says_nothing_is_sent_as_many_pages_as_it_may_keep() {
     let mut scene = Scene::new(limits, usize::MAX);
     scene.open(ANN);
     scene.open(BOB);
-    scene.frames(ANN, 1, adds(50));
+    // One by one: those that are decided together are one entry, of fewer pages.
+    for (first, add) in (1..).zip(adds(50)) {
+        scene.frames(ANN, first, vec![add]);
+    }
     let (mut pages_count, mut size) = (0, 0);
     while let Some(said) = scene.read(BOB) {
         if let FromRoom::Entry(part) = said {
