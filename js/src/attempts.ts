@@ -94,6 +94,8 @@ export interface Attempt<Given> {
   readonly signal: AbortSignal;
   /** Tells the app what was thrown. */
   tell(error: unknown): void;
+  /** Whether what cannot go on is to be left to others. */
+  isClosing(): boolean;
   /** Called when the row has changed. */
   onRow(): void;
 }
@@ -234,7 +236,8 @@ export class Attempts<Given extends object> implements Handling {
     const given = this.#work.given(row, client);
     const left = new AbortController();
     const tell = (error: unknown): void => this.#tell(error, given);
-    const of = { given, row, handling: this.#call, signal: left.signal, tell };
+    const isClosing = (): boolean => this.#isClosing;
+    const of = { given, row, handling: this.#call, signal: left.signal, tell, isClosing };
     const begun = { ...of, left, isOver: false, onRow() {} };
     // Behind all others, by which age they are forgotten.
     this.#attempts.delete(row.number);

@@ -90,21 +90,27 @@ export class Folds {
 
   /** The state of a stream by `least` events or more: it waits for those that are yet to come. */
   async stateOf(stream: string, least: number, signal: AbortSignal): Promise<Folded> {
-    const read = (after: number, waits: boolean): Promise<EventRow[]> => {
+    const read = async (from: Kept, after: number, waits: boolean): Promise<EventRow[]> => {
       const aggregate = this.#aggregate;
       const wanted = { aggregate, stream, types: [], after, waits, consumer: undefined };
-      return readEvents(this.#document, wanted, signal);
+      try {
+        return await readEvents(this.#document, wanted, signal);
+      } catch (error) {
+        // Whoever asks again goes on from here: an attempt has no time for a stream of any length.
+        if (from.last) this.#keep(stream, from);
+        throw error;
+      }
     };
     let folded: Kept | undefined = this.#kept.get(stream);
     // Whoever else folds it meanwhile does so from the beginning: events may change it in place.
     this.#kept.delete(stream);
     if (folded) {
-      const [last, ...rest] = await read(folded.sequence - 1, false);
+      const [last, ...rest] = await read(folded, folded.sequence - 1, false);
       folded = last && markOf(last) === folded.last ? this.#fold(folded, rest) : undefined;
     }
     folded ??= await this.#begun(stream, signal);
     while (folded.position < least) {
-      folded = this.#fold(folded, await read(folded.sequence, true));
+      folded = this.#fold(folded, await read(folded, folded.sequence, true));
     }
     // By an event that was read here it is known again.
     if (folded.last) this.#keep(stream, folded);

@@ -216,6 +216,7 @@ class Deciding implements Work<GivenCommand> {
       let decision: Decision;
       try {
         const folded = await this.#folded(attempt, least);
+        if (!folded) return;
         position = folded.position;
         snapshot = this.#snapshotOf(attempt);
         decision = { ...(await this.#decide(row, given, folded.state, signal)), snapshot };
@@ -241,11 +242,11 @@ class Deciding implements Work<GivenCommand> {
 
   /**
    * The stream's state. Where it takes events that the archive does not give now, it waits for
-   * them, which is no failure of the command: the app is told once.
+   * them for as long as an attempt may take: the app is told once. Nothing if it is left to others.
    */
-  async #folded(attempt: Attempt<GivenCommand>, least: number): Promise<Folded> {
+  async #folded(attempt: Attempt<GivenCommand>, least: number): Promise<Folded | undefined> {
     const { signal, row } = attempt;
-    for (let isTold = false; ; isTold = true) {
+    for (let isTold = false; !isTold || !attempt.isClosing(); isTold = true) {
       try {
         return await this.#folds.stateOf(row.stream, least, signal);
       } catch (error) {
@@ -253,10 +254,15 @@ class Deciding implements Work<GivenCommand> {
         if (!isTold) attempt.tell(error);
       }
       await new Promise<void>((resolve) => {
-        const callOff = this.#document.connection.host.wakeIn(ARCHIVE_AGAIN_MS, resolve);
-        signal.addEventListener('abort', () => resolve(callOff()), { once: true });
+        const abort = (): void => resolve(callOff());
+        const callOff = this.#document.connection.host.wakeIn(ARCHIVE_AGAIN_MS, () => {
+          signal.removeEventListener('abort', abort);
+          resolve();
+        });
+        signal.addEventListener('abort', abort, { once: true });
       });
     }
+    return undefined;
   }
 
   /** What is to be kept of the state. That it cannot be is no failure of the command. */

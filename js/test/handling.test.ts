@@ -150,6 +150,33 @@ test('a command whose events the archive does not give waits, and has not failed
   expect(core.asked).toEqual([]);
 });
 
+test('what was folded before the archive failed is not folded again', async () => {
+  const core = new Core();
+  const states: unknown[] = [];
+  const place: Handler = ({ state }) => void states.push(state);
+  const handling = handlePlace(core, place, { onError() {} });
+  core.give(row({ position: 3 }));
+  (await core.next('events')).answer(event(1), event(2));
+  (await core.next('events')).fail(new ArchivedError('the server is not reached'));
+  await settled();
+  // The attempt has taken too long: the next one goes on behind the second event.
+  core.give();
+  await settled();
+  core.give(row({ attempt: 2, position: 3 }));
+  (await core.next('events')).answer(event(2), event(3));
+  await core.next('complete');
+  expect(states).toEqual([3]);
+
+  // Who closes waits for no archive.
+  core.give(row({ number: 2, stream: 'o-8', position: 1 }));
+  (await core.next('events')).fail(new ArchivedError('the server is not reached'));
+  const closed = handling.close();
+  await settled();
+  for (const [, wake] of core.later.splice(0)) wake();
+  await closed;
+  expect(core.asked).toEqual([]);
+});
+
 test('an attempt that nobody can be told of is tried again, later each time', async () => {
   const core = new Core();
   const told: unknown[] = [];

@@ -75,6 +75,11 @@ impl<S: Clone> Folds<S> {
     ) -> Result<Folded<S>, Error> {
         let mut folded = self.known(of, handler, stream).await?;
         while folded.position < least {
+            if folded.last.is_some() {
+                // Whoever asks again goes on from here: an attempt has no time for a stream of any
+                // length.
+                self.kept().keep(stream, folded.clone());
+            }
             let events = read(of, handler, stream, folded.sequence, true).await?;
             if events.first().is_some_and(|it| it.position != folded.position + 1) {
                 // A server was restored meanwhile: that is another history.
@@ -123,7 +128,7 @@ impl<S: Clone> Folds<S> {
         handler: &Handler<S>,
         stream: &str,
     ) -> Result<Folded<S>, Error> {
-        let known = self.kept().states.remove(stream);
+        let known = self.kept().states.get(stream).cloned();
         if let Some((_, mut folded)) = known
             && let Some(last) = &folded.last
         {
