@@ -314,8 +314,9 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
         .and_then(|()| if has_events { program::begin_events(transaction) } else { Ok(()) })
         .and_then(|()| if has_tasks { program::begin_tasks(transaction) } else { Ok(()) })
         .map_err(migration(0))?;
+    let mut migrating = columns::Migrating::default();
     for (number, sql) in doctype.migrations.iter().enumerate() {
-        columns::run_migration(transaction, number, sql).map_err(migration(number))?;
+        migrating.run(transaction, number, sql).map_err(migration(number))?;
     }
     let last = migration(doctype.migrations.len().saturating_sub(1));
     program::check_migrated(transaction, has_events, has_tasks)

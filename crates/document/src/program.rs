@@ -6,7 +6,7 @@
 //! ```text
 //! _tidelog_meta       key -> value        'version': how many migrations have run
 //!                                         'events', 'tasks': versions of their tables, if it
-//!                                         has any; 'columns/N/T': columns of table T until
+//!                                         has any; 'columns/T/N': columns of table T until
 //!                                         one more than N migrations had run
 //! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
@@ -287,8 +287,9 @@ pub(crate) fn migrate(
             tasks::begin(transaction)?;
         }
         // A document that is ahead of it may lack its events all the same.
+        let mut migrating = columns::Migrating::default();
         for (seen, migration) in doctype.migrations.iter().enumerate().skip(from.migrations) {
-            columns::run_migration(transaction, seen, migration)?;
+            migrating.run(transaction, seen, migration)?;
         }
         let has_events = from.has_events || doctype.has_events();
         check_migrated(transaction, has_events, from.has_tasks || doctype.has_tasks())?;

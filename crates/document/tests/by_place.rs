@@ -28,13 +28,15 @@ const FIRST: &str = "create table Todo (id text primary key, title text, done in
 /// One table with a column more, and one more again.
 const WIDER: [&str; 2] = ["alter table todo add column tag text", "alter table todo add place any"];
 
-/// Made anew with its columns in another order, and as many; and a column that is computed.
-const OTHER_ORDER: &str = "
-     create table new (title text, done integer, tag text, place any, id text primary key);
-     insert into new select title, done, tag, place, id from todo;
-     drop table todo;
-     alter table new rename to Todo;
-     alter table note add column size integer as (length(id))";
+/// Made anew with its columns in another order, and as many, by one migration or by several; and a
+/// column that is computed.
+const OTHER_ORDER: [&str; 5] = [
+    "alter table todo rename to old",
+    "create table Todo (title text, done integer, tag text, place any, id text primary key)",
+    "insert into todo select title, done, tag, place, id from old",
+    "drop table old",
+    "alter table note add column size integer as (length(id))",
+];
 
 fn release(migrations: &[&str], add: &[&str]) -> Doctype {
     let note = "insert into note select :id, 'noted'; INSERT OR IGNORE INTO \"NOTE\" as new
@@ -71,12 +73,16 @@ fn release(migrations: &[&str], add: &[&str]) -> Doctype {
     }
 }
 
-fn releases() -> [Doctype; 3] {
+/// Of which the last has so many migrations in one.
+fn releases(at_once: usize) -> [Doctype; 3] {
     let [second, third] = WIDER;
+    let anew: Vec<String> = OTHER_ORDER.chunks(at_once).map(|some| some.join(";")).collect();
+    let mut last: Vec<&str> = vec![FIRST, second, third];
+    last.extend(anew.iter().map(String::as_str));
     [
         release(&[FIRST], &["insert into todo values (:id, :title, 0)"]),
         release(&[FIRST, second], &["insert into main.[todo] values (:id, :title, 1, 'tagged')"]),
-        release(&[FIRST, second, third, OTHER_ORDER], &["insert into todo (id) values (:id)"]),
+        release(&last, &["insert into todo (id) values (:id)"]),
     ]
 }
 
@@ -93,8 +99,8 @@ fn rows(server: &mut Server) -> Vec<Vec<Value>> {
 /// migrations they have not seen.
 #[test]
 fn what_older_releases_insert_by_place_has_the_columns_that_they_knew() {
-    for pool in POOLS {
-        let [first, second, third] = releases();
+    for (pool, at_once) in POOLS.into_iter().flat_map(|pool| [1, 5].map(|some| (pool, some))) {
+        let [first, second, third] = releases(at_once);
         let mut server = Server::new(9, pool, &first);
         let mut one = Device::following(1, pool, &first, &server);
         server.learn(&second);
@@ -138,7 +144,7 @@ fn what_older_releases_insert_by_place_has_the_columns_that_they_knew() {
 /// it is.
 #[test]
 fn what_nobody_has_changed_is_run_as_it_is() {
-    let [first, second, _] = releases();
+    let [first, second, _] = releases(5);
     let mut server = Server::new(9, POOLS[0], &first);
     let mut device = Device::following(1, POOLS[0], &first, &server);
     device.issue(&first, "note", &[("id", text("n"))]);
@@ -148,7 +154,7 @@ fn what_nobody_has_changed_is_run_as_it_is() {
     add(&mut device, &second, "d");
     converge(&mut server, &mut device);
     let kept = "select key, value from _tidelog_meta where key like 'columns/%'";
-    let todo = [text("columns/1/todo"), text(r#"["id","title","done"]"#)];
+    let todo = [text("columns/todo/000001"), text(r#"["id","title","done"]"#)];
     assert_eq!(server.query_system(kept), [todo]);
     assert_eq!(device.verdicts(), [applied(1), applied(2)]);
 }
