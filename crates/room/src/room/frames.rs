@@ -13,6 +13,7 @@ use tidelog_types::{Budget, ClientId, CopySecret, DocumentKey, EntryId, Life, Ls
 
 use super::caution::{Caution, ENDED_THE_SERVER, Suspect, cautiously};
 use super::document::Document;
+use super::leaving::Sender;
 use super::outbox::After;
 use super::subscriber::{ChannelId, Subscriber, SubscriberId};
 use super::{Halt, May, Room, Speaker, State, ran};
@@ -110,9 +111,9 @@ impl Room {
                     }
                     let committed = applied.committed;
                     budget.spend_pages(committed.entry.set.pages.len() as u64);
-                    let is_predicted = frame.predicted == Some(committed.hash.start());
-                    let predicted_by = is_predicted.then_some(id);
-                    self.outbox.entry(committed, Some(public_entry(origin)), predicted_by);
+                    let has_predicted = frame.predicted == Some(committed.hash.start());
+                    let sender = Some(Sender { id, has_predicted });
+                    self.outbox.entry(committed, Some(public_entry(origin)), sender);
                     self.run_ended();
                 }
                 Fate::Undecided(why) => {

@@ -3,7 +3,8 @@
 //! What a room decides in a row goes to the disk in one append, and becomes durable at once. To those
 //! who have not predicted it, it leaves as one entry that stands for all of them: most of it are the
 //! same few pages, changed again and again, and each entry that comes is checked, written down and
-//! built upon.
+//! built upon. Whoever sent the frame of each gets them one by one: an entry that says of one frame
+//! what its sender has seen it change folds into what that holds, and nothing is run again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +29,16 @@ pub(super) struct LeavingEntry {
     /// Whether whoever follows is read its pages from the store: it is too large for one message,
     /// or was never here.
     is_only_stored: bool,
-    /// Who has predicted it.
-    predicted_by: Option<SubscriberId>,
+    /// Whose frame it decides, if anybody's.
+    sender: Option<Sender>,
+}
+
+/// Who has sent a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    pub(super) id: SubscriberId,
+    /// Whether it has said what the entry is.
+    pub(super) has_predicted: bool,
 }
 
 /// Entries of one append, one behind the other: of an entry that is only stored, that one.
@@ -47,7 +56,7 @@ impl LeavingEntry {
     pub(super) fn new(
         committed: Committed,
         origin: Option<EntryId>,
-        predicted_by: Option<SubscriberId>,
+        sender: Option<Sender>,
     ) -> Self {
         let Committed { entry: StorageEntry { range, position, set, .. }, hash, coded } = committed;
         let is_only_stored = coded.is_none();
@@ -61,7 +70,7 @@ impl LeavingEntry {
             hash,
             is_last: true,
         };
-        Self { entry, set, is_only_stored, predicted_by }
+        Self { entry, set, is_only_stored, sender }
     }
 
     /// What was staged is the document's, up to this position.
@@ -71,8 +80,14 @@ impl LeavingEntry {
         Self::new(Committed { entry, hash: EntryHash::default(), coded: None }, None, None)
     }
 
-    fn predicted(&self) -> EntryPart {
-        EntryPart { pages: Arc::default(), is_predicted: true, ..self.entry }
+    /// What its sender is sent of it: no pages if it has predicted them.
+    fn for_sender(&self) -> EntryPart {
+        match self.sender {
+            Some(Sender { has_predicted: true, .. }) => {
+                EntryPart { pages: Arc::default(), is_predicted: true, ..self.entry }
+            }
+            _ => self.entry.clone(),
+        }
     }
 
     /// How many pages of memory it takes until it leaves: once in the store's hands, and once as it
@@ -122,11 +137,10 @@ impl LeavingEntries {
         self.entries.iter().map(LeavingEntry::held).sum()
     }
 
-    /// What this one is sent of them: each without pages if it has predicted them all, and else one
-    /// for all.
+    /// What this one is sent of them: each if it has sent the frames of all, and else one for all.
     pub(super) fn entries_for(&mut self, id: SubscriberId) -> Vec<EntryPart> {
-        if self.entries.iter().all(|it| it.predicted_by == Some(id)) {
-            return self.entries.iter().map(LeavingEntry::predicted).collect();
+        if self.entries.iter().all(|it| it.sender.is_some_and(|sender| sender.id == id)) {
+            return self.entries.iter().map(LeavingEntry::for_sender).collect();
         }
         if let [entry] = &*self.entries {
             return vec![entry.entry.clone()];

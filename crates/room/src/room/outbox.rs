@@ -10,7 +10,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, EntryId, JournalId, Lsn};
 
 use super::Answer;
-use super::leaving::{LeavingEntries, LeavingEntry};
+use super::leaving::{LeavingEntries, LeavingEntry, Sender};
 use super::subscriber::{ChannelId, SubscriberId};
 
 /// Something to do when all that came before it is durable, and not earlier: persist, then send.
@@ -97,11 +97,11 @@ impl Outbox {
         &mut self,
         committed: Committed,
         origin: Option<EntryId>,
-        predicted_by: Option<SubscriberId>,
+        sender: Option<Sender>,
     ) {
         self.draft_pages += committed.entry.set.pages.len();
         self.ledger.draft().storage.push(committed.entry.clone());
-        let entry = LeavingEntry::new(committed, origin, predicted_by);
+        let entry = LeavingEntry::new(committed, origin, sender);
         let held = entry.held();
         let mut gathered = self.ledger.following_mut().iter_mut().rev();
         // What is told once the same append is durable may be told behind what this entry leaves

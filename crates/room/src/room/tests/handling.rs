@@ -196,7 +196,7 @@ fn of_one_who_may_only_send_nothing_but_sends_is_run() {
     assert_eq!(scene.commands(), commands);
     scene.open_shop(ANN);
     let heard = says(&mut scene, May::Write, 3, vec![writes(), place("c")]);
-    assert_eq!(heard, ["entry 4..6", "acked 5"]);
+    assert_eq!(heard, ["entry 4..5 of 3", "entry 5..6 of 4", "acked 5"]);
 }
 
 /// Goal: a document without commands is none the worse for one who would handle some.
