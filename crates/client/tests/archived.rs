@@ -2,9 +2,11 @@
 
 use tidelog_client::{Call, Events, FromCore, Request, ToCore};
 use tidelog_document::{
-    Change, Changed, CommandDefinition, Completion, Doctype, EventDefinition, Free, NewSnapshot,
-    Outcome, Param, ParamKind, StreamDefinition, StreamRef, TaskKind, WantedEvents, sending,
+    ArchivePart, Change, Changed, CommandDefinition, Completion, Doctype, EventDefinition, Free,
+    NewSnapshot, Outcome, Param, ParamKind, StreamDefinition, StreamRef, TaskKind, WantedEvents,
+    find_archivable, sending,
 };
+use tidelog_sync::{ToRoom, ToServer};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::{ClientId, ErrorCode, Value};
@@ -47,18 +49,7 @@ fn todo(stream: &str) -> StreamRef {
 /// A device whose stream `a` has so many events, all but the last of which have left, and one of
 /// `b` behind them.
 fn archived(count: i64) -> (Server, Device) {
-    let doctype = told_todos();
-    let (mut server, mut device) = (Server::default(), Device::new(1));
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &doctype);
-    device.opened(call);
-    talk(&mut server, &mut [&mut device]);
-    device.mutate("begin", &[("id", text("a")), ("n", integer(count))]);
-    let name = sending("todo", "keep");
-    device.mutate(&name, &[("stream", text("a")), ("args", text("{}")), ("key", text("k"))]);
-    device.mutate("begin", &[("id", text("b")), ("n", integer(1))]);
-    talk(&mut server, &mut [&mut device]);
-    keep_state(&mut server, count.unsigned_abs());
+    let (mut server, mut device) = of_two_streams(count);
     assert_eq!(server.archive(&todo("a")), count.unsigned_abs() - 1);
     talk(&mut server, &mut [&mut device]);
     (server, device)
@@ -165,4 +156,106 @@ fn an_archive_that_is_elsewhere_is_not_waited_for() {
     assert_eq!(device.code(failed), ErrorCode::Archived);
     let here = ask(&mut device, after(9));
     assert_eq!(events(&device, here).expect("at once").len(), 2);
+}
+
+/// Goal: whoever asks is answered at once, also where parts leave as fast as may be, and is told
+/// each event once. Method: one more part has left by the time that each answer comes.
+#[test]
+fn a_reader_is_answered_while_parts_leave() {
+    let (mut server, mut device) = of_two_streams(5_000);
+    archive_a_part(&mut server);
+    talk(&mut server, &mut [&mut device]);
+    let (mut next, mut rounds) = (1, 0);
+    let mut call = ask(&mut device, after(0));
+    while next <= 5_000 {
+        rounds += 1;
+        let said = device.take_sent();
+        assert!(said.len() < 3, "{said:?}");
+        let answers: Vec<_> =
+            said.into_iter().flat_map(|message| server.hear(1, message)).collect();
+        if rounds < 15 {
+            archive_a_part(&mut server);
+        }
+        for news in server.news(1).iter().chain(&answers) {
+            device.hear_server(news);
+        }
+        let told = events(&device, call).expect("answered by its first question");
+        for (sequence, _) in told {
+            assert_eq!(sequence, next, "in round {rounds}");
+            next += 1;
+        }
+        call = ask(&mut device, after(next - 1));
+    }
+    assert!(rounds > 15, "{rounds}");
+}
+
+/// Goal: nobody passes over events since a server that was restored says what its archive has now.
+/// Method: one that is restored to where fewer had left; a device asks once it has heard that, and
+/// before it has the document as it is there.
+#[test]
+fn nobody_passes_over_events_of_a_server_that_was_restored() {
+    let (mut server, mut device) = of_two_streams(600);
+    let part = archive_a_part(&mut server);
+    talk(&mut server, &mut [&mut device]);
+    let next = server.document.as_ref().expect("a document").position().next;
+    server.archive(&todo("a"));
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(told(&mut server, &mut device, &after(256)).len(), 345);
+    device.server_is_up = false;
+    device.lose_socket();
+    server.restore(next);
+    // As a server tells it to whoever has another history: as one entry.
+    server.join(usize::try_from(next.get() - 1).expect("few"));
+    server.archive = None;
+    server.take_into_archive(part);
+    device.server_is_up = true;
+    device.pass(60_000);
+    if device.socket.is_none() {
+        device.pass(5_000);
+    }
+    // Up to where it has heard that its copy is another one, and no further.
+    for _ in 0..2 {
+        for message in device.take_sent() {
+            server.hear(1, message).iter().for_each(|answer| device.hear_server(answer));
+        }
+    }
+    let call = ask(&mut device, after(256));
+    let said = device.take_sent();
+    let is_question =
+        |it: &ToServer| matches!(it, ToServer::About { body: ToRoom::Archived(_), .. });
+    assert!(!said.iter().any(is_question), "{said:?}");
+    assert_eq!(events(&device, call), None);
+    for message in said {
+        server.hear(1, message).iter().for_each(|answer| device.hear_server(answer));
+    }
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(events(&device, call).expect("an answer")[0].0, 257);
+    assert_eq!(told(&mut server, &mut device, &after(0)).len(), 601);
+}
+
+/// A device with so many events of a stream `a` that can leave, and one of `b` behind them.
+fn of_two_streams(count: i64) -> (Server, Device) {
+    let doctype = told_todos();
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &doctype);
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    device.mutate("begin", &[("id", text("a")), ("n", integer(count))]);
+    let name = sending("todo", "keep");
+    device.mutate(&name, &[("stream", text("a")), ("args", text("{}")), ("key", text("k"))]);
+    device.mutate("begin", &[("id", text("b")), ("n", integer(1))]);
+    talk(&mut server, &mut [&mut device]);
+    keep_state(&mut server, count.unsigned_abs());
+    (server, device)
+}
+
+/// Has one part of `a` leave.
+fn archive_a_part(server: &mut Server) -> ArchivePart {
+    let reader = server.document.as_mut().expect("a document").reader();
+    let part = find_archivable(reader, &todo("a")).unwrap().expect("it can be archived");
+    let (archived, end) = (part.archived, part.end());
+    let archive = server.take_into_archive(part.clone());
+    server.change(&Change::Archive { stream: todo("a"), archive, archived, end });
+    part
 }

@@ -124,8 +124,10 @@ pub struct ArchivedEvents {
     pub events: Vec<ArchivedEvent>,
     /// Up to which sequence number they are all that are wanted.
     pub up_to: u64,
-    /// How many had left, as [`InArchive`](crate::InArchive) says it, when the archive was asked.
-    pub count: u64,
+    /// How many had left, as [`InArchive`](crate::InArchive) says it, when the archive was asked;
+    /// `None` where the document was looked through as well, so that it does not matter how many
+    /// have left since.
+    pub count: Option<u64>,
 }
 
 impl ArchivedEvents {
@@ -133,6 +135,7 @@ impl ArchivedEvents {
     /// had left: as many as one answer has.
     #[must_use]
     pub fn of(found: FoundEvents, after: u64, count: u64) -> Self {
+        let count = Some(count);
         let rows = match found {
             FoundEvents::Some(rows) => rows,
             FoundEvents::NoneUpTo(up_to) => return Self { up_to, count, ..Self::default() },
@@ -153,6 +156,17 @@ impl ArchivedEvents {
         }
         let up_to = events.last().map_or(after, |event| event.sequence);
         Self { events, up_to, count }
+    }
+
+    /// What was found behind `after` in a document and its archive, as one, for whoever has a copy
+    /// of that document: as many as one answer has, and none behind `left_up_to`, since nothing of
+    /// those has left.
+    #[must_use]
+    pub fn of_both(found: FoundEvents, after: u64, left_up_to: u64) -> Self {
+        let last = if let FoundEvents::None(last) = found { last } else { u64::MAX };
+        let Self { mut events, up_to, .. } = Self::of(found, after, 0);
+        events.retain(|event| event.sequence <= left_up_to);
+        Self { events, up_to: up_to.min(last).min(left_up_to), count: None }
     }
 }
 

@@ -97,9 +97,10 @@ pub fn find_events(
     let end = if is_bounded { last } else { last.min(wanted.after.saturating_add(WINDOW)) };
     let (rows, end) = match (done!(in_archive(reader, wanted)), archived) {
         (None, _) => (done!(query(reader, wanted, end)).0, end),
-        // More may have left since the archive was asked, and be in neither.
+        // More may have left since the archive alone was asked, and be in neither.
         (Some(place), Some(archived))
-            if archived.up_to > wanted.after && archived.count == place.count =>
+            if archived.up_to > wanted.after
+                && archived.count.is_none_or(|count| count == place.count) =>
         {
             let is_all = archived.up_to >= place.up_to;
             let end = if is_all { end } else { end.min(archived.up_to) };

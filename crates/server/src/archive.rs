@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tidelog_document::{
     ArchivePart, ArchiveRefusal, ArchivedEvents, Erasable, EraseRefusal, Erased, ErasedUpTo,
-    InArchive, StreamRef, WantedEvents,
+    FoundEvents, InArchive, StreamRef, WantedEvents,
 };
 use tidelog_room::{Answer, Ask, archive_of};
 use tidelog_sync::{ArchiveAnswer, ArchiveQuestion, Channel, FromRoom, FromServer};
@@ -29,6 +29,9 @@ use crate::rooms::Rooms;
 
 /// How often a part is begun anew where the document has changed meanwhile.
 const TRIES_MAX: usize = 8;
+/// How often an archive is read for one answer: once more where something has left before it was
+/// this one's turn, from which on nothing does.
+const READS_MAX: usize = 2;
 
 /// What became of a part of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,20 +113,45 @@ pub(crate) async fn take_in(
     }
 }
 
-/// What the archive has of the events that are wanted, a bounded number of them; `None` where what
-/// has left the document is not here.
+/// What was read of a document, and of its archive where something may have left.
+pub(crate) enum Read {
+    /// These events of both, as they are at one moment, and where those are that have left, if any
+    /// of them may have.
+    Found(FoundEvents, Option<InArchive>),
+    /// What has left up to this sequence number is not here.
+    Elsewhere(u64),
+}
+
+/// Reads a bounded number of events, as `ask` has the document asked for them with what its archive
+/// has. Nothing leaves between the two.
 pub(crate) async fn read(
     rooms: &Arc<Rooms>,
     document: &DocumentKey,
     wanted: &WantedEvents,
-    InArchive { archive, count, .. }: InArchive,
-) -> Result<Option<ArchivedEvents>, Answer> {
-    let ask = Ask::Archived(wanted.clone(), archive);
-    match rooms.ask(&archive_of(document), ask).await {
-        Answer::Events(found) => Ok(Some(ArchivedEvents::of(found, wanted.after, count))),
-        Answer::Missing | Answer::OtherArchive => Ok(None),
-        answer => Err(answer),
+    ask: impl Fn(WantedEvents, Option<Arc<ArchivedEvents>>) -> Ask,
+) -> Result<Read, Answer> {
+    let mut place = match rooms.ask(document, ask(wanted.clone(), None)).await {
+        Answer::Events(FoundEvents::Archived(place)) => place,
+        Answer::Events(found) => return Ok(Read::Found(found, None)),
+        answer => return Err(answer),
+    };
+    let _turn = rooms.archiving().lock().await;
+    for _ in 0..READS_MAX {
+        let InArchive { archive, up_to, count } = place;
+        let of_archive = Ask::Archived(wanted.clone(), archive);
+        let archived = match rooms.ask(&archive_of(document), of_archive).await {
+            Answer::Events(found) => ArchivedEvents::of(found, wanted.after, count),
+            Answer::Missing | Answer::OtherArchive => return Ok(Read::Elsewhere(up_to)),
+            answer => return Err(answer),
+        };
+        let of_both = ask(wanted.clone(), Some(Arc::new(archived)));
+        match rooms.ask(document, of_both).await {
+            Answer::Events(FoundEvents::Archived(other)) => place = other,
+            Answer::Events(found) => return Ok(Read::Found(found, Some(place))),
+            answer => return Err(answer),
+        }
     }
+    Err(Answer::Failed { reason: "events are being archived".to_owned() })
 }
 
 /// Answers what a client wants of the archive of its document, which it may read. One question of
@@ -143,11 +171,16 @@ pub(crate) async fn answer(
     }
     let ArchiveQuestion { number, archive, aggregate, stream, types, after } = question;
     let wanted = WantedEvents { aggregate, stream, types, after };
-    // What had left by then is for whoever asks to know.
-    let place = InArchive { archive, up_to: u64::MAX, count: 0 };
-    let answer = match read(rooms, document, &wanted, place).await {
-        Ok(Some(ArchivedEvents { events, up_to, .. })) => ArchiveAnswer::Events { events, up_to },
-        Ok(None) => ArchiveAnswer::Elsewhere,
+    let answer = match read(rooms, document, &wanted, Ask::Recorded).await {
+        // Of another document than whoever asks has.
+        Ok(Read::Found(_, Some(place))) if place.archive != archive => ArchiveAnswer::Elsewhere,
+        Ok(Read::Found(found, place)) => {
+            let left_up_to = place.map_or(u64::MAX, |place| place.up_to);
+            let ArchivedEvents { events, up_to, .. } =
+                ArchivedEvents::of_both(found, wanted.after, left_up_to);
+            ArchiveAnswer::Events { events, up_to }
+        }
+        Ok(Read::Elsewhere(_)) => ArchiveAnswer::Elsewhere,
         Err(Answer::Failed { reason } | Answer::Unknown { reason }) => {
             ArchiveAnswer::Failed { reason }
         }

@@ -1,6 +1,6 @@
 //! Events that have left the document: whoever wants some waits until the server has given them.
 
-use tidelog_document::{ArchivedEvents, InArchive};
+use tidelog_document::{ArchivedEvents, InArchive, Replica};
 use tidelog_sync::{ArchiveAnswer, ArchiveQuestion, ToRoom};
 use tidelog_types::limits::ARCHIVE_TYPES_MAX;
 
@@ -16,20 +16,13 @@ const NO_SERVER: &str = "the document has no server";
 const ELSEWHERE: &str = "it is not there: the document was made of a file, which comes without it";
 const ODD: &str = "it answers something else";
 
-/// A question that is under way.
-struct Asked {
-    number: u32,
-    /// How many events had left by then.
-    count: u64,
-}
-
 /// What somebody wants of the archive.
 pub(super) struct ArchiveWait {
     place: InArchive,
     since_ms: u64,
-    /// The question that is under way.
-    asked: Option<Asked>,
-    /// What was answered.
+    /// The number of the question that is under way.
+    asked: Option<u32>,
+    /// What was answered on the connection that is there, of the history that is here.
     pub(super) has: Option<ArchivedEvents>,
     /// The answer was none.
     is_vain: bool,
@@ -41,8 +34,8 @@ impl ArchiveWait {
     pub(super) fn of(place: InArchive, before: Option<Self>, now_ms: u64) -> Self {
         match before {
             Some(before) if before.place.archive == place.archive => {
-                // Where more have left since, it is asked for once more.
-                let is_vain = before.has.is_some_and(|has| has.count == place.count);
+                // It was looked at with that, which says nothing of what is wanted.
+                let is_vain = before.has.is_some();
                 Self { place, is_vain, has: None, ..before }
             }
             _ => Self { place, since_ms: now_ms, asked: None, has: None, is_vain: false },
@@ -53,15 +46,15 @@ impl ArchiveWait {
 impl ArchiveWait {
     /// Whether that is what was asked by this number.
     fn is_of(&self, number: u32) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.number == number)
+        self.asked == Some(number)
     }
 
     /// Takes an answer in, if it is one to what was asked.
     pub(super) fn hear(&mut self, number: u32, answer: &mut Option<ArchivedEvents>) -> bool {
-        let Some(Asked { count, .. }) = self.asked.take_if(|asked| asked.number == number) else {
+        if !self.is_of(number) {
             return false;
-        };
-        self.has = answer.take().map(|answer| ArchivedEvents { count, ..answer });
+        }
+        (self.asked, self.has) = (None, answer.take());
         true
     }
 }
@@ -76,6 +69,8 @@ impl Document {
         let link = link.and_then(|name| ctx.servers.get(&name));
         let (connection, _) = self.connection(link);
         let is_online = connection == Connection::Online;
+        // What the server says is of what takes the place of all that is here.
+        let is_outdated = self.replica().is_some_and(Replica::is_outdated);
         let (mut questions, mut failed) = (Vec::new(), Vec::new());
         for (tab, call, wait, wanted) in self.watches.archive_waits() {
             let ends_at_ms = wait.since_ms.saturating_add(ARCHIVE_WAITS_MS);
@@ -89,13 +84,16 @@ impl Document {
             if let Some(why) = why {
                 failed.push((tab, call, CallFailure::archived(wait.place.up_to, why)));
             } else if !is_online {
-                // What was asked on a connection that has ended is asked anew.
-                wait.asked = None;
+                // What was asked on a connection that has ended is asked anew, and what was answered
+                // there may be of another history than what the next one tells.
+                (wait.asked, wait.has) = (None, None);
                 ctx.out.wake_at(ends_at_ms);
+            } else if is_outdated {
+                (wait.asked, wait.has) = (None, None);
             } else if wait.asked.is_none() && wait.has.is_none() {
                 self.archive_questions = self.archive_questions.wrapping_add(1);
                 let number = self.archive_questions;
-                wait.asked = Some(Asked { number, count: wait.place.count });
+                wait.asked = Some(number);
                 let are_few = wanted.types.len() <= ARCHIVE_TYPES_MAX;
                 questions.push(ArchiveQuestion {
                     number,

@@ -85,6 +85,10 @@ impl Room {
                 let answer = self.events(wanted, archived.as_deref())?;
                 self.outbox.after(After::Answer(request, answer));
             }
+            Ask::Recorded(wanted, archived) => {
+                let answer = self.recorded(wanted, archived.as_deref())?;
+                self.outbox.after(After::Answer(request, answer));
+            }
             Ask::Archivable(stream) => {
                 let answer = self.archivable(stream)?;
                 self.outbox.after(After::Answer(request, answer));

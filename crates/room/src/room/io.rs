@@ -178,6 +178,8 @@ pub enum Ask {
     Replay(Arc<Replay>),
     /// What has happened? A bounded part of it, with what an archive has of the same.
     Events(WantedEvents, Option<Arc<ArchivedEvents>>),
+    /// The same, with their data as they were recorded: for whoever knows the versions.
+    Recorded(WantedEvents, Option<Arc<ArchivedEvents>>),
     /// Which events of this stream can leave next? A bounded number of them.
     Archivable(StreamRef),
     /// Take these in: this is the archive of the document that they leave. One that is not there

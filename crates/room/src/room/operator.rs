@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidelog_document::{
-    AppendedEvent, ArchivedEvents, Change, Changed, CommandRef, FailedUpTo, InspectedUpTo,
+    AppendedEvent, ArchivedEvents, Change, Changed, CommandRef, Doctype, FailedUpTo, InspectedUpTo,
     Intervention, Replay, StreamRef, WantedCommands, WantedEvents, WantedStreams, find_commands,
     find_events, find_failed, find_streams, inspect_stream,
 };
@@ -28,6 +28,19 @@ impl Room {
                 return Run::Failed(Failure::Sql { message: "it has no doctype".to_owned() });
             };
             let reader = document.authority.reader();
+            find_events(reader, &doctype, wanted, archived).map(Answer::Events)
+        })
+    }
+
+    /// A bounded number of events, as they were recorded.
+    pub(super) fn recorded(
+        &mut self,
+        wanted: &WantedEvents,
+        archived: Option<&ArchivedEvents>,
+    ) -> Result<Answer, Halt> {
+        self.look_up(|document| {
+            // A doctype that brings nothing to another version.
+            let (reader, doctype) = (document.authority.reader(), Doctype::default());
             find_events(reader, &doctype, wanted, archived).map(Answer::Events)
         })
     }

@@ -14,11 +14,8 @@ use tidelog_types::{DocumentKey, Rows};
 use super::lines::Lines;
 use super::{answered, failed, no_name, pass};
 use crate::access::Pass;
-use crate::archive;
+use crate::archive::{self, Read};
 use crate::shared::Shared;
-
-/// How often an archive is asked anew where more events have left the document meanwhile.
-const TRIES_MAX: u32 = 8;
 
 /// Which events somebody wants to know of.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,17 +49,11 @@ pub(super) async fn events(
     let Wanted { aggregate, stream, name, after } = wanted;
     let types = name.into_iter().collect();
     let wanted = WantedEvents { aggregate, stream, types, after };
-    let mut answer = shared.rooms.ask(&document, Ask::Events(wanted.clone(), None)).await;
-    // Once more where more have left meanwhile.
-    for _ in 0..TRIES_MAX {
-        let Answer::Events(FoundEvents::Archived(place)) = answer else { break };
-        let archived = match archive::read(&shared.rooms, &document, &wanted, place).await {
-            Ok(Some(archived)) => Arc::new(archived),
-            Ok(None) => return elsewhere(place.up_to),
-            Err(answer) => return answered(&id, answer),
-        };
-        answer = shared.rooms.ask(&document, Ask::Events(wanted.clone(), Some(archived))).await;
-    }
+    let answer = match archive::read(&shared.rooms, &document, &wanted, Ask::Events).await {
+        Ok(Read::Found(found, _)) => Answer::Events(found),
+        Ok(Read::Elsewhere(up_to)) => return elsewhere(up_to),
+        Err(answer) => answer,
+    };
     match answer {
         Answer::Events(FoundEvents::Some(rows)) => {
             let lines = Lines::of(&rows, "data");
@@ -71,7 +62,6 @@ pub(super) async fn events(
         }
         Answer::Events(FoundEvents::NoneUpTo(seen)) => nothing().answer((seen, true)),
         Answer::Events(FoundEvents::None(last)) => nothing().answer((last, false)),
-        Answer::Events(FoundEvents::Archived(_)) => failed("events are being archived"),
         answer => answered(&id, answer),
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tidelog_client::Connection;
 use tidelog_document::{
     Applied, AppliedTimeline, ArchivePart, ArchivedEvents, Authority, Change, Changed, CommandRef,
-    Committed, Completion, Doctype, DoctypeHash, Handlers, InstanceId, Intervened, Intervention,
-    Mutation, StreamRef, TaskKind, WantedEvents, archive_doctype, chain_of, client_of,
-    find_archivable, find_events, hash_of, is_reserved, public_entry, public_life,
+    Committed, Completion, Doctype, DoctypeHash, FoundEvents, Handlers, InArchive, InstanceId,
+    Intervened, Intervention, Mutation, StreamRef, TaskKind, WantedEvents, archive_doctype,
+    chain_of, client_of, find_archivable, find_events, hash_of, is_reserved, public_entry,
+    public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
@@ -318,7 +319,7 @@ impl Server {
     }
 
     /// Gives the id of the archive.
-    fn take_into_archive(&mut self, part: ArchivePart) -> JournalId {
+    pub fn take_into_archive(&mut self, part: ArchivePart) -> JournalId {
         let doctype = archive_doctype();
         let archive = self.archive.get_or_insert_with(|| {
             let position = Position::start_of(JournalId([99; 16]));
@@ -339,7 +340,20 @@ impl Server {
         };
         let wanted = WantedEvents { aggregate, stream, types, after };
         let found = find_events(archive.reader(), &archive_doctype(), &wanted, None).unwrap();
-        let ArchivedEvents { events, up_to, .. } = ArchivedEvents::of(found, after, 0);
+        let reader = self.document.as_mut().expect("a document").reader();
+        let mut of_document =
+            |archived| find_events(reader, &Doctype::default(), &wanted, archived).unwrap();
+        let (found, left_up_to) = match of_document(None) {
+            FoundEvents::Archived(InArchive { archive, .. }) if archive != id => {
+                return ArchiveAnswer::Elsewhere;
+            }
+            FoundEvents::Archived(InArchive { up_to, count, .. }) => {
+                (of_document(Some(&ArchivedEvents::of(found, after, count))), up_to)
+            }
+            found => (found, u64::MAX),
+        };
+        let ArchivedEvents { events, up_to, .. } =
+            ArchivedEvents::of_both(found, after, left_up_to);
         ArchiveAnswer::Events { events, up_to }
     }
 
