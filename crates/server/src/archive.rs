@@ -65,7 +65,7 @@ pub(crate) async fn archive(
     document: &DocumentKey,
     stream: &StreamRef,
 ) -> Result<Archived, ArchiveError> {
-    let _turn = rooms.archiving().lock().await;
+    let _turn = rooms.archiving().of(document).await;
     let mut tries = 0;
     loop {
         let part = match rooms.ask(document, Ask::Archivable(stream.clone())).await {
@@ -135,7 +135,7 @@ pub(crate) async fn read(
         Answer::Events(found) => return Ok(Read::Found(found, None)),
         answer => return Err(answer),
     };
-    let _turn = rooms.archiving().lock().await;
+    let _turn = rooms.archiving().of(document).await;
     for _ in 0..READS_MAX {
         let InArchive { archive, up_to, count } = place;
         let of_archive = Ask::Archived(wanted.clone(), archive);
@@ -207,7 +207,7 @@ pub(crate) async fn erase(
     after: ErasedUpTo,
     is_archive: bool,
 ) -> Result<Result<Erased, EraseRefusal>, Answer> {
-    let _turn = rooms.archiving().lock().await;
+    let _turn = rooms.archiving().of(document).await;
     let ask = Ask::Erase { what: what.clone(), after };
     if !is_archive {
         return match rooms.ask(document, ask).await {
@@ -229,7 +229,7 @@ pub(crate) async fn erase(
 /// Forgets a document and its archive, that first: what is left amid it is a document that can be
 /// deleted, and no events of one that is gone.
 pub(crate) async fn destroy(rooms: &Arc<Rooms>, document: &DocumentKey) -> Answer {
-    let _turn = rooms.archiving().lock().await;
+    let _turn = rooms.archiving().of(document).await;
     match rooms.ask(&archive_of(document), Ask::Destroy).await {
         Answer::Missing | Answer::Destroyed => rooms.ask(document, Ask::Destroy).await,
         answer => answer,

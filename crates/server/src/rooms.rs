@@ -6,6 +6,7 @@ mod task;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
+mod turns;
 mod unconfirmed;
 mod waiting;
 
@@ -18,7 +19,7 @@ use tidelog_room::{Answer, Ask, Caution, RoomSettings};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{FAILURES_LOGGED_MAX, ROOMS_MAX};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::agenda::Agenda;
@@ -28,6 +29,7 @@ use crate::store::StoreHandle;
 pub(crate) use mail::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 pub(crate) use pace::Pace;
 use task::RoomTask;
+pub(crate) use turns::DocumentTurns;
 
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
@@ -91,8 +93,8 @@ pub(crate) struct Rooms {
     write_turns: Arc<Semaphore>,
     /// Of steps that take long: see [`SlowTurn`](turn::SlowTurn).
     slow_turns: Arc<Semaphore>,
-    /// Held while events are on their way to an archive, or erased.
-    archiving: AsyncMutex<()>,
+    /// Of each document while its events are on their way to an archive, or erased.
+    archiving: DocumentTurns,
     /// What was logged of documents that could not be migrated.
     failures: Mutex<BTreeSet<(DocumentKey, DoctypeHash)>>,
 }
@@ -118,7 +120,7 @@ impl Rooms {
             run_turns: Arc::new(Semaphore::new(1)),
             write_turns: Arc::new(Semaphore::new(WRITE_TURNS)),
             slow_turns: Arc::new(Semaphore::new(slow_turns)),
-            archiving: AsyncMutex::default(),
+            archiving: DocumentTurns::default(),
             failures: Mutex::default(),
         })
     }
@@ -131,8 +133,8 @@ impl Rooms {
         &self.store
     }
 
-    /// The turn to move events between a document and its archive, or to erase some: one at a time.
-    pub(crate) fn archiving(&self) -> &AsyncMutex<()> {
+    /// The turns to move events between a document and its archive, or to erase some.
+    pub(crate) fn archiving(&self) -> &DocumentTurns {
         &self.archiving
     }
 
