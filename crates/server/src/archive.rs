@@ -91,10 +91,22 @@ async fn move_on(
     if part.events.is_empty() {
         return Ok(Archived { events: 0, has_more, is_awaited });
     }
+    if part.archive.is_none() {
+        begin(rooms, document).await?;
+    }
     let archive = take_in(rooms, document, part).await?;
     let ask = Ask::Archive { stream, archive, archived, end };
     match rooms.ask(document, ask).await {
         Answer::Archived(events) => Ok(Archived { events: events?, has_more, is_awaited }),
+        answer => Err(ArchiveError::Answered(Box::new(answer))),
+    }
+}
+
+/// Nothing has left the document yet: its archive begins with nothing, whatever is left of the one
+/// of a document that had the name before.
+async fn begin(rooms: &Arc<Rooms>, document: &DocumentKey) -> Result<(), ArchiveError> {
+    match rooms.ask(&archive_of(document), Ask::Destroy).await {
+        Answer::Missing | Answer::Destroyed => Ok(()),
         answer => Err(ArchiveError::Answered(Box::new(answer))),
     }
 }
@@ -226,12 +238,104 @@ pub(crate) async fn erase(
     }
 }
 
-/// Forgets a document and its archive, that first: what is left amid it is a document that can be
-/// deleted, and no events of one that is gone.
+/// Forgets a document, and then its archive: a document is never there without what has left it.
+/// What is left of an archive where that fails is found by nobody, and goes when the same is done
+/// again, when events leave a document of that name, or when a server starts.
 pub(crate) async fn destroy(rooms: &Arc<Rooms>, document: &DocumentKey) -> Answer {
     let _turn = rooms.archiving().of(document).await;
+    let answer = rooms.ask(document, Ask::Destroy).await;
+    if !matches!(answer, Answer::Missing | Answer::Destroyed) {
+        return answer;
+    }
     match rooms.ask(&archive_of(document), Ask::Destroy).await {
-        Answer::Missing | Answer::Destroyed => rooms.ask(document, Ask::Destroy).await,
-        answer => answer,
+        Answer::Missing => answer,
+        of_archive => of_archive,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_document::LeavingEvent;
+    use tidelog_room::RoomSettings;
+
+    use super::*;
+    use crate::rooms::RoomMail;
+    use crate::rooms::tests::{Scene, list};
+
+    fn part(archive: Option<JournalId>, archived: u64) -> ArchivePart {
+        let event = LeavingEvent {
+            sequence: archived + 1,
+            position: archived + 1,
+            name: "begun".to_owned(),
+            version: 1,
+            data: Some("{}".to_owned()),
+            time_ms: 0,
+            user: String::new(),
+            client: vec![7; 16],
+            cause: String::new(),
+        };
+        ArchivePart {
+            stream: StreamRef { aggregate: "todo".to_owned(), stream: "a".to_owned() },
+            archive,
+            archived,
+            events: vec![event],
+            has_more: false,
+            is_awaited: false,
+        }
+    }
+
+    /// Goal: a document is never there without what has left it: where it cannot be deleted, its
+    /// archive stays. Method: a room that answers so; then one that has deleted it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_archive_is_deleted_behind_its_document() {
+        let scene = Scene::new(RoomSettings::default());
+        let (rooms, document) = (&scene.rooms, list());
+        let archive = take_in(rooms, &document, part(None, 0)).await.expect("there is room");
+        let mut mail = scene.mail();
+        let answers =
+            [Answer::Failed { reason: "no".to_owned() }, Answer::Destroyed, Answer::Missing];
+        let room = tokio::spawn(async move {
+            for said in answers {
+                let Some(RoomMail::Ask { ask: Ask::Destroy, answer }) = mail.recv().await else {
+                    panic!("something else")
+                };
+                let _ = answer.send(said);
+            }
+            mail
+        });
+        let is_there = async || {
+            let ask = Ask::Archived(WantedEvents::default(), archive);
+            matches!(rooms.ask(&archive_of(&document), ask).await, Answer::Events(_))
+        };
+        assert!(matches!(destroy(rooms, &document).await, Answer::Failed { .. }));
+        assert!(is_there().await, "what has left it can be read");
+        assert_eq!(destroy(rooms, &document).await, Answer::Destroyed);
+        assert!(!is_there().await);
+        // What was left of one is deleted with the name.
+        take_in(rooms, &document, part(None, 0)).await.expect("there is room");
+        assert_eq!(destroy(rooms, &document).await, Answer::Destroyed);
+        assert_eq!(rooms.ask(&archive_of(&document), Ask::Describe).await, Answer::Missing);
+        drop(room.await);
+    }
+
+    /// Goal: what is left of the archive of a deleted document is in no other one's. Method: a
+    /// document of the same name, of which the first events leave.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_archive_begins_with_nothing() {
+        let scene = Scene::new(RoomSettings::default());
+        let (rooms, document) = (&scene.rooms, list());
+        let former = take_in(rooms, &document, part(None, 0)).await.expect("there is room");
+        let mut mail = scene.mail();
+        let room = tokio::spawn(async move {
+            let Some(RoomMail::Ask { ask: Ask::Archive { .. }, answer }) = mail.recv().await else {
+                panic!("something else")
+            };
+            let _ = answer.send(Answer::Archived(Ok(1)));
+            mail
+        });
+        move_on(rooms, &document, part(None, 0)).await.expect("it has left");
+        let ask = Ask::Archived(WantedEvents::default(), former);
+        assert_eq!(rooms.ask(&archive_of(&document), ask).await, Answer::OtherArchive);
+        drop(room.await);
     }
 }

@@ -2,7 +2,7 @@
 
 mod cuts;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -447,12 +447,12 @@ fn begin(server: &mut PageServer<NativeDisk>, damage: Option<&str>) {
     if let Some(damage) = damage {
         error!(%damage, "the store is damaged");
     }
-    give_back_staged(server);
+    give_back(server);
 }
 
 /// Has the store forget the local documents that were being handed over when the last server ended,
-/// or the last store.
-fn give_back_staged(server: &mut PageServer<NativeDisk>) {
+/// or the last store, and the archives of documents that were being deleted.
+fn give_back(server: &mut PageServer<NativeDisk>) {
     let owner = OwnerId(0);
     server.serve(owner, StoreRequest::List { request: RequestId(1) });
     let replies = server.poll().into_iter().filter(|(to, _)| *to == owner);
@@ -460,13 +460,18 @@ fn give_back_staged(server: &mut PageServer<NativeDisk>) {
         StoreReply::Documents { documents, .. } => Some(documents),
         _ => None,
     });
-    let staged = listed.flatten().filter(|key| key.user == STAGED);
-    let staged: Vec<DocumentKey> = staged.collect();
-    if staged.is_empty() {
+    let listed: BTreeSet<DocumentKey> = listed.flatten().collect();
+    let is_archive_of_nothing = |key: &DocumentKey| {
+        let of = DocumentKey { user: String::new(), ..key.clone() };
+        key.user == ARCHIVE && !listed.contains(&of)
+    };
+    let left = listed.iter().filter(|key| key.user == STAGED || is_archive_of_nothing(key));
+    let left: Vec<DocumentKey> = left.cloned().collect();
+    if left.is_empty() {
         return;
     }
-    for (document, ticket) in staged.into_iter().zip(1..) {
-        info!(%document, "what was staged of it is given back");
+    for (document, ticket) in left.into_iter().zip(1..) {
+        info!(%document, "what is left of it is given back");
         server.serve(owner, StoreRequest::Destroy { ticket: Ticket(ticket), document });
     }
     // Nobody waits for it: if it fails, they are given back the next time.
@@ -761,6 +766,31 @@ pub(crate) mod tests {
         Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store").close();
         let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
         assert_eq!(documents(&mut server), ["list"]);
+    }
+
+    /// Goal: an archive whose document is gone goes when the server starts, and no other.
+    #[test]
+    fn an_archive_without_its_document_is_given_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
+        let keys = [("list", ""), ("list", ARCHIVE), ("gone", ARCHIVE)];
+        for ((name, user), ticket) in keys.into_iter().zip(1..) {
+            let mut append = Append::to(DocumentKey::new(name, user).expect("a name"));
+            append.record = Some(vec![1].into());
+            server.serve(OwnerId(1), StoreRequest::Append { ticket: Ticket(ticket), append });
+        }
+        server.flush();
+        drop(server);
+        Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store").close();
+        let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
+        server.serve(OwnerId(1), StoreRequest::List { request: RequestId(1) });
+        let listed = server.poll().into_iter().find_map(|(_, reply)| match reply {
+            StoreReply::Documents { documents, .. } => Some(documents),
+            _ => None,
+        });
+        let left = listed.expect("a list").into_iter().map(|key| (key.document, key.user));
+        let expected = keys[..2].iter().map(|(name, user)| (name.to_string(), user.to_string()));
+        assert_eq!(left.collect::<BTreeSet<_>>(), expected.collect());
     }
 
     #[test]
