@@ -19,8 +19,8 @@ use tidelog_sync::{
     ToServer, decode_message, encode_message, message_size,
 };
 use tidelog_types::limits::{
-    CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX, MESSAGE_SIZE_MAX, PAGE_SIZE,
-    REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX,
+    ARCHIVE_NAMES_SIZE_MAX, CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX,
+    MESSAGE_SIZE_MAX, PAGE_SIZE, REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX,
 };
 use tidelog_types::{ClientId, DocumentKey};
 use tokio::io::AsyncReadExt;
@@ -490,6 +490,10 @@ impl Reader {
                 return Flow::Continue(());
             }
             ToRoom::Archived(question) => {
+                // No longer than what takes no space of large messages, since it may wait.
+                if question.names_size() > ARCHIVE_NAMES_SIZE_MAX {
+                    return Flow::Break(protocol("the names in a question to an archive"));
+                }
                 self.ask_archive(channel, question, permit);
                 return Flow::Continue(());
             }
@@ -810,8 +814,9 @@ mod tests {
 
     use tidelog_room::{RoomSettings, ThreadClock as _};
     use tidelog_testing::Rng;
+    use tidelog_types::JournalId;
     use tidelog_types::Lsn;
-    use tidelog_types::limits::SMALL_WAITING_SIZE_MAX;
+    use tidelog_types::limits::{ARCHIVE_TYPES_MAX, SMALL_WAITING_SIZE_MAX};
     use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
     use tokio::task::unconstrained;
@@ -991,6 +996,43 @@ mod tests {
         drop(mail.try_recv().expect("it has come"));
         drop(mail);
         assert_eq!(say(), 1, "nobody has it");
+    }
+
+    /// Goal: a question to an archive, which waits for others, keeps no space of large messages.
+    /// Method: one with the longest names, which is no large message, and one that is longer.
+    #[tokio::test]
+    async fn a_question_to_an_archive_is_no_large_message() {
+        let scene = Scene::new(RoomSettings::default());
+        let question = |size: usize| {
+            let mut types = vec![String::new(); ARCHIVE_TYPES_MAX - 1];
+            types.push("x".repeat(size - 2));
+            let (aggregate, stream) = (Some("a".to_owned()), Some("s".to_owned()));
+            let (number, archive, after) = (1, JournalId([8; 16]), 0);
+            let body = ToRoom::Archived(ArchiveQuestion {
+                number,
+                archive,
+                aggregate,
+                stream,
+                types,
+                after,
+            });
+            ToServer::About { channel: Channel(1), body }
+        };
+        let size = encode_message(&question(ARCHIVE_NAMES_SIZE_MAX)).len() as u64;
+        assert!(size < SMALL_MESSAGE_SIZE_MAX, "{size}");
+        for (size, is_taken) in
+            [(ARCHIVE_NAMES_SIZE_MAX, true), (ARCHIVE_NAMES_SIZE_MAX + 1, false)]
+        {
+            let (connection, _end) = Connection::new(ConnId(7));
+            let mut reader = reader_of(&scene, connection, 1);
+            let (room, _mail) = unbounded_channel();
+            let document = DocumentKey::new("list", "").expect("a name");
+            reader.channels.enter(Channel(1), document, &room);
+            let own = Arc::clone(&reader.permits).try_acquire_owned().expect("there is room");
+            let permit = MessagePermit::new(own, None, &Arc::default());
+            let said = reader.take(question(size), permit);
+            assert_eq!(said == Flow::Continue(()), is_taken, "{size}: {said:?}");
+        }
     }
 
     /// Goal: no few connections keep all space for large messages from others. Method: a message

@@ -24,6 +24,17 @@ pub struct ArchiveQuestion {
     pub after: u64,
 }
 
+impl ArchiveQuestion {
+    /// Bytes of all names in it, at most [`ARCHIVE_NAMES_SIZE_MAX`].
+    ///
+    /// [`ARCHIVE_NAMES_SIZE_MAX`]: tidelog_types::limits::ARCHIVE_NAMES_SIZE_MAX
+    #[must_use]
+    pub fn names_size(&self) -> usize {
+        let names = self.types.iter().chain(&self.aggregate).chain(&self.stream);
+        names.map(String::len).sum()
+    }
+}
+
 /// What the server answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArchiveAnswer {

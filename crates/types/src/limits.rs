@@ -61,6 +61,9 @@ pub const INSTANCE_COMMANDS_MAX: u32 = 1024;
 /// Types of events of which one question to an archive may be.
 pub const ARCHIVE_TYPES_MAX: usize = 1024;
 
+/// Bytes of all names in one question to an archive: those of an event have no more.
+pub const ARCHIVE_NAMES_SIZE_MAX: usize = EVENT_SIZE_MAX;
+
 /// Events in one answer of an archive.
 pub const ARCHIVED_EVENTS_MAX: usize = 256;
 

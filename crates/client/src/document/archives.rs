@@ -2,7 +2,7 @@
 
 use tidelog_document::{ArchivedEvents, InArchive, Replica};
 use tidelog_sync::{ArchiveAnswer, ArchiveQuestion, ToRoom};
-use tidelog_types::limits::ARCHIVE_TYPES_MAX;
+use tidelog_types::limits::{ARCHIVE_NAMES_SIZE_MAX, ARCHIVE_TYPES_MAX};
 
 use super::{Context, Document};
 use crate::effect::TabId;
@@ -94,15 +94,19 @@ impl Document {
                 self.archive_questions = self.archive_questions.wrapping_add(1);
                 let number = self.archive_questions;
                 wait.asked = Some(number);
-                let are_few = wanted.types.len() <= ARCHIVE_TYPES_MAX;
-                questions.push(ArchiveQuestion {
+                let mut question = ArchiveQuestion {
                     number,
                     archive: wait.place.archive,
                     aggregate: wanted.aggregate.clone(),
                     stream: wanted.stream.clone(),
-                    types: if are_few { wanted.types.clone() } else { Vec::new() },
+                    types: wanted.types.clone(),
                     after: wanted.after,
-                });
+                };
+                let is_long = question.names_size() > ARCHIVE_NAMES_SIZE_MAX;
+                if is_long || question.types.len() > ARCHIVE_TYPES_MAX {
+                    question.types.clear();
+                }
+                questions.push(question);
             }
         }
         questions.into_iter().for_each(|question| self.say(ToRoom::Archived(question), ctx));
