@@ -48,8 +48,11 @@ interface Asked {
   reject(error: unknown): void;
   /** Whether nothing comes of it here: what it waits for happens elsewhere. */
   waits: boolean;
-  /** Whether the code waits for it, and does not leave it to itself. */
-  isAwaited: boolean;
+  /**
+   * When the code has last begun to wait for it: what it waits for at once, as for all of a race,
+   * has the same number. 0 for what it leaves to itself.
+   */
+  awaited: number;
   /** Begins with it, or goes on, where a cancelled run may be told of that instead. */
   begin?: (() => void) | undefined;
 }
@@ -113,6 +116,9 @@ export class Run {
   /** Whether it was cancelled, and nothing has heard of that yet. */
   #isCancelled = false;
   #hasHeardOfCancel = false;
+  /** What is awaited now has that number. */
+  #awaiting = 1;
+  #isAwaiting = false;
   #decision: Decision | undefined;
   /** Why nobody could be told what it remembers. */
   #failure: { readonly error: unknown } | undefined;
@@ -198,14 +204,18 @@ export class Run {
     this.#isStirred = false;
     await rest(this.#document.connection.host);
     if (this.signal.aborted) return false;
-    this.#beginHeld();
-    if (this.#decision) return this.#finish(this.#decision);
+    if (this.#decision) {
+      this.#beginHeld();
+      return this.#finish(this.#decision);
+    }
     const heard = this.#past.shift() ?? this.#fresh.shift();
     if (heard) {
       await this.#answer(heard);
       return true;
     }
-    this.#hearOfCancel();
+    if (this.#isToHearOfCancel()) this.#hearOfCancel();
+    // It has too many records, perhaps.
+    if (this.#decision) return true;
     if (!this.#isSending) {
       const isAtRest = this.#asked.size > 0 && [...this.#asked.values()].every((it) => it.waits);
       const records = this.#takeProgress();
@@ -264,10 +274,8 @@ export class Run {
       if (this.signal.aborted || this.#decision) return;
       const failed = failure ?? ((reason) => failedStep(name, reason));
       const of = { name, count, kind, answer, failure: failed, resolve, reject };
-      const asked: Asked = { ...of, waits: false, isAwaited: false };
-      onAwaited = () => {
-        asked.isAwaited = true;
-      };
+      const asked: Asked = { ...of, waits: false, awaited: 0 };
+      onAwaited = () => this.#noteAwaited(asked);
       const record = this.#records.get(key);
       if (record && record.kind !== kind && record.kind !== 'cancel') {
         this.#stop(record);
@@ -289,13 +297,24 @@ export class Run {
     return asking;
   }
 
-  /** Of what a cancelled run has asked for, the first that it waits for is told of that. */
+  #noteAwaited(asked: Asked): void {
+    asked.awaited = this.#awaiting;
+    if (this.#isAwaiting) return;
+    this.#isAwaiting = true;
+    // `await`, `Promise.race` and `Promise.all` each call `then` in a microtask of its own: those of
+    // one race come before this, and whatever the code awaits behind a `catch()` comes after.
+    queueMicrotask(() => {
+      this.#awaiting += 1;
+      this.#isAwaiting = false;
+    });
+  }
+
+  /** Begins with what was held back. */
   #beginHeld(): void {
-    for (const asked of [...this.#asked.values()].filter((it) => it.begin)) {
+    for (const asked of [...this.#asked.values()]) {
       const { begin } = asked;
       asked.begin = undefined;
-      if (asked.isAwaited && this.#isToHearOfCancel()) this.#cancel(asked);
-      else begin?.();
+      begin?.();
     }
   }
 
@@ -336,16 +355,25 @@ export class Run {
     return this.#isCancelled && !this.#hasHeardOfCancel;
   }
 
-  /** Who waits hears of it as well, where it comes while others are at work. */
+  /**
+   * The code is told at what it waits for by now, once it has heard all else: what has lost a race,
+   * or is left to a `catch()`, it does not look at any more. While it waits for what is at work
+   * alone, it goes on, and hears of it at what it does next.
+   */
   #hearOfCancel(): void {
-    const waiting = [...this.#asked.values()].find((it) => it.waits && it.isAwaited);
-    if (waiting && this.#isToHearOfCancel()) this.#cancel(waiting);
-  }
-
-  #cancel(asked: Asked): void {
-    this.#hasHeardOfCancel = true;
-    asked.waits = false;
-    this.#remember(asked, { what: 'cancel' });
+    // By what has ended it may go on as well, and hears of that first.
+    const isEnd = ({ recorded: { what } }: NewRecord): boolean =>
+      what === 'done' || what === 'failed';
+    if (this.#isSending || this.#queue.some(isEnd)) return;
+    const all = [...this.#asked.values()];
+    const last = all.reduce((most, { awaited }) => Math.max(most, awaited), 1);
+    const told = all.find((it) => it.awaited === last && (it.waits || it.begin));
+    if (told) {
+      this.#hasHeardOfCancel = true;
+      told.waits = false;
+      told.begin = () => this.#remember(told, { what: 'cancel' });
+    }
+    this.#beginHeld();
   }
 
   /** The code does something else by that name. */

@@ -791,6 +791,75 @@ test('a run hears that it is cancelled in what it waits for, and does what it le
   }
 });
 
+test('what has lost a race does not hear in place of the code that a run is cancelled', async () => {
+  for (const isAmidStep of [false, true]) {
+    const authority = new Authority();
+    const heard: string[] = [];
+    let end: (() => void) | undefined;
+    const code: RunCode = async (ctx) => {
+      await Promise.race([ctx.step('quick', () => 1), ctx.sleep('7d', { name: 'deadline' })]);
+      if (isAmidStep) await ctx.step('long', () => new Promise<void>((done) => (end = done)));
+      await ctx.sleep('1h', { name: 'later' }).catch((error) => {
+        heard.push(error.name);
+        throw error;
+      });
+    };
+    await ran(code, authority);
+    authority.cancel('f');
+    await settled();
+    end?.();
+    await settled();
+    expect([heard, standing(authority)[0]]).toEqual([['WorkflowCancelledError'], 'cancelled']);
+    const { records } = authority.runs.get('f')!;
+    expect(records.find(({ kind }) => kind === 'cancel')!.name).toBe('later');
+    expect(records.find(({ name }) => name === 'deadline')!.state).toBe('waiting');
+  }
+});
+
+test('what wins a race before a run hears that it is cancelled leaves that to what comes next', async () => {
+  const authority = new Authority();
+  let end: (() => void) | undefined;
+  await ran(async (ctx) => {
+    const quick = ctx.step('quick', () => new Promise<void>((done) => (end = done)));
+    await Promise.race([quick, ctx.sleep('7d', { name: 'deadline' })]);
+    await ctx.step('next', () => 1);
+  }, authority);
+  // It has ended as the run is cancelled, and nobody was told that yet.
+  end!();
+  authority.cancel('f');
+  await settled();
+  expect(standing(authority)[0]).toBe('cancelled');
+  const { records } = authority.runs.get('f')!;
+  expect(records.map(({ name, kind }) => [name, kind])).toEqual([
+    ['deadline', 'sleep'],
+    ['quick', 'step'],
+    ['next', 'cancel'],
+  ]);
+});
+
+test('what is left to a catch does not hear in place of the code that a run is cancelled', async () => {
+  for (const isAmidTwo of [false, true]) {
+    const authority = new Authority();
+    const ends: (() => void)[] = [];
+    const code: RunCode = async (ctx) => {
+      await ctx.step('one', () => new Promise<void>((end) => ends.push(end)));
+      ctx.send.order.pay('o', { sum: 1 }).catch(() => {});
+      await ctx.step('two', () => new Promise<void>((end) => ends.push(end)));
+      await ctx.step('three', () => 3);
+    };
+    await ran(code, authority);
+    for (const cancels of [!isAmidTwo, isAmidTwo]) {
+      if (cancels) authority.cancel('f');
+      await settled();
+      ends.shift()?.();
+      await settled();
+    }
+    expect([standing(authority)[0], authority.sent.length]).toEqual(['cancelled', 1]);
+    const { records } = authority.runs.get('f')!;
+    expect(records.find(({ kind }) => kind === 'cancel')!.name).toBe(isAmidTwo ? 'three' : 'two');
+  }
+});
+
 test('what a cancelled run has left to itself is done though it ends at once', async () => {
   const authority = new Authority();
   let end: (() => void) | undefined;
