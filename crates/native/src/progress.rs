@@ -107,6 +107,16 @@ struct Asked {
     is_left: bool,
     stage: Stage,
     waker: Option<Waker>,
+    /// When the code has last looked at it.
+    looked: Option<Look>,
+}
+
+/// When the code has looked at something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Look {
+    /// Until it came to rest again: what it waits for together it looks at in one turn.
+    turn: u64,
+    number: u64,
 }
 
 impl Asked {
@@ -132,6 +142,7 @@ pub(crate) struct Progress {
     queue: VecDeque<(Ticket, NewRecord)>,
     is_cancelled: bool,
     has_heard_of_cancel: bool,
+    looks: Look,
     outcome: Option<Outcome>,
     /// Nothing more comes of it.
     is_over: bool,
@@ -162,6 +173,7 @@ impl Progress {
             fresh: VecDeque::new(),
             queue: VecDeque::new(),
             is_cancelled: false,
+            looks: Look::default(),
             outcome: None,
             is_over: false,
             now: time,
@@ -207,6 +219,7 @@ impl Progress {
             is_left: false,
             stage: if matches!(question, Question::Work(_)) { Stage::Idle } else { Stage::Waits },
             waker: None,
+            looked: None,
         };
         self.asked.insert(ticket, asked);
         match found {
@@ -258,23 +271,34 @@ impl Progress {
         }
     }
 
-    /// The run is to hear that it was cancelled, or not.
+    /// The code is looked at anew: the run is to hear that it was cancelled, or not.
     pub(crate) fn note_cancelled(&mut self, is_cancelled: bool) {
         self.is_cancelled = is_cancelled;
+        self.looks.turn += 1;
     }
 
-    /// Where the run is cancelled the code hears of it once, at the first thing that it waits for
-    /// or wants to do: at one that somebody looks at, or it would hear of it nowhere.
+    /// Whether the run is to hear of it, and has come to the end of something that the code hears
+    /// first: it may go on by that.
+    fn hears_of_cancel_later(&self) -> bool {
+        let ends = || self.asked.values().any(|it| it.stage == Stage::Ends);
+        self.is_cancelled && !self.has_heard_of_cancel && ends()
+    }
+
+    /// Where the run is cancelled the code hears of it once, at what it has looked at last and
+    /// waits for or wants to do: what has lost a race and is kept it does not look at any more.
+    /// While it looks at nothing but what is being done, it goes on, and hears of it at the next
+    /// thing.
     pub(crate) fn hear_of_cancel(&mut self) {
-        if !self.is_cancelled || self.has_heard_of_cancel {
+        if !self.is_cancelled || self.has_heard_of_cancel || self.hears_of_cancel_later() {
             return;
         }
-        let hears = |it: &Asked| matches!(it.stage, Stage::Waits | Stage::Wanted) && !it.is_left;
-        let first = |of: &dyn Fn(&Asked) -> bool| {
-            self.asked.iter().find(|(_, it)| of(it)).map(|(ticket, _)| *ticket)
+        let kept = || self.asked.iter().filter(|(_, it)| !it.is_left);
+        let turn = kept().filter_map(|(_, it)| it.looked).max().map(|it| it.turn);
+        let hears = |(ticket, it): (&Ticket, &Asked)| {
+            let looked = it.looked.filter(|look| Some(look.turn) == turn)?;
+            matches!(it.stage, Stage::Waits | Stage::Wanted).then_some((looked, *ticket))
         };
-        let is_looked_at = |it: &Asked| hears(it) && it.waker.is_some();
-        if let Some(ticket) = first(&is_looked_at).or_else(|| first(&hears)) {
+        if let Some((_, ticket)) = kept().filter_map(hears).max() {
             self.has_heard_of_cancel = true;
             self.stage(ticket, Stage::Ends);
             self.remember(ticket, Recorded::Cancel);
@@ -286,6 +310,8 @@ impl Progress {
         let Some(asked) = self.asked.get_mut(&ticket) else { return Poll::Pending };
         if !matches!(asked.stage, Stage::Told(_)) {
             asked.waker = Some(context.waker().clone());
+            self.looks.number += 1;
+            asked.looked = Some(self.looks);
             return Poll::Pending;
         }
         match self.asked.remove(&ticket).map(|it| it.stage) {
@@ -306,6 +332,9 @@ impl Progress {
     /// Lets the code do what it wants to, once it has heard all that the run remembers: what it
     /// gives up by that it does not do again each time. Says whether there was anything.
     pub(crate) fn begin_wanted(&mut self) -> bool {
+        if self.hears_of_cancel_later() {
+            return false;
+        }
         let is_wanted = |(_, it): &(&Ticket, &Asked)| it.stage == Stage::Wanted;
         let wanted: Vec<_> = self.asked.iter().filter(is_wanted).map(|(it, _)| *it).collect();
         for ticket in &wanted {

@@ -657,6 +657,48 @@ async fn a_run_that_is_cancelled_amid_a_step_hears_of_it_at_the_next_thing() {
     assert_eq!(until("the end", run.completed()).await.expect("done"), object!(true));
 }
 
+/// Goal: a cancel is not lost in what the code has and does not look at. Method: one that keeps what
+/// has lost a race, and is cancelled while it waits for something else, or is at work.
+#[tokio::test]
+async fn what_has_lost_a_race_and_is_kept_does_not_hear_of_a_cancel() {
+    let db = local().await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let (gated, (began, mut has_begun)) =
+        (Arc::clone(&gate), tokio::sync::mpsc::unbounded_channel());
+    let code = Workflow::new("fulfil", move |ctx: WorkflowContext, Fulfil { order }| {
+        let (gated, began) = (Arc::clone(&gated), began.clone());
+        async move {
+            let mut deadline = ctx.sleep(Duration::from_secs(3600));
+            tokio::select! {
+                it = &mut deadline => it?,
+                it = ctx.step("quick", async || Ok(())) => it?,
+            }
+            if ctx.run.id == "at work" {
+                ctx.step("long", async || {
+                    let _ = began.send(());
+                    gated.notified().await;
+                    Ok(())
+                })
+                .await?;
+            }
+            let later = ctx.wait_for("order", &order, "shipped", None).await;
+            Ok(matches!(later, Err(WorkflowError::Cancelled)))
+        }
+    });
+    let _handling = db.handle_workflow(code, 16).expect("handled");
+    let waits = start(&db, "waits");
+    until_it_is(&db, "waits", "waiting").await;
+    db.cancel("fulfil", "waits").confirmed().await.expect("cancelled");
+    assert_eq!(until("the end", waits.completed()).await.expect("done"), object!(true));
+    let works = start(&db, "at work");
+    until("the step", has_begun.recv()).await;
+    db.cancel("fulfil", "at work").confirmed().await.expect("cancelled");
+    // It has time to hear of that amid the step, where it must not.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.notify_one();
+    assert_eq!(until("the end", works.completed()).await.expect("done"), object!(true));
+}
+
 #[tokio::test]
 async fn a_run_goes_on_as_new_and_remembers_nothing() {
     let db = local().await;

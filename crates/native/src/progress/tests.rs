@@ -91,7 +91,7 @@ fn a_request_that_ends_before_its_beginning_was_told_is_one_record() {
 }
 
 #[test]
-fn the_first_thing_that_somebody_looks_at_hears_of_a_cancel_and_nothing_else() {
+fn what_somebody_looks_at_hears_of_a_cancel_and_nothing_else() {
     let mut progress = progress(&[]);
     let _nobody = sleep(&mut progress, "nobody looks");
     let looked = sleep(&mut progress, "looked at");
@@ -105,6 +105,69 @@ fn the_first_thing_that_somebody_looks_at_hears_of_a_cancel_and_nothing_else() {
     progress.note_remembered(next.records, 1);
     let heard = progress.next_heard().expect("it is told");
     assert_eq!((heard.ticket, heard.told), (looked, Told::Cancelled));
+}
+
+#[test]
+fn amid_a_step_a_cancel_is_not_swallowed_by_what_nobody_looks_at() {
+    let mut progress = progress(&[]);
+    let _held = sleep(&mut progress, "held and never awaited");
+    let lost = sleep(&mut progress, "lost a race");
+    progress.note_cancelled(false);
+    assert_eq!(look(&mut progress, lost), Poll::Pending);
+    let work = step(&mut progress, "work");
+    progress.want(work);
+    assert!(progress.begin_wanted());
+    progress.note_cancelled(true);
+    assert_eq!(look(&mut progress, work), Poll::Pending);
+    let sent = progress.take_next();
+    progress.note_remembered(sent.records, 1);
+    progress.hear_of_cancel();
+    progress.finish(work, Ok("1".to_owned()));
+    // Before it has heard of the end of that as well.
+    progress.hear_of_cancel();
+    let next = progress.take_next();
+    assert_eq!(names(&next), ["work"]);
+    // What it does next it does not begin, but hears of it there.
+    let then = step(&mut progress, "then");
+    assert_eq!(look(&mut progress, then), Poll::Pending);
+    assert!(!progress.want(then) && !progress.begin_wanted());
+    progress.note_remembered(next.records, 2);
+    let heard = progress.next_heard().expect("it is done");
+    progress.tell(heard);
+    assert!(matches!(look(&mut progress, work), Poll::Ready(Told::Done(_))));
+    progress.hear_of_cancel();
+    let next = progress.take_next();
+    assert_eq!((names(&next), &next.records[0].1.what), (vec!["then"], &Recorded::Cancel));
+}
+
+#[test]
+fn a_cancel_is_not_swallowed_by_what_has_lost_a_race_and_is_kept() {
+    let mut progress = progress(&[]);
+    let loser = sleep(&mut progress, "kept loser");
+    assert_eq!(look(&mut progress, loser), Poll::Pending);
+    let later = sleep(&mut progress, "later");
+    assert_eq!(look(&mut progress, later), Poll::Pending);
+    let sent = progress.take_next();
+    progress.note_remembered(sent.records, 1);
+    progress.note_cancelled(true);
+    progress.hear_of_cancel();
+    assert_eq!(names(&progress.take_next()), ["later"]);
+}
+
+#[test]
+fn what_waits_beside_a_step_hears_of_a_cancel_at_once() {
+    for is_step_last in [false, true] {
+        let mut progress = progress(&[]);
+        let (nap, work) = (sleep(&mut progress, "nap"), step(&mut progress, "work"));
+        progress.want(work);
+        progress.begin_wanted();
+        progress.note_cancelled(true);
+        for ticket in if is_step_last { [nap, work] } else { [work, nap] } {
+            assert_eq!(look(&mut progress, ticket), Poll::Pending);
+        }
+        progress.hear_of_cancel();
+        assert_eq!(progress.take_next().records[0].1.what, Recorded::Cancel);
+    }
 }
 
 #[test]
