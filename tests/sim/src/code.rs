@@ -161,6 +161,11 @@ impl Code {
         if self.waits_for.is_empty() { self.go_on() } else { Vec::new() }
     }
 
+    /// Whether it waits for that now, and has not left it to itself.
+    pub(crate) fn waits_for(&self, key: &Key) -> bool {
+        self.waits_for.contains(key)
+    }
+
     fn go_on(&mut self) -> Vec<Ask> {
         let Some(Stage { wants, is_race }) = self.stages.next() else {
             self.end = Some(self.its_end());

@@ -74,6 +74,8 @@ struct Asked {
     key: Key,
     /// Whether nothing comes of it here.
     waits: bool,
+    /// Where it is held back, since the run is to hear that it was cancelled.
+    held: Option<Want>,
 }
 
 /// An attempt at a run.
@@ -121,25 +123,36 @@ impl Attempt {
     }
 
     fn ask(&mut self, Ask { key, want }: Ask) {
+        let is_answered = self.records.get(&key).is_some_and(|it| it.answer().is_some());
+        let held = (!is_answered && self.is_to_hear_of_cancel()).then(|| want.clone());
+        let begins = !is_answered && held.is_none();
+        self.asked.push(Asked { key: key.clone(), waits: false, held });
+        if begins {
+            self.begin_with(key, want);
+        }
+    }
+
+    /// Begins with what the code has asked for, or goes on.
+    fn begin_with(&mut self, key: Key, want: Want) {
         let record = self.records.get(&key);
-        let (is_known, answer) = (record.is_some(), record.and_then(Known::answer));
-        let waits = record.is_some_and(|it| matches!(it.state.as_str(), "waiting" | "done"));
-        self.asked.push(Asked { key: key.clone(), waits });
-        if answer.is_some() {
-            return;
+        let is_known = record.is_some();
+        let goes_on = record.is_some_and(|it| matches!(it.state.as_str(), "waiting" | "done"));
+        let is_work = !goes_on && matches!(want, Want::Step | Want::Request);
+        if let Some(asked) = self.asked.iter_mut().find(|it| it.key == key) {
+            asked.waits = !is_work;
         }
-        if self.is_to_hear_of_cancel() {
-            self.cancel(&key);
-        } else if !waits {
-            let is_work = matches!(want, Want::Step | Want::Request);
-            self.asked.last_mut().expect("BUG: it was asked").waits = !is_work;
-            if let Some(what) = self.first_record(&key, &want).filter(|_| !is_known) {
-                self.remember(&key, what);
-            }
-            if is_work {
-                self.at_work.push((key, want));
-            }
+        if let Some(what) = self.first_record(&key, &want).filter(|_| !is_known) {
+            self.remember(&key, what);
         }
+        if is_work && self.code.as_ref().is_some_and(|code| code.end.is_none()) {
+            self.at_work.push((key, want));
+        }
+    }
+
+    fn begin_held(&mut self) {
+        let held = |it: &mut Asked| it.held.take().map(|want| (it.key.clone(), want));
+        let held: Vec<_> = self.asked.iter_mut().filter_map(held).collect();
+        held.into_iter().for_each(|(key, want)| self.begin_with(key, want));
     }
 
     fn first_record(&self, key: &Key, want: &Want) -> Option<Recorded> {
@@ -191,12 +204,23 @@ impl Attempt {
         self.run.is_cancelled && !self.has_heard_of_cancel
     }
 
-    fn cancel(&mut self, key: &Key) {
-        self.has_heard_of_cancel = true;
-        if let Some(asked) = self.asked.iter_mut().find(|it| it.key == *key) {
-            asked.waits = false;
+    /// Once the code has heard all else it hears of that in what it waits for by now, and not in
+    /// what has lost a race. While it waits for what is at work alone, it hears of it later.
+    fn hear_of_cancel(&mut self) {
+        let is_end =
+            |it: &NewRecord| matches!(it.what, Recorded::Done { .. } | Recorded::Failed { .. });
+        let Some(code) = &self.code else { return };
+        if !self.fresh.is_empty() || self.queue.iter().any(is_end) {
+            return;
         }
-        self.remember(key, Recorded::Cancel);
+        let hears = |it: &&mut Asked| (it.waits || it.held.is_some()) && code.waits_for(&it.key);
+        if let Some(asked) = self.asked.iter_mut().find(hears) {
+            self.has_heard_of_cancel = true;
+            (asked.waits, asked.held) = (false, None);
+            let key = asked.key.clone();
+            self.remember(&key, Recorded::Cancel);
+        }
+        self.begin_held();
     }
 
     /// Tells the code all that there is to tell. Gives that.
@@ -245,6 +269,7 @@ impl Attempt {
     fn next_outcome(&mut self) -> Option<Outcome> {
         let code = self.code.as_ref().filter(|_| self.saying.is_none())?;
         if let Some(end) = code.end.clone() {
+            self.begin_held();
             let records = std::mem::take(&mut self.queue);
             if !records.is_empty() {
                 return Some(Outcome::Progressed { records, suspends: false });
@@ -256,9 +281,8 @@ impl Attempt {
                 End::Cancelled => Outcome::Cancelled,
             });
         }
-        let waiting = self.asked.iter().find(|it| it.waits).map(|it| it.key.clone());
-        if let Some(key) = waiting.filter(|_| self.is_to_hear_of_cancel()) {
-            self.cancel(&key);
+        if self.is_to_hear_of_cancel() {
+            self.hear_of_cancel();
         }
         let suspends = self.asked.iter().all(|it| it.waits);
         let records = std::mem::take(&mut self.queue);
