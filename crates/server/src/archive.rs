@@ -253,6 +253,23 @@ pub(crate) async fn destroy(rooms: &Arc<Rooms>, document: &DocumentKey) -> Answe
     }
 }
 
+/// Forgets what is left of the archive of a document that is not there, before it is made of a file:
+/// such a file may name that archive.
+pub(crate) async fn forget_what_is_left(
+    rooms: &Arc<Rooms>,
+    document: &DocumentKey,
+) -> Result<(), Answer> {
+    let _turn = rooms.archiving().of(document).await;
+    // Somebody may have made it meanwhile.
+    if rooms.ask(document, Ask::Describe).await != Answer::Missing {
+        return Ok(());
+    }
+    match rooms.ask(&archive_of(document), Ask::Destroy).await {
+        Answer::Missing | Answer::Destroyed => Ok(()),
+        answer => Err(answer),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tidelog_document::LeavingEvent;
@@ -315,6 +332,25 @@ mod tests {
         take_in(rooms, &document, part(None, 0)).await.expect("there is room");
         assert_eq!(destroy(rooms, &document).await, Answer::Destroyed);
         assert_eq!(rooms.ask(&archive_of(&document), Ask::Describe).await, Answer::Missing);
+        drop(room.await);
+        // Before one is made of a file.
+        take_in(rooms, &document, part(None, 0)).await.expect("there is room");
+        let mut mail = scene.mail();
+        let room = tokio::spawn(async move {
+            for said in [Answer::Looked, Answer::Missing] {
+                let Some(RoomMail::Ask { ask: Ask::Describe, answer }) = mail.recv().await else {
+                    panic!("something else")
+                };
+                let _ = answer.send(said);
+            }
+            mail
+        });
+        let archive = archive_of(&document);
+        let describe = || rooms.ask(&archive, Ask::Describe);
+        assert_eq!(forget_what_is_left(rooms, &document).await, Ok(()));
+        assert_ne!(describe().await, Answer::Missing, "it is that of a document");
+        assert_eq!(forget_what_is_left(rooms, &document).await, Ok(()));
+        assert_eq!(describe().await, Answer::Missing);
         drop(room.await);
     }
 

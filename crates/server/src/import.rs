@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::archive;
 use crate::connection::{Connection, ConnectionEnd};
 use crate::export::{self, Leaves, READER_PAUSES_MAX, READER_RATE_MIN};
 use crate::large_messages::PERMIT_SIZE;
@@ -134,7 +135,13 @@ pub(crate) async fn prepare<'s>(
     let turn = shared.exports.turn(subject);
     let _turn = turn.map_err(|why| ImportError::Failed(why.to_owned()))?;
     match shared.rooms.ask(&document, Ask::Describe).await {
-        Answer::Missing => Ok(Import { shared, document, doctype, _turn }),
+        Answer::Missing => match archive::forget_what_is_left(&shared.rooms, &document).await {
+            Ok(()) => Ok(Import { shared, document, doctype, _turn }),
+            Err(Answer::Failed { reason } | Answer::Unknown { reason }) => {
+                Err(ImportError::Failed(reason))
+            }
+            Err(_) => Err(ImportError::Failed("its archive answers something else".to_owned())),
+        },
         Answer::Description { .. } => Err(ImportError::Exists),
         Answer::Failed { reason } | Answer::Unknown { reason } => Err(ImportError::Failed(reason)),
         _ => Err(ImportError::Failed("the room answers something else".to_owned())),
