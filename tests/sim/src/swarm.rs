@@ -14,6 +14,9 @@ use crate::rng::Rng;
 /// One in so many worlds has servers that ask for tokens.
 const GUARDED_ONCE_IN: u64 = 12;
 
+/// How far the clocks of devices go wrong in worlds with commands alone, every third time.
+const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+
 /// Pages that a migration changes which makes the tables of tasks.
 const TASK_PAGES_MIN: usize = 64;
 
@@ -628,6 +631,10 @@ impl Swarm {
         if swarm.has_tasks() {
             let pages_max = &mut swarm.limits.mutation_pages_max;
             *pages_max = TASK_PAGES_MIN.max(*pages_max);
+            let mut clocks = Rng::new(seed.rotate_left(38) ^ !seed);
+            if clocks.once_in(3) && !swarm.has_runs() {
+                swarm.skew_ms_max = YEAR_MS;
+            }
         }
         if swarm.has_runs() {
             let mut runs = Rng::new(seed.rotate_left(10) ^ !seed);

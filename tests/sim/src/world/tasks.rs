@@ -100,7 +100,9 @@ impl World {
         if self.swarm.has_tasks() {
             let is_local = |doc: &Doc| self.docs.spec(*doc).host.is_none();
             let local = self.docs.all().filter(is_local).collect();
-            self.judge.expect_tasks(&self.swarm, self.tasks.may_forget(), local);
+            // So may be what a device has decided by a clock that servers catch up with.
+            let may_forget = self.tasks.may_forget() || self.swarm.skew_ms_max > KEPT_MS;
+            self.judge.expect_tasks(&self.swarm, may_forget, local);
             self.schedule(ACTS_EVERY_MS, Event::TasksGoOn);
         }
     }
