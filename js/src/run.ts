@@ -301,8 +301,8 @@ export class Run {
     asked.awaited = this.#awaiting;
     if (this.#isAwaiting) return;
     this.#isAwaiting = true;
-    // `await`, `Promise.race` and `Promise.all` each call `then` in a microtask of its own: those of
-    // one race come before this, and whatever the code awaits behind a `catch()` comes after.
+    // `await`, `Promise.race` and `Promise.all` each call `then` in a microtask of its own: those
+    // of one race come before this, and whatever the code awaits behind a `catch()` comes after.
     queueMicrotask(() => {
       this.#awaiting += 1;
       this.#isAwaiting = false;

@@ -757,7 +757,7 @@ test('a run that is cancelled amid a step hears of it in what it does next', asy
   expect(standing(other)).toEqual(['completed', '"gave up"', 1]);
 });
 
-test('a run hears that it is cancelled in what it waits for, and does what it leaves to itself', async () => {
+test('a cancelled run hears of it where it waits, and does what it leaves to itself', async () => {
   for (const isCancelledBefore of [false, true]) {
     const authority = new Authority();
     let end: (() => void) | undefined;
@@ -791,7 +791,7 @@ test('a run hears that it is cancelled in what it waits for, and does what it le
   }
 });
 
-test('what has lost a race does not hear in place of the code that a run is cancelled', async () => {
+test('what has lost a race does not hear in place of the code that it is cancelled', async () => {
   for (const isAmidStep of [false, true]) {
     const authority = new Authority();
     const heard: string[] = [];
@@ -816,7 +816,7 @@ test('what has lost a race does not hear in place of the code that a run is canc
   }
 });
 
-test('what wins a race before a run hears that it is cancelled leaves that to what comes next', async () => {
+test('what wins a race as a run is cancelled leaves that to what comes next', async () => {
   const authority = new Authority();
   let end: (() => void) | undefined;
   await ran(async (ctx) => {
@@ -837,7 +837,7 @@ test('what wins a race before a run hears that it is cancelled leaves that to wh
   ]);
 });
 
-test('what is left to a catch does not hear in place of the code that a run is cancelled', async () => {
+test('what is left to a catch does not hear in place of the code of a cancel', async () => {
   for (const isAmidTwo of [false, true]) {
     const authority = new Authority();
     const ends: (() => void)[] = [];

@@ -657,8 +657,8 @@ async fn a_run_that_is_cancelled_amid_a_step_hears_of_it_at_the_next_thing() {
     assert_eq!(until("the end", run.completed()).await.expect("done"), object!(true));
 }
 
-/// Goal: a cancel is not lost in what the code has and does not look at. Method: one that keeps what
-/// has lost a race, and is cancelled while it waits for something else, or is at work.
+/// Goal: a cancel is not lost in what the code has and does not look at. Method: one that keeps
+/// what has lost a race, and is cancelled while it waits for something else, or is at work.
 #[tokio::test]
 async fn what_has_lost_a_race_and_is_kept_does_not_hear_of_a_cancel() {
     let db = local().await;

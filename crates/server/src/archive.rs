@@ -253,8 +253,8 @@ pub(crate) async fn destroy(rooms: &Arc<Rooms>, document: &DocumentKey) -> Answe
     }
 }
 
-/// Forgets what is left of the archive of a document that is not there, before it is made of a file:
-/// such a file may name that archive.
+/// Forgets what is left of the archive of a document that is not there, before it is made of a
+/// file: such a file may name that archive.
 pub(crate) async fn forget_what_is_left(
     rooms: &Arc<Rooms>,
     document: &DocumentKey,

@@ -270,8 +270,8 @@ impl CodedPage {
         Self { pgid, coding }
     }
 
-    /// A page as it is after these changes, one behind the other, for one who has the version before
-    /// the first of them.
+    /// A page as it is after these changes, one behind the other, for one who has the version
+    /// before the first of them.
     #[must_use]
     pub fn after<'c>(pgid: Pgid, page: &Page, changes: impl IntoIterator<Item = &'c Self>) -> Self {
         let mut base = page.bytes().to_vec();
@@ -609,7 +609,7 @@ mod tests {
     }
 
     /// Goal: of several changes one is left, by which whoever has the version before the first gets
-    /// to the last. Method: pages by chance, the later of which may take back what earlier ones did.
+    /// to the last. Method: pages by chance, some of which take back what earlier ones did.
     #[test]
     fn several_changes_of_a_page_are_one() {
         let mut state = 7_u64;

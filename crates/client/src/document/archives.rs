@@ -84,7 +84,7 @@ impl Document {
             if let Some(why) = why {
                 failed.push((tab, call, CallFailure::archived(wait.place.up_to, why)));
             } else if !is_online {
-                // What was asked on a connection that has ended is asked anew, and what was answered
+                // What was asked on a connection that has ended is asked anew, and what was told
                 // there may be of another history than what the next one tells.
                 (wait.asked, wait.has) = (None, None);
                 ctx.out.wake_at(ends_at_ms);

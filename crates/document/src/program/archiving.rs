@@ -27,8 +27,8 @@ use crate::inspecting::StreamRef;
 /// Events of one part.
 const EVENTS_MAX: usize = 256;
 
-/// The keys in `_tidelog_meta` of the id of the archive, of how many have left, and what those begin
-/// with under which it stands up to where events of an aggregate have left.
+/// The keys in `_tidelog_meta` of the id of the archive, of how many have left, and what those
+/// begin with under which it stands up to where events of an aggregate have left.
 pub(crate) const ARCHIVE_KEY: &str = "archive";
 pub(crate) const ARCHIVED_KEY: &str = "archived";
 pub(crate) const ARCHIVED_PREFIX: &str = "archived:";
