@@ -1,9 +1,10 @@
 //! Entries on their way to those who follow, once they are durable.
 //!
 //! What a room decides in a row goes to the disk in one append, and becomes durable at once. It
-//! leaves as one entry that stands for all of them: most of it are the same few pages, changed again
-//! and again, and each entry that comes is checked, written down and built upon. Whoever sent the frame of each gets them one by one: an entry that says of one frame
-//! what its sender has seen it change folds into what that holds, and nothing is run again.
+//! leaves as one entry that stands for all of them: most of it are the same few pages, changed
+//! again and again, and each entry that comes is checked, written down and built upon. Whoever sent
+//! the frame of each gets them one by one: an entry that says of one frame what its sender has seen
+//! it change folds into what that holds, and nothing is run again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
