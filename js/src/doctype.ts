@@ -383,8 +383,7 @@ export function describe(value: unknown): string {
   if (value instanceof Date) {
     return 'a Date: give date.getTime() for milliseconds, or date.toISOString() for text';
   }
-  if (typeof value === 'number') return `the number ${value}`;
-  if (typeof value === 'bigint') return `the bigint ${value}`;
+  if (/number|bigint/.test(typeof value)) return `the ${typeof value} ${value}`;
   if (typeof value === 'string')
     return isText(value) ? 'a string' : 'a string with half a character';
   if (typeof value !== 'object') return value === undefined ? 'undefined' : `a ${typeof value}`;

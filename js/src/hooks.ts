@@ -227,13 +227,14 @@ function openingOf<Defined extends Mutations>(
     if (error && error.message !== it.error?.message) {
       console.error('a document could not be opened:', error);
     }
-    const endWith = (closed: TidelogError): void => {
-      if (it.db !== db) return;
-      // The app has closed it. It is opened anew once nobody uses it any more.
-      stand(undefined, closed);
-      if (!it.isUsed()) end();
-    };
-    db?.endWithIt({ endWith });
+    db?.endWithIt({
+      endWith(closed) {
+        if (it.db !== db) return;
+        // The app has closed it. It is opened anew once nobody uses it any more.
+        stand(undefined, closed);
+        if (!it.isUsed()) end();
+      },
+    });
     stand(db, error);
     if (error && (isPassing(error) || error.code === 'server-unreachable')) {
       setTimeout(() => opened === own && start(), PAUSE_MS);
@@ -367,8 +368,9 @@ function attendanceOf(opening: Opening): Attendance<object> {
     presence?.set(it);
     state = it;
   };
+  const nobody: Presences<object> = { others: NONE, count: 1, set };
   const show = (): void => {
-    const { others = NONE, count = 1 } = presence ?? {};
+    const { others, count } = presence ?? nobody;
     it.show({ others, count, set });
   };
   const listen = (db: Database | undefined): Stop | undefined => {
@@ -393,7 +395,7 @@ function attendanceOf(opening: Opening): Attendance<object> {
       });
     };
   };
-  const it = share<Presences<object>>({ others: NONE, count: 1, set }, begin, nothing);
+  const it = share<Presences<object>>(nobody, begin, nothing);
   return it;
 }
 
