@@ -283,9 +283,13 @@ impl Runs {
                 let id = key_of(&run.key, number, key);
                 let found = match kind.as_str() {
                     "command" => self.commands.get(&id).map(Sent::outcome),
-                    _ => self.runs.values().rfind(|it| it.key == id).map(Run::outcome),
+                    // What has continued is over, and its next round is what counts.
+                    _ => {
+                        let last = self.runs.values().rfind(|it| it.key == id);
+                        last.filter(|it| it.state != "continued").map(Run::outcome)
+                    }
                 };
-                // What it waited for may be forgotten before it.
+                // What it waited for may be forgotten before it, and its last round before others.
                 let is_it = |it: (&str, Option<String>)| it == (state, result.clone());
                 found.map_or(may_forget, is_it)
             }

@@ -632,7 +632,7 @@ impl Swarm {
             let pages_max = &mut swarm.limits.mutation_pages_max;
             *pages_max = TASK_PAGES_MIN.max(*pages_max);
             let mut clocks = Rng::new(seed.rotate_left(38) ^ !seed);
-            if clocks.once_in(3) && !swarm.has_runs() {
+            if clocks.once_in(3) {
                 swarm.skew_ms_max = YEAR_MS;
             }
         }
