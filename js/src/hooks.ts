@@ -225,7 +225,7 @@ function openingOf<Defined extends Mutations>(
     }
     if (opened !== own) return;
     if (error && error.message !== it.error?.message) {
-      console.error('a document could not be opened:', error);
+      console.error('a document does not open:', error);
     }
     db?.endWithIt({
       endWith(closed) {
@@ -439,9 +439,7 @@ export function mutationsOf<Defined extends Mutations>(
       made[name] ??= (args) => {
         const mutate = db()?.mutate as typeof made | undefined;
         if (mutate) return mutate[name]!(args);
-        throw new DocumentClosedError(
-          'the document is not open: mutate once useDocument() gives it',
-        );
+        throw new DocumentClosedError('the document is not open: mutate once it is');
       };
       return made[name];
     },

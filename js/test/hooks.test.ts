@@ -509,7 +509,7 @@ test('what is wrong is said on the console, once', async () => {
   answer(wrong);
   answer(wrong);
   expect(vi.mocked(console.error).mock.calls).toEqual([
-    ['a document could not be opened:', away],
+    ['a document does not open:', away],
     ['a live query:', wrong],
   ]);
 });
