@@ -196,7 +196,7 @@ pub const LOGIN_FAILURES_MAX: u32 = 10;
 pub const LOGIN_ADDRESSES_MAX: usize = 10_000;
 
 /// Passwords that a server checks at once: each takes 19 MiB, or what its hash asks for.
-pub const LOGINS_AT_ONCE_MAX: usize = 2;
+pub const LOGINS_AT_ONCE_MAX: usize = 1;
 
 /// Logins that wait for that, or have it: more are refused.
 pub const LOGINS_WAITING_MAX: usize = 64;

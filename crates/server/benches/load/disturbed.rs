@@ -1,6 +1,5 @@
 //! How long confirms take while somebody disturbs the server, beside what they take without.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +15,17 @@ use tidelog_types::ClientId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{interval, sleep, timeout, timeout_at};
 
+use crate::outside::{Outside, say_and_wait};
 use crate::{TIDELOG, percentiles, scaled};
+
+/// What may disturb, and what it says once it is about to.
+const HALF_OPEN: &str = "half-open";
+const LOGINS: &str = "logins";
+const RENEWALS: &str = "renewals";
+const FLOOD: &str = "flood";
+const READY: &str = "ready";
 
 /// How long each of the two loads is measured, once it has warmed up.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -151,30 +158,58 @@ async fn write(
     took
 }
 
-/// Measures confirms without a disturbance, then with one, and prints a row.
-async fn beside<F: Future<Output = ()>>(
-    what: &str,
-    goal: f64,
-    at: SocketAddr,
-    disturb: impl FnOnce(Arc<AtomicBool>) -> F,
-) {
+/// Measures confirms without a disturbance, then with one by another process, and prints a row.
+async fn beside(disturbance: &str, what: &str) {
+    let guarded = Guarded::start(WRITERS).await;
+    let at = guarded.server.address;
+    let mut outside = Outside::start(disturbance, &at.to_string(), true);
+    assert_eq!(outside.says().await, READY);
     let writers = Writers::start(at, WRITERS, Some(WRITES_EVERY), &token()).await;
     sleep(WARM_UP).await;
     let calm = Instant::now();
     sleep(MEASURED).await;
     let calm = calm..Instant::now();
-    let ends = Arc::new(AtomicBool::new(false));
-    let over = Arc::clone(&ends);
-    let measured = async {
-        sleep(WARM_UP).await;
-        let began = Instant::now();
-        sleep(MEASURED).await;
-        over.store(true, Ordering::Relaxed);
-        began..Instant::now()
-    };
-    let (disturbed, ()) = tokio::join!(measured, disturb(ends));
+    outside.goes_on().await;
+    sleep(WARM_UP).await;
+    let disturbed = Instant::now();
+    sleep(MEASURED).await;
+    let disturbed = disturbed..Instant::now();
     let took = writers.end().await;
-    say(what, goal, &took, [&calm, &disturbed]);
+    say(what, 1.2, &took, [&calm, &disturbed]);
+    println!("{what}: {}", outside.says().await);
+}
+
+/// In a process of its own: prepares, waits for a word, disturbs for as long as that is measured,
+/// and says what came of it.
+pub(crate) async fn disturb(disturbance: &str, at: SocketAddr) {
+    match disturbance {
+        HALF_OPEN => half_open(at).await,
+        LOGINS => logins(at).await,
+        RENEWALS => renewals(at).await,
+        FLOOD => flood(at).await,
+        other => panic!("{other} is no disturbance"),
+    }
+}
+
+pub(crate) async fn beside_half_open() {
+    beside(HALF_OPEN, &format!("{} half-sent requests", scaled(10_000))).await;
+}
+
+pub(crate) async fn beside_logins() {
+    beside(LOGINS, &format!("{} bad logins a second", scaled(1_000))).await;
+}
+
+pub(crate) async fn beside_renewals() {
+    beside(RENEWALS, &format!("{} renewals in {} s", scaled(10_000), MEASURED.as_secs())).await;
+}
+
+pub(crate) async fn beside_flood() {
+    beside(FLOOD, "one client that says as much as it can").await;
+}
+
+/// Until it is measured no more.
+fn end() -> Instant {
+    Instant::now() + WARM_UP + MEASURED
 }
 
 fn say(
@@ -193,64 +228,55 @@ fn say(
 }
 
 /// Requests that are half said, and said anew once the server has given them up.
-pub(crate) async fn half_open() {
-    let count = scaled(10_000);
-    let guarded = Guarded::start(WRITERS).await;
-    let at = guarded.server.address;
-    beside(&format!("{count} half-sent requests"), 1.2, at, |ends| async move {
-        let each = (0..count).map(|_| {
-            let ends = Arc::clone(&ends);
-            tokio::spawn(async move {
-                while !ends.load(Ordering::Relaxed) {
-                    let connecting = timeout(MEASURED, TcpStream::connect(at)).await;
-                    let Ok(Ok(mut stream)) = connecting else { continue };
-                    let half = b"GET /v1/documents HTTP/1.1\r\nhost: localhost\r\nx: ";
-                    let _ = stream.write_all(half).await;
-                    // Until it is hung up.
-                    let _ = timeout(MEASURED, stream.read_u8()).await;
-                }
-            })
-        });
-        join_all(each).await;
-    })
-    .await;
+async fn half_open(at: SocketAddr) {
+    say_and_wait(READY).await;
+    let (end, said) = (end(), Arc::new(AtomicU64::new(0)));
+    let each = (0..scaled(10_000)).map(|_| {
+        let said = Arc::clone(&said);
+        tokio::spawn(async move {
+            while Instant::now() < end {
+                let connecting = timeout(MEASURED, TcpStream::connect(at)).await;
+                let Ok(Ok(mut stream)) = connecting else { continue };
+                let half = b"GET /v1/documents HTTP/1.1\r\nhost: localhost\r\nx: ";
+                let _ = stream.write_all(half).await;
+                said.fetch_add(1, Ordering::Relaxed);
+                // Until it is hung up.
+                let _ = timeout_at(end.into(), stream.read_u8()).await;
+            }
+        })
+    });
+    join_all(each).await;
+    println!("{} were said", said.load(Ordering::Relaxed));
 }
 
 /// Logins with wrong passwords, each from an address of its own, so that all are looked at that the
 /// server has time for.
-pub(crate) async fn logins() {
-    let each_second = scaled(1_000);
-    let guarded = Guarded::start(WRITERS).await;
-    let at = guarded.server.address;
-    let answers: Arc<[AtomicU64; 3]> = Arc::default();
-    let told = Arc::clone(&answers);
-    let what = format!("{each_second} bad logins a second");
-    beside(&what, 1.2, at, |ends| async move {
-        let mut turns = interval(Duration::from_secs(1).div_f64(each_second as f64));
-        let mut number = 0_u32;
-        while !ends.load(Ordering::Relaxed) {
-            turns.tick().await;
-            number += 1;
-            let (told, [_, a, b, c]) = (Arc::clone(&told), number.to_be_bytes());
-            tokio::spawn(async move {
-                let body = r#"{"user":"admin","password":"a guess"}"#;
-                let extra = format!(
-                    "X-Forwarded-For: 10.{a}.{b}.{c}\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                );
-                let asked = timeout(MEASURED, log_in(at, &extra)).await;
-                let nth = match asked {
-                    Ok(Some(401)) => 0,
-                    Ok(Some(_)) => 1,
-                    _ => 2,
-                };
-                told[nth].fetch_add(1, Ordering::Relaxed);
-            });
-        }
-    })
-    .await;
+async fn logins(at: SocketAddr) {
+    say_and_wait(READY).await;
+    let (end, answers): (_, Arc<[AtomicU64; 3]>) = (end(), Arc::default());
+    let mut turns = interval(Duration::from_secs(1).div_f64(scaled(1_000) as f64));
+    let mut number = 0_u32;
+    while Instant::now() < end {
+        turns.tick().await;
+        number += 1;
+        let (answers, [_, a, b, c]) = (Arc::clone(&answers), number.to_be_bytes());
+        tokio::spawn(async move {
+            let body = r#"{"user":"admin","password":"a guess"}"#;
+            let extra = format!(
+                "X-Forwarded-For: 10.{a}.{b}.{c}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let asked = timeout(MEASURED, log_in(at, &extra)).await;
+            let nth = match asked {
+                Ok(Some(401)) => 0,
+                Ok(Some(_)) => 1,
+                _ => 2,
+            };
+            answers[nth].fetch_add(1, Ordering::Relaxed);
+        });
+    }
     let [wrong, refused, none] = [0, 1, 2].map(|nth| answers[nth].load(Ordering::Relaxed));
-    println!("{what}: {wrong} were looked at, {refused} refused, {none} not answered");
+    println!("of {number} {wrong} were looked at, {refused} refused, {none} not answered");
 }
 
 async fn log_in(at: SocketAddr, extra: &str) -> Option<u16> {
@@ -262,54 +288,46 @@ async fn log_in(at: SocketAddr, extra: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// Connections that all renew their tokens within ten seconds.
-pub(crate) async fn renewals() {
+/// Connections that all renew their tokens within the time that is measured.
+async fn renewals(at: SocketAddr) {
     let count = scaled(10_000);
-    let guarded = Guarded::start(WRITERS).await;
-    let at = guarded.server.address;
     let mut links = Vec::new();
     for _ in 0..count {
         links.push(joined(at, token()).await.expect("welcome"));
     }
-    let renewed = Arc::new(AtomicU64::new(0));
-    let told = Arc::clone(&renewed);
-    let what = format!("{count} renewals in {} s", MEASURED.as_secs());
-    beside(&what, 1.2, at, |_| async move {
-        sleep(WARM_UP).await;
-        let token = token();
-        let each = links.into_iter().enumerate().map(|(number, mut link)| {
-            let (told, token) = (Arc::clone(&told), token.clone());
-            tokio::spawn(async move {
-                sleep(MEASURED.mul_f64(number as f64 / count as f64)).await;
-                link.say(&ToServer::Renew { token }).await.expect("up");
-                if let Some(FromServer::Admitted { .. }) = link.hear().await {
-                    told.fetch_add(1, Ordering::Relaxed);
-                }
-                link
-            })
-        });
-        join_all(each).await;
-    })
-    .await;
-    println!("{what}: {} were admitted", renewed.load(Ordering::Relaxed));
+    say_and_wait(READY).await;
+    sleep(WARM_UP).await;
+    let (token, renewed) = (token(), Arc::new(AtomicU64::new(0)));
+    let each = links.into_iter().enumerate().map(|(number, mut link)| {
+        let (renewed, token) = (Arc::clone(&renewed), token.clone());
+        tokio::spawn(async move {
+            sleep(MEASURED.mul_f64(number as f64 / count as f64)).await;
+            link.say(&ToServer::Renew { token }).await.expect("up");
+            if let Some(FromServer::Admitted { .. }) = link.hear().await {
+                renewed.fetch_add(1, Ordering::Relaxed);
+            }
+            link
+        })
+    });
+    join_all(each).await;
+    println!("{} were admitted", renewed.load(Ordering::Relaxed));
 }
 
 /// One client that says the least there is, as fast as it can.
-pub(crate) async fn flood() {
-    let guarded = Guarded::start(WRITERS).await;
-    let at = guarded.server.address;
-    beside("one client that says as much as it can", 1.2, at, |ends| async move {
-        let mut client = joined(at, token()).await.expect("welcome");
-        while !ends.load(Ordering::Relaxed) {
-            for _ in 0..100 {
-                client.say(&ToServer::Ping).await.expect("up");
-            }
-            for _ in 0..100 {
-                client.hear().await.expect("up");
-            }
+async fn flood(at: SocketAddr) {
+    let mut client = joined(at, token()).await.expect("welcome");
+    say_and_wait(READY).await;
+    let (end, mut said) = (end(), 0);
+    while Instant::now() < end {
+        for _ in 0..100 {
+            client.say(&ToServer::Ping).await.expect("up");
         }
-    })
-    .await;
+        for _ in 0..100 {
+            client.hear().await.expect("up");
+        }
+        said += 100;
+    }
+    println!("it said {said}");
 }
 
 /// A backup while everybody writes as much as they can; then what it has is held against what was

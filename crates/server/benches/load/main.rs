@@ -2,17 +2,21 @@
 //!
 //! Run by hand: `cargo bench -p tidelog-server --bench load -- [NAME]`, on a machine that does
 //! nothing else, where a process may have some twenty thousand files open. The clients are this
-//! process, which shares the processor with the server: what each of them takes of it is printed.
+//! process, which shares the processors with the server: what each of them takes is printed. Whoever
+//! disturbs them is a process of its own, which gets what they leave: elsewhere it has a machine of
+//! its own. So is a relay that the server is compared with.
 //! Figures of one run are compared with each other and with the goals, and nothing fails.
 //!
 //! `TIDELOG_LOAD_PART=50` has a fiftieth of the crowds, to see that a measure works.
 
 mod crowds;
 mod disturbed;
+mod outside;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,11 +30,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::outside::{Outside, ROLE};
+
+/// What the relay is called among the [roles](ROLE).
+const RELAY: &str = "relay";
+
 /// The binary.
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 #[tokio::main]
 async fn main() {
+    let mut args = std::env::args().skip(1);
+    if let Some(role) = args.next().and_then(|it| it.strip_prefix(ROLE).map(str::to_owned)) {
+        let at = args.next().unwrap_or_default();
+        return match role.as_str() {
+            RELAY => relays(Path::new(&at)).await,
+            _ => disturbed::disturb(&role, at.parse().expect("an address")).await,
+        };
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|it| it == name);
     if is_wanted("mutations") {
@@ -48,16 +65,16 @@ async fn main() {
         memory().await;
     }
     if is_wanted("half-open") {
-        disturbed::half_open().await;
+        disturbed::beside_half_open().await;
     }
     if is_wanted("logins") {
-        disturbed::logins().await;
+        disturbed::beside_logins().await;
     }
     if is_wanted("renewals") {
-        disturbed::renewals().await;
+        disturbed::beside_renewals().await;
     }
     if is_wanted("flood") {
-        disturbed::flood().await;
+        disturbed::beside_flood().await;
     }
     if is_wanted("backup") {
         disturbed::backup().await;
@@ -182,8 +199,10 @@ async fn relay() {
         from.tell(ToRoom::Received { next: part.position.next }).await.expect("up");
     }
     let ours = percentiles(took);
-    let file = File::create(data.path().join("relay")).expect("a file");
-    let (mut from, mut to) = relayed(file).await;
+    let file = data.path().join("relay");
+    let mut outside = Outside::start(RELAY, file.to_str().expect("text"), false);
+    let address = outside.says().await.parse().expect("an address");
+    let (mut from, mut to) = (connected(address).await, connected(address).await);
     let mut took = Vec::new();
     for _ in 0..COUNT {
         let began = Instant::now();
@@ -203,28 +222,25 @@ async fn relay() {
 
 type Raw = WebSocketStream<TcpStream>;
 
-/// Two ends of a relay.
-async fn relayed(mut file: File) -> (Raw, Raw) {
+/// In a process of its own: hands on what the first to connect says to the second.
+async fn relays(file: &Path) {
     /// Each into blocks of its own, which are laid out ahead, as those of a log are.
     const BLOCK: i64 = 4096;
+    let mut file = File::create(file).expect("a file");
     file.write_all(&vec![0; 32 << 20]).expect("room");
     file.sync_all().expect("flushed");
     file.rewind().expect("a file");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        let (mut from, mut to) = (accepted(&listener).await, accepted(&listener).await);
-        while let Some(Ok(message)) = from.next().await {
-            file.write_all(&message.clone().into_data()).expect("room");
-            file.seek(SeekFrom::Current(BLOCK)).expect("a file");
-            file.sync_data().expect("flushed");
-            if to.send(message).await.is_err() {
-                break;
-            }
+    println!("{}", listener.local_addr().expect("an address"));
+    let (mut from, mut to) = (accepted(&listener).await, accepted(&listener).await);
+    while let Some(Ok(message)) = from.next().await {
+        file.write_all(&message.clone().into_data()).expect("room");
+        file.seek(SeekFrom::Current(BLOCK)).expect("a file");
+        file.sync_data().expect("flushed");
+        if to.send(message).await.is_err() {
+            break;
         }
-    });
-    let from = connected(address).await;
-    (from, connected(address).await)
+    }
 }
 
 async fn accepted(listener: &TcpListener) -> Raw {
