@@ -10,7 +10,6 @@ use tidelog_pages::{
 };
 use tidelog_sync::codec;
 use tidelog_types::UnservedKind;
-use tidelog_types::limits::BROWSER_LOG_SIZE_MAX;
 use wasm_bindgen::prelude::*;
 use web_sys::FileSystemSyncAccessHandle;
 
@@ -121,8 +120,8 @@ impl PageServerHost {
             pages: Box::new(pages),
             spare: Box::new(spare),
         };
-        let (log_size_max, now_ms) = (BROWSER_LOG_SIZE_MAX, js_sys::Date::now() as u64);
-        let options = StoreOptions { log_size_max, now_ms, ..StoreOptions::default() };
+        let now_ms = js_sys::Date::now() as u64;
+        let options = StoreOptions { now_ms, ..StoreOptions::of_device() };
         let mut seed = [0; 8];
         fill_with_chance(&mut seed);
         let (server, _) = PageServer::open_with(files, Seed(u64::from_le_bytes(seed)), options)?;
@@ -201,6 +200,7 @@ impl PageServerHost {
     /// Nobody has asked for anything for a while.
     pub fn rest(&mut self) -> Left {
         self.server.mark_durable();
+        self.server.shorten_log();
         self.proceed()
     }
 

@@ -7,7 +7,7 @@ use tidelog_document::{
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::Value;
-use tidelog_types::limits::{BROWSER_LOG_SIZE_MAX, LOG_AGE_MS_MAX};
+use tidelog_types::limits::{DEVICE_LOG_SIZE_MAX, LOG_AGE_MS_MAX};
 
 const SECRET: &[u8] = b"Lovelace";
 
@@ -63,7 +63,7 @@ fn a_device_has_no_byte_of_what_was_erased_a_day_later() {
     for is_closed_meanwhile in [false, true] {
         let doctype = noted_todos();
         let (mut server, mut device) = (Server::default(), Device::new(1));
-        device.log_size_max = BROWSER_LOG_SIZE_MAX;
+        device.log_size_max = DEVICE_LOG_SIZE_MAX;
         device.server_is_up = true;
         let call = device.start_open(TAB, Some(SERVER), &doctype);
         device.opened(call);

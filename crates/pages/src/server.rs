@@ -283,6 +283,15 @@ impl<D: Disk> PageServer<D> {
         self.store.clear_pool();
     }
 
+    /// For a host that nobody has asked for anything for a while: what made the log long is written
+    /// where it belongs, so that the next opening does not wait until all of it is read. Goes on
+    /// for as long as somebody polls.
+    pub fn shorten_log(&mut self) {
+        if self.broken.is_none() && !self.is_lost {
+            self.change_overs.rest(&self.store);
+        }
+    }
+
     /// A cut through the store as it stands: all that was called durable is in it.
     ///
     /// # Errors

@@ -16,7 +16,10 @@ use std::sync::Arc;
 use tidelog_disk::{Disk, DiskError, StoreFiles};
 use tidelog_journal::{BatchNumber, Damage, DocumentNumber, Log, LogReport, Seed};
 use tidelog_types::Life;
-use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
+use tidelog_types::limits::{
+    DEVICE_LOG_REST_SIZE_MAX, DEVICE_LOG_SIZE_MAX, LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits,
+    STORE_POOL_PAGES_MAX,
+};
 
 use crate::catalog::Catalog;
 use crate::document::Standing;
@@ -38,6 +41,9 @@ pub struct StoreOptions {
     pub life: Life,
     /// Bytes of log after which the store checkpoints and changes over to the other log file.
     pub log_size_max: u64,
+    /// Bytes of log after which it does so once nobody asks for anything: see
+    /// [`PageServer::shorten_log`](crate::PageServer::shorten_log).
+    pub log_rest_size_max: u64,
     /// Pages in the buffer pool.
     pub pool_pages_max: usize,
     /// Bytes of appends that are kept in memory before they are written out.
@@ -48,11 +54,24 @@ pub struct StoreOptions {
     pub now_ms: u64,
 }
 
+impl StoreOptions {
+    /// For the store of a device.
+    #[must_use]
+    pub fn of_device() -> Self {
+        Self {
+            log_size_max: DEVICE_LOG_SIZE_MAX,
+            log_rest_size_max: DEVICE_LOG_REST_SIZE_MAX,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             life: Life::NONE,
             log_size_max: LOG_SIZE_MAX,
+            log_rest_size_max: LOG_SIZE_MAX,
             pool_pages_max: STORE_POOL_PAGES_MAX,
             log_buffer_size_max: LOG_BUFFER_SIZE_MAX,
             limits: Limits::DEFAULT,

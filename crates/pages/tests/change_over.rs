@@ -433,6 +433,45 @@ fn opening_reads_at_most_twice_the_log_though_its_files_were_used_before() {
     assert!(sizes.len() > 10 && sizes.iter().any(|size| *size > 200 * 1024), "{sizes:?}");
 }
 
+/// Goal: a log that is long is short again once nobody asks for anything, without any append; one
+/// that is short is left alone, and so is one of a host that knows no time, which could not tell
+/// whether one was given up lately. Method: rests of a store whose log has each size up to the one
+/// at which it would be changed over amid the work.
+#[test]
+fn a_store_rests_with_a_short_log() {
+    const HOUR_MS: u64 = 3_600_000;
+    let size_max = 1024 * 1024;
+    let rest_size_max = 128 * 1024;
+    let options = StoreOptions {
+        log_size_max: size_max,
+        log_rest_size_max: rest_size_max,
+        ..StoreOptions::default()
+    };
+    let device = CrashDevice::new();
+    let mut server = open_with(&device, options);
+    let mut shortened = 0;
+    for lsn in 1..=600 {
+        let knows_time = lsn < 400;
+        server.set_time(if knows_time { HOUR_MS } else { 0 });
+        server
+            .serve(OWNER, request(lsn, storage("a", [entry(lsn, lsn + 1, 1, &[(1, lsn as u8)])])));
+        server.flush();
+        settle(&mut server, &device);
+        // Rests come and go while the log is short.
+        let (before, size) = (generation(&server), server.log_size());
+        if lsn % 7 == 0 {
+            server.shorten_log();
+            settle(&mut server, &device);
+            let is_shortened = generation(&server) > before;
+            assert_eq!(is_shortened, knows_time && size >= rest_size_max, "at {size}");
+            shortened += u64::from(is_shortened);
+        } else {
+            assert_eq!(generation(&server), before, "amid the work, at {size}");
+        }
+    }
+    assert!(shortened > 3, "{shortened}");
+}
+
 /// Goal: whoever asks again for what it issued lately is told what became of it, however often the
 /// log has changed over. Method: more calls than are kept, some of them found as a change-over has
 /// copied them.

@@ -20,7 +20,7 @@ use tidelog_testing::store::make::{
     self, durable, entry, frame, key, lsn, page, read_of, request, storage,
 };
 use tidelog_testing::store::{OWNER, poll_all, seed};
-use tidelog_types::limits::{BROWSER_LOG_SIZE_MAX, Limits, PAGE_SIZE};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{BudgetLimits, CallId, Lsn, Page, Pgid};
 
 /// What was asked of all files of a store.
@@ -721,12 +721,12 @@ fn a_small_append_costs_one_block_and_new_pages_cost_as_many_as_they_are() {
     }
 }
 
-/// Where each append takes a block, the log of a browser is full after a thousand of them: that
-/// makes change-overs more frequent, and neither writes nor flushes many more.
+/// Where each append takes a block, a log of 4 MiB is full after a thousand of them: that makes
+/// change-overs more frequent, and neither writes nor flushes many more.
 #[test]
 fn change_overs_cost_little_beside_the_appends_that_fill_the_log() {
     const APPENDS: u64 = 4000;
-    let options = StoreOptions { log_size_max: BROWSER_LOG_SIZE_MAX, ..StoreOptions::default() };
+    let options = StoreOptions { log_size_max: 4 << 20, ..StoreOptions::default() };
     let device = CrashDevice::new();
     let mut store = Store::open(&device, options);
     for number in 1..=100 {

@@ -33,8 +33,14 @@ pub const EXTENT_PAGES: u32 = 256;
 /// Bytes of log after which the store checkpoints and changes over to the other log file.
 pub const LOG_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
-/// [`LOG_SIZE_MAX`] in a browser, where the log is read by WebAssembly while a page waits.
-pub const BROWSER_LOG_SIZE_MAX: u64 = 4 * 1024 * 1024;
+/// [`LOG_SIZE_MAX`] on a device, where each write takes a block of its own.
+///
+/// Behind a checkpoint each page is written whole once more, so the longer the log, the less one
+/// mutation writes.
+pub const DEVICE_LOG_SIZE_MAX: u64 = 32 * 1024 * 1024;
+
+/// Bytes of log with which a device may rest: whoever opens the store waits until its log is read.
+pub const DEVICE_LOG_REST_SIZE_MAX: u64 = 8 * 1024 * 1024;
 
 /// Milliseconds after which a log is changed over however short it is: so long, at most, it keeps
 /// what was overwritten in pages meanwhile.

@@ -9,7 +9,6 @@ use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::ConnId;
-use tidelog_types::limits::BROWSER_LOG_SIZE_MAX;
 
 use crate::chance::Chance;
 
@@ -30,12 +29,10 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(chance: &mut Chance) -> Self {
-        let options =
-            StoreOptions { log_size_max: BROWSER_LOG_SIZE_MAX, ..StoreOptions::default() };
         Self {
             core: None,
             life: 0,
-            page_server: open_store(chance, options),
+            page_server: open_store(chance, StoreOptions::of_device()),
             tabs: BTreeSet::new(),
             sockets: BTreeMap::new(),
             is_online: true,

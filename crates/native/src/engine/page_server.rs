@@ -8,7 +8,6 @@ use tidelog_disk::{Disk, DiskError, StoreFiles};
 use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
 };
-use tidelog_types::limits::BROWSER_LOG_SIZE_MAX;
 use tracing::warn;
 
 /// At first, before a store that failed is opened anew.
@@ -78,11 +77,8 @@ impl Store {
             Keep::Folder(folder) => boxed(StoreFiles::in_folder(folder)?),
             Keep::Memory => boxed(StoreFiles::in_memory()),
         };
-        let options = StoreOptions {
-            log_size_max: BROWSER_LOG_SIZE_MAX,
-            now_ms: super::thread::wall_ms(),
-            ..StoreOptions::default()
-        };
+        let now_ms = super::thread::wall_ms();
+        let options = StoreOptions { now_ms, ..StoreOptions::of_device() };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|error| DiskError::Device { reason: error.to_string() })?;
@@ -182,6 +178,7 @@ impl Store {
         if let Some(server) = &mut self.server {
             server.rest();
             server.mark_durable();
+            server.shorten_log();
         }
     }
 

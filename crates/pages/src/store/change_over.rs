@@ -166,15 +166,28 @@ impl ChangeOvers {
         can_begin && (is_long || self.is_old(store))
     }
 
+    /// Nobody asks for anything: the next one is due if the log is longer than it is to rest with.
+    pub fn rest<D: Disk>(&mut self, store: &Store<D>) {
+        let size_max = store.options.log_rest_size_max.max(2 * store.log.state_size());
+        if store.log.size() >= size_max && self.may_try_again(store) {
+            self.next_at = self.next_at.min(store.log.size());
+        }
+    }
+
+    /// Whether none was given up lately. Of a host that knows no time none is tried again.
+    fn may_try_again<D: Disk>(&self, store: &Store<D>) -> bool {
+        // The clock may have been set back.
+        let since_ms = store.log.now_ms().abs_diff(self.given_up_ms);
+        since_ms >= TRIED_AGAIN_MS
+    }
+
     /// Whether the log has kept for long what was appended to it: what was overwritten meanwhile is
     /// in there still. Of one that has only what was copied into it nothing would go.
     fn is_old<D: Disk>(&self, store: &Store<D>) -> bool {
         let now_ms = store.log.now_ms();
-        // The clock may have been set back.
-        let is_since = |at_ms: u64, ms: u64| now_ms.abs_diff(at_ms) >= ms;
         now_ms > 0
-            && is_since(store.begun_ms, LOG_AGE_MS_MAX)
-            && is_since(self.given_up_ms, TRIED_AGAIN_MS)
+            && now_ms.abs_diff(store.begun_ms) >= LOG_AGE_MS_MAX
+            && self.may_try_again(store)
             && store.log.written_size() > store.log.state_size()
     }
 

@@ -10,8 +10,8 @@ import { expect, inTurn, quantile, timed } from './time.mjs';
 const PAGE_SIZE = 4096;
 /** Pages of the document that is read. */
 const PAGES = 10_000;
-/** `BROWSER_LOG_SIZE_MAX` of crate `types`. */
-const LOG_SIZE_MAX = 4 * 1024 * 1024;
+/** `DEVICE_LOG_SIZE_MAX` of crate `types`. */
+const LOG_SIZE_MAX = 32 * 1024 * 1024;
 /** Log that takes in all that is appended in one measure, without a change-over. */
 const USED_LOG_SIZE = 32 * 1024 * 1024;
 
