@@ -167,7 +167,9 @@ export async function benchPeers({ only, browser, page, rounds, calls }) {
     for (const system of systems.filter(({ name }) => name !== 'bare-write')) {
       const counts = await countWrites(noting, system);
       written.push(...counts.map((row) => ({ ...where, ...row })));
-      if (system.group === 'tidelog') timelines.push(await firstRowOf(noting, system));
+      if (system.group === 'tidelog') {
+        timelines.push({ ...where, ...(await firstRowOf(noting, system)) });
+      }
     }
     return { systems, times, written, timelines };
   } finally {

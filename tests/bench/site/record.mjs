@@ -6,6 +6,10 @@
 /** Notes what this page or worker does. */
 export function record() {
   const DISK = ['read', 'write', 'flush'];
+  const WORK = ['message', 'timer'];
+  /** In so many turns of the microtasks behind a message everybody has gone on who waited for it:
+   * what an app calls next is work of the tab as well. */
+  const TURNS = 30;
   const clock = () => performance.timeOrigin + performance.now();
   const who = 'onconnect' in self ? 'core' : typeof document === 'undefined' ? 'worker' : 'tab';
   const spans = [{ what: 'script', from: performance.timeOrigin, to: clock() }];
@@ -13,7 +17,7 @@ export function record() {
   const note = (what, from) => {
     const to = clock();
     spans.push({ what, from, to });
-    if (what === 'message') counts.workMs += to - from;
+    if (WORK.includes(what)) counts.workMs += to - from;
     if (DISK.includes(what)) counts.diskMs += to - from;
   };
 
@@ -117,20 +121,38 @@ export function record() {
       },
   );
 
-  // What comes as a message is worked on in one go.
+  // What comes is worked on in one go, and by those who waited for it.
+  const working = (label) => (handler) =>
+    function (...args) {
+      const from = clock();
+      const settle = (turns) => {
+        if (turns === 0) note(label, from);
+        else queueMicrotask(() => settle(turns - 1));
+      };
+      queueMicrotask(() => settle(TURNS));
+      return handler.apply(this, args);
+    };
   const listening = (target) => {
     const property = Object.getOwnPropertyDescriptor(target, 'onmessage');
     if (!property?.set) return;
     Object.defineProperty(target, 'onmessage', {
       ...property,
       set(handler) {
-        property.set.call(this, handler && timed('message')(handler));
+        property.set.call(this, handler && working('message')(handler));
       },
     });
   };
-  for (const target of [self, MessagePort.prototype, self.Worker?.prototype]) {
+  const heard = [self, MessagePort.prototype, self.Worker?.prototype, WebSocket.prototype];
+  for (const target of heard) {
     if (target) listening(target);
   }
+  wrap(
+    self,
+    'setTimeout',
+    (original) =>
+      (run, ...args) =>
+        original.call(self, working('timer')(run), ...args),
+  );
   for (const name of ['Worker', 'SharedWorker']) {
     const original = self[name];
     if (!original) continue;
