@@ -1,7 +1,9 @@
 //! How much mutations write, and how much of them travels.
 
 use tidelog_client::Call;
-use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_document::{
+    Doctype, EventDefinition, MutationDefinition, Param, ParamKind, StreamDefinition,
+};
 use tidelog_sync::{Channel, CodedPage, ToRoom, ToServer, encode_message};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
@@ -13,10 +15,7 @@ const BLOCK: usize = 4096;
 fn items() -> Doctype {
     let mutation = |name: &str, params: &[(&str, ParamKind)], sql: &str| MutationDefinition {
         name: name.to_owned(),
-        params: params
-            .iter()
-            .map(|(name, kind)| Param { name: (*name).to_owned(), kind: *kind, optional: false })
-            .collect(),
+        params: params.iter().map(|(name, kind)| param(name, *kind)).collect(),
         sql: vec![sql.to_owned()],
     };
     let [id, title] = ["id", "title"].map(|name| (name, ParamKind::Text));
@@ -48,6 +47,33 @@ fn items() -> Doctype {
     }
 }
 
+/// The same, where an item has events of its own, with some forty bytes of data.
+fn eventful_items() -> Doctype {
+    let mut doctype = items();
+    doctype.mutations.push(MutationDefinition {
+        name: "note".to_owned(),
+        params: ["id", "text"].map(|name| param(name, ParamKind::Text)).into(),
+        sql: vec![
+            "insert into tidelog_events (aggregate, stream, type, data)
+             values ('item', :id, 'noted', json_object('text', :text))"
+                .to_owned(),
+        ],
+    });
+    let events = vec![EventDefinition {
+        name: "noted".to_owned(),
+        fields: vec![param("text", ParamKind::Text)],
+        upcasts: Vec::new(),
+        project: Vec::new(),
+    }];
+    let (name, commands) = ("item".to_owned(), Vec::new());
+    doctype.streams = vec![StreamDefinition { name, events, commands }];
+    doctype
+}
+
+fn param(name: &str, kind: ParamKind) -> Param {
+    Param { name: name.to_owned(), kind, optional: false }
+}
+
 fn row(number: u64) -> Value {
     text(&format!("{:08x}-row", (number * 2_654_435_761) % (1 << 32)))
 }
@@ -60,13 +86,13 @@ fn used(device: &Device) -> usize {
     blocks.map(used).sum()
 }
 
-fn filled(server: Option<&mut Server>) -> Device {
+fn filled(server: Option<&mut Server>, doctype: &Doctype) -> Device {
     let mut device = Device::new(1);
     device.log_size_max = 1 << 30;
     device.server_is_up = server.is_some();
     device.lose_page_server();
     device.lend();
-    let call = device.start_open(TAB, server.is_some().then_some(SERVER), &items());
+    let call = device.start_open(TAB, server.is_some().then_some(SERVER), doctype);
     device.opened(call);
     let fill = device.mutate("fill", &[("count", integer(10_000))]);
     if let Some(server) = server {
@@ -84,10 +110,17 @@ struct Cost {
 }
 
 /// What they cost that add a row, change one and remove one, in a document of 10,000 rows.
-fn costs(mut server: Option<Server>) -> [Cost; 3] {
+fn costs(server: Option<Server>) -> [Cost; 3] {
+    let mut costs = costs_of(server, &items(), &[&added, &renamed, &removed]).into_iter();
+    [(); 3].map(|()| costs.next().expect("three"))
+}
+
+type Mutate<'m> = &'m dyn Fn(&mut Device, u64) -> Call;
+
+fn costs_of(mut server: Option<Server>, doctype: &Doctype, mutates: &[Mutate<'_>]) -> Vec<Cost> {
     const COUNT: u64 = 1000;
-    let mut device = filled(server.as_mut());
-    let mut cost = |mutate: &dyn Fn(&mut Device, u64) -> Call| {
+    let mut device = filled(server.as_mut(), doctype);
+    let cost = |mutate: &Mutate<'_>| {
         device.pass(1_000);
         let (before, appends) = (used(&device), device.appends());
         for n in 0..COUNT {
@@ -100,7 +133,7 @@ fn costs(mut server: Option<Server>) -> [Cost; 3] {
         let bytes = (used(&device) - before) / COUNT as usize;
         Cost { bytes, appends: device.appends() - appends }
     };
-    [cost(&added), cost(&renamed), cost(&removed)]
+    mutates.iter().map(cost).collect()
 }
 
 fn added(device: &mut Device, n: u64) -> Call {
@@ -113,6 +146,12 @@ fn renamed(device: &mut Device, n: u64) -> Call {
 
 fn removed(device: &mut Device, n: u64) -> Call {
     device.mutate("remove", &[("id", row(1 + n * 7))])
+}
+
+/// An event of one of two hundred items in turn.
+fn noted(device: &mut Device, n: u64) -> Call {
+    let said = format!("what was noted of an item, by number {n}");
+    device.mutate("note", &[("id", row(1 + n % 200)), ("text", text(&said))])
 }
 
 fn mean(costs: &[Cost]) -> usize {
@@ -137,13 +176,26 @@ fn a_synced_mutation_writes_little_more_and_takes_as_many_appends() {
     assert!(mean(&costs) <= 1200, "{} bytes", mean(&costs));
 }
 
+/// Goal: an event takes little more than what is said of it. Method: a thousand of two hundred
+/// streams, one by one, in a local document and in one that a server decides.
+#[test]
+fn an_event_writes_little_more_than_what_is_said_of_it() {
+    for (server, place, bytes_max) in
+        [(None, "local", 1100), (Some(Server::default()), "synced", 1650)]
+    {
+        let costs = costs_of(server, &eventful_items(), &[&noted]);
+        println!("{} bytes for an event of a {place} document", mean(&costs));
+        assert!(mean(&costs) <= bytes_max, "{place}: {} bytes", mean(&costs));
+    }
+}
+
 /// Goal: what travels of a mutation is about as much as it changes, to those who follow too.
 /// Method: one device issues what the others cost, and one follows it.
 #[test]
 fn a_mutation_of_a_row_travels_in_some_hundred_bytes() {
     const COUNT: u64 = 300;
     let mut server = Server::default();
-    let mut device = filled(Some(&mut server));
+    let mut device = filled(Some(&mut server), &items());
     let mut follower = Device::new(2);
     follower.server_is_up = true;
     follower.lose_page_server();
@@ -181,7 +233,7 @@ fn a_mutation_of_a_row_travels_in_some_hundred_bytes() {
 #[test]
 fn a_document_travels_in_less_than_two_thirds_of_its_bytes() {
     let mut server = Server::default();
-    let _device = filled(Some(&mut server));
+    let _device = filled(Some(&mut server), &items());
     let image = server.image();
     let pages = image.chunks(PAGE_SIZE).map(|bytes| Page::new(bytes).expect("a page"));
     let pages: Vec<CodedPage> =
