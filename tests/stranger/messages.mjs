@@ -257,6 +257,7 @@ export function decodePage({ type, bytes, difference }, previous) {
   if (type === 'Whole') return bytes;
   const page = Buffer.alloc(PAGE_SIZE);
   if (type === 'Previous') previous().copy(page);
+  const base = Buffer.from(page);
   let [at, end] = [0, 0];
   const number = () => {
     const low = difference[at++];
@@ -264,11 +265,21 @@ export function decodePage({ type, bytes, difference }, previous) {
   };
   while (at < difference.length) {
     const start = end + number();
-    const size = number();
+    const twice = number();
+    const size = Math.floor(twice / 2);
     end = start + size;
-    if (!(end <= PAGE_SIZE && at + size <= difference.length)) throw new Error('no difference');
-    difference.copy(page, start, at, at + size);
-    at += size;
+    if (!(end <= PAGE_SIZE)) throw new Error('no difference');
+    if (twice % 2 === 0) {
+      if (!(at + size <= difference.length)) throw new Error('no difference');
+      difference.copy(page, start, at, at + size);
+      at += size;
+    } else {
+      const far = number();
+      const by = Math.floor(far / 2);
+      const from = far % 2 === 0 ? start - by : start + by;
+      if (!(from >= 0 && from + size <= PAGE_SIZE)) throw new Error('no difference');
+      base.copy(page, start, from, from + size);
+    }
   }
   return page;
 }
