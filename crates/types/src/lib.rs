@@ -36,7 +36,7 @@ mod unserved;
 mod value;
 
 pub use budget::{Budget, BudgetLimits};
-pub use difference::{Coding, apply_difference, changed_places, coded, difference};
+pub use difference::{Coding, apply_difference, coded, difference, difference_of_all};
 pub use entry_id::EntryId;
 pub use error_code::{ErrorCode, Outcome, Remedy};
 pub use ids::{
