@@ -111,6 +111,7 @@ impl PageServerHost {
     /// [`Unopened`].
     pub fn open<D: Disk + 'static>(
         files: StoreFiles<D>,
+        options: StoreOptions,
         host: ReplyHost,
     ) -> Result<Self, Unopened> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
@@ -121,7 +122,7 @@ impl PageServerHost {
             spare: Box::new(spare),
         };
         let now_ms = js_sys::Date::now() as u64;
-        let options = StoreOptions { now_ms, ..StoreOptions::of_device() };
+        let options = StoreOptions { now_ms, ..options };
         let mut seed = [0; 8];
         fill_with_chance(&mut seed);
         let (server, _) = PageServer::open_with(files, Seed(u64::from_le_bytes(seed)), options)?;
@@ -273,7 +274,7 @@ pub fn open_files(
         let (log_a, log_b, pages) = (boxed(log_a)?, boxed(log_b)?, boxed(pages)?);
         Ok(StoreFiles { log_a, log_b, pages, spare: Box::new(MemoryDisk::default()) })
     };
-    open(files(), host);
+    open(files(), StoreOptions::of_device(), host);
 }
 
 /// Opens the store in this database. The host is told whether that went well.
@@ -281,12 +282,22 @@ pub fn open_files(
 pub fn open_blocks(database: IdbDatabase, host: ReplyHost) {
     panics::print_to_console();
     let listener = host.clone();
-    IdbDisk::open(database, move || listener.flushed(), move |files| open(files, host));
+    IdbDisk::open(
+        database,
+        move || listener.flushed(),
+        move |files| {
+            open(files, StoreOptions::in_memory(), host);
+        },
+    );
 }
 
-fn open<D: Disk + 'static>(files: Result<StoreFiles<D>, DiskError>, host: ReplyHost) {
+fn open<D: Disk + 'static>(
+    files: Result<StoreFiles<D>, DiskError>,
+    options: StoreOptions,
+    host: ReplyHost,
+) {
     let opened = files.map_err(Unopened::from);
-    match opened.and_then(|files| PageServerHost::open(files, host.clone())) {
+    match opened.and_then(|files| PageServerHost::open(files, options, host.clone())) {
         Ok(server) => {
             SERVER.set(Some(server));
             host.opened();

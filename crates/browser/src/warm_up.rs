@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_bytes::ByteBuf;
 use tidelog_disk::{Disk, DiskError, FlushId, MemoryDisk, StoreFiles};
-use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket, TimelineFrame};
+use tidelog_pages::{Append, StorageEntry, StoreOptions, StoreRequest, Ticket, TimelineFrame};
 use tidelog_sync::codec;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -33,7 +33,9 @@ pub fn warm_up(host: &ReplyHost) {
     let files = StoreFiles::<SharedDisk>::default();
     let appends: Vec<StoreRequest> = (1..=APPENDS).filter_map(append).collect();
     for number in 0..=RECOVERIES {
-        let Ok(mut server) = PageServerHost::open(files.clone(), host.clone()) else { return };
+        let options = StoreOptions::in_memory();
+        let opened = PageServerHost::open(files.clone(), options, host.clone());
+        let Ok(mut server) = opened else { return };
         let hello = StoreRequest::Hello { epoch: Epoch(0), life: Life([1; 16]) };
         let mut ask = |requests: &[StoreRequest]| {
             server.serve(0, &codec::encode(&(requests, Vec::<EncodedNotice>::new())));

@@ -9,7 +9,9 @@ use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
 use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened};
 use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
-use tidelog_pages::{Append, RequestId, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_pages::{
+    Append, RequestId, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
+};
 use tidelog_sync::codec;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -133,7 +135,7 @@ async fn page_server(
         spare: disk_in(folder, "spare").await,
     };
     let (host, heard) = listener();
-    Ok((PageServerHost::open(files, host)?, heard))
+    Ok((PageServerHost::open(files, StoreOptions::of_device(), host)?, heard))
 }
 
 /// Goal: nothing that a hand-over needs is run for the first time then. Method: whoever warms up is
@@ -324,7 +326,8 @@ async fn a_device_without_room_for_a_store_is_told_from_a_damaged_one() {
     device.set_capacity(Some(100));
     let files = StoreFiles::open_each(|name| Ok::<_, ()>(device.file(name))).expect("no errors");
     let host = Object::new().unchecked_into::<ReplyHost>();
-    let refused = PageServerHost::open(files, host).err().expect("no room");
+    let refused =
+        PageServerHost::open(files, StoreOptions::of_device(), host).err().expect("no room");
     assert_eq!(refused.kind, UnservedKind::Full, "{refused:?}");
 }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use tidelog_browser::{IdbDatabase, IdbDisk, Left, PageServerHost, ReplyHost};
 use tidelog_disk::{Disk, DiskError, StoreFiles, conformance};
-use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{Append, StoreOptions, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::limits::BLOCK_STORE_SIZE_MAX;
 use tidelog_types::{DocumentKey, Epoch, Life};
@@ -288,7 +288,11 @@ async fn page_server(database: &JsValue) -> (PageServerHost, Heard) {
     let host = Object::new();
     Reflect::set(&host, &"reply".into(), &reply.into_js_value()).expect("an object");
     let host = host.unchecked_into::<ReplyHost>();
-    (PageServerHost::open(files(database).await, host).expect("a store"), heard)
+    (
+        PageServerHost::open(files(database).await, StoreOptions::in_memory(), host)
+            .expect("a store"),
+        heard,
+    )
 }
 
 #[wasm_bindgen_test]

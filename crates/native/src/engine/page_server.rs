@@ -78,7 +78,11 @@ impl Store {
             Keep::Memory => boxed(StoreFiles::in_memory()),
         };
         let now_ms = super::thread::wall_ms();
-        let options = StoreOptions { now_ms, ..StoreOptions::of_device() };
+        let options = match self.keep {
+            Keep::Folder(_) => StoreOptions::of_device(),
+            Keep::Memory => StoreOptions::in_memory(),
+        };
+        let options = StoreOptions { now_ms, ..options };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|error| DiskError::Device { reason: error.to_string() })?;

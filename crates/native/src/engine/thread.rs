@@ -142,6 +142,9 @@ pub(super) struct Thread {
     requests: Vec<(PageServerId, StoreRequest)>,
     /// Lists of messages that were heard here, and the core does not know of.
     heard: u32,
+    /// When somebody has asked last, and whether the store was told since that nobody does.
+    asked_at: Instant,
+    is_at_rest: bool,
 }
 
 impl Thread {
@@ -182,6 +185,8 @@ impl Thread {
             inputs: VecDeque::from([lent]),
             requests: Vec::new(),
             heard: 0,
+            asked_at: Instant::now(),
+            is_at_rest: false,
         };
         // Nothing of what it left behind is looked at again: listeners go, and who waits sees that.
         if catch_unwind(AssertUnwindSafe(|| thread.work())).is_err() {
@@ -193,6 +198,7 @@ impl Thread {
         let ended = loop {
             self.step_all();
             if let Some(mail) = self.next_mail() {
+                (self.asked_at, self.is_at_rest) = (Instant::now(), false);
                 let mut mail = Some(mail);
                 let mut ended = None;
                 // All that waits goes down together.
@@ -252,13 +258,17 @@ impl Thread {
         let again_at = self.calls.values().filter_map(Asked::again_at);
         let due_at = again_at.chain(self.store.due_at()).min();
         let due_in = due_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let waits = [wake_in, due_in, Some(QUIET_STORE_RESTS)].into_iter().flatten().min();
-        match self.inbox.recv_timeout(waits.unwrap_or(QUIET_STORE_RESTS)) {
+        let rest_in = QUIET_STORE_RESTS.saturating_sub(self.asked_at.elapsed());
+        let rest_in = if self.is_at_rest { Duration::MAX } else { rest_in };
+        let waits = [wake_in, due_in].into_iter().flatten().fold(rest_in, Duration::min);
+        match self.inbox.recv_timeout(waits) {
             Ok(mail) => Some(mail),
             // Nobody is left who could ask for anything.
             Err(RecvTimeoutError::Disconnected) => Some(Mail::End(oneshot::channel().0)),
             Err(RecvTimeoutError::Timeout) => {
-                if waits == Some(QUIET_STORE_RESTS) {
+                // Its own wake-ups are no reason to wait longer.
+                if !self.is_at_rest && self.asked_at.elapsed() >= QUIET_STORE_RESTS {
+                    self.is_at_rest = true;
                     self.store.rest();
                 }
                 None

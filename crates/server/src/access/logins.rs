@@ -22,6 +22,7 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 /// How many times as long as a wrong password has taken nothing is checked behind it: whoever
 /// guesses has a quarter of a processor at most, and right ones follow one another.
 const WRONG_RESTS_FOR: u32 = 3;
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// How much less urgent than other threads one can be.
 #[cfg(target_os = "linux")]
@@ -101,7 +102,8 @@ impl Guard {
             let is_wrong = role.is_none();
             answer(role.map(|role| (user, role)));
             if is_wrong {
-                thread::sleep(began.elapsed() * WRONG_RESTS_FOR);
+                // A machine that was stopped meanwhile owes nobody hours.
+                thread::sleep((began.elapsed() * WRONG_RESTS_FOR).min(LONGEST_REST));
             }
             drop(turn);
         });
