@@ -68,7 +68,7 @@ export type Decision =
   | { readonly result: string }
   /** A run goes on with these arguments, a JSON object, and remembers nothing. */
   | { readonly args: string }
-  /** A run cannot go on by this code. */
+  /** The code does not fit the run, or does not know an event of the command's stream. */
   | { readonly stopped: string }
   | { readonly isCancelled: true };
 

@@ -442,11 +442,12 @@ export class CommandFailedError extends TidelogError {
 }
 
 /**
- * A handler came to an event of a type that its aggregate does not have. Its command has failed for
- * good, as it would come to the same each time.
+ * A handler came to an event of a type that its aggregate does not have: its command has failed for
+ * good, as it would come to the same each time. Or a newer release has recorded an event that this
+ * one does not know: the command is left to other handlers, and waits for one that knows the event.
  *
  * What to do: correct the type, of which the message names those that there are, or add it to the
- * stream.
+ * stream; load the newer release.
  *
  * Outcome: none.
  */

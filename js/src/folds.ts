@@ -2,7 +2,7 @@
 
 import type { NewSnapshot } from './command-requests.js';
 import type { Stream } from './doctype.js';
-import { InvalidOptionError } from './errors.js';
+import { InvalidOptionError, UnknownEventError } from './errors.js';
 import { type EventRow, readEvents, recordedOf } from './event-rows.js';
 import type { RecordedEvent } from './events.js';
 import type { OpenStreams } from './streams.js';
@@ -170,7 +170,7 @@ export class Folds {
       const { type, version } = event;
       const known = Object.hasOwn(this.#stream.events, type) && this.#stream.events[type]!;
       if (!known || version > known.upcast.length + 1) {
-        throw new Error(
+        throw new UnknownEventError(
           `this release knows no event ${type} of version ${version}: load a newer one`,
         );
       }

@@ -214,10 +214,12 @@ class Deciding implements Work<GivenCommand> {
       let position = 0;
       let snapshot: NewSnapshot | undefined;
       let decision: Decision;
+      let isFolded = false;
       try {
         const folded = await this.#folded(attempt, least);
         if (!folded) return;
         position = folded.position;
+        isFolded = true;
         snapshot = this.#snapshotOf(attempt);
         decision = { ...(await this.#decide(row, given, folded.state, signal)), snapshot };
       } catch (error) {
@@ -225,7 +227,10 @@ class Deciding implements Work<GivenCommand> {
         const isWanted = error instanceof Failed;
         if (!isWanted) attempt.tell(error);
         const reason = isWanted ? error.reason : reasonOf(error);
-        decision = { reason, isFinal: isWanted || error instanceof UnknownEventError };
+        const isUnknown = error instanceof UnknownEventError;
+        // An event of a newer release, which others may know.
+        if (isUnknown && !isFolded) decision = { stopped: reason };
+        else decision = { reason, isFinal: isWanted || isUnknown };
       }
       const completion = { task: number, attempt: row.attempt, position, decision };
       const request = completeRequest(attempt.handling, completion);

@@ -56,7 +56,8 @@ fn archived(count: i64) -> (Server, Device) {
 }
 
 fn keep_state(server: &mut Server, position: u64) {
-    let register = Change::Register { client: ClientId([7; 16]), user: String::new() };
+    let (client, user) = (ClientId([7; 16]), String::new());
+    let register = Change::Register { client, user, kinds: Vec::new() };
     let Changed::Registered(instance) = server.change(&register) else { panic!("it registers") };
     let kinds = vec![TaskKind { aggregate: "todo".to_owned(), name: "keep".to_owned() }];
     server.change(&Change::Dispatch(vec![Free { instance, kinds, concurrency: 1 }]));

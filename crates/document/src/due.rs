@@ -22,7 +22,7 @@ pub struct DueTasks {
     pub at_ms: BTreeMap<TaskKind, u64>,
     /// From then on tasks of any name may be due: only the nearest were looked at.
     pub others_at_ms: Option<u64>,
-    /// Workflows of which runs wait for code that fits them.
+    /// Aggregates and workflows of which commands and runs wait for code that fits them.
     pub stopped: BTreeSet<String>,
 }
 

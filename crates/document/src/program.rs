@@ -35,6 +35,7 @@ mod interventions;
 mod replaying;
 mod snapshots;
 mod tasks;
+mod tried;
 mod upcasting;
 mod workflows;
 
@@ -90,7 +91,9 @@ const FIND_INTRUDER: &str = "
            'index _tidelog_record_awaited', 'index _tidelog_record_untimed',
            'trigger _tidelog_record_event_happens', 'trigger _tidelog_record_resolved',
            'view tidelog_records', 'table _tidelog_instance', 'view tidelog_instances',
-           'table _tidelog_snapshot', 'view tidelog_snapshots'))
+           'table _tidelog_snapshot', 'view tidelog_snapshots', 'table _tidelog_handled',
+           'index _tidelog_handled_kind', 'table _tidelog_tried', 'index _tidelog_tried_instance',
+           'trigger _tidelog_tried_over'))
     union all
     select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key
     where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'

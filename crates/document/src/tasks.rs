@@ -92,7 +92,8 @@ pub enum Outcome {
         /// Those.
         args: String,
     },
-    /// A run cannot go on by this code.
+    /// The code does not fit the task: a run remembers something else, or an event of the command's
+    /// stream is of a newer release. It is left to others, and has not failed.
     Stopped {
         /// Why, for a person.
         reason: String,
@@ -160,6 +161,8 @@ pub enum Change {
         client: ClientId,
         /// Whose that is.
         user: String,
+        /// What it handles.
+        kinds: Vec<TaskKind>,
     },
     /// Somebody handles none any longer: what it works at is given to others.
     Deregister(InstanceId),

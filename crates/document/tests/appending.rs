@@ -180,10 +180,9 @@ fn a_run_that_waits_for_an_event_hears_of_it() {
         let args = [("id", text("f")), ("args", text("{}"))];
         scene.device.try_issue(&shop(), &starting("fulfil"), &args).expect("started");
         converge(&mut scene.server, &mut scene.device);
-        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
-        let Changed::Registered(instance) = scene.change(&Change::Register { client, user }) else {
-            panic!("registered")
-        };
+        let (client, user, kinds) = (ClientId([7; 16]), "ada".to_owned(), Vec::new());
+        let register = Change::Register { client, user, kinds };
+        let Changed::Registered(instance) = scene.change(&register) else { panic!("registered") };
         let kinds = vec![TaskKind { aggregate: "fulfil".to_owned(), name: "1".to_owned() }];
         let free = Free { instance, kinds, concurrency: 1 };
         scene.change(&Change::Dispatch(vec![free]));

@@ -77,8 +77,8 @@ fn with_shop(scenario: impl Fn(Scene)) {
         let device = Device::following(1, pool, &doctype, &server);
         let archive = Server::new(8, pool, &archive_doctype());
         let mut scene = Scene { doctype, server, device, archive, handler: InstanceId(0) };
-        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
-        match scene.change(&Change::Register { client, user }) {
+        let (client, user, kinds) = (ClientId([7; 16]), "ada".to_owned(), Vec::new());
+        match scene.change(&Change::Register { client, user, kinds }) {
             Changed::Registered(handler) => scene.handler = handler,
             other => panic!("{other:?}"),
         }
@@ -322,10 +322,9 @@ fn a_long_stream_leaves_in_parts() {
     let device = Device::following(1, 16, &doctype, &server);
     let archive = Server::new(8, 16, &archive_doctype());
     let mut scene = Scene { doctype, server, device, archive, handler: InstanceId(0) };
-    let (client, user) = (ClientId([7; 16]), "ada".to_owned());
-    let Changed::Registered(handler) = scene.change(&Change::Register { client, user }) else {
-        panic!("it registers")
-    };
+    let (client, user, kinds) = (ClientId([7; 16]), "ada".to_owned(), Vec::new());
+    let register = Change::Register { client, user, kinds };
+    let Changed::Registered(handler) = scene.change(&register) else { panic!("it registers") };
     scene.handler = handler;
     let ids: Vec<&str> = ["a", "b"].into_iter().cycle().take(700).collect();
     scene.note("order", &ids, "x");

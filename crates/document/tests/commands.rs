@@ -10,7 +10,7 @@ use tidelog_document::{
     StreamDefinition, TaskKind, Verdict, WantedCommands, check, find_commands, find_endings,
     find_given, find_outcome, sending,
 };
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, SystemQueries as _, View};
 use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ClientId, Value};
@@ -90,6 +90,12 @@ fn shop() -> Doctype {
     }
 }
 
+/// What is handled.
+fn kinds() -> Vec<TaskKind> {
+    let kind = |name: &str| TaskKind { aggregate: "order".to_owned(), name: name.to_owned() };
+    vec![kind("pay"), kind("place")]
+}
+
 /// An authority, and a device that follows it.
 struct Scene {
     doctype: Doctype,
@@ -144,17 +150,21 @@ impl Scene {
     }
 
     fn register(&mut self) -> InstanceId {
-        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
-        match self.change(&Change::Register { client, user }) {
+        let (client, user, kinds) = (ClientId([7; 16]), "ada".to_owned(), kinds());
+        match self.change(&Change::Register { client, user, kinds }) {
             Changed::Registered(instance) => instance,
             other => panic!("{other:?}"),
         }
     }
 
     fn dispatch(&mut self, instance: InstanceId, concurrency: u32) -> Option<u64> {
-        let kind = |name: &str| TaskKind { aggregate: "order".to_owned(), name: name.to_owned() };
-        let kinds = vec![kind("pay"), kind("place")];
-        let free = vec![Free { instance, kinds, concurrency }];
+        self.dispatch_to(&[instance], concurrency)
+    }
+
+    fn dispatch_to(&mut self, instances: &[InstanceId], concurrency: u32) -> Option<u64> {
+        let free =
+            |instance: &InstanceId| Free { instance: *instance, kinds: kinds(), concurrency };
+        let free: Vec<Free> = instances.iter().map(free).collect();
         loop {
             match self.change(&Change::Dispatch(free.clone())) {
                 Changed::Dispatched { again: true, .. } => {}
@@ -207,6 +217,18 @@ impl Scene {
         match self.change(&Change::Complete { instance, completion }) {
             Changed::Completed(answer) => answer,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Rows of a table that no query sees.
+    fn count(&mut self, table: &str) -> i64 {
+        let sql = format!("select count(*) from {table}");
+        let view = self.server.authority.view().clone();
+        let Self { server, .. } = self;
+        let rows = server.rest.serve(&view, || server.authority.reader().query_system(&sql, &[]));
+        match rows.expect("counted")[0][0] {
+            Value::Integer(count) => count,
+            ref other => panic!("{other:?}"),
         }
     }
 
@@ -369,6 +391,122 @@ fn attempts_that_fail_are_tried_again_and_then_given_up() {
         assert_eq!(scene.rows(COMMANDS), ["1 o1 place failed 3 busy", "2 o2 place failed 1 never"]);
         assert_eq!(scene.rows("select id || state from orders"), ["o1busy", "o2never"]);
         assert_eq!(scene.dispatch(one, 2), None);
+    });
+}
+
+/// Goal: whoever fails a command does not use up its retries while somebody else has room for it.
+/// Method: two handlers; one that is alone; and three of whom each has failed once.
+#[test]
+fn a_command_that_failed_is_given_to_somebody_else() {
+    with_shop(|mut scene| {
+        scene.send("o1", "pay", "{}", "k");
+        let all = [scene.register(), scene.register()];
+        let [one, two] = all;
+        let mine = |attempt| vec![(1, attempt, "o1".to_owned())];
+        scene.dispatch_to(&all, 1);
+        assert_eq!(scene.given(one), mine(1));
+        scene.complete(one, [1, 1, 0], failed("busy", false));
+        scene.now_ms += 1_000;
+        scene.dispatch_to(&all, 1);
+        assert_eq!(scene.given(two), mine(2), "the other one is asked");
+        // It hears nothing, and takes too long.
+        scene.now_ms += 30_000;
+        scene.dispatch_to(&all, 1);
+        scene.now_ms += 2_000;
+        scene.dispatch_to(&[two, one], 1);
+        assert_eq!(scene.given(one), mine(3), "each has failed once, and the other one last");
+        scene.complete(one, [1, 3, 0], placed(1));
+
+        scene.send("o1", "pay", "{}", "k2");
+        scene.dispatch_to(&[one], 1);
+        scene.complete(one, [2, 1, 1], failed("busy", false));
+        scene.now_ms += 1_000;
+        scene.send("o2", "pay", "{}", "k2");
+        scene.dispatch_to(&[two], 1);
+        assert_eq!(scene.given(two).len(), 1);
+        scene.dispatch_to(&all, 1);
+        assert!(scene.given(one).len() == 1, "the other one has no room");
+        assert_eq!(scene.count("_tidelog_tried"), 1, "nothing is kept of what is over");
+    });
+}
+
+/// Goal: a handler of an older release fails no command that a newer one can decide, and where
+/// there is none the command waits for it. Method: two that do not know an event, and one that
+/// does, that comes later.
+#[test]
+fn a_command_goes_to_a_handler_that_knows_its_events_or_waits_for_one() {
+    with_shop(|mut scene| {
+        let stopped = || Outcome::Stopped { reason: "no event packed".to_owned() };
+        for key in ["k", "behind"] {
+            scene.send("o1", "pay", "{}", key);
+        }
+        let (one, two) = (scene.register(), scene.register());
+        scene.dispatch_to(&[one, two], 9);
+        assert_eq!(scene.complete(one, [1, 1, 0], stopped()), CompletionAnswer::Done);
+        scene.dispatch_to(&[one, two], 9);
+        assert_eq!(scene.given(two), [(1, 2, "o1".to_owned())], "at once, and not to the same");
+        scene.complete(two, [1, 2, 0], stopped());
+        assert_eq!(scene.dispatch_to(&[one, two], 9), None, "nobody is left, nor will be by time");
+        let stopped_at = |attempt| {
+            let first = format!("1 o1 pay stopped {attempt} no event packed");
+            [first, "2 o1 pay received 0 ".to_owned()]
+        };
+        assert_eq!(scene.rows(COMMANDS), stopped_at(2));
+
+        let three = scene.register();
+        scene.dispatch_to(&[one, two, three], 9);
+        assert_eq!(scene.given(three), [(1, 3, "o1".to_owned())]);
+        scene.complete(three, [1, 3, 0], failed("busy", false));
+        scene.now_ms += 1_000;
+        scene.dispatch_to(&[one, two, three], 9);
+        assert_eq!(scene.given(three), [(1, 4, "o1".to_owned())], "the others cannot");
+        scene.change(&Change::Deregister(three));
+        assert_eq!(scene.dispatch_to(&[one, two], 9), None);
+        assert_eq!(scene.rows(COMMANDS)[0], "1 o1 pay stopped 4 busy");
+
+        // It has failed but once: as many retries are left as if nobody else had been asked.
+        let four = scene.register();
+        scene.dispatch_to(&[one, two, four], 9);
+        scene.complete(four, [1, 5, 0], failed("busy", false));
+        scene.now_ms += 2_000;
+        scene.dispatch_to(&[one, two, four], 9);
+        scene.complete(four, [1, 6, 0], placed(1));
+        assert_eq!(scene.count("_tidelog_tried"), 0, "nothing is kept of what is over");
+        scene.dispatch_to(&[one], 9);
+        scene.complete(one, [2, 1, 1], stopped());
+        scene.change(&Change::Deregister(two));
+        scene.change(&Change::Deregister(four));
+        assert_eq!(scene.rows(COMMANDS)[1], "2 o1 pay stopped 1 it fits no code");
+        assert_eq!(scene.cancel(2), Intervened::Done(2), "an operator may end it");
+        scene.change(&Change::Deregister(one));
+        let left = ["_tidelog_handled", "_tidelog_tried"].map(|table| scene.count(table));
+        assert_eq!(left, [0, 0], "nor of who is gone");
+    });
+}
+
+/// Goal: what waits for other code costs nobody else anything. Method: many commands that are
+/// stopped, and the steps of a dispatch.
+#[test]
+fn a_dispatch_costs_the_same_however_many_are_stopped() {
+    with_limited_shop(Limits::DEFAULT, |mut scene| {
+        let one = scene.register();
+        let mut steps = Vec::new();
+        for many in [10, 300] {
+            for nth in 0..many {
+                scene.send(&format!("{many}-{nth}"), "pay", "{}", "k");
+            }
+            while scene.dispatch(one, 64).is_some() {
+                for (number, attempt, _) in scene.given(one) {
+                    let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+                    let outcome = Outcome::Stopped { reason: String::new() };
+                    scene.complete(one, [number, attempt, 0], outcome);
+                }
+            }
+            scene.server.authority.take_steps();
+            scene.dispatch(one, 64);
+            steps.push(scene.server.authority.take_steps());
+        }
+        assert!(steps[1] < steps[0] + 100, "{steps:?}");
     });
 }
 

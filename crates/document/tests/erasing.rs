@@ -79,8 +79,8 @@ fn with_shop(scenario: impl Fn(Scene)) {
         let device = Device::following(1, pool, &doctype, &server);
         let (handler, now_ms) = (InstanceId(0), 10 * DAY_MS);
         let mut scene = Scene { doctype, server, device, handler, now_ms };
-        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
-        match scene.change(&Change::Register { client, user }) {
+        let (client, user, kinds) = (ClientId([7; 16]), "ada".to_owned(), Vec::new());
+        match scene.change(&Change::Register { client, user, kinds }) {
             Changed::Registered(handler) => scene.handler = handler,
             other => panic!("{other:?}"),
         }
@@ -420,8 +420,8 @@ fn no_page_has_a_byte_of_what_was_erased() {
         handler: InstanceId(0),
         now_ms: 10 * DAY_MS,
     };
-    let (client, user) = (ClientId([7; 16]), String::new());
-    if let Changed::Registered(handler) = scene.change(&Change::Register { client, user }) {
+    let (client, user, kinds) = (ClientId([7; 16]), String::new(), Vec::new());
+    if let Changed::Registered(handler) = scene.change(&Change::Register { client, user, kinds }) {
         scene.handler = handler;
     }
     for round in 0..25_usize {

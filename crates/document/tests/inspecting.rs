@@ -177,10 +177,9 @@ fn a_stream_is_told_with_its_events_and_commands() {
         server.learn(doctype);
         device.reopen(&[&shop(1), doctype]);
         scene.note("order", "o1", 1);
-        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
-        let Changed::Registered(instance) = scene.change(&Change::Register { client, user }) else {
-            panic!("registered")
-        };
+        let (client, user, kinds) = (ClientId([7; 16]), "ada".to_owned(), Vec::new());
+        let register = Change::Register { client, user, kinds };
+        let Changed::Registered(instance) = scene.change(&register) else { panic!("registered") };
         scene.issue(&starting("fulfil"), &[("id", text("o1")), ("args", text("{}"))]);
         ["k1", "k2", "k3", "k4"].into_iter().for_each(|key| scene.send("o1", key));
         scene.dispatch(instance);

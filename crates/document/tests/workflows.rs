@@ -69,6 +69,15 @@ struct Scene {
     now_ms: u64,
 }
 
+/// What is handled.
+fn kinds() -> Vec<TaskKind> {
+    let kind = |aggregate: &str, name: &str| TaskKind {
+        aggregate: aggregate.to_owned(),
+        name: name.to_owned(),
+    };
+    vec![kind("fulfil", "1"), kind("pack", "1"), kind("order", "pay")]
+}
+
 fn with_shop(scenario: impl Fn(Scene)) {
     with_limited_shop(Limits::DEFAULT, scenario);
 }
@@ -134,20 +143,24 @@ impl Scene {
     }
 
     fn register(&mut self) -> InstanceId {
-        let (client, user) = (ClientId([7; 16]), "ada".to_owned());
-        match self.change(&Change::Register { client, user }) {
+        let (client, user, kinds) = (ClientId([7; 16]), "ada".to_owned(), kinds());
+        match self.change(&Change::Register { client, user, kinds }) {
             Changed::Registered(instance) => instance,
             other => panic!("{other:?}"),
         }
     }
 
     fn dispatch(&mut self, instance: InstanceId) -> Option<u64> {
-        let kind = |aggregate: &str, name: &str| TaskKind {
-            aggregate: aggregate.to_owned(),
-            name: name.to_owned(),
+        self.dispatch_to(&[instance])
+    }
+
+    fn dispatch_to(&mut self, instances: &[InstanceId]) -> Option<u64> {
+        let free = |instance: &InstanceId| Free {
+            instance: *instance,
+            kinds: kinds(),
+            concurrency: 1_024,
         };
-        let kinds = vec![kind("fulfil", "1"), kind("pack", "1"), kind("order", "pay")];
-        let free = vec![Free { instance, kinds, concurrency: 1_024 }];
+        let free: Vec<Free> = instances.iter().map(free).collect();
         loop {
             match self.change(&Change::Dispatch(free.clone())) {
                 Changed::Dispatched { again: true, .. } => {}
@@ -700,6 +713,40 @@ fn a_run_that_no_code_fits_waits_for_another_release() {
         let two = scene.register();
         scene.dispatch(two);
         assert_eq!(scene.given(two), ["1.2 f"]);
+    });
+}
+
+/// Goal: a run goes to whoever has code that fits it, also where somebody else of an older release
+/// has come first. Method: two handlers; the one whose code fits leaves while the run waits.
+#[test]
+fn a_run_goes_to_whoever_has_code_that_fits() {
+    with_shop(|mut scene| {
+        let stopped = || Outcome::Stopped { reason: "label is a step".to_owned() };
+        scene.start("f");
+        let both = [scene.register(), scene.register()];
+        let [one, two] = both;
+        scene.dispatch_to(&both);
+        scene.done(one, (1, 1), stopped());
+        scene.dispatch_to(&both);
+        assert_eq!((scene.given(one).len(), scene.given(two)), (0, vec!["1.2 f".to_owned()]));
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 2 0 "]);
+        let sleep = |name: &str| record(name, 0, Recorded::Sleep { ms: 1_000 });
+        scene.done(two, (1, 2), progressed(vec![sleep("a")], true));
+        scene.now_ms += 1_000;
+        scene.dispatch_to(&both);
+        assert_eq!(scene.given(two), ["1.3 f"], "and not to the first one, again and again");
+        scene.done(two, (1, 3), progressed(vec![sleep("b")], true));
+
+        scene.change(&Change::Deregister(two));
+        scene.now_ms += 1_000;
+        scene.dispatch_to(&[one]);
+        assert_eq!(scene.given(one), ["1.4 f"], "it is asked anew, and says why it cannot");
+        scene.done(one, (1, 4), stopped());
+        scene.dispatch_to(&[one]);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 stopped 4 2 label is a step"]);
+        scene.cancel("f");
+        scene.dispatch_to(&[one]);
+        assert_eq!(scene.given(one), ["1.5 f!"], "any code may hear that");
     });
 }
 

@@ -80,7 +80,11 @@ impl<S: Clone + Send + Sync> Deciding<S> {
             Ok(Err(error)) if error.code == ErrorCode::DocumentClosed => return Err(error),
             // It is the archive that is away, and no failure of the command.
             Ok(Err(error)) if error.code == ErrorCode::Archived => return Err(error),
-            // An event of a newer release, say, which others may know.
+            // An event of a newer release, which others may know.
+            Ok(Err(error)) if error.code == ErrorCode::DoctypeMismatch => {
+                warn!(%error, ?command, "a command is left to others");
+                return Ok((0, Outcome::Stopped { reason: error.to_string() }));
+            }
             Ok(Err(error)) => {
                 warn!(%error, ?command, "an attempt at a command has failed");
                 return Ok((0, failed(&error.to_string(), false)));

@@ -390,8 +390,9 @@ impl Document {
         let own = &mut handlers.own;
         local.leave(|key| own.get(&key).is_none_or(Own::is_deaf), LONG_AGO_MS);
         let is_new = |(_, own): &(&Key, &mut Own)| own.instance.is_none() && !own.is_deaf();
-        let (change, subject) = if let Some((key, _)) = own.iter_mut().find(is_new) {
-            (Change::Register { client, user }, Some((*key, None)))
+        let (change, subject) = if let Some((key, own)) = own.iter_mut().find(is_new) {
+            let kinds = own.handling.kinds.clone();
+            (Change::Register { client, user, kinds }, Some((*key, None)))
         } else if let Some((key, own)) = own.iter_mut().find(|(_, own)| !own.completing.is_empty())
         {
             let Completing { call, completion, .. } = own.completing.remove(0);

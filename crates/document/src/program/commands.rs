@@ -10,7 +10,7 @@ use tidelog_types::{PageSet, Value, shortened};
 use super::columns::run_app;
 use super::events::{Recorder, read_data};
 use super::tasks::{self, Received, Started};
-use super::{done, reason_of, single_integer, snapshots, workflows};
+use super::{done, reason_of, single_integer, snapshots, tried, workflows};
 use crate::tasks::{Completion, NewCommand, NewSnapshot, Outcome};
 use crate::{CommandDefinition, Doctype};
 
@@ -143,6 +143,9 @@ pub(super) fn complete(
                 }
             }
         }
+        Outcome::Stopped { reason } => {
+            writer.write(&mut |transaction| tried::stop(transaction, command, reason))
+        }
         _ => fail(writer, doctype, command, "it has ended as no command does", true, now),
     };
     ended.map(|((), set)| (CompletionAnswer::Done, set))
@@ -226,6 +229,7 @@ fn try_later(
     reason: &str,
     now: i64,
 ) -> Result<(), Failure> {
+    tried::note_failed(transaction, command)?;
     let doublings = u32::try_from(command.failures).unwrap_or(u32::MAX).min(20);
     let backoff_ms = (COMMAND_BACKOFF_MS << doublings).min(COMMAND_BACKOFF_MS_MAX);
     let due = now.saturating_add(i64::try_from(backoff_ms).unwrap_or(i64::MAX));

@@ -34,7 +34,7 @@ pub(super) fn intervene(
         (Intervention::Retry, "failed") => {
             writer.write(&mut |transaction| retry(transaction, number))
         }
-        (Intervention::Cancel { reason }, "received" | "started") => {
+        (Intervention::Cancel { reason }, "received" | "started" | "stopped") => {
             cancel(writer, doctype, number, reason, now)
         }
         (Intervention::Retry | Intervention::Cancel { .. }, _) => {

@@ -20,6 +20,8 @@
 //! _tidelog_instance  number -> client, user, since    who handles tasks
 //! ```
 //!
+//! What each of them handles, and has tried in vain, stands in `program/tried.rs`.
+//!
 //! The states of a task:
 //!
 //! ```text
@@ -27,13 +29,13 @@
 //!               ▲          │
 //!               ├──────────┤  tried again, or given to somebody else
 //!               ├── suspended  a run waits for something
-//!               └── stopped    a run waits for code that fits
+//!               └── stopped    it waits for somebody whose code fits it
 //! ```
 //!
 //! Whoever runs the server has a command that has failed given again: it is ready, or waits. What
 //! is not over of commands may fail by that one's word (`program/interventions.rs`).
 //!
-//! Of a stream one command at most is ready or started, the oldest that is not over, or one
+//! Of a stream one command at most is ready, started or stopped, the oldest that is not over, or one
 //! before which an older one was given again: the others wait. To send one is a
 //! mutation like any other, which devices predict, and so are the start of a
 //! run and its cancelling. All else is decided by the authority alone, by its clock, and is no
@@ -49,9 +51,9 @@ use tidelog_types::{ClientId, PageSet, Value};
 use super::events::Recorder;
 use super::{
     HAS, appending, archiving, commands, done, erasing, interventions, replaying, single_integer,
-    snapshots, upcasting, version, workflows,
+    snapshots, tried, upcasting, version, workflows,
 };
-use crate::tasks::{Change, Changed, Completion, Free, InstanceId, Work};
+use crate::tasks::{Change, Changed, Completion, Free, InstanceId, TaskKind, Work};
 use crate::{CommandDefinition, Doctype};
 
 /// Tasks that one dispatch gives away.
@@ -109,7 +111,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
          where ended is null",
         "create index _tidelog_task_ready on _tidelog_task (aggregate, name, due)
          where state = 'ready'",
-        "create index _tidelog_task_stopped on _tidelog_task (aggregate)
+        "create index _tidelog_task_stopped on _tidelog_task (aggregate, name)
          where state = 'stopped'",
         "create index _tidelog_task_due on _tidelog_task (due)
          where due > 0 and ended is null",
@@ -132,8 +134,9 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
         "create view tidelog_instances (instance, client, user, since) as
          select number, lower(hex(client)), user, since from _tidelog_instance",
     ];
-    let all = statements.into_iter().chain(workflows::STATEMENTS).chain(snapshots::STATEMENTS);
-    all.into_iter().try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))?;
+    let all = statements.into_iter().chain(tried::STATEMENTS).chain(workflows::STATEMENTS);
+    all.chain(snapshots::STATEMENTS)
+        .try_for_each(|sql| transaction.run_system(sql, &[]).map(drop))?;
     transaction
         .run_system(
             "insert into _tidelog_meta values (?1, ?2)",
@@ -250,8 +253,8 @@ pub(crate) fn change(
 ) -> Run<(Changed, PageSet)> {
     let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
     match change {
-        Change::Register { client, user } => {
-            writer.write(&mut |transaction| register(transaction, *client, user, now))
+        Change::Register { client, user, kinds } => {
+            writer.write(&mut |transaction| register(transaction, *client, user, kinds, now))
         }
         Change::Deregister(instance) => writer.write(&mut |transaction| {
             let instance = [number_value(instance.0)];
@@ -262,6 +265,7 @@ pub(crate) fn change(
             )?;
             let sql = "delete from _tidelog_instance where number = ?1";
             transaction.run_system(sql, &instance)?;
+            tried::leave(transaction, &instance[0])?;
             Ok(Changed::Deregistered)
         }),
         Change::Dispatch(free) => dispatch(writer, doctype, free, now),
@@ -301,13 +305,9 @@ fn register(
     transaction: &Transaction<'_>,
     client: ClientId,
     user: &str,
+    kinds: &[TaskKind],
     now: i64,
 ) -> Result<Changed, Failure> {
-    // Whoever comes may have code that fits.
-    transaction.run_system(
-        "update _tidelog_task set state = 'ready', reason = null where state = 'stopped'",
-        &[],
-    )?;
     // A file that was taken over may have brought tasks that are nobody's.
     transaction.run_system(
         "update _tidelog_task set state = 'ready', instance = null, due = 0
@@ -331,6 +331,7 @@ fn register(
             Value::Integer(now),
         ],
     )?;
+    tried::handle(transaction, &Value::Integer(number), kinds)?;
     Ok(Changed::Registered(InstanceId(number.cast_unsigned())))
 }
 
@@ -346,8 +347,8 @@ pub(super) struct Started {
     pub client: Value,
     pub failures: i64,
     pub records: i64,
+    pub instance: i64,
     attempt: i64,
-    instance: i64,
     is_run: bool,
     /// Whether another one of its stream is before it: that one's end is what the next waits for.
     is_waiting: bool,
@@ -490,28 +491,42 @@ fn give(
     let mut free: Vec<(&Free, usize)> = free
         .iter()
         .map(|it| (it, (it.concurrency as usize).saturating_sub(held_by(it.instance))))
-        .filter(|(_, room)| *room > 0)
         .collect();
+    let sql = "select exists (select 1 from _tidelog_tried)";
+    let is_any_tried = transaction.run_system(sql, &[])?.first().is_some_and(|row| row[0] == HAS);
+    let rounds = if is_any_tried { &[Round::Untried, Round::Tried][..] } else { &[Round::Tried] };
     let mut given = 0;
-    while given < GIVEN_MAX && !free.is_empty() {
-        let mut still = Vec::new();
-        for (it, room) in free {
-            if given < GIVEN_MAX && give_one(transaction, doctype, it, now)? {
-                given += 1;
-                if room > 1 {
-                    still.push((it, room - 1));
+    for round in rounds {
+        let mut asked: Vec<usize> = (0..free.len()).collect();
+        while given < GIVEN_MAX && !asked.is_empty() {
+            let mut still = Vec::new();
+            for nth in asked {
+                let (it, room) = &mut free[nth];
+                let may = *room > 0 && given < GIVEN_MAX;
+                if may && give_one(transaction, doctype, it, *round, now)? {
+                    given += 1;
+                    *room -= 1;
+                    still.push(nth);
                 }
             }
+            asked = still;
         }
-        free = still;
     }
     Ok(given)
+}
+
+/// Who is asked: first those who have not tried a task in vain, then all whose code may fit it.
+#[derive(Clone, Copy)]
+enum Round {
+    Untried,
+    Tried,
 }
 
 fn give_one(
     transaction: &Transaction<'_>,
     doctype: &Doctype,
     free: &Free,
+    round: Round,
     now: i64,
 ) -> Result<bool, Failure> {
     for kind in &free.kinds {
@@ -521,8 +536,11 @@ fn give_one(
         let given = transaction.run_system(
             "update _tidelog_task
              set state = 'started', attempt = attempt + 1, instance = ?4, due = ?5, woken = 0
-             where number = (select number from _tidelog_task
+             where number = (select number from _tidelog_task as task
                              where state = 'ready' and aggregate = ?1 and name = ?2 and due <= ?3
+                               and not exists (select 1 from _tidelog_tried as tried
+                                               where tried.task = task.number
+                                                 and tried.instance = ?4 and is_unfit >= ?6)
                              order by due, number limit 1)
              returning number, version is not null",
             &[
@@ -531,6 +549,10 @@ fn give_one(
                 Value::Integer(now),
                 number_value(free.instance.0),
                 Value::Integer(due),
+                Value::Integer(match round {
+                    Round::Untried => 0,
+                    Round::Tried => 1,
+                }),
             ],
         )?;
         if let Some([number, is_run]) = given.first().map(Vec::as_slice) {

@@ -27,7 +27,7 @@ use tidelog_types::{PageSet, Value, shortened};
 
 use super::events::{Recorder, read_data};
 use super::tasks::{self, NEXT_ENDING, NEXT_NUMBER, Received, Started};
-use super::{HAS, commands, reason_of, single_integer};
+use super::{HAS, commands, reason_of, single_integer, tried};
 use crate::tasks::{Changed, Outcome};
 use crate::workflows::{NewRecord, NewRun, Recorded};
 use crate::{Doctype, WorkflowDefinition};
@@ -316,19 +316,9 @@ pub(super) fn complete(
                 writer.write(&mut |transaction| go_on_as_new(transaction, doctype, run, args, now));
             or_failed(writer, run, ran, now)
         }
-        Outcome::Stopped { reason } => writer.write(&mut |transaction| {
-            let reason = Value::Text(shortened(reason.clone()));
-            transaction
-                .run_system(
-                    // Whoever has stopped may not have heard that it was cancelled since.
-                    "update _tidelog_task
-                     set state = iif(cancelled = 1 and woken = 1, 'ready', 'stopped'),
-                         instance = null, reason = ?2
-                     where number = ?1",
-                    &[Value::Integer(run.number), reason],
-                )
-                .map(drop)
-        }),
+        Outcome::Stopped { reason } => {
+            writer.write(&mut |transaction| tried::stop(transaction, run, reason))
+        }
         Outcome::Cancelled => writer.write(&mut |transaction| {
             let why = Value::Text(CANCELLED.to_owned());
             let over = [Value::Null, Value::Null, why, Value::Null];

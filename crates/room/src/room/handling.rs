@@ -241,7 +241,7 @@ impl Room {
         let instance = match known {
             Some(instance) => instance,
             None => {
-                let begins = Change::Register { client, user };
+                let begins = Change::Register { client, user, kinds: kinds.to_vec() };
                 match self.change(&begins, budget)? {
                     Some(Changed::Registered(instance)) => instance,
                     Some(_) => unreachable!("BUG: it begins"),

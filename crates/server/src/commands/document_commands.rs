@@ -55,7 +55,7 @@ pub struct List {
     pub token_file: Option<PathBuf>,
 }
 
-const STATES: [&str; 4] = ["received", "started", "completed", "failed"];
+const STATES: [&str; 5] = ["received", "started", "stopped", "completed", "failed"];
 
 /// Flags of `tidelog commands retry` and `tidelog commands cancel`.
 #[derive(Args, Clone, Debug)]

@@ -24,7 +24,7 @@ use crate::shared::Shared;
 const BODY_SIZE_MAX: usize = 2 * EVENT_SIZE_MAX;
 
 /// The states of commands, as `tidelog_commands` says them.
-const STATES: [&str; 4] = ["received", "started", "completed", "failed"];
+const STATES: [&str; 5] = ["received", "started", "stopped", "completed", "failed"];
 
 type Ours = State<Arc<Shared>>;
 

@@ -239,15 +239,16 @@ impl Server {
                 let before = InstanceId(instance);
                 let resumed = self.handlers.may_resume(before, client).then_some(before);
                 let known = self.handlers.at((device, tag)).or(resumed);
+                let kind = |(aggregate, name)| TaskKind { aggregate, name };
+                let kinds: Vec<TaskKind> = kinds.into_iter().map(kind).collect();
                 let instance = known.unwrap_or_else(|| {
+                    let kinds = kinds.clone();
                     let user = self.subject.clone().unwrap_or_default();
-                    match self.change(&Change::Register { client, user }) {
+                    match self.change(&Change::Register { client, user, kinds }) {
                         Changed::Registered(instance) => instance,
                         other => panic!("{other:?}"),
                     }
                 });
-                let kind = |(aggregate, name)| TaskKind { aggregate, name };
-                let kinds = kinds.into_iter().map(kind).collect();
                 self.handlers.register(instance, (device, tag), client, kinds, concurrency);
                 vec![FromRoom::Registered { tag, instance: instance.0 }]
             }
