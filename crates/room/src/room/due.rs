@@ -82,7 +82,8 @@ impl Room {
         self.looks_in_vain = true;
     }
 
-    /// Tells the shell when tasks are due that nobody handles who is here, if that has changed.
+    /// Tells the shell when tasks are due that nobody handles who is here, if that has changed. What
+    /// is stopped fits the code of none of those.
     pub(super) fn tell_due(&mut self) {
         let State::Open(document) = &self.state else { return };
         // Where it has changed since it was looked, only what somebody handles by now is known.
@@ -91,7 +92,6 @@ impl Room {
         let handled: BTreeSet<&TaskKind> = handled.collect();
         let mut due = due.clone();
         due.at_ms.retain(|kind, _| !handled.contains(kind));
-        due.stopped.retain(|workflow| !handled.iter().any(|it| it.aggregate == *workflow));
         if document
             .record
             .newest()

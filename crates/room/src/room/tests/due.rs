@@ -216,6 +216,13 @@ fn what_nobody_handles_who_is_there_is_told() {
     scene.room.set_time(1_000_500);
     scene.step(RoomInput::GoOn);
     assert_eq!(scene.told_due(), [""; 0], "and nothing new of that");
+    let outcome = Outcome::Stopped { reason: "it does not fit".to_owned() };
+    let (task, attempt, position) = (1, 1, 0);
+    let completion = Completion { task, attempt, position, outcome }.encode();
+    scene.say(BOB, ToRoom::Complete { tag: 5, task, attempt, completion });
+    scene.room.set_time(1_000_750);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(scene.told_due(), ["order at 0, fulfil stopped"], "it fits nobody here");
 }
 
 /// Goal: to look takes the same time however many runs sleep, and none of them is forgotten.
