@@ -345,6 +345,7 @@ impl Room {
             RoomInput::Refuse { conn, channel, refusal } => {
                 self.queue.push_back(Work::Refuse(ChannelId { conn, channel }, refusal));
             }
+            RoomInput::Silent { conn, for_ms } => self.on_silent(conn, for_ms),
             RoomInput::Left { conn } => self.on_left(conn),
             RoomInput::Store(reply) => self.on_store(reply),
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),

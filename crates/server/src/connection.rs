@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_room::{ConnId, entry_size};
@@ -41,6 +42,8 @@ struct Shared {
     entries: Mutex<Entries>,
     pace: Pace,
     who: Mutex<Who>,
+    /// Once true it stays so.
+    handles_tasks: AtomicBool,
 }
 
 /// Entries on their way to the client.
@@ -134,6 +137,7 @@ impl Connection {
             entries: Mutex::default(),
             pace: Pace::default(),
             who: Mutex::default(),
+            handles_tasks: AtomicBool::new(false),
         }));
         (connection, ConnectionEnd { queue, ending })
     }
@@ -145,6 +149,15 @@ impl Connection {
     /// Whose it is, as far as is known.
     pub(crate) fn who(&self) -> Who {
         self.0.who.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether its client has begun to handle tasks: others wait for it.
+    pub(crate) fn handles_tasks(&self) -> bool {
+        self.0.handles_tasks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_handles_tasks(&self) {
+        self.0.handles_tasks.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn comes_from(&self, address: Option<IpAddr>) {

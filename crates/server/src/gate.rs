@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 const OPEN: u64 = u64::MAX;
 
@@ -24,9 +26,20 @@ struct Passed {
     waits: AtomicBool,
     read: AtomicU64,
     written: AtomicU64,
+    began: Instant,
+    /// When something was read last, in milliseconds since it began.
+    read_at_ms: AtomicU64,
 }
 
 impl Passed {
+    fn note_read(&self, size: u64) {
+        if size > 0 {
+            self.read.fetch_add(size, Ordering::Relaxed);
+            let at_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.read_at_ms.store(at_ms, Ordering::Relaxed);
+        }
+    }
+
     fn note_written(&self, written: &Poll<Result<usize>>) {
         if let Poll::Ready(Ok(size)) = written {
             self.written.fetch_add(*size as u64, Ordering::Relaxed);
@@ -60,6 +73,12 @@ impl Gate {
         self.0.read.load(Ordering::Relaxed)
     }
 
+    /// For how long nothing came from the client.
+    pub(crate) fn silence(&self) -> Duration {
+        let read_at = Duration::from_millis(self.0.read_at_ms.load(Ordering::Relaxed));
+        self.0.began.elapsed().saturating_sub(read_at)
+    }
+
     /// Bytes that the system took for the client so far.
     pub(crate) fn written_size(&self) -> u64 {
         self.0.written.load(Ordering::Relaxed)
@@ -76,8 +95,9 @@ pub(crate) struct Gated<S> {
 impl<S> Gated<S> {
     pub(crate) fn new(inner: S, size_max: u64) -> (Self, Gate) {
         let left = AtomicU64::new(size_max);
-        let [read, written] = [0, 0].map(AtomicU64::new);
-        let passed = Arc::new(Passed { left, waits: AtomicBool::new(false), read, written });
+        let [read, written, read_at_ms] = [0, 0, 0].map(AtomicU64::new);
+        let (waits, began) = (AtomicBool::new(false), Instant::now());
+        let passed = Arc::new(Passed { left, waits, read, written, began, read_at_ms });
         (Self { inner, passed: Arc::clone(&passed) }, Gate(passed))
     }
 }
@@ -99,7 +119,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         let size = (buffer.filled().len() - before) as u64;
-        self.passed.read.fetch_add(size, Ordering::Relaxed);
+        self.passed.note_read(size);
         if left != OPEN {
             self.passed.left.store(left.saturating_sub(size), Ordering::Relaxed);
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::SplitStream;
-use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
+use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tidelog_access::{Allowed, Role, TokenError};
@@ -20,7 +20,7 @@ use tidelog_sync::{
 };
 use tidelog_types::limits::{
     ARCHIVE_NAMES_SIZE_MAX, CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX,
-    MESSAGE_SIZE_MAX, PAGE_SIZE, REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX,
+    INSTANCE_SILENT_MS, MESSAGE_SIZE_MAX, PAGE_SIZE, REASON_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX,
 };
 use tidelog_types::{ClientId, DocumentKey};
 use tokio::io::AsyncReadExt;
@@ -32,7 +32,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{Role as Side, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 use tracing::debug;
 
 use crate::access::{Expiry, Pass, now_s};
@@ -51,10 +51,14 @@ use crate::shares::Share;
 const HELLO_TAKES: Duration = Duration::from_secs(10);
 /// Within which time a last word has to be gone.
 const BYE_TAKES: Duration = Duration::from_secs(2);
-/// How often a client is asked whether it is there.
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// After which silence a client is taken for gone.
+/// How often a client that handles tasks is asked whether it is there, and how many times less
+/// often any other one.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PINGS_LESS: u32 = 3;
+/// After which silence a client is taken for gone, and after which one that handles tasks: what it
+/// works at is given to others then.
 const SILENCE_ENDS: Duration = Duration::from_secs(90);
+const HANDLER_SILENCE_ENDS: Duration = Duration::from_millis(INSTANCE_SILENT_MS);
 /// How often a client that is not listened to for now is told that we are here.
 const BUSY_EVERY: Duration = Duration::from_secs(5);
 
@@ -70,6 +74,8 @@ const ANSWER_SIZE_MAX: usize = SMALL_MESSAGE_SIZE + REASON_SIZE_MAX;
 const LARGE_MESSAGE_SIZE: usize = 16 * PAGE_SIZE;
 
 type Socket = WebSocketStream<Gated<TokioIo<Upgraded>>>;
+/// What comes of it.
+type Heard = Result<Message, tungstenite::Error>;
 
 fn config() -> WebSocketConfig {
     WebSocketConfig::default()
@@ -312,9 +318,13 @@ impl Reader {
     /// its room.
     async fn hear_all(
         &mut self,
-        stream: &mut SplitStream<Socket>,
+        stream: &mut (impl Stream<Item = Heard> + Unpin),
         gate: &Gate,
     ) -> Flow<(Bytes, Option<Space>)> {
+        let silence_ends = match self.connection.handles_tasks() {
+            true => HANDLER_SILENCE_ENDS,
+            false => SILENCE_ENDS,
+        };
         let small = async {
             tokio::select! {
                 biased;
@@ -322,8 +332,8 @@ impl Reader {
                 () = gate.is_shut() => None,
             }
         };
-        match unless_stuck(SILENCE_ENDS, || gate.read_size(), small).await {
-            None => return Flow::Break(Ending::Quiet),
+        match unless_silent(silence_ends, gate, small).await {
+            None => return self.is_silent(gate),
             Some(Some(bytes)) => return Flow::Continue((bytes?, None)),
             Some(None) => {}
         }
@@ -333,19 +343,28 @@ impl Reader {
             return Flow::Break(Ending::Bye(ByeReason::Slow));
         };
         gate.open();
-        let came = || gate.read_size();
         let bytes = tokio::select! {
-            bytes = unless_stuck(SILENCE_ENDS, came, self.hear(stream)) => {
-                bytes.unwrap_or(Flow::Break(Ending::Quiet))?
-            }
-            () = turn.is_over(came) => return Flow::Break(Ending::Bye(ByeReason::Slow)),
+            bytes = unless_silent(silence_ends, gate, self.hear(stream)) => bytes,
+            () = turn.is_over(|| gate.read_size()) => return Flow::Break(Ending::Bye(ByeReason::Slow)),
         };
+        let Some(bytes) = bytes else { return self.is_silent(gate) };
+        let bytes = bytes?;
         let large = turn.end(bytes.len());
         Flow::Continue((bytes, Some(large)))
     }
 
+    /// Nothing came for too long: it is taken for gone. Whoever handled tasks there has been for as
+    /// long as nothing was heard of it.
+    fn is_silent<T>(&self, gate: &Gate) -> Flow<T> {
+        let (conn, lasted) = (self.connection.id(), gate.silence());
+        for room in self.channels.open.values().filter_map(|it| it.room.upgrade()) {
+            let _ = room.send(RoomMail::Silent { conn, lasted });
+        }
+        Flow::Break(Ending::Quiet)
+    }
+
     /// The bytes of the next message.
-    async fn hear(&mut self, stream: &mut SplitStream<Socket>) -> Flow<Bytes> {
+    async fn hear(&mut self, stream: &mut (impl Stream<Item = Heard> + Unpin)) -> Flow<Bytes> {
         loop {
             match stream.next().await {
                 Some(Ok(Message::Binary(bytes))) => {
@@ -483,6 +502,9 @@ impl Reader {
             let _ = room.send(RoomMail::Refuse { conn, channel, refusal });
             return Flow::Continue(());
         };
+        if let ToRoom::Register { .. } = message {
+            self.connection.note_handles_tasks();
+        }
         let message = match message {
             ToRoom::Presence(word) => {
                 let (conn, identity) = (self.connection.id(), Arc::clone(&self.identity));
@@ -652,6 +674,7 @@ async fn write<S: Sink<Message> + Unpin>(
 ) -> Ending {
     let mut pings = interval(PING_EVERY);
     pings.reset();
+    let mut pings_due = 0;
     let mut frames = Frames::default();
     let ending = loop {
         let first = tokio::select! {
@@ -660,7 +683,13 @@ async fn write<S: Sink<Message> + Unpin>(
                 Some(message) => Some(message),
                 None => break Ending::Quiet,
             },
-            _ = pings.tick() => None,
+            _ = pings.tick() => {
+                pings_due += 1;
+                if !connection.handles_tasks() && pings_due % PINGS_LESS != 0 {
+                    continue;
+                }
+                None
+            }
         };
         let queue = &mut end.queue;
         let burst = burst(sink, first, &mut frames, queue, connection, &shared.counters);
@@ -778,8 +807,24 @@ async fn burst<S: Sink<Message> + Unpin>(
     sink.flush().await
 }
 
-/// What comes of `work`, which is given up once nothing has passed for so long: whoever reads or
-/// writes little at a time gets through.
+/// What comes of `work`, which is given up once nothing was read for so long, and for as long as it
+/// was listened: whoever writes little at a time gets through.
+async fn unless_silent<T>(ends: Duration, gate: &Gate, work: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(work);
+    let began = Instant::now();
+    loop {
+        let left = ends.saturating_sub(gate.silence().min(began.elapsed()));
+        if left.is_zero() {
+            return None;
+        }
+        if let Ok(done) = timeout(left, &mut work).await {
+            return Some(done);
+        }
+    }
+}
+
+/// What comes of `work`, which is given up once nothing has passed for so long: whoever reads
+/// little at a time gets through.
 async fn unless_stuck<T>(
     after: Duration,
     passed: impl Fn() -> u64,
@@ -854,6 +899,81 @@ mod tests {
         assert_eq!(unless_stuck(after, || passed.get(), slowly).await, Some(()));
         let stuck = std::future::pending::<()>();
         assert_eq!(unless_stuck(after, || passed.get(), stuck).await, None);
+    }
+
+    /// Goal: who is silent is gone that long after it was heard, and no later. Method: something
+    /// comes after 20 of 30 seconds.
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_when_something_was_heard() {
+        use tokio::io::AsyncWriteExt;
+
+        let (mut client, server) = tokio::io::duplex(64);
+        let (mut transport, gate) = Gated::new(server, u64::MAX);
+        let began = Instant::now();
+        let hears = async {
+            loop {
+                transport.read_u8().await.expect("it is open");
+            }
+        };
+        let says = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            client.write_all(&[1]).await.expect("there is room");
+        };
+        let (heard, ()) = join!(unless_silent::<()>(Duration::from_secs(30), &gate, hears), says);
+        assert_eq!(heard, None);
+        assert_eq!(began.elapsed().as_secs(), 50);
+    }
+
+    /// Goal: whoever handles tasks and is frozen holds nobody up for longer than 30 seconds after
+    /// it was last heard: the room is told since when. Method: two that say nothing, of which one
+    /// handles tasks.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_handles_tasks_is_gone_after_a_shorter_silence() {
+        for (handles, seconds) in [(true, 30), (false, 90)] {
+            let scene = Scene::new(RoomSettings::default());
+            let (connection, _end) = Connection::new(ConnId(7));
+            let mut reader = reader_of(&scene, connection, 1);
+            let (room, mut mail) = unbounded_channel();
+            let document = DocumentKey::new("list", "").expect("a name");
+            reader.channels.enter(Channel(1), document, &room);
+            if handles {
+                let own = Arc::clone(&reader.permits).try_acquire_owned().expect("there is room");
+                let permit = MessagePermit::new(own, None, &Arc::default());
+                let (tag, instance, concurrency) = (1, 0, 1);
+                let body = ToRoom::Register { tag, instance, kinds: Vec::new(), concurrency };
+                let register = ToServer::About { channel: Channel(1), body };
+                assert_eq!(reader.take(register, permit), Flow::Continue(()));
+                assert!(matches!(mail.try_recv(), Ok(RoomMail::Message { .. })));
+            }
+            let (_client, server) = tokio::io::duplex(64);
+            let (transport, gate) = Gated::new(server, u64::MAX);
+            let socket = WebSocketStream::from_raw_socket(transport, Side::Server, None).await;
+            let (began, (_, mut stream)) = (Instant::now(), socket.split());
+            let heard = reader.hear_all(&mut stream, &gate).await;
+            assert!(matches!(heard, Flow::Break(Ending::Quiet)));
+            assert_eq!(began.elapsed().as_secs(), seconds);
+            let told = mail.try_recv();
+            let Ok(RoomMail::Silent { conn: ConnId(7), lasted }) = told else { panic!("told") };
+            assert_eq!(lasted.as_secs(), seconds);
+        }
+    }
+
+    /// Goal: one that handles tasks and lives is heard often enough, and others are not asked more
+    /// than they need. Method: the pings of a minute.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_handles_tasks_is_asked_more_often() {
+        for (handles, pings) in [(true, 6), (false, 2)] {
+            let scene = Scene::new(RoomSettings::default());
+            let (shared, (connection, end)) = (Shared::of(&scene), Connection::new(ConnId(7)));
+            if handles {
+                connection.note_handles_tasks();
+            }
+            let (_, gate) = Gated::new(tokio::io::empty(), 0);
+            let mut sink = Counted::default();
+            let writes = write(&mut sink, end, &connection, &shared, &gate);
+            assert!(timeout(Duration::from_secs(65), writes).await.is_err());
+            assert_eq!(sink.messages, pings);
+        }
     }
 
     #[tokio::test]

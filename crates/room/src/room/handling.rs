@@ -10,7 +10,7 @@ use tidelog_types::{Budget, shortened};
 
 use super::outbox::After;
 use super::subscriber::{ChannelId, SubscriberId};
-use super::{Halt, Room, Speaker, State, Work, brief, ran};
+use super::{ConnId, Halt, Room, Speaker, State, Work, brief, ran};
 
 /// Somebody who handles tasks: at which client, and under which of its numbers.
 pub(super) type Place = (SubscriberId, u32);
@@ -108,6 +108,17 @@ impl Room {
         let now_ms = self.now_ms;
         if let Some(handlers) = &mut self.handlers {
             handlers.leave(|(at, _)| at == id, now_ms);
+        }
+    }
+
+    /// A client goes that was last heard so long ago, and all at it that handled commands.
+    pub(super) fn on_silent(&mut self, conn: ConnId, for_ms: u64) {
+        let since_ms = self.now_ms.saturating_sub(for_ms);
+        let channel_ids = self.channels_of(conn).into_iter();
+        let ids: BTreeSet<SubscriberId> =
+            channel_ids.filter_map(|it| self.subscriber_at(it)).collect();
+        if let Some(handlers) = &mut self.handlers {
+            handlers.leave(|(at, _)| ids.contains(&at), since_ms);
         }
     }
 

@@ -78,6 +78,14 @@ pub enum RoomInput {
         /// Why.
         refusal: Refusal,
     },
+    /// A connection is about to go of which nothing was heard: whoever handled tasks there was last
+    /// heard that long ago.
+    Silent {
+        /// Which.
+        conn: ConnId,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
     /// A connection is gone. Of the frames that it said, those that are not begun are forgotten.
     Left {
         /// Which.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidelog_room::{Answer, Ask, ConnId, Identity, Speaker};
 use tidelog_sync::{Channel, PresenceWord, Refusal, ToRoom};
@@ -78,6 +78,11 @@ pub(crate) enum RoomMail {
         channel: Channel,
         refusal: Refusal,
     },
+    /// Nothing was heard of the connection for so long, and it is left next.
+    Silent {
+        conn: ConnId,
+        lasted: Duration,
+    },
     Left {
         conn: ConnId,
     },
@@ -108,6 +113,7 @@ impl RoomMail {
             Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
             Self::Presence { .. }
             | Self::Refuse { .. }
+            | Self::Silent { .. }
             | Self::Left { .. }
             | Self::Writable { .. } => false,
         }

@@ -474,6 +474,10 @@ impl RoomTask {
             RoomMail::Refuse { conn, channel, refusal } => {
                 RoomInput::Refuse { conn, channel, refusal }
             }
+            RoomMail::Silent { conn, lasted } => {
+                let for_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+                RoomInput::Silent { conn, for_ms }
+            }
             RoomMail::Left { conn } => RoomInput::Left { conn },
             RoomMail::Writable { conn } => RoomInput::Writable { conn },
             RoomMail::Ask { ask, answer } => {

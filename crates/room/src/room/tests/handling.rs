@@ -136,6 +136,26 @@ fn an_instance_comes_back_or_is_taken_for_gone() {
     assert_eq!(scene.hears(ANN, complete(1, 1, 2)).last().expect("told"), "completed 1 2: Done");
 }
 
+/// Goal: whoever was silent when its connection went is waited for no longer than one that left:
+/// since it was last heard. Method: one that works at a command is silent; another one is there.
+#[test]
+fn an_instance_that_was_silent_is_gone_with_its_connection() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    scene.hears(BOB, register(5, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.hears(ANN, register(1, 0));
+    assert_eq!(scene.commands(), ["1 a started 1 1000000"]);
+    scene.at(1_030_000);
+    scene.step(RoomInput::Silent { conn: BOB, for_ms: INSTANCE_SILENT_MS });
+    scene.step(RoomInput::Left { conn: BOB });
+    assert_eq!(scene.commands(), ["1 a started 2 1000001"], "at once");
+    scene.step(RoomInput::Silent { conn: ANN, for_ms: 20_000 });
+    assert_eq!(scene.room.handling_due_at_ms(), Some(1_040_000), "it may come back until then");
+}
+
 /// Goal: nobody handles commands who may not, whatever else it may do. Method: a writer; and one
 /// who might, and may not any longer.
 #[test]
