@@ -388,7 +388,7 @@ fn what_a_tab_leaves_is_given_to_another_one_though_nothing_else_happens() {
             ask(&mut device, Request::Close);
             device.pass_awake(10);
         } else {
-            device.pass_awake(2 * INSTANCE_SILENT_MS);
+            device.pass_awake(INSTANCE_SILENT_MS + 10);
         }
         assert_eq!(given(&device, second), [(1, 2, "a".to_owned())], "{closes}");
     }
@@ -478,6 +478,30 @@ fn a_tab_that_hears_nothing_loses_what_it_works_at_until_it_does() {
     talk(&mut server, &mut [&mut one, &mut two]);
     assert!(one.rows_told(ones).len() > told);
     assert_eq!(given(&one, ones), [(1, 3, "a".to_owned())]);
+}
+
+/// Goal: what a frozen tab was given waits no longer than 30 seconds for it, though it has answered
+/// just before. Method: by the millisecond, with another handler.
+#[test]
+fn a_tab_that_has_just_heard_is_waited_for_no_longer() {
+    let mut server = Server::default();
+    let [mut one, mut two] = [1, 2].map(|seed| online(seed, &mut server));
+    let ones = ask(&mut one, handling(9));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    send(&mut two, "a", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&one, ones).len(), 1, "it hears that");
+    let twos = ask(&mut two, handling(9));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    one.tabs_hear = false;
+    for _ in 0..299 {
+        one.pass(100);
+    }
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&two, twos), []);
+    one.pass(100);
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&two, twos), [(1, 2, "a".to_owned())]);
 }
 
 /// Goal: what a handler has done, and a restored server has not heard of, is done again, by that

@@ -82,8 +82,11 @@ impl Completed {
 enum Hearing {
     /// It has nothing to hear.
     Unasked,
-    /// It will have heard once it has heard so many lists; it was told that then.
-    Asked { lists: u64, at_ms: u64 },
+    /// It will have heard once it has heard so many lists; it was told that then, and had heard
+    /// before.
+    Asked { lists: u64, asked_ms: u64, heard_ms: u64 },
+    /// It was told something, and has heard it.
+    Heard { asked_ms: u64, heard_ms: u64 },
     /// It has not heard for so long that it handles nothing until it has.
     Deaf { lists: u64 },
 }
@@ -324,15 +327,16 @@ impl Document {
         for (key, own) in handlers.own.iter_mut() {
             let (tab, call) = *key;
             let (heard, next) = ctx.out.flow.heard_and_next(tab);
-            match own.hearing {
+            let (asked_ms, heard_ms) = match own.hearing {
+                Hearing::Unasked => (None, now_ms),
                 Hearing::Deaf { lists } if heard >= lists => {
-                    own.hearing = Hearing::Unasked;
                     is_any_other = true;
+                    (None, now_ms)
                 }
                 Hearing::Deaf { .. } => continue,
-                Hearing::Asked { lists, at_ms } if heard < lists => {
-                    if now_ms < at_ms + INSTANCE_SILENT_MS {
-                        ctx.out.wake_at(at_ms + INSTANCE_SILENT_MS);
+                Hearing::Asked { lists, heard_ms, .. } if heard < lists => {
+                    if now_ms < heard_ms + INSTANCE_SILENT_MS {
+                        ctx.out.wake_at(heard_ms + INSTANCE_SILENT_MS);
                         continue;
                     }
                     own.hearing = Hearing::Deaf { lists };
@@ -342,17 +346,20 @@ impl Document {
                     is_any_other = true;
                     continue;
                 }
-                Hearing::Asked { at_ms, .. } if now_ms < at_ms + ASKED_EVERY_MS => {
-                    ctx.out.wake_at(at_ms + ASKED_EVERY_MS);
-                    continue;
-                }
-                Hearing::Unasked | Hearing::Asked { .. } => {}
+                Hearing::Asked { asked_ms, .. } => (Some(asked_ms), now_ms),
+                Hearing::Heard { asked_ms, heard_ms } => (Some(asked_ms), heard_ms),
+            };
+            if let Some(asked_ms) = asked_ms.filter(|it| now_ms < it + ASKED_EVERY_MS) {
+                own.hearing = Hearing::Heard { asked_ms, heard_ms };
+                ctx.out.wake_at(asked_ms + ASKED_EVERY_MS);
+                continue;
             }
             own.hearing = match watches.given(key) {
                 Some(rows) => {
                     ctx.out.tell(tab, FromCore::Rows { call, rows: rows.clone() });
-                    ctx.out.wake_at(now_ms + ASKED_EVERY_MS);
-                    Hearing::Asked { lists: next, at_ms: now_ms }
+                    // To be asked again, or taken for deaf.
+                    ctx.out.wake_at((now_ms + ASKED_EVERY_MS).min(heard_ms + INSTANCE_SILENT_MS));
+                    Hearing::Asked { lists: next, asked_ms: now_ms, heard_ms }
                 }
                 None => Hearing::Unasked,
             };
