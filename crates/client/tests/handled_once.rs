@@ -1,7 +1,7 @@
 //! Commands of many devices, handled by some of them while cores die, lines break and clocks run
 //! apart: each is over once, and all see the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{Call, Complete, FromCore, Handling, Request, ToCore};
 use tidelog_document::{
@@ -249,4 +249,127 @@ fn each_command_is_over_once_whatever_happens() {
             assert!(device.image() == image, "seed {seed}");
         }
     }
+}
+
+/// How often whoever handles tasks is killed, and how many commands there are, in how many streams.
+const KILLS: usize = 20;
+const COMMANDS: usize = 1_000;
+const STREAMS: usize = 50;
+/// Commands that one has in hand as it is killed, of which it completes half, and that the other
+/// one has completed as it freezes.
+const IN_HAND: usize = 4;
+const DONE_BEFORE_FREEZE: usize = 100;
+/// For how long nothing may happen to the command that is next in its stream.
+const STUCK_MS: u64 = 31_000;
+
+/// The place of the device that sends all commands, of one that is killed again and again, and of
+/// one that freezes.
+const SHOP: usize = 0;
+const KILLED: usize = 1;
+const FROZEN: usize = 2;
+
+impl World {
+    /// A second passes for those that are not frozen.
+    fn second(&mut self, is_frozen: bool) {
+        self.server.now_ms += 1_000;
+        let mut awake: Vec<&mut Device> = self.devices.iter_mut().collect();
+        awake.truncate(if is_frozen { FROZEN } else { FROZEN + 1 });
+        awake.iter_mut().for_each(|device| device.pass(1_000));
+        talk(&mut self.server, &mut awake);
+    }
+
+    fn complete_some(&mut self, nth: usize, most: usize) -> usize {
+        let mut given = self.given(nth);
+        given.truncate(most);
+        given.iter().for_each(|which| self.complete(nth, *which, done()));
+        given.len()
+    }
+
+    fn kill(&mut self, nth: usize) {
+        self.devices[nth].kill_core();
+        self.server.forget(self.devices[nth].number);
+        self.devices[nth].lend();
+        self.devices[nth].start_open(TAB, Some(SERVER), &counted_todos());
+        self.handle(nth, u32::try_from(STREAMS).expect("few"));
+    }
+
+    /// Of each stream the command that is next: number, state and attempt.
+    fn next_ones(&mut self) -> Vec<Vec<Value>> {
+        self.devices[SHOP].query(
+            "select number, state, attempt from tidelog_commands where number in
+             (select min(number) from tidelog_commands where ended is null group by stream)",
+        )
+    }
+}
+
+/// Goal: two handle a thousand commands of fifty streams; one of them is killed twenty times, and
+/// the other one freezes for good, as a laptop does that sleeps. Each command has completed once,
+/// and none of them is stuck for more than 31 seconds. Method: second by second, by clocks of our
+/// own; the server takes whoever it has not heard for 30 seconds for gone.
+#[test]
+fn a_thousand_commands_complete_though_one_handler_is_killed_and_one_is_frozen() {
+    let mut world = World::new(1);
+    let both = u32::try_from(STREAMS).expect("few");
+    [KILLED, FROZEN].into_iter().for_each(|nth| world.handle(nth, both));
+    world.talk();
+    for nth in 0..COMMANDS {
+        let [stream, key] = [nth % STREAMS, nth].map(|it| it.to_string());
+        let args = [("stream", text(&stream)), ("args", text("{}")), ("key", text(&key))];
+        world.devices[SHOP].mutate(&sending("todo", "do"), &args);
+    }
+    world.talk();
+    let (mut kills, mut by_frozen) = (0, 0);
+    let mut frozen_at_ms = None;
+    let mut is_gone = false;
+    let mut changed_ms: BTreeMap<String, u64> = BTreeMap::new();
+    let is_left = (0..2_000).any(|_| {
+        world.second(frozen_at_ms.is_some());
+        let now_ms = world.server.now_ms;
+        let in_hand = world.given(KILLED).len();
+        if kills < KILLS && in_hand >= IN_HAND {
+            world.complete_some(KILLED, in_hand / 2);
+            let mut awake: Vec<&mut Device> = world.devices[..FROZEN].iter_mut().collect();
+            talk(&mut world.server, &mut awake);
+            world.kill(KILLED);
+            kills += 1;
+        } else {
+            world.complete_some(KILLED, in_hand);
+        }
+        match frozen_at_ms {
+            None => {
+                by_frozen += world.complete_some(FROZEN, STREAMS);
+                // What it has just said does not leave it.
+                frozen_at_ms = (by_frozen >= DONE_BEFORE_FREEZE).then_some(now_ms);
+            }
+            Some(at_ms) if !is_gone && now_ms - at_ms >= INSTANCE_SILENT_MS => {
+                let number = world.devices[FROZEN].number;
+                world.server.is_silent(number, now_ms - at_ms);
+                is_gone = true;
+            }
+            Some(_) => {}
+        }
+        let next = world.next_ones();
+        let next: Vec<String> = next.iter().map(|row| format!("{row:?}")).collect();
+        changed_ms.retain(|known, _| next.contains(known));
+        for it in &next {
+            let since_ms = *changed_ms.entry(it.clone()).or_insert(now_ms);
+            assert!(now_ms - since_ms <= STUCK_MS, "{it} is stuck");
+        }
+        next.is_empty()
+    });
+    assert!(is_left, "all of it ends");
+    assert_eq!((kills, is_gone), (KILLS, true));
+
+    // It wakes, and says what it has done meanwhile: that counts no longer.
+    let late = world.given(FROZEN);
+    assert!(!late.is_empty(), "it had something when it froze");
+    late.iter().for_each(|which| world.complete(FROZEN, *which, done()));
+    world.devices[FROZEN].lose_socket();
+    (0..30).for_each(|_| world.second(false));
+    let device = &mut world.devices[SHOP];
+    let counts = "select (select count(*) from tidelog_commands where state = 'completed'),
+                         (select count(*) from tidelog_events),
+                         (select count(distinct cause) from tidelog_events),
+                         (select sum(times) from done)";
+    assert_eq!(device.query(counts), [vec![integer(COMMANDS as i64); 4]]);
 }

@@ -528,6 +528,14 @@ impl Server {
         self.entries.extend(joined.map(|entry| Made::by_itself(alone(entry))));
     }
 
+    /// A device was last heard so long ago that its connection is taken for gone.
+    pub fn is_silent(&mut self, device: usize, for_ms: u64) {
+        let since_ms = self.now_ms.saturating_sub(for_ms);
+        self.handlers.leave(|(at, _)| at == device, since_ms);
+        self.forget(device);
+        self.dispatch();
+    }
+
     pub fn forget(&mut self, device: usize) {
         self.handlers.leave(|(at, _)| at == device, self.now_ms);
         self.subscribers.remove(&device);
