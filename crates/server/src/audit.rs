@@ -9,6 +9,9 @@ use tidelog_types::limits::{AUDIT_LINES_MAX, DOCUMENT_NAME_SIZE_MAX};
 use tokio::time::Instant;
 use tracing::info;
 
+/// What came of a login by which somebody was let in.
+pub(crate) const LET_IN: &str = "ok";
+
 /// Who did something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Who {
@@ -20,7 +23,8 @@ pub(crate) struct Who {
 
 /// Writes the lines. Of what clients do only so many are written in a second, and how many were
 /// left out, and no line is longer than what it may be about: nobody makes the log as long as they
-/// like. What changes the server is always told.
+/// like. What changes the server is always told, and who was let in: what is left out then never
+/// hides the one guess that was right.
 #[derive(Default)]
 pub(crate) struct Audit(Mutex<Second>);
 
@@ -35,10 +39,8 @@ impl Audit {
     /// Somebody tried to log in as this user, if there is such a one: what else was said may be a
     /// password in the wrong field.
     pub(crate) fn login(&self, user: Option<&str>, address: IpAddr, outcome: &str) {
-        if let Some(left_out) = self.line() {
-            let subject = user;
-            info!(target: "audit", event = "login", outcome, subject, %address, left_out);
-        }
+        let Some(left_out) = self.line_for(outcome == LET_IN) else { return };
+        info!(target: "audit", event = "login", outcome, subject = user, %address, left_out);
     }
 
     /// Somebody was refused for want of access: to the document, if it was about one.
@@ -55,11 +57,16 @@ impl Audit {
     /// wrong with the request, and so changed nothing, can be said as often as anybody likes.
     pub(crate) fn act(&self, event: &str, who: &Who, what: Option<&str>, outcome: u16) {
         let is_wrong = (400..500).contains(&outcome);
-        let Some(left_out) = (if is_wrong { self.line() } else { Some(None) }) else { return };
+        let Some(left_out) = self.line_for(!is_wrong) else { return };
         let what = what.map(clipped);
         let Who { subject, address } = who;
         let (subject, address) = (subject.as_deref(), address.map(tracing::field::display));
         info!(target: "audit", event, subject, what, address, outcome, left_out);
+    }
+
+    /// The same as [`line`](Self::line) for one that is left out unless it `must` be told.
+    fn line_for(&self, must: bool) -> Option<Option<u64>> {
+        if must { Some(None) } else { self.line() }
     }
 
     /// Whether a line may be written, and how many were left out before it, if any.
@@ -122,6 +129,21 @@ mod tests {
             let log = logged(|| (0..count).for_each(|_| act()));
             assert_eq!(log.lines().count(), written, "{outcome}");
         }
+    }
+
+    /// Goal: whoever guesses many passwords does not hide the right one. Method: one that is right
+    /// among more wrong ones than are told.
+    #[test]
+    fn a_login_is_told_however_many_fail() {
+        let (audit, address) = (Audit::default(), IpAddr::from([192, 0, 2, 1]));
+        let log = logged(|| {
+            for _ in 0..2 * AUDIT_LINES_MAX {
+                audit.login(Some("admin"), address, "wrong");
+            }
+            audit.login(Some("admin"), address, LET_IN);
+        });
+        assert_eq!(log.matches("outcome=\"wrong\"").count(), AUDIT_LINES_MAX as usize);
+        assert_eq!(log.matches("outcome=\"ok\"").count(), 1, "{log}");
     }
 
     #[tokio::test(start_paused = true)]

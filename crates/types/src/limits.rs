@@ -207,7 +207,7 @@ pub const LOGINS_AT_ONCE_MAX: usize = 1;
 /// Logins that wait for that, or have it: more are refused.
 pub const LOGINS_WAITING_MAX: usize = 64;
 
-/// Lines of the audit log in a second, but for what admins do.
+/// Lines of the audit log in a second, but for what admins do and for logins that are right.
 pub const AUDIT_LINES_MAX: u32 = 100;
 
 /// Bytes of the body of a login.

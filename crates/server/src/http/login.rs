@@ -12,6 +12,7 @@ use tidelog_types::limits::LOGIN_SIZE_MAX;
 
 use super::body;
 use crate::access::{LoggedIn, LoginError};
+use crate::audit::LET_IN;
 use crate::settings::USERS;
 use crate::shared::Shared;
 
@@ -41,7 +42,7 @@ pub(super) async fn login(State(shared): State<Arc<Shared>>, request: Request) -
     let known = USERS.into_iter().map(|(name, _)| name).find(|name| *name == user);
     let logged_in = guard.log_in(address, user, password).await;
     let outcome = match &logged_in {
-        Ok(_) => "ok",
+        Ok(_) => LET_IN,
         Err(LoginError::Wrong) => "wrong",
         Err(LoginError::TooMany { .. }) => "too many",
         Err(LoginError::Failed) => "failed",
