@@ -24,6 +24,20 @@ pub(crate) enum Ending {
     Quiet,
     /// With a reason.
     Bye(ByeReason),
+    /// Its subject has as many connections as it may. The client hears that the server is slow, and
+    /// comes back later by itself.
+    Full,
+}
+
+impl Ending {
+    /// What the client is told of it.
+    pub(crate) fn reason(&self) -> Option<ByeReason> {
+        match self {
+            Self::Quiet => None,
+            Self::Bye(reason) => Some(reason.clone()),
+            Self::Full => Some(ByeReason::Slow),
+        }
+    }
 }
 
 /// A handle to a connection. Sending never waits. What is sent is bounded all the same: entries by

@@ -61,8 +61,8 @@ pub(crate) fn move_to(counter: &AtomicU64, part: &mut u64, now: u64) -> u64 {
 }
 
 /// Why connections end, as it is counted: by their clients, or by what they are told.
-const CLOSES: [&str; 7] =
-    ["gone", "slow", "shutdown", "unauthenticated", "origin", "version", "protocol"];
+const CLOSES: [&str; 8] =
+    ["gone", "slow", "full", "shutdown", "unauthenticated", "origin", "version", "protocol"];
 
 impl Counters {
     /// A connection has ended so.
@@ -76,6 +76,7 @@ impl Counters {
             Ending::Bye(ByeReason::Version) => "version",
             Ending::Bye(ByeReason::Protocol { .. }) => "protocol",
         };
+            Ending::Full => "full",
         for (close, known) in self.closes.iter().zip(CLOSES) {
             add(close, u64::from(known == why));
         }

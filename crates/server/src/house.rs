@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tidelog_room::{Caution, Doctypes, RoomSettings};
 use tidelog_types::limits::{
-    EXPORTS_MAX, HELLOS_OF_ADDRESS_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits,
+    CONNECTIONS_OF_SUBJECT_MAX, EXPORTS_MAX, HELLOS_OF_ADDRESS_MAX, LARGE_MESSAGES_MAX,
+    LARGE_MESSAGES_SIZE_MAX, Limits,
 };
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -95,6 +96,7 @@ impl House {
             due_listeners: DueListeners::new(),
             seats: Arc::new(Semaphore::new(seats_count)),
             greetings: Shares::new(HELLOS_OF_ADDRESS_MAX.min((seats_count / 4).max(1))),
+            subjects: Shares::new(CONNECTIONS_OF_SUBJECT_MAX.min((seats_count / 2).max(1))),
             large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),
             connections: Mutex::default(),
         });

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Semaphore>,
     /// Those of them that have not said Hello yet, by their addresses.
     pub(crate) greetings: Arc<Shares<IpAddr>>,
+    /// Those that have said Hello with a token, by its subject.
+    pub(crate) subjects: Arc<Shares<Arc<str>>>,
     pub(crate) large_messages: Arc<LargeMessages>,
     pub(crate) connections: Mutex<HashMap<ConnId, Connection>>,
 }
@@ -158,6 +160,7 @@ impl Shared {
             due_listeners: DueListeners::new(),
             seats: Arc::new(Semaphore::new(0)),
             greetings: Shares::new(0),
+            subjects: Shares::new(0),
             large_messages: LargeMessages::new(0, 0),
             connections: Mutex::default(),
         }

@@ -38,6 +38,7 @@ use tracing::debug;
 use crate::access::{Expiry, Pass, now_s};
 use crate::allowance::Allowance;
 use crate::archive::{self, Asker};
+use crate::audit::Who;
 use crate::connection::{Connection, ConnectionEnd, Ending, SMALL_MESSAGE_SIZE};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
@@ -112,6 +113,7 @@ pub(crate) async fn serve(
         shared: Arc::clone(&shared),
         refusal,
         greeting,
+        share: None,
         pass: Pass::Nothing,
         subject: None,
         identity: nobody(),
@@ -130,7 +132,7 @@ pub(crate) async fn serve(
     };
     let (ending, ()) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
     shared.counters.closed(&ending);
-    if let Ending::Bye(reason) = ending {
+    if let Some(reason) = ending.reason() {
         debug!(conn = id.0, ?reason, "said Bye");
         add(&shared.counters.byes, 1);
         let socket = stream.reunite(sink).expect("BUG: two halves of one socket");
@@ -149,6 +151,8 @@ struct Reader {
     refusal: Option<ByeReason>,
     /// What it takes up of its address until it has said Hello.
     greeting: Option<Share<IpAddr>>,
+    /// What it takes up of its subject from then on.
+    share: Option<Share<Arc<str>>>,
     /// What it may do, once it has said Hello.
     pass: Pass,
     /// Whose token that is, if it needs one.
@@ -408,6 +412,14 @@ impl Reader {
             },
         };
         self.greeting = None;
+        if let Some(subject) = self.pass.subject() {
+            self.share = self.shared.subjects.take(subject.into());
+            if self.share.is_none() {
+                let who = Who { subject: Some(subject.to_owned()), ..self.connection.who() };
+                self.shared.rooms.audit().refused(&who, None, "too many connections");
+                return Flow::Break(Ending::Full);
+            }
+        }
         self.admit();
         // A later token is of the same subject.
         self.identity = Arc::new(Identity::new(self.subject.clone(), client));
@@ -708,8 +720,8 @@ async fn write<S: Sink<Message> + Unpin>(
         // No message begins within another one. Where that fails the line is dead, and what comes
         // next fails likewise: there is nobody left to be told.
         let _ = frames.feed(sink).await;
-        if let Ending::Bye(reason) = &ending {
-            let bye = encode_message(&FromServer::Bye { reason: reason.clone() });
+        if let Some(reason) = ending.reason() {
+            let bye = encode_message(&FromServer::Bye { reason });
             let _ = sink.send(Message::Binary(bye.into())).await;
         }
         let _ = sink.send(Message::Close(None)).await;
@@ -1057,6 +1069,7 @@ mod tests {
             shared: Arc::new(Shared::of(scene)),
             refusal: None,
             greeting: None,
+            share: None,
             pass: Pass::Everything,
             subject: None,
             identity: nobody(),
@@ -1204,6 +1217,7 @@ mod tests {
             shared: Arc::clone(&shared),
             refusal: None,
             greeting: None,
+            share: None,
             pass: Pass::Everything,
             subject: None,
             identity: nobody(),

@@ -346,6 +346,10 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 /// quarter of them.
 pub const HELLOS_OF_ADDRESS_MAX: usize = 1024;
 
+/// Those of one subject among all of them: all who use an app may have one token. Where there may
+/// be fewer connections in all it is half of them.
+pub const CONNECTIONS_OF_SUBJECT_MAX: usize = 1000;
+
 /// Those who listen at one server to which documents have work.
 pub const DUE_LISTENERS_MAX: usize = 128;
 

@@ -10,7 +10,7 @@ use tidelog_testing::server::Client;
 use tidelog_types::limits::{PRESENCE_HEARD_MAX, PRESENCE_TICK_MS};
 use tokio::time::{interval, sleep};
 
-use crate::disturbed::{Guarded, joined, token};
+use crate::disturbed::{Guarded, joined, token, token_in_crowd};
 use crate::{following, kib_of, processor_ms, scaled, started};
 
 /// What idle connections take that have tokens, and what is left of them.
@@ -23,8 +23,8 @@ pub(crate) async fn tokens() {
     sleep(CALM).await;
     let before = kib_of(id);
     let mut idle = Vec::new();
-    for _ in 0..count {
-        idle.push(joined(at, token()).await.expect("welcome"));
+    for number in 0..count {
+        idle.push(joined(at, token_in_crowd(number)).await.expect("welcome"));
     }
     let connected = kib_of(id);
     drop(idle);

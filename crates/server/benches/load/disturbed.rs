@@ -12,6 +12,7 @@ use tidelog_sync::{ByeReason, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_testing::room::{frame_of, notes};
 use tidelog_testing::server::{Client, Process, command, http, texts};
 use tidelog_types::ClientId;
+use tidelog_types::limits::CONNECTIONS_OF_SUBJECT_MAX;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -67,10 +68,19 @@ fn document(number: usize) -> String {
 
 /// A token of a writer, for an hour.
 pub(crate) fn token() -> String {
+    token_of("ada")
+}
+
+/// One of a writer among many, each of whom has no more connections than a subject may.
+pub(crate) fn token_in_crowd(number: usize) -> String {
+    token_of(&format!("ada {}", number / CONNECTIONS_OF_SUBJECT_MAX))
+}
+
+fn token_of(subject: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let exp = now.expect("after 1970").as_secs() + 3_600;
     let grants = serde_json::json!([{ "document": "*", "role": "write", "create": true }]);
-    let claims = serde_json::json!({ "sub": "ada", "exp": exp, "tidelog": grants });
+    let claims = serde_json::json!({ "sub": subject, "exp": exp, "tidelog": grants });
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))
         .expect("signed")
 }
@@ -292,14 +302,14 @@ async fn log_in(at: SocketAddr, extra: &str) -> Option<u16> {
 async fn renewals(at: SocketAddr) {
     let count = scaled(10_000);
     let mut links = Vec::new();
-    for _ in 0..count {
-        links.push(joined(at, token()).await.expect("welcome"));
+    for number in 0..count {
+        links.push(joined(at, token_in_crowd(number)).await.expect("welcome"));
     }
     say_and_wait(READY).await;
     sleep(WARM_UP).await;
-    let (token, renewed) = (token(), Arc::new(AtomicU64::new(0)));
+    let renewed = Arc::new(AtomicU64::new(0));
     let each = links.into_iter().enumerate().map(|(number, mut link)| {
-        let (renewed, token) = (Arc::clone(&renewed), token.clone());
+        let (renewed, token) = (Arc::clone(&renewed), token_in_crowd(number));
         tokio::spawn(async move {
             sleep(MEASURED.mul_f64(number as f64 / count as f64)).await;
             link.say(&ToServer::Renew { token }).await.expect("up");

@@ -6,11 +6,14 @@ use serde_json::json;
 use tidelog_access::Role;
 use tidelog_server::{AccessSettings, ServeSettings};
 use tidelog_sync::{ByeReason, FromServer, ToServer};
-use tidelog_testing::server::{Client, settings, start_when_free};
+use tidelog_testing::server::{Client, PATIENCE, settings, start_when_free};
 use tidelog_types::ClientId;
 use tidelog_types::limits::{HELLO_SIZE_MAX, LOGIN_FAILURES_MAX, TOKEN_SIZE_MAX};
 
-use crate::common::{ROLES, app_keys, ask, ask_with, start, token, with_passwords};
+use crate::common::{
+    ROLES, app_keys, ask, ask_with, join, start, token, token_of_subject, token_that_ends_in,
+    with_passwords,
+};
 
 /// The status of a login that says, by these headers, where it comes from.
 async fn login_from(at: SocketAddr, lines: &str, password: &str) -> u16 {
@@ -116,6 +119,33 @@ async fn one_address_has_so_many_connections_that_have_not_said_hello() {
         silent.push(connect("198.51.100.3").await.expect("it is trusted"));
     }
     drop((silent, elsewhere, more));
+    server.stop().await;
+}
+
+/// Goal: nobody with a token keeps others from their connections. Method: one subject has as many
+/// as it may, of which one ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_subject_has_so_many_connections() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (access, settings) = (app_keys(), settings(data.path()));
+    let settings = ServeSettings { dev: false, access, connections_max: 6, ..settings };
+    let server = start_when_free(&settings).await;
+    let at = server.address();
+    let grants = ROLES[2].1;
+    let mut ada = Vec::new();
+    for _ in 0..3 {
+        ada.push(join(at, Some(&token(grants))).await.expect("half of them"));
+    }
+    // By another token as well.
+    let another = token_that_ends_in(grants, 300);
+    assert_eq!(join(at, Some(&another)).await.err(), Some(ByeReason::Slow));
+    let bob = token_of_subject("bob", grants);
+    let _bob = join(at, Some(&bob)).await.expect("that is not theirs");
+    let metrics = ask(at, "GET", "/metrics", None, "").await.text();
+    assert!(metrics.contains("closes_total{reason=\"full\"} 1"), "{metrics}");
+    drop(ada.pop());
+    let again = async { while join(at, Some(&another)).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("it is given back");
     server.stop().await;
 }
 
