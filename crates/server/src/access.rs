@@ -5,6 +5,7 @@
 mod expiries;
 mod failures;
 mod key_watch;
+mod known;
 mod logins;
 mod own;
 mod revoked;

@@ -201,10 +201,14 @@ pub const LOGIN_FAILURES_MAX: u32 = 10;
 /// Addresses of which a server remembers that logins failed.
 pub const LOGIN_ADDRESSES_MAX: usize = 10_000;
 
+/// Networks of which a server remembers that somebody has logged in from there.
+pub const LOGIN_NETWORKS_MAX: usize = 4096;
+
 /// Passwords that a server checks at once: each takes 19 MiB, or what its hash asks for.
 pub const LOGINS_AT_ONCE_MAX: usize = 1;
 
-/// Logins that wait for that, or have it: more are refused.
+/// Logins that wait for that, or have it: more are refused. Half of the places are for networks
+/// from which somebody has logged in lately.
 pub const LOGINS_WAITING_MAX: usize = 64;
 
 /// Lines of the audit log in a second, but for what admins do and for logins that are right.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tidelog_access::{Grants, Login, Role};
 use tidelog_types::limits::{LOGINS_AT_ONCE_MAX, LOGINS_WAITING_MAX};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use tracing::error;
 
 use super::failures::Failures;
+use super::known::Known;
 use super::own::{hex, random};
 use super::{Guard, now_s};
 
@@ -23,6 +24,9 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 /// guesses has a quarter of a processor at most, and right ones follow one another.
 const WRONG_RESTS_FOR: u32 = 3;
 const LONGEST_REST: Duration = Duration::from_secs(5);
+
+/// Logins that wait from networks which are [`Known`], and as many from all others.
+const PLACES: usize = LOGINS_WAITING_MAX / 2;
 
 /// How much less urgent than other threads one can be.
 #[cfg(target_os = "linux")]
@@ -53,7 +57,11 @@ pub(crate) enum LoginError {
 /// What bounds the work of logins.
 pub(super) struct Logins {
     failures: Mutex<Failures>,
-    waiting: Semaphore,
+    known: Mutex<Known>,
+    known_waiting: Semaphore,
+    strangers_waiting: Semaphore,
+    /// For the one of the strangers who is next.
+    first_stranger: Semaphore,
     /// One for each password that may be checked at once.
     turns: Arc<Semaphore>,
 }
@@ -62,7 +70,10 @@ impl Default for Logins {
     fn default() -> Self {
         Self {
             failures: Mutex::default(),
-            waiting: Semaphore::new(LOGINS_WAITING_MAX),
+            known: Mutex::default(),
+            known_waiting: Semaphore::new(PLACES),
+            strangers_waiting: Semaphore::new(PLACES),
+            first_stranger: Semaphore::new(1),
             turns: Arc::new(Semaphore::new(LOGINS_AT_ONCE_MAX)),
         }
     }
@@ -71,6 +82,19 @@ impl Default for Logins {
 impl Logins {
     fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn to have a password checked. One stranger at most is before whoever is known: a
+    /// crowd of them waits behind.
+    async fn turn(&self, is_known: bool) -> OwnedSemaphorePermit {
+        const OPEN: &str = "BUG: turns are never closed";
+        let first = async { self.first_stranger.acquire().await.expect(OPEN) };
+        let _first = if is_known { None } else { Some(first.await) };
+        Arc::clone(&self.turns).acquire_owned().await.expect(OPEN)
     }
 
     fn check(&self, address: IpAddr) -> Result<(), LoginError> {
@@ -89,9 +113,11 @@ impl Guard {
     ) -> Result<LoggedIn, LoginError> {
         self.logins.check(address)?;
         let busy = LoginError::TooMany { after: BUSY_FOR };
-        let _place = self.logins.waiting.try_acquire().map_err(|_| busy)?;
-        let turn = Arc::clone(&self.logins.turns).acquire_owned().await;
-        let turn = turn.expect("BUG: turns are never closed");
+        let is_known = self.logins.known().has(address, Instant::now());
+        let Logins { known_waiting, strangers_waiting, .. } = &self.logins;
+        let places = if is_known { known_waiting } else { strangers_waiting };
+        let _place = places.try_acquire().map_err(|_| busy)?;
+        let turn = self.logins.turn(is_known).await;
         // Others of the same address may have failed meanwhile.
         self.logins.check(address)?;
         self.logins.failures().note(address, Instant::now());
@@ -113,6 +139,7 @@ impl Guard {
             self.logins.failures().take_back(address);
         }
         let (user, role) = checked.ok_or(LoginError::Failed)?.ok_or(LoginError::Wrong)?;
+        self.logins.known().note(address, Instant::now());
         self.mint(&user, role)
     }
 
@@ -242,11 +269,47 @@ mod tests {
         let turns = Arc::clone(&guard.logins.turns);
         let _all = turns.acquire_many(LOGINS_AT_ONCE_MAX as u32).await.expect("open");
         let mut waiting: Vec<_> =
-            (0..LOGINS_WAITING_MAX).map(|_| Box::pin(log_in(&guard, "admin", "a"))).collect();
+            (0..PLACES).map(|_| Box::pin(log_in(&guard, "admin", "a"))).collect();
         for waits in &mut waiting {
             assert!(futures_util::poll!(waits.as_mut()).is_pending());
         }
         let refused = log_in(&guard, "admin", "a").await.err();
         assert_eq!(refused, Some(LoginError::TooMany { after: BUSY_FOR }));
+    }
+
+    /// Goal: whoever has logged in lately does so again while strangers guess. Method: strangers
+    /// take all the places that they may, and the one who is known comes last.
+    #[tokio::test]
+    async fn a_known_network_does_not_wait_behind_strangers() {
+        let guard = guard();
+        let log_in = |number, user: &str, password: &str| {
+            let address = IpAddr::V4([192, 0, 2, number].into());
+            guard.log_in(address, user.to_owned(), password.to_owned())
+        };
+        assert!(log_in(255, "admin", "a").await.is_ok());
+        let turn = Arc::clone(&guard.logins.turns).acquire_owned().await.expect("open");
+        let order = Mutex::new(Vec::new());
+        let come = async |number, password| {
+            let answer = log_in(number, "admin", password).await;
+            order.lock().expect("whole").push(number);
+            answer
+        };
+        let places = u8::try_from(PLACES).expect("few");
+        let strangers = (0..places).map(|number| Box::pin(come(number, "wrong")));
+        let mut strangers: Vec<_> = strangers.collect();
+        for stranger in &mut strangers {
+            assert!(futures_util::poll!(stranger.as_mut()).is_pending());
+        }
+        let refused = log_in(254, "admin", "a").await.err();
+        assert_eq!(refused, Some(LoginError::TooMany { after: BUSY_FOR }));
+        let mut known = Box::pin(come(255, "a"));
+        assert!(futures_util::poll!(known.as_mut()).is_pending());
+        drop(turn);
+        let strangers = futures_util::future::join_all(strangers);
+        let (known, _) = tokio::join!(known, strangers);
+        assert!(known.is_ok(), "{known:?}");
+        let order = order.lock().expect("whole");
+        let place = order.iter().position(|number| *number == 255);
+        assert!(matches!(place, Some(0 | 1)), "{order:?}");
     }
 }
