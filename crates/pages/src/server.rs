@@ -164,6 +164,12 @@ impl<D: Disk> PageServer<D> {
         self.broken.is_none() && (is_recording || !self.waiting.is_empty())
     }
 
+    /// How many documents the store has, whatever they are for.
+    #[must_use]
+    pub fn documents_count(&self) -> usize {
+        self.store.catalog().documents.len()
+    }
+
     /// Whether something that was appended waits until another [`poll`](Self::poll), or a flush,
     /// lets it be written: a change-over holds it back.
     #[must_use]

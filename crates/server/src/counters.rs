@@ -24,6 +24,12 @@ pub(crate) struct Counters {
     pub(crate) presence_size: AtomicU64,
     /// Bytes of small messages that no room has worked off yet, about.
     pub(crate) small_waiting_size: AtomicU64,
+    /// Documents that the store has, and bytes of its files, as it said last.
+    pub(crate) store_documents: AtomicU64,
+    pub(crate) store_log_size: AtomicU64,
+    pub(crate) store_pages_size: AtomicU64,
+    /// Bytes that its disk has room for.
+    pub(crate) disk_free_size: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) applied: AtomicU64,
@@ -70,13 +76,13 @@ impl Counters {
         let why = match ending {
             Ending::Quiet => "gone",
             Ending::Bye(ByeReason::Slow) => "slow",
+            Ending::Full => "full",
             Ending::Bye(ByeReason::Shutdown) => "shutdown",
             Ending::Bye(ByeReason::Unauthenticated) => "unauthenticated",
             Ending::Bye(ByeReason::Origin) => "origin",
             Ending::Bye(ByeReason::Version) => "version",
             Ending::Bye(ByeReason::Protocol { .. }) => "protocol",
         };
-            Ending::Full => "full",
         for (close, known) in self.closes.iter().zip(CLOSES) {
             add(close, u64::from(known == why));
         }
@@ -107,6 +113,9 @@ impl Counters {
             ("presence_bytes", "gauge", "Of those who are present.", &self.presence_size),
             ("small_waiting_bytes", "gauge", "Small messages that wait.", &self.small_waiting_size),
             ("outbox_bytes", "gauge", "Waiting for clients to read, about.", &outbox_size),
+            ("store_documents", "gauge", "Documents of the store.", &self.store_documents),
+            ("store_log_bytes", "gauge", "Both files of the log.", &self.store_log_size),
+            ("store_pages_bytes", "gauge", "The file of pages.", &self.store_pages_size),
             ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),
             ("messages_out_total", "counter", "Messages to clients.", &self.messages_out),
             ("mutations_applied_total", "counter", "Mutations applied.", &self.applied),
@@ -125,6 +134,12 @@ impl Counters {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "# HELP tidelog_{name} {help}");
             let _ = writeln!(text, "# TYPE tidelog_{name} {kind}\ntidelog_{name} {value}");
+        }
+        if cfg!(unix) {
+            let (name, free) =
+                ("tidelog_disk_free_bytes", self.disk_free_size.load(Ordering::Relaxed));
+            let _ = writeln!(text, "# HELP {name} Left on the disk of the store.");
+            let _ = writeln!(text, "# TYPE {name} gauge\n{name} {free}");
         }
         let name = "tidelog_closes_total";
         let _ = writeln!(text, "# HELP {name} Connections ended, by why.\n# TYPE {name} counter");

@@ -1,6 +1,7 @@
 //! The store's thread: one page server for all rooms, one flush for all that waits.
 
 mod cuts;
+mod size;
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -105,6 +106,7 @@ impl Store {
         let (mut server, found) = open_page_server(folder, limits)?;
         begin(&mut server, found.as_deref());
         let damage = Arc::new(Mutex::new(found));
+        measure(&server, folder, &counters);
         let (mail, inbox) = mpsc::channel();
         let thread = StoreThread {
             folder: folder.to_owned(),
@@ -369,6 +371,7 @@ impl StoreThread {
                 server.serve(owner, *request);
             }
             StoreMail::Beat(beat) => {
+                measure(server, &self.folder, &self.counters);
                 // Who asked may not wait any longer.
                 let _ = beat.send(());
             }
@@ -424,8 +427,9 @@ impl StoreThread {
                 self.owners.remove(&owner);
             }
             StoreMail::Ask { owner, .. } => self.turn_owner_away(owner),
-            // Dropped: it is not alive.
-            StoreMail::Beat(_) | StoreMail::Cut(_) | StoreMail::Stop => {}
+            // Dropped: it is not alive. How much room there is may be why.
+            StoreMail::Beat(_) => size::measure(&self.folder, &self.counters),
+            StoreMail::Cut(_) | StoreMail::Stop => {}
             #[cfg(test)]
             StoreMail::Panic => panic!("BUG: planted by a test"),
         }
@@ -440,6 +444,12 @@ impl StoreThread {
             let _ = replies.send(Box::new(reply));
         }
     }
+}
+
+/// Notes how large an open store is.
+fn measure(server: &PageServer<NativeDisk>, folder: &Path, counters: &Counters) {
+    counters.store_documents.store(server.documents_count() as u64, Ordering::Relaxed);
+    size::measure(folder, counters);
 }
 
 /// Takes a store that is open for what it is, damaged or not.

@@ -11,8 +11,8 @@ use tidelog_types::ClientId;
 use tidelog_types::limits::{HELLO_SIZE_MAX, LOGIN_FAILURES_MAX, TOKEN_SIZE_MAX};
 
 use crate::common::{
-    ROLES, app_keys, ask, ask_with, join, start, token, token_of_subject, token_that_ends_in,
-    with_passwords,
+    ROLES, Scene, app_keys, ask, ask_with, join, start, token, token_of_subject,
+    token_that_ends_in, with_passwords,
 };
 
 /// The status of a login that says, by these headers, where it comes from.
@@ -120,6 +120,44 @@ async fn one_address_has_so_many_connections_that_have_not_said_hello() {
     }
     drop((silent, elsewhere, more));
     server.stop().await;
+}
+
+/// Goal: whoever watches the server sees how large its store is, and how much room is left. Method:
+/// the files themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_numbers_tell_how_large_the_store_is() {
+    let scene = Scene::new(&["lists/a", "lists/b"]).await;
+    let size = |name: &str| {
+        std::fs::metadata(scene.data.path().join(name)).expect("a file of the store").len()
+    };
+    let told = async |name: &str| -> u64 {
+        let metrics = ask(scene.at, "GET", "/metrics", None, "").await.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("tidelog_{name} ")));
+        line.expect("it is told").parse().expect("a number")
+    };
+    assert_eq!(told("store_documents").await, 2);
+    assert!(told("disk_free_bytes").await > 0);
+    // A store that was just opened may be at work yet.
+    let all = async {
+        while told("store_log_bytes").await != size("log-a") + size("log-b")
+            || told("store_pages_bytes").await != size("pages")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("as the files are");
+    assert!(size("pages") > 0);
+    // What comes later is told too.
+    let token = token(ROLES[6].1);
+    let deleted = ask(scene.at, "DELETE", "/v1/documents/lists%2Fa", Some(&token), "").await;
+    assert_eq!(deleted.status, 204);
+    let deletion = async {
+        while told("store_documents").await != 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, deletion).await.expect("within a second or two");
+    scene.stop().await;
 }
 
 /// Goal: nobody with a token keeps others from their connections. Method: one subject has as many
