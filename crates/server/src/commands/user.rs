@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Read};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use tidelog_access::PasswordHash;
 use tidelog_types::limits::PASSWORD_SIZE_MAX;
 
@@ -22,7 +23,11 @@ pub struct User {
 pub enum UserCommand {
     /// Read a password from standard input, and print its argon2id hash as a PHC string, for
     /// `TIDELOG_ADMIN_PASSWORD_HASH` and its like. A line break at its end does not count
-    Hash,
+    Hash {
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +45,15 @@ impl User {
     ///
     /// [`CommandError::Usage`] if there is no password that could be used.
     pub fn run(&self) -> Result<(), CommandError> {
-        let UserCommand::Hash = self.command;
+        let UserCommand::Hash { json } = self.command;
         let password = password().map_err(CommandError::usage)?;
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(CommandError::failed)?;
         let hash = PasswordHash::new(&password, salt).map_err(CommandError::usage)?;
-        say(hash.to_phc())
+        match json {
+            true => say(json!({ "hash": hash.to_phc() })),
+            false => say(hash.to_phc()),
+        }
     }
 }
 

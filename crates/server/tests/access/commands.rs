@@ -226,6 +226,10 @@ fn a_password_becomes_a_hash_that_the_server_takes() {
     assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
     let hash = PasswordHash::from_phc(&phc).expect("a hash");
     assert!(hash.matches("ein Pässwort"));
+    let output = run_with(&["user", "hash", "--json"], &[], b"sesame");
+    let line: Value = serde_json::from_str(&said(&output)).expect("a line of JSON");
+    let hash = PasswordHash::from_phc(line["hash"].as_str().expect("a text")).expect("a hash");
+    assert!(hash.matches("sesame"));
     assert_ne!(said(&hashed("ein Pässwort".as_bytes())).trim(), phc, "another salt");
     for wrong in [&b""[..], b"\n", b"\xff", &[b'x'; 1025]] {
         let output = hashed(wrong);
