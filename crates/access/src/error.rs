@@ -189,7 +189,7 @@ pub enum RevocationError {
     /// As much is revoked as can be kept.
     #[error(
         "{REVOKED_TOKENS_MAX} tokens or {REVOKED_SUBJECTS_MAX} subjects are revoked already: \
-         replace the key that signs them"
+         forgive subjects whose tokens have expired, or replace the key that signs them"
     )]
     Full,
 }
