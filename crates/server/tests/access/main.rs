@@ -15,6 +15,7 @@ mod http;
 mod imports;
 mod logins;
 mod matrix;
+mod matrix_events;
 mod operating;
 mod operations;
 mod operator;

@@ -1,13 +1,14 @@
 //! Every kind of token with every message and endpoint, on documents of its own, on foreign ones,
 //! and on those that are not there; what the server has is compared before and after.
 
+use tidelog_document::{Completion, Outcome};
 use tidelog_sync::{
-    Attendee, ByeReason, FromRoom, FromServer, Hears, PresenceWord, Refusal, StateText, ToRoom,
-    ToServer,
+    ArchiveQuestion, Attendee, ByeReason, FromRoom, FromServer, Hears, PresenceWord, ProbeId,
+    Refusal, StateText, ToRoom, ToServer,
 };
 use tidelog_testing::room::{frame_of, lsn, offer_of_a_life, open, seed_of};
 use tidelog_testing::server::Client;
-use tidelog_types::{ClientId, Life};
+use tidelog_types::{ClientId, JournalId, Life};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -42,21 +43,8 @@ impl Stage {
         Self { scene, file }
     }
 
-    /// All that the server has: which documents there are, and all bytes of each; which doctypes.
     async fn all(&self) -> Vec<(String, Vec<u8>)> {
-        let root = token(ROOT);
-        let mut all = Vec::new();
-        for path in ["/v1/documents", "/v1/doctypes"] {
-            let answer = ask(self.scene.at, "GET", path, Some(&root), "").await;
-            assert_eq!(answer.status, 200, "{path}");
-            all.push((path.to_owned(), answer.body));
-        }
-        let listed: serde_json::Value = serde_json::from_slice(&all[0].1).expect("JSON");
-        for name in listed["documents"].as_array().expect("a list") {
-            let name = name.as_str().expect("a text");
-            all.push((name.to_owned(), self.scene.bytes_of(name).await));
-        }
-        all
+        all_of(&self.scene).await
     }
 
     /// Asks over HTTP, with any bytes. Gives the status and all that was answered but the date.
@@ -109,33 +97,53 @@ impl Stage {
         join(self.scene.at, Some(token)).await.expect("welcome")
     }
 
-    /// Tokens that no server takes, all of somebody who could do everything.
     async fn invalid_tokens(&self) -> Vec<(&'static str, Option<String>)> {
-        let exp = now_s() + 600;
-        let of =
-            |claims: &str| token_by(SECRET, &format!(r#"{claims},"exp":{exp},"tidelog":{ROOT}"#));
-        let revoked = of(r#""sub":"eve""#);
-        let body = r#"{"subject":"eve"}"#;
-        let revoking = ask(self.scene.at, "POST", "/v1/revoke", Some(&token(ROOT)), body).await;
-        assert_eq!(revoking.status, 204);
-        let logged_out = of(r#""sub":"mia","jti":"once""#);
-        let leaving = ask(self.scene.at, "POST", "/v1/logout", Some(&logged_out), "").await;
-        assert_eq!(leaving.status, 204);
-        // One that may not have been issued yet, one that was never to end, and one of nobody.
-        let soon = format!(r#""sub":"ada","nbf":{}"#, now_s() + 120);
-        let endless = token_by(SECRET, &format!(r#""sub":"ada","tidelog":{ROOT}"#));
-        let nobodys = token_by(SECRET, &format!(r#""exp":{exp},"tidelog":{ROOT}"#));
-        let mut all = invalid_tokens();
-        all.extend([
-            ("revoked", Some(revoked)),
-            ("logged out", Some(logged_out)),
-            ("too early", Some(of(&soon))),
-            ("endless", Some(endless)),
-            ("nobody's", Some(nobodys)),
-            ("unsigned", Some(unsigned())),
-        ]);
-        all
+        invalid_tokens_of(&self.scene).await
     }
+}
+
+/// All that a server has: which documents there are, and all bytes of each; which doctypes.
+pub async fn all_of(scene: &Scene) -> Vec<(String, Vec<u8>)> {
+    let root = token(ROOT);
+    let mut all = Vec::new();
+    for path in ["/v1/documents", "/v1/doctypes"] {
+        let answer = ask(scene.at, "GET", path, Some(&root), "").await;
+        assert_eq!(answer.status, 200, "{path}");
+        all.push((path.to_owned(), answer.body));
+    }
+    let listed: serde_json::Value = serde_json::from_slice(&all[0].1).expect("JSON");
+    for name in listed["documents"].as_array().expect("a list") {
+        let name = name.as_str().expect("a text");
+        all.push((name.to_owned(), scene.bytes_of(name).await));
+    }
+    all
+}
+
+/// Tokens that no server takes, all of somebody who could do everything: some of this one.
+pub async fn invalid_tokens_of(scene: &Scene) -> Vec<(&'static str, Option<String>)> {
+    let exp = now_s() + 600;
+    let of = |claims: &str| token_by(SECRET, &format!(r#"{claims},"exp":{exp},"tidelog":{ROOT}"#));
+    let revoked = of(r#""sub":"eve""#);
+    let body = r#"{"subject":"eve"}"#;
+    let revoking = ask(scene.at, "POST", "/v1/revoke", Some(&token(ROOT)), body).await;
+    assert_eq!(revoking.status, 204);
+    let logged_out = of(r#""sub":"mia","jti":"once""#);
+    let leaving = ask(scene.at, "POST", "/v1/logout", Some(&logged_out), "").await;
+    assert_eq!(leaving.status, 204);
+    // One that may not have been issued yet, one that was never to end, and one of nobody.
+    let soon = format!(r#""sub":"ada","nbf":{}"#, now_s() + 120);
+    let endless = token_by(SECRET, &format!(r#""sub":"ada","tidelog":{ROOT}"#));
+    let nobodys = token_by(SECRET, &format!(r#""exp":{exp},"tidelog":{ROOT}"#));
+    let mut all = invalid_tokens();
+    all.extend([
+        ("revoked", Some(revoked)),
+        ("logged out", Some(logged_out)),
+        ("too early", Some(of(&soon))),
+        ("endless", Some(endless)),
+        ("nobody's", Some(nobodys)),
+        ("unsigned", Some(unsigned())),
+    ]);
+    all
 }
 
 /// A token that says that it needs no signature, and has none.
@@ -149,7 +157,7 @@ fn unsigned() -> String {
 }
 
 /// What grants give of a document: whether it may be followed, changed, begun and deleted.
-fn rights(role: &str, document: &str) -> [bool; 4] {
+pub fn rights(role: &str, document: &str) -> [bool; 4] {
     let is_own = document.starts_with("lists/");
     match role {
         "root" => [true; 4],
@@ -283,7 +291,7 @@ async fn no_invalid_token_asks_for_anything() {
 }
 
 /// The next answer about the document that is neither an entry nor a role.
-async fn heard(client: &mut Client) -> FromRoom {
+pub async fn heard(client: &mut Client) -> FromRoom {
     loop {
         match client.hear_of().await.expect("an answer") {
             FromRoom::Entry(_) | FromRoom::Allowed { .. } => {}
@@ -302,14 +310,41 @@ async fn has_heard_all(client: &mut Client) {
     while client.hear().await.expect("up") != FromServer::Pong {}
 }
 
-/// What can be said of a document besides that it is opened: frames, a seed, a presence.
+/// What can be said of a document besides that it is opened: frames, a seed, a presence, and all
+/// about events and commands.
 fn messages(file: &[u8], id: &str) -> Vec<ToRoom> {
     let frames = vec![frame_of("ada", &notes(), "add", id)];
     let changes = vec![(Attendee(1), StateText::new("{}"))];
     let mut all = vec![ToRoom::Frames { life: Life([2; 16]), first: lsn(1), frames }];
     all.extend(seed_of(file, 2));
     all.push(ToRoom::Presence(PresenceWord { hears: Hears::Others, heard: 0, changes }));
+    all.extend(of_events());
     all
+}
+
+/// What can be said of its events and commands.
+pub fn of_events() -> [ToRoom; 6] {
+    let kinds = vec![("log".to_owned(), "do".to_owned())];
+    let outcome = Outcome::Failed { reason: "no".to_owned(), is_final: true };
+    let (task, attempt) = (3, 1);
+    let completion = Completion { task, attempt, position: 0, outcome }.encode();
+    let archive = JournalId([7; 16]);
+    let question = ArchiveQuestion {
+        number: 1,
+        archive,
+        aggregate: None,
+        stream: None,
+        types: Vec::new(),
+        after: 0,
+    };
+    [
+        ToRoom::Received { next: lsn(1) },
+        ToRoom::Complete { tag: 1, task, attempt, completion },
+        ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 },
+        ToRoom::Archived(question),
+        ToRoom::Deregister { tag: 1 },
+        ToRoom::Probe { probe: ProbeId(1) },
+    ]
 }
 
 /// Goal: whoever has a valid token opens, begins and changes by the socket what its grants say, and
