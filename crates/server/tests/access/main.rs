@@ -16,6 +16,7 @@ mod imports;
 mod logins;
 mod matrix;
 mod matrix_events;
+mod on_no_disk;
 mod operating;
 mod operations;
 mod operator;
