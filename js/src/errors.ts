@@ -269,9 +269,11 @@ export class ProtocolError extends TidelogError {
  * the document, by `db.status.access`, and tried to change it, or may only `send` commands to it,
  * and tried to change it otherwise; or the copy is another user's than the token.
  *
- * What to do: look at the token and the rights of its user: log in anew. Each user of a device has
- * copies of their own by the option `user`. A server for development serves pages of its own
- * machine: open the page at `http://localhost`.
+ * What to do: look at the token and the rights of its user: log in anew. An app whose token was
+ * refused is asked for another one after some seconds, then ever more rarely, up to five minutes:
+ * call `db.connect()` once somebody has logged in. Each user of a device has copies of their own by
+ * the option `user`. A server for development serves pages of its own machine: open the page at
+ * `http://localhost`.
  *
  * Outcome: none.
  */

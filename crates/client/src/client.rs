@@ -510,6 +510,11 @@ impl Client {
         }
         let names: Vec<LinkName> = self.servers.keys().cloned().collect();
         for name in names {
+            if self.servers[&name].rests_after_refusal() {
+                let holders = self.token_holders(&name);
+                let link = self.servers.get_mut(&name).expect("BUG: listed just now");
+                link.meet_holders(&holders);
+            }
             if self.servers[&name].wants_renewal(self.now_ms) {
                 let holders = self.token_holders(&name);
                 let link = self.servers.get_mut(&name).expect("BUG: listed just now");

@@ -41,6 +41,10 @@ const TOKEN_KEPT_MS: u64 = 30_000;
 const RETRY_FIRST_MS: u64 = 250;
 const RETRY_LONGEST_MS: u64 = 10_000;
 const RETRY_SOON_MS: u64 = 3_000;
+/// Milliseconds before the next try where a token was refused as we came, whatever waits; doubles
+/// with each, up to the longest. The app is asked for a token at each try.
+const REFUSED_FIRST_MS: u64 = 5_000;
+const REFUSED_LONGEST_MS: u64 = 300_000;
 
 /// How far the way to a server has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,9 @@ pub(crate) struct ServerLink {
     pub(crate) barred: bool,
     /// Whether a token was refused, and no connection was tried without a pause since.
     was_refused: bool,
+    /// How often in a row we were refused as we came, for the token or for want of one, by all who
+    /// could give one.
+    refusals: u32,
     /// When the token is renewed by which we are let in, if there is one.
     renewal: Option<Renewal>,
     /// Whose token that is.
@@ -205,6 +212,7 @@ impl ServerLink {
             is_said_here: false,
             barred: false,
             was_refused: false,
+            refusals: 0,
             renewal: None,
             subject: None,
             is_anothers: false,
@@ -255,6 +263,7 @@ impl ServerLink {
             self.barred = false;
             self.tries = 0;
             self.pause_ms = 0;
+            self.refusals = 0;
             self.given_up = 0;
             self.asked.clear();
             self.kept_tokens.clear();
@@ -313,8 +322,25 @@ impl ServerLink {
     }
 
     fn retry_at_ms(&self, is_soon: bool) -> u64 {
-        let longest_ms = if is_soon { RETRY_SOON_MS } else { RETRY_LONGEST_MS };
+        let longest_ms = match is_soon {
+            _ if self.rests_after_refusal() => REFUSED_LONGEST_MS,
+            true => RETRY_SOON_MS,
+            false => RETRY_LONGEST_MS,
+        };
         self.lost_at_ms + self.pause_ms.min(longest_ms)
+    }
+
+    /// Whether nothing is tried for longer than elsewhere, since a token was refused.
+    pub(crate) fn rests_after_refusal(&self) -> bool {
+        self.refusals > 0 && self.is_said_here && self.stage == Stage::Idle
+    }
+
+    /// Those can give a token. One who was not asked yet may have one that is taken: that is tried
+    /// as soon as elsewhere.
+    pub(crate) fn meet_holders(&mut self, holders: &[TokenHolder]) {
+        if holders.iter().any(|holder| !self.asked.contains_key(holder)) {
+            self.refusals = 0;
+        }
     }
 
     /// The answer waits for what was sent before the question, and for nothing that came behind it.
@@ -339,6 +365,7 @@ impl ServerLink {
         self.is_doubted = true;
         self.pause_ms = 0;
         self.tries = 0;
+        self.refusals = 0;
     }
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
@@ -523,8 +550,13 @@ impl ServerLink {
                     reason,
                     ByeReason::Version | ByeReason::Unauthenticated | ByeReason::Origin
                 );
+                let is_refused = reason == ByeReason::Unauthenticated;
+                self.refusals = match is_refused && self.stage != Stage::Welcomed {
+                    true => self.refusals + 1,
+                    false => 0,
+                };
                 // The token that had let us in may be the one that is refused by now.
-                self.was_refused = reason == ByeReason::Unauthenticated;
+                self.was_refused = is_refused;
                 if self.was_refused {
                     self.was_let_in(now_ms);
                     if let Some(holder) = self.asked_for_token {
@@ -549,6 +581,7 @@ impl ServerLink {
         self.asked.values_mut().for_each(|asked| asked.owed = 0);
         self.kept_tokens.clear();
         self.was_refused = false;
+        self.refusals = 0;
     }
 
     /// The connection ends. Where the server had let us in for a while, all begins anew.
@@ -581,6 +614,9 @@ impl ServerLink {
         self.stage = Stage::Idle;
         // What only a change at one of the ends helps against comes again with the next welcome.
         let longest = match is_final && self.is_said_here {
+            true if self.refusals > 0 => {
+                (REFUSED_FIRST_MS << (self.refusals - 1).min(6)).min(REFUSED_LONGEST_MS)
+            }
             true => RETRY_LONGEST_MS,
             false => (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS),
         };
@@ -623,6 +659,7 @@ impl ServerLink {
         let is_first = std::mem::take(&mut self.was_refused);
         if is_first {
             self.pause_ms = 0;
+            self.refusals = self.refusals.saturating_sub(1);
         }
         is_first
     }
@@ -631,6 +668,7 @@ impl ServerLink {
     pub(crate) fn try_now(&mut self) {
         self.barred = false;
         self.pause_ms = 0;
+        self.refusals = 0;
     }
 
     fn drop_socket(&mut self, out: &mut Outbox) {
@@ -854,6 +892,66 @@ mod tests {
             assert!(stage.acts_after(Need::Soon) <= 2 * RETRY_FIRST_MS, "{opens}");
             assert_eq!(stage.link.barred, !opens, "as far as anybody knows");
         }
+    }
+
+    /// Goal: an app whose token is refused is asked for one ever more rarely, whatever waits, until
+    /// there is a reason to think that the next one may be taken.
+    #[test]
+    fn who_has_no_good_token_is_asked_ever_more_rarely() {
+        let holders = [(TabId(1), Handle(1))];
+        // Milliseconds until the next try, whose token is refused.
+        let refused = |stage: &mut Stage| {
+            let after_ms = stage.acts_after(Need::Soon);
+            stage.link.opened(stage.now_ms, &holders, &mut Outbox::default());
+            let token = Some("stale".to_owned());
+            stage.link.answered_with(holders[0], token, stage.now_ms, &mut Outbox::default());
+            stage.hear(&FromServer::Bye { reason: ByeReason::Unauthenticated });
+            stage.lose();
+            stage.link.meet_holders(&holders);
+            after_ms
+        };
+        let refused_often = || {
+            let mut stage = Stage::new();
+            let after_ms: Vec<_> = (0..10).map(|_| refused(&mut stage)).collect();
+            (stage, after_ms)
+        };
+        let (mut stage, after_ms) = refused_often();
+        let longest_ms = (0..).map(|nth: u32| (REFUSED_FIRST_MS << nth.min(6)).min(300_000));
+        for (after_ms, longest_ms) in after_ms[1..].iter().zip(longest_ms) {
+            let range = longest_ms / 2..=longest_ms + 100;
+            assert!(range.contains(after_ms), "{after_ms} of {longest_ms}");
+        }
+        // The next one is taken, and another one refused later.
+        let after_ms = stage.acts_after(Need::Soon);
+        assert!(after_ms >= REFUSED_LONGEST_MS / 2);
+        stage.link.opened(stage.now_ms, &holders, &mut Outbox::default());
+        stage.hear(&FromServer::Welcome);
+        stage.lose();
+        refused(&mut stage);
+        assert!(refused(&mut stage) <= REFUSED_FIRST_MS + 100, "it begins anew");
+
+        let reasons: [fn(&mut ServerLink); 3] = [ServerLink::nudge, ServerLink::try_now, |link| {
+            link.meet_holders(&[(TabId(1), Handle(1)), (TabId(2), Handle(7))])
+        }];
+        for (number, reason) in reasons.iter().enumerate() {
+            let (mut stage, _) = refused_often();
+            reason(&mut stage.link);
+            assert!(stage.acts_after(Need::Soon) <= RETRY_SOON_MS, "{number}");
+        }
+    }
+
+    /// Goal: a way that breaks before the app is asked is sought again as soon as any.
+    #[test]
+    fn a_way_that_breaks_after_a_refusal_is_sought_again_soon() {
+        let mut stage = Stage::new();
+        for _ in 0..10 {
+            stage.acts_after(Need::Some);
+            stage.hear(&FromServer::Bye { reason: ByeReason::Unauthenticated });
+            stage.lose();
+        }
+        assert!(stage.acts_after(Need::Some) >= REFUSED_LONGEST_MS / 2);
+        stage.lose();
+        assert!(stage.acts_after(Need::Some) <= RETRY_LONGEST_MS);
     }
 
     #[test]

@@ -412,3 +412,41 @@ fn a_tab_that_owes_a_token_is_asked_again_though_another_one_gives_none() {
     let asked = core.tokens_wanted.iter().filter(|tab| **tab == TAB).count();
     assert!(asked > 1, "{:?}", core.tokens_wanted);
 }
+
+/// What the tabs give is refused as often as this. Gives the seconds until the last try.
+fn is_refused(core: &mut Core, times: u32) -> u64 {
+    let mut seconds = 0;
+    for _ in 0..times {
+        let asked = *core.tokens_wanted.last().expect("somebody is asked");
+        let token = Some("stale".to_owned());
+        core.say_from(asked, ToCore::Token { handle: HANDLE, token });
+        core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+        seconds = 0;
+        while !core.is_connecting(X) {
+            core.pass(1_000);
+            seconds += 1;
+        }
+        core.socket_opens(X);
+    }
+    seconds
+}
+
+/// Goal: an app whose tokens are refused is not asked many times a minute, and a tab that comes
+/// then is asked soon. Method: two tabs whose tokens are refused, then a third one.
+#[test]
+fn tokens_that_are_refused_are_asked_for_ever_more_rarely_until_another_tab_comes() {
+    let mut core = with_tokens();
+    assert!(is_refused(&mut core, 4) <= 40);
+    assert!(is_refused(&mut core, 10) >= 150, "up to five minutes");
+    let asked = *core.tokens_wanted.last().expect("somebody is asked");
+    core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("stale".to_owned()) });
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    core.pass(1_000);
+    let newcomer = TabId(0);
+    core.ask_to_open(newcomer, Call(1), HANDLE, "list", Some(X));
+    for _ in 0..10 {
+        core.pass(1_000);
+    }
+    core.socket_opens(X);
+    assert_eq!(core.tokens_wanted.last(), Some(&newcomer));
+}

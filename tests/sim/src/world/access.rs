@@ -32,9 +32,11 @@ const RENEWED_MS: u64 = 300;
 /// Rounds of work with tokens of which none lasts, and milliseconds of each at most.
 const ROUNDS: u64 = 8;
 const ROUND_MS: u64 = 20_000;
-/// Milliseconds after which a device that was let in again has come back: a tab that was silent is
-/// waited for, and then there are pauses.
-const LET_IN_MS: u64 = 120_000;
+/// Milliseconds after which a device that was let in again has come back: where tokens were refused
+/// it waits up to five minutes, then a tab that was silent is waited for, and there are pauses.
+const LET_IN_MS: u64 = 420_000;
+/// How far the clocks of servers may be off.
+const HOUR_MS: i64 = 3_600_000;
 /// Milliseconds after which no token is good that was for seconds, and a pause is over since.
 const OUTLIVED_MS: u64 = 60_000;
 /// Milliseconds after which no token is used that came when nobody could be told it.
