@@ -38,8 +38,8 @@ pub(crate) struct Device {
     pub(crate) sockets: BTreeMap<SocketId, u64>,
     /// When the core wants to be woken.
     pub(crate) wake_at_ms: Option<u64>,
-    /// How far the device's clock is ahead of that of the world.
-    pub(crate) skew_ms: u64,
+    /// How far the device's clock is ahead of that of the world, or behind.
+    pub(crate) skew_ms: i64,
     /// The tab that lends is frozen until then.
     pub(crate) frozen_until_ms: u64,
     /// Of those that somebody wanted to hand over, which a server may have taken as they were
@@ -168,7 +168,18 @@ impl Lent {
     }
 }
 
+/// How far a clock is off that goes wrong by so much: half of them are behind.
+fn skew(ms: u64) -> i64 {
+    let ms = ms.cast_signed();
+    if ms % 2 == 0 { ms } else { -ms }
+}
+
 impl Device {
+    /// What the time is by the device's clock.
+    pub(crate) fn clock(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add_signed(self.skew_ms)
+    }
+
     pub(crate) fn new(swarm: &Swarm, rng: &mut Rng) -> Self {
         let disk = CrashDevice::new();
         disk.hold_flushes(!swarm.flushes_at_once);
@@ -182,7 +193,7 @@ impl Device {
             tabs: BTreeMap::new(),
             sockets: BTreeMap::new(),
             wake_at_ms: None,
-            skew_ms: rng.below(swarm.skew_ms_max + 1),
+            skew_ms: skew(rng.below(swarm.skew_ms_max + 1)),
             frozen_until_ms: 0,
             trouble_ms: 0,
             refused_ms: 0,

@@ -40,7 +40,8 @@
 //!   which it refuses.
 //! - Tokens are good for seconds, and tabs have none then, old ones, or never say a word; they
 //!   allow to read only for a while, or nothing; they are withdrawn, or the key is lost that has
-//!   signed them; they are another user's; a copy is written to before it is known whose it is.
+//!   signed them; a server's clock is an hour off from that of who issues them; they are another
+//!   user's; a copy is written to before it is known whose it is.
 //! - A tab cannot reach the next core at first, or finds none that says a word for seconds, or is
 //!   never told whether there is one; it opens a document that is being deleted. A tab says a last
 //!   word on connecting and is closed.

@@ -222,6 +222,8 @@ pub(crate) enum History {
     OtherUser,
     /// A copy is begun, and written to, before it is known whose it is.
     BeginOffline,
+    /// The clock of a server that asks for tokens is an hour off from that of who issues them.
+    ClockOff,
 }
 
 /// Something that goes wrong.
@@ -620,6 +622,10 @@ impl Swarm {
         let mut access = Rng::new(seed.rotate_left(18) ^ seed);
         if access.once_in(GUARDED_ONCE_IN) {
             swarm.ask_for_tokens(&mut access);
+            let mut clocks = Rng::new(seed.rotate_left(22) ^ !seed);
+            if clocks.once_in(3) {
+                swarm.history.push((clocks.below(actions), History::ClockOff));
+            }
         }
         // All that is drawn for them is drawn apart: other worlds are what they would be without.
         // A document that is full of little has no room for what they need.

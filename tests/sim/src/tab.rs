@@ -299,8 +299,7 @@ impl Tab {
         doc: Doc,
         wish: Wish,
         name: &str,
-        now_ms: u64,
-        skew_ms: u64,
+        [now_ms, clock_ms]: [u64; 2],
     ) -> ToCore {
         let call = self.next_call();
         self.names.insert(call, name.to_owned());
@@ -309,7 +308,7 @@ impl Tab {
             id: self.call_id(self.held[&doc], call),
             name: wish.mutation.to_owned(),
             args: wish.args,
-            now_ms: now_ms + skew_ms,
+            now_ms: clock_ms,
             again: None,
         };
         let (handle, request) = (self.held[&doc], Request::Mutate(mutate));

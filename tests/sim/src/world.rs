@@ -343,7 +343,7 @@ impl World {
 
     fn step_core(&mut self, device: usize, input: Input) {
         let here = &mut self.devices[device];
-        let now_ms = self.now_ms + here.skew_ms;
+        let now_ms = here.clock(self.now_ms);
         let Some(core) = &mut here.core else { return };
         let mut effects = match here.wake_door.comes(core, now_ms) {
             Ok(effects) => effects,

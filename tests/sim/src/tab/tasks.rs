@@ -85,7 +85,7 @@ impl Tab {
         doc: Doc,
         sent: &Sent,
         name: &str,
-        [now_ms, skew_ms]: [u64; 2],
+        [now_ms, clock_ms]: [u64; 2],
     ) -> ToCore {
         let args = match sent.is_run {
             true => vec![("id", sent.key.clone()), ("args", args_of(&sent.id, 0))],
@@ -96,7 +96,7 @@ impl Tab {
             ],
         };
         let mutation = if sent.is_run { START_FLOW } else { SEND_DO };
-        self.mutate_task(doc, mutation, args, name, [now_ms, skew_ms])
+        self.mutate_task(doc, mutation, args, name, [now_ms, clock_ms])
     }
 
     /// Cancels a run.
@@ -116,7 +116,7 @@ impl Tab {
         mutation: &str,
         args: Vec<(&str, String)>,
         name: &str,
-        [now_ms, skew_ms]: [u64; 2],
+        [now_ms, clock_ms]: [u64; 2],
     ) -> ToCore {
         let call = self.next_call();
         self.names.insert(call, name.to_owned());
@@ -126,7 +126,7 @@ impl Tab {
             id: self.call_id(self.held[&doc], call),
             name: mutation.to_owned(),
             args: args.collect(),
-            now_ms: now_ms + skew_ms,
+            now_ms: clock_ms,
             again: None,
         };
         let (handle, request) = (self.held[&doc], Request::Mutate(mutate));

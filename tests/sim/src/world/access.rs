@@ -49,6 +49,8 @@ pub(super) struct Access {
     one_user: bool,
     /// By device, where it is not what it should be.
     given: BTreeMap<usize, Given>,
+    /// How far the clocks of servers are from that of who issues tokens.
+    skew_ms: i64,
     /// How often each device has heard that none of its frames is taken.
     forbidden: BTreeMap<usize, u64>,
 }
@@ -78,7 +80,7 @@ impl Access {
     pub(super) fn new(swarm: &Swarm) -> Self {
         let Swarm { guarded, token_ms, one_user, .. } = *swarm;
         let (given, forbidden) = (BTreeMap::new(), BTreeMap::new());
-        Self { is_asked: guarded, token_ms, one_user, given, forbidden }
+        Self { is_asked: guarded, token_ms, one_user, given, skew_ms: 0, forbidden }
     }
 
     /// A device hears something of a server.
@@ -156,14 +158,14 @@ impl World {
     pub(super) fn are_admitted(&mut self, host: usize, admitted: Vec<(ConnId, u64)>) {
         let life = self.hosts[host].life;
         for (ConnId(conn), until_ms) in admitted {
-            let delay = until_ms.saturating_sub(self.now_ms);
+            let delay = until_ms.saturating_sub(self.token_clock());
             self.schedule(delay, Event::TokenEnds { host, life, conn });
         }
     }
 
     pub(super) fn token_ends(&mut self, host: usize, conn: u64) {
         let pass = self.hosts[host].pass(ConnId(conn));
-        if pass.is_some_and(|pass| pass.until_ms <= self.now_ms) {
+        if pass.is_some_and(|pass| pass.until_ms <= self.token_clock()) {
             self.note(&format!("server {host}: the token of connection {conn} expires"));
             self.end_conn(host, conn);
         }
@@ -405,6 +407,45 @@ impl World {
     fn come_back(&mut self) -> Result<(), String> {
         self.pass(LET_IN_MS)?;
         self.must_all_be_there(0..self.devices.len(), 0, Doc(0))
+    }
+
+    /// What the time is for servers that look at tokens.
+    pub(super) fn token_clock(&self) -> u64 {
+        self.now_ms.saturating_add_signed(self.access.skew_ms)
+    }
+
+    fn set_token_clocks(&mut self, skew_ms: i64) {
+        self.access.skew_ms = skew_ms;
+        let now_ms = self.token_clock();
+        self.end_all(|_, _, pass| pass.until_ms <= now_ms);
+    }
+
+    /// The clocks of servers are an hour off for a while: ahead, they take no token that is good
+    /// for an hour, and nothing is rejected for that; behind, they take those that are over. All
+    /// devices are there again when the clocks are right.
+    pub(super) fn clock_is_off(&mut self) -> Result<(), String> {
+        self.pass(OPEN_MS)?;
+        let is_ahead = !self.rng.once_in(3);
+        self.note(if is_ahead {
+            "servers are an hour ahead"
+        } else {
+            "servers are an hour behind"
+        });
+        self.set_token_clocks(if is_ahead { HOUR_MS } else { -HOUR_MS });
+        let device = self.rng.index(self.devices.len());
+        for _ in 0..=self.rng.below(ROUNDS) {
+            self.issue_some_here(device)?;
+            let ms = self.rng.below(ROUND_MS);
+            self.pass(ms)?;
+        }
+        let is_taken = (0..self.devices.len()).any(|device| self.has_taken(device, |_| true));
+        if is_ahead && is_taken {
+            return Err("a token is taken that is over by the server's clock".to_owned());
+        }
+        self.fail_once(device);
+        self.note("the clocks of servers are right again");
+        self.set_token_clocks(0);
+        self.come_back()
     }
 
     /// Servers take no token of some users for a while.

@@ -178,12 +178,12 @@ impl World {
         wish: Wish,
         name: &str,
     ) -> ToCore {
-        let (now_ms, skew_ms) = (self.now_ms, self.devices[device].skew_ms);
+        let (now_ms, clock_ms) = (self.now_ms, self.devices[device].clock(self.now_ms));
         let origin = self.origin(device, tab, doc);
         let release = self.devices[device].tabs[&tab].release;
-        let issued = Issued { wish: wish.clone(), now_ms: now_ms + skew_ms, release };
+        let issued = Issued { wish: wish.clone(), now_ms: clock_ms, release };
         self.judge.issued(name, origin, issued, now_ms);
-        self.tab(device, tab).mutate(doc, wish, name, now_ms, skew_ms)
+        self.tab(device, tab).mutate(doc, wish, name, [now_ms, clock_ms])
     }
 
     pub(super) fn tab(&mut self, device: usize, tab: TabId) -> &mut crate::tab::Tab {
@@ -424,7 +424,7 @@ impl World {
         for (doc, failure) in tab.failures() {
             let document = &self.docs.spec(doc).key;
             let over_since = here.core_door.over_since(document, failure);
-            if over_since.is_some_and(|at_ms| at_ms + SHOWN_MS < self.now_ms + here.skew_ms) {
+            if over_since.is_some_and(|at_ms| at_ms + SHOWN_MS < here.clock(self.now_ms)) {
                 return Err(format!("it is told of {document} what is over: {failure:?}"));
             }
         }

@@ -118,6 +118,7 @@ impl World {
             History::Expire => self.expire()?,
             History::Revoke => self.revoke()?,
             History::OtherUser => self.other_user()?,
+            History::ClockOff => self.clock_is_off()?,
             History::BeginOffline => self.begin_offline()?,
             History::DeleteOnServer => self.delete_on_server()?,
             History::ClearDevice => self.clear_device()?,

@@ -81,7 +81,7 @@ impl World {
         let key = format!("{}r{nth}", doc.0);
         let sent = Sent { stream: key.clone(), id: format!("{key}{other}"), key, is_run: true };
         let name = self.judge.sends(doc, &sent);
-        let times = [self.now_ms, self.devices[device].skew_ms];
+        let times = [self.now_ms, self.devices[device].clock(self.now_ms)];
         self.tab(device, tab).send_command(doc, &sent, &name, times)
     }
 
@@ -89,7 +89,7 @@ impl World {
         let nth = 1 + self.tasks.runs.rng.below(self.tasks.runs.last_id);
         let key = format!("{}r{nth}", doc.0);
         let name = self.judge.cancels(doc, &key);
-        let times = [self.now_ms, self.devices[device].skew_ms];
+        let times = [self.now_ms, self.devices[device].clock(self.now_ms)];
         self.tab(device, tab).cancel_run(doc, key, &name, times)
     }
 
@@ -136,7 +136,7 @@ impl World {
         match spec.host {
             Some(host) => self.tasks.furthest_ms[host],
             None => {
-                let devices = self.devices.iter().map(|it| self.now_ms + it.skew_ms);
+                let devices = self.devices.iter().map(|it| it.clock(self.now_ms));
                 devices.chain(self.tasks.furthest_ms).max().unwrap_or(self.now_ms)
             }
         }

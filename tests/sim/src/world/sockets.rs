@@ -173,7 +173,7 @@ impl World {
             self.device_hears(conn, bye);
             return self.cut(conn);
         }
-        let now_ms = self.now_ms;
+        let now_ms = self.token_clock();
         self.hosts[host].guard.iter_mut().for_each(|guard| guard.now_ms = now_ms);
         let done = self.hosts[host].hear(ConnId(conn), message);
         self.host_did(host, done);

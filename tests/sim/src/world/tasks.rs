@@ -192,7 +192,7 @@ impl World {
             is_run: false,
         };
         let name = self.judge.sends(doc, &sent);
-        let times = [self.now_ms, self.devices[device].skew_ms];
+        let times = [self.now_ms, self.devices[device].clock(self.now_ms)];
         self.tab(device, tab).send_command(doc, &sent, &name, times)
     }
 
@@ -219,8 +219,8 @@ impl World {
             let of_devices = self.devices.iter().filter(|_| hands_over).map(|it| it.skew_ms).max();
             let of_devices = of_devices.unwrap_or(0);
             let ahead_ms = self.tasks.furthest_ms[host].saturating_sub(self.now_ms);
-            let ahead_ms = ahead_ms.max(of_devices);
-            self.tasks.skew_ms[host] = self.tasks.skew_ms[host].max(ahead_ms.cast_signed());
+            let ahead_ms = ahead_ms.cast_signed().max(of_devices);
+            self.tasks.skew_ms[host] = self.tasks.skew_ms[host].max(ahead_ms);
             self.set_clocks();
             self.look_at_clock(host);
         }
