@@ -407,6 +407,7 @@ fn open_anyhow(
     let options = StoreOptions {
         life,
         log_size_max: swarm.log_size_max,
+        log_rest_size_max: swarm.log_size_max,
         pool_pages_max: swarm.store_pool_pages,
         log_buffer_size_max: swarm.log_buffer_size_max,
         limits: swarm.limits,
