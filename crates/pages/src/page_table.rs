@@ -146,12 +146,13 @@ impl PageTable {
         has_previous || piece.coding != Coding::Previous
     }
 
-    /// The newest version of a page, if it lies in the log at `from` or behind it and is made of
-    /// fewer than so many pieces: what the next one can be a difference from.
+    /// The newest version of a page, if it lies in the log behind `from` and is made of fewer than so
+    /// many pieces: what the next one can be a difference from. Where frames end, one of no bytes
+    /// ends that is the same page once more.
     pub fn base(&self, pgid: Pgid, from: u64, pieces_max: usize) -> Option<Lsn> {
         let versions = &self.logged.get(&pgid)?.versions;
         let last = versions.last()?;
-        let is_base = last.version?.piece.offset >= from && pieces_of(versions) < pieces_max;
+        let is_base = last.version?.piece.offset > from && pieces_of(versions) < pieces_max;
         is_base.then_some(last.lsn)
     }
 
@@ -353,6 +354,18 @@ mod tests {
         let mut table = PageTable::default();
         assert!(table.add(Pgid(1), lsn(7), whole(70, 4096), || slot(1)));
         assert_eq!(table.logged[&Pgid(1)].versions.capacity(), 1);
+    }
+
+    /// Goal: what lies before a place in the log is no base, if of no bytes and at its very end.
+    #[test]
+    fn a_base_lies_behind_the_place_from_which_there_are_some() {
+        let mut table = PageTable::default();
+        assert!(table.add(Pgid(1), lsn(7), whole(70, 4096), || slot(1)));
+        assert_eq!(table.base(Pgid(1), 0, 32), Some(lsn(7)));
+        let same = (70, Piece { offset: 5000, size: 0, coding: Coding::Previous });
+        assert!(table.add(Pgid(1), lsn(8), same, || slot(1)));
+        assert_eq!(table.base(Pgid(1), 4999, 32), Some(lsn(8)));
+        assert_eq!(table.base(Pgid(1), 5000, 32), None);
     }
 
     #[test]

@@ -241,6 +241,41 @@ fn a_power_cut_amid_a_change_over_takes_no_base_along() {
     }
 }
 
+/// Goal: an entry may have a page as it was, whose difference takes no bytes, wherever a change-over
+/// begins. Method: such entries amid change-overs, the last page of each as it was in some and
+/// another one in others, and what is read at the end.
+#[test]
+fn a_page_as_it_was_goes_over_with_the_log() {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 64 * 1024, ..StoreOptions::default() };
+    let mut server = open_with(&device, options);
+    device.hold_flushes(true);
+    let mut at = 0;
+    for step in 0..4000 {
+        if step % 5 == 0 {
+            at += 1;
+            let mut entry = entry(at, at + 1, 2, &[]);
+            // Frames of any length, which end in blocks of eight bytes.
+            let more = row(at).with(4000, &[at as u8; 16][..(at % 16) as usize]);
+            entry.set.pages.insert(Pgid(1), more);
+            entry.set.pages.insert(Pgid(2), row(1000 + at / 3));
+            server.serve(OWNER, request(at, storage("a", [entry])));
+            server.flush();
+        }
+        if step % 3 == 0 {
+            device.complete_flushes();
+        }
+        server.poll();
+    }
+    device.hold_flushes(false);
+    settle(&mut server, &device);
+    let expected = [(Pgid(2), row(1000 + at / 3))];
+    assert_eq!(read(&mut server, &device, "a", &[2]), expected);
+    drop(server);
+    let mut again = open_with(&device, options);
+    assert_eq!(read(&mut again, &device, "a", &[2]), expected);
+}
+
 /// Goal: damage to one version is none to those that are not made of it.
 #[test]
 fn a_piece_that_rots_damages_what_is_made_of_it_and_nothing_else() {
