@@ -13,8 +13,8 @@ use tidelog_client::{Call, Complete, FromCore, Handling, Request, ToCore};
 use tidelog_disk::{CrashDevice, StoreFiles};
 use tidelog_document::{
     CommandDefinition, Completion, Doctype, EventDefinition, MutationDefinition, NewCommand,
-    NewEvent, NewRecord, NewRun, NewSnapshot, Outcome, Recorded, StreamDefinition, TaskKind,
-    WorkflowDefinition, cancelling, sending, starting,
+    NewEvent, NewRecord, NewRun, NewSnapshot, Outcome, Param, ParamKind, Recorded,
+    StreamDefinition, TaskKind, WorkflowDefinition, cancelling, sending, starting,
 };
 use tidelog_pages::{
     OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
@@ -38,6 +38,7 @@ fn shop() -> Doctype {
         retries: 1,
         timeout_ms: 60_000,
     };
+    let n = Param { name: "n".to_owned(), kind: ParamKind::Integer, optional: true };
     let record = "insert into tidelog_events (aggregate, stream, type)
                   values ('order', 'order-3', 'shipped')";
     Doctype {
@@ -64,7 +65,7 @@ fn shop() -> Doctype {
         workflows: vec![WorkflowDefinition {
             name: "fulfil".to_owned(),
             version: 1,
-            fields: Vec::new(),
+            fields: vec![n],
         }],
     }
 }
@@ -397,22 +398,20 @@ fn promised_by(task: u64, outcome: &Outcome) -> Vec<String> {
     };
     match outcome {
         Outcome::Completed { .. } | Outcome::Returned { .. } => state("completed"),
-        Outcome::Failed { is_final: true, .. } | Outcome::Cancelled => state("failed"),
+        Outcome::Failed { is_final: true, .. } => state("failed"),
+        Outcome::Cancelled => state("cancelled"),
+        Outcome::Continued { .. } => state("continued"),
         Outcome::Progressed { records, .. } => {
             let record = |record: &NewRecord| {
                 format!(
                     "select 1 from _tidelog_task where number = {task} and (ended is not null or
-                     begun_with is not null or exists (select 1 from _tidelog_record
+                     exists (select 1 from _tidelog_record
                      where task = {task} and name = '{}'))",
                     record.name
                 )
             };
             records.iter().map(record).collect()
         }
-        Outcome::Continued { .. } => vec![format!(
-            "select 1 from _tidelog_task where number = {task}
-             and (begun_with is not null or ended is not null)"
-        )],
         Outcome::Failed { .. } | Outcome::Stopped { .. } => Vec::new(),
     }
 }
@@ -545,7 +544,8 @@ fn the_document_behind_each_entry_holds_together() {
         ("1:0", "completed"),
         ("order-3", "completed"),
         ("order-1", "completed"),
-        ("renewed", "failed"),
+        ("renewed", "continued"),
+        ("renewed", "cancelled"),
         ("stopped", "failed"),
     ]
     .into_iter()
@@ -614,6 +614,12 @@ fn goes_on(disk: CrashDevice, when: &str) {
         (
             "not done once",
             "select 1 where 6 <> (select count(*) from happened where what = 'placed')",
+        ),
+        (
+            "not gone on as new, and cancelled, once",
+            "select 1 where 'cancelled,continued' is not
+             (select group_concat(state order by state) from _tidelog_task
+              where stream = 'renewed')",
         ),
     ] {
         assert!(!finds(&end, sql), "{when}: {what}");
