@@ -535,3 +535,44 @@ fn what_a_restored_server_has_lost_is_handled_again() {
     talk(&mut server, &mut [&mut one]);
     assert_eq!(said(&one, done), [text("done")]);
 }
+
+/// Goal: what was done in a local document is not done again as that becomes a server's, and is not
+/// kept for ever: its key counts for a day. Method: by the clock of a device that is a year behind
+/// the server's, and a year ahead.
+#[test]
+fn what_was_done_before_a_hand_over_is_not_done_again() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    for device_ms in [YEAR_MS, 3 * YEAR_MS] {
+        let (mut server, mut device) = (Server::default(), Device::new(1));
+        (server.now_ms, device.now_ms) = (2 * YEAR_MS, device_ms);
+        let call = device.start_open(TAB, None, &handled_todos());
+        device.opened(call);
+        let local = ask(&mut device, handling(1));
+        send(&mut device, "a", "k");
+        assert_eq!(given(&device, local), [(1, 1, "a".to_owned())]);
+        let done = complete(&mut device, local, [1, 1, 0]);
+        assert_eq!(said(&device, done), [text("done")]);
+        device.close(TAB);
+
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &handled_todos());
+        talk(&mut server, &mut [&mut device]);
+        device.opened(call);
+        let handler = ask(&mut device, handling(1));
+        talk(&mut server, &mut [&mut device]);
+        let again = |server: &mut Server, device: &mut Device| {
+            send(device, "a", "k");
+            talk(server, &mut [device]);
+            given(device, handler)
+        };
+        assert_eq!(again(&mut server, &mut device), []);
+        let known = outcome(&mut device, "a", "k");
+        assert_eq!(answered(&device, known), state(1, "completed", 1));
+        server.now_ms += Limits::DEFAULT.command_key_ms;
+        server.dispatch();
+        assert_eq!(again(&mut server, &mut device), []);
+        server.now_ms += 1;
+        server.dispatch();
+        assert_eq!(again(&mut server, &mut device), [(2, 1, "a".to_owned())]);
+    }
+}

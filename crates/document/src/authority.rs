@@ -276,15 +276,16 @@ impl Authority {
         program::work(&mut self.reader)
     }
 
-    /// Carries out what it decides by itself, at this time, milliseconds since the epoch, by the
-    /// definitions of `doctype`. There is no entry where nothing has changed.
+    /// Carries out what it decides by itself as a server, at this time, milliseconds since the
+    /// epoch, by the definitions of `doctype`. There is no entry where nothing has changed.
     pub fn change(
         &mut self,
         change: &Change,
         doctype: &Doctype,
         now_ms: u64,
     ) -> Run<(Changed, Option<Committed>)> {
-        let (changed, set) = done!(program::change(&mut self.writer, doctype, change, now_ms));
+        let clock = (Some(self.position.journal), now_ms);
+        let (changed, set) = done!(program::change(&mut self.writer, doctype, change, clock));
         let committed = (!set.pages.is_empty()).then(|| self.commit(set));
         Run::Done((changed, committed))
     }
@@ -298,7 +299,8 @@ impl Authority {
         doctype: &Doctype,
         now_ms: u64,
     ) -> Run<(Changed, Option<AppliedLocally>)> {
-        let (changed, set) = done!(program::change(&mut self.writer, doctype, change, now_ms));
+        let clock = (None, now_ms);
+        let (changed, set) = done!(program::change(&mut self.writer, doctype, change, clock));
         let applied = (!set.pages.is_empty()).then(|| self.take_in(call, &set));
         Run::Done((changed, applied))
     }

@@ -27,6 +27,7 @@
 
 mod appending;
 mod archiving;
+mod clocks;
 pub(crate) mod columns;
 mod commands;
 mod erasing;

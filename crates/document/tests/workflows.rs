@@ -1260,3 +1260,41 @@ fn runs_that_were_cancelled_or_go_on_are_forgotten() {
         assert_eq!(scene.rows(RUNS), ["3 fulfil f 1 started 1 0 "]);
     });
 }
+
+/// Goal: a run that is cancelled before anybody has begun it is kept as long as others, and no
+/// longer, by whichever clock it was cancelled. Method: by one a year behind, and one a year ahead.
+#[test]
+fn a_run_that_is_cancelled_by_a_wrong_clock_is_kept_as_long_as_others() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    for device_ms in [0, 2 * YEAR_MS] {
+        with_shop(|mut scene| {
+            (scene.now_ms, scene.device.clock_ms) = (YEAR_MS, device_ms);
+            // The authority knows the document, before it is cancelled.
+            let one = scene.register();
+            scene.start("f");
+            scene.change(&Change::Dispatch(Vec::new()));
+            scene.cancel("f");
+            let ended = "select (abs(ended - time) < 10) || '' from tidelog_workflows";
+            assert_eq!(scene.rows(ended), ["1"], "by the clock of the device, until it is seen");
+            let run = "1 fulfil f 1 cancelled 0 0 cancelled";
+            scene.dispatch(one);
+            assert_eq!(
+                scene.rows("select ended || '' from tidelog_workflows"),
+                [format!("{YEAR_MS}")]
+            );
+            scene.now_ms += Limits::DEFAULT.command_key_ms;
+            scene.dispatch(one);
+            scene.start("f");
+            assert_eq!(scene.rows(RUNS), [run], "its id counts");
+            scene.now_ms += 1;
+            scene.dispatch(one);
+            assert_eq!(scene.outcome("fulfil", "f"), FoundOutcome::None);
+            scene.now_ms = YEAR_MS + Limits::DEFAULT.command_completed_ms;
+            scene.dispatch(one);
+            assert_eq!(scene.rows(RUNS), [run]);
+            scene.now_ms += 1;
+            scene.dispatch(one);
+            assert!(scene.rows(RUNS).is_empty());
+        });
+    }
+}

@@ -15,9 +15,9 @@
 //! slice goes on behind the one before it, and the first begins anew: what was erased stays so.
 
 use tidelog_sqlite::{Failure, Run, Transaction, Writer};
-use tidelog_types::{PageSet, Value};
+use tidelog_types::{JournalId, PageSet, Value};
 
-use super::{HAS, done, single_integer, snapshots, version, workflows};
+use super::{HAS, clocks, done, single_integer, snapshots, version, workflows};
 use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
 
 /// Events of one slice, and tasks that are looked at for it.
@@ -34,7 +34,7 @@ pub(super) fn erase(
     writer: &mut Writer,
     what: &Erasable,
     after: ErasedUpTo,
-    now: i64,
+    (server, now): (Option<JournalId>, i64),
 ) -> Run<(Result<Erased, EraseRefusal>, PageSet)> {
     let version = done!(version(writer)).unwrap_or_default();
     let has_any = match what {
@@ -44,8 +44,9 @@ pub(super) fn erase(
     if !has_any {
         return Run::Done((Err(EraseRefusal::HasNone), PageSet::default()));
     }
+    let knows_clock = done!(clocks::is_known(writer, server));
     writer.write(&mut |transaction| {
-        let slice = Slice { transaction, what, now, has_tasks: version.has_tasks };
+        let slice = Slice { transaction, what, now, knows_clock, has_tasks: version.has_tasks };
         if let Some(refusal) = slice.refusal(after)? {
             return Ok(Err(refusal));
         }
@@ -57,6 +58,8 @@ struct Slice<'s, 't> {
     transaction: &'s Transaction<'t>,
     what: &'s Erasable,
     now: i64,
+    /// Whether that is the clock of what is over, or of some of it.
+    knows_clock: bool,
     has_tasks: bool,
 }
 
@@ -219,11 +222,14 @@ impl Slice<'_, '_> {
              where number = ?1 and args is not null returning 1",
             &[number.clone(), Value::Text(ERASED_REASON.to_owned())],
         )?;
-        self.transaction.run_system(
-            "update _tidelog_task set key = null
-             where number = ?1 and key is not null and ended < ?2",
-            &[number.clone(), counts_since],
-        )?;
+        if self.knows_clock {
+            let sql = format!(
+                "update _tidelog_task set key = null
+                 where number = ?1 and key is not null and ended < ?2 and {}",
+                clocks::IS_OWN
+            );
+            self.transaction.run_system(&sql, &[number.clone(), counts_since])?;
+        }
         Ok(!rows.is_empty())
     }
 

@@ -10,7 +10,8 @@
 //!                           -> first, last            its events, by their sequence; of a run the
 //!                                                     last one that it does not see
 //!                           -> reason, ended, ending  why it has failed, when it was over, and its
-//!                                                     place in the order in which tasks end
+//!                                                     place in the order in which tasks end;
+//!                                                     by whose clock: `program/clocks.rs`
 //!                           -> version                of a run alone
 //!                           -> result, begun_with     what it came to, and what it was started
 //!                                                     with before it went on as new
@@ -46,12 +47,12 @@
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::COMMAND_BACKOFF_MS_MAX;
-use tidelog_types::{ClientId, PageSet, Value};
+use tidelog_types::{ClientId, JournalId, PageSet, Value};
 
 use super::events::Recorder;
 use super::{
-    HAS, appending, archiving, commands, done, erasing, interventions, replaying, single_integer,
-    snapshots, tried, upcasting, version, workflows,
+    HAS, appending, archiving, clocks, commands, done, erasing, interventions, replaying,
+    single_integer, snapshots, tried, upcasting, version, workflows,
 };
 use crate::tasks::{Change, Changed, Completion, Free, InstanceId, TaskKind, Work};
 use crate::{CommandDefinition, Doctype};
@@ -244,12 +245,13 @@ pub(crate) fn work(queries: &mut dyn SystemQueries) -> Run<Work> {
     Run::Done(Work { instances, is_pending })
 }
 
-/// Carries out what the authority decides. Nothing has changed where the pages say so.
+/// Carries out what the authority decides: a server, by the journal of its document, or else this
+/// device. Nothing has changed where the pages say so.
 pub(crate) fn change(
     writer: &mut Writer,
     doctype: &Doctype,
     change: &Change,
-    now_ms: u64,
+    (server, now_ms): (Option<JournalId>, u64),
 ) -> Run<(Changed, PageSet)> {
     let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
     match change {
@@ -268,12 +270,12 @@ pub(crate) fn change(
             tried::leave(transaction, &instance[0])?;
             Ok(Changed::Deregistered)
         }),
-        Change::Dispatch(free) => dispatch(writer, doctype, free, now),
+        Change::Dispatch(free) => dispatch(writer, doctype, free, (server, now)),
         Change::Complete { instance, completion } => {
             complete(writer, doctype, *instance, completion, now)
         }
         Change::Erase { what, after } => {
-            let ran = erasing::erase(writer, what, *after, now);
+            let ran = erasing::erase(writer, what, *after, (server, now));
             ran.map(|(erased, set)| (Changed::Erased(erased), set))
         }
         Change::Upcast { aggregate, after } => {
@@ -432,23 +434,30 @@ fn dispatch(
     writer: &mut Writer,
     doctype: &Doctype,
     free: &[Free],
-    now: i64,
+    (server, now): (Option<JournalId>, i64),
 ) -> Run<(Changed, PageSet)> {
+    let new_server = if done!(clocks::is_known(writer, server)) { None } else { server };
     let sql = format!(
         "select {STARTED} from _tidelog_task
          where due > 0 and due <= ?1 and ended is null and state = 'started' limit 1"
     );
     let late = done!(writer.query_system(&sql, &[Value::Integer(now)]));
-    if let Some(late) = late.first().and_then(|row| Started::of_row(row)) {
+    if new_server.is_none()
+        && let Some(late) = late.first().and_then(|row| Started::of_row(row))
+    {
         let end = commands::fail(writer, doctype, &late, "it has taken too long", false, now);
         let ((), set) = done!(end);
         return Run::Done((Changed::Dispatched { due_ms: None, again: true }, set));
     }
     writer.write(&mut |transaction| {
+        if let Some(server) = new_server {
+            clocks::take_over(transaction, doctype, server, now)?;
+        }
         let more_awake = workflows::wake(transaction, now)?;
         end_foreign_pauses(transaction, now)?;
         let given = give(transaction, doctype, free, now)?;
-        let is_left = forget(transaction, now)?;
+        // What was over by another clock says nothing of how long it was kept.
+        let is_left = clocks::replace(transaction, now)? || forget(transaction, now)?;
         let due = transaction.run_system(
             // What is more than nothing, too, lets it be found by the index.
             "select min(due) from _tidelog_task where due > 0 and due > ?1 and ended is null",

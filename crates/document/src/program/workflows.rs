@@ -27,7 +27,7 @@ use tidelog_types::{PageSet, Value, shortened};
 
 use super::events::{Recorder, read_data};
 use super::tasks::{self, NEXT_ENDING, NEXT_NUMBER, Received, Started};
-use super::{HAS, commands, reason_of, single_integer, tried};
+use super::{HAS, clocks, commands, reason_of, single_integer, tried};
 use crate::tasks::{Changed, Outcome};
 use crate::workflows::{NewRecord, NewRun, Recorded};
 use crate::{Doctype, WorkflowDefinition};
@@ -93,7 +93,7 @@ pub(super) const STATEMENTS: [&str; 12] = [
             case when state in ('waiting', 'ready') and attempt = 0 then 'received'
                  when state in ('ready', 'suspended') then 'waiting' else state end,
             attempt, time, user, lower(hex(client)), instance, records, cancelled, result, reason,
-            ended
+            abs(ended)
      from _tidelog_task where version is not null",
     "create view tidelog_records (record, number, workflow, id, name, count, kind, state, result,
                                   time, due) as
@@ -197,7 +197,7 @@ pub(super) fn cancel(
                      ending = {NEXT_ENDING}
                  where number = ?1 and ended is null and attempt = 0 returning aggregate, stream"
             ),
-            &[number, Value::Text(CANCELLED.to_owned()), by.time.clone()],
+            &[number, Value::Text(CANCELLED.to_owned()), clocks::foreign(&by.time)],
         )?;
         // Another release may have commands of that name.
         if let Some([workflow, id]) = over.first().map(Vec::as_slice) {

@@ -180,6 +180,8 @@ pub struct Device {
     /// Who writes its timeline; another one each time that it is opened.
     pub life: Life,
     calls: u32,
+    /// Its clock, before its first call.
+    pub clock_ms: u64,
     /// Timelines that it has begun; two copies of a profile never draw the same id.
     pub timelines: u8,
 }
@@ -219,6 +221,7 @@ impl Device {
             is_patient: false,
             life: Life([number; 16]),
             calls: 0,
+            clock_ms: 1_000,
             timelines: 0,
         };
         device.settle();
@@ -263,7 +266,7 @@ impl Device {
             doctype: doctype.hash(),
             name: name.to_owned(),
             args: args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-            now_ms: 1_000 + u64::from(self.calls),
+            now_ms: self.clock_ms + u64::from(self.calls),
             client: ClientId([self.number; 16]),
             user: String::new(),
             kept_rejections: Lsn::FIRST,
