@@ -14,7 +14,8 @@ use crate::rng::Rng;
 /// One in so many worlds has servers that ask for tokens.
 const GUARDED_ONCE_IN: u64 = 12;
 
-/// How far the clocks of devices go wrong in worlds with commands alone, every third time.
+/// How far the clocks of devices go wrong in worlds with commands and runs: ahead of those of
+/// servers every third time, and behind them every third time of the others.
 const YEAR_MS: u64 = 365 * 24 * 3_600_000;
 
 /// Pages that a migration changes which makes the tables of tasks.
@@ -80,6 +81,8 @@ pub(crate) struct Swarm {
     pub(crate) flushes_at_once: bool,
     /// The devices' clocks go wrong by so much at most, in milliseconds.
     pub(crate) skew_ms_max: u64,
+    /// How far the clocks of servers are ahead from the beginning, in milliseconds.
+    pub(crate) servers_ahead_ms: u64,
     /// What goes wrong, each as often as it stands here.
     pub(crate) troubles: Vec<Trouble>,
     /// Bytes of appends that a store keeps in memory before it writes them out.
@@ -376,6 +379,7 @@ impl Swarm {
             late_stores: rng.once_in(2),
             flushes_at_once: rng.once_in(4),
             skew_ms_max: if rng.once_in(3) { 3_600_000 } else { 0 },
+            servers_ahead_ms: 0,
             troubles,
             log_buffer_size_max: if apart.once_in(3) { 16 << 10 } else { LOG_BUFFER_SIZE_MAX },
             rivals: apart.once_in(3),
@@ -640,6 +644,8 @@ impl Swarm {
             let mut clocks = Rng::new(seed.rotate_left(38) ^ !seed);
             if clocks.once_in(3) {
                 swarm.skew_ms_max = YEAR_MS;
+            } else if clocks.once_in(3) {
+                swarm.servers_ahead_ms = YEAR_MS;
             }
         }
         if swarm.has_runs() {

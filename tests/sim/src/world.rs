@@ -230,7 +230,7 @@ impl World {
             last_conn: 0,
             last_name: 0,
             judge: Judge::new(&swarm),
-            tasks: tasks::Tasks::new(seed),
+            tasks: tasks::Tasks::new(seed, &swarm),
             told,
             trace: blake3::Hasher::new(),
             release: Release::First,

@@ -11,6 +11,7 @@ use crate::app::{DO, DONE, JOB};
 use crate::docs::Doc;
 use crate::judge::Sent;
 use crate::rng::Rng;
+use crate::swarm::Swarm;
 use crate::tab::{Given, Versions, Work};
 
 /// Milliseconds between two moments at which somebody does something about tasks.
@@ -43,13 +44,13 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, swarm: &Swarm) -> Self {
         let mut rng = Rng::new(seed.rotate_left(2) ^ !seed);
         let jump_ms_max = [0, MINUTE_MS, YEAR_MS][rng.index(3)];
         Self {
             rng,
             runs: Runs::new(seed),
-            skew_ms: [0; 2],
+            skew_ms: [swarm.servers_ahead_ms.cast_signed(); 2],
             jump_ms_max,
             furthest_ms: [0; 2],
             last_key: 0,
@@ -58,9 +59,16 @@ impl Tasks {
         }
     }
 
-    /// Whether what is over may be forgotten.
-    pub(super) fn may_forget(&self) -> bool {
-        self.jump_ms_max > KEPT_MS
+    /// How far the clock of a server may go on at once: in the end it comes to the time for which
+    /// runs wait that devices hand over.
+    fn goes_on_at_once_ms(&self, swarm: &Swarm) -> u64 {
+        let of_devices = if hands_runs_over(swarm) { swarm.skew_ms_max } else { 0 };
+        self.jump_ms_max.max(of_devices)
+    }
+
+    /// Whether what is over may be forgotten: not for the clocks of devices, however wrong.
+    fn may_forget(&self, swarm: &Swarm) -> bool {
+        self.goes_on_at_once_ms(swarm) > KEPT_MS
     }
 }
 
@@ -100,8 +108,7 @@ impl World {
         if self.swarm.has_tasks() {
             let is_local = |doc: &Doc| self.docs.spec(*doc).host.is_none();
             let local = self.docs.all().filter(is_local).collect();
-            // So may be what a device has decided by a clock that servers catch up with.
-            let may_forget = self.tasks.may_forget() || self.swarm.skew_ms_max > KEPT_MS;
+            let may_forget = self.tasks.may_forget(&self.swarm);
             self.judge.expect_tasks(&self.swarm, may_forget, local);
             self.schedule(ACTS_EVERY_MS, Event::TasksGoOn);
         }
@@ -215,7 +222,7 @@ impl World {
         }
         for host in 0..self.hosts.len() {
             // A device may have handed over what waits by its own clock.
-            let hands_over = self.swarm.has_runs() && self.swarm.drafts;
+            let hands_over = hands_runs_over(&self.swarm);
             let of_devices = self.devices.iter().filter(|_| hands_over).map(|it| it.skew_ms).max();
             let of_devices = of_devices.unwrap_or(0);
             let ahead_ms = self.tasks.furthest_ms[host].saturating_sub(self.now_ms);
@@ -251,6 +258,11 @@ impl World {
         }
         Ok(Ok(()))
     }
+}
+
+/// Whether a server may get runs that wait for a time by the clock of a device.
+fn hands_runs_over(swarm: &Swarm) -> bool {
+    swarm.has_runs() && swarm.drafts
 }
 
 /// What a handler makes of a command.
