@@ -414,6 +414,48 @@ fn a_document_gets_events_with_the_first_doctype_that_has_some() {
     }
 }
 
+/// Goal: a migration may read events, as one that fills a new table does: none in a document that is
+/// new, or of a release that had no events, and else those that there are, at once on a device and
+/// for good on the server. Method: a release that reads them comes to each.
+#[test]
+fn a_migration_reads_the_events_that_there_are() {
+    for pool in POOLS {
+        let older = shop();
+        let mut newer = older.clone();
+        newer.migrations.push(
+            "create table shipment (id text primary key, at integer) strict;
+             insert into shipment select stream, position from tidelog_events
+             where type = 'shipped'"
+                .to_owned(),
+        );
+        checked(&newer).expect("it can be used");
+        let shipments = "select id || at from shipment";
+        let new = Server::new(9, pool, &newer);
+        let mut device = Device::following(1, pool, &newer, &new);
+        assert_eq!(texts(device.query(shipments)), [] as [&str; 0]);
+        let mut without = older.clone();
+        (without.streams, without.mutations) = (Vec::new(), Vec::new());
+        let mut server = Server::new(9, pool, &without);
+        server.learn(&newer);
+        assert_eq!(server.query("select count(*) from shipment"), [[integer(0)]]);
+
+        let mut server = Server::new(9, pool, &older);
+        let mut device = Device::following(1, pool, &older, &server);
+        for id in ["o-1", "o-2"] {
+            issue(&mut device, &older, "place", &[id, "1"]);
+        }
+        issue(&mut device, &older, "ship", &["o-2"]);
+        converge(&mut server, &mut device);
+        device.replica.learn(newer.clone());
+        device.settle();
+        assert_eq!(texts(device.query(shipments)), ["o-22"]);
+        server.learn(&newer);
+        follow(&server, &mut device);
+        assert_same(&server, &device);
+        assert_eq!(server.query(shipments), [[text("o-22")]]);
+    }
+}
+
 /// Goal: a document that got its events by a newer release is not taken for that of another app.
 /// Method: a device that knows the first release opens it by the second one, which has none.
 #[test]
