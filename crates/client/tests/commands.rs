@@ -504,6 +504,33 @@ fn a_tab_that_has_just_heard_is_waited_for_no_longer() {
     assert_eq!(given(&two, twos), [(1, 2, "a".to_owned())]);
 }
 
+/// Goal: a device that was asleep takes no tab for frozen that had no time to answer. Method: the
+/// core runs again after minutes, once more before its tab answers, and then the tab completes.
+#[test]
+fn a_tab_that_slept_along_with_its_core_goes_on_with_what_it_works_at() {
+    let mut server = Server::default();
+    let mut one = online(1, &mut server);
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one]);
+    send(&mut one, "a", "k");
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(given(&one, ones), [(1, 1, "a".to_owned())]);
+    let before = instance(&one, ones);
+    one.tabs_hear = false;
+    one.now_ms += 2 * INSTANCE_SILENT_MS;
+    for ms in [0, 1, INSTANCE_SILENT_MS / 3 - 2] {
+        one.pass_awake(ms);
+        talk(&mut server, &mut [&mut one]);
+    }
+    one.tabs_hear = true;
+    one.ask(TAB, vec![ToCore::Heard { lists: 100 }]);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(instance(&one, ones), before);
+    let done = complete(&mut one, ones, [1, 1, 0]);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(said(&one, done), [text("done")]);
+}
+
 /// Goal: what a handler has done, and a restored server has not heard of, is done again, by that
 /// handler. Method: the server is put back to before the end of a command, which is under way there
 /// by an attempt of the same number.

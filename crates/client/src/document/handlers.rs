@@ -334,9 +334,10 @@ impl Document {
                     (None, now_ms)
                 }
                 Hearing::Deaf { .. } => continue,
-                Hearing::Asked { lists, heard_ms, .. } if heard < lists => {
-                    if now_ms < heard_ms + INSTANCE_SILENT_MS {
-                        ctx.out.wake_at(heard_ms + INSTANCE_SILENT_MS);
+                Hearing::Asked { lists, asked_ms, heard_ms } if heard < lists => {
+                    let deaf_at_ms = deaf_at_ms(asked_ms, heard_ms);
+                    if now_ms < deaf_at_ms {
+                        ctx.out.wake_at(deaf_at_ms);
                         continue;
                     }
                     own.hearing = Hearing::Deaf { lists };
@@ -357,8 +358,7 @@ impl Document {
             own.hearing = match watches.given(key) {
                 Some(rows) => {
                     ctx.out.tell(tab, FromCore::Rows { call, rows: rows.clone() });
-                    // To be asked again, or taken for deaf.
-                    ctx.out.wake_at((now_ms + ASKED_EVERY_MS).min(heard_ms + INSTANCE_SILENT_MS));
+                    ctx.out.wake_at(deaf_at_ms(now_ms, heard_ms));
                     Hearing::Asked { lists: next, asked_ms: now_ms, heard_ms }
                 }
                 None => Hearing::Unasked,
@@ -505,6 +505,12 @@ impl Own {
     fn is_deaf(&self) -> bool {
         matches!(self.hearing, Hearing::Deaf { .. })
     }
+}
+
+/// When a tab is taken for deaf. A core that has not run for long, as on a device that was asleep,
+/// asks late: the tab has time to answer all the same.
+fn deaf_at_ms(asked_ms: u64, heard_ms: u64) -> u64 {
+    (heard_ms + INSTANCE_SILENT_MS).max(asked_ms + ASKED_EVERY_MS)
 }
 
 /// The one that succeeds the others.
