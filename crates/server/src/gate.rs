@@ -29,21 +29,37 @@ struct Passed {
     began: Instant,
     /// When something was read last, in milliseconds since it began.
     read_at_ms: AtomicU64,
+    /// Whether the system had no room for what was written last, and when it had again.
+    is_full: AtomicBool,
+    drained_at_ms: AtomicU64,
 }
 
 impl Passed {
     fn note_read(&self, size: u64) {
         if size > 0 {
             self.read.fetch_add(size, Ordering::Relaxed);
-            let at_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.read_at_ms.store(at_ms, Ordering::Relaxed);
+            self.note_time(&self.read_at_ms);
         }
     }
 
     fn note_written(&self, written: &Poll<Result<usize>>) {
+        let was_full = self.is_full.swap(written.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(size)) = written {
             self.written.fetch_add(*size as u64, Ordering::Relaxed);
+            if was_full {
+                self.note_time(&self.drained_at_ms);
+            }
         }
+    }
+
+    fn note_time(&self, of: &AtomicU64) {
+        let at_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        of.store(at_ms, Ordering::Relaxed);
+    }
+
+    fn since(&self, at_ms: &AtomicU64) -> Duration {
+        let at = Duration::from_millis(at_ms.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(at)
     }
 }
 
@@ -75,8 +91,13 @@ impl Gate {
 
     /// For how long nothing came from the client.
     pub(crate) fn silence(&self) -> Duration {
-        let read_at = Duration::from_millis(self.0.read_at_ms.load(Ordering::Relaxed));
-        self.0.began.elapsed().saturating_sub(read_at)
+        self.0.since(&self.0.read_at_ms)
+    }
+
+    /// For how long nothing came from the client, and nothing shows that it takes what it is told:
+    /// what the system has room for at once, as for a ping, it takes for one that is gone, too.
+    pub(crate) fn stillness(&self) -> Duration {
+        self.silence().min(self.0.since(&self.0.drained_at_ms))
     }
 
     /// Bytes that the system took for the client so far.
@@ -95,9 +116,19 @@ pub(crate) struct Gated<S> {
 impl<S> Gated<S> {
     pub(crate) fn new(inner: S, size_max: u64) -> (Self, Gate) {
         let left = AtomicU64::new(size_max);
-        let [read, written, read_at_ms] = [0, 0, 0].map(AtomicU64::new);
-        let (waits, began) = (AtomicBool::new(false), Instant::now());
-        let passed = Arc::new(Passed { left, waits, read, written, began, read_at_ms });
+        let [read, written, read_at_ms, drained_at_ms] = [0; 4].map(AtomicU64::new);
+        let [waits, is_full] = [false; 2].map(AtomicBool::new);
+        let began = Instant::now();
+        let passed = Arc::new(Passed {
+            left,
+            waits,
+            read,
+            written,
+            began,
+            read_at_ms,
+            is_full,
+            drained_at_ms,
+        });
         (Self { inner, passed: Arc::clone(&passed) }, Gate(passed))
     }
 }

@@ -27,7 +27,7 @@ use tokio::io::AsyncReadExt;
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -56,8 +56,8 @@ const BYE_TAKES: Duration = Duration::from_secs(2);
 /// often any other one.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PINGS_LESS: u32 = 3;
-/// After which silence a client is taken for gone, and after which one that handles tasks: what it
-/// works at is given to others then.
+/// After which silence a client is taken for gone. And after which one that handles tasks, and that
+/// takes nothing meanwhile of what it is told: what it works at is given to others then.
 const SILENCE_ENDS: Duration = Duration::from_secs(90);
 const HANDLER_SILENCE_ENDS: Duration = Duration::from_millis(INSTANCE_SILENT_MS);
 /// How often a client that is not listened to for now is told that we are here.
@@ -684,9 +684,7 @@ async fn write<S: Sink<Message> + Unpin>(
     shared: &Shared,
     gate: &Gate,
 ) -> Ending {
-    let mut pings = interval(PING_EVERY);
-    pings.reset();
-    let mut pings_due = 0;
+    let mut pings = Pings::new();
     let mut frames = Frames::default();
     let ending = loop {
         let first = tokio::select! {
@@ -695,16 +693,10 @@ async fn write<S: Sink<Message> + Unpin>(
                 Some(message) => Some(message),
                 None => break Ending::Quiet,
             },
-            _ = pings.tick() => {
-                pings_due += 1;
-                if !connection.handles_tasks() && pings_due % PINGS_LESS != 0 {
-                    continue;
-                }
-                None
-            }
+            () = pings.due(connection) => None,
         };
-        let queue = &mut end.queue;
-        let burst = burst(sink, first, &mut frames, queue, connection, &shared.counters);
+        let to = (&mut end.queue, connection);
+        let burst = burst(sink, first, (&mut frames, &mut pings), to, &shared.counters);
         let sent = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
             sent = unless_stuck(shared.slow_after, || gate.written_size(), burst) => sent,
@@ -719,7 +711,7 @@ async fn write<S: Sink<Message> + Unpin>(
     let last_words = async {
         // No message begins within another one. Where that fails the line is dead, and what comes
         // next fails likewise: there is nobody left to be told.
-        let _ = frames.feed(sink).await;
+        let _ = frames.feed(sink, || false).await;
         if let Some(reason) = ending.reason() {
             let bye = encode_message(&FromServer::Bye { reason });
             let _ = sink.send(Message::Binary(bye.into())).await;
@@ -756,6 +748,32 @@ async fn throw_away(mut socket: Socket, gate: &Gate) {
     }
 }
 
+/// When a client is to be asked whether it is there.
+struct Pings {
+    every: Interval,
+    due_ever: u32,
+}
+
+impl Pings {
+    fn new() -> Self {
+        let mut every = interval(PING_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        every.reset();
+        Self { every, due_ever: 0 }
+    }
+
+    /// Waits until it is. Nothing is lost where that is given up.
+    async fn due(&mut self, connection: &Connection) {
+        loop {
+            self.every.tick().await;
+            self.due_ever = self.due_ever.wrapping_add(1);
+            if connection.handles_tasks() || self.due_ever.is_multiple_of(PINGS_LESS) {
+                return;
+            }
+        }
+    }
+}
+
 /// What is left of a message that goes out in frames. As a single one it would leave a buffer of
 /// its size behind.
 #[derive(Default)]
@@ -769,9 +787,17 @@ impl Frames {
         Self { rest: Some(message.into()), is_begun: false }
     }
 
-    /// Hands them to the sink. If that is given up, it can be gone on with.
-    async fn feed<S: Sink<Message> + Unpin>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+    /// Hands them to the sink, with a ping between them where one is due. If that is given up, it
+    /// can be gone on with.
+    async fn feed<S: Sink<Message> + Unpin>(
+        &mut self,
+        sink: &mut S,
+        mut is_ping_due: impl FnMut() -> bool,
+    ) -> Result<(), S::Error> {
         while self.rest.is_some() {
+            if is_ping_due() {
+                sink.feed(Message::Ping(Bytes::new())).await?;
+            }
             poll_fn(|context| sink.poll_ready_unpin(context)).await?;
             if let Some(frame) = self.next() {
                 sink.start_send_unpin(Message::Frame(frame))?;
@@ -794,9 +820,8 @@ impl Frames {
 async fn burst<S: Sink<Message> + Unpin>(
     sink: &mut S,
     first: Option<Box<FromServer>>,
-    frames: &mut Frames,
-    queue: &mut UnboundedReceiver<Box<FromServer>>,
-    connection: &Connection,
+    (frames, pings): (&mut Frames, &mut Pings),
+    (queue, connection): (&mut UnboundedReceiver<Box<FromServer>>, &Connection),
     counters: &Counters,
 ) -> Result<(), S::Error> {
     let mut next = first;
@@ -808,7 +833,7 @@ async fn burst<S: Sink<Message> + Unpin>(
         let bytes = encode_message(&*message);
         size += bytes.len();
         *frames = Frames::of(bytes);
-        frames.feed(sink).await?;
+        frames.feed(sink, || pings.due(connection).now_or_never().is_some()).await?;
         connection.sent(&message);
         add(&counters.messages_out, 1);
         next = match size < WRITE_BUFFER_SIZE {
@@ -819,13 +844,17 @@ async fn burst<S: Sink<Message> + Unpin>(
     sink.flush().await
 }
 
-/// What comes of `work`, which is given up once nothing was read for so long, and for as long as it
-/// was listened: whoever writes little at a time gets through.
+/// What comes of `work`, which is given up once the client was still for so long, or silent for as
+/// long as any may be, and it was listened meanwhile: whoever writes or takes little at a time gets
+/// through.
 async fn unless_silent<T>(ends: Duration, gate: &Gate, work: impl Future<Output = T>) -> Option<T> {
     tokio::pin!(work);
     let began = Instant::now();
     loop {
-        let left = ends.saturating_sub(gate.silence().min(began.elapsed()));
+        let listened = began.elapsed();
+        let left = ends
+            .saturating_sub(gate.stillness().min(listened))
+            .min(SILENCE_ENDS.saturating_sub(gate.silence().min(listened)));
         if left.is_zero() {
             return None;
         }
@@ -968,6 +997,75 @@ mod tests {
             let Ok(RoomMail::Silent { conn: ConnId(7), lasted }) = told else { panic!("told") };
             assert_eq!(lasted.as_secs(), seconds);
         }
+    }
+
+    /// Tells somebody who handles tasks a message of this size, over a line that takes 1 KiB each
+    /// second. Says whether it was heard before the connection ended, and after how many seconds.
+    async fn talk_over_a_slow_line(message_size: usize, answers: bool) -> (bool, u64) {
+        use tokio::io::AsyncWriteExt;
+
+        let scene = Scene::new(RoomSettings::default());
+        let (shared, (connection, end)) = (Shared::of(&scene), Connection::new(ConnId(7)));
+        connection.note_handles_tasks();
+        let mut reader = reader_of(&scene, connection.clone(), 1);
+        let (line, server) = tokio::io::duplex(1024);
+        let (server, gate) = Gated::new(server, u64::MAX);
+        let server = WebSocketStream::from_raw_socket(server, Side::Server, Some(config())).await;
+        let (mut sink, mut stream) = server.split();
+        let (mut from_line, mut to_line) = tokio::io::split(line);
+        let (client, far) = tokio::io::duplex(4 * 1024 * 1024);
+        let mut client = WebSocketStream::from_raw_socket(client, Side::Client, None).await;
+        let (mut from_far, mut to_far) = tokio::io::split(far);
+        let slow = async {
+            let mut bytes = [0; 1024];
+            loop {
+                let size = from_line.read(&mut bytes).await.expect("open");
+                to_far.write_all(&bytes[..size]).await.expect("open");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let back = async {
+            tokio::io::copy(&mut from_far, &mut to_line).await.expect("open");
+            pending::<()>().await;
+        };
+        let reason = Rng::new(1).letters(message_size);
+        let body = FromRoom::Refused(Refusal::Protocol { reason });
+        connection.send(FromServer::About { channel: Channel(1), body });
+        let began = Instant::now();
+        let heard = async {
+            if !answers {
+                pending::<()>().await;
+            }
+            while !matches!(client.next().await, Some(Ok(Message::Binary(_)))) {}
+        };
+        let writes = write(&mut sink, end, &connection, &shared, &gate);
+        let is_heard = tokio::select! {
+            () = slow => false,
+            () = back => false,
+            _ = writes => false,
+            _ = reader.hear_all(&mut stream, &gate) => false,
+            () = heard => true,
+        };
+        (is_heard, began.elapsed().as_secs())
+    }
+
+    /// Goal: one that handles tasks gets what it is told over a slow line, however large that is.
+    /// Method: a message that takes minutes, while the client answers pings as they come.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_handles_tasks_behind_a_slow_line_hears_a_large_message() {
+        let (is_heard, seconds) = talk_over_a_slow_line(256 * 1024, true).await;
+        assert!(is_heard, "gone after {seconds} s");
+        assert!(seconds > 200, "{seconds}");
+    }
+
+    /// Goal: what a slow line takes for a process that is frozen keeps it no longer than any other
+    /// one. Method: as before, and no ping is answered.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_frozen_behind_a_slow_line_is_gone_in_time() {
+        assert_eq!(talk_over_a_slow_line(256 * 1024, false).await, (false, 90));
+        // The line has taken all of it after 40 seconds.
+        let (is_heard, seconds) = talk_over_a_slow_line(40 * 1024, false).await;
+        assert!(!is_heard && (60..=70).contains(&seconds), "{seconds}");
     }
 
     /// Goal: one that handles tasks and lives is heard often enough, and others are not asked more
@@ -1278,8 +1376,9 @@ mod tests {
         }
         let (mut sink, counters) = (Counted::default(), Counters::default());
         let first = end.queue.recv().await;
-        let (frames, queue) = (&mut Frames::default(), &mut end.queue);
-        let Ok(()) = burst(&mut sink, first, frames, queue, &connection, &counters).await;
+        let with = (&mut Frames::default(), &mut Pings::new());
+        let to = (&mut end.queue, &connection);
+        let Ok(()) = burst(&mut sink, first, with, to, &counters).await;
         assert_eq!((sink.messages, sink.flushes), (50, 1));
     }
 
