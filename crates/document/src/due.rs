@@ -1,6 +1,6 @@
 //! When tasks of a document are due: what its host keeps of them while the document is closed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidelog_sqlite::{Reader, Run, SystemQueries as _};
@@ -22,8 +22,9 @@ pub struct DueTasks {
     pub at_ms: BTreeMap<TaskKind, u64>,
     /// From then on tasks of any name may be due: only the nearest were looked at.
     pub others_at_ms: Option<u64>,
-    /// Aggregates and workflows of which commands and runs wait for code that fits them.
-    pub stopped: BTreeSet<String>,
+    /// Aggregates and workflows of which commands and runs wait for code that fits them, and the
+    /// largest number of those.
+    pub stopped: BTreeMap<String, u64>,
 }
 
 impl DueTasks {
@@ -109,21 +110,28 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     {
         due.note_others(*at);
     }
-    let mut name = Value::Text(String::new());
+    let mut kind = [String::new(), String::new()].map(Value::Text);
     loop {
-        let sql = "select min(aggregate) from _tidelog_task
-                   where state = 'stopped' and aggregate > ?1";
-        let rows = done!(reader.query_system(sql, &[name]));
-        let Some(found) = rows.iter().flatten().find_map(text_of) else { break };
-        due.stopped.insert(found.to_owned());
-        name = Value::Text(found.to_owned());
+        let rows = done!(reader.query_system(
+            "select aggregate, name from _tidelog_task
+             where state = 'stopped' and (aggregate, name) > (?1, ?2)
+             order by aggregate, name limit 1",
+            &kind,
+        ));
+        let Some(Ok(next)) = rows.into_iter().next().map(<[Value; 2]>::try_from) else { break };
+        kind = next;
+        let newest = done!(reader.query_system(
+            "select number from _tidelog_task
+             where state = 'stopped' and aggregate = ?1 and name = ?2
+             order by number desc limit 1",
+            &kind,
+        ));
+        if let (Value::Text(aggregate), Some([Value::Integer(number)])) =
+            (&kind[0], newest.first().map(Vec::as_slice))
+        {
+            let newest = due.stopped.entry(aggregate.clone()).or_default();
+            *newest = number.unsigned_abs().max(*newest);
+        }
     }
     Run::Done(due)
-}
-
-fn text_of(value: &Value) -> Option<&str> {
-    match value {
-        Value::Text(text) => Some(text),
-        _ => None,
-    }
 }

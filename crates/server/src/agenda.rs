@@ -97,15 +97,16 @@ impl Agenda {
         due
     }
 
-    /// Documents in which runs wait for code that fits, as somebody's may who has just come.
-    pub(crate) fn stopped(&self, wants: impl Fn(&str) -> bool) -> BTreeMap<String, Names> {
+    /// Documents in which tasks wait for code that fits, as somebody's may: of those that are
+    /// wanted, by what is stopped there.
+    pub(crate) fn stopped(
+        &self,
+        wants: impl Fn(&str, &BTreeMap<String, u64>) -> bool,
+    ) -> BTreeMap<String, BTreeMap<String, u64>> {
         let known = self.known();
-        let wanted = known.stopped.iter().filter(|document| wants(document));
-        let names = |document: &String| {
-            let names = known.rows.get(document).map(|row| row.stopped.clone());
-            (document.clone(), names)
-        };
-        wanted.map(names).collect()
+        let rows = known.stopped.iter().filter_map(|it| Some((it, &known.rows.get(it)?.stopped)));
+        let wanted = rows.filter(|(document, stopped)| wants(document, stopped));
+        wanted.map(|(document, stopped)| (document.clone(), stopped.clone())).collect()
     }
 
     /// Somebody wants to know, from now on.
@@ -280,13 +281,12 @@ mod tests {
     #[test]
     fn runs_that_wait_for_code_are_told_to_whoever_comes() {
         let agenda = Agenda::default();
-        let stopped = DueTasks { stopped: ["fulfil".to_owned()].into(), ..DueTasks::default() };
-        agenda.tell("a", stopped);
+        let stopped = BTreeMap::from([("fulfil".to_owned(), 7)]);
+        agenda.tell("a", DueTasks { stopped: stopped.clone(), ..DueTasks::default() });
         assert_eq!(agenda.due(u64::MAX, |_| true), Due::default(), "no time has them go on");
-        let names: Names = Some(["fulfil".to_owned()].into());
-        assert_eq!(agenda.stopped(|_| true), [("a".to_owned(), names)].into());
-        assert!(agenda.stopped(|_| false).is_empty());
+        assert_eq!(agenda.stopped(|_, _| true), [("a".to_owned(), stopped)].into());
+        assert!(agenda.stopped(|_, _| false).is_empty());
         agenda.tell("a", DueTasks::default());
-        assert!(agenda.stopped(|_| true).is_empty());
+        assert!(agenda.stopped(|_, _| true).is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! `GET /v1/due`: which documents have tasks that are due, as they become so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{failed, pass};
 use crate::access::{Pass, now_ms};
-use crate::agenda::{Listener, Names};
+use crate::agenda::{Agenda, Listener, Names};
 use crate::shared::Shared;
 use crate::shares::{Share, Shares};
 
@@ -31,6 +31,10 @@ const CHANGES_WAIT: Duration = Duration::from_millis(20);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// After which time a document is told again that is still due.
 const TELLS_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// After which time one is told again in which tasks wait for code that fits: twice as long each
+/// time, and at most so long.
+const STOPPED_AGAIN_AFTER: Duration = Duration::from_secs(10);
+const STOPPED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(600);
 /// By how much a document is told ahead of its time, so that it is open by then.
 const TELLS_AHEAD_MS: u64 = 1_000;
 /// By how much later those are told who are not the first to be.
@@ -114,9 +118,70 @@ struct Telling {
     listener: Listener,
     /// What is due, since when it is seen, and what was told of it when.
     seen: HashMap<String, Seen>,
-    /// Documents in which runs wait for code that fits, as this one's may: told once each, since it
-    /// may not.
-    stopped: HashSet<String>,
+    stopped: ToldStopped,
+}
+
+/// Documents in which tasks wait for code that fits, as this one's may, and that were told.
+#[derive(Default)]
+struct ToldStopped(HashMap<String, Stopped>);
+
+impl ToldStopped {
+    /// Gives those that are to be told now.
+    fn tell(
+        &mut self,
+        agenda: &Agenda,
+        wants: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> Vec<(String, Names)> {
+        let is_due = |document: &str, stopped: &BTreeMap<String, u64>| {
+            self.0.get(document).is_none_or(|it| it.is_due(stopped, now)) && wants(document)
+        };
+        let stopped = agenda.stopped(is_due).into_iter();
+        let told = stopped.map(|(document, stopped)| {
+            let names = stopped.keys().cloned().collect();
+            let told = Stopped::tell(self.0.get(&document), stopped, now);
+            self.0.insert(document.clone(), told);
+            (document, Some(names))
+        });
+        let told = told.collect();
+        // Nothing is stopped any more in those that were not told again.
+        self.0.retain(|_, it| !it.is_over(now));
+        told
+    }
+}
+
+/// What was told of tasks that wait for code that fits: by name, with the largest number of each.
+struct Stopped {
+    told: BTreeMap<String, u64>,
+    at: Instant,
+    again_after: Duration,
+}
+
+impl Stopped {
+    /// It is told of these now, once more if it was before: later each time, unless there are
+    /// others.
+    fn tell(before: Option<&Self>, stopped: BTreeMap<String, u64>, now: Instant) -> Self {
+        let again_after = match before {
+            Some(it) if !it.is_news(&stopped) => 2 * it.again_after,
+            _ => STOPPED_AGAIN_AFTER,
+        };
+        let again_after = again_after.min(STOPPED_AGAIN_AFTER_MAX);
+        Self { told: stopped, at: now, again_after }
+    }
+
+    fn is_news(&self, stopped: &BTreeMap<String, u64>) -> bool {
+        stopped.iter().any(|(name, newest)| self.told.get(name).is_none_or(|told| newest > told))
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.at + self.again_after <= now
+    }
+
+    /// Whether it is to be told that these are stopped. It may not help, so that is not done again
+    /// and again.
+    fn is_due(&self, stopped: &BTreeMap<String, u64>, now: Instant) -> bool {
+        self.is_over(now) || (self.at + STOPPED_AGAIN_AFTER <= now && self.is_news(stopped))
+    }
 }
 
 struct Seen {
@@ -126,7 +191,7 @@ struct Seen {
 
 impl Telling {
     fn new(shared: Arc<Shared>, pass: Pass, pattern: Pattern, listener: Listener) -> Self {
-        let (seen, stopped) = (HashMap::new(), HashSet::new());
+        let (seen, stopped) = (HashMap::new(), ToldStopped::default());
         Self { shared, pass, pattern, listener, seen, stopped }
     }
 
@@ -167,15 +232,12 @@ impl Telling {
     /// Says what is to be told now, and gives when to look again.
     fn look(&mut self, text: &mut String) -> Instant {
         let (now, now_ms) = (Instant::now(), now_ms().saturating_add(TELLS_AHEAD_MS));
-        let stopped = self
-            .shared
-            .rooms
-            .agenda()
-            .stopped(|document| !self.stopped.contains(document) && self.wants(document));
-        for (document, names) in stopped {
+        let mut stopped = std::mem::take(&mut self.stopped);
+        let agenda = self.shared.rooms.agenda();
+        for (document, names) in stopped.tell(agenda, |document| self.wants(document), now) {
             text.push_str(&line(&document, &names));
-            self.stopped.insert(document);
         }
+        self.stopped = stopped;
         let due = self.shared.rooms.agenda().due(now_ms, |document| self.wants(document));
         let in_ms = |at_ms: u64| Duration::from_millis(at_ms.saturating_sub(now_ms));
         let mut next_at = now + due.next_ms.map_or(LOOKS_EVERY, in_ms).min(LOOKS_EVERY);
@@ -203,4 +265,53 @@ impl Telling {
 
 fn line(document: &str, names: &Names) -> String {
     format!("{}\n", json!({ "document": document, "due": names }))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_document::DueTasks;
+
+    use super::*;
+
+    /// One who listens, and what it was told at which second.
+    #[derive(Default)]
+    struct Ear {
+        stopped: ToldStopped,
+        told_at_s: Vec<u64>,
+    }
+
+    /// Goal: whoever may have code that fits is told of each task that stops, though it was told of
+    /// others before, and of one that stays so in growing pauses. Method: in one document a task
+    /// stops and completes, another one stops and stays; two listen, of whom one comes late.
+    #[test]
+    fn each_that_listens_is_told_again_of_what_stops_later() {
+        let agenda = Agenda::default();
+        let stopped = |number: Option<u64>| {
+            let stopped = number.map(|it| ("fulfil".to_owned(), it)).into_iter().collect();
+            agenda.tell("a", DueTasks { stopped, ..DueTasks::default() });
+        };
+        let began = Instant::now();
+        let [mut one, mut two] = [Ear::default(), Ear::default()];
+        for second in 0..2_000 {
+            match second {
+                0 => stopped(Some(1)),
+                3 => stopped(None),
+                5 => stopped(Some(2)),
+                1_000 => stopped(Some(3)),
+                _ => {}
+            }
+            let now = began + Duration::from_secs(second);
+            let listening = [&mut one, &mut two].into_iter();
+            for ear in listening.take(if second < 4 { 1 } else { 2 }) {
+                if !ear.stopped.tell(&agenda, |_| true, now).is_empty() {
+                    ear.told_at_s.push(second);
+                }
+            }
+        }
+        let begin = [&[0, 10, 20, 40, 80, 160, 320, 640][..], &[5, 15, 35, 75, 155, 315, 635]];
+        for (ear, begin) in [one, two].iter().zip(begin) {
+            let all = [begin, &[1_000, 1_010, 1_030, 1_070, 1_150, 1_310, 1_630]].concat();
+            assert_eq!(ear.told_at_s, all);
+        }
+    }
 }

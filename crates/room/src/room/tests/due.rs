@@ -63,7 +63,7 @@ fn brief(due: &DueTasks) -> String {
     let mut words: Vec<String> =
         due.at_ms.iter().map(|(kind, at)| format!("{} at {at}", kind.aggregate)).collect();
     words.extend(due.others_at_ms.map(|at| format!("others at {at}")));
-    words.extend(due.stopped.iter().map(|name| format!("{name} stopped")));
+    words.extend(due.stopped.iter().map(|(name, newest)| format!("{name} stopped, {newest}")));
     words.join(", ")
 }
 
@@ -222,7 +222,7 @@ fn what_nobody_handles_who_is_there_is_told() {
     scene.say(BOB, ToRoom::Complete { tag: 5, task, attempt, completion });
     scene.room.set_time(1_000_750);
     scene.step(RoomInput::GoOn);
-    assert_eq!(scene.told_due(), ["order at 0, fulfil stopped"], "it fits nobody here");
+    assert_eq!(scene.told_due(), ["order at 0, fulfil stopped, 1"], "it fits nobody here");
 }
 
 /// Goal: to look takes the same time however many runs sleep, and none of them is forgotten.
