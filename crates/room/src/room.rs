@@ -208,6 +208,8 @@ enum Work {
     Probe(ChannelId, ProbeId),
     Close(ChannelId),
     Refuse(ChannelId, Refusal),
+    /// A connection goes that was last heard then.
+    Silent(ConnId, u64),
     Left(ConnId),
     Ask(u64, Ask),
     Handling {
@@ -240,14 +242,16 @@ impl Work {
             Self::Open(_, open) => open.size(),
             Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
             Self::Seed { pages, .. } => size_of_pages(pages),
-            Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
+            Self::Probe(..) | Self::Close(_) | Self::Silent(..) | Self::Left(_) | Self::Ask(..) => {
+                0
+            }
             Self::Refuse(..) | Self::Change(_) | Self::Look => 0,
             Self::Handling { word, .. } => word.size(),
         }
     }
 
     fn needs_document(&self) -> bool {
-        !matches!(self, Self::Close(_) | Self::Left(_) | Self::Refuse(..))
+        !matches!(self, Self::Close(_) | Self::Silent(..) | Self::Left(_) | Self::Refuse(..))
     }
 }
 
@@ -345,7 +349,11 @@ impl Room {
             RoomInput::Refuse { conn, channel, refusal } => {
                 self.queue.push_back(Work::Refuse(ChannelId { conn, channel }, refusal));
             }
-            RoomInput::Silent { conn, for_ms } => self.on_silent(conn, for_ms),
+            RoomInput::Silent { conn, for_ms } => {
+                // Behind what it said before.
+                let since_ms = self.now_ms.saturating_sub(for_ms);
+                self.queue.push_back(Work::Silent(conn, since_ms));
+            }
             RoomInput::Left { conn } => self.on_left(conn),
             RoomInput::Store(reply) => self.on_store(reply),
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),
@@ -724,6 +732,10 @@ impl Room {
             }
             Work::Refuse(channel_id, refusal) => {
                 self.send_away(*channel_id, refusal.clone());
+                Ok(())
+            }
+            Work::Silent(conn, since_ms) => {
+                self.silent_leave(*conn, *since_ms);
                 Ok(())
             }
             Work::Left(conn) => {

@@ -111,9 +111,8 @@ impl Room {
         }
     }
 
-    /// A client goes that was last heard so long ago, and all at it that handled commands.
-    pub(super) fn on_silent(&mut self, conn: ConnId, for_ms: u64) {
-        let since_ms = self.now_ms.saturating_sub(for_ms);
+    /// A client goes that was last heard then, and all at it that handled commands.
+    pub(super) fn silent_leave(&mut self, conn: ConnId, since_ms: u64) {
         let channel_ids = self.channels_of(conn).into_iter();
         let ids: BTreeSet<SubscriberId> =
             channel_ids.filter_map(|it| self.subscriber_at(it)).collect();

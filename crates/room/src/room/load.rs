@@ -207,6 +207,7 @@ impl Room {
                 | Work::Handling { .. }
                 | Work::Change(_)
                 | Work::Look
+                | Work::Silent(..)
                 | Work::Close(_) => {}
             }
         }

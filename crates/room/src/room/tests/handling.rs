@@ -156,6 +156,27 @@ fn an_instance_that_was_silent_is_gone_with_its_connection() {
     assert_eq!(scene.room.handling_due_at_ms(), Some(1_040_000), "it may come back until then");
 }
 
+/// Goal: what a handler has said before it fell silent counts. Method: it completes a command while
+/// the room may not run anything, and is silent for long then.
+#[test]
+fn what_was_said_before_a_silence_counts() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    scene.hears(BOB, register(5, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    assert_eq!(scene.commands(), ["1 a started 1 1000000"]);
+    scene.at(1_030_000);
+    scene.room.let_run(MayRun::Nothing);
+    scene.say(BOB, complete(5, 1, 1));
+    scene.step(RoomInput::Silent { conn: BOB, for_ms: INSTANCE_SILENT_MS });
+    scene.step(RoomInput::Left { conn: BOB });
+    scene.room.let_run(MayRun::Everything);
+    scene.step(RoomInput::GoOn);
+    assert_eq!(scene.commands(), ["1 a completed 1 "]);
+}
+
 /// Goal: nobody handles commands who may not, whatever else it may do. Method: a writer; and one
 /// who might, and may not any longer.
 #[test]
