@@ -93,7 +93,8 @@ const FIND_INTRUDER: &str = "
            'trigger _tidelog_record_event_happens', 'trigger _tidelog_record_resolved',
            'view tidelog_records', 'table _tidelog_instance', 'view tidelog_instances',
            'table _tidelog_snapshot', 'view tidelog_snapshots', 'table _tidelog_handled',
-           'index _tidelog_handled_kind', 'table _tidelog_tried', 'index _tidelog_tried_instance',
+           'index _tidelog_handled_kind', 'index _tidelog_handled_asked',
+           'table _tidelog_tried', 'index _tidelog_tried_instance',
            'trigger _tidelog_tried_over'))
     union all
     select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key

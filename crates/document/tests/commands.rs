@@ -520,6 +520,48 @@ fn a_dispatch_costs_the_same_however_many_are_stopped() {
     assert!(steps[1] < steps[0] + 100, "{steps:?}");
 }
 
+/// Goal: whoever comes is asked about all that is stopped, in parts of which none is large, and
+/// about each once. Method: more than two parts; one that comes may do all of it, and one comes
+/// whose code fits none, leaves, and comes again.
+#[test]
+fn whoever_comes_is_asked_about_what_is_stopped_in_parts() {
+    with_limited_shop(Limits::DEFAULT, |mut scene| {
+        const MANY: i64 = 600;
+        for nth in 0..MANY {
+            scene.send(&nth.to_string(), "pay", "{}", "k");
+        }
+        let count = |scene: &mut Scene, state: &str| {
+            scene.count(&format!("_tidelog_task where state = '{state}'"))
+        };
+        for _ in 0..2 {
+            let older = scene.register();
+            let mut times = 0;
+            while count(&mut scene, "stopped") < MANY || times == 0 {
+                scene.dispatch(older, 64);
+                for (number, attempt, _) in scene.given(older) {
+                    times += 1;
+                    let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+                    let outcome = Outcome::Stopped { reason: String::new() };
+                    scene.complete(older, [number, attempt, 0], outcome);
+                }
+                assert!(times <= MANY, "none of them again and again");
+            }
+            assert_eq!(times, MANY);
+            assert_eq!(scene.dispatch(older, 64), None);
+            scene.change(&Change::Deregister(older));
+        }
+
+        let newer = scene.register();
+        assert_eq!(count(&mut scene, "ready"), 0);
+        let free = Free { instance: newer, kinds: kinds(), concurrency: 1 };
+        for left in [MANY - 256, MANY - 512, 0] {
+            scene.change(&Change::Dispatch(vec![free.clone()]));
+            assert_eq!(count(&mut scene, "stopped"), left);
+        }
+        assert_eq!(count(&mut scene, "ready"), MANY - 1);
+    });
+}
+
 /// Goal: rules across aggregates hold: whoever breaks one has failed, and nothing of it is there.
 #[test]
 fn a_completion_that_breaks_a_rule_fails_the_command() {

@@ -455,6 +455,7 @@ fn dispatch(
         }
         let more_awake = workflows::wake(transaction, now)?;
         end_foreign_pauses(transaction, now)?;
+        let more_asked = tried::ask(transaction)?;
         let given = give(transaction, doctype, free, now)?;
         // What was over by another clock says nothing of how long it was kept.
         let is_left = clocks::replace(transaction, now)? || forget(transaction, now)?;
@@ -465,7 +466,8 @@ fn dispatch(
         )?;
         let due = single_integer(&due).into_iter().chain(workflows::due(transaction, now)?).min();
         let due_ms = due.map(i64::cast_unsigned);
-        Ok(Changed::Dispatched { due_ms, again: given == GIVEN_MAX || is_left || more_awake })
+        let again = given == GIVEN_MAX || is_left || more_awake || more_asked;
+        Ok(Changed::Dispatched { due_ms, again })
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! _tidelog_handled  instance, aggregate, name    what each instance handles
+//!                     -> asked                   up to which number it was asked about what was
+//!                                                stopped as it came; null: about all
 //! _tidelog_tried    task, instance -> is_unfit   an attempt has failed there; or the code there
 //!                                                does not fit the task
 //! ```
@@ -23,10 +25,12 @@ use super::tasks::Started;
 use crate::tasks::TaskKind;
 
 /// The tables of who handles tasks, with those of tasks.
-pub(super) const STATEMENTS: [&str; 5] = [
+pub(super) const STATEMENTS: [&str; 6] = [
     "create table _tidelog_handled (instance integer not null, aggregate text not null,
-     name text not null, primary key (instance, aggregate, name)) strict, without rowid",
+     name text not null, asked integer, primary key (instance, aggregate, name)) strict,
+     without rowid",
     "create index _tidelog_handled_kind on _tidelog_handled (aggregate, name)",
+    "create index _tidelog_handled_asked on _tidelog_handled (instance) where asked is not null",
     "create table _tidelog_tried (task integer not null, instance integer not null,
      is_unfit integer not null, primary key (task, instance)) strict, without rowid",
     "create index _tidelog_tried_instance on _tidelog_tried (instance)",
@@ -45,24 +49,63 @@ const FITS_NOBODY: &str = "
                                   where tried.task = task.number and is_unfit = 1
                                     and tried.instance = handled.instance))";
 
-/// Somebody handles these from now on: what is stopped of them is ready.
+/// Tasks that are stopped about which somebody is asked with one dispatch.
+const ASKED_MAX: usize = 256;
+
+/// Somebody handles these from now on: what is stopped of them it is to be [asked](ask) about.
 pub(super) fn handle(
     transaction: &Transaction<'_>,
     instance: &Value,
     kinds: &[TaskKind],
 ) -> Result<(), Failure> {
     for TaskKind { aggregate, name } in kinds.iter().collect::<BTreeSet<_>>() {
-        let kind = [aggregate, name].map(|it| Value::Text(it.clone()));
+        let [aggregate, name] = [aggregate, name].map(|it| Value::Text(it.clone()));
         transaction.run_system(
-            "update _tidelog_task set state = 'ready', reason = null
-             where state = 'stopped' and aggregate = ?1 and name = ?2",
-            &kind,
+            "insert into _tidelog_handled
+             select ?1, ?2, ?3, iif(exists (select 1 from _tidelog_task
+                                            where state = 'stopped' and aggregate = ?2
+                                              and name = ?3), 0, null)",
+            &[instance.clone(), aggregate, name],
         )?;
-        let [aggregate, name] = kind;
-        let sql = "insert into _tidelog_handled values (?1, ?2, ?3)";
-        transaction.run_system(sql, &[instance.clone(), aggregate, name])?;
     }
     Ok(())
+}
+
+/// Has those that have come asked about what was stopped before: it is ready, some of it at a time.
+/// Says whether there is perhaps more.
+pub(super) fn ask(transaction: &Transaction<'_>) -> Result<bool, Failure> {
+    let rows = transaction.run_system(
+        "select instance, aggregate, name, asked from _tidelog_handled
+         where asked is not null limit 1",
+        &[],
+    )?;
+    let Some(Ok(row)) = rows.into_iter().next().map(<[Value; 4]>::try_from) else {
+        return Ok(false);
+    };
+    let [instance, aggregate, name, asked] = row;
+    let stopped = transaction.run_system(
+        "select number from _tidelog_task
+         where state = 'stopped' and aggregate = ?1 and name = ?2 and number > ?3
+         order by number limit ?4",
+        &[aggregate.clone(), name.clone(), asked.clone(), Value::Integer(ASKED_MAX as i64)],
+    )?;
+    let last = stopped.last().map_or(asked.clone(), |row| row[0].clone());
+    transaction.run_system(
+        // It may have said of some already that they do not fit it.
+        "update _tidelog_task as task set state = 'ready', reason = null
+         where state = 'stopped' and aggregate = ?1 and name = ?2 and number > ?3 and number <= ?4
+           and not exists (select 1 from _tidelog_tried as tried
+                           where tried.task = task.number and tried.instance = ?5
+                             and is_unfit = 1)",
+        &[aggregate.clone(), name.clone(), asked, last.clone(), instance.clone()],
+    )?;
+    let asked = if stopped.len() == ASKED_MAX { last } else { Value::Null };
+    transaction.run_system(
+        "update _tidelog_handled set asked = ?4
+         where instance = ?1 and aggregate = ?2 and name = ?3",
+        &[instance, aggregate, name, asked],
+    )?;
+    Ok(true)
 }
 
 /// Somebody handles nothing any longer, and nothing is started there. What fits none of the others
