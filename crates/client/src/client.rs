@@ -252,7 +252,7 @@ impl Client {
                 let Some(key) = self.key_of(tab, handle) else { return };
                 self.with(&key, out, |document, _| document.set_connected(word));
                 if word.is_multiple_of(2) {
-                    self.servers.values_mut().for_each(ServerLink::try_now);
+                    self.servers.values_mut().for_each(|link| link.try_now(tab));
                 }
             }
             ToCore::ListenRejections { handle } => {

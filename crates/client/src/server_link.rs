@@ -107,6 +107,8 @@ pub(crate) struct ServerLink {
     given_up: u32,
     /// Who was asked for a token last, or by whose we were let in since.
     asked_for_token: Option<TokenHolder>,
+    /// The tab that asked to connect last: of those that are as good as never asked, it is first.
+    called_by: Option<TabId>,
     /// Who was asked since the server let us in last, and whose token was refused since it let us
     /// in for a while: one that refuses what it has just let in is not asked by each in turn
     /// without an end.
@@ -124,9 +126,15 @@ pub(crate) struct ServerLink {
     pub(crate) barred: bool,
     /// Whether a token was refused, and no connection was tried without a pause since.
     was_refused: bool,
-    /// How often in a row we were refused as we came, for the token or for want of one, by all who
-    /// could give one.
+    /// How often in a row all who could give a token were asked, and we were refused as we came,
+    /// for the token or for want of one.
     refusals: u32,
+    /// The turn up to which they were asked when that was counted last, and whether all were asked
+    /// since, with the one whose token the server is told now.
+    round_from: u64,
+    is_round_over: bool,
+    /// How often somebody was asked for a token.
+    turns_ever: u64,
     /// When the token is renewed by which we are let in, if there is one.
     renewal: Option<Renewal>,
     /// Whose token that is.
@@ -144,8 +152,9 @@ struct KeptToken {
     came_at_ms: u64,
 }
 
-/// When somebody was asked for a token last, as a number that grows with each question, and how
-/// often without an answer: that may take longer than a connection lasts without one.
+/// When somebody was asked for a token last, as a number that grows with each question, or zero
+/// where that is as good as never, and how often without an answer: that may take longer than a
+/// connection lasts without one.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
     turn: u64,
@@ -204,6 +213,7 @@ impl ServerLink {
             unproved_size: 0,
             given_up: 0,
             asked_for_token: None,
+            called_by: None,
             asked: SortedMap::new(),
             kept_tokens: SortedMap::new(),
             next_channel: 1,
@@ -213,6 +223,9 @@ impl ServerLink {
             barred: false,
             was_refused: false,
             refusals: 0,
+            round_from: 0,
+            is_round_over: true,
+            turns_ever: 0,
             renewal: None,
             subject: None,
             is_anothers: false,
@@ -338,9 +351,19 @@ impl ServerLink {
     /// Those can give a token. One who was not asked yet may have one that is taken: that is tried
     /// as soon as elsewhere.
     pub(crate) fn meet_holders(&mut self, holders: &[TokenHolder]) {
-        if holders.iter().any(|holder| !self.asked.contains_key(holder)) {
+        if holders.iter().any(|holder| self.turn_of(holder) == 0) {
             self.refusals = 0;
         }
+    }
+
+    /// Whether all of those were asked for a token since refusals were counted last.
+    fn had_turns(&self, holders: &[TokenHolder]) -> bool {
+        holders.iter().all(|holder| self.turn_of(holder) > self.round_from)
+    }
+
+    /// When that one was asked for a token last; zero if it was not.
+    fn turn_of(&self, holder: &TokenHolder) -> u64 {
+        self.asked.get(holder).map_or(0, |asked| asked.turn)
     }
 
     /// The answer waits for what was sent before the question, and for nothing that came behind it.
@@ -374,6 +397,7 @@ impl ServerLink {
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
         self.kept_tokens.retain(|_, kept| now_ms < kept.came_at_ms + TOKEN_KEPT_MS);
+        self.is_round_over = self.had_turns(holders);
         let oldest = self.kept_tokens.iter().min_by_key(|(_, kept)| kept.came_at_ms);
         if let Some(holder) = oldest.map(|(holder, _)| *holder) {
             let kept = self.kept_tokens.remove(&holder);
@@ -382,19 +406,20 @@ impl ServerLink {
             self.asked_for_token = Some(holder);
             return self.hello(now_ms, kept.map(|kept| kept.token), out);
         }
-        let turn = |holder: &TokenHolder| self.asked.get(holder).map_or(0, |asked| asked.turn);
-        let rank = |holder: &&TokenHolder| match turn(holder) {
-            0 => (0, self.asked_for_token != Some(**holder)),
-            turn => (turn, false),
+        let rank = |holder: &&TokenHolder| {
+            let (is_called, is_first) =
+                (self.called_by == Some(holder.0), self.asked_for_token == Some(**holder));
+            (self.turn_of(holder), !is_called, !is_first)
         };
         let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
         // That another one's token was refused says nothing of this one's. A server of another
         // version says so again.
-        self.barred &= turn(&(tab, handle)) > 0;
+        self.barred &= self.turn_of(&(tab, handle)) > 0;
         self.asked_for_token = Some((tab, handle));
         self.move_behind((tab, handle)).owed += 1;
+        self.is_round_over = self.had_turns(holders);
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
     }
@@ -431,9 +456,9 @@ impl ServerLink {
 
     /// All others have their turn to be asked for a token before this one.
     fn move_behind(&mut self, holder: TokenHolder) -> &mut Asked {
-        let last_turn = self.asked.values().map(|asked| asked.turn).max().unwrap_or(0);
+        self.turns_ever += 1;
         let asked = self.asked.get_or_insert_with(holder, Asked::default);
-        asked.turn = last_turn + 1;
+        asked.turn = self.turns_ever;
         asked
     }
 
@@ -551,10 +576,7 @@ impl ServerLink {
                     ByeReason::Version | ByeReason::Unauthenticated | ByeReason::Origin
                 );
                 let is_refused = reason == ByeReason::Unauthenticated;
-                self.refusals = match is_refused && self.stage != Stage::Welcomed {
-                    true => self.refusals + 1,
-                    false => 0,
-                };
+                let is_counted = is_refused && self.stage != Stage::Welcomed;
                 // The token that had let us in may be the one that is refused by now.
                 self.was_refused = is_refused;
                 if self.was_refused {
@@ -563,6 +585,10 @@ impl ServerLink {
                         self.move_behind(holder).is_refused = true;
                     }
                 }
+                match is_counted {
+                    true => self.count_refusal(),
+                    false => self.refusals = 0,
+                }
                 Heard::Broken
             }
             FromServer::About { channel, body } => match self.channels.get(&channel) {
@@ -570,6 +596,16 @@ impl ServerLink {
                 // Of a channel that was closed meanwhile.
                 None => Heard::Nothing,
             },
+        }
+    }
+
+    /// We were refused as we came: that counts once for each round of all who can give a token.
+    fn count_refusal(&mut self) {
+        if self.is_round_over {
+            self.refusals += 1;
+            self.round_from = self.turns_ever;
+        } else {
+            self.refusals = self.refusals.max(1);
         }
     }
 
@@ -582,6 +618,7 @@ impl ServerLink {
         self.kept_tokens.clear();
         self.was_refused = false;
         self.refusals = 0;
+        self.called_by = None;
     }
 
     /// The connection ends. Where the server had let us in for a while, all begins anew.
@@ -649,8 +686,8 @@ impl ServerLink {
     /// Whether one of those has another token, as far as is known: it was not asked, or what it has
     /// given was not said yet.
     pub(crate) fn has_unasked(&self, holders: &[TokenHolder]) -> bool {
-        let is_asked = |it: &TokenHolder| self.asked.contains_key(it);
-        holders.iter().any(|it| !is_asked(it) || self.kept_tokens.contains_key(it))
+        let is_unasked = |it: &TokenHolder| self.turn_of(it) == 0;
+        holders.iter().any(|it| is_unasked(it) || self.kept_tokens.contains_key(it))
     }
 
     /// Somebody has another token than the one that was refused: the next connection is tried
@@ -659,16 +696,20 @@ impl ServerLink {
         let is_first = std::mem::take(&mut self.was_refused);
         if is_first {
             self.pause_ms = 0;
-            self.refusals = self.refusals.saturating_sub(1);
         }
         is_first
     }
 
-    /// Forget what barred it, and try at once: somebody asks for it anew.
-    pub(crate) fn try_now(&mut self) {
+    /// Forget what barred it, and try at once: this tab asks for it anew. It may have another token
+    /// by now, and so is asked before others.
+    pub(crate) fn try_now(&mut self, tab: TabId) {
         self.barred = false;
         self.pause_ms = 0;
         self.refusals = 0;
+        self.called_by = Some(tab);
+        for (_, asked) in self.asked.iter_mut().filter(|(holder, _)| holder.0 == tab) {
+            (asked.turn, asked.is_refused) = (0, false);
+        }
     }
 
     fn drop_socket(&mut self, out: &mut Outbox) {
@@ -930,9 +971,11 @@ mod tests {
         refused(&mut stage);
         assert!(refused(&mut stage) <= REFUSED_FIRST_MS + 100, "it begins anew");
 
-        let reasons: [fn(&mut ServerLink); 3] = [ServerLink::nudge, ServerLink::try_now, |link| {
-            link.meet_holders(&[(TabId(1), Handle(1)), (TabId(2), Handle(7))])
-        }];
+        let reasons: [fn(&mut ServerLink); 3] = [
+            ServerLink::nudge,
+            |link| link.try_now(TabId(1)),
+            |link| link.meet_holders(&[(TabId(1), Handle(1)), (TabId(2), Handle(7))]),
+        ];
         for (number, reason) in reasons.iter().enumerate() {
             let (mut stage, _) = refused_often();
             reason(&mut stage.link);

@@ -450,3 +450,58 @@ fn tokens_that_are_refused_are_asked_for_ever_more_rarely_until_another_tab_come
     core.socket_opens(X);
     assert_eq!(core.tokens_wanted.last(), Some(&newcomer));
 }
+
+/// Five tabs that hold a document, and can be asked for a token.
+fn with_five_tabs() -> Core {
+    let mut core = with_tokens();
+    (50..53).for_each(|tab| core.ask_to_open(TabId(tab), Call(1), HANDLE, "list", Some(X)));
+    core
+}
+
+/// Goal: whoever has logged in again and calls `connect()` is let in at once, in whichever tab.
+/// Method: five tabs whose tokens are refused for long; one of them calls it, whose turn is last,
+/// and then has a good token.
+#[test]
+fn the_tab_that_asks_to_connect_is_asked_for_a_token_first() {
+    let mut core = with_five_tabs();
+    is_refused(&mut core, 40);
+    let last = *core.tokens_wanted.last().expect("somebody is asked");
+    core.say_from(last, ToCore::Token { handle: HANDLE, token: Some("stale".to_owned()) });
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    core.pass(1_000);
+    assert!(!core.is_connecting(X), "it rests");
+    core.say_from(last, ToCore::SetConnected { handle: HANDLE, word: 0 });
+    core.pass(0);
+    core.socket_opens(X);
+    assert_eq!(core.tokens_wanted.last(), Some(&last));
+    core.say_from(last, ToCore::Token { handle: HANDLE, token: Some("good".to_owned()) });
+    assert_eq!(core.tokens_sent(X).last(), Some(&Some("good".to_owned())));
+}
+
+/// The same where others have not had their turn yet since a session has ended.
+#[test]
+fn the_tab_that_asks_to_connect_comes_before_those_that_were_not_asked_yet() {
+    let mut core = with_five_tabs();
+    let caller = TabId(52);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("stale".to_owned()) });
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    core.say_from(caller, ToCore::SetConnected { handle: HANDLE, word: 0 });
+    core.socket_opens(X);
+    assert_eq!(core.tokens_wanted, [TAB, caller]);
+}
+
+/// Goal: the pause grows with each round of the tabs, and not with each tab of it: one whose token
+/// is good by now has its turn soon.
+#[test]
+fn a_round_of_tabs_whose_tokens_are_refused_counts_once() {
+    let mut core = with_five_tabs();
+    for round in 0..4 {
+        for _ in 0..5 {
+            let seconds = is_refused(&mut core, 1);
+            assert!(seconds <= 5 << round, "{seconds} s in round {round}");
+        }
+    }
+    let asked: std::collections::BTreeSet<_> = core.tokens_wanted[15..20].iter().collect();
+    assert_eq!(asked.len(), 5, "{:?}", core.tokens_wanted);
+    assert!(is_refused(&mut core, 25) >= 150, "up to five minutes");
+}
