@@ -349,10 +349,13 @@ impl ServerLink {
     }
 
     /// Those can give a token. One who was not asked yet may have one that is taken: that is tried
-    /// as soon as elsewhere.
+    /// as soon as elsewhere, and a token that came late at once.
     pub(crate) fn meet_holders(&mut self, holders: &[TokenHolder]) {
         if holders.iter().any(|holder| self.turn_of(holder) == 0) {
             self.refusals = 0;
+        }
+        if !self.kept_tokens.is_empty() {
+            self.pause_ms = 0;
         }
     }
 

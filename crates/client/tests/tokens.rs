@@ -505,3 +505,34 @@ fn a_round_of_tabs_whose_tokens_are_refused_counts_once() {
     assert_eq!(asked.len(), 5, "{:?}", core.tokens_wanted);
     assert!(is_refused(&mut core, 25) >= 150, "up to five minutes");
 }
+
+/// Goal: a token that takes long, as where somebody has to log in, is said as soon as it is there.
+/// Method: it comes while the way rests, or is about to, since another tab's was refused often.
+#[test]
+fn a_token_that_comes_while_the_way_rests_is_said_at_once() {
+    for is_resting in [true, false] {
+        let mut core = with_tokens();
+        is_refused(&mut core, 15);
+        let slow = *core.tokens_wanted.last().expect("somebody is asked");
+        no_token_comes(&mut core);
+        let other = *core.tokens_wanted.last().expect("somebody is asked");
+        assert_ne!(other, slow);
+        let give = |core: &mut Core, tab, token: &str| {
+            core.say_from(tab, ToCore::Token { handle: HANDLE, token: Some(token.to_owned()) });
+        };
+        give(&mut core, other, "stale");
+        if !is_resting {
+            give(&mut core, slow, "good");
+        }
+        core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+        if is_resting {
+            core.pass(1_000);
+            assert!(!core.is_connecting(X), "it rests");
+            give(&mut core, slow, "good");
+        }
+        core.pass(0);
+        assert!(core.is_connecting(X), "{is_resting}");
+        core.socket_opens(X);
+        assert_eq!(core.tokens_sent(X).last(), Some(&Some("good".to_owned())));
+    }
+}
