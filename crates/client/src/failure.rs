@@ -337,6 +337,17 @@ impl CallFailure {
         )
     }
 
+    /// Passes: it is tried again, ever more rarely.
+    pub(crate) fn crowded(server: &str) -> Self {
+        Self::new(
+            ErrorCode::ServerUnreachable,
+            format!(
+                "{server} has too many connections of this user: it is tried again by itself, \
+                     and mutations wait safely on this device; give each user a token of their own"
+            ),
+        )
+    }
+
     pub(crate) fn exists(document: &str) -> Self {
         Self::new(
             ErrorCode::DocumentExists,

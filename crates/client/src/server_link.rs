@@ -41,7 +41,7 @@ const TOKEN_KEPT_MS: u64 = 30_000;
 const RETRY_FIRST_MS: u64 = 250;
 const RETRY_LONGEST_MS: u64 = 10_000;
 const RETRY_SOON_MS: u64 = 3_000;
-/// Milliseconds before the next try where a token was refused as we came, whatever waits; doubles
+/// Milliseconds before the next try where we were refused as we came, whatever waits; doubles
 /// with each, up to the longest. The app is asked for a token at each try.
 const REFUSED_FIRST_MS: u64 = 5_000;
 const REFUSED_LONGEST_MS: u64 = 300_000;
@@ -127,7 +127,7 @@ pub(crate) struct ServerLink {
     /// Whether a token was refused, and no connection was tried without a pause since.
     was_refused: bool,
     /// How often in a row all who could give a token were asked, and we were refused as we came,
-    /// for the token or for want of one.
+    /// for the token, for want of one, or since its user has too many connections.
     refusals: u32,
     /// The turn up to which they were asked when that was counted last, and whether all were asked
     /// since, with the one whose token the server is told now.
@@ -343,7 +343,7 @@ impl ServerLink {
         self.lost_at_ms + self.pause_ms.min(longest_ms)
     }
 
-    /// Whether nothing is tried for longer than elsewhere, since a token was refused.
+    /// Whether nothing is tried for longer than elsewhere, since we were refused as we came.
     pub(crate) fn rests_after_refusal(&self) -> bool {
         self.refusals > 0 && self.is_said_here && self.stage == Stage::Idle
     }
@@ -572,14 +572,18 @@ impl ServerLink {
                 Heard::Nothing
             }
             FromServer::Bye { reason } => {
-                self.failure = CallFailure::of_bye(&self.url, &reason);
+                let is_in = self.stage == Stage::Welcomed;
+                let is_crowded = reason == ByeReason::Slow && !is_in;
+                self.failure = match is_crowded {
+                    true => Some(CallFailure::crowded(&self.url)),
+                    false => CallFailure::of_bye(&self.url, &reason),
+                };
                 self.is_said_here = true;
                 self.barred = matches!(
                     reason,
                     ByeReason::Version | ByeReason::Unauthenticated | ByeReason::Origin
                 );
                 let is_refused = reason == ByeReason::Unauthenticated;
-                let is_counted = is_refused && self.stage != Stage::Welcomed;
                 // The token that had let us in may be the one that is refused by now.
                 self.was_refused = is_refused;
                 if self.was_refused {
@@ -588,7 +592,7 @@ impl ServerLink {
                         self.move_behind(holder).is_refused = true;
                     }
                 }
-                match is_counted {
+                match is_crowded || is_refused && !is_in {
                     true => self.count_refusal(),
                     false => self.refusals = 0,
                 }
@@ -653,12 +657,12 @@ impl ServerLink {
         self.was_let_in(now_ms);
         self.stage = Stage::Idle;
         // What only a change at one of the ends helps against comes again with the next welcome.
-        let longest = match is_final && self.is_said_here {
+        let longest = match self.is_said_here {
             true if self.refusals > 0 => {
                 (REFUSED_FIRST_MS << (self.refusals - 1).min(6)).min(REFUSED_LONGEST_MS)
             }
-            true => RETRY_LONGEST_MS,
-            false => (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS),
+            true if is_final => RETRY_LONGEST_MS,
+            _ => (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS),
         };
         self.tries += 1;
         self.lost_at_ms = now_ms;
@@ -984,6 +988,31 @@ mod tests {
             reason(&mut stage.link);
             assert!(stage.acts_after(Need::Soon) <= RETRY_SOON_MS, "{number}");
         }
+    }
+
+    /// Goal: clients of a user who has too many connections come back ever more rarely, and say why
+    /// they are offline. A server that is slow later is sought again soon.
+    #[test]
+    fn a_user_with_too_many_connections_is_tried_ever_more_rarely() {
+        let slow = FromServer::Bye { reason: ByeReason::Slow };
+        let mut stage = Stage::new();
+        for nth in 0..10 {
+            stage.acts_after(Need::Soon);
+            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
+            stage.hear(&slow);
+            stage.lose();
+            let longest_ms = (REFUSED_FIRST_MS << nth.min(6)).min(REFUSED_LONGEST_MS);
+            let pause_ms = stage.link.retry_at_ms(true) - stage.now_ms;
+            assert!((longest_ms / 2..=longest_ms).contains(&pause_ms), "{pause_ms} after {nth}");
+        }
+        let failure = stage.link.failure.clone().expect("it is offline");
+        assert!(failure.message.contains("too many connections"), "{failure:?}");
+        assert!(!stage.link.barred && !failure.is_final(), "it passes");
+
+        let mut stage = Stage::welcomed();
+        stage.hear(&slow);
+        stage.lose();
+        assert!(stage.acts_after(Need::Soon) <= RETRY_SOON_MS);
     }
 
     /// Goal: a way that breaks before the app is asked is sought again as soon as any.
