@@ -24,8 +24,8 @@ pub(crate) enum Ending {
     Quiet,
     /// With a reason.
     Bye(ByeReason),
-    /// Its subject has as many connections as it may. The client hears that the server is slow, and
-    /// comes back later by itself.
+    /// Its subject has as many connections as it may. The client hears `Slow` in place of a
+    /// welcome, and comes back by itself, ever more rarely.
     Full,
 }
 

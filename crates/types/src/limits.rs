@@ -352,7 +352,7 @@ pub const HELLOS_OF_ADDRESS_MAX: usize = 1024;
 
 /// Those of one subject among all of them: all who use an app may have one token. Where there may
 /// be fewer connections in all it is half of them.
-pub const CONNECTIONS_OF_SUBJECT_MAX: usize = 1000;
+pub const CONNECTIONS_OF_SUBJECT_MAX: usize = 10_000;
 
 /// Those who listen at one server to which documents have work.
 pub const DUE_LISTENERS_MAX: usize = 128;
