@@ -1,6 +1,8 @@
 //! Who logged in, was refused, or changed the server: lines of the log under the target `audit`.
 //! None has a token or a password in it, nor what may be one.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +13,10 @@ use tracing::info;
 
 /// What came of a login by which somebody was let in.
 pub(crate) const LET_IN: &str = "ok";
+
+/// How often it is told at most that a subject has too many connections: its clients come back by
+/// themselves, all of them.
+const CROWDED_EVERY: Duration = Duration::from_secs(60);
 
 /// Who did something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +32,12 @@ pub(crate) struct Who {
 /// like. What changes the server is always told, and who was let in: what is left out then never
 /// hides the one guess that was right.
 #[derive(Default)]
-pub(crate) struct Audit(Mutex<Second>);
+pub(crate) struct Audit {
+    second: Mutex<Second>,
+    /// The subjects of which it was told lately that they have too many connections: few can have
+    /// that many.
+    crowded: Mutex<BTreeMap<String, Instant>>,
+}
 
 #[derive(Default)]
 struct Second {
@@ -53,6 +64,17 @@ impl Audit {
         }
     }
 
+    /// Somebody was refused since their subject has as many connections as it may.
+    pub(crate) fn crowded(&self, subject: &str, who: &Who) {
+        let mut told = self.crowded.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        told.retain(|_, at| now - *at < CROWDED_EVERY);
+        if let Entry::Vacant(place) = told.entry(subject.to_owned()) {
+            place.insert(now);
+            self.refused(who, None, "too many connections");
+        }
+    }
+
     /// An admin changed something, or somebody their own tokens, and this came of it. What was
     /// wrong with the request, and so changed nothing, can be said as often as anybody likes.
     pub(crate) fn act(&self, event: &str, who: &Who, what: Option<&str>, outcome: u16) {
@@ -71,7 +93,7 @@ impl Audit {
 
     /// Whether a line may be written, and how many were left out before it, if any.
     fn line(&self) -> Option<Option<u64>> {
-        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if second.began.is_none_or(|began| now - began >= Duration::from_secs(1)) {
             (second.began, second.lines) = (Some(now), 0);
@@ -144,6 +166,24 @@ mod tests {
         });
         assert_eq!(log.matches("outcome=\"wrong\"").count(), AUDIT_LINES_MAX as usize);
         assert_eq!(log.matches("outcome=\"ok\"").count(), 1, "{log}");
+    }
+
+    /// Goal: a crowd that comes back again and again fills no log. Method: two subjects, and a
+    /// minute later.
+    #[tokio::test(start_paused = true)]
+    async fn a_subject_with_too_many_connections_is_told_once_a_minute() {
+        let audit = Audit::default();
+        let refuse_many = || {
+            for subject in ["ada", "bob"].repeat(9) {
+                let who = Who { subject: Some(subject.to_owned()), ..Who::default() };
+                audit.crowded(subject, &who);
+            }
+        };
+        let log = logged(refuse_many);
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.contains("too many connections") && log.contains("ada"), "{log}");
+        tokio::time::advance(CROWDED_EVERY).await;
+        assert_eq!(logged(refuse_many).lines().count(), 2);
     }
 
     #[tokio::test(start_paused = true)]

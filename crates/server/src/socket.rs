@@ -416,7 +416,7 @@ impl Reader {
             self.share = self.shared.subjects.take(subject.into());
             if self.share.is_none() {
                 let who = Who { subject: Some(subject.to_owned()), ..self.connection.who() };
-                self.shared.rooms.audit().refused(&who, None, "too many connections");
+                self.shared.rooms.audit().crowded(subject, &who);
                 return Flow::Break(Ending::Full);
             }
         }
