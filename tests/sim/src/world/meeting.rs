@@ -21,6 +21,8 @@ const BACK_MS: u64 = 8_000;
 /// Milliseconds in which a device whose cores have died often begins the next one, up to eight
 /// seconds later, and that is lent a store, where it misses the first one for three.
 const NEXT_CORE_MS: u64 = 12_000;
+/// How often that is waited for.
+const LOOKS: u32 = 4;
 /// Milliseconds in which a document is handed over, and after which the server is looked at again.
 const HANDED_OVER_MS: u64 = 1_000;
 pub(super) const GLANCE_MS: u64 = 10;
@@ -99,7 +101,11 @@ impl World {
     ) -> Result<(), String> {
         let are_there =
             |world: &Self| devices.clone().try_for_each(|it| world.must_be_there(it, host, doc));
-        if are_there(self).is_err() {
+        // One whose cores have died has another one, which may die as well.
+        for _ in 0..LOOKS {
+            if are_there(self).is_ok() {
+                break;
+            }
             self.pass(NEXT_CORE_MS)?;
         }
         are_there(self)
