@@ -414,9 +414,9 @@ fn a_document_gets_events_with_the_first_doctype_that_has_some() {
     }
 }
 
-/// Goal: a migration may read events, as one that fills a new table does: none in a document that is
-/// new, or of a release that had no events, and else those that there are, at once on a device and
-/// for good on the server. Method: a release that reads them comes to each.
+/// Goal: a migration may read events, as one that fills a new table does: none in a document that
+/// is new, or of a release that had no events, and else those that there are, at once on a device
+/// and for good on the server. Method: a release that reads them comes to each.
 #[test]
 fn a_migration_reads_the_events_that_there_are() {
     for pool in POOLS {

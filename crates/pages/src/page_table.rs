@@ -146,9 +146,9 @@ impl PageTable {
         has_previous || piece.coding != Coding::Previous
     }
 
-    /// The newest version of a page, if it lies in the log behind `from` and is made of fewer than so
-    /// many pieces: what the next one can be a difference from. Where frames end, one of no bytes
-    /// ends that is the same page once more.
+    /// The newest version of a page, if it lies in the log behind `from` and is made of fewer than
+    /// so many pieces: what the next one can be a difference from. Where frames end, one of no
+    /// bytes ends that is the same page once more.
     pub fn base(&self, pgid: Pgid, from: u64, pieces_max: usize) -> Option<Lsn> {
         let versions = &self.logged.get(&pgid)?.versions;
         let last = versions.last()?;

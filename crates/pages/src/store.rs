@@ -55,8 +55,8 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// For the store of a device that is kept in memory, with a copy elsewhere or without: a long log
-    /// would spare no write that counts there, and takes room.
+    /// For the store of a device that is kept in memory, with a copy elsewhere or without: a long
+    /// log would spare no write that counts there, and takes room.
     #[must_use]
     pub fn in_memory() -> Self {
         Self { log_size_max: DEVICE_LOG_REST_SIZE_MAX, ..Self::of_device() }

@@ -241,9 +241,9 @@ fn a_power_cut_amid_a_change_over_takes_no_base_along() {
     }
 }
 
-/// Goal: an entry may have a page as it was, whose difference takes no bytes, wherever a change-over
-/// begins. Method: such entries amid change-overs, the last page of each as it was in some and
-/// another one in others, and what is read at the end.
+/// Goal: an entry may have a page as it was, whose difference takes no bytes, wherever a
+/// change-over begins. Method: such entries amid change-overs, the last page of each as it was in
+/// some and another one in others, and what is read at the end.
 #[test]
 fn a_page_as_it_was_goes_over_with_the_log() {
     let device = CrashDevice::new();

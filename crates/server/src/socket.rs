@@ -349,7 +349,9 @@ impl Reader {
         gate.open();
         let bytes = tokio::select! {
             bytes = unless_silent(silence_ends, gate, self.hear(stream)) => bytes,
-            () = turn.is_over(|| gate.read_size()) => return Flow::Break(Ending::Bye(ByeReason::Slow)),
+            () = turn.is_over(|| gate.read_size()) => {
+                return Flow::Break(Ending::Bye(ByeReason::Slow));
+            }
         };
         let Some(bytes) = bytes else { return self.is_silent(gate) };
         let bytes = bytes?;

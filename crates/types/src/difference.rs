@@ -138,8 +138,9 @@ pub fn difference_of_all<'d>(
     runs_of(page, PAGE_SIZE - 1, first_other, is_same, moved)
 }
 
-/// Runs of a difference, in at most so many bytes, by where a page is another one first from a place
-/// on, whether it is the same at one, and how many bytes from there on stand elsewhere in its base.
+/// Runs of a difference, in at most so many bytes, by where a page is another one first from a
+/// place on, whether it is the same at one, and how many bytes from there on stand elsewhere in its
+/// base.
 fn runs_of(
     page: &[u8],
     size_max: usize,
@@ -357,8 +358,8 @@ mod tests {
         }
     }
 
-    /// Goal: a number that is put into a row, or taken out, costs no more than itself, wherever what
-    /// moves ends, and beside other changes. Method: rows in a page as SQLite's begin.
+    /// Goal: a number that is put into a row, or taken out, costs no more than itself, wherever
+    /// what moves ends, and beside other changes. Method: rows in a page as SQLite's begin.
     #[test]
     fn what_moves_within_a_page_is_named_and_not_said() {
         let row = |skipped: Option<u16>| {

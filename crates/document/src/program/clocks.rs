@@ -10,8 +10,8 @@
 //! ```text
 //! _tidelog_meta  'clock' -> journal      of the server's document whose clock is gone by; a local
 //!                                        document has none
-//!                'foreign' -> ending     tasks up to this place in the order of endings are over by
-//!                                        another clock
+//!                'foreign' -> ending     tasks up to this place in the order of endings are over
+//!                                        by another clock
 //! ```
 //!
 //! What was begun by another clock takes its time anew as well.
@@ -80,7 +80,8 @@ pub(super) fn take_over(
         let due = if timeout_ms == 0 { 0 } else { now.saturating_add(timeout_ms.into()) };
         transaction.run_system(
             "update _tidelog_task set due = ?3
-             where due > 0 and ended is null and state = 'started' and aggregate = ?1 and name = ?2",
+             where due > 0 and ended is null and state = 'started'
+               and aggregate = ?1 and name = ?2",
             &[kind[0].clone(), kind[1].clone(), Value::Integer(due)],
         )?;
     }

@@ -36,8 +36,8 @@
 //! Whoever runs the server has a command that has failed given again: it is ready, or waits. What
 //! is not over of commands may fail by that one's word (`program/interventions.rs`).
 //!
-//! Of a stream one command at most is ready, started or stopped, the oldest that is not over, or one
-//! before which an older one was given again: the others wait. To send one is a
+//! Of a stream one command at most is ready, started or stopped, the oldest that is not over, or
+//! one before which an older one was given again: the others wait. To send one is a
 //! mutation like any other, which devices predict, and so are the start of a
 //! run and its cancelling. All else is decided by the authority alone, by its clock, and is no
 //! frame of anybody's: each step is a transaction of its own.

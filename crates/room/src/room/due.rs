@@ -82,8 +82,8 @@ impl Room {
         self.looks_in_vain = true;
     }
 
-    /// Tells the shell when tasks are due that nobody handles who is here, if that has changed. What
-    /// is stopped fits the code of none of those.
+    /// Tells the shell when tasks are due that nobody handles who is here, if that has changed.
+    /// What is stopped fits the code of none of those.
     pub(super) fn tell_due(&mut self) {
         let State::Open(document) = &self.state else { return };
         // Where it has changed since it was looked, only what somebody handles by now is known.

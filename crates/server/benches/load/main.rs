@@ -2,9 +2,9 @@
 //!
 //! Run by hand: `cargo bench -p tidelog-server --bench load -- [NAME]`, on a machine that does
 //! nothing else, where a process may have some twenty thousand files open. The clients are this
-//! process, which shares the processors with the server: what each of them takes is printed. Whoever
-//! disturbs them is a process of its own, which gets what they leave: elsewhere it has a machine of
-//! its own. So is a relay that the server is compared with.
+//! process, which shares the processors with the server: what each of them takes is printed.
+//! Whoever disturbs them is a process of its own, which gets what they leave: elsewhere it has a
+//! machine of its own. So is a relay that the server is compared with.
 //! Figures of one run are compared with each other and with the goals, and nothing fails.
 //!
 //! `TIDELOG_LOAD_PART=50` has a fiftieth of the crowds, to see that a measure works.
