@@ -108,10 +108,10 @@ pub fn difference_of_all<'d>(
     differences: impl IntoIterator<Item = &'d [u8]>,
 ) -> Option<Vec<u8>> {
     /// Of a byte that is not in the first version.
-    const NOWHERE: usize = usize::MAX;
+    const NOWHERE: u16 = u16::MAX;
     assert!(page.len() == PAGE_SIZE, "BUG: no page");
-    // Where each byte stands in the first version.
-    let mut stood: Vec<usize> = (0..PAGE_SIZE).collect();
+    // Where each byte stands in the first version; copied for each difference, so it is small.
+    let mut stood: Vec<u16> = (0..PAGE_SIZE as u16).collect();
     for mut runs in differences {
         let before = stood.clone();
         let mut end = 0;
@@ -127,10 +127,10 @@ pub fn difference_of_all<'d>(
             }
         }
     }
-    let is_same = |at: usize| stood[at] == at;
+    let is_same = |at: usize| usize::from(stood[at]) == at;
     let moved = |at: usize| {
-        let from = Some(stood[at]).filter(|from| *from != NOWHERE)?;
-        let follows = |(far, stands): (usize, &usize)| *stands == from + far;
+        let from = usize::from(Some(stood[at]).filter(|from| *from != NOWHERE)?);
+        let follows = |(far, stands): (usize, &u16)| usize::from(*stands) == from + far;
         let size = stood[at..].iter().enumerate().take_while(|it| follows(*it)).count();
         (size >= MOVED_MIN).then_some((from, size))
     };
