@@ -6,6 +6,7 @@ import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } fro
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { stripVTControlCharacters } from 'node:util';
 import { eventually } from '../browser/harness.mjs';
 import { inProject, installPackage, inTarget } from './places.mjs';
 
@@ -106,12 +107,12 @@ function placeOf(name) {
   return place;
 }
 
-/** The plugin on an app that begins with this module, and what it has said. */
+/** The plugin on an app that begins with this module, and what it has said, without colours. */
 async function withPlugin(name, entry) {
   const vite = await import(name);
   const { tidelog } = await import('tidelog/vite');
   const said = [];
-  const say = (message) => said.push(message);
+  const say = (message) => said.push(stripVTControlCharacters(message));
   const customLogger = { ...vite.createLogger('silent'), error: say, warn: say, warnOnce: say };
   const root = placeOf(name);
   const lib = { entry: path.join(root, entry), formats: ['es'], fileName: 'out' };
