@@ -1,9 +1,11 @@
 //! How long a rebase takes, beside running its mutations for the first time.
 //!
-//! Run by hand: `cargo bench -p tidelog-document --bench rebase`. A device has issued mutations
-//! that no server has decided, and one of somebody else comes first: all of its own run again.
-//! Goals: the same in a document of a hundred times as many rows within a fifth, and one and a half
-//! times as long as the first time. All pages are in memory. Medians of five.
+//! `cargo bench -p tidelog-document --bench rebase`, or `npm run bench -- --rebase`. A device has
+//! issued mutations that no server has decided, and one of somebody else comes first: all of its
+//! own run again. Goals: the same in a document of a hundred times as many rows within a fifth, and
+//! one and a half times as long as the first time. All pages are in memory. Medians of five.
+//! `--json` says the figures to `npm run bench` as well; `--quick` has fewer rows, to see that it
+//! works.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -12,11 +14,16 @@ use std::time::{Duration, Instant};
 
 use common::{Device, Server, text};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind, Verdict};
+use tidelog_testing::figure;
 use tidelog_types::Lsn;
 use tidelog_types::limits::Limits;
 
 const ROUNDS: usize = 5;
 const ROWS: [u64; 2] = [10_000, 1_000_000];
+const ROWS_QUICKLY: [u64; 2] = [10_000, 100_000];
+/// What `npm run bench` calls them.
+const SIZES: [&str; 2] = ["few rows", "many rows"];
+
 const PENDING: [u64; 3] = [1, 100, 1_000];
 
 /// Rows that one mutation fills in.
@@ -101,7 +108,9 @@ fn measured(stage: &mut (Server, Device, Device), pending: u64, round: usize) ->
 }
 
 fn main() {
-    let mut stages = ROWS.map(filled);
+    let is_quick = std::env::args().any(|it| it == "--quick");
+    let sizes = if is_quick { ROWS_QUICKLY } else { ROWS };
+    let mut stages = sizes.map(filled);
     for pending in PENDING {
         let medians = [0, 1].map(|nth: usize| {
             let mut rounds: Vec<[Duration; 2]> =
@@ -111,12 +120,17 @@ fn main() {
                 rounds[ROUNDS / 2][it]
             })
         });
-        for (rows, [first, again]) in ROWS.into_iter().zip(medians) {
+        for ((rows, size), [first, again]) in sizes.into_iter().zip(SIZES).zip(medians) {
             let ratio = again.as_secs_f64() / first.as_secs_f64();
             let what = format!("{pending} pending, {rows} rows");
             println!("{what}: first {first:?}, rebase {again:?}: {ratio:.2} (goal 1.5)");
+            let measure = format!("rebase of {pending}, {size}");
+            figure::say(&measure, "of running them first", ratio);
         }
         let by_size = medians[1][1].as_secs_f64() / medians[0][1].as_secs_f64();
-        println!("{pending} pending, a hundred times the rows: {by_size:.2} (goal 1.2)");
+        let times = sizes[1] / sizes[0];
+        println!("{pending} pending, {times} times the rows: {by_size:.2} (goal 1.2)");
+        let measure = format!("rebase of {pending}, many rows beside few");
+        figure::say(&measure, "of the one of few", by_size);
     }
 }

@@ -10,7 +10,7 @@
 //! - `room.rs`: a room alone, over a store in memory, and the notes that its clients write.
 //! - `server.rs`: a small client of a server, over a real socket, and a server process.
 //! - `decoders.rs`: what a decoder must keep, whatever bytes it is given.
-//! - `table.rs`: what a bench prints.
+//! - `table.rs`: what a bench prints; `figure.rs`: what it says to `npm run bench`.
 //!
 //! # What this crate does not know
 //!
@@ -23,6 +23,7 @@
 pub mod client;
 #[cfg(feature = "decoders")]
 pub mod decoders;
+pub mod figure;
 mod rng;
 #[cfg(feature = "room")]
 pub mod room;

@@ -1,13 +1,15 @@
 //! How much a server does, and how quickly, beside what nobody can do without.
 //!
-//! Run by hand: `cargo bench -p tidelog-server --bench load -- [NAME]`, on a machine that does
-//! nothing else, where a process may have some twenty thousand files open. The clients are this
-//! process, which shares the processors with the server: what each of them takes is printed.
-//! Whoever disturbs them is a process of its own, which gets what they leave: elsewhere it has a
-//! machine of its own. So is a relay that the server is compared with.
+//! Run by hand: `cargo bench -p tidelog-server --bench load -- [NAME ..]`, on a machine that does
+//! nothing else, where a process may have some twenty thousand files open; `npm run bench` runs
+//! `mutations`, `relay`, `catch-up` and `memory`. The clients are this process, which shares the
+//! processors with the server: what each of them takes is printed. Whoever disturbs them is a
+//! process of its own, which gets what they leave: elsewhere it has a machine of its own. So is a
+//! relay that the server is compared with.
 //! Figures of one run are compared with each other and with the goals, and nothing fails.
 //!
-//! `TIDELOG_LOAD_PART=50` has a fiftieth of the crowds, to see that a measure works.
+//! `TIDELOG_LOAD_PART=50` has a fiftieth of the crowds and counts, to see that a measure works.
+//! `--json` says the figures to `npm run bench` as well.
 
 mod crowds;
 mod disturbed;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use tidelog_sync::{FromRoom, FromServer, ToRoom, encode_message};
+use tidelog_testing::figure;
 use tidelog_testing::room::{frame, notes};
 use tidelog_testing::server::{Client, Process};
 use tokio::net::{TcpListener, TcpStream};
@@ -108,13 +111,13 @@ async fn following(at: SocketAddr, document: &str, timeline: u8) -> Client {
 
 /// Durable mutations a second in a thousand documents, each with its client.
 async fn mutations(in_flight: u64, goal: u64) {
-    const DOCUMENTS: usize = 1_000;
     const WARM_UP: Duration = Duration::from_secs(3);
     const MEASURED: Duration = Duration::from_secs(10);
+    let documents = scaled(1_000);
     let (server, _data) = started();
     let (acked, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut clients = Vec::new();
-    for number in 0..DOCUMENTS {
+    for number in 0..documents {
         clients.push(following(server.address, &format!("list {number}"), 1).await);
     }
     // Only now: who comes to a server that is busy waits for long.
@@ -133,9 +136,13 @@ async fn mutations(in_flight: u64, goal: u64) {
     let rate = count as f64 / took.as_secs_f64();
     let [ours, theirs] = [0, 1].map(|it| share(after[it] - before[it], took));
     println!(
-        "mutations, {in_flight} in flight in each of {DOCUMENTS} documents: {rate:.0} a second \
+        "mutations, {in_flight} in flight in each of {documents} documents: {rate:.0} a second \
          (goal {goal}); {ours} % of a processor for the clients, {theirs} % for the server"
     );
+    let measure = format!("mutations, {in_flight} in flight");
+    figure::say(&measure, "a second", rate);
+    figure::say(&measure, "% of a processor for the clients", ours as f64);
+    figure::say(&measure, "% of a processor for the server", theirs as f64);
     join_all(clients).await;
 }
 
@@ -171,13 +178,13 @@ async fn writes(
 /// From one client through the server to another one, beside a relay that writes what it hands on
 /// to a file and flushes it.
 async fn relay() {
-    const COUNT: u64 = 2_000;
+    let count = scaled(2_000) as u64;
     let (server, data) = started();
     let mut from = following(server.address, "list", 1).await;
     let mut to = following(server.address, "list", 2).await;
     let row = frame(&notes(), "log", "a row of some twenty bytes");
     let mut took = Vec::new();
-    for number in 1..=COUNT {
+    for number in 1..=count {
         let began = Instant::now();
         from.frames(number, vec![row.clone()]).await.expect("up");
         let part = loop {
@@ -204,7 +211,7 @@ async fn relay() {
     let address = outside.says().await.parse().expect("an address");
     let (mut from, mut to) = (connected(address).await, connected(address).await);
     let mut took = Vec::new();
-    for _ in 0..COUNT {
+    for _ in 0..count {
         let began = Instant::now();
         from.send(Message::Binary(vec![7; 220].into())).await.expect("up");
         to.next().await.expect("up").expect("up");
@@ -217,6 +224,8 @@ async fn relay() {
             "client to client, {name}: {:?}, a relay with a flush {:?}: {ratio:.2} (goal {goal})",
             ours[nth], bare[nth]
         );
+        figure::say(&format!("relay {name}"), "of a bare relay", ratio);
+        figure::say(&format!("relay {name}"), "ms", ours[nth].as_secs_f64() * 1e3);
     }
 }
 
@@ -258,11 +267,11 @@ async fn connected(address: SocketAddr) -> Raw {
 
 /// A client that lacks a hundred thousand mutations, beside a socket with as many bytes.
 async fn catch_up() {
-    const MUTATIONS: u64 = 100_000;
     const AT_ONCE: u64 = 1_000;
+    let mutations = scaled(100_000) as u64;
     let (server, _data) = started();
     let mut writer = following(server.address, "list", 1).await;
-    for first in (1..=MUTATIONS).step_by(usize::try_from(AT_ONCE).expect("few")) {
+    for first in (1..=mutations).step_by(usize::try_from(AT_ONCE).expect("few")) {
         let rows =
             (first..first + AT_ONCE).map(|number| frame(&notes(), "log", &number.to_string()));
         writer.frames(first, rows.collect()).await.expect("up");
@@ -306,12 +315,14 @@ async fn catch_up() {
     let bare = sent_through_a_socket(sizes).await;
     let rate = |took: Duration| bytes as f64 / took.as_secs_f64() / 1e6;
     println!(
-        "catching up {MUTATIONS} mutations: {bytes} bytes in {took:?}, {:.1} MB/s; a socket {:.1} \
+        "catching up {mutations} mutations: {bytes} bytes in {took:?}, {:.1} MB/s; a socket {:.1} \
          MB/s: {:.2} of it (goal 0.5)",
         rate(took),
         rate(bare),
         rate(took) / rate(bare)
     );
+    figure::say("catching up", "of a socket's bytes a second", rate(took) / rate(bare));
+    figure::say("catching up", "MB/s", rate(took));
 }
 
 /// How long messages of these sizes take.
@@ -338,32 +349,35 @@ async fn sent_through_a_socket(sizes: Vec<usize>) -> Duration {
 
 /// What idle connections take, what small rooms take besides, and what is left of both.
 async fn memory() {
-    const COUNT: usize = 5_000;
     /// Rooms are closed by then.
     const CALM: Duration = Duration::from_secs(90);
+    let count = scaled(5_000);
     let (server, _data) = started();
     let (at, id) = (server.address, server.id());
     drop(following(at, "first", 1).await);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = kib_of(id);
     let mut idle = Vec::new();
-    for _ in 0..COUNT {
+    for _ in 0..count {
         idle.push(Client::connect(at).await.expect("up"));
     }
     let connected = kib_of(id);
     drop(idle);
     tokio::time::sleep(Duration::from_secs(5)).await;
     let left = kib_of(id);
-    let each = |kib: u64| kib as f64 / COUNT as f64;
+    let each = |kib: u64| kib as f64 / count as f64;
+    let connections = connected.saturating_sub(before);
+    let (taken, kept) = (each(connections), each(left.saturating_sub(before)));
     println!(
-        "an idle connection: {:.1} KiB (goal 32); {:.1} KiB of each are left once they are gone",
-        each(connected.saturating_sub(before)),
-        each(left.saturating_sub(before))
+        "an idle connection: {taken:.1} KiB (goal 32); {kept:.1} KiB of each are left once they \
+         are gone"
     );
+    figure::say("idle connection", "KiB", taken);
+    figure::say("idle connection", "KiB that are left", kept);
     let before = kib_of(id);
     let row = frame(&notes(), "log", "a row of some twenty bytes");
     let mut rooms = Vec::new();
-    for number in 0..COUNT {
+    for number in 0..count {
         let mut client = following(at, &format!("list {number}"), 1).await;
         client.frames(1, vec![row.clone()]).await.expect("up");
         while !matches!(client.hear_of().await.expect("up"), FromRoom::Acked { .. }) {}
@@ -373,12 +387,14 @@ async fn memory() {
     drop(rooms);
     tokio::time::sleep(CALM).await;
     let left = kib_of(id);
-    let connections = connected.saturating_sub(before);
+    let taken = each(opened.saturating_sub(before).saturating_sub(connections));
+    let kept = each(left.saturating_sub(before));
     println!(
-        "a small room: {:.1} KiB (goal 48) besides its connection; {:.1} KiB of each are left",
-        each(opened.saturating_sub(before).saturating_sub(connections)),
-        each(left.saturating_sub(before))
+        "a small room: {taken:.1} KiB (goal 48) besides its connection; {kept:.1} KiB of each are \
+         left"
     );
+    figure::say("small room", "KiB", taken);
+    figure::say("small room", "KiB that are left", kept);
 }
 
 /// What a process has in memory, in KiB.
