@@ -14,11 +14,13 @@ export function record() {
   const who = 'onconnect' in self ? 'core' : typeof document === 'undefined' ? 'worker' : 'tab';
   const spans = [{ what: 'script', from: performance.timeOrigin, to: clock() }];
   const counts = { writtenBytes: 0, zeroBytes: 0, flushes: 0, workMs: 0, diskMs: 0 };
+  /** What the files are called that are open. */
+  const names = new WeakMap();
   const note = (what, from) => {
     const to = clock();
     spans.push({ what, from, to });
     if (WORK.includes(what)) counts.workMs += to - from;
-    if (DISK.includes(what)) counts.diskMs += to - from;
+    if (DISK.includes(what.split(' ')[0])) counts.diskMs += to - from;
   };
 
   /** Puts a wrapper in the place of a function that may be absent. */
@@ -39,7 +41,7 @@ export function record() {
       const from = clock();
       const result = original.apply(this, args);
       count?.(result, args);
-      note(label, from);
+      note(names.has(this) ? `${label} ${names.get(this)}` : label, from);
       return result;
     };
   const nameOf = (url) =>
@@ -80,7 +82,14 @@ export function record() {
   wrap(
     file,
     'createSyncAccessHandle',
-    waitFor(() => 'open file'),
+    (original) =>
+      async function (...args) {
+        const from = clock();
+        const handle = await original.apply(this, args);
+        note('open file', from);
+        names.set(handle, this.name);
+        return handle;
+      },
   );
   const handle = self.FileSystemSyncAccessHandle?.prototype;
   wrap(handle, 'read', timed('read'));
@@ -163,14 +172,22 @@ export function record() {
 
   const channel = new BroadcastChannel('bench-record');
   channel.addEventListener('message', ({ data }) => {
-    if (data === 'tell') channel.postMessage({ who, spans, counts });
+    if (data !== 'tell') return;
+    // What has been noted may be long, and so late.
+    channel.postMessage('here');
+    channel.postMessage({ who, spans, counts });
   });
   self.recorded = async () => {
     const all = [{ who, spans, counts }];
-    const heard = ({ data }) => data.who && all.push(data);
+    let here = 1;
+    const heard = ({ data }) => {
+      if (data === 'here') here += 1;
+      if (data.who) all.push(data);
+    };
     channel.addEventListener('message', heard);
     channel.postMessage('tell');
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    do await new Promise((resolve) => setTimeout(resolve, 500));
+    while (all.length < here);
     channel.removeEventListener('message', heard);
     return structuredClone(all);
   };
