@@ -83,11 +83,12 @@ const ENCODINGS = {
   brotli,
 };
 
-/** Rows of sizes in bytes: each file compressed by itself, as it travels. */
-export async function downloadSizes(systems) {
+/** Rows of sizes in bytes, of all systems or of these: each file compressed by itself, as it
+ * travels. */
+export async function downloadSizes(only) {
   const rows = [];
   for (const { system, entry, leaveOut } of DOWNLOADS) {
-    if (!systems.includes(system)) continue;
+    if (only && !only.includes(system)) continue;
     const root = inRoot('tests/bench');
     const folder = await bundle(
       root,

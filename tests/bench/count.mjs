@@ -7,8 +7,9 @@ import { sleep } from '../browser/harness/time.mjs';
 
 const ROWS = 10_000;
 
-/** Of each kind: enough that a log is checkpointed several times. */
+/** Of each kind: enough that a log is checkpointed. */
 const CALLS = 2_000;
+const CALLS_QUICKLY = 200;
 
 /** What follows a verdict may be written this much later. */
 const LATE_MS = 3_000;
@@ -20,7 +21,8 @@ export const WORKED = 'worked';
  * texts as keys, one after the other, in a table of ten thousand. And one for the tab and each of
  * its workers, of how long it works on a message in the mean of all, besides reads, writes and
  * flushes: but for peers, whose workers go on behind their messages. */
-export async function countWrites(stage, system) {
+export async function countWrites(stage, system, quick) {
+  const calls = quick ? CALLS_QUICKLY : CALLS;
   const page = await stage.opened(system, `${system.name}-counted`, true);
   const lanes = async () => {
     await page.evaluate(() => bench.settle());
@@ -29,7 +31,7 @@ export async function countWrites(stage, system) {
   };
   const counted = async () => (await lanes()).map(({ counts }) => counts).reduce(sum);
   await page.evaluate((count) => bench.bulk(count), ROWS);
-  const numbers = Array.from({ length: CALLS }, (_, nth) => ROWS + 1 + nth);
+  const numbers = Array.from({ length: calls }, (_, nth) => ROWS + 1 + nth);
   const rows = [];
   const began = await lanes();
   let before = began.map(({ counts }) => counts).reduce(sum);
@@ -46,7 +48,7 @@ export async function countWrites(stage, system) {
       ['zeroBytes', 'zeros behind'],
       ['flushes', 'flushes'],
     ]) {
-      const each = (after[name] - before[name]) / CALLS;
+      const each = (after[name] - before[name]) / calls;
       all[unit] = (all[unit] ?? 0) + each / 3;
       rows.push({ measure, system: system.name, unit, median: each });
     }
@@ -58,7 +60,7 @@ export async function countWrites(stage, system) {
     return workMs - diskMs;
   };
   for (const { who } of /bare|tidelog/.test(system.group) ? began : []) {
-    const each = (1_000 * (workedMs(ended, who) - workedMs(began, who))) / (3 * CALLS);
+    const each = (1_000 * (workedMs(ended, who) - workedMs(began, who))) / (3 * calls);
     rows.push({ measure: WORKED, system: system.name, unit: `us in the ${who}`, median: each });
   }
   await stage.close(page);

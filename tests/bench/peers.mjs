@@ -3,16 +3,27 @@
 // Every system does the same in a fresh database: medians of five rounds, in which the systems take
 // turns. The peers sit in a worker of their own, one message a call.
 
+import { writeFileSync } from 'node:fs';
 import { Device } from '../browser/harness/device.mjs';
+import { inRoot } from '../browser/harness/places.mjs';
 import { startSite } from '../browser/harness/site.mjs';
 import { startServer } from '../browser/harness/tidelog-server.mjs';
 import { eventually, sleep } from '../browser/harness/time.mjs';
 import { buildSite, recordedSite } from './build.mjs';
+import { amidChangeOver } from './change-over.mjs';
 import { countWrites } from './count.mjs';
 import { ISOLATED } from './isolated.mjs';
+import { plot } from './plot.mjs';
 import { fileOf, isMeasured, SYSTEMS } from './systems.mjs';
-import { median, percentile } from './table.mjs';
-import { firstRowOf } from './timeline.mjs';
+import {
+  median,
+  percentile,
+  printChangeOvers,
+  printTimes,
+  printWorked,
+  printWritten,
+} from './table.mjs';
+import { firstRowOf, printTimeline } from './timeline.mjs';
 
 const BULK_ROWS = 10_000;
 
@@ -137,7 +148,7 @@ function rowsOf(runs, systems, measures, where) {
  * `isolated`: rows of times for `bench.json`, rows of what was written, and where the time to the
  * first row goes. Nothing if none of these is measured there.
  */
-export async function benchPeers({ only, browser, page, rounds, calls }) {
+async function peersOn({ only, browser, page, rounds, calls, quick }) {
   const systems = SYSTEMS.filter(
     (system) => isMeasured(system, browser, page) && (!only || only.includes(system.name)),
   );
@@ -164,18 +175,52 @@ export async function benchPeers({ only, browser, page, rounds, calls }) {
     const noting = new Stage(device, recorded, server.ws);
     const written = [];
     const timelines = [];
+    const changeOvers = [];
     for (const system of systems.filter(({ name }) => name !== 'bare-write')) {
-      const counts = await countWrites(noting, system);
+      const counts = await countWrites(noting, system, quick);
       written.push(...counts.map((row) => ({ ...where, ...row })));
       if (system.group === 'tidelog') {
         timelines.push({ ...where, ...(await firstRowOf(noting, system)) });
+        const calls = await amidChangeOver(noting, system);
+        changeOvers.push(...calls.map((row) => ({ ...where, ...row })));
       }
     }
-    return { systems, times, written, timelines };
+    return { systems, times, written, timelines, changeOvers };
   } finally {
     await device.dispose();
     await server.dispose();
     await site.close();
     await recorded.close();
   }
+}
+
+/** Measures all of them on each kind of page, prints tables and a plot, and gives rows for
+ * `bench.json`. */
+export async function benchPeers({ only, browsers, page, rounds, quick }) {
+  const calls = quick ? 100 : 1_000;
+  const measures = measuresOf(calls);
+  const results = [];
+  for (const [browser, kind] of [
+    ['Chromium', 'plain'],
+    ['Chromium', 'isolated'],
+    ['Firefox', 'plain'],
+  ]) {
+    if (!browsers.includes(browser) || (page && page !== kind)) continue;
+    const result = await peersOn({ only, browser, page: kind, rounds, calls, quick });
+    if (result) results.push(result);
+  }
+  for (const result of results) {
+    printTimes(result, measures);
+    printWritten(result);
+    printWorked(result);
+    printChangeOvers(result.changeOvers);
+    result.timelines.forEach(printTimeline);
+  }
+  writeFileSync(inRoot('target/bench.svg'), plot(results, measures));
+  return results.flatMap(({ times, written, timelines, changeOvers }) => [
+    ...times,
+    ...written,
+    ...changeOvers,
+    ...timelines.map((timeline) => ({ measure: 'timeline', ...timeline })),
+  ]);
 }

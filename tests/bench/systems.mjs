@@ -20,6 +20,10 @@ export const SYSTEMS = [
   { name: 'sqlite-wasm-locks', says: 'sqlite-wasm, opfs-wl', group: 'two tabs', color: '#7b68a6' },
 ];
 
+/** Whether the system of this name is a database of others. */
+export const isPeer = (system) =>
+  SYSTEMS.some(({ name, group }) => name === system && /^(one|two) tabs?$/.test(group));
+
 /** Those work where pages share memory. */
 const ISOLATED_ONLY = /^sqlite-wasm-(opfs|locks)$/;
 

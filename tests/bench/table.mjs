@@ -1,6 +1,7 @@
 // The results as text.
 
 import { WORKED } from './count.mjs';
+import { bestPeer } from './goals.mjs';
 
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
@@ -24,15 +25,6 @@ export function printColumns(lines) {
   }
 }
 
-const isPeer = ({ group }) => group.includes('tab') && group !== 'tidelog';
-
-/** The shortest time of a peer, in any setting. */
-export function bestPeer(rows, systems, measure) {
-  const names = systems.filter(isPeer).map(({ name }) => name);
-  const times = rows.filter((row) => row.measure === measure && names.includes(row.system));
-  return Math.min(...times.map((row) => row.median));
-}
-
 const ratioOf = (time, best) => (Number.isFinite(best) ? (time / best).toFixed(2) : '');
 
 /** A table a measure: milliseconds, and how often the bare way and the best peer fit into them. */
@@ -40,7 +32,7 @@ export function printTimes({ systems, times }, measures) {
   const [{ browser, page, runs }] = times;
   console.log(`\nmilliseconds in ${browser}, on a page that is ${page}, medians of ${runs.length}`);
   for (const measure of measures) {
-    const best = bestPeer(times, systems, measure.name);
+    const best = bestPeer(times, measure.name);
     console.log('');
     printColumns([
       [measure.says, 'serves', 'median', 'p99 of a call', 'of bare way', 'of best peer', 'runs'],
@@ -100,71 +92,43 @@ export function printWorked({ systems, written }) {
   ]);
 }
 
-/** What has to come of it: at most so many times what it is measured by. */
-const GOALS = [
-  ['inserts', 'tidelog', 'bare-way', 1.35],
-  ['inserts', 'tidelog', 'best peer', 1],
-  ['inserts', 'tidelog-server', 'bare-way', 1.5],
-  ['inserts', 'tidelog-server', 'best peer', 1],
-  ['insertsTogether', 'tidelog', 'best peer', 0.05],
-  ['bulk', 'tidelog', 'best peer', 1],
-  ['selects', 'tidelog', 'best peer', 1],
-  ['ranges', 'tidelog', 'best peer', 0.4],
-  ['first', 'tidelog', 'best peer', 0.9],
-  ['first', 'tidelog-server', 'best peer', 0.9],
-];
+/** Calls beside a change-over of the log and amid it. */
+export function printChangeOvers(rows) {
+  if (rows.length === 0) return;
+  const units = [...new Set(rows.map(({ unit }) => unit))];
+  const systems = [...new Set(rows.map(({ system }) => system))];
+  console.log(
+    '\ndurable updates one by one, until the log was changed over, while steps are noted',
+  );
+  printColumns([
+    ['', ...units],
+    ...systems.map((system) => [
+      `  ${system}`,
+      ...units.map((unit) => {
+        const row = rows.find((one) => one.system === system && one.unit === unit);
+        return row.median.toFixed(unit.startsWith('ms') ? 2 : 0);
+      }),
+    ]),
+  ]);
+}
 
-/** What is counted of one row, in the mean: at most so much. */
-const COUNTED_GOALS = [
-  ['tidelog', 'bytes', 800],
-  ['tidelog-server', 'bytes', 1_200],
-  ['tidelog', 'flushes', 1],
-  ['tidelog-server', 'flushes', 1.1],
-  ['tidelog', 'us in the core', 45],
-  ['tidelog', 'us in the worker', 60],
-  ['tidelog', 'us in the tab', 40],
-];
-
-/** Kilobytes that a page downloads at most, as brotli packs them. */
-const DOWNLOAD_GOALS = [
-  ['download wasm brotli', 450],
-  ['download js brotli', 13],
-];
-
-const told = (is, goal) => (is <= goal ? '' : 'missed');
+const shown = (figure) => figure.toFixed(figure < 10 ? 3 : figure < 1_000 ? 1 : 0);
 
 /** The goals, and what came of them. */
-export function printGoals({ systems, times, written }, measures) {
-  const [{ browser, page }] = times;
-  const of = (measure, name) =>
-    times.find((row) => row.measure === measure && row.system === name)?.median;
-  const lines = GOALS.flatMap(([measure, system, by, goal]) => {
-    const base = by === 'best peer' ? bestPeer(times, systems, measure) : of(measure, by);
-    const ratio = of(measure, system) / base;
-    if (!Number.isFinite(base) || !Number.isFinite(ratio)) return [];
-    const { says } = measures.find(({ name }) => name === measure);
-    const who = systems.find(({ name }) => name === system).says;
-    return [[`  ${says}`, who, by, ratio.toFixed(2), goal.toFixed(2), told(ratio, goal)]];
-  });
-  const counted = COUNTED_GOALS.flatMap(([system, unit, goal]) => {
-    const row = written.find(
-      (it) => it.system === system && it.unit === unit && ['mean', WORKED].includes(it.measure),
-    );
-    if (!row) return [];
-    const who = systems.find(({ name }) => name === system).says;
-    return [
-      [
-        '  one row, in the mean',
-        who,
-        unit,
-        row.median.toFixed(2),
-        `${goal}`,
-        told(row.median, goal),
-      ],
-    ];
-  });
-  console.log(`\ngoals, in ${browser}, on a page that is ${page}`);
-  printColumns([['', '', 'of', 'ratio', 'goal', ''], ...lines, ...counted]);
+export function printGoals(outcomes) {
+  if (outcomes.length === 0) return;
+  console.log('');
+  printColumns([
+    ['goals', '', 'is', '', 'goal', ''],
+    ...outcomes.map(({ name, where, is, most, least, missed }) => [
+      `  ${name}`,
+      where,
+      shown(is),
+      most === undefined ? 'at least' : 'at most',
+      `${most ?? least}`,
+      missed ? 'missed' : '',
+    ]),
+  ]);
 }
 
 /** Kilobytes (1,000 bytes) that a page downloads. */
@@ -182,12 +146,4 @@ export function printSizes(rows) {
       }),
     ]),
   ]);
-  console.log('');
-  printColumns(
-    DOWNLOAD_GOALS.map(([measure, goal]) => {
-      const row = rows.find((one) => one.measure === measure && one.system === 'tidelog');
-      const kB = row.median / 1000;
-      return [`  ${measure}`, kB.toFixed(1), `goal ${goal}`, told(kB, goal)];
-    }),
-  );
 }

@@ -117,10 +117,11 @@ fn unit_tests_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn vitest(repo: &Repo) -> Result<Outcome> {
-    let folders = ["js", "worker", "create", "examples"].map(|name| repo.root.join(name));
+    let folders =
+        ["js", "worker", "create", "examples", "tests/bench"].map(|name| repo.root.join(name));
     let files: Vec<_> = folders.iter().flat_map(|folder| unit_tests_below(folder)).collect();
     if files.is_empty() {
-        bail!("there are no unit tests in js, worker, create and examples");
+        bail!("there are no unit tests in js, worker, create, examples and tests/bench");
     }
     let result = env::temp_dir().join(format!("tidelog-vitest-{}.json", std::process::id()));
     let mut vitest = run::program(repo.npm_bin("vitest"), &repo.root);
