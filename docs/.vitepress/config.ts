@@ -33,6 +33,7 @@ const LOOK_UP = [
   { text: 'Mistakes', link: '/mistakes' },
   { text: 'Errors', link: '/errors' },
   { text: 'Operating Tidelog', link: '/operating' },
+  { text: 'Where the time goes', link: '/speed' },
 ];
 
 /** What is code in the text is no template of Vue's, which looks for braces in it. */
