@@ -31,6 +31,7 @@ mod document;
 mod error;
 mod extents;
 mod frame_body;
+mod hashed;
 mod heads;
 mod ledger;
 mod owners;

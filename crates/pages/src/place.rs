@@ -3,7 +3,7 @@
 use tidelog_journal::LogFile;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Coding, Page};
+use tidelog_types::{Coding, Page, PageHash};
 
 use crate::error::StoreError;
 use crate::page_file::Slot;
@@ -71,12 +71,14 @@ impl PageAt {
 impl PagePlace {
     /// These bytes as a page, if they are what was written.
     pub fn checked(&self, bytes: &[u8]) -> Result<Page, StoreError> {
-        self.check(bytes)?;
-        Ok(Page::new(bytes).expect("BUG: a page has the size of a page"))
+        let page = Page::new(bytes).expect("BUG: a page has the size of a page");
+        self.check(page.hash())?;
+        Ok(page)
     }
 
-    pub fn check(&self, bytes: &[u8]) -> Result<(), StoreError> {
-        if crc32c::crc32c(bytes) == self.checksum { Ok(()) } else { Err(self.damaged()) }
+    /// Whether the page that has this hash is what was written.
+    pub fn check(&self, hash: PageHash) -> Result<(), StoreError> {
+        if hash.checksum() == self.checksum { Ok(()) } else { Err(self.damaged()) }
     }
 
     /// How many reads it takes to have what lies there.

@@ -316,6 +316,7 @@ pub struct StorageEntry {
     /// tabs called.
     pub calls: Vec<(CallId, Lsn)>,
     /// What changed.
+    #[serde(with = "crate::hashed::page_set")]
     pub set: PageSet,
 }
 
@@ -327,6 +328,7 @@ pub struct StagedPage {
     /// Which page.
     pub pgid: Pgid,
     /// The page.
+    #[serde(with = "crate::hashed::page")]
     pub page: Page,
 }
 

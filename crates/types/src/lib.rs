@@ -9,7 +9,7 @@
 //! - [`Lsn`], [`LsnRange`] and [`Position`]: places in a journal, and how two sides compare them.
 //! - [`Lineage`]: who wrote a journal, by which two sides find where their histories part.
 //! - [`Page`] and [`PageSet`]: what SQLite reads, and what one commit changed; [`difference()`]:
-//!   what one page lacks to be another.
+//!   what one page lacks to be another; [`PageHash`]: what one is known by.
 //! - [`limits`]: every bound, with its unit; [`Budget`]: what one slice of work may cost.
 //! - [`probe`]: rare branches, which the simulator has to reach.
 //!
@@ -26,6 +26,7 @@ pub mod limits;
 mod lineage;
 mod lsn;
 mod page;
+mod page_hash;
 mod parts;
 mod position;
 pub mod probe;
@@ -45,6 +46,7 @@ pub use ids::{
 pub use lineage::{ImpossibleLineage, Lineage};
 pub use lsn::{Lsn, LsnRange, NoLsn};
 pub use page::{Page, PageSet, Pgid};
+pub use page_hash::PageHash;
 pub use parts::in_parts;
 pub use position::{Chain, EntryHash, Position};
 pub use role::{InvalidRole, Role};

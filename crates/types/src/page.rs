@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::apply_difference;
 use crate::limits::PAGE_SIZE;
+use crate::{PageHash, apply_difference};
 
 /// A page's number in its document, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,37 +20,60 @@ impl fmt::Display for Pgid {
     }
 }
 
-/// The [`PAGE_SIZE`] bytes of one page. Cheap to clone: clones share the bytes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Page(Arc<[u8]>);
+/// The [`PAGE_SIZE`] bytes of one page. Cheap to clone: clones share the bytes, and their hash.
+#[derive(Clone)]
+pub struct Page(Arc<Shared>);
+
+struct Shared {
+    /// Made when it is first asked for.
+    hash: OnceLock<PageHash>,
+    bytes: [u8; PAGE_SIZE],
+}
 
 impl Page {
     /// A page of these bytes, or `None` unless there are exactly [`PAGE_SIZE`] of them.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == PAGE_SIZE).then(|| Self(Arc::from(bytes)))
+        bytes.try_into().map(Self::of).ok()
+    }
+
+    fn of(bytes: [u8; PAGE_SIZE]) -> Self {
+        Self(Arc::new(Shared { hash: OnceLock::new(), bytes }))
     }
 
     /// A page of zeros, as SQLite finds it where nothing was ever written.
     #[must_use]
     pub fn zeroed() -> Self {
-        Self(Arc::from([0; PAGE_SIZE]))
+        Self::of([0; PAGE_SIZE])
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.0.bytes
+    }
+
+    /// The hash of its bytes, which is made once for it and all its clones.
+    #[must_use]
+    pub fn hash(&self) -> PageHash {
+        *self.0.hash.get_or_init(|| PageHash::of(&self.0.bytes))
+    }
+
+    /// The same page, whose hash was made where it comes from. It is believed: another one is
+    /// found out where the bytes are read again.
+    #[must_use]
+    pub fn hashed(self, hash: PageHash) -> Self {
+        self.0.hash.get_or_init(|| hash);
+        self
     }
 
     /// The page that differs from this one by these [bytes](crate::difference()), or `None` if they
     /// are no difference.
     #[must_use]
     pub fn changed_by(&self, difference: &[u8]) -> Option<Self> {
-        let mut changed: Arc<[u8]> = Arc::from(&*self.0);
-        let bytes = Arc::get_mut(&mut changed).expect("BUG: a new one is shared");
-        apply_difference(bytes, difference)?;
-        Some(Self(changed))
+        let mut bytes = self.0.bytes;
+        apply_difference(&mut bytes, difference)?;
+        Some(Self::of(bytes))
     }
 
     /// A copy with `bytes` at `offset`.
@@ -60,22 +83,30 @@ impl Page {
     /// If they pass the end of the page.
     #[must_use]
     pub fn with(&self, offset: usize, bytes: &[u8]) -> Self {
-        let mut copy = self.0.to_vec();
+        let mut copy = self.0.bytes;
         copy[offset..offset + bytes.len()].copy_from_slice(bytes);
-        Self(Arc::from(copy))
+        Self::of(copy)
     }
 }
 
+impl PartialEq for Page {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.bytes == other.0.bytes
+    }
+}
+
+impl Eq for Page {}
+
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = self.0.iter().filter(|byte| **byte != 0).count();
+        let used = self.0.bytes.iter().filter(|byte| **byte != 0).count();
         write!(f, "Page({used} bytes set)")
     }
 }
 
 impl Serialize for Page {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        serializer.serialize_bytes(&self.0.bytes)
     }
 }
 
@@ -124,5 +155,29 @@ impl PageSet {
             self.pages.insert(*pgid, page.clone());
         }
         self.pages.split_off(&Pgid(self.db_pages.saturating_add(1)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_hashed_once_and_a_changed_one_anew() {
+        let page = Page::zeroed();
+        let hash = PageHash::of(&[0; PAGE_SIZE]);
+        assert_eq!((page.hash(), page.clone().hashed(PageHash([1; 32])).hash()), (hash, hash));
+        let believed = Page::zeroed().hashed(PageHash([1; 32]));
+        assert_eq!(believed.clone().hash(), PageHash([1; 32]));
+        assert_eq!(believed, page, "a page is its bytes");
+        assert_eq!(believed.with(0, &[0]).hash(), hash);
+        assert_eq!(
+            believed.changed_by(&[0, 2, 7]).map(|it| it.hash()),
+            Some(page.with(0, &[7]).hash())
+        );
+        assert_eq!(
+            PageHash([1, 2, 3, 4].repeat(8).try_into().expect("32")).checksum(),
+            0x0403_0201
+        );
     }
 }

@@ -3,7 +3,7 @@
 use tidelog_disk::Disk;
 use tidelog_journal::{FrameAt, FrameHead};
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{Page, Pgid};
+use tidelog_types::{Page, PageHash, Pgid};
 
 use super::Store;
 use crate::error::StoreError;
@@ -34,12 +34,16 @@ impl<D: Disk> Store<D> {
             let stored = self.read_run(run.iter())?;
             for (nth, place) in run.iter().enumerate() {
                 let page = pages.next().expect("BUG: one for each place");
-                match (self.pool.peek(place.key), &stored) {
-                    (Some(pooled), _) => page.copy_from_slice(pooled.bytes()),
-                    (None, Some(stored)) => place.unpack(&stored[nth], page)?,
-                    (None, None) => self.read_page(place, page)?,
+                if let Some(pooled) = self.pool.peek(place.key) {
+                    page.copy_from_slice(pooled.bytes());
+                    place.check(pooled.hash())?;
+                    continue;
                 }
-                place.check(page)?;
+                match &stored {
+                    Some(stored) => place.unpack(&stored[nth], page)?,
+                    None => self.read_page(place, page)?,
+                }
+                place.check(PageHash::of(page))?;
             }
         }
         Ok(bytes)

@@ -307,7 +307,7 @@ impl<D: Disk> Recorder<'_, D> {
     fn coded<'p>(&self, pgid: Pgid, page: &'p Page) -> (ListedPage, Cow<'p, [u8]>) {
         let base = self.base(pgid).map(Page::bytes);
         let (coding, bytes) = coded(page.bytes(), base, DIFFERENCE_SIZE_MAX);
-        let checksum = crc32c::crc32c(page.bytes());
+        let checksum = page.hash().checksum();
         let size = u16::try_from(bytes.len()).expect("BUG: more than a page");
         (ListedPage { pgid, checksum, coding, size }, bytes)
     }
