@@ -83,7 +83,8 @@ impl Shell {
         self.stop();
         let block = block.trim_end();
         let start = format!(
-            "( exec {block} ) > serve.out 2>> serve.log &\n\
+            ": > serve.out\n\
+             ( exec {block} ) >> serve.out 2>> serve.log &\n\
              SERVER=$!\n\
              echo $SERVER > serve.id\n\
              until grep -q '^listening on ' serve.out; do kill -0 $SERVER; sleep 0.05; done"
