@@ -195,6 +195,8 @@ export class Engine {
     const missing = whatIsMissing();
     if (missing) throw new Error(missing);
     if (this.#isApart) throw new Error(CLEARED);
+    // The core takes this lock when we are gone, so we must have it before we say hello.
+    const locking = this.#takeLock().catch((error: Error) => error);
     const { found, others } = await coresAtWork();
     // The page was put aside meanwhile, where it may hold no lock.
     if (core !== this.#core) return;
@@ -207,8 +209,7 @@ export class Engine {
       this.#hear({ type: 'refused', core, reason, joining: joined?.tried });
     };
     const { port } = worker;
-    // The core takes this lock when we are gone, so we must have it before we say hello.
-    const failure = await this.#takeLock().catch((error: Error) => error);
+    const failure = await locking;
     const isLeft = core !== this.#core;
     if (isLeft || failure) port.close();
     // Whoever has left it is told nothing more of it.
@@ -283,6 +284,8 @@ export class Engine {
   }
 
   #queue(): void {
+    // Nobody lends where there is no engine.
+    if (whatIsMissing()) return;
     const ended = new AbortController();
     this.#endTurn = ended;
     const { signal } = ended;

@@ -5,11 +5,13 @@
  * of the store; one more worker waits for it, loaded and warm, and its tab has the *turn*. A
  * script that does not load never holds the store, and gives up the turn.
  *
- * A worker is lent to the core as it is started. It says there by itself when it has the store: a
- * tab whose main thread is blocked by then holds nobody up.
+ * A tab gets in line while it still looks for a core, so that the two workers of a site that nobody
+ * has open start at once. A worker is lent to the core as it is started, or once that is found. It
+ * says there by itself when it has the store: a tab whose main thread is blocked by then holds
+ * nobody up.
  *
  * ```text
- *          a core wants one        turn         loaded         serves
+ *       a core is looked for       turn         loaded         serves
  *   idle ──────────────────▶ queued ──▶ loading ──▶ waiting ──▶ serving
  *    ▲                          ▲          └──────┬─────┴─────────┘
  *    │ no core                  │ the time has    ▼ failed
@@ -47,6 +49,8 @@ export type LendingNews =
 /** All that lending is told. */
 export type LendingInput =
   | LendingNews
+  /** A core is being looked for, and may want one as soon as it is found. */
+  | { readonly type: 'expected' }
   /** There is a core that has none, to which one can be lent; there is no core any more. */
   | { readonly type: 'wanted' | 'unwanted' }
   /** The core has had none for long, and nobody lends it one. */
@@ -83,6 +87,8 @@ export class Lending {
   #servesSince = 0;
   /** Workers that failed one after another. */
   #failures = 0;
+  /** Why we could not lend, while there was no core that could be told. */
+  #untold: string | undefined;
   #dueAt: number = NEVER;
   #now = 0;
   #out: LendingEffect[] = [];
@@ -108,10 +114,14 @@ export class Lending {
 
   #take(input: LendingInput): void {
     switch (input.type) {
+      case 'expected':
+        if (this.#state === 'idle') this.#queue();
+        break;
       case 'wanted':
         this.#isWanted = true;
         if (this.#state === 'idle') this.#queue();
         else if (HAS_WORKER.test(this.#state)) this.#lend();
+        else this.#tellUntold();
         break;
       case 'unwanted':
         // The page server outlives the core, and is lent to the next one.
@@ -160,6 +170,7 @@ export class Lending {
   }
 
   #queue(): void {
+    this.#untold = undefined;
     this.#enter('queued', this.#now + LOAD_MS);
     this.#emit({ type: 'queue' });
   }
@@ -183,7 +194,14 @@ export class Lending {
   #cannotLend(reason: string): void {
     this.#hasTried = true;
     this.#pause();
-    if (this.#isWanted) this.#emit({ type: 'cannotLend', reason });
+    this.#untold = reason;
+    if (this.#isWanted) this.#tellUntold();
+  }
+
+  #tellUntold(): void {
+    const reason = this.#untold;
+    this.#untold = undefined;
+    if (reason !== undefined) this.#emit({ type: 'cannotLend', reason });
   }
 
   /** Other tabs have their turn, and then we have another one. */

@@ -198,6 +198,7 @@ export class Tab {
         this.#tryShutSoon();
         this.#giveTime();
         link.show(this.#now);
+        if (link.stage === 'connecting') this.#lend({ type: 'expected' });
         break;
       case 'wake':
         // Timers may come early by a little.
@@ -224,7 +225,7 @@ export class Tab {
       for (const document of this.#named(message as Doomed)) this.#closeIfShut(document);
     }
     // Who asks anew shall not wait for a pause to end.
-    if (this.#link.stage === 'off') this.#link.start(this.#now);
+    if (this.#link.stage === 'off') this.#seek();
     else if (!call.sent && this.#canAsk(call)) this.#ask(message.call, call);
     const document = this.#documentOf(call);
     if (document && kind === 'close') this.#closeIfShut(document);
@@ -648,7 +649,13 @@ export class Tab {
       return;
     }
     this.#leave();
+    this.#seek();
+  }
+
+  /** Looks for a core, and gets in line to lend it a page server, which may start meanwhile. */
+  #seek(): void {
     this.#link.start(this.#now);
+    this.#lend({ type: 'expected' });
   }
 
   #leave(): void {
@@ -685,7 +692,7 @@ export class Tab {
 
   /** Neither a tab without a core nor a server is waited for any longer. */
   #nudge(): void {
-    if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#link.start(this.#now);
+    if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#seek();
     if (this.#link.isConnected) this.#post('nudge', {});
   }
 

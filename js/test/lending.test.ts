@@ -106,6 +106,7 @@ class Site {
   #open(): void {
     const tab = new Tab();
     this.#tabs.push(tab);
+    this.#step(tab, { type: 'expected' });
     if (this.#core) this.#step(tab, { type: 'wanted' });
   }
 
@@ -162,7 +163,6 @@ class Site {
     switch (effect.type) {
       case 'queue':
         expect(tab.turn, this.#where('queues once')).toBeUndefined();
-        expect(this.#core, this.#where('queues for a core')).toBeDefined();
         tab.turn = { isHeld: false };
         this.#queue.push(tab);
         break;
@@ -253,6 +253,21 @@ test('a core is told that what it was lent has ended, and lent what serves once 
   expect(types({ type: 'wanted' })).toEqual(['lend']);
   expect(types({ type: 'broke', worker: 1 })).toEqual(['end', 'lendEnded']);
   expect(types({ type: 'wanted' })).toEqual([]);
+});
+
+test('a tab gets in line while it looks for a core, which is lent what has started by then', () => {
+  const lending = new Lending();
+  const step = (input: LendingInput) => lending.step(0, input);
+  const types = (input: LendingInput): string[] => step(input).map(({ type }) => type);
+  expect(types({ type: 'expected' })).toEqual(['queue']);
+  expect(types({ type: 'expected' })).toEqual([]);
+  expect(types({ type: 'turn' })).toEqual(['spawn']);
+  expect(types({ type: 'wanted' })).toEqual(['lend']);
+  const failing = new Lending();
+  failing.step(0, { type: 'expected' });
+  failing.step(0, { type: 'noTurn', reason: 'not now' });
+  const told = failing.step(0, { type: 'wanted' });
+  expect(told, 'a core is told why').toEqual([{ type: 'cannotLend', reason: 'not now' }]);
 });
 
 test('two turns bring one worker, and one that nobody waits for brings none', () => {

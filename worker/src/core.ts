@@ -66,6 +66,9 @@ const MISSING_MS = 3_000;
 /** How long a core that gives way waits: what it has asked the page server is done by then. */
 const LAST_WORDS_MS = 500;
 
+/** A page server that is not there after so long may take as long as a warm-up does. */
+const WARM_UP_AFTER_MS = 10;
+
 /** Between two looks at whether a core elsewhere has what this one waits for. */
 const LOOK_MS = 50;
 
@@ -135,6 +138,9 @@ let missing: ReturnType<typeof setTimeout> | undefined;
 let servesHere = false;
 let pauseMs = AGAIN_MS;
 let wasmUrl: string | undefined;
+/** Has the core warm up, once. */
+let warmUp: ReturnType<typeof setTimeout> | undefined;
+let isWarm = false;
 let lastNumber = 0;
 let alarm: ReturnType<typeof setTimeout> | undefined;
 let alarmAt = Number.POSITIVE_INFINITY;
@@ -360,9 +366,21 @@ async function start(urls: Hello['urls']): Promise<void> {
   const waiting = early;
   early = [];
   for (const { tab, message } of waiting) receive(tab, message);
-  // While the disk is not there yet: what comes then needs what this compiles.
-  if (works && !pageServer?.ready) core.warmUp();
+  warmUpIn(pageServer?.ready ? 0 : WARM_UP_AFTER_MS);
   isWithout();
+}
+
+/**
+ * Uses a wait for the disk: what comes from there needs what a warm-up compiles. Best is that for
+ * the first answer, whose question does not wait for a warm-up then.
+ */
+function warmUpIn(ms: number): void {
+  clearTimeout(warmUp);
+  if (isWarm) return;
+  warmUp = setTimeout(() => {
+    isWarm = true;
+    if (works) core.warmUp();
+  }, ms);
 }
 
 /** There is no page server to use: one that should be there by now is missed until it is. */
@@ -497,6 +515,7 @@ function hear(server: PageServer, word: Ready | Unserved): void {
   if (word.type === 'ready') {
     step(core.pageServerLent, server.number, word.settledAt, word.inBlocks);
     server.ready = true;
+    warmUpIn(0);
     tabs.forEach(reach);
   } else if (word.kind === 'no-files') serveHere();
   else {

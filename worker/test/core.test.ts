@@ -6,7 +6,7 @@ const core = vi.hoisted(() => ({
   BUILD: '+00000000',
   initSync: () => {},
   start: () => {},
-  warmUp: () => {},
+  warmUp: vi.fn(),
   isLost: vi.fn(() => false),
   nameCulprit: vi.fn(),
   tabClosed: vi.fn(),
@@ -115,6 +115,39 @@ async function atWork() {
     return { port, say };
   };
 }
+
+test('what a page server is asked first does not wait for a warm-up', async () => {
+  const { runCore } = await import('../src/core.js');
+  vi.useFakeTimers();
+  runCore();
+  const [tab, way] = [new Port(), new Port()];
+  self.onconnect({ ports: [tab] });
+  const say = (data: FromTab): void => tab.onmessage({ data });
+  say({ type: 'hello', lock: 'tab', core: ++hellos, isNew: true, build: BUILD, urls: {} as never });
+  await vi.advanceTimersByTimeAsync(5);
+  say({ type: 'lend', worker: 1, port: way as never });
+  way.onmessage(READY);
+  expect(core.pageServerLent).toHaveBeenCalledTimes(1);
+  expect(core.warmUp).not.toHaveBeenCalled();
+  await vi.advanceTimersByTimeAsync(1);
+  expect(core.warmUp).toHaveBeenCalledTimes(1);
+  await vi.advanceTimersByTimeAsync(100);
+  expect(core.warmUp).toHaveBeenCalledTimes(1);
+});
+
+test('a core whose page server is long in coming warms up meanwhile', async () => {
+  const { runCore } = await import('../src/core.js');
+  vi.useFakeTimers();
+  runCore();
+  const tab = new Port();
+  self.onconnect({ ports: [tab] });
+  const hello = { type: 'hello', lock: 'tab', core: ++hellos, isNew: true, build: BUILD } as const;
+  tab.onmessage({ data: { ...hello, urls: {} as never } });
+  await vi.advanceTimersByTimeAsync(9);
+  expect(core.warmUp).not.toHaveBeenCalled();
+  await vi.advanceTimersByTimeAsync(10);
+  expect(core.warmUp).toHaveBeenCalledTimes(1);
+});
 
 test('whoever lent a page server and cannot lend another is heard by those who wait', async () => {
   const enter = await atWork();

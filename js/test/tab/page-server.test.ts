@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { opened, serve, types } from './stage.js';
+import { opened, Stage, serve, types } from './stage.js';
 
 test('W2: a script that does not load gives up the turn, and pauses grow', () => {
   const { stage } = opened();
@@ -10,6 +10,14 @@ test('W2: a script that does not load gives up the turn, and pauses grow', () =>
     expect(types(stage.pass(pauseMs - 1))).not.toContain('queue');
     expect(types(stage.pass(1))).toContain('queue');
   }
+});
+
+test('a tab gets in line to lend as soon as it looks for a core', () => {
+  const stage = new Stage();
+  stage.call('open', { handle: stage.tab.newHandle() });
+  expect(types(stage.log), 'before any core was found').toEqual(
+    expect.arrayContaining(['connect', 'queue']),
+  );
 });
 
 test('a tab that serves lends once more where its core asks, and no core before that one', () => {
