@@ -1,6 +1,7 @@
 //! The whole browser side as one state machine.
 
 mod destroying;
+mod documents;
 
 use tidelog_document::FoundRight;
 use tidelog_pages::StoreReply;
@@ -9,6 +10,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, DocumentKey, Life, SortedMap};
 
 use self::destroying::{Destroy, Wish};
+use self::documents::Documents;
 use crate::at_work::AtWork;
 use crate::document::{Ask, Context, Document, Surroundings};
 use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
@@ -31,7 +33,7 @@ pub struct Client {
     now_ms: u64,
     /// What each tab has open, or waits for.
     tabs: SortedMap<TabId, SortedMap<Handle, DocumentKey>>,
-    documents: SortedMap<DocumentKey, Document>,
+    documents: Documents,
     store: StoreLink,
     servers: SortedMap<LinkName, ServerLink>,
     found_right: FoundRight,
@@ -66,7 +68,7 @@ impl Client {
             rng,
             now_ms: 0,
             tabs: SortedMap::new(),
-            documents: SortedMap::new(),
+            documents: Documents::default(),
             store: StoreLink::default(),
             servers: SortedMap::new(),
             found_right,
@@ -83,18 +85,34 @@ impl Client {
     pub fn step(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
         self.now_ms = self.now_ms.max(now_ms);
         let mut out = Outbox::new(std::mem::take(&mut self.flow));
+        self.documents.wake_due(self.now_ms);
         self.take(input, &mut out);
+        self.see_what_is_shared();
         self.pump(&mut out);
-        self.rest();
+        self.give_back_pages();
         self.run_destroys(&mut out);
         self.forget_idle();
         // Behind all that documents have to say to their servers.
-        self.with_each(&mut out, Document::see_who_is_present);
+        self.with_awake(&mut out, Document::see_who_is_present);
         self.run_servers(&mut out);
+        self.see_what_is_shared();
         self.tell_status(&mut out);
         self.forget_ended(&mut out);
+        self.documents.rest().into_iter().for_each(|at_ms| out.wake_at(at_ms));
         self.flow = out.take_flow();
         out.into_effects(self.store.server(), &self.settings.limits)
+    }
+
+    /// How many documents the next step looks at, whatever it is about; for tests.
+    #[must_use]
+    pub fn awake_count(&self) -> usize {
+        self.documents.awake_count()
+    }
+
+    /// Has the next step look at all documents, also at those that rest; for simulations, in which
+    /// none of those does anything then.
+    pub fn wake_all(&mut self) {
+        self.documents.wake_all();
     }
 
     /// What is wrong with what a document shows, as far as that can be seen, or for whom it works
@@ -107,8 +125,7 @@ impl Client {
             let kept = gone.map(|tab| format!("something is kept for {tab:?}, which is gone"));
             kept.or_else(|| document.doubt(limits))
         };
-        let mut documents = self.documents.iter();
-        let of_documents = documents.find_map(|(key, document)| {
+        let of_documents = self.documents.iter().find_map(|(key, document)| {
             of_document(document).map(|what| format!("{}: {what}", key.document))
         });
         let misnamed = || {
@@ -122,7 +139,7 @@ impl Client {
     /// How many pages of documents are in memory that can be read again, about.
     #[must_use]
     pub fn pool_pages(&self) -> usize {
-        self.documents.values().map(Document::pool_pages).sum()
+        self.documents.pool_pages()
     }
 
     /// Whether the data were cleared under this core: it can keep nothing more, and another one
@@ -187,10 +204,7 @@ impl Client {
     }
 
     /// The documents, and what they may use while they are worked on.
-    fn split<'c>(
-        &'c mut self,
-        out: &'c mut Outbox,
-    ) -> (&'c mut SortedMap<DocumentKey, Document>, Context<'c>) {
+    fn split<'c>(&'c mut self, out: &'c mut Outbox) -> (&'c mut Documents, Context<'c>) {
         let ctx = Context {
             now_ms: self.now_ms,
             settings: self.settings,
@@ -204,7 +218,18 @@ impl Client {
         (&mut self.documents, ctx)
     }
 
+    /// Works on a document, to which something happens.
     fn with<T>(
+        &mut self,
+        key: &DocumentKey,
+        out: &mut Outbox,
+        work: impl FnOnce(&mut Document, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        self.documents.touch(key)?;
+        self.on(key, out, work)
+    }
+
+    fn on<T>(
         &mut self,
         key: &DocumentKey,
         out: &mut Outbox,
@@ -212,19 +237,22 @@ impl Client {
     ) -> Option<T> {
         let at_work = self.at_work();
         let (documents, mut ctx) = self.split(out);
-        let document = documents.get_mut(key)?;
-        Some(at_work.on(key, || work(document, &mut ctx)))
+        at_work.on(key, || documents.work_on(key, &mut ctx, work))
     }
 
-    fn with_each(
+    fn with_each(&mut self, out: &mut Outbox, work: impl FnMut(&mut Document, &mut Context<'_>)) {
+        self.documents.wake_all();
+        self.with_awake(out, work);
+    }
+
+    /// Works on those that do not rest.
+    fn with_awake(
         &mut self,
         out: &mut Outbox,
         mut work: impl FnMut(&mut Document, &mut Context<'_>),
     ) {
-        let at_work = self.at_work();
-        let (documents, mut ctx) = self.split(out);
-        for (key, document) in documents.iter_mut() {
-            at_work.on(key, || work(document, &mut ctx));
+        for key in self.documents.awake() {
+            self.on(&key, out, &mut work);
         }
     }
 
@@ -240,8 +268,10 @@ impl Client {
             }
             ToCore::GiveUp { call } => {
                 self.give_up_destroy(tab, call);
-                for document in self.documents.values_mut() {
-                    document.give_up(tab, call);
+                let asked = self.documents.iter().filter(|(_, it)| it.is_asked_by(tab, call));
+                let asked: Vec<_> = asked.map(|(key, _)| key.clone()).collect();
+                for key in asked {
+                    self.with(&key, out, |document, _| document.give_up(tab, call));
                 }
             }
             ToCore::Destroy { call, document, user, force, everywhere } => {
@@ -276,7 +306,10 @@ impl Client {
                     self.server_lost(&name, out);
                 }
             }
-            ToCore::Device { persisted, usage, quota } => self.device = (persisted, usage, quota),
+            ToCore::Device { persisted, usage, quota } => {
+                self.device = (persisted, usage, quota);
+                self.documents.wake_all();
+            }
             ToCore::Presence { handle, state } => {
                 let Some(key) = self.key_of(tab, handle) else { return };
                 self.with(&key, out, |document, _| {
@@ -284,7 +317,14 @@ impl Client {
                 });
             }
             ToCore::Nudge => self.servers.values_mut().for_each(ServerLink::nudge),
-            ToCore::Heard { lists } => out.flow.heard(tab, lists),
+            ToCore::Heard { lists } => {
+                let was_behind = out.flow.is_behind(tab);
+                out.flow.heard(tab, lists);
+                // What was held back from it, it is told now.
+                if was_behind && !out.flow.is_behind(tab) {
+                    self.documents.wake_all();
+                }
+            }
         }
     }
 
@@ -305,9 +345,9 @@ impl Client {
         }
     }
 
-    fn ensure<'c>(&'c mut self, key: &DocumentKey, out: &'c mut Outbox) -> &'c Document {
+    fn ensure(&mut self, key: &DocumentKey, out: &mut Outbox) {
         let (documents, mut ctx) = self.split(out);
-        documents.get_or_insert_with(key.clone(), || Document::new(key.clone(), &mut ctx))
+        documents.insert_if_new(key, || Document::new(key.clone(), &mut ctx));
     }
 
     fn take_ask(&mut self, ask: Ask, out: &mut Outbox) {
@@ -326,7 +366,7 @@ impl Client {
             self.with(&key, out, |document, _| document.recall_word(word));
         }
         let key = self.key_of(ask.tab, ask.handle);
-        let Some(document) = key.and_then(|key| self.documents.get_mut(&key)) else {
+        let Some(document) = key.and_then(|key| self.documents.touch(&key)) else {
             return ask.fail(CallFailure::closed(), out);
         };
         document.push(ask);
@@ -350,11 +390,11 @@ impl Client {
         let Some(failure) = self.store.failure.as_ref().map(CallFailure::of_page_server) else {
             return;
         };
-        for document in self.documents.values_mut() {
+        self.with_each(out, |document, ctx| {
             if !document.is_loaded() {
-                document.fail_all(&failure, out);
+                document.fail_all(&failure, ctx.out);
             }
-        }
+        });
         self.fail_destroys(&failure, out);
     }
 
@@ -378,7 +418,7 @@ impl Client {
             }
             StoreReply::Durable { ticket } => {
                 let gone = self.store.durable(ticket);
-                self.with_each(out, |document, ctx| {
+                self.with_awake(out, |document, ctx| {
                     document.store_durable(ticket, ctx);
                     document.storage_works();
                 });
@@ -386,7 +426,7 @@ impl Client {
                 self.names_are_decided(gone, out);
             }
             StoreReply::AppendFailed { ticket, error } => {
-                self.with_each(out, |document, ctx| document.append_failed(ticket, &error, ctx));
+                self.with_awake(out, |document, ctx| document.append_failed(ticket, &error, ctx));
                 self.destroy_failed(ticket, &error, out);
             }
             StoreReply::Pages { request, document, pages, last } => {
@@ -411,7 +451,7 @@ impl Client {
             | StoreReply::Trimmed { .. } => {}
         }
         if has_room && self.store.take_refused() {
-            self.with_each(out, Document::ask_again);
+            self.with_awake(out, Document::ask_again);
         }
     }
 
@@ -431,8 +471,9 @@ impl Client {
 
     /// The tabs that can be asked for a token on this way.
     fn token_holders(&self, name: &LinkName) -> Vec<TokenHolder> {
-        let at_server = self.documents.values().filter(|document| document.wants(name));
-        let mut holders: Vec<_> = at_server.flat_map(|it| it.token_holders(&name.url)).collect();
+        let at_server = self.documents.iter().filter(|(_, document)| document.wants(name));
+        let of = |(_, it): (_, &Document)| it.token_holders(&name.url);
+        let mut holders: Vec<_> = at_server.flat_map(of).collect();
         holders.sort_unstable();
         holders
     }
@@ -481,19 +522,21 @@ impl Client {
     /// help whoever has another one, which is asked for at once.
     fn tell_barred(&mut self, name: &LinkName, failure: &CallFailure, out: &mut Outbox) {
         let mut has_another = false;
-        self.with_each(out, |document, ctx| {
+        // Whoever waits is awake.
+        for key in self.documents.awake() {
+            let document = &self.documents[&key];
             if !document.wants(name) || !document.waits_for_server() {
-                return;
+                continue;
             }
             let has_unasked = |link: &ServerLink| {
                 link.is_token_refused() && link.has_unasked(&document.token_holders(&name.url))
             };
-            if ctx.servers.get(name).is_some_and(has_unasked) {
+            if self.servers.get(name).is_some_and(has_unasked) {
                 has_another = true;
             } else {
-                document.server_barred(failure, ctx);
+                self.with(&key, out, |document, ctx| document.server_barred(failure, ctx));
             }
-        });
+        }
         if has_another && self.servers.get_mut(name).is_some_and(ServerLink::try_next_holder) {
             out.wake_at(self.now_ms);
         }
@@ -501,9 +544,7 @@ impl Client {
 
     #[inline(never)]
     fn run_servers(&mut self, out: &mut Outbox) {
-        let wanted: Vec<LinkName> =
-            self.documents.values().filter_map(Document::wanted_link).collect();
-        for name in &wanted {
+        for name in self.documents.links() {
             let client = self.id;
             let new = || ServerLink::new(name.url.clone(), client);
             self.servers.get_or_insert_with(name.clone(), new);
@@ -520,7 +561,8 @@ impl Client {
                 let link = self.servers.get_mut(&name).expect("BUG: listed just now");
                 link.renew(self.now_ms, &holders, out);
             }
-            let in_use = wanted.contains(&name);
+            let need = self.documents.need_of(&name);
+            let in_use = need != Need::None;
             if !in_use {
                 // Whoever leaves has its last word heard.
                 let words = out.to_servers.extract_if(.., |(to, _)| *to == name);
@@ -529,12 +571,6 @@ impl Client {
             }
             let link = self.servers.get_mut(&name).expect("BUG: listed just now");
             let followers = if in_use { Vec::new() } else { link.followers() };
-            let waits = |it: &Document| it.wants(&name) && it.waits_for_server();
-            let need = match in_use {
-                true if self.documents.values().any(waits) => Need::Soon,
-                true => Need::Some,
-                false => Need::None,
-            };
             if link.tick(self.now_ms, need, &mut self.last_socket, out) {
                 if in_use {
                     self.server_lost(&name, out);
@@ -570,8 +606,8 @@ impl Client {
         let ready = |document: &Document| {
             document.wants(name) && document.wants_channel(now_ms, store, limits)
         };
-        let keys: Vec<_> =
-            self.documents.iter().filter(|(_, d)| ready(d)).map(|(key, _)| key.clone()).collect();
+        let mut keys = self.documents.awake();
+        keys.retain(|key| ready(&self.documents[key]));
         for key in keys {
             let link = self.servers.get_mut(name).expect("BUG: no such server");
             if let Some(subject) = link.subject()
@@ -589,34 +625,49 @@ impl Client {
 
     // --- the end of a step ---------------------------------------------------------------------
 
-    fn pump(&mut self, out: &mut Outbox) {
-        if self.store.is_over() {
-            self.documents.values_mut().for_each(|document| document.store_is_over(out));
+    /// Whatever documents see of page server and servers they are looked at for, once it changes.
+    fn see_what_is_shared(&mut self) {
+        let mut looks_other = self.store.looks_other();
+        self.servers.values_mut().for_each(|link| looks_other |= link.looks_other());
+        if looks_other {
+            self.documents.wake_all();
         }
-        self.with_each(out, Document::pump);
+    }
+
+    fn pump(&mut self, out: &mut Outbox) {
+        let is_over = self.store.is_over();
+        for key in self.documents.awake() {
+            self.on(&key, out, |document, ctx| {
+                if is_over {
+                    document.store_is_over(ctx.out);
+                }
+                document.pump(ctx);
+            });
+            self.documents.pumped(&key);
+        }
         if self.store.is_lost() {
-            self.documents.values_mut().for_each(|document| document.fail_settling(out));
+            self.with_awake(out, |document, ctx| document.fail_settling(ctx.out));
         }
     }
 
     /// Those that were asked least lately give back their pages, where all of them have too many.
-    fn rest(&mut self) {
+    fn give_back_pages(&mut self) {
         // Nothing can be read again then.
         if self.store.is_over() {
             return;
         }
-        let mut pages = self.pool_pages();
         let pages_max = self.settings.limits.pools_pages_max;
-        if pages <= pages_max {
+        if self.pool_pages() <= pages_max {
             return;
         }
-        let mut documents: Vec<&Document> = self.documents.values().collect();
-        documents.sort_by_key(|document| document.asked_at_ms);
+        let of = |(key, document): (&DocumentKey, &Document)| (document.asked_at_ms, key.clone());
+        let mut documents: Vec<_> = self.documents.iter().map(of).collect();
+        documents.sort();
         documents.pop();
-        for document in documents {
-            if pages > pages_max {
+        for (_, key) in documents {
+            if self.pool_pages() > pages_max {
                 reached(Probe::DocumentRested);
-                pages -= document.rest();
+                self.documents.give_back_pages(&key);
             }
         }
     }
@@ -624,30 +675,27 @@ impl Client {
     /// Forgets what was said of documents that nobody holds or wants any more, and the documents
     /// once all of them is on the disk.
     fn forget_idle(&mut self) {
-        let destroying = &self.destroying;
-        self.documents.retain(|key, document| {
-            let wanted = destroying.iter().any(|destroy| destroy.is_about(key));
-            if wanted || !document.is_let_go() {
-                return true;
+        for key in self.documents.awake() {
+            let is_wanted = self.destroying.iter().any(|destroy| destroy.is_about(&key));
+            if !is_wanted && self.documents.let_go(&key) {
+                self.documents.remove(&key);
             }
-            document.forget_what_was_said();
-            !document.is_drained() || !document.is_loaded() || document.owes_record()
-        });
+        }
     }
 
     fn tell_status(&mut self, out: &mut Outbox) {
         let (persisted, usage, quota) = self.device;
-        for document in self.documents.values_mut() {
-            let link = document.wanted_link().and_then(|name| self.servers.get(&name));
+        self.with_awake(out, |document, ctx| {
+            let link = document.wanted_link().and_then(|name| ctx.servers.get(&name));
             let around = Surroundings {
-                now_ms: self.now_ms,
+                now_ms: ctx.now_ms,
                 link,
-                store: &self.store,
+                store: ctx.store,
                 persisted,
                 usage,
                 quota,
             };
-            document.tell_status(&around, out);
-        }
+            document.tell_status(&around, ctx.out);
+        });
     }
 }

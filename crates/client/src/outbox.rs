@@ -22,7 +22,7 @@ pub(crate) struct Outbox {
     /// since everything is said again once it is.
     pub(crate) to_servers: Vec<(LinkName, ToServer)>,
     sockets: Vec<Effect>,
-    wake_at_ms: Option<u64>,
+    pub(crate) wake_at_ms: Option<u64>,
     /// Handles that were closed, or could not be opened.
     pub(crate) ended: Vec<(TabId, Handle)>,
 }

@@ -119,6 +119,8 @@ pub(crate) struct ServerLink {
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
     pub(crate) failure: Option<CallFailure>,
+    /// The stage and the failure when documents looked last.
+    seen: (Stage, Option<CallFailure>),
     /// Whether that was said on the connection that there is, and not on one before it.
     is_said_here: bool,
     /// Whether only a change at one of the ends helps: another version, no access. Nobody waits for
@@ -219,6 +221,7 @@ impl ServerLink {
             next_channel: 1,
             channels: SortedMap::new(),
             failure: None,
+            seen: (Stage::Idle, None),
             is_said_here: false,
             barred: false,
             was_refused: false,
@@ -231,6 +234,15 @@ impl ServerLink {
             is_anothers: false,
             offered: VecDeque::new(),
         }
+    }
+
+    /// Whether documents see something else than when this was asked last.
+    pub(crate) fn looks_other(&mut self) -> bool {
+        if (self.seen.0, &self.seen.1) == (self.stage, &self.failure) {
+            return false;
+        }
+        self.seen = (self.stage, self.failure.clone());
+        true
     }
 
     pub(crate) fn is_socket(&self, socket: SocketId) -> bool {

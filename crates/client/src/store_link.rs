@@ -31,6 +31,8 @@ pub(crate) struct StoreLink {
     pub(crate) settled_at_ms: u64,
     /// What the last page server kept the store in.
     kept_in: Option<Storage>,
+    /// Who served it, whether we were let in, and the failure when documents looked last.
+    seen: (Option<PageServerId>, bool, Option<PageServerFailure>),
 }
 
 /// The page server that is at hand, if one is, and what was agreed with that one.
@@ -65,6 +67,16 @@ impl Pending {
 impl StoreLink {
     pub(crate) fn server(&self) -> Option<PageServerId> {
         self.lent.server
+    }
+
+    /// Whether documents see something else than when this was asked last.
+    pub(crate) fn looks_other(&mut self) -> bool {
+        let Lent { server, ready, .. } = self.lent;
+        if (self.seen.0, self.seen.1, &self.seen.2) == (server, ready, &self.failure) {
+            return false;
+        }
+        self.seen = (server, ready, self.failure.clone());
+        true
     }
 
     /// Whether a page server takes what is handed over.

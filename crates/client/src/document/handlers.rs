@@ -96,6 +96,17 @@ impl OwnHandlers {
         self.own.iter_mut().find(|(_, own)| own.tag == tag).map(|(key, own)| (*key, own))
     }
 
+    /// Whether a tab handles tasks by this call.
+    pub(super) fn has(&self, tab: TabId, call: Call) -> bool {
+        self.own.contains_key(&(tab, call))
+    }
+
+    /// Whether a tab was told something that it has not heard: that is seen when it has.
+    pub(super) fn wait_to_be_heard(&self) -> bool {
+        let waits = |own: &Own| matches!(own.hearing, Hearing::Asked { .. } | Hearing::Deaf { .. });
+        self.own.values().any(waits)
+    }
+
     /// A tab handles tasks no longer.
     pub(super) fn give_up(&mut self, tab: TabId, call: Call) {
         if let Some(own) = self.own.remove(&(tab, call)) {

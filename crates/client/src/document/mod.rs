@@ -315,6 +315,17 @@ impl Document {
         self.handles.contains_key(&(tab, handle)) || self.queue.iter().any(is_its)
     }
 
+    /// Whether it waits for something, and is to be looked at whatever happens.
+    pub(crate) fn is_restless(&self) -> bool {
+        !self.queue.is_empty()
+            || !self.ledger.is_drained()
+            || !self.reads.is_idle()
+            || self.error.is_some()
+            || self.waits_for_server()
+            || self.presence.is_due()
+            || self.handlers.wait_to_be_heard()
+    }
+
     /// Whether a tab holds it once all that waits is done.
     pub(crate) fn is_in_use(&self) -> bool {
         let mut holders: BTreeSet<(TabId, Handle)> = self.handles.keys().copied().collect();
@@ -384,6 +395,14 @@ impl Document {
         self.drop_asks(|ask| ask.tab == tab);
         self.watches.drop_tab(tab);
         self.syncs.retain(|sync| sync.tab != tab);
+    }
+
+    /// Whether something waits for this call.
+    pub(crate) fn is_asked_by(&self, tab: TabId, call: Call) -> bool {
+        self.watches.has(tab, call)
+            || self.handlers.has(tab, call)
+            || self.syncs.iter().any(|sync| (sync.tab, sync.call) == (tab, call))
+            || self.queue.iter().any(|ask| ask.is_read(tab, call))
     }
 
     /// Nobody waits for what this call reads any more.

@@ -63,7 +63,7 @@ impl Presence {
     }
 
     /// Whether the server is to hear something now that was not said.
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         self.is_new_there && self.wanted() != Hears::Nothing
             || self.hears != self.wanted()
             || !self.gone.is_empty()

@@ -94,6 +94,11 @@ impl Reads {
         self.faults().next().is_some()
     }
 
+    /// Whether nothing is on its way, and nobody waits for anything.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_empty() && !self.has_faults()
+    }
+
     /// Whether a run that is to be run again has had this page fetched.
     pub fn needs(&self, pgid: Pgid) -> bool {
         self.faults().any(|fault| fault.fetched.contains(&pgid))

@@ -261,6 +261,10 @@ impl Watches {
         }
     }
 
+    pub fn has(&self, tab: TabId, call: Call) -> bool {
+        self.watches.contains_key(&(tab, call))
+    }
+
     pub fn remove(&mut self, tab: TabId, call: Call) -> Option<Watch> {
         self.watches.remove(&(tab, call))
     }

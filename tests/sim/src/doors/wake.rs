@@ -37,6 +37,8 @@ impl WakeDoor {
         if !is_new || !self.steps_count.is_multiple_of(LOOKED_AT_ONCE_IN) {
             return Ok(Vec::new());
         }
+        // Those that rest have nothing to do either.
+        core.wake_all();
         let asked_ms = self.asked_ms;
         let is_asked = |effect: &Effect| match effect {
             Effect::WakeAt { at_ms } => asked_ms.is_some_and(|asked_ms| asked_ms <= *at_ms),

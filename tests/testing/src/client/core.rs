@@ -214,6 +214,11 @@ impl Core {
         self.client.at_work()
     }
 
+    /// How many documents it looks at, whatever happens next.
+    pub fn awake_count(&self) -> usize {
+        self.client.awake_count()
+    }
+
     /// What is wrong with what it keeps.
     pub fn doubt(&self) -> Option<String> {
         self.client.doubt()
