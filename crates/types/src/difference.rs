@@ -205,13 +205,13 @@ enum Says<'r> {
 }
 
 /// Takes a run that begins behind `end` off the runs that are left; `None` if there is none within
-/// a page.
+/// a page. One without bytes is none: so a page has no more runs than bytes, whoever sends them.
 fn take_run<'r>(runs: &mut &'r [u8], end: usize) -> Option<Run<'r>> {
     let start = end + take_number(runs)?;
     let twice = take_number(runs)?;
     let size = twice / 2;
     let place = start..start + size;
-    if place.end > PAGE_SIZE {
+    if place.is_empty() || place.end > PAGE_SIZE {
         return None;
     }
     let says = if twice % 2 == 0 {
@@ -463,7 +463,7 @@ mod tests {
     fn what_is_no_difference_is_refused() {
         let mut base = page(&[]);
         let huge = [0xFF, 0x7F];
-        let cases: [&[u8]; 11] = [
+        let cases: [&[u8]; 13] = [
             &[1],
             &[0x80],
             &[0, 4, 7],
@@ -476,6 +476,9 @@ mod tests {
             &[0xFE, 0x1F, 3, 5],
             &[0xFF, 0x1F, 3, 3],
             &[1, 3],
+            // Runs without bytes, of which there could be any number.
+            &[0, 0],
+            &[1, 1, 0],
         ];
         for runs in cases {
             assert_eq!(apply_difference(&mut base, runs), None, "{runs:?}");
