@@ -280,6 +280,9 @@ fn take_number(runs: &mut &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn page(changes: &[(usize, u8)]) -> Vec<u8> {
@@ -349,6 +352,77 @@ mod tests {
                 other[next() % PAGE_SIZE] = (next() % 256) as u8;
             }
             comes_back(&base, &other);
+        }
+    }
+
+    /// Bytes over and over, with others here and there.
+    fn any_page() -> impl Strategy<Value = Vec<u8>> {
+        let repeated = (1..=4_u8).prop_flat_map(|below| vec(0..below, 1..60));
+        let others = vec((0..PAGE_SIZE, vec(any::<u8>(), 1..600)), 0..5);
+        (repeated, others).prop_map(|(repeated, others)| {
+            let mut page: Vec<u8> = repeated.into_iter().cycle().take(PAGE_SIZE).collect();
+            others.iter().for_each(|(at, bytes)| put(&mut page, *at, bytes));
+            page
+        })
+    }
+
+    /// Lays bytes over a page from a place on, as far as they are within it.
+    fn put(page: &mut [u8], at: usize, bytes: &[u8]) {
+        page[at..].iter_mut().zip(bytes).for_each(|(byte, new)| *byte = *new);
+    }
+
+    /// Where bytes go to, where they stood, how many they are, and what is there then.
+    type Change = (usize, usize, usize, Vec<u8>);
+
+    fn any_change() -> impl Strategy<Value = Change> {
+        let size = prop_oneof![0..20_usize, 0..200_usize, 0..PAGE_SIZE];
+        (0..PAGE_SIZE, 0..PAGE_SIZE, size, vec(any::<u8>(), 0..40))
+    }
+
+    fn change(page: &mut [u8], (at, from, size, new): &Change) {
+        let stood: Vec<u8> = page[*from..].iter().take(*size).copied().collect();
+        put(page, *at, &stood);
+        put(page, *from, new);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// Goal: a page comes back from its difference, and from that of all differences on the
+        /// way to it, whatever has moved where. Method: pages in which bytes repeat by chance.
+        #[test]
+        fn whatever_moves_in_a_page_comes_back(
+            base in any_page(),
+            steps in vec(vec(any_change(), 1..6), 1..5),
+            size_max in 0..PAGE_SIZE,
+        ) {
+            let (mut last, mut differences) = (base.clone(), Vec::new());
+            for changes in steps {
+                let mut now = last.clone();
+                changes.iter().for_each(|it| change(&mut now, it));
+                comes_back(&last, &now);
+                let whole = difference(&last, &now, usize::MAX).expect("no bound");
+                if let Some(bounded) = difference(&last, &now, size_max) {
+                    prop_assert!(bounded.len() <= size_max && bounded == whole);
+                }
+                let (coding, bytes) = coded(&now, Some(&last), size_max);
+                prop_assert_eq!(coding.apply(&bytes, &mut last), Some(()));
+                prop_assert!(last == now);
+                differences.push(whole);
+            }
+            if let Some(of_all) = difference_of_all(&last, differences.iter().map(Vec::as_slice)) {
+                let mut made = base;
+                prop_assert_eq!(apply_difference(&mut made, &of_all), Some(()));
+                prop_assert!(made == last && of_all.len() < PAGE_SIZE);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(runs in vec(prop_oneof![0..6_u8, any::<u8>()], 0..400)) {
+            let mut page = page(&[]);
+            let is_one = apply_difference(&mut page, &runs).is_some();
+            let made = difference_of_all(&page, [runs.as_slice()]);
+            prop_assert!(is_one || made.is_none());
         }
     }
 
