@@ -2,11 +2,14 @@
 
 use tidelog_disk::{CrashDevice, Disk as _};
 use tidelog_pages::{Append, OwnerId, RequestId, StoreOptions, StoreReply, StoreRequest, Ticket};
-use tidelog_testing::store::make::{durable, entry, key, read_of, request, storage, timeline};
+use tidelog_testing::store::make::{
+    durable, entry, key, page, read_of, request, storage, timeline,
+};
 use tidelog_testing::store::{OWNER, ask, open_document, open_with, settle};
+use tidelog_types::Pgid;
 use tidelog_types::limits::PAGE_SIZE;
 
-use super::{KIB, append, open, size, sizes};
+use super::{KIB, append, kept, open, size, sizes};
 
 /// A device with a document of one page and as many others, on which nothing more fits: a
 /// change-over least of all, since the other log file would have to grow.
@@ -94,6 +97,41 @@ fn a_change_over_that_meets_damage_is_not_begun_again_at_once() {
     assert_eq!(replies, [durable(8)]);
     let read = ask(&mut server, &device, read_of(1, "d4", [1]));
     assert!(matches!(read.as_slice(), [StoreReply::Pages { pages, .. }] if pages.len() == 1));
+}
+
+/// Goal: nothing that rots while a change-over goes on takes the place of what is whole. Method: a
+/// byte of a page that it moves changes behind each of its polls, and is put right at the end.
+#[test]
+fn what_rots_amid_a_change_over_is_not_moved() {
+    let (mut tries, mut given_up) = (0, 0);
+    loop {
+        let device = CrashDevice::new();
+        let mut server = open(&device);
+        assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 0xA2)])])));
+        server.rest();
+        server.serve(OWNER, request(2, kept("notes", 100)));
+        server.flush();
+        (0..tries).for_each(|_| drop(server.poll()));
+        let log = device.bytes_of("log-a").expect("a file");
+        let at = log.windows(PAGE_SIZE).position(|run| run.iter().all(|byte| *byte == 0xA2));
+        // Once it has ended, the file is cut off.
+        let Some(at) = at else { break };
+        tries += 1;
+        let mut log = device.file("log-a");
+        let mut becomes = |byte| log.write_at(at as u64 + 100, &[byte]).expect("room");
+        becomes(0xAA);
+        settle(&mut server, &device);
+        if server.to_string().contains("log-a generation 1 ") {
+            given_up += 1;
+            becomes(0xA2);
+        }
+        let read = ask(&mut server, &device, read_of(1, "d", [1]));
+        let [StoreReply::Pages { pages, .. }] = read.as_slice() else {
+            panic!("{tries}: {read:?}")
+        };
+        assert_eq!(*pages, [(Pgid(1), page(0xA2))], "behind poll {tries}");
+    }
+    assert!((1..tries).contains(&given_up), "{given_up} of {tries} were given up");
 }
 
 /// Goal: a change-over that is given up leaves no less room than there was. Method: one that has
