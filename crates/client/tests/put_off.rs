@@ -1,6 +1,6 @@
 //! What of the server's waits for something else to go to the disk with, and what does not.
 
-use tidelog_client::{Request, ToCore};
+use tidelog_client::{Handle, Request, ToCore};
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::ErrorCode;
@@ -96,6 +96,26 @@ fn nothing_is_put_off_that_keeps_too_many_pages_in_memory() {
     titled(&mut other, "some", &"x".repeat(20_000));
     talk(&mut server, &mut [&mut other, &mut device]);
     assert_eq!(device.appends(), 1);
+    assert_eq!(count(&mut device), [[integer(1)]]);
+}
+
+/// Goal: what is put off is read from memory, since the disk has what was there before it. Method:
+/// a document for which something is put off is to rest beside one that was asked since.
+#[test]
+fn what_is_put_off_stays_in_memory_where_documents_rest() {
+    let limits = Limits { pools_pages_max: 1, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let mut other = online(2, &mut server);
+    let mut device = at_rest(1, limits, &mut server);
+    let (_, mut open) = device.open_message(None, &todos());
+    if let ToCore::Ask { handle, request: Request::Open(open), .. } = &mut open {
+        (*handle, open.document) = (Handle(2), "another".to_owned());
+    }
+    device.ask(TAB, vec![open]);
+    device.asked.clear();
+    add(&mut other, "milk");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    assert_eq!(device.appends(), 0, "it is not put off");
     assert_eq!(count(&mut device), [[integer(1)]]);
 }
 
