@@ -228,7 +228,8 @@ impl Documents {
         for key in self.awake.keys().cloned().collect::<Vec<_>>() {
             let slot = self.slots.get_mut(&key).expect("BUG: what is gone is awake");
             // Who was not pumped wants what it wanted before as well.
-            let before_ms = slot.alarm_ms.filter(|_| !std::mem::take(&mut slot.is_pumped));
+            let is_pumped = std::mem::take(&mut slot.is_pumped);
+            let before_ms = slot.alarm_ms.filter(|_| !is_pumped);
             let asked_ms = [slot.asked_ms.take(), before_ms].into_iter().flatten().min();
             if !slot.is_touched && !slot.document.is_restless() {
                 self.awake.remove(&key);
