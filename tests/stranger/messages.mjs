@@ -42,10 +42,16 @@ export function hello(client, token = null) {
 
 export const ping = () => message().u32(1).done();
 
-/** `offered`: the lives of a local document that is to become the server's. */
+/**
+ * `offered`: the lives of a local document that is to become the server's. By the hash of the
+ * doctype where that is given, `named`.
+ */
 export function open(channel, { document, doctype, timeline, secret, ...rest }) {
-  const { have = null, offered = null } = rest;
-  const w = about(channel, 0).text(document).blob(doctype).bytes(timeline).bytes(secret);
+  const { have = null, offered = null, named = null } = rest;
+  const w = about(channel, 0).text(document);
+  if (named) w.u32(0).bytes(named);
+  else w.u32(1).blob(doctype);
+  w.bytes(timeline).bytes(secret);
   w.optional(have, (held) => position(w, held));
   if (offered) lives(w.u32(1), offered);
   else w.u32(0);

@@ -443,6 +443,7 @@ impl CallFailure {
                 ),
             ),
             Refusal::Protocol { reason } => Self::protocol(reason),
+            Refusal::DoctypeWanted => Self::protocol("a doctype is wanted that was brought"),
             Refusal::Storage { reason } => Self::new(
                 ErrorCode::ServerUnreachable,
                 format!("the server cannot serve {document} at the moment: {reason}"),

@@ -118,7 +118,7 @@ fn a_document_is_offered_by_the_newest_doctype_that_it_has() {
         ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => Some(doctype),
         _ => None,
     });
-    assert!(offered == Some(codec::encode(&newer)), "by an older one, or not at all");
+    assert!(offered == Some(codec::encode(&newer).into()), "by an older one, or not at all");
 }
 
 /// Until the disk says so, a power cut or a full disk would make it a local one again.

@@ -1,7 +1,7 @@
 //! What a device writes down nowhere: tokens, and who is present.
 
 use tidelog_client::{FromCore, Request, ToCore};
-use tidelog_sync::{Channel, FromRoom, FromServer, PresenceNews, PresenceWho, Present, StateText};
+use tidelog_sync::{FromRoom, FromServer, PresenceNews, PresenceWho, Present, StateText};
 use tidelog_sync::{ToRoom, ToServer};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
@@ -46,7 +46,8 @@ fn neither_a_token_nor_who_is_present_is_on_a_devices_disk() {
     let state = StateText::new(OTHERS_STATE).expect("short");
     let present = vec![Present { key: 4, who: Some(who), state }].into();
     let news = PresenceNews { elsewhere_count: 1, keys: Some([4].into()), present };
-    device.hear_server(&FromServer::About { channel: Channel(1), body: FromRoom::Presence(news) });
+    let channel = server.channel_of(device.number);
+    device.hear_server(&FromServer::About { channel, body: FromRoom::Presence(news) });
     let is_told = |(_, it): &(_, FromCore)| matches!(it, FromCore::Presence { count: 2, .. });
     assert!(device.told.iter().any(is_told), "it is heard");
 

@@ -137,10 +137,10 @@ fn what_was_said_is_said_again_on_the_next_connection_and_not_what_was_taken_bac
     assert!(states(&server.presence_words).is_empty());
 }
 
-fn news(elsewhere_count: u32, keys: &[u64], present: Vec<Present>) -> FromServer {
+fn news(channel: Channel, elsewhere_count: u32, keys: &[u64], present: Vec<Present>) -> FromServer {
     let keys = Some(keys.into());
     let news = PresenceNews { elsewhere_count, keys, present: present.into() };
-    FromServer::About { channel: Channel(1), body: FromRoom::Presence(news) }
+    FromServer::About { channel, body: FromRoom::Presence(news) }
 }
 
 fn present(key: u64, own: Option<Attendee>) -> Present {
@@ -166,12 +166,14 @@ fn a_tab_is_told_of_others_and_of_nobody_once_the_connection_is_gone() {
     let mut device = quiet(&mut server);
     set(&mut device, Some("here"));
     assert_eq!(told(&device), (1, vec![], vec![]), "first that it is alone");
-    device.hear_server(&news(2, &[4, 7], vec![present(4, None), present(7, None)]));
+    let channel = server.channel_of(device.number);
+    device.hear_server(&news(channel, 2, &[4, 7], vec![present(4, None), present(7, None)]));
     assert_eq!(told(&device), (3, vec![4, 7], vec![4, 7]));
     // It may have been on the way of a channel that is left.
     let stale = PresenceNews { elsewhere_count: 9, keys: None, present: Vec::new().into() };
     let body = FromRoom::Presence(stale);
-    device.hear_server(&FromServer::About { channel: Channel(99), body });
+    let left = Channel(channel.0 + 98);
+    device.hear_server(&FromServer::About { channel: left, body });
     assert_eq!(told(&device), (3, vec![4, 7], vec![4, 7]));
     offline(&mut device);
     assert_eq!(told(&device), (1, vec![], vec![]));
@@ -184,9 +186,10 @@ fn a_client_says_what_it_has_heard() {
     set(&mut device, None);
     let first = words(&mut device);
     assert!(first.iter().all(|word| word.heard == 0));
+    let channel = server.channel_of(device.number);
     for count in 0..PRESENCE_HEARD_MAX {
         device.pass(PRESENCE_TICK_MS);
-        device.hear_server(&news(count, &[], vec![]));
+        device.hear_server(&news(channel, count, &[], vec![]));
     }
     let heard: Vec<u32> = words(&mut device).iter().map(|word| word.heard).collect();
     assert_eq!(heard, [PRESENCE_HEARD_MAX]);

@@ -1,8 +1,8 @@
 //! Releases of an app that are newer than a document can be made, or than its server's.
 
 use tidelog_client::{Call, FromCore, Handle, Request, TabId, ToCore};
-use tidelog_document::Doctype;
-use tidelog_sync::{FromServer, ToRoom, ToServer, codec};
+use tidelog_document::{Doctype, DoctypeHash};
+use tidelog_sync::{FromRoom, FromServer, OpenDoctype, Refusal, ToRoom, ToServer, codec};
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
@@ -21,11 +21,14 @@ fn bring(doctype: &Doctype, device: &mut Device, server: &mut Server) {
     talk(server, &mut [device]);
 }
 
-/// The server answers what the device has said so far, and says nothing of itself.
+/// The server answers what the device says until it has nothing more to say, and says nothing of
+/// itself.
 fn is_answered(device: &mut Device, server: &mut Server) {
-    for message in device.take_sent() {
-        for answer in server.hear(device.number, message) {
-            device.hear_server(&answer);
+    while !device.sent.is_empty() {
+        for message in device.take_sent() {
+            for answer in server.hear(device.number, message) {
+                device.hear_server(&answer);
+            }
         }
     }
 }
@@ -46,14 +49,13 @@ fn opens_too(doctype: &Doctype, device: &mut Device) -> (Call, Handle, ToCore) {
     (call, other, open)
 }
 
-/// The release that a message brings to the server.
-fn brought(message: ToServer) -> Option<Doctype> {
-    match message {
-        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => {
-            Some(codec::decode(&doctype).expect("a doctype"))
-        }
-        _ => None,
-    }
+/// The release by which a message asks the server.
+fn asked_by(message: &ToServer) -> Option<DoctypeHash> {
+    let ToServer::About { body: ToRoom::Open { doctype, .. }, .. } = message else { return None };
+    Some(match doctype {
+        OpenDoctype::Named(hash) => DoctypeHash(*hash),
+        OpenDoctype::Whole(bytes) => codec::decode::<Doctype>(bytes).expect("a doctype").hash(),
+    })
 }
 
 /// What the document's status calls wrong.
@@ -239,7 +241,7 @@ fn parting() -> Doctype {
 /// tabs of two releases have the document; nothing of it comes before the server has looked at the
 /// newer one, which it refuses.
 #[test]
-fn the_newest_release_is_brought_to_the_server_before_all_others() {
+fn the_server_is_asked_by_the_newest_release_before_all_others() {
     let mut server = Server::default();
     let mut device = online(1, &mut server);
     offline(&mut device);
@@ -247,16 +249,139 @@ fn the_newest_release_is_brought_to_the_server_before_all_others() {
     device.opened(call);
     let (_, pin) = device.mutation("pin", &[]);
     device.ask(OTHER_TAB, vec![pin]);
-    assert_eq!(brought_anew(&mut device), [parting(), todos()]);
+    assert_eq!(asked_anew(&mut device), [parting().hash(), todos().hash()]);
 }
 
-/// The releases that are brought on a new connection, of which nothing comes.
-fn brought_anew(device: &mut Device) -> Vec<Doctype> {
+/// The releases by which a new connection asks, of which nothing comes.
+fn asked_anew(device: &mut Device) -> Vec<DoctypeHash> {
     device.take_sent();
     device.server_is_up = true;
     device.pass(15_000);
     device.hear_server(&FromServer::Welcome);
-    device.take_sent().into_iter().filter_map(brought).collect()
+    device.take_sent().into_iter().filter_map(|it| asked_by(&it)).collect()
+}
+
+/// Goal: releases travel to a server that does not know them, and to no other one. Method: the
+/// server has the first, by which the device asks; then it opens a newer one, goes offline and
+/// comes back.
+#[test]
+fn a_server_is_brought_releases_that_it_does_not_know_and_asked_by_the_hash_of_others() {
+    let mut server = Server::default();
+    server.create(&todos());
+    let mut device = online(1, &mut server);
+    bring(&marked(), &mut device, &mut server);
+    assert!(server.knows(&marked()), "it is never brought");
+    offline(&mut device);
+    device.take_sent();
+    device.server_is_up = true;
+    device.pass(15_000);
+    device.hear_server(&FromServer::Welcome);
+    let asked: Vec<bool> = device.take_sent().iter().filter_map(is_whole).collect();
+    assert_eq!(asked, [false, false], "by the hashes of both");
+}
+
+/// Whether a message asks for the document, and brings the release whole.
+fn is_whole(message: &ToServer) -> Option<bool> {
+    let ToServer::About { body: ToRoom::Open { doctype, .. }, .. } = message else { return None };
+    Some(matches!(doctype, OpenDoctype::Whole(_)))
+}
+
+/// Goal: a server that wants what it was brought is not asked in a loop. Method: it wants the
+/// doctype each time that it is asked, at once or once it has said where the document stands, for
+/// ten minutes; then it is mended.
+#[test]
+fn a_server_that_wants_what_it_was_brought_is_asked_again_after_a_pause() {
+    for lets_in in [false, true] {
+        let mut server = Server::default();
+        let mut device = Device::new(1);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        let (mut named, mut whole) = (0, 0);
+        for _ in 0..600 {
+            while !device.sent.is_empty() {
+                for message in device.take_sent() {
+                    let Some(is_whole) = is_whole(&message) else {
+                        let answers = server.hear(device.number, message);
+                        answers.iter().for_each(|it| device.hear_server(it));
+                        continue;
+                    };
+                    named += u32::from(!is_whole);
+                    whole += u32::from(is_whole);
+                    assert!(named + whole < 200, "it is asked in a loop");
+                    let ToServer::About { channel, .. } = message else { unreachable!() };
+                    if lets_in {
+                        let answers = server.hear(device.number, message);
+                        answers.iter().for_each(|it| device.hear_server(it));
+                    }
+                    let body = FromRoom::Refused(Refusal::DoctypeWanted);
+                    device.hear_server(&FromServer::About { channel, body });
+                }
+            }
+            device.pass(1_000);
+        }
+        assert!((2..=100).contains(&whole) && named <= whole, "{lets_in}: {named} {whole}");
+        assert_eq!(wrong(&device), Some(ErrorCode::Protocol));
+        device.pass(60_000);
+        talk(&mut server, &mut [&mut device]);
+        device.pass(60_000);
+        talk(&mut server, &mut [&mut device]);
+        assert_eq!(wrong(&device), None, "it has got over it");
+        let milk = add(&mut device, "milk");
+        talk(&mut server, &mut [&mut device]);
+        assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
+    }
+}
+
+/// Goal: the connection may go at any moment of that. Method: it goes behind the server's word that
+/// it wants the doctype, before anything is brought; or behind what is brought, before an answer.
+#[test]
+fn a_doctype_that_is_wanted_is_brought_on_the_next_connection() {
+    for heard in [1, 2] {
+        let mut server = Server::default();
+        let mut device = Device::new(1);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        let milk = add(&mut device, "milk");
+        // Hello, and so many times what it says of the document.
+        for _ in 0..=heard {
+            for message in device.take_sent() {
+                let answers = server.hear(device.number, message);
+                if server.opens == 0 {
+                    answers.iter().for_each(|it| device.hear_server(it));
+                }
+            }
+        }
+        assert_eq!(server.opens, heard - 1);
+        offline(&mut device);
+        server.forget(device.number);
+        device.take_sent();
+        back_online(&mut server, &mut device);
+        assert!(server.knows(&todos()));
+        assert!(device.fate(milk).contains("confirmed"), "{heard}: {}", device.fate(milk));
+    }
+}
+
+/// Goal: a server may forget a doctype that it has taken. Method: it does with all else, after it
+/// has let a device in, and before anything of the document has come.
+#[test]
+fn a_server_that_has_lost_everything_is_brought_the_release_again() {
+    let mut server = Server::default();
+    let mut device = Device::new(1);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    is_answered(&mut device, &mut server);
+    assert!(server.knows(&todos()));
+    device.pass(1_000);
+    offline(&mut device);
+    device.take_sent();
+    server.lose_document();
+    let milk = add(&mut device, "milk");
+    back_online(&mut server, &mut device);
+    assert!(server.knows(&todos()), "it is never brought again");
+    assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
 }
 
 /// Goal: a server that does not take the newest release does not send all of the document each
@@ -279,7 +404,7 @@ fn a_server_that_refused_the_newest_release_is_asked_by_that_alone_until_it_take
     back_online(&mut server, &mut device);
     assert_eq!(wrong(&device), Some(ErrorCode::DoctypeMismatch));
     offline(&mut device);
-    assert_eq!(brought_anew(&mut device), [parting()]);
+    assert_eq!(asked_anew(&mut device), [parting().hash()]);
     offline(&mut device);
 
     let mut restored = Server::default();
@@ -672,8 +797,8 @@ fn what_was_issued_by_a_release_is_durable_with_that() {
     device.server_is_up = true;
     device.pass(15_000);
     device.hear_server(&FromServer::Welcome);
-    let mut opens = device.take_sent().into_iter().filter_map(brought);
-    assert!(opens.any(|doctype| doctype == variant), "its server never hears of it");
+    let mut opens = device.take_sent().into_iter().filter_map(|it| asked_by(&it));
+    assert!(opens.any(|doctype| doctype == variant.hash()), "its server never hears of it");
 }
 
 /// Goal: no server is brought an older release alone while tabs have a document open by a newer
@@ -689,8 +814,8 @@ fn a_server_is_brought_the_release_that_a_full_disk_could_not_note() {
     device.opened(call);
     device.take_sent();
     device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 0 }]);
-    let opens: Vec<_> = device.take_sent().into_iter().filter_map(brought).collect();
-    assert_eq!(opens, [marked(), todos()]);
+    let opens: Vec<_> = device.take_sent().into_iter().filter_map(|it| asked_by(&it)).collect();
+    assert_eq!(opens, [marked().hash(), todos().hash()]);
     assert_eq!(device.appends(), appends + 1, "nothing is written by itself so soon");
 }
 
@@ -739,7 +864,7 @@ fn minutes_pass(device: &mut Device, server: &mut Server) -> usize {
     let mut asked = 0;
     for _ in 0..180 {
         device.pass(1_000);
-        asked += usize::from(device.sent.iter().cloned().any(|sent| brought(sent).is_some()));
+        asked += usize::from(device.sent.iter().any(|sent| asked_by(sent).is_some()));
         talk(server, &mut [device]);
     }
     asked

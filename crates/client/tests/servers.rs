@@ -255,8 +255,8 @@ fn what_could_be_taken_in_at_last_fails_no_later_opening() {
     core.welcome(X);
     answer(&mut core, &mut server);
     let journal = server.position().journal;
-    let body = FromRoom::Entry(rubbish(journal));
-    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    let (channel, body) = (server.channel_of(1), FromRoom::Entry(rubbish(journal)));
+    core.hear(X, &FromServer::About { channel, body });
     for _ in 0..4 {
         core.pass(10_000);
         core.hear(X, &FromServer::Pong);
@@ -315,8 +315,10 @@ fn what_failed_the_opening_of_a_tab_that_is_gone_fails_no_later_one() {
 
 /// The server answers what it was sent.
 fn answer(core: &mut Core, server: &mut Server) {
-    for (_, message) in std::mem::take(&mut core.sent) {
-        server.hear(1, message).iter().for_each(|answer| core.hear(X, answer));
+    while !core.sent.is_empty() {
+        for (_, message) in std::mem::take(&mut core.sent) {
+            server.hear(1, message).iter().for_each(|answer| core.hear(X, answer));
+        }
     }
 }
 

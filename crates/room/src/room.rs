@@ -709,7 +709,7 @@ impl Room {
     fn run(&mut self, work: &mut Work, budget: &mut Budget) -> Result<(), Halt> {
         match work {
             Work::Open(channel_id, open) => {
-                budget.spend_bytes(open.doctype.len() as u64);
+                budget.spend_bytes(open.doctype.size() as u64);
                 self.open(*channel_id, open)
             }
             Work::Frames { channel_id, first, frames, speaker, .. } if speaker.may < May::Send => {

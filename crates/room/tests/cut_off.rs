@@ -39,7 +39,7 @@ fn limits(rng: &mut Rng) -> Limits {
 fn open_at(timeline: u8, have: Option<Position>) -> ToRoom {
     ToRoom::Open {
         document: "notebook".to_owned(),
-        doctype: codec::encode(&notes()),
+        doctype: codec::encode(&notes()).into(),
         timeline: JournalId([timeline; 16]),
         secret: tidelog_types::CopySecret::NONE,
         have,

@@ -371,7 +371,7 @@ fn who_opens_the_document_again_stays_present_until_it_is_refused() {
     assert_eq!(hall.states(BOB), ["a"]);
     let mut wrong = open("notebook", 1, Intent::Follow);
     if let ToRoom::Open { doctype, .. } = &mut wrong {
-        *doctype = vec![1, 2, 3];
+        *doctype = vec![1, 2, 3].into();
     }
     hall.scene.say(ANN, wrong);
     hall.pass(PRESENCE_TICK_MS);

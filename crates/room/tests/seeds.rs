@@ -377,7 +377,7 @@ fn local(next: u64) -> Position {
 fn open_from(have: Option<Position>, intent: Intent) -> ToRoom {
     ToRoom::Open {
         document: "notebook".to_owned(),
-        doctype: codec::encode(&notes()),
+        doctype: codec::encode(&notes()).into(),
         timeline: JournalId([1; 16]),
         secret: tidelog_types::CopySecret::NONE,
         have,

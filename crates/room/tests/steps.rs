@@ -157,7 +157,7 @@ fn open_with(doctype: &Doctype, number: u8) -> ToRoom {
     };
     ToRoom::Open {
         document,
-        doctype: codec::encode(doctype),
+        doctype: codec::encode(doctype).into(),
         timeline,
         secret: tidelog_types::CopySecret::NONE,
         have,

@@ -180,7 +180,7 @@ async fn opened(client: &mut Client, document: &str) {
 fn open(intent: Intent) -> ToRoom {
     ToRoom::Open {
         document: "list".to_owned(),
-        doctype: codec::encode(&notes()),
+        doctype: codec::encode(&notes()).into(),
         timeline: JournalId([7; 16]),
         secret: tidelog_types::CopySecret::NONE,
         have: None,
@@ -304,7 +304,7 @@ async fn documents(at: SocketAddr) {
         for channel in (1..=CHANNELS).map(Channel) {
             let body = ToRoom::Open {
                 document: format!("list {conn} {}", channel.0),
-                doctype: codec::encode(&notes()),
+                doctype: codec::encode(&notes()).into(),
                 timeline: JournalId([7; 16]),
                 secret: tidelog_types::CopySecret::NONE,
                 have: None,

@@ -335,7 +335,11 @@ fn small_size_of(message: &FromServer) -> usize {
             | Refusal::Access { reason }
             | Refusal::Protocol { reason }
             | Refusal::Storage { reason } => reason.as_str(),
-            Refusal::Missing | Refusal::Exists | Refusal::Parted | Refusal::Damaged => "",
+            Refusal::Missing
+            | Refusal::Exists
+            | Refusal::Parted
+            | Refusal::Damaged
+            | Refusal::DoctypeWanted => "",
         },
         _ => "",
     };

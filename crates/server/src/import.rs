@@ -95,7 +95,7 @@ impl From<Refusal> for ImportError {
                 Self::Odd(format!("{reason}; {hint}"))
             }
             Refusal::Storage { reason } | Refusal::Access { reason } => Self::Failed(reason),
-            Refusal::Damaged | Refusal::Missing | Refusal::Parted => {
+            Refusal::Damaged | Refusal::Missing | Refusal::Parted | Refusal::DoctypeWanted => {
                 Self::Failed("the store is damaged, and takes no documents".to_owned())
             }
         }
@@ -267,7 +267,7 @@ async fn plant(
     lives.note(life, Lsn::FIRST);
     offer.say(ToRoom::Open {
         document: document.document.clone(),
-        doctype: codec::encode(doctype),
+        doctype: codec::encode(doctype).into(),
         timeline,
         // No frames come of it.
         secret: CopySecret::NONE,
@@ -323,7 +323,7 @@ struct Offer<'s> {
 impl Offer<'_> {
     fn say(&self, message: ToRoom) {
         let size = match &message {
-            ToRoom::Open { doctype, .. } => doctype.len(),
+            ToRoom::Open { doctype, .. } => doctype.size(),
             _ => PART_PAGES as usize * PAGE_SIZE,
         };
         // Nothing is said before what was said before is worked off.

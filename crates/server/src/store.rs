@@ -704,7 +704,7 @@ pub(crate) mod tests {
         };
         let open = ToRoom::Open {
             document: "list".to_owned(),
-            doctype: codec::encode(&doctype),
+            doctype: codec::encode(&doctype).into(),
             timeline: JournalId([1; 16]),
             secret: tidelog_types::CopySecret::NONE,
             have: Some(Position::start_of(JournalId([2; 16]))),

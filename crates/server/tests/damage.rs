@@ -73,7 +73,7 @@ async fn an_incomplete_document_is_refused_and_the_others_are_read() {
     let mut ann = Client::connect(at).await.expect("up");
     let offer = ToRoom::Open {
         document: "offered".to_owned(),
-        doctype: codec::encode(&notes()),
+        doctype: codec::encode(&notes()).into(),
         timeline: JournalId([1; 16]),
         secret: tidelog_types::CopySecret::NONE,
         have: hurt.position,

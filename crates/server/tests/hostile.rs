@@ -93,7 +93,7 @@ fn about(number: u32, body: ToRoom) -> ToServer {
 fn open_burner(document: &str) -> ToRoom {
     let mut body = open(document, 1, Intent::Follow);
     if let ToRoom::Open { doctype, .. } = &mut body {
-        *doctype = codec::encode(&burner());
+        *doctype = codec::encode(&burner()).into();
     }
     body
 }

@@ -292,7 +292,7 @@ async fn one_connection_follows_many_documents() {
     for channel in (1..=20).map(Channel) {
         let open = ToRoom::Open {
             document: format!("list {}", channel.0),
-            doctype: tidelog_sync::codec::encode(&notes()),
+            doctype: tidelog_sync::codec::encode(&notes()).into(),
             timeline: JournalId([1; 16]),
             secret: tidelog_types::CopySecret::NONE,
             have: None,

@@ -40,7 +40,7 @@ pub use envelope::{MessageError, PROTOCOL_VERSION, decode_message, encode_messag
 pub use follower::{Follower, FollowerStep};
 pub use message::{
     ByeReason, Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom, FromServer, Intent,
-    PageCoding, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
+    OpenDoctype, PageCoding, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
 };
 pub use presence::{Attendee, Hears, PresenceNews, PresenceWho, PresenceWord, Present, StateText};
 pub use roster::{Roster, RosterNews, RosterReader, Seen};

@@ -57,9 +57,8 @@ pub enum ToRoom {
     Open {
         /// The document's id.
         document: String,
-        /// The doctype that the client knows it by, encoded.
-        #[serde(with = "serde_bytes")]
-        doctype: Vec<u8>,
+        /// The doctype that the client knows it by.
+        doctype: OpenDoctype,
         /// The timeline that its frames will come from.
         timeline: JournalId,
         /// The secret of the client's copy: frames are of the [client](tidelog_types::ClientId)
@@ -496,6 +495,33 @@ pub enum UndecidedReason {
     },
 }
 
+/// The doctype that a client opens a document by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenDoctype {
+    /// Its hash, which is enough for a server whose document knows it. Any other one answers
+    /// [`Refusal::DoctypeWanted`].
+    Named([u8; 32]),
+    /// All of it, encoded.
+    Whole(#[serde(with = "serde_bytes")] Vec<u8>),
+}
+
+impl OpenDoctype {
+    /// Bytes that it brings.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Named(hash) => hash.len(),
+            Self::Whole(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for OpenDoctype {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Whole(bytes)
+    }
+}
+
 /// Why a server does not serve a document to a client. Nothing changed on either side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
@@ -534,6 +560,9 @@ pub enum Refusal {
     /// Data on the server's disk are damaged. Until its operator has mended that, the server does
     /// not serve this document, or takes no frames for it.
     Damaged,
+    /// The server's document does not know the doctype of that hash: the client opens it again by
+    /// all of its doctypes as wholes.
+    DoctypeWanted,
 }
 
 /// Why a server closes a connection.

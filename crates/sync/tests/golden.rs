@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
     ArchiveAnswer, ArchiveQuestion, ArchivedEvent, Attendee, ByeReason, Channel, CodedPage,
-    CompletionAnswer, EntryPart, FromRoom, FromServer, Hears, Intent, MessageError,
+    CompletionAnswer, EntryPart, FromRoom, FromServer, Hears, Intent, MessageError, OpenDoctype,
     PROTOCOL_VERSION, PresenceNews, PresenceWho, PresenceWord, Present, ProbeId, Refusal,
     StateText, ToRoom, ToServer, UndecidedReason, WireFrame, codec, decode_message, encode_message,
 };
@@ -66,16 +66,18 @@ fn word(hears: Hears) -> PresenceWord {
 /// One of every message that a client sends, and of every shape of its parts.
 fn to_server() -> Vec<(&'static str, ToServer)> {
     let about = |body| ToServer::About { channel: Channel(5), body };
-    let open = |intent, have| {
+    let open_by = |doctype, intent, have| {
         about(ToRoom::Open {
             document: "lists/grün".to_owned(),
-            doctype: vec![1, 2, 3],
+            doctype,
             timeline: JournalId([1; 16]),
             secret: tidelog_types::CopySecret::NONE,
             have,
             intent,
         })
     };
+    let open = |intent, have| open_by(vec![1, 2, 3].into(), intent, have);
+    let named = OpenDoctype::Named([7; 32]);
     let frame = |number: u8| WireFrame {
         call: CallId([number; 16]),
         body: vec![number; 3],
@@ -103,6 +105,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
         ("ping", ToServer::Ping),
         ("open, following", open(Intent::Follow, Some(position()))),
         ("open, following, without a copy", open(Intent::Follow, None)),
+        ("open, by a name", open_by(named, Intent::Follow, Some(position()))),
         ("open, offering", open(Intent::Offer { lives: lives() }, Some(position()))),
         ("frames", about(ToRoom::Frames { life, first: lsn(14), frames })),
         ("seed", about(ToRoom::Seed { position: position(), db_pages, pages, last: true })),
@@ -218,6 +221,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("refused: storage", refused(Refusal::Storage { reason: reason() })),
         ("refused: parted", refused(Refusal::Parted)),
         ("refused: damaged", refused(Refusal::Damaged)),
+        ("refused: doctype wanted", refused(Refusal::DoctypeWanted)),
         ("seed taken", about(FromRoom::SeedTaken { pages_count: 64 })),
         ("presence", about(FromRoom::Presence(news))),
         ("presence, of those who are seen already", about(FromRoom::Presence(more))),

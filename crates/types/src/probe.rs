@@ -115,6 +115,8 @@ probes! {
     NamesakeMet,
     /// A server refuses a document.
     DocumentRefused,
+    /// A server does not know a doctype by its hash, and is brought it.
+    DoctypeWanted,
     /// A server is asked anew for a verdict that it could not give.
     VerdictAskedAgain,
     /// A connection on which nothing is heard is given up.

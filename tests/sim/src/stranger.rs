@@ -260,6 +260,7 @@ fn name(message: &FromRoom) -> Option<String> {
             Refusal::Storage { .. } => "storage",
             Refusal::Parted => "parted",
             Refusal::Damaged => "damaged",
+            Refusal::DoctypeWanted => "doctype wanted",
         }
         .to_owned(),
     })
@@ -273,7 +274,7 @@ fn open(doctype: &Doctype, have: Option<Position>, intent: Intent) -> ToRoom {
 fn open_named(name: &str, doctype: Vec<u8>, have: Option<Position>, intent: Intent) -> ToRoom {
     ToRoom::Open {
         document: name.to_owned(),
-        doctype,
+        doctype: doctype.into(),
         timeline: TIMELINE,
         secret: tidelog_types::CopySecret::NONE,
         have,

@@ -354,7 +354,7 @@ impl Scene {
 pub fn open(document: &str, timeline: u8, intent: Intent) -> ToRoom {
     ToRoom::Open {
         document: document.to_owned(),
-        doctype: codec::encode(&notes()),
+        doctype: codec::encode(&notes()).into(),
         timeline: JournalId([timeline; 16]),
         secret: tidelog_types::CopySecret::NONE,
         have: None,

@@ -171,7 +171,7 @@ impl Client {
         self.life = Life([timeline; 16]);
         self.tell(ToRoom::Open {
             document: document.to_owned(),
-            doctype: codec::encode(doctype),
+            doctype: codec::encode(doctype).into(),
             timeline: JournalId([timeline; 16]),
             secret: tidelog_types::CopySecret::NONE,
             have,

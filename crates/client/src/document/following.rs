@@ -6,7 +6,7 @@ mod syncs;
 use std::collections::VecDeque;
 
 use tidelog_document::{ArrivingEntry, DoctypeHash, PutOff};
-use tidelog_sync::{Channel, EntryPart, Intent, ToRoom, ToServer, WireFrame, codec};
+use tidelog_sync::{Channel, EntryPart, Intent, OpenDoctype, ToRoom, ToServer, WireFrame, codec};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, ErrorCode, JournalId, Lsn, Position, SortedMap};
@@ -46,6 +46,9 @@ pub(crate) struct Following {
     /// The newest doctype, if the server would not have the document for that: it is asked by that
     /// one alone until it takes it.
     refused_doctype: Option<DoctypeHash>,
+    /// Whether the server did not know a doctype by its hash, and is brought all of them until it
+    /// has said where the document stands.
+    brings_doctypes: bool,
     /// Where apps want the document synced, other than it was: the record says so only once that
     /// server is known to have the same document.
     pub(super) moved: Option<String>,
@@ -85,6 +88,8 @@ pub(super) struct Joined {
     newest: DoctypeHash,
     /// Whether the server was told the newest doctype and not those that frames may name as well.
     lacks_doctypes: bool,
+    /// Whether doctypes were named on it, and not brought.
+    is_named: bool,
     /// When the server is asked anew, since it had no room for a verdict.
     ask_again_at_ms: Option<u64>,
     /// The seed that the server waits for, until all of it is sent.
@@ -250,7 +255,8 @@ impl Document {
                 let newest = record.doctype(record.newest).expect("BUG: no newest doctype");
                 let is_newer = newest.migrations.len() > offer.doctype.migrations.len();
                 let doctype = if is_newer { newest } else { &offer.doctype };
-                (vec![doctype], JournalId::NONE, Some(authority.position()), intent)
+                let (doctypes, have) = (vec![(doctype.hash(), doctype)], authority.position());
+                (doctypes, JournalId::NONE, Some(have), intent)
             }
             (Role::Synced(synced), _) => {
                 let (record, replica) = (&open.record, &synced.replica);
@@ -263,7 +269,7 @@ impl Document {
                     doctypes.insert(place, doctype);
                 }
                 let mut doctypes: Vec<_> =
-                    doctypes.into_iter().rev().map(|(_, doctype)| doctype).collect();
+                    doctypes.into_iter().rev().map(|((.., hash), it)| (hash, it)).collect();
                 // By an older one the server lets us in, and sends all of the document in vain.
                 if self.following.refused_doctype == Some(record.newest) {
                     doctypes.truncate(1);
@@ -273,13 +279,17 @@ impl Document {
             (Role::Local(_), None) => return,
         };
         let is_followed = intent == Intent::Follow;
+        let is_named = is_followed && !self.following.brings_doctypes;
         let lacks_doctypes = is_followed && doctypes.len() < open.record.doctypes.len();
         let (newest, secret) = (open.record.newest, open.record.secret);
         let messages: Vec<ToRoom> = doctypes
             .into_iter()
-            .map(|doctype| ToRoom::Open {
+            .map(|(hash, doctype)| ToRoom::Open {
                 document: self.key.document.clone(),
-                doctype: codec::encode(doctype),
+                doctype: match is_named {
+                    true => OpenDoctype::Named(hash.0),
+                    false => OpenDoctype::Whole(codec::encode(doctype)),
+                },
                 timeline,
                 secret,
                 have,
@@ -297,6 +307,7 @@ impl Document {
             stood_at: Lsn::FIRST,
             newest,
             lacks_doctypes,
+            is_named,
             ask_again_at_ms: None,
             seed: None,
             arriving,

@@ -56,7 +56,7 @@ impl Room {
                 let storage = document.authority.position();
                 let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
                 let (timeline, intent, may) = (JournalId::NONE, Intent::Follow, May::Follow);
-                let (doctype, secret, have) = (Vec::new(), CopySecret::NONE, None);
+                let (doctype, secret, have) = (Vec::new().into(), CopySecret::NONE, None);
                 let open = OpenRequest { doctype, timeline, secret, have, intent, may };
                 let subscriber = self.subscribe(ChannelId { conn, channel: Channel(0) }, &open);
                 let answer = Answer::Exporting;

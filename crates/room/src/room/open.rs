@@ -1,7 +1,7 @@
 //! How a client gets into a room: document, doctype and positions are compared.
 
-use tidelog_document::{AppliedTimeline, Committed, Doctype, DoctypeError, check};
-use tidelog_sync::{FromRoom, Intent, Refusal, codec};
+use tidelog_document::{AppliedTimeline, Committed, Doctype, DoctypeError, DoctypeHash, check};
+use tidelog_sync::{FromRoom, Intent, OpenDoctype, Refusal, codec};
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, OFFER_LIVES_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Life, Lsn, Position, shortened};
@@ -22,7 +22,13 @@ pub(super) const TOO_MANY_DOCTYPES: &str = "the document has as many doctypes as
 impl Room {
     /// Can be begun again at any point: each step finds out whether it was taken before.
     pub(super) fn open(&mut self, channel_id: ChannelId, open: &OpenRequest) -> Result<(), Halt> {
-        let doctype = decode_doctype(&open.doctype)?;
+        let (hash, whole) = match &open.doctype {
+            OpenDoctype::Named(hash) => (DoctypeHash(*hash), None),
+            OpenDoctype::Whole(bytes) => {
+                let doctype = decode_doctype(bytes)?;
+                (doctype.hash(), Some(doctype))
+            }
+        };
         if let Intent::Offer { lives } = &open.intent
             && lives.lives().count() > OFFER_LIVES_MAX
         {
@@ -32,7 +38,7 @@ impl Room {
         if matches!(open.intent, Intent::Offer { .. }) && open.may < May::Create {
             return Err(no_access("the token does not allow to hand it over"));
         }
-        self.check_damage(open, &doctype)?;
+        self.check_damage(open, hash)?;
         if matches!(self.state, State::Absent) {
             match (&open.intent, open.have) {
                 (Intent::Offer { .. }, _) => {
@@ -47,7 +53,7 @@ impl Room {
                         "it is not there, and the token does not allow to begin it",
                     ));
                 }
-                (Intent::Follow, None) => self.create(&doctype)?,
+                (Intent::Follow, None) => self.create(whole.as_ref().ok_or_else(wanted)?)?,
             }
         } else if let (Intent::Offer { lives }, State::Open(document)) = (&open.intent, &self.state)
         {
@@ -63,21 +69,24 @@ impl Room {
                 }
             }
         }
-        self.admit(doctype, open.may)?;
+        let is_known = |document: &Document| document.record.find(hash).is_some();
+        if !matches!(&self.state, State::Open(document) if is_known(document)) {
+            self.admit(whole.ok_or_else(wanted)?, open.may)?;
+        }
         self.welcome(channel_id, open)
     }
 
     /// A damaged store is only read. A document of which something may be lost is not served at
     /// all: a client could be sent pages that are older than what was confirmed to it. Nor is one
     /// called missing whose name may be what was lost.
-    fn check_damage(&self, open: &OpenRequest, doctype: &Doctype) -> Result<(), Halt> {
+    fn check_damage(&self, open: &OpenRequest, doctype: DoctypeHash) -> Result<(), Halt> {
         if !self.settings.is_damaged {
             return Ok(());
         }
         let State::Open(document) = &self.state else {
             return Err(Halt::Refuse(Refusal::Damaged));
         };
-        let is_known = document.record.find(doctype.hash()).is_some();
+        let is_known = document.record.find(doctype).is_some();
         if document.is_incomplete || !is_known || open.intent != Intent::Follow {
             return Err(Halt::Refuse(Refusal::Damaged));
         }
@@ -100,12 +109,13 @@ impl Room {
             reached(Probe::OfferWaited);
             return self.let_wait(channel_id, open);
         }
+        let OpenDoctype::Whole(doctype) = &open.doctype else { return Err(wanted()) };
         let id = self.subscribe(channel_id, open);
         self.seeding = Some(id);
         if let (Some(subscriber), Intent::Offer { lives }) =
             (self.subscribers.get_mut(&id), &open.intent)
         {
-            subscriber.seed = Some(Box::new(Seed::new(open.doctype.clone(), lives.clone())));
+            subscriber.seed = Some(Box::new(Seed::new(doctype.clone(), lives.clone())));
         }
         // Not before what was said on this channel, nor of what may still be there.
         self.outbox.after(After::Tell(id, FromRoom::SeedWanted));
@@ -157,15 +167,12 @@ impl Room {
         try_migrations(&*self.caution, &self.document, doctype, check)?.map_err(unusable_doctype)
     }
 
-    /// Finds the doctype among those of the document, or registers it and migrates. For one who may
-    /// only follow it does neither: who is ahead migrates its own copy.
+    /// Registers a doctype that the document does not know, and migrates. For one who may only
+    /// follow it does neither: who is ahead migrates its own copy.
     pub(super) fn admit(&mut self, doctype: Doctype, may: May) -> Result<(), Halt> {
         let State::Open(document) = &self.state else {
             unreachable!("BUG: no document to admit to")
         };
-        if document.record.find(doctype.hash()).is_some() {
-            return Ok(());
-        }
         let newest = document.record.newest();
         let is_newer = newest.as_ref().is_none_or(|newest| doctype.succeeds(newest));
         if let Some(reason) = newest.and_then(|newest| doctype.parting_from(&newest)) {
@@ -247,6 +254,10 @@ impl Room {
         self.channels.insert(channel_id, id);
         id
     }
+}
+
+fn wanted() -> Halt {
+    Halt::Refuse(Refusal::DoctypeWanted)
 }
 
 fn no_access(reason: &str) -> Halt {

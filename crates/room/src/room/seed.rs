@@ -111,7 +111,7 @@ impl Room {
             }
             return taken;
         }
-        let (doctype, intent) = (Vec::new(), Intent::Offer { lives: seed.lives });
+        let (doctype, intent) = (Vec::new().into(), Intent::Offer { lives: seed.lives });
         let (have, may) = (Some(position), May::Create);
         let open = OpenRequest { doctype, timeline, secret, have, intent, may };
         self.welcome(channel_id, &open)

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use tidelog_document::{Committed, Doctype, EntryHasher, FreeWalk, PageLinks};
-use tidelog_sync::{Channel, Follower, FollowerStep, FromRoom, FromServer, Intent};
+use tidelog_sync::{Channel, Follower, FollowerStep, FromRoom, FromServer, Intent, OpenDoctype};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CopySecret, JournalId, Lineage, Lsn, LsnRange, Position, Value};
@@ -39,7 +39,7 @@ impl ChannelId {
 /// What a client said when it opened the document.
 #[derive(Clone, Debug)]
 pub(super) struct OpenRequest {
-    pub(super) doctype: Vec<u8>,
+    pub(super) doctype: OpenDoctype,
     pub(super) timeline: JournalId,
     pub(super) secret: CopySecret,
     pub(super) have: Option<Position>,
@@ -54,7 +54,7 @@ impl OpenRequest {
             Intent::Offer { lives } => lives.lives().count(),
             Intent::Follow => 0,
         };
-        REQUEST_SIZE + self.doctype.len() + lives_count * LIFE_SIZE
+        REQUEST_SIZE + self.doctype.size() + lives_count * LIFE_SIZE
     }
 }
 

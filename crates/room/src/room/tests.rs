@@ -7,6 +7,7 @@ mod damage;
 mod due;
 mod erasing;
 mod handling;
+mod naming;
 mod positions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -294,7 +295,7 @@ impl Scene {
             conn,
             ToRoom::Open {
                 document: "notebook".to_owned(),
-                doctype: codec::encode(doctype),
+                doctype: codec::encode(doctype).into(),
                 timeline: JournalId([u8::try_from(conn.0).expect("few"); 16]),
                 secret: tidelog_types::CopySecret::NONE,
                 have,

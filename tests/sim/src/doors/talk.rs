@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_pages::{RequestId, StoreReply, StoreRequest, Ticket};
 use tidelog_room::{Ask, ConnId, May, Room, RoomEffect, RoomInput, Speaker, received_size};
-use tidelog_sync::{Channel, EntryPart, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom};
+use tidelog_sync::{
+    Channel, EntryPart, FromRoom, FromServer, Intent, OpenDoctype, ProbeId, Refusal, ToRoom,
+};
 use tidelog_types::limits::{Limits, TIMELINE_LIVES_KEPT_MAX};
 use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, Position};
 
@@ -75,6 +77,7 @@ struct Opening {
     timeline: JournalId,
     have: Option<Position>,
     is_offer: bool,
+    is_named: bool,
 }
 
 /// One who follows.
@@ -206,7 +209,7 @@ impl Talk {
     }
 
     fn is_said(&mut self, at: (ConnId, Channel), message: &ToRoom) {
-        if let ToRoom::Open { timeline, have, intent, .. } = message {
+        if let ToRoom::Open { doctype, timeline, have, intent, .. } = message {
             let place = self.places.entry(at).or_default();
             place.is_unclear |= !place.opens.is_empty() || place.is_closing;
             (place.is_closing, place.owes_seed, place.owes_frames) = (false, false, false);
@@ -214,7 +217,8 @@ impl Talk {
             place.probes.clear();
             let is_offer = *intent != Intent::Follow;
             let (timeline, have) = (*timeline, *have);
-            return place.opens.push_back(Opening { timeline, have, is_offer });
+            let is_named = matches!(doctype, OpenDoctype::Named(_));
+            return place.opens.push_back(Opening { timeline, have, is_offer, is_named });
         }
         let Some(place) = self.places.get_mut(&at) else { return };
         match (message, &mut place.served) {
@@ -319,6 +323,10 @@ impl Talk {
         if let FromRoom::Refused(refusal) = body {
             let place = self.places.remove(&at).unwrap_or_default();
             let Place { mut opens, is_taken, is_closing, .. } = place;
+            let is_named = opens.iter().any(|it| it.is_named);
+            if *refusal == Refusal::DoctypeWanted && !is_named {
+                return Err("a doctype is wanted that nobody has named".to_owned());
+            }
             // Who was let in can be sent away before what was asked since is looked at, as where a
             // page has rotted that it lacks.
             if !is_taken {
@@ -441,6 +449,7 @@ impl Talk {
             Refusal::Exists => self.is_absent == Some(false),
             Refusal::Parted => self.may_part || self.has_strangers || forgets_lives,
             Refusal::Damaged => self.is_damaged,
+            Refusal::DoctypeWanted => true,
             Refusal::Storage { .. } => self.has_failed || self.is_damaged,
             Refusal::DoctypeMismatch { .. } => self.has_strangers || self.forks,
             Refusal::Access { .. } => self.has_strangers || lacks,

@@ -316,7 +316,7 @@ impl World {
         let hello = ToServer::Hello { client: ClientId([1; 16]), token: None };
         let opens = self.docs_of_host(host).into_iter().map(|doc| ToRoom::Open {
             document: self.docs.spec(doc).key.document.clone(),
-            doctype: codec::encode(&doctype(Release::First, self.swarm.kind)),
+            doctype: codec::encode(&doctype(Release::First, self.swarm.kind)).into(),
             timeline: JournalId([1; 16]),
             secret: tidelog_types::CopySecret::NONE,
             have: None,

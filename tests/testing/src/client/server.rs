@@ -16,7 +16,8 @@ use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
     ArchiveAnswer, ArchiveQuestion, Channel, CodedPage, CompletionAnswer, EntryPart, FromRoom,
-    FromServer, Intent, PresenceWord, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame, codec,
+    FromServer, Intent, OpenDoctype, PresenceWord, Refusal, ToRoom, ToServer, UndecidedReason,
+    WireFrame, codec,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -130,6 +131,18 @@ impl Server {
         self.subscribers.clear();
     }
 
+    /// The channel by which a device follows.
+    #[must_use]
+    pub fn channel_of(&self, device: usize) -> Channel {
+        self.subscribers[&device].channel
+    }
+
+    /// Whether it was brought this doctype.
+    #[must_use]
+    pub fn knows(&self, doctype: &Doctype) -> bool {
+        self.doctypes.contains_key(&doctype.hash())
+    }
+
     /// Makes the document, as for a client that follows it first.
     pub fn create(&mut self, doctype: &Doctype) {
         let position = Position::start_of(JournalId([self.journal; 16]));
@@ -169,9 +182,15 @@ impl Server {
     fn hear_of(&mut self, device: usize, channel: Channel, message: ToRoom) -> Vec<FromRoom> {
         match message {
             ToRoom::Open { doctype, timeline, secret, have, intent, .. } => {
+                let doctype: Doctype = match doctype {
+                    OpenDoctype::Named(hash) => match self.doctypes.get(&DoctypeHash(hash)) {
+                        Some(known) => known.clone(),
+                        None => return vec![FromRoom::Refused(Refusal::DoctypeWanted)],
+                    },
+                    OpenDoctype::Whole(bytes) => codec::decode(&bytes).expect("a doctype"),
+                };
                 self.opens += 1;
                 self.secret_of.insert(device, secret);
-                let doctype: Doctype = codec::decode(&doctype).expect("a doctype");
                 let goes_with =
                     |known: &Doctype| doctype.succeeds(known) || known.succeeds(&doctype);
                 if !self.doctypes.values().all(goes_with) {

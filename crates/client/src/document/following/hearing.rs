@@ -149,6 +149,7 @@ impl Document {
         self.following.no_verdict = None;
         self.following.refused = false;
         self.following.refused_doctype = None;
+        self.following.brings_doctypes = false;
         self.following.silences = 0;
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
@@ -314,6 +315,13 @@ impl Document {
     }
 
     fn on_refused(&mut self, refusal: &Refusal, ctx: &mut Context<'_>) {
+        let is_named = self.following.channel.as_ref().is_some_and(|channel| channel.is_named);
+        if *refusal == Refusal::DoctypeWanted && is_named {
+            // Asked anew at once. What it wants again of what it was brought it is never asked so.
+            reached(Probe::DoctypeWanted);
+            self.following.brings_doctypes = true;
+            return self.leave_server(ctx);
+        }
         reached(Probe::DocumentRefused);
         let failure = CallFailure::of_refusal(&self.key.document, refusal);
         if let Refusal::Access { .. } = refusal {

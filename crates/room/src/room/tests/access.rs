@@ -7,7 +7,7 @@ use super::*;
 fn open_message(doctype: &Doctype, intent: Intent) -> ToRoom {
     ToRoom::Open {
         document: "notebook".to_owned(),
-        doctype: codec::encode(doctype),
+        doctype: codec::encode(doctype).into(),
         timeline: JournalId([9; 16]),
         secret: CopySecret::NONE,
         have: None,

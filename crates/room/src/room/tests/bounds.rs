@@ -40,7 +40,7 @@ fn whoever_leaves_leaves_its_waiting_offers_too() {
         channel,
         message: ToRoom::Open {
             document: "notebook".to_owned(),
-            doctype: codec::encode(&notes()),
+            doctype: codec::encode(&notes()).into(),
             timeline: JournalId([1; 16]),
             secret: tidelog_types::CopySecret::NONE,
             have: None,
@@ -128,7 +128,7 @@ fn nothing_is_kept_of_the_timelines_of_those_who_are_not_served() {
             BOB,
             ToRoom::Open {
                 document: "notebook".to_owned(),
-                doctype: codec::encode(&notes()),
+                doctype: codec::encode(&notes()).into(),
                 timeline: JournalId([timeline; 16]),
                 secret: tidelog_types::CopySecret::NONE,
                 have: Some(Position::start_of(JournalId([9; 16]))),
@@ -156,7 +156,7 @@ fn timelines_of_those_who_have_left_are_forgotten() {
     for timeline in 1..=50 {
         let open = ToRoom::Open {
             document: "notebook".to_owned(),
-            doctype: codec::encode(&notes()),
+            doctype: codec::encode(&notes()).into(),
             timeline: JournalId([timeline; 16]),
             secret: tidelog_types::CopySecret::NONE,
             have: None,

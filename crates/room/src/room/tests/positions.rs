@@ -486,7 +486,7 @@ fn who_follows_cannot_answer_for_the_frames_of_another() {
     scene.frames(ANN, 1, vec![add("a")]);
     let open = ToRoom::Open {
         document: "notebook".to_owned(),
-        doctype: codec::encode(&notes()),
+        doctype: codec::encode(&notes()).into(),
         timeline,
         secret: tidelog_types::CopySecret::NONE,
         have: None,

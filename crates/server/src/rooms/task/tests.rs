@@ -60,7 +60,7 @@ fn open() -> ToRoom {
     };
     ToRoom::Open {
         document: "list".to_owned(),
-        doctype: codec::encode(&doctype),
+        doctype: codec::encode(&doctype).into(),
         timeline: JournalId([1; 16]),
         secret: tidelog_types::CopySecret::NONE,
         have: None,

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn all_rooms_keep_no_more_of_what_is_handed_over_than_they_may() {
     let ToRoom::Open { doctype, timeline, have, .. } = open() else { unreachable!() };
-    let seeds_kept_size_max = doctype.len() as u64;
+    let seeds_kept_size_max = doctype.size() as u64;
     let scene = Scene::new(settings_with(Limits { seeds_kept_size_max, ..Limits::DEFAULT }));
     let counters = &scene.rooms.counters;
     let (connection, mut end) = Connection::new(ConnId(1));
