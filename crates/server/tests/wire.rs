@@ -5,8 +5,8 @@ use std::path::Path;
 use tidelog_document::Doctype;
 use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{
-    ByeReason, Channel, FromRoom, FromServer, PROTOCOL_VERSION, Refusal, ToRoom, ToServer,
-    encode_message,
+    ByeReason, Channel, FromRoom, FromServer, Intent, OpenDoctype, PROTOCOL_VERSION, Refusal,
+    ToRoom, ToServer, codec, encode_message,
 };
 use tidelog_testing::Rng;
 use tidelog_testing::room::{Copy, frame, lsn, notes};
@@ -162,6 +162,45 @@ async fn a_document_deleted_by_the_operator_is_missing_to_its_clients() {
     let (status, _) = http(server.address(), "GET", "/v1/documents/list/export", "").await;
     assert_eq!(status, 404);
     server.stop().await;
+}
+
+fn named() -> OpenDoctype {
+    OpenDoctype::Named(notes().hash().0)
+}
+
+fn open_by(doctype: OpenDoctype) -> ToRoom {
+    ToRoom::Open {
+        document: "list".to_owned(),
+        doctype,
+        timeline: JournalId([1; 16]),
+        secret: tidelog_types::CopySecret::NONE,
+        have: None,
+        intent: Intent::Follow,
+    }
+}
+
+/// Goal: a server is brought no doctype that it has, and each one that it has not. Method: one names
+/// a doctype, brings it and names it again, also after a restart; then the server comes back with
+/// an empty folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doctype_is_wanted_once_and_again_by_a_server_that_has_lost_it() {
+    let (first, second) = (tempfile::tempdir(), tempfile::tempdir());
+    let (first, second) = (first.expect("a folder"), second.expect("a folder"));
+    for (data, is_known) in [(&first, false), (&first, true), (&second, false)] {
+        let server = start(data.path()).await;
+        let mut client = Client::connect(server.address()).await.expect("up");
+        client.tell(open_by(named())).await.expect("up");
+        if !is_known {
+            assert_eq!(refusal(&mut client).await, Refusal::DoctypeWanted);
+            client.tell(open_by(codec::encode(&notes()).into())).await.expect("up");
+        }
+        let answer = client.hear_of().await;
+        assert!(matches!(answer, Some(FromRoom::Opened { .. })), "{is_known}: {answer:?}");
+        let mut other = Client::connect(server.address()).await.expect("up");
+        other.tell(open_by(named())).await.expect("up");
+        assert!(matches!(other.hear_of().await, Some(FromRoom::Opened { .. })));
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,12 +385,14 @@ async fn a_document_is_exported_whole_while_others_write() {
     server.stop().await;
 }
 
-/// V23.
+/// V23. Who has to bring its doctype is not kept out.
 #[tokio::test]
 async fn what_goes_wrong_is_counted() {
     let data = tempfile::tempdir().expect("a folder");
     let server = start(data.path()).await;
     let mut client = Client::connect(server.address()).await.expect("up");
+    client.tell(open_by(named())).await.expect("up");
+    assert_eq!(refusal(&mut client).await, Refusal::DoctypeWanted);
     let broken = Doctype { migrations: vec!["create nonsense".to_owned()], ..notes() };
     client.open_as("list", &broken, 1, None).await.expect("up");
     assert!(matches!(client.hear_of().await, Some(FromRoom::Refused(_))));

@@ -648,7 +648,9 @@ impl RoomTask {
                 if let FromServer::About { body: FromRoom::Refused(refusal), .. } = &message {
                     // A client may be refused as often as it likes.
                     debug!(document = %self.document, conn = conn.0, ?refusal, "refused");
-                    add(&self.rooms.counters.refusals, 1);
+                    // Who only has to bring its doctype is not kept out.
+                    let keeps_out = u64::from(*refusal != Refusal::DoctypeWanted);
+                    add(&self.rooms.counters.refusals, keeps_out);
                 }
                 self.audit(conn, &message);
                 for took in self.unconfirmed.told(conn, &message) {
