@@ -308,6 +308,7 @@ const refusal = (r) =>
     ['Storage', withReason(r)],
     ['Parted'],
     ['Damaged'],
+    ['DoctypeWanted'],
   ]);
 
 // --- doctypes and mutations -----------------------------------------------------------------

@@ -454,11 +454,12 @@ test('what is refused is refused by name, and the channel is free again', async 
   await refused('DoctypeMismatch', { doctype: wire.doctype(other) });
   const broken = { ...STOCK, migrations: [...STOCK.migrations, 'create nonsense'] };
   await refused('DoctypeInvalid', { doctype: wire.doctype(broken) });
+  await refused('DoctypeWanted', { named: wire.hash(wire.doctype(other)) });
   const { position } = localPosition([], 0);
   await refused('Exists', { have: position, offered: [{ life: position.life, first: 1 }] });
 
   client.said = [];
-  client.open();
+  client.open({ named: wire.hash(wire.doctype(STOCK)) });
   await client.hears('Opened');
   client.sendFrames(3, [{ call: randomBytes(16), mutation: Buffer.alloc(1) }]);
   const { refusal } = await client.hears('Refused');
