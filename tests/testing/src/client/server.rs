@@ -572,9 +572,13 @@ pub fn alone(entry: StorageEntry) -> Committed {
     Committed { hash: hash_of(&entry.set), coded: Some(coded), entry }
 }
 
+/// Times that both sides have something to say, more than any test needs.
+const TALK_ROUNDS_MAX: u32 = 20_000;
+
 /// Carries messages both ways until there are none.
 pub fn talk(server: &mut Server, devices: &mut [&mut Device]) {
-    loop {
+    for round in 0.. {
+        assert!(round < TALK_ROUNDS_MAX, "they have ever more to say");
         let mut quiet = true;
         for device in devices.iter_mut() {
             let number = device.number;
