@@ -323,8 +323,9 @@ impl Talk {
         if let FromRoom::Refused(refusal) = body {
             let place = self.places.remove(&at).unwrap_or_default();
             let Place { mut opens, is_taken, is_closing, .. } = place;
-            let is_named = opens.iter().any(|it| it.is_named);
-            if *refusal == Refusal::DoctypeWanted && !is_named {
+            // What was closed before the room came to it is answered all the same.
+            let is_brought = !opens.is_empty() && !opens.iter().any(|it| it.is_named);
+            if *refusal == Refusal::DoctypeWanted && is_brought {
                 return Err("a doctype is wanted that nobody has named".to_owned());
             }
             // Who was let in can be sent away before what was asked since is looked at, as where a
