@@ -102,6 +102,7 @@ both('who may write and who may read see the same list, and each other', (stage)
     const admin = await stage.tab(address);
     await logIn(admin, 'admin');
     await says(admin, at('status'), /^admin, online/);
+    await says(admin, at('list'), /bread/);
     await admin.evaluate(() => document.querySelector('li button').click());
     await says(admin, at('error'), /only writer may remove it/);
     await says(admin, at('list'), /bread/);

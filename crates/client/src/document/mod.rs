@@ -320,7 +320,7 @@ impl Document {
         !self.queue.is_empty()
             || !self.ledger.is_drained()
             || !self.reads.is_idle()
-            || self.error.is_some()
+            || self.why_wrong().is_some()
             || self.waits_for_server()
             || self.presence.is_due()
             || self.handlers.wait_to_be_heard()
