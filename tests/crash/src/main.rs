@@ -28,7 +28,7 @@ const TURNS: usize = 5;
 const HUNT: Hunt<'_> = Hunt {
     folder: "crash",
     package: "tidelog-crash",
-    look: Look { args: &["--few"], args_at: &["--replay"] },
+    look: Look { args: &["--few"], args_further: None, args_at: &["--replay"] },
     other_worlds: &[],
 };
 /// With fewer images a whole run has not shown what it is for.

@@ -49,6 +49,8 @@ pub struct Look<'a> {
     /// What the program is asked to do: to look until something fails, and then to print a line
     /// with `FAILED: ` in it.
     pub args: &'a [&'a str],
+    /// The same for a fault that is not noticed so, where it is looked for further.
+    pub args_further: Option<&'a [&'a str]>,
     /// The same for [where a fault was noticed](Fault::noticed_at) alone, which comes behind.
     pub args_at: &'a [&'a str],
 }
@@ -139,20 +141,33 @@ impl Hunt<'_> {
             bail!("{why}: adapt the fault");
         }
         let package = self.package;
-        let Look { args, args_at } =
+        let Look { args, args_further, args_at } =
             self.look_in(fault.and_then(|fault| fault.worlds.as_deref()))?;
-        let look = |args: &[&str]| -> Result<(ExitStatus, String)> {
+        let look_for = |name: &str, args: &[&str]| -> Result<(ExitStatus, String)> {
             let output = Command::new(&copied.program).args(args).env(VARIABLE, name).output()?;
             Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
         };
+        let look = |args: &[&str]| look_for(name, args);
         let is_failure = |line: &str| line.contains(" FAILED: ");
+        let is_noticed = |(_, text): &(ExitStatus, String)| text.lines().any(is_failure);
         let noticed_at = fault.and_then(|fault| fault.noticed_at.as_deref());
         let there = noticed_at.map(|place| look(&[args_at, &[place]].concat())).transpose()?;
-        let (status, text) = match there.filter(|(_, text)| text.lines().any(is_failure)) {
+        let near = match there.filter(is_noticed) {
             Some(there) => there,
             None => look(args)?,
         };
-        match text.lines().find(|line| is_failure(line)) {
+        let (status, text) = match args_further.filter(|_| fault.is_some() && !is_noticed(&near)) {
+            Some(args) => look(args)?,
+            None => near,
+        };
+        let found = text.lines().find(|line| is_failure(line));
+        // There nobody has looked whether something fails without the fault.
+        let place = found.and_then(|line| line.strip_prefix("seed ")?.split(' ').next());
+        if let Some(place) = place.filter(|_| fault.is_some()) {
+            let without = look_for(NO_FAULT, &[args_at, &[place]].concat())?;
+            ensure!(!is_noticed(&without), "it fails at {place} without the fault as well");
+        }
+        match found {
             None if name == NO_FAULT && status.success() => Ok("nothing fails".to_owned()),
             Some(line) if name == NO_FAULT => bail!("{line}"),
             Some(line) => Ok(format!(
