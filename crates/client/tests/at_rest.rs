@@ -33,6 +33,10 @@ fn all_documents_hear_of_what_they_share() {
     let mut core = with_documents();
     core.told.clear();
     core.step(Input::PageServerGone { server: LENT });
-    let waits = |it: &&FromCore| matches!(it, FromCore::Status { status, .. } if status.storage == Storage::Waiting);
-    assert_eq!(core.told.iter().filter(waits).count(), DOCUMENTS_COUNT as usize);
+    let storage_of = |it: &FromCore| match it {
+        FromCore::Status { status, .. } => Some(status.storage),
+        _ => None,
+    };
+    let waiting = core.told.iter().filter(|it| storage_of(it) == Some(Storage::Waiting));
+    assert_eq!(waiting.count(), DOCUMENTS_COUNT as usize);
 }

@@ -179,9 +179,9 @@ fn open_by(doctype: OpenDoctype) -> ToRoom {
     }
 }
 
-/// Goal: a server is brought no doctype that it has, and each one that it has not. Method: one names
-/// a doctype, brings it and names it again, also after a restart; then the server comes back with
-/// an empty folder.
+/// Goal: a server is brought no doctype that it has, and each one that it has not. Method: one
+/// names a doctype, brings it and names it again, also after a restart; then the server comes back
+/// with an empty folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_doctype_is_wanted_once_and_again_by_a_server_that_has_lost_it() {
     let (first, second) = (tempfile::tempdir(), tempfile::tempdir());
