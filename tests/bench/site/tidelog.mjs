@@ -18,6 +18,10 @@ const doctypeOf = (isText) => {
   });
 };
 
+/** What a server has decided may go to the disk this much later. A page that is closed before runs
+ * it once more when it is opened next. */
+const LATE_MS = 1_500;
+
 export const tidelog = (server) => () => {
   let db;
   return {
@@ -27,6 +31,10 @@ export const tidelog = (server) => () => {
     // A receipt settles when the mutation is on the disk.
     mutate: (statement, values) => db.mutate[statement](values),
     query: (statement, values) => db.query(QUERIES[statement], values),
-    settle: () => (server ? db.sync() : undefined),
+    async settle() {
+      if (!server) return;
+      await db.sync();
+      await new Promise((resolve) => setTimeout(resolve, LATE_MS));
+    },
   };
 };
