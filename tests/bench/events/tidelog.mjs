@@ -21,13 +21,27 @@ export async function begin() {
     const document = `events-${documents}`;
     const db = await open(shop, { document, server: server.ws, webSocket: WebSocket });
     await db.sync();
-    const handler = handles && fork(HANDLER, [document, server.ws], { stdio: 'inherit' });
-    if (handler) await new Promise((resolve) => handler.once('message', resolve));
+    const handler = handles && (await handle(document));
     const end = async () => {
       handler?.kill?.();
       await db.close();
     };
     return { db, document, end };
+  }
+
+  /** A process that has the document, and handles what is done in it. */
+  async function handle(document) {
+    const handler = fork(HANDLER, [document, server.ws], { stdio: 'inherit' });
+    await new Promise((resolve) => handler.once('message', resolve));
+    return handler;
+  }
+
+  /** So many events of each of these streams, on the server's disk. */
+  async function note(db, count, streams) {
+    const noted = streams.flatMap((id) =>
+      Array.from({ length: count }, () => db.mutate.note({ id }).confirmed),
+    );
+    await Promise.all(noted);
   }
 
   return {
@@ -64,8 +78,7 @@ export async function begin() {
     /** Another device that has nothing hears of all that was written. */
     async reader(count) {
       const { db, document, end } = await fresh();
-      const receipts = Array.from({ length: count }, () => db.mutate.note({ id: 'o' }));
-      await Promise.all(receipts.map(({ confirmed }) => confirmed));
+      await note(db, count, ['o']);
       const read = async () => {
         const other = await open(shop, { document, server: server.ws, webSocket: WebSocket });
         let heard = 0;
@@ -76,6 +89,22 @@ export async function begin() {
         await other.close();
       };
       return { read, end };
+    },
+
+    /** A process that has just come handles a command of a stream of so many events, of which it
+     * has to know the state: one of these streams each time. */
+    async folder(count, streams) {
+      const { db, document, end } = await fresh();
+      await note(db, count, streams);
+      const fold = async (stream) => {
+        const handler = await handle(document);
+        const begun = performance.now();
+        await db.send.order.pay(stream, { sum: 1 }).completed;
+        const took = performance.now() - begun;
+        handler.kill();
+        return took;
+      };
+      return { fold, end };
     },
   };
 }
