@@ -17,10 +17,11 @@ use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, Handle, Request, ToCore};
 use crate::rng::Rng;
-use crate::server_link::{Heard, LinkName, Need, ServerLink, Stage, TokenHolder};
+use crate::server_link::{Heard, LinkName, Need, ServerLink, Stage};
 use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
 use crate::tab_flow::TabFlow;
+use crate::token_turns::TokenHolder;
 
 /// The core: everything that tabs, page server and servers say goes in, what is to be done comes
 /// out. The same inputs at the same times give the same effects.

@@ -17,7 +17,8 @@
 //!
 //! - [`Client::step`], then `document/mod.rs`: one document and everything that waits on it.
 //! - `protocol.rs`: what tabs may ask. `effect.rs`: what the shell does.
-//! - `store_link.rs` and `server_link.rs`: the ways to the page server and to a server.
+//! - `store_link.rs` and `server_link.rs`: the ways to the page server and to a server; by whose
+//!   token that is, `token_turns.rs` and `renewal.rs` say.
 //!
 //! # What this crate does not know
 //!
@@ -37,6 +38,7 @@ mod server_link;
 mod settings;
 mod store_link;
 mod tab_flow;
+mod token_turns;
 
 pub use at_work::AtWork;
 pub use client::Client;

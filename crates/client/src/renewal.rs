@@ -2,7 +2,7 @@
 
 use tidelog_types::probe::{Probe, reached};
 
-use crate::server_link::TokenHolder;
+use crate::token_turns::TokenHolder;
 
 /// Milliseconds for which somebody who was asked for a token is waited for before another one is,
 /// and after which all are asked again where none of them had one that was taken; the latter

@@ -10,9 +10,10 @@ use tidelog_types::{ClientId, DocumentKey, SortedMap};
 
 use crate::effect::{SocketId, TabId};
 use crate::outbox::Outbox;
-use crate::protocol::{CallFailure, FromCore, Handle};
+use crate::protocol::{CallFailure, FromCore};
 use crate::renewal::Renewal;
 use crate::rng::Rng;
+use crate::token_turns::{Next, TokenHolder, TokenTurns};
 
 /// Milliseconds without a word from the server after which it is asked for one, and the same while
 /// something waits for it.
@@ -34,8 +35,6 @@ const DOUBLINGS_MAX: u32 = 5;
 /// Milliseconds that connecting may take, and a token, and then the server's welcome. A server
 /// waits little longer for the first word on a connection.
 const CONNECT_MS: u64 = 8_000;
-/// Milliseconds for which a token is good that came when nobody could be told it.
-const TOKEN_KEPT_MS: u64 = 30_000;
 /// Milliseconds before the second try; doubles with each, up to the longest, and while something
 /// waits for the server up to a shorter one.
 const RETRY_FIRST_MS: u64 = 250;
@@ -79,9 +78,6 @@ pub(crate) struct LinkName {
     pub(crate) user: String,
 }
 
-/// A tab that can be asked for a token, by a document that it holds.
-pub(crate) type TokenHolder = (TabId, Handle);
-
 /// The way to one server for one user.
 #[derive(Debug)]
 pub(crate) struct ServerLink {
@@ -105,16 +101,8 @@ pub(crate) struct ServerLink {
     /// A line that takes longer for one message than an answer may take would never get it through:
     /// so from the second one on, each doubles the time.
     given_up: u32,
-    /// Who was asked for a token last, or by whose we were let in since.
-    asked_for_token: Option<TokenHolder>,
-    /// The tab that asked to connect last: of those that are as good as never asked, it is first.
-    called_by: Option<TabId>,
-    /// Who was asked since the server let us in last, and whose token was refused since it let us
-    /// in for a while: one that refuses what it has just let in is not asked by each in turn
-    /// without an end.
-    asked: SortedMap<TokenHolder, Asked>,
-    /// Tokens for the next connections: they came when nobody could be told them.
-    kept_tokens: SortedMap<TokenHolder, KeptToken>,
+    /// Who can give a token, and whose turn it is.
+    turns: TokenTurns,
     next_channel: u32,
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
@@ -131,12 +119,6 @@ pub(crate) struct ServerLink {
     /// How often in a row all who could give a token were asked, and we were refused as we came,
     /// for the token, for want of one, or since its user has too many connections.
     refusals: u32,
-    /// The turn up to which they were asked when that was counted last, and whether all were asked
-    /// since, with the one whose token the server is told now.
-    round_from: u64,
-    is_round_over: bool,
-    /// How often somebody was asked for a token.
-    turns_ever: u64,
     /// When the token is renewed by which we are let in, if there is one.
     renewal: Option<Renewal>,
     /// Whose token that is.
@@ -145,24 +127,6 @@ pub(crate) struct ServerLink {
     /// offered in its place and has no answer, in the order of these.
     is_anothers: bool,
     offered: VecDeque<(TokenHolder, String)>,
-}
-
-/// A token, and when it came.
-#[derive(Debug)]
-struct KeptToken {
-    token: String,
-    came_at_ms: u64,
-}
-
-/// When somebody was asked for a token last, as a number that grows with each question, or zero
-/// where that is as good as never, and how often without an answer: that may take longer than a
-/// connection lasts without one.
-#[derive(Clone, Copy, Debug, Default)]
-struct Asked {
-    turn: u64,
-    owed: u32,
-    /// Whether what it gave was refused.
-    is_refused: bool,
 }
 
 /// A question that the server has not answered yet. It says other things before it comes to that.
@@ -214,10 +178,7 @@ impl ServerLink {
             is_doubted: false,
             unproved_size: 0,
             given_up: 0,
-            asked_for_token: None,
-            called_by: None,
-            asked: SortedMap::new(),
-            kept_tokens: SortedMap::new(),
+            turns: TokenTurns::new(),
             next_channel: 1,
             channels: SortedMap::new(),
             failure: None,
@@ -226,9 +187,6 @@ impl ServerLink {
             barred: false,
             was_refused: false,
             refusals: 0,
-            round_from: 0,
-            is_round_over: true,
-            turns_ever: 0,
             renewal: None,
             subject: None,
             is_anothers: false,
@@ -290,8 +248,7 @@ impl ServerLink {
             self.pause_ms = 0;
             self.refusals = 0;
             self.given_up = 0;
-            self.asked.clear();
-            self.kept_tokens.clear();
+            self.turns.forget();
             return was_open;
         }
         let is_soon = need == Need::Soon;
@@ -363,22 +320,12 @@ impl ServerLink {
     /// Those can give a token. One who was not asked yet may have one that is taken: that is tried
     /// as soon as elsewhere, and a token that came late at once.
     pub(crate) fn meet_holders(&mut self, holders: &[TokenHolder]) {
-        if holders.iter().any(|holder| self.turn_of(holder) == 0) {
+        if self.turns.has_new(holders) {
             self.refusals = 0;
         }
-        if !self.kept_tokens.is_empty() {
+        if self.turns.has_kept() {
             self.pause_ms = 0;
         }
-    }
-
-    /// Whether all of those were asked for a token since refusals were counted last.
-    fn had_turns(&self, holders: &[TokenHolder]) -> bool {
-        holders.iter().all(|holder| self.turn_of(holder) > self.round_from)
-    }
-
-    /// When that one was asked for a token last; zero if it was not.
-    fn turn_of(&self, holder: &TokenHolder) -> u64 {
-        self.asked.get(holder).map_or(0, |asked| asked.turn)
     }
 
     /// The answer waits for what was sent before the question, and for nothing that came behind it.
@@ -407,36 +354,23 @@ impl ServerLink {
     }
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
-    /// Whoever gave none, or was silent, bars no other one, nor is asked again before all others
-    /// were asked since. Whose token let us in comes first.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
-        self.kept_tokens.retain(|_, kept| now_ms < kept.came_at_ms + TOKEN_KEPT_MS);
-        self.is_round_over = self.had_turns(holders);
-        let oldest = self.kept_tokens.iter().min_by_key(|(_, kept)| kept.came_at_ms);
-        if let Some(holder) = oldest.map(|(holder, _)| *holder) {
-            let kept = self.kept_tokens.remove(&holder);
-            // As where somebody else is asked.
-            self.barred = false;
-            self.asked_for_token = Some(holder);
-            return self.hello(now_ms, kept.map(|kept| kept.token), out);
+        match self.turns.next(now_ms, holders) {
+            Next::None => self.hello(now_ms, None, out),
+            Next::Kept(token) => {
+                // As where somebody else is asked.
+                self.barred = false;
+                self.hello(now_ms, Some(token), out);
+            }
+            Next::Ask { holder: (tab, handle), is_new } => {
+                // That another one's token was refused says nothing of this one's. A server of
+                // another version says so again.
+                self.barred &= !is_new;
+                self.stage = Stage::WantsToken;
+                out.tell(tab, FromCore::TokenWanted { handle });
+            }
         }
-        let rank = |holder: &&TokenHolder| {
-            let (is_called, is_first) =
-                (self.called_by == Some(holder.0), self.asked_for_token == Some(**holder));
-            (self.turn_of(holder), !is_called, !is_first)
-        };
-        let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
-            return self.hello(now_ms, None, out);
-        };
-        // That another one's token was refused says nothing of this one's. A server of another
-        // version says so again.
-        self.barred &= self.turn_of(&(tab, handle)) > 0;
-        self.asked_for_token = Some((tab, handle));
-        self.move_behind((tab, handle)).owed += 1;
-        self.is_round_over = self.had_turns(holders);
-        self.stage = Stage::WantsToken;
-        out.tell(tab, FromCore::TokenWanted { handle });
     }
 
     /// A document is another user's than the token: one of that user's may come.
@@ -461,25 +395,17 @@ impl ServerLink {
 
     /// Asks one of those for it.
     pub(crate) fn renew(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
-        let first = self.asked_for_token;
+        let first = self.turns.last();
         let next = self.renewal.as_mut().and_then(|it| it.ask(now_ms, holders, first));
         if let Some((tab, handle)) = next {
-            self.move_behind((tab, handle)).owed += 1;
+            self.turns.asks((tab, handle));
             out.tell(tab, FromCore::TokenWanted { handle });
         }
     }
 
-    /// All others have their turn to be asked for a token before this one.
-    fn move_behind(&mut self, holder: TokenHolder) -> &mut Asked {
-        self.turns_ever += 1;
-        let asked = self.asked.get_or_insert_with(holder, Asked::default);
-        asked.turn = self.turns_ever;
-        asked
-    }
-
     /// Whether this tab was asked for a token, of this document of it, and has not answered.
     pub(crate) fn has_asked(&self, holder: TokenHolder) -> bool {
-        self.asked.get(&holder).is_some_and(|asked| asked.owed > 0)
+        self.turns.has_asked(holder)
     }
 
     /// Somebody who was asked for a token has answered. Says whether nobody else is asked, nor the
@@ -491,11 +417,7 @@ impl ServerLink {
         now_ms: u64,
         out: &mut Outbox,
     ) -> bool {
-        let asked = self.asked.get_mut(&holder);
-        let owed = asked.map_or(0, |asked| {
-            asked.owed = asked.owed.saturating_sub(1);
-            asked.owed
-        });
+        let owed = self.turns.answered(holder);
         if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal)
             && renewal.wants_of(holder)
         {
@@ -513,13 +435,13 @@ impl ServerLink {
         }
         let is_wanted = self.stage == Stage::WantsToken;
         let Some(token) = token else {
-            return is_wanted && self.asked_for_token == Some(holder) && owed == 0;
+            return is_wanted && self.turns.last() == Some(holder) && owed == 0;
         };
         if is_wanted {
-            self.asked_for_token = Some(holder);
+            self.turns.goes_by(holder);
             self.hello(now_ms, Some(token), out);
         } else {
-            self.kept_tokens.insert(holder, KeptToken { token, came_at_ms: now_ms });
+            self.turns.keep(holder, token, now_ms);
         }
         false
     }
@@ -556,8 +478,9 @@ impl ServerLink {
                     return Heard::Nothing;
                 }
                 reached(Probe::TokenRenewed);
-                let renewed_by = self.offered.pop_front().map(|(holder, _)| holder);
-                self.asked_for_token = renewed_by.or(self.asked_for_token);
+                if let Some((holder, _)) = self.offered.pop_front() {
+                    self.turns.goes_by(holder);
+                }
                 // What was refused by the token before may be served by this one.
                 Heard::Welcome
             }
@@ -568,13 +491,15 @@ impl ServerLink {
                 let Some((holder, token)) = refused.filter(|_| self.is_anothers) else {
                     return Heard::Nothing;
                 };
-                self.kept_tokens.insert(holder, KeptToken { token, came_at_ms: now_ms });
+                self.turns.keep(holder, token, now_ms);
                 Heard::Broken
             }
             FromServer::Welcome => {
                 self.stage = Stage::Welcomed;
                 self.welcomed_at_ms = Some(now_ms);
-                self.is_let_in();
+                self.turns.is_let_in();
+                self.was_refused = false;
+                self.refusals = 0;
                 self.failure = None;
                 self.barred = false;
                 Heard::Welcome
@@ -600,9 +525,7 @@ impl ServerLink {
                 self.was_refused = is_refused;
                 if self.was_refused {
                     self.was_let_in(now_ms);
-                    if let Some(holder) = self.asked_for_token {
-                        self.move_behind(holder).is_refused = true;
-                    }
+                    self.turns.last_is_refused();
                 }
                 match is_crowded || is_refused && !is_in {
                     true => self.count_refusal(),
@@ -620,31 +543,17 @@ impl ServerLink {
 
     /// We were refused as we came: that counts once for each round of all who can give a token.
     fn count_refusal(&mut self) {
-        if self.is_round_over {
-            self.refusals += 1;
-            self.round_from = self.turns_ever;
-        } else {
-            self.refusals = self.refusals.max(1);
+        match self.turns.ends_round() {
+            true => self.refusals += 1,
+            false => self.refusals = self.refusals.max(1),
         }
-    }
-
-    /// The server has let us in: nobody else's token is waited for, and whose this was is asked
-    /// first again.
-    fn is_let_in(&mut self) {
-        let let_in = self.asked_for_token;
-        self.asked.retain(|holder, asked| asked.is_refused && Some(*holder) != let_in);
-        self.asked.values_mut().for_each(|asked| asked.owed = 0);
-        self.kept_tokens.clear();
-        self.was_refused = false;
-        self.refusals = 0;
-        self.called_by = None;
     }
 
     /// The connection ends. Where the server had let us in for a while, all begins anew.
     fn was_let_in(&mut self, now_ms: u64) {
         if self.welcomed_at_ms.take().is_some_and(|at_ms| now_ms >= at_ms + RETRY_LONGEST_MS) {
             self.tries = 0;
-            self.asked.clear();
+            self.turns.begin_anew();
         }
     }
 
@@ -705,8 +614,7 @@ impl ServerLink {
     /// Whether one of those has another token, as far as is known: it was not asked, or what it has
     /// given was not said yet.
     pub(crate) fn has_unasked(&self, holders: &[TokenHolder]) -> bool {
-        let is_unasked = |it: &TokenHolder| self.turn_of(it) == 0;
-        holders.iter().any(|it| is_unasked(it) || self.kept_tokens.contains_key(it))
+        self.turns.has_unasked(holders)
     }
 
     /// Somebody has another token than the one that was refused: the next connection is tried
@@ -725,10 +633,7 @@ impl ServerLink {
         self.barred = false;
         self.pause_ms = 0;
         self.refusals = 0;
-        self.called_by = Some(tab);
-        for (_, asked) in self.asked.iter_mut().filter(|(holder, _)| holder.0 == tab) {
-            (asked.turn, asked.is_refused) = (0, false);
-        }
+        self.turns.is_called_by(tab);
     }
 
     fn drop_socket(&mut self, out: &mut Outbox) {
@@ -749,6 +654,7 @@ mod tests {
 
     use super::*;
     use crate::effect::Effect;
+    use crate::protocol::Handle;
 
     /// A link, and the time.
     struct Stage {

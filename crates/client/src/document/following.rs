@@ -17,8 +17,9 @@ use super::reads::For;
 use super::{Context, Document, HandleState, Role, State};
 use crate::protocol::CallFailure;
 use crate::record::HashedDoctype;
-use crate::server_link::{LinkName, ServerLink, TokenHolder};
+use crate::server_link::{LinkName, ServerLink};
 use crate::store_link::StoreLink;
+use crate::token_turns::TokenHolder;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;

@@ -16,7 +16,8 @@ use super::storing::Then;
 use super::{Context, Document, Role, State};
 use crate::effect::TabId;
 use crate::protocol::{Call, CallFailure, FromCore, OpenRequest, Request};
-use crate::server_link::{LinkName, ServerLink, Stage, TokenHolder};
+use crate::server_link::{LinkName, ServerLink, Stage};
+use crate::token_turns::TokenHolder;
 
 /// Milliseconds that a server may take to say what it thinks of an offered document.
 const OFFER_MS: u64 = CALL_SETTLES_MS * 8 / 10;
