@@ -1,0 +1,171 @@
+//! Runs that are cancelled.
+
+use crate::scene::*;
+
+/// Goal: whoever cancels a run is heard by it and by those that it has started, and it may clean up
+/// first; one that nobody has begun is over at once.
+#[test]
+fn a_run_that_is_cancelled_hears_of_it() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        scene.start("g");
+        scene.try_start("pack", "other", r#"{"order":"o1"}"#).expect("started");
+        scene.converge();
+        scene.cancel("g");
+        let cancelled = || [text("cancelled"), text("cancelled"), Value::Null];
+        assert_eq!(scene.over("fulfil", "g"), cancelled());
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |name: &str, id: &str| record(name, 0, Recorded::Start(child(id)));
+        let begun = vec![start("a", "p"), start("b", "other"), wait_for("c", "paid", 0)];
+        scene.done(one, (1, 1), progressed(begun, true));
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["3.1 other", "4.1 p"]);
+        scene.cancel("f");
+        scene.cancel("f");
+        assert_eq!(scene.given(one), ["3.1 other", "4.1 p!"], "it was started by it");
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!", "3.1 other", "4.1 p!"]);
+        scene.done(one, (4, 1), Outcome::Cancelled);
+        assert_eq!(scene.over("pack", "p"), cancelled());
+        let heard = vec![record("d", 0, Recorded::Cancel), step("clean up", "1")];
+        scene.done(one, (1, 2), progressed(heard, false));
+        let records = scene.records(1);
+        assert_eq!(records[0], "a 0 workflow failed cancelled");
+        assert_eq!(records[3..], ["d 0 cancel failed", "clean up 0 step done 1"]);
+        scene.done(one, (1, 2), Outcome::Cancelled);
+        assert_eq!(scene.over("fulfil", "f"), cancelled());
+        scene.cancel("f");
+        let none = scene.try_issue(&cancelling("fulfil"), &[("id", text("none"))]);
+        let Err(Failure::Rejected { reason }) = none else { panic!("{none:?}") };
+        assert_eq!(reason, "there is no run none of workflow fulfil");
+    });
+}
+
+/// Goal: where a run hears that it is cancelled it waits for nothing any more.
+#[test]
+fn what_a_run_waits_for_may_be_where_it_hears_that_it_is_cancelled() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let begun = vec![wait_for("wait", "shipped", 50), record("call", 0, Recorded::Begun)];
+        scene.done(one, (1, 1), progressed(begun, true));
+        scene.cancel("f");
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!"]);
+        let cancel = |name: &str| record(name, 0, Recorded::Cancel);
+        scene.done(one, (1, 2), progressed(vec![cancel("wait")], false));
+        scene.done(one, (1, 2), progressed(vec![cancel("call")], true));
+        let heard = ["wait 0 cancel failed", "call 0 cancel failed"];
+        assert_eq!(scene.records(1), heard);
+        // Nothing of it lets the run go on.
+        scene.now_ms += 50;
+        scene.ship("o1");
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        assert_eq!(scene.records(1), heard);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 waiting 2 2 "]);
+    });
+}
+
+/// Goal: the run hears that it is cancelled where its code hears it, also where what it waited for
+/// has happened meanwhile: the next attempt is told the same. Method: an event comes between a
+/// dispatch and what that attempt says, and is there for whoever waits for it afterwards.
+#[test]
+fn a_run_hears_that_it_is_cancelled_where_what_it_waits_for_has_just_happened() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.done(one, (1, 1), progressed(vec![wait_for("wait", "shipped", 0)], true));
+        scene.cancel("f");
+        scene.dispatch(one);
+        scene.ship("o1");
+        assert_eq!(scene.records(1), ["wait 0 event done 1"]);
+        let heard = vec![record("wait", 0, Recorded::Cancel)];
+        scene.done(one, (1, 2), progressed(heard, false));
+        assert_eq!(scene.records(1), ["wait 0 cancel failed"]);
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 2 1 "], "one record");
+        scene.done(one, (1, 2), progressed(vec![wait_for("again", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert_eq!(scene.records(1), ["wait 0 cancel failed", "again 0 event done 1"]);
+    });
+}
+
+/// Goal: a run that is cancelled as it stops hears of it, once.
+#[test]
+fn a_run_that_is_cancelled_as_it_stops_hears_of_it() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.cancel("f");
+        let stopped = || Outcome::Stopped { reason: "no".to_owned() };
+        scene.done(one, (1, 1), stopped());
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!"]);
+        scene.done(one, (1, 2), stopped());
+        scene.dispatch(one);
+        assert!(scene.given(one).is_empty());
+        assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 stopped 2 0 no"]);
+    });
+}
+
+/// Goal: to cancel a run is bounded, however many it has started.
+#[test]
+fn so_many_runs_are_cancelled_with_one() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |nth: u32| record("p", nth, Recorded::Start(child(&nth.to_string())));
+        for from in [0, 600] {
+            let records = (from..from + 600).map(start).collect();
+            scene.done(one, (1, 1), progressed(records, false));
+        }
+        scene.cancel("f");
+        let count = "select count(*) || '' from tidelog_workflows where is_cancelled";
+        assert_eq!(scene.rows(count), ["1024"]);
+        let over = "select count(*) || '' from tidelog_records where state = 'failed'";
+        assert_eq!(scene.rows(over), ["1023"]);
+    });
+}
+
+/// Goal: a run that is cancelled before anybody has begun it is kept as long as others, and no
+/// longer, by whichever clock it was cancelled. Method: by one a year behind, and one a year ahead.
+#[test]
+fn a_run_that_is_cancelled_by_a_wrong_clock_is_kept_as_long_as_others() {
+    const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+    for device_ms in [0, 2 * YEAR_MS] {
+        with_shop(|mut scene| {
+            (scene.now_ms, scene.device.clock_ms) = (YEAR_MS, device_ms);
+            // The authority knows the document, before it is cancelled.
+            let one = scene.register();
+            scene.start("f");
+            scene.change(&Change::Dispatch(Vec::new()));
+            scene.cancel("f");
+            let ended = "select (abs(ended - time) < 10) || '' from tidelog_workflows";
+            assert_eq!(scene.rows(ended), ["1"], "by the clock of the device, until it is seen");
+            let run = "1 fulfil f 1 cancelled 0 0 cancelled";
+            scene.dispatch(one);
+            assert_eq!(
+                scene.rows("select ended || '' from tidelog_workflows"),
+                [format!("{YEAR_MS}")]
+            );
+            scene.now_ms += Limits::DEFAULT.command_key_ms;
+            scene.dispatch(one);
+            scene.start("f");
+            assert_eq!(scene.rows(RUNS), [run], "its id counts");
+            scene.now_ms += 1;
+            scene.dispatch(one);
+            assert_eq!(scene.outcome("fulfil", "f"), FoundOutcome::None);
+            scene.now_ms = YEAR_MS + Limits::DEFAULT.command_completed_ms;
+            scene.dispatch(one);
+            assert_eq!(scene.rows(RUNS), [run]);
+            scene.now_ms += 1;
+            scene.dispatch(one);
+            assert!(scene.rows(RUNS).is_empty());
+        });
+    }
+}

@@ -1,0 +1,9 @@
+//! Workflows: started by devices, what their runs remember, and what lets them go on.
+
+mod bounds;
+mod cancelling;
+#[path = "../common/mod.rs"]
+mod common;
+mod running;
+mod scene;
+mod waiting;
