@@ -257,6 +257,47 @@ fn of_copies_that_could_not_all_be_destroyed_nothing_is_known() {
     assert!(failure.message.contains("may be gone"), "{}", failure.message);
 }
 
+/// Goal: copies that were only looked at, and stay, are kept in memory no longer. Method: a tab has
+/// one of three open, or gives up before the last one was looked at; then it opens the first, which
+/// is read from the store.
+#[test]
+fn copies_that_are_not_destroyed_after_all_are_let_go_of() {
+    for gives_up in [false, true] {
+        let mut core = Core::open();
+        let request = destroy_all(&mut core, Call(2));
+        let documents = ["list", "notes", "plans"].map(key).to_vec();
+        core.reply(StoreReply::Documents { request, documents });
+        core.reply(StoreReply::Opened { document: key("notes"), life: Life::NONE, state: None });
+        if gives_up {
+            core.say(ToCore::GiveUp { call: Call(2) });
+        }
+        core.reply(StoreReply::Opened { document: key("plans"), life: Life::NONE, state: None });
+        assert_eq!(core.has_failed(Call(2)), !gives_up);
+        let opens = core.opens();
+        core.ask_to_open(TAB, Call(3), Handle(2), "notes", None);
+        assert_eq!(core.opens(), opens + 1, "{gives_up}");
+    }
+}
+
+/// Goal: as above, where all of them are gone. Method: another one is looked at meanwhile, for one
+/// who gives up.
+#[test]
+fn a_copy_that_was_looked_at_while_others_were_destroyed_is_let_go_of() {
+    let mut core = Core::open();
+    core.ask(Call(2), HANDLE, Request::Close);
+    let request = destroy_all(&mut core, Call(3));
+    core.reply(StoreReply::Documents { request, documents: vec![key("list")] });
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    core.destroy(Call(4), "notes");
+    core.say(ToCore::GiveUp { call: Call(4) });
+    core.reply(StoreReply::Opened { document: key("notes"), life: Life::NONE, state: None });
+    core.reply(StoreReply::Durable { ticket: core.last_destroy() });
+    assert!(core.is_done(Call(3)));
+    let opens = core.opens();
+    core.ask_to_open(TAB, Call(5), HANDLE, "notes", None);
+    assert_eq!(core.opens(), opens + 1);
+}
+
 /// Wants the device's own copies gone, and says as what the store is asked which there are.
 fn destroy_all(core: &mut Core, call: Call) -> tidelog_pages::RequestId {
     let (document, user) = (None, String::new());

@@ -115,22 +115,29 @@ impl Client {
 
     /// A tab waits no longer. What the store was told is done, or not, whoever waits for that.
     pub(super) fn give_up_destroy(&mut self, tab: TabId, call: Call) {
-        self.destroying.retain(|it| {
-            (it.tab, it.call) != (tab, call) || matches!(it.stage, Stage::Told { .. })
+        self.end_destroys(|it| {
+            (it.tab, it.call) == (tab, call) && !matches!(it.stage, Stage::Told { .. })
         });
+    }
+
+    /// Those of which this is so are over: what was kept for them may be let go of.
+    fn end_destroys(&mut self, is_over: impl FnMut(&mut Destroy) -> bool) {
+        for destroy in self.destroying.extract_if(.., is_over) {
+            self.documents.wake(|key| destroy.is_about(key));
+        }
     }
 
     /// No page server can start.
     pub(super) fn fail_destroys(&mut self, failure: &CallFailure, out: &mut Outbox) {
         let is_lost = self.store.is_lost();
-        self.destroying.retain(|destroy| {
+        self.end_destroys(|destroy| {
             let outcome = match destroy.stage {
                 Stage::Unlisted { .. } | Stage::Asked { .. } => Outcome::None,
                 Stage::Told { .. } if is_lost => Outcome::Unknown,
-                Stage::Told { .. } => return true,
+                Stage::Told { .. } => return false,
             };
             destroy.fail(CallFailure { outcome, ..failure.clone() }, out);
-            false
+            true
         });
     }
 
@@ -174,6 +181,7 @@ impl Client {
                     Ok(None) => {}
                     Err(failure) => {
                         destroy.fail(failure, out);
+                        self.documents.wake(|key| destroy.is_about(key));
                         continue;
                     }
                 },
@@ -242,15 +250,15 @@ impl Client {
 
     /// The store has done all before a ticket.
     pub(super) fn destroyed(&mut self, durable: Ticket, out: &mut Outbox) {
-        self.destroying.retain_mut(|destroy| {
-            let Stage::Told { tickets, .. } = &mut destroy.stage else { return true };
+        self.end_destroys(|destroy| {
+            let Stage::Told { tickets, .. } = &mut destroy.stage else { return false };
             tickets.retain(|ticket| *ticket > durable);
             if !tickets.is_empty() {
-                return true;
+                return false;
             }
             reached(Probe::CopyDestroyed);
             out.tell(destroy.tab, FromCore::Done { call: destroy.call });
-            false
+            true
         });
     }
 
@@ -267,16 +275,16 @@ impl Client {
     pub(super) fn destroy_failed(&mut self, failed: Ticket, error: &AppendError, out: &mut Outbox) {
         let is_repeat = self.store.is_repeat(failed);
         let kept = self.store.give_up_destroy(failed);
-        self.destroying.retain(|destroy| match &destroy.stage {
+        self.end_destroys(|destroy| match &destroy.stage {
             Stage::Told { tickets, is_one } if tickets.contains(&failed) => {
                 let failure = match is_one {
                     true => CallFailure::of_append(error, is_repeat),
                     false => CallFailure::of_some_destroyed(error),
                 };
                 destroy.fail(failure, out);
-                false
+                true
             }
-            _ => true,
+            _ => false,
         });
         self.names_are_decided(kept, out);
     }

@@ -147,8 +147,15 @@ impl Documents {
 
     /// Looks at all, in this step and the next one: something has changed that they share.
     pub(super) fn wake_all(&mut self) {
-        self.awake = self.slots.keys().cloned().map(|key| (key, ())).collect();
-        self.slots.values_mut().for_each(|slot| slot.is_touched = true);
+        self.wake(|_| true);
+    }
+
+    /// Looks at these, in this step and the next one.
+    pub(super) fn wake(&mut self, is_one: impl Fn(&DocumentKey) -> bool) {
+        for (key, slot) in self.slots.iter_mut().filter(|(key, _)| is_one(key)) {
+            slot.is_touched = true;
+            self.awake.get_or_insert_with(key.clone(), || ());
+        }
     }
 
     /// Wakes those whose time has come.
