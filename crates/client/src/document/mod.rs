@@ -320,9 +320,9 @@ impl Document {
         !self.queue.is_empty()
             || !self.ledger.is_drained()
             || !self.reads.is_idle()
-            || self.why_wrong().is_some()
+            || self.may_recover()
             || self.waits_for_server()
-            || self.presence.is_due()
+            || self.is_online() && self.presence.is_due()
             || self.handlers.wait_to_be_heard()
     }
 

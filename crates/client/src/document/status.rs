@@ -181,14 +181,18 @@ impl Document {
             return;
         }
         self.write_again.works_elsewhere();
-        let of_storage = |failure: &CallFailure| {
-            matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull)
-                && !failure.is_final()
-        };
-        if self.error.as_ref().is_some_and(of_storage) {
-            self.error = None;
-        }
+        self.error.take_if(|error| passes_with_the_disk(error));
     }
+
+    /// Whether what is wrong may be over once the disk takes something, be it of another document.
+    pub(super) fn may_recover(&self) -> bool {
+        self.write_again.failure.is_some() || self.error.as_ref().is_some_and(passes_with_the_disk)
+    }
+}
+
+/// Whether this is the device's trouble, and may be over by itself.
+fn passes_with_the_disk(failure: &CallFailure) -> bool {
+    matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull) && !failure.is_final()
 }
 
 /// What is told of a document that is not read at present, or cannot be: what only its data tell
