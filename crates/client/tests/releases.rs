@@ -363,6 +363,55 @@ fn a_doctype_that_is_wanted_is_brought_on_the_next_connection() {
     }
 }
 
+/// Goal: whoever waits until all is in step is told nothing of an earlier refusal once the server
+/// says something else. Method: a device is given access, asks anew, and is to bring its doctype;
+/// or the server is put back to before it had a release that parts from the device's.
+#[test]
+fn a_refusal_that_is_over_fails_nobody_who_waits_for_the_next_answer() {
+    let mut server = Server::default();
+    let mut device = Device::new(1);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    while wrong(&device) != Some(ErrorCode::Access) {
+        for message in device.take_sent() {
+            if let (Some(_), ToServer::About { channel, .. }) = (asked_by(&message), &message) {
+                let refusal = Refusal::Access { reason: "no grant".to_owned() };
+                let (channel, body) = (*channel, FromRoom::Refused(refusal));
+                device.hear_server(&FromServer::About { channel, body });
+            } else {
+                let answers = server.hear(device.number, message);
+                answers.iter().for_each(|it| device.hear_server(it));
+            }
+        }
+    }
+    in_step_once_asked_anew(&mut device, &mut server);
+
+    let first = Doctype { mutations: Vec::new(), ..todos() };
+    let mut server = Server::default();
+    server.create(&first);
+    let mut device = online(1, &mut server);
+    let mut other = online(2, &mut server);
+    bring(&marked(), &mut other, &mut server);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    is_answered(&mut device, &mut server);
+    assert_eq!(wrong(&device), Some(ErrorCode::DoctypeMismatch));
+    let mut restored = Server::default();
+    restored.create(&first);
+    in_step_once_asked_anew(&mut device, &mut restored);
+}
+
+/// A tab has the server asked anew, and waits until all is in step.
+fn in_step_once_asked_anew(device: &mut Device, server: &mut Server) {
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 2 }]);
+    let sync = device.sync();
+    assert!(device.answers(sync).is_empty(), "{:?}", device.answers(sync));
+    talk(server, &mut [&mut *device]);
+    assert_eq!(wrong(device), None);
+    assert!(matches!(device.answer(sync), FromCore::Done { .. }), "{:?}", device.answer(sync));
+}
+
 /// Goal: a server may forget a doctype that it has taken. Method: it does with all else, after it
 /// has let a device in, and before anything of the document has come.
 #[test]

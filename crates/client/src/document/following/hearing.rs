@@ -123,7 +123,7 @@ impl Document {
         let Some(channel) = &mut self.following.channel else { return };
         if channel.lacks_doctypes {
             // The server takes the newest by now, and is told all of them.
-            self.following.refused_doctype = None;
+            self.forget_refusal();
             return self.leave_server(ctx);
         }
         let replica = &mut synced.replica;
@@ -320,6 +320,7 @@ impl Document {
             // Asked anew at once. What it wants again of what it was brought it is never asked so.
             reached(Probe::DoctypeWanted);
             self.following.brings_doctypes = true;
+            self.forget_refusal();
             return self.leave_server(ctx);
         }
         reached(Probe::DocumentRefused);
