@@ -134,7 +134,8 @@ impl Client {
             Some(format!("work on {key} is taken for work on another document"))
         };
         let of_servers = || self.servers.values().find_map(ServerLink::doubt);
-        self.flow.doubt().or(of_documents).or_else(of_servers).or_else(misnamed)
+        let of_sums = || self.documents.doubt();
+        self.flow.doubt().or(of_documents).or_else(of_servers).or_else(misnamed).or_else(of_sums)
     }
 
     /// How many pages of documents are in memory that can be read again, about.

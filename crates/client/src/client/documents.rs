@@ -49,8 +49,18 @@ struct Shares {
     waits: bool,
 }
 
+impl Shares {
+    fn of(document: &Document) -> Self {
+        Self {
+            pool_pages: document.pool_pages(),
+            link: document.wanted_link(),
+            waits: document.waits_for_server(),
+        }
+    }
+}
+
 /// How many documents want to be synced on one way.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 struct LinkUse {
     documents: usize,
     /// How many of them wait for what the server says.
@@ -186,11 +196,7 @@ impl Documents {
     pub(super) fn pumped(&mut self, key: &DocumentKey) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         (slot.is_touched, slot.is_pumped) = (false, true);
-        let shares = Shares {
-            pool_pages: slot.document.pool_pages(),
-            link: slot.document.wanted_link(),
-            waits: slot.document.waits_for_server(),
-        };
+        let shares = Shares::of(&slot.document);
         self.count_shares(key, shares);
     }
 
@@ -232,18 +238,36 @@ impl Documents {
     /// The step is over: those rest that wait for nothing, and to which nothing has happened since
     /// they were pumped. Says when the first of all wants to be woken.
     pub(super) fn rest(&mut self) -> Option<u64> {
-        for key in self.awake.keys().cloned().collect::<Vec<_>>() {
+        for (key, ()) in std::mem::take(&mut self.awake) {
             let slot = self.slots.get_mut(&key).expect("BUG: what is gone is awake");
             // Who was not pumped wants what it wanted before as well.
             let is_pumped = std::mem::take(&mut slot.is_pumped);
             let before_ms = slot.alarm_ms.filter(|_| !is_pumped);
             let asked_ms = [slot.asked_ms.take(), before_ms].into_iter().flatten().min();
-            if !slot.is_touched && !slot.document.is_restless() {
-                self.awake.remove(&key);
-            }
+            let stays = slot.is_touched || slot.document.is_restless();
             self.set_alarm(&key, asked_ms);
+            if stays {
+                self.awake.insert(key, ());
+            }
         }
         self.alarms.keys().next().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// What does not add up; for simulations.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let mut at_rest = self.slots.iter().filter(|(key, _)| !self.awake.contains_key(*key));
+        let other = at_rest.find(|(_, slot)| slot.shares != Shares::of(&slot.document));
+        let miscounted = other.map(|(key, _)| format!("{key} counts for what it is not"));
+        let mut links = SortedMap::new();
+        for Slot { shares, .. } in self.slots.values() {
+            let Some(name) = &shares.link else { continue };
+            let link: &mut LinkUse = links.get_or_insert_with(name.clone(), LinkUse::default);
+            link.documents += 1;
+            link.waiting += usize::from(shares.waits);
+        }
+        let pool_pages: usize = self.slots.values().map(|slot| slot.shares.pool_pages).sum();
+        let is_so = links == self.links && pool_pages == self.pool_pages;
+        miscounted.or_else(|| (!is_so).then(|| "what documents share is miscounted".to_owned()))
     }
 }
 
