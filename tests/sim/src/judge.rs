@@ -211,7 +211,7 @@ impl Judge {
     /// If it cannot be true, after what was said before.
     pub(crate) fn hear(&mut self, news: News, when: When) -> Result<(), String> {
         if news.is_of_sending() {
-            return self.hear_of_sending(news);
+            return self.hear_of_sending(news, when);
         }
         match news {
             News::Task(news) => self.hear_of_task(news)?,
@@ -564,7 +564,9 @@ impl Judge {
             let mut newest = rejected.filter(|(_, fate)| fate.rejected_ms + TOLD_MS >= last_ms);
             let is_lost = |(name, fate): (&String, &Fate)| is_open(fate) && !told.contains(name);
             // One of what sends a command may have taken the last place.
-            let is_told_of_sending = told.iter().any(|name| name.starts_with(SENDING));
+            let is_newest = |at_ms: u64| at_ms + TOLD_MS >= last_ms;
+            let mut of_sending = told.iter().filter_map(|name| self.tasks.rejected(device, name));
+            let is_told_of_sending = of_sending.any(is_newest);
             return match newest.next().filter(|_| !is_told_of_sending) {
                 Some(one) if is_lost(one) && newest.all(is_lost) => {
                     Err(format!("device {device} forgot the newest rejections, {} too", one.0))
@@ -732,4 +734,31 @@ fn judge_one(name: &str, fate: &Fate, rows: u32) -> Result<(), String> {
         _ => "was applied more than once",
     };
     Err(format!("{name} {wrong}: {fate:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Release;
+
+    /// Goal: what sends a command and is rejected takes the last place from what was rejected
+    /// before it, and excuses nothing that was rejected later.
+    #[test]
+    fn an_older_rejection_of_a_command_takes_no_place() {
+        const AT_MS: u64 = 10 * TOLD_MS;
+        let doc = Doc(0);
+        let origin = Origin { doc, device: 0, tab: 0 };
+        let sending = format!("{SENDING}of-it");
+        for (sending_ms, is_excused) in [(TOLD_MS, false), (AT_MS, true)] {
+            let mut judge = Judge { forgets_rejections: true, ..Judge::default() };
+            let wish = Wish { mutation: "claim", args: Vec::new() };
+            judge.issued("one", origin, Issued { wish, now_ms: 0, release: Release::First }, 0);
+            for (name, now_ms) in [("one", AT_MS), (&sending, sending_ms)] {
+                let news = News::Rejected(name.to_owned(), "taken".to_owned());
+                judge.hear(news, When { device: 0, now_ms, trouble_ms: 0 }).expect("it may be so");
+            }
+            let told = BTreeSet::from([sending.clone()]);
+            assert_eq!(judge.judge_rejections(0, doc, &told).is_ok(), is_excused);
+        }
+    }
 }

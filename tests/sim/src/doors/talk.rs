@@ -41,6 +41,9 @@ pub(crate) struct Talk {
     is_absent: Option<bool>,
     was_destroyed: bool,
     places: BTreeMap<(ConnId, Channel), Place>,
+    /// Channels that were closed, to which the room may have come only later: it answers what was
+    /// asked there all the same, and no client hears that.
+    closed: BTreeSet<(ConnId, Channel)>,
     /// What the store has not answered, and where the storage journal stands after each.
     tickets: BTreeMap<Ticket, Option<Position>>,
     reads: BTreeSet<RequestId>,
@@ -143,6 +146,7 @@ impl Talk {
             is_absent: None,
             was_destroyed: false,
             places: BTreeMap::new(),
+            closed: BTreeSet::new(),
             tickets: BTreeMap::new(),
             reads: BTreeSet::new(),
             opens_count: 0,
@@ -323,9 +327,8 @@ impl Talk {
         if let FromRoom::Refused(refusal) = body {
             let place = self.places.remove(&at).unwrap_or_default();
             let Place { mut opens, is_taken, is_closing, .. } = place;
-            // What was closed before the room came to it is answered all the same.
-            let is_brought = !opens.is_empty() && !opens.iter().any(|it| it.is_named);
-            if *refusal == Refusal::DoctypeWanted && is_brought {
+            let is_named = opens.iter().any(|it| it.is_named) || self.closed.contains(&at);
+            if *refusal == Refusal::DoctypeWanted && !is_named {
                 return Err("a doctype is wanted that nobody has named".to_owned());
             }
             // Who was let in can be sent away before what was asked since is looked at, as where a
@@ -524,7 +527,8 @@ impl Talk {
         is_full: impl Fn(ConnId) -> bool,
     ) -> Result<(), String> {
         if room.takes_messages() {
-            self.places.retain(|_, place| !place.is_closing);
+            let closed = self.places.extract_if(.., |_, place| place.is_closing);
+            self.closed.extend(closed.map(|(at, _)| at));
         }
         if room.is_at_rest() && !self.tickets.is_empty() && !self.has_failed {
             return Err("a room is at rest, and its store has something of it in hand".to_owned());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Judge, News};
+use super::{Judge, News, When};
 use crate::code::is_of_run;
 use crate::docs::Doc;
 use crate::swarm::{History, Swarm};
@@ -30,6 +30,8 @@ pub(crate) struct Sent {
 pub(crate) struct TaskLedger {
     pub(super) sent: BTreeMap<String, (Doc, Sent)>,
     pub(super) confirmed: BTreeSet<(Doc, Sent)>,
+    /// When a device was told first that what sends a command was rejected.
+    rejected_ms: BTreeMap<(usize, String), u64>,
     /// What was told to be over, and how.
     told: BTreeMap<(Doc, Sent), String>,
     /// Which attempts were told to be taken, and by whom.
@@ -49,6 +51,13 @@ pub(crate) struct TaskLedger {
     pub(super) local: BTreeSet<Doc>,
     /// Documents of which a copy that nobody else has was deleted.
     lost: BTreeSet<Doc>,
+}
+
+impl TaskLedger {
+    /// When a device was told first that this was rejected, which sends a command.
+    pub(super) fn rejected(&self, device: usize, name: &str) -> Option<u64> {
+        self.rejected_ms.get(&(device, name.to_owned())).copied()
+    }
 }
 
 impl News {
@@ -107,7 +116,11 @@ impl Judge {
     /// # Errors
     ///
     /// If it cannot be true.
-    pub(super) fn hear_of_sending(&mut self, news: News) -> Result<(), String> {
+    pub(super) fn hear_of_sending(&mut self, news: News, when: When) -> Result<(), String> {
+        if let News::Rejected(name, _) = &news {
+            let at_ms = self.tasks.rejected_ms.entry((when.device, name.clone()));
+            at_ms.or_insert(when.now_ms);
+        }
         match news {
             News::Confirmed(name) => {
                 self.tasks.confirmed.extend(self.tasks.sent.get(&name).cloned());

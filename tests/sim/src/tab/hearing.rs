@@ -185,7 +185,7 @@ impl Tab {
                 };
                 // Of what sends a command nobody knows the name again.
                 let name = match is_reserved(&mutation) {
-                    true => &format!("{SENDING}{lsn}-of-{handle:?}"),
+                    true => &format!("{SENDING}of-{id:?}"),
                     false => name,
                 };
                 heard.news.push(News::Rejected(name.clone(), reason));
