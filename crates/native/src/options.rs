@@ -20,7 +20,7 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// A local document of that id, at most 1,024 bytes.
+    /// A local document of that id, at most 512 bytes.
     pub fn new(document: impl Into<String>) -> Self {
         Self { document: document.into(), user: String::new(), server: None, token: None }
     }
