@@ -165,7 +165,7 @@ fn what_has_come_of_a_command_is_told_once_the_disk_has_it() {
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     assert_eq!(told(&core, [Call(4), Call(5)]), [true; 2]);
     let count = entries(&core);
-    send(&mut core, Call(7), "b");
+    core.add(Call(7), "milk");
     refuse_behind(&mut core, count);
     wait(&mut core, Call(8), Call(9));
     assert_eq!(told(&core, [Call(8), Call(9)]), [true; 2]);
@@ -185,6 +185,43 @@ fn what_the_disk_does_not_know_to_be_given_is_given_again() {
     complete(&mut core, Call(4));
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     assert_eq!(rows(&core, Call(4)).map(|rows| rows[0][0].clone()), Some(text("done")));
+}
+
+/// Goal: what a handler does for a command that the disk has lost is not taken for another one's,
+/// which has its number and attempt by then: its tab knows them apart by whom they are given to.
+/// Method: a command is given while the disk is still to have it, and is refused; then another one
+/// is sent. And one that the disk has is refused nothing of: it stays with the same.
+#[test]
+fn what_comes_of_a_command_that_was_taken_back_is_nobody_elses() {
+    let mut core = sent(Limits::DEFAULT);
+    handle(&mut core);
+    let given = |core: &Core| {
+        let rows = rows(core, HANDLING).expect("it was told");
+        let [row] = <[Vec<Value>; 1]>::try_from(rows).expect("one is given");
+        let [number, stream, attempt, instance] = [0, 2, 9, 12].map(|column| row[column].clone());
+        ((number, stream, attempt), instance)
+    };
+    let called = |number, stream| (Value::Integer(number), text(stream), Value::Integer(1));
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    let (what, first) = given(&core);
+    assert_eq!(what, called(1, "a"));
+    let count = entries(&core);
+    core.add(Call(4), "milk");
+    refuse_behind(&mut core, count);
+    core.pass(2_000);
+    assert_eq!(given(&core), (called(1, "a"), first.clone()));
+    complete(&mut core, Call(5));
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+
+    let count = entries(&core);
+    send(&mut core, Call(6), "lost");
+    assert_eq!(given(&core), (called(2, "lost"), first.clone()));
+    refuse_behind(&mut core, count);
+    send(&mut core, Call(7), "other");
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    let (what, second) = given(&core);
+    assert_eq!(what, called(2, "other"));
+    assert_ne!(second, first);
 }
 
 /// Goal: pages that no disk has stay in memory. Method: a disk has refused something, so that what

@@ -4,7 +4,9 @@
 
 use std::mem;
 
-use tidelog_document::{Authority, Change, Changed, Completion, Doctype, Handlers, InstanceId};
+use tidelog_document::{
+    Authority, Change, Changed, Completion, Doctype, Handlers, InstanceId, has_given,
+};
 use tidelog_sqlite::{Failure, Run};
 use tidelog_sync::{CompletionAnswer, ToRoom};
 use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCE_KINDS_MAX, INSTANCE_SILENT_MS};
@@ -53,6 +55,9 @@ struct Own {
     is_registered: bool,
     completing: Vec<Completing>,
     hearing: Hearing,
+    /// What it was given before the document was read anew, until it is known whether that is there
+    /// still: it may go on by numbers that others have by now.
+    given_before: Option<Rows>,
 }
 
 /// An attempt that has come to an end, and nobody has said what becomes of that.
@@ -132,9 +137,13 @@ impl OwnHandlers {
         }
     }
 
-    /// The document is read anew from the disk, which may lack what was decided here.
-    pub(super) fn are_read_anew(&mut self) {
+    /// The document is read anew from the disk, which may lack what was decided here, and what was
+    /// given.
+    pub(super) fn are_read_anew(&mut self, watches: &Watches) {
         self.local = None;
+        for (key, own) in self.own.iter_mut() {
+            own.given_before = own.given_before.take().or_else(|| watches.given(key).cloned());
+        }
     }
 
     /// The disk does not have what came of these: that is decided once more.
@@ -149,17 +158,33 @@ impl OwnHandlers {
         }
     }
 
-    /// Those that the document knows still go on as who they were. The others begin anew: what they
-    /// were given counts no longer.
+    /// Those that the document knows still, with all that they were given, go on as who they were.
+    /// The others begin anew: what they were given counts no longer.
     fn resume(
         &mut self,
-        mut local: Handlers<Key>,
+        authority: &mut Authority,
         client: ClientId,
         watches: &mut Watches,
-    ) -> &mut Handlers<Key> {
+    ) -> Run<()> {
+        let mut local = match authority.work() {
+            Run::Done(work) => Handlers::of(work, LONG_AGO_MS),
+            Run::Fault(pgid) => return Run::Fault(pgid),
+            Run::Failed(failure) => return Run::Failed(failure),
+        };
+        let mut without_given = Vec::new();
+        for (key, own) in self.own.iter() {
+            let Some(given) = &own.given_before else { continue };
+            match has_given(authority.reader(), given) {
+                Run::Done(true) => {}
+                Run::Done(false) => without_given.push(*key),
+                Run::Fault(pgid) => return Run::Fault(pgid),
+                Run::Failed(failure) => return Run::Failed(failure),
+            }
+        }
         for (key, own) in self.own.iter_mut() {
+            own.given_before = None;
             let Some(instance) = own.instance else { continue };
-            if local.may_resume(instance, client) {
+            if local.may_resume(instance, client) && !without_given.contains(key) {
                 own.register(*key, instance, client, &mut local);
             } else {
                 own.instance = None;
@@ -168,7 +193,8 @@ impl OwnHandlers {
                 watches.note_instance(*key, None);
             }
         }
-        self.local.insert(local)
+        self.local = Some(local);
+        Run::Done(())
     }
 
     /// The channel is gone: what was said there is said again.
@@ -208,6 +234,7 @@ impl Document {
                 is_registered: false,
                 completing: Vec::new(),
                 hearing: Hearing::Unasked,
+                given_before: None,
             };
             self.handlers.own.insert(key, own);
         }
@@ -396,10 +423,8 @@ impl Document {
         }
         let doctype = newest(handles.values().map(|it| &it.doctype))?;
         if handlers.local.is_none() {
-            match authority.work() {
-                Run::Done(work) => {
-                    handlers.resume(Handlers::of(work, LONG_AGO_MS), client, &mut self.watches);
-                }
+            match handlers.resume(authority, client, &mut self.watches) {
+                Run::Done(()) => {}
                 Run::Fault(pgid) => return Some(Run::Fault(pgid)),
                 Run::Failed(_) => return None,
             }

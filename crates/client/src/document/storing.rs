@@ -548,7 +548,7 @@ impl Document {
         self.reads = Reads::default();
         self.rejection_news.forget_withdrawn();
         self.watches.mark_all();
-        self.handlers.are_read_anew();
+        self.handlers.are_read_anew(&self.watches);
         self.ask_where_it_stands(ctx);
     }
 
