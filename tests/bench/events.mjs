@@ -1,10 +1,10 @@
 // Events, commands and workflows, in one document, through processes of Node and a server on this
 // machine; beside them tables of PostgreSQL that do the same, where that is installed.
 //
-// Goal: what an app waits for, and how much goes on at a time, each beside what it is to be: what is
-// not is `missed`. Method: so many callers, each of whom waits for the end of what it has asked
-// before it asks again, for as long as a measure takes; medians of three turns, in which the systems
-// alternate. An argument chooses the measures whose names have it.
+// Goal: what an app waits for, and how much goes on at a time, each beside what it is to be: what
+// is not is `missed`. Method: so many callers, each of whom waits for the end of what it has asked
+// before it asks again, for as long as a measure takes; medians of three turns, in which the
+// systems alternate. An argument chooses the measures whose names have it.
 
 import { fromBrowserToBrowser } from './events/browsers.mjs';
 import * as postgres from './events/postgres.mjs';

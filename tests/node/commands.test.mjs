@@ -11,8 +11,8 @@ const AGGREGATES = 50;
 const KILLS = 20;
 /** Each holds so many aggregates until it is missed, so that some are left for the next. */
 const HELD = 2;
-/** What somebody held who is silent is given to others after 30 seconds, and done a moment later: on
- * a machine that has much else to do. */
+/** What somebody held who is silent is given to others after 30 seconds, and done a moment later:
+ * on a machine that has much else to do. */
 const STUCK_MS_MAX = 36_000;
 /** In which one that goes on says all that it had to say. */
 const LATE_MS = 2_000;
@@ -42,9 +42,10 @@ const handle = (process_, concurrency, ms) =>
   );
 
 /**
- * Goal: each command completes once, and of the state that the one before it has left, and none is
+ * Goal: each command completes once, of the state that the one before it has left, and none is
  * stuck for longer than it takes to miss who was at it. Method: of two instances one is frozen half
- * way through, and goes on when all is over; the other one is killed twenty times amid its commands.
+ * way through, and goes on when all is over; the other one is killed twenty times amid its
+ * commands.
  */
 test('commands whose handlers are killed or frozen complete once, and none is stuck', async (t) => {
   const stage = new Stage(t);

@@ -11,8 +11,8 @@ const TOKEN_KEPT_MS: u64 = 30_000;
 /// A tab that can be asked for a token, by a document that it holds.
 pub(crate) type TokenHolder = (TabId, Handle);
 
-/// The turns of those who can give a token. Whoever gave none, or was silent, bars no other one, nor
-/// is asked again before all others were asked since. Whose token let us in comes first.
+/// The turns of those who can give a token. Whoever gave none, or was silent, bars no other one,
+/// nor is asked again before all others were asked since. Whose token let us in comes first.
 #[derive(Debug)]
 pub(crate) struct TokenTurns {
     /// Who was asked last, or by whose we were let in since.
@@ -33,8 +33,8 @@ pub(crate) struct TokenTurns {
     is_round_over: bool,
 }
 
-/// When somebody was asked last, as a number that grows with each question, or zero where that is as
-/// good as never, and how often without an answer: that may take longer than a connection lasts
+/// When somebody was asked last, as a number that grows with each question, or zero where that is
+/// as good as never, and how often without an answer: that may take longer than a connection lasts
 /// without one.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {

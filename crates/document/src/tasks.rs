@@ -392,8 +392,8 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
     Run::Done(named(&COLUMNS, &rows))
 }
 
-/// Whether all tasks of such a list are there, and are the same: what has brought them may have been
-/// taken back since, and their numbers be those of others.
+/// Whether all tasks of such a list are there, and are the same: what has brought them may have
+/// been taken back since, and their numbers be those of others.
 pub fn has_given(reader: &mut Reader, given: &Rows) -> Run<bool> {
     for row in given.decode() {
         let what = &row[..IDENTITY];
