@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use crate::repo::{Repo, Stamp};
 use crate::{amalgamation, run};
 
-const NODE_MAJOR_MIN: u32 = 20;
+/// The releases of Node.js that do, as Vite needs them.
+const NODE: &str = "20.19 or 22.12 or newer";
 const GECKODRIVER_VERSION: &str = "0.37.1";
 const CARGO_DENY_VERSION: &str = "0.20.2";
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
@@ -105,14 +106,22 @@ pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
 }
 
 fn node() -> Result<()> {
-    let version = run::stdout_of(Command::new("node").arg("--version")).with_context(|| {
-        format!("node is missing: Node.js {NODE_MAJOR_MIN} or newer, https://nodejs.org")
-    })?;
-    let major = version.trim().trim_start_matches('v').split('.').next().unwrap_or_default();
-    if major.parse::<u32>().unwrap_or(0) < NODE_MAJOR_MIN {
-        bail!("Node.js is {}, {NODE_MAJOR_MIN} is needed: https://nodejs.org", version.trim());
+    let version = run::stdout_of(Command::new("node").arg("--version"))
+        .with_context(|| format!("node is missing: Node.js {NODE}, https://nodejs.org"))?;
+    if !is_node_fit(&version) {
+        bail!("Node.js is {}, {NODE} is needed: https://nodejs.org", version.trim());
     }
     Ok(())
+}
+
+fn is_node_fit(version: &str) -> bool {
+    let numbers = version.trim().trim_start_matches('v').split('.');
+    let mut numbers = numbers.map(|number| number.parse::<u32>().unwrap_or(0));
+    match (numbers.next(), numbers.next()) {
+        (Some(20), Some(minor)) => minor >= 19,
+        (Some(22), Some(minor)) => minor >= 12,
+        (major, _) => major > Some(22),
+    }
 }
 
 fn rust() -> Result<()> {
@@ -247,4 +256,16 @@ fn npm_packages(repo: &Repo, folder: &Path, step: &str) -> Result<()> {
     let mut npm = run::program("npm", folder);
     run::succeed(npm.args(["ci", "--prefer-offline", "--no-audit", "--no-fund"]))?;
     stamp.save()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_is_as_new_as_vite_needs_it() {
+        let is_fit = |version| is_node_fit(version);
+        assert!(["v20.19.0\n", "v22.12.1", "v23.0.0", "v26.1.0"].into_iter().all(is_fit));
+        assert!(!["v18.20.0", "v20.18.9", "v21.7.3", "v22.11.0", "none"].into_iter().any(is_fit));
+    }
 }
