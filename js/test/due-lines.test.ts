@@ -66,6 +66,7 @@ test.each([
   if (what !== 'nothing but signs of life') {
     expect(errors).toHaveLength(asked.length);
     expect(errors[0]).toBeInstanceOf(DueRefusedError);
+    expect(errors[0]).toMatchObject({ name: 'DueRefusedError', code: 'due-refused' });
     expect(String(errors[0])).toContain(`200 ${text.split('\n')[0]}`);
   }
   end.abort();

@@ -22,8 +22,9 @@ be, so look before it is issued again. What is said of outcomes below is the rul
 died amid a call, any error may come with \`unknown\`.
 
 Errors that belong to no call are in \`db.status.error\` while they last, and told to
-\`db.on('error', fn)\`. \`tidelog/node\` has one more class,
-[\`FolderInUseError\`](./node.md#the-folder).
+\`db.on('error', fn)\`. \`tidelog/node\` has two more classes,
+[\`FolderInUseError\`](./node.md#the-folder) and
+[\`DueRefusedError\`](./node.md#working-for-many-documents).
 
 <!-- Made of js/src/errors.ts: \`npx vitest run js/test/errors-page --update\` makes it anew. -->
 `;

@@ -2,6 +2,7 @@
 
 import { setTimeout as pause } from 'node:timers/promises';
 import type { GetToken } from '../connection.js';
+import { TidelogError } from '../errors.js';
 
 /** The server says something every ten seconds: after so much silence it is asked anew. */
 const SILENCE_MS_MAX = 25_000;
@@ -24,8 +25,11 @@ export interface DueLine {
 const SAID_LENGTH_MAX = 200;
 
 /** Why a server says nothing of what is due: it refuses, or another one answers for it. */
-export class DueRefusedError extends Error {
-  override readonly name = 'DueRefusedError';
+export class DueRefusedError extends TidelogError {
+  override get code(): 'due-refused' {
+    return 'due-refused';
+  }
+
   /** The status of its answer. */
   readonly status: number;
 

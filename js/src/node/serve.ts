@@ -79,7 +79,7 @@ function forDevelopment(
   if (env.TIDELOG_CONFIG || ['--config', '--help', '-h', '--version', '-V'].some(says)) return [];
   const listen = flags.get('--listen') ?? env.TIDELOG_LISTEN;
   // One for development is never beyond this machine.
-  const isHere = !listen || /^(127\.|localhost:|\[::1\])/.test(listen);
+  const isHere = !listen || /^(127\.|\[::1\])/.test(listen);
   const chosen = FOR_DEVELOPMENT.filter(
     ({ variable, words: [flag] }) => !env[variable] && !says(flag) && (isHere || flag !== '--dev'),
   );
