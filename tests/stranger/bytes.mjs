@@ -3,20 +3,37 @@
 export class Writer {
   #parts = [];
 
-  #number(size, write) {
+  #part(size, write) {
     const part = Buffer.alloc(size);
     write(part);
     this.#parts.push(part);
     return this;
   }
 
-  u8 = (value) => this.#number(1, (part) => part.writeUInt8(value));
-  u16 = (value) => this.#number(2, (part) => part.writeUInt16LE(value));
-  u32 = (value) => this.#number(4, (part) => part.writeUInt32LE(value));
-  u64 = (value) => this.#number(8, (part) => part.writeBigUInt64LE(BigInt(value)));
-  i64 = (value) => this.#number(8, (part) => part.writeBigInt64LE(BigInt(value)));
-  f64 = (value) => this.#number(8, (part) => part.writeDoubleLE(value));
-  bool = (value) => this.u8(value ? 1 : 0);
+  /** A number of so many bytes, as where a paper draws them. */
+  fixed(size, value) {
+    const number = Buffer.alloc(8);
+    number.writeBigUInt64LE(BigInt(value));
+    return this.bytes(number.subarray(0, size));
+  }
+
+  #number(value) {
+    if (value < 251n) return this.fixed(1, value);
+    if (value < 1n << 16n) return this.fixed(1, 251).fixed(2, value);
+    if (value < 1n << 32n) return this.fixed(1, 252).fixed(4, value);
+    return this.fixed(1, 253).fixed(8, value);
+  }
+
+  u32 = (value) => this.#number(BigInt(value));
+  u64 = (value) => this.#number(BigInt(value));
+
+  i64(value) {
+    const number = BigInt(value);
+    return this.#number(number < 0n ? -2n * number - 1n : 2n * number);
+  }
+
+  f64 = (value) => this.#part(8, (part) => part.writeDoubleLE(value));
+  bool = (value) => this.fixed(1, value ? 1 : 0);
 
   /** Bytes whose number both sides know: ids and hashes. */
   bytes(bytes) {
@@ -58,19 +75,37 @@ export class Reader {
     return bytes;
   }
 
-  u8 = () => this.bytes(1).readUInt8();
-  u16 = () => this.bytes(2).readUInt16LE();
-  u32 = () => this.bytes(4).readUInt32LE();
-
-  /** Lengths and LSNs, none of which is beyond 2^53 here. */
-  u64() {
-    const value = Number(this.bytes(8).readBigUInt64LE());
+  /** A number of so many bytes, as where a paper draws them. */
+  fixed(size) {
+    const number = Buffer.alloc(8);
+    this.bytes(size).copy(number);
+    const value = Number(number.readBigUInt64LE());
     if (!Number.isSafeInteger(value)) throw new Error(`${value} is too large`);
     return value;
   }
 
+  /** None of those that are written here is beyond 2^53. */
+  #number(most) {
+    const [size, least] = { 251: [2, 251], 252: [4, 2 ** 16], 253: [8, 2 ** 32] }[
+      this.#bytes[this.#at]
+    ] ?? [1, 0];
+    if (size > 1) this.fixed(1);
+    const value = this.fixed(size);
+    if (size === 1 && value > 253) throw new Error(`${value} begins no number`);
+    if (value < least || value > most) throw new Error(`${value} is written otherwise`);
+    return value;
+  }
+
+  u32 = () => this.#number(2 ** 32 - 1);
+  u64 = () => this.#number(Number.MAX_SAFE_INTEGER);
+
+  i64() {
+    const value = this.u64();
+    return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
+  }
+
   bool() {
-    const value = this.u8();
+    const value = this.fixed(1);
     if (value > 1) throw new Error(`${value} is no bool`);
     return value === 1;
   }

@@ -19,12 +19,12 @@ export const publicLife = (life) => hash(life).subarray(0, 16);
 /** The copy whose secret this is, as everybody may know it. */
 export const clientOf = (secret) => hash(secret).subarray(0, 16);
 
-const u32 = (value) => new Writer().u32(value).done();
-const u64 = (value) => new Writer().u64(value).done();
+const u32 = (value) => new Writer().fixed(4, value).done();
+const u64 = (value) => new Writer().fixed(8, value).done();
 
 // --- what a client says ---------------------------------------------------------------------
 
-const message = () => new Writer().u16(VERSION);
+const message = () => new Writer().fixed(2, VERSION);
 const about = (channel, number) => message().u32(2).u32(channel).u32(number);
 
 function position(w, { journal, life, next, chain }) {
@@ -115,12 +115,12 @@ export function complete(channel, tag, completion) {
 /** Version and body of a message, which may be compressed. */
 function opened(bytes) {
   const r = new Reader(bytes);
-  const version = r.u16();
+  const version = r.fixed(2);
   if (version < COMPRESSED) return { version, body: bytes.subarray(2) };
   compressedMessages += 1;
   const pieces = [];
-  for (let left = r.u32(); left > 0; left -= PIECE_SIZE) {
-    pieces.push(decompress(r.bytes(r.u16()), Math.min(left, PIECE_SIZE)));
+  for (let left = r.fixed(4); left > 0; left -= PIECE_SIZE) {
+    pieces.push(decompress(r.bytes(r.fixed(2)), Math.min(left, PIECE_SIZE)));
   }
   r.end();
   return { version: version - COMPRESSED, body: Buffer.concat(pieces) };
@@ -134,10 +134,10 @@ export const compressedCount = () => compressedMessages;
 /** The same message, compressed as little as there is: in literals alone. */
 export function inLiterals(bytes) {
   const body = bytes.subarray(2);
-  const w = new Writer().u16(VERSION + COMPRESSED).u32(body.length);
+  const w = new Writer().fixed(2, VERSION + COMPRESSED).fixed(4, body.length);
   for (let at = 0; at < body.length; at += PIECE_SIZE) {
     const block = literals(body.subarray(at, at + PIECE_SIZE));
-    w.u16(block.length).bytes(block);
+    w.fixed(2, block.length).bytes(block);
   }
   return w.done();
 }
@@ -226,7 +226,7 @@ const archivedEvent = (r) => ({
   name: r.text(),
   version: r.u32(),
   data: r.optional(() => r.text()),
-  time: r.u64(),
+  time: r.i64(),
   user: r.text(),
   client: r.text(),
   cause: r.text(),

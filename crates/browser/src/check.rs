@@ -2,7 +2,7 @@
 
 use tidelog_document::{Doctype, FoundRight, check};
 use tidelog_sqlite::View;
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use wasm_bindgen::prelude::*;
 
 /// What is wrong with a doctype, as a core finds before it opens a document of it; nothing if that
@@ -12,7 +12,7 @@ use wasm_bindgen::prelude::*;
 #[wasm_bindgen(js_name = checkDoctype)]
 #[must_use]
 pub fn check_doctype(doctype: &[u8]) -> Option<String> {
-    let flaw = match codec::decode::<Doctype>(doctype) {
+    let flaw = match port::decode::<Doctype>(doctype) {
         Ok(doctype) => check(&doctype, &View::new(usize::MAX, 0), &FoundRight::default()).err()?,
         Err(error) => return Some(error.to_string()),
     };

@@ -8,7 +8,7 @@ use tidelog_client::{
     AtWork, Client, ClientSettings, Effect, Input, Notice, PageServerFailure, PageServerId,
     SocketId, Stopwatch, Storage, TabId, TimeLeft,
 };
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::UnservedKind;
 use tidelog_types::limits::QUERY_MS_MAX;
 use wasm_bindgen::prelude::*;
@@ -97,7 +97,7 @@ impl Core {
     /// asked in it.
     #[must_use]
     pub fn tab_messages(&mut self, now_ms: f64, tab: u32, messages: &[u8]) -> bool {
-        let Ok(messages) = codec::decode(messages) else { return false };
+        let Ok(messages) = port::decode(messages) else { return false };
         self.step(now_ms, Input::FromTab { tab: TabId(tab), messages });
         true
     }
@@ -105,7 +105,7 @@ impl Core {
     /// A page server sent a list of replies.
     pub fn page_server_replies(&mut self, now_ms: f64, server: u32, replies: &[u8]) {
         let server = PageServerId(server);
-        let input = match codec::decode(replies) {
+        let input = match port::decode(replies) {
             Ok(replies) => Input::FromPageServer { server, replies },
             Err(error) => {
                 let failure = PageServerFailure::new(UnservedKind::Damaged, error.to_string());
@@ -125,11 +125,11 @@ impl Core {
     fn carry_out(&self, effect: Effect) {
         match effect {
             Effect::ToTab { tab, messages } => {
-                self.host.to_tab(tab.0, bytes(&codec::encode(&messages)));
+                self.host.to_tab(tab.0, bytes(&port::encode(&messages)));
             }
             Effect::ToPageServer { server, requests, notices } => {
                 let notices: Vec<EncodedNotice> = notices.into_iter().map(encoded).collect();
-                self.host.to_page_server(server.0, bytes(&codec::encode(&(requests, notices))));
+                self.host.to_page_server(server.0, bytes(&port::encode(&(requests, notices))));
             }
             Effect::OpenSocket { socket, url } => self.host.open_socket(socket.0, &url),
             Effect::ToServer { socket, bytes: message } => {
@@ -142,7 +142,7 @@ impl Core {
 }
 
 fn encoded(Notice { ticket, tab, messages }: Notice) -> EncodedNotice {
-    (ticket, tab.0, codec::encode(&messages).into())
+    (ticket, tab.0, port::encode(&messages).into())
 }
 
 /// A copy for JavaScript to own.

@@ -8,7 +8,7 @@ use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
     Ticket,
 };
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::UnservedKind;
 use wasm_bindgen::prelude::*;
 use web_sys::FileSystemSyncAccessHandle;
@@ -134,7 +134,7 @@ impl PageServerHost {
     /// page server.
     pub fn serve(&mut self, owner: u32, requests: &[u8]) -> Left {
         type Asked = (Vec<StoreRequest>, Vec<EncodedNotice>);
-        let Ok((requests, notices)) = codec::decode::<Asked>(requests) else {
+        let Ok((requests, notices)) = port::decode::<Asked>(requests) else {
             return self.broke(UnservedKind::Unavailable, "a list of requests cannot be read");
         };
         let owner = OwnerId(owner.into());
@@ -223,7 +223,7 @@ impl PageServerHost {
     }
 
     fn reply(&self, OwnerId(owner): OwnerId, replies: &Vec<StoreReply>) {
-        self.host.reply(owner as u32, Uint8Array::from(codec::encode(replies).as_slice()));
+        self.host.reply(owner as u32, Uint8Array::from(port::encode(replies).as_slice()));
     }
 
     /// From now on nothing is taken, since it would go nowhere; what is there can still be read.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde_bytes::ByteBuf;
 use tidelog_disk::{Disk, DiskError, FlushId, MemoryDisk, StoreFiles};
 use tidelog_pages::{Append, StorageEntry, StoreOptions, StoreRequest, Ticket, TimelineFrame};
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
     CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid,
@@ -38,7 +38,7 @@ pub fn warm_up(host: &ReplyHost) {
         let Ok(mut server) = opened else { return };
         let hello = StoreRequest::Hello { epoch: Epoch(0), life: Life([1; 16]) };
         let mut ask = |requests: &[StoreRequest]| {
-            server.serve(0, &codec::encode(&(requests, Vec::<EncodedNotice>::new())));
+            server.serve(0, &port::encode(&(requests, Vec::<EncodedNotice>::new())));
         };
         ask(&[hello]);
         if number == 0 {

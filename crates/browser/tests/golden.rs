@@ -17,7 +17,8 @@ use tidelog_document::{
     NewEvent, NewRecord, NewRun, NewSnapshot, Param, ParamKind, Recorded, StreamDefinition,
     TaskKind, WantedEvents, WorkflowDefinition,
 };
-use tidelog_sync::{StateText, codec};
+use tidelog_sync::StateText;
+use tidelog_sync::codec::port;
 use tidelog_types::{
     CallId, ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Role, Rows,
     UnservedKind, Value, ValueRef,
@@ -342,7 +343,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Presence { handle, state: None },
         ToCore::Presence { handle, state: Some("{}".to_owned()) },
     ];
-    check("toCore", &codec::encode(&messages));
+    check("toCore", &port::encode(&messages));
 }
 
 fn other(key: u64, who: Option<(Option<String>, ClientId)>) -> Other {
@@ -390,12 +391,12 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
             ],
         },
     ];
-    check("fromCore", &codec::encode(&messages));
+    check("fromCore", &port::encode(&messages));
 }
 
 /// The names of what counts, in the order of its numbers.
 fn names<T: DeserializeOwned + Debug>() -> String {
-    let numbered = (0u32..).map_while(|number| codec::decode::<T>(&number.to_le_bytes()).ok());
+    let numbered = (0u32..).map_while(|number| port::decode::<T>(&number.to_le_bytes()).ok());
     numbered.map(|it| format!("{it:?}")).collect::<Vec<_>>().join(" ")
 }
 

@@ -12,7 +12,7 @@ use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{
     Append, RequestId, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
 };
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
     DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, UnservedKind,
@@ -108,7 +108,7 @@ fn listener() -> (ReplyHost, Heard) {
     let heard = Heard::default();
     let told = Rc::clone(&heard);
     let reply = Closure::<dyn Fn(u32, Uint8Array)>::new(move |owner, bytes: Uint8Array| {
-        let replies: Vec<StoreReply> = codec::decode(&bytes.to_vec()).expect("replies");
+        let replies: Vec<StoreReply> = port::decode(&bytes.to_vec()).expect("replies");
         told.borrow_mut().extend(replies.into_iter().map(|reply| (owner, reply)));
     });
     let tell = Closure::<dyn Fn(u32, u32, Uint8Array)>::new(|owner, tab, bytes: Uint8Array| {
@@ -169,7 +169,7 @@ fn ask_noting(
     requests: &[StoreRequest],
     notices: Notices,
 ) -> Left {
-    let mut left = server.serve(owner, &codec::encode(&(requests, notices)));
+    let mut left = server.serve(owner, &port::encode(&(requests, notices)));
     while left == Left::More {
         left = server.proceed();
     }
@@ -266,7 +266,7 @@ async fn who_asks_amid_a_large_read_makes_its_slices_shorter() {
     let read = |pgids| {
         let (request, urgency, document) = (RequestId(1), Urgency::User, document.clone());
         let request = StoreRequest::Read { request, urgency, document, pgids };
-        codec::encode(&(vec![request], Notices::new()))
+        port::encode(&(vec![request], Notices::new()))
     };
     let pages_heard = || {
         let pages = |reply: (u32, StoreReply)| match reply {

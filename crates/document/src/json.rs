@@ -259,7 +259,7 @@ impl<'de> Deserialize<'de> for ParamType {
 
 #[cfg(test)]
 mod tests {
-    use tidelog_sync::codec;
+    use tidelog_sync::codec::port;
 
     use super::{parse, write};
 
@@ -286,7 +286,7 @@ mod tests {
         let golden: serde_json::Value = serde_json::from_str(golden).expect("JSON");
         let doctype = parse(KINDS.as_bytes()).expect("a doctype");
         let hex: String =
-            codec::encode(&doctype).iter().map(|byte| format!("{byte:02x}")).collect();
+            port::encode(&doctype).iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(golden["toCore"].as_str().expect("a text").contains(&hex), "{hex}");
     }
 

@@ -45,7 +45,7 @@ impl Mutation {
     ///
     /// [`DecodeError`] if the bytes are none.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(bytes)
+        codec::decode_untrusted(bytes)
     }
 
     /// What stands for bytes that are no mutation: of no doctype, so that it is rejected.

@@ -148,7 +148,7 @@ impl Completion {
     ///
     /// [`DecodeError`] if they are none.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(bytes)
+        codec::decode_untrusted(bytes)
     }
 }
 

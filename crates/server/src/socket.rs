@@ -282,9 +282,10 @@ impl Reader {
             // comes next, and begins a small one, while we still have the large one.
             self.early = self.hear(stream).now_or_never();
         }
-        let own = self.own(message_size(&bytes), large.as_ref()).await?;
         let message = decode(&bytes)?;
+        let size = message_size(&bytes) + message.listed_size();
         drop(bytes);
+        let own = self.own(size, large.as_ref()).await?;
         if matches!(message, ToServer::Renew { .. }) {
             self.said.renewals.take(1, Instant::now());
             is_due(&self.said.renewals, &self.connection).await;

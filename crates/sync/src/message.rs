@@ -141,6 +141,24 @@ pub enum ToRoom {
     Archived(ArchiveQuestion),
 }
 
+impl ToServer {
+    /// About how many bytes the names and states that it lists take in memory, beside what they
+    /// are: of short ones that is many times what they take in the message.
+    #[must_use]
+    pub fn listed_size(&self) -> usize {
+        /// With what an allocator adds.
+        const TEXT_SIZE: usize = size_of::<String>() + 32;
+        let Self::About { body, .. } = self else { return 0 };
+        let texts = match body {
+            ToRoom::Register { kinds, .. } => 2 * kinds.len(),
+            ToRoom::Archived(question) => question.types.len(),
+            ToRoom::Presence(word) => word.changes.len(),
+            _ => 0,
+        };
+        texts * TEXT_SIZE
+    }
+}
+
 /// What the authority makes of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CompletionAnswer {
@@ -590,7 +608,7 @@ pub enum ByeReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{decode_message, encode_message};
+    use crate::{codec, decode_message, encode_message};
 
     #[test]
     fn the_bytes_of_a_message_do_not_change_unnoticed() {
@@ -607,9 +625,8 @@ mod tests {
         let hex: String = encode_message(&message).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
-            "0100020000000200000001000000030303030303030303030303030303030300000000000000\
-             0100000000000000050505050505050505050505050505050200000000000000\
-             0809010707070707070707"
+            "010002020103030303030303030303030303030303030105050505050505050505050505050505020809\
+             010707070707070707"
         );
     }
 
@@ -624,6 +641,18 @@ mod tests {
         };
         assert!(decode_message::<ToServer>(&of(MESSAGE_FRAMES_MAX)).is_ok());
         assert!(decode_message::<ToServer>(&of(MESSAGE_FRAMES_MAX + 1)).is_err());
+    }
+
+    /// Goal: whoever counts what waits counts names as what they take in memory.
+    #[test]
+    fn short_names_count_as_what_they_take_in_memory() {
+        let kinds = vec![("a".to_owned(), "b".to_owned()); INSTANCE_KINDS_MAX];
+        let names_size = INSTANCE_KINDS_MAX * 2 * (size_of::<String>() + 1);
+        let body = ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 };
+        let register = ToServer::About { channel: Channel(2), body };
+        assert!(encode_message(&register).len() < names_size / 8);
+        assert!(register.listed_size() > names_size);
+        assert_eq!(ToServer::Ping.listed_size(), 0);
     }
 
     /// Goal: few bytes are no more memory than as many pages whole.
@@ -701,8 +730,8 @@ mod tests {
                 channel: Channel(1),
                 body: ToRoom::Received { next: Lsn::FIRST },
             });
-            let at = bytes.len() - 8;
-            bytes[at..].copy_from_slice(&u64::to_le_bytes(number));
+            bytes.truncate(bytes.len() - 1);
+            bytes.append(&mut codec::encode(&number));
             assert!(decode_message::<ToServer>(&bytes).is_err(), "{number}");
         }
     }

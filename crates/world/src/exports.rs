@@ -4,7 +4,7 @@ use std::sync::Once;
 
 use js_sys::Uint8Array;
 use tidelog_client::TabId;
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::DocumentKey;
 use wasm_bindgen::prelude::*;
 
@@ -69,7 +69,7 @@ impl JsWorld {
     ///
     /// If it cannot be read.
     pub fn hear(&mut self, tab: u32, messages: &[u8]) {
-        let messages = codec::decode(messages).expect("BUG: a tab says what is no message");
+        let messages = port::decode(messages).expect("BUG: a tab says what is no message");
         self.0.hear(TabId(tab), messages);
     }
 
@@ -78,7 +78,7 @@ impl JsWorld {
     #[must_use]
     pub fn take_told(&mut self) -> Option<Uint8Array> {
         let (TabId(tab), messages) = self.0.take_told()?;
-        let list = [tab.to_le_bytes().as_slice(), &codec::encode(&messages)].concat();
+        let list = [tab.to_le_bytes().as_slice(), &port::encode(&messages)].concat();
         Some(Uint8Array::from(list.as_slice()))
     }
 

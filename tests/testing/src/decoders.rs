@@ -12,7 +12,8 @@ use tidelog_pages::{
     Append, OpenError, OwnerId, PageServer, RequestId, Seed, StoreReply, StoreRequest, Ticket,
     Urgency,
 };
-use tidelog_sync::{FromServer, ToServer, codec, decode_message, encode_message};
+use tidelog_sync::codec::{self, port};
+use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::{DocumentKey, Lsn, Pgid, Position};
 
 const OWNER: OwnerId = OwnerId(1);
@@ -198,15 +199,19 @@ pub fn ports(data: &[u8]) {
         1 => round_trip::<Vec<FromCore>>(data),
         2 => round_trip::<Vec<StoreRequest>>(data),
         3 => round_trip::<Vec<StoreReply>>(data),
-        _ => round_trip::<Doctype>(data),
+        _ => {
+            if let Ok(doctype) = codec::decode_untrusted::<Doctype>(data) {
+                assert_eq!(codec::encode(&doctype), data);
+            }
+        }
     }
 }
 
 /// A map may be given in another order than it is written in: so it is compared when written.
-fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned>(data: &[u8]) {
-    if let Ok(value) = codec::decode::<T>(data) {
-        let bytes = codec::encode(&value);
-        let again = codec::decode::<T>(&bytes).expect("it was just written");
-        assert_eq!(codec::encode(&again), bytes);
+fn round_trip<T: Serialize + DeserializeOwned>(data: &[u8]) {
+    if let Ok(value) = port::decode::<T>(data) {
+        let bytes = port::encode(&value);
+        let again = port::decode::<T>(&bytes).expect("it was just written");
+        assert_eq!(port::encode(&again), bytes);
     }
 }

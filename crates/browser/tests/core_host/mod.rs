@@ -13,7 +13,7 @@ use tidelog_client::{
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition};
 use tidelog_pages::{OwnerId, PageServer, Seed, StoreReply, StoreRequest, Ticket};
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::{CallId, Value};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_test::*;
@@ -83,19 +83,19 @@ impl Bench {
             self.store.flush();
             let replies: Vec<StoreReply> =
                 self.store.poll().into_iter().map(|(_, reply)| reply).collect();
-            self.core.page_server_replies(NOW_MS, PAGE_SERVER, &codec::encode(&replies));
+            self.core.page_server_replies(NOW_MS, PAGE_SERVER, &port::encode(&replies));
         }
     }
 
     fn ask(&mut self, messages: Vec<ToCore>) -> Vec<FromCore> {
-        assert!(self.core.tab_messages(NOW_MS, TAB, &codec::encode(&messages)));
+        assert!(self.core.tab_messages(NOW_MS, TAB, &port::encode(&messages)));
         self.settle();
         std::mem::take(&mut self.said.borrow_mut().to_tab)
     }
 }
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> T {
-    codec::decode(bytes).expect("a list of messages")
+    port::decode(bytes).expect("a list of messages")
 }
 
 fn open() -> ToCore {

@@ -9,7 +9,7 @@ use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use tidelog_browser::{IdbDatabase, IdbDisk, Left, PageServerHost, ReplyHost};
 use tidelog_disk::{Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{Append, StoreOptions, StoreReply, StoreRequest, Ticket};
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::limits::BLOCK_STORE_SIZE_MAX;
 use tidelog_types::{DocumentKey, Epoch, Life};
 use wasm_bindgen::prelude::*;
@@ -282,7 +282,7 @@ async fn page_server(database: &JsValue) -> (PageServerHost, Heard) {
     let heard = Heard::default();
     let told = Rc::clone(&heard);
     let reply = Closure::<dyn Fn(u32, Uint8Array)>::new(move |_, bytes: Uint8Array| {
-        let replies: Vec<StoreReply> = codec::decode(&bytes.to_vec()).expect("replies");
+        let replies: Vec<StoreReply> = port::decode(&bytes.to_vec()).expect("replies");
         told.borrow_mut().extend(replies);
     });
     let host = Object::new();
@@ -311,7 +311,7 @@ async fn a_page_server_says_durable_when_the_transaction_is_complete_and_not_bef
     };
     let ask = |server: &mut PageServerHost, requests: &[StoreRequest]| {
         let notices: Vec<(Ticket, u32, serde_bytes::ByteBuf)> = vec![];
-        let left = server.serve(0, &codec::encode(&(requests, notices)));
+        let left = server.serve(0, &port::encode(&(requests, notices)));
         go_on(server, left);
     };
     let proceed = |server: &mut PageServerHost| go_on(server, Left::More);

@@ -269,7 +269,7 @@ pub(super) fn decode_doctype(bytes: &[u8]) -> Result<Doctype, Halt> {
     if bytes.len() > DOCTYPE_SIZE_MAX {
         return Err(invalid(format!("it has more than {DOCTYPE_SIZE_MAX} bytes")));
     }
-    codec::decode(bytes).map_err(|error| invalid(error.to_string()))
+    codec::decode_untrusted(bytes).map_err(|error| invalid(error.to_string()))
 }
 
 impl Document {

@@ -22,15 +22,37 @@ impl Error for Unreadable {
     }
 }
 
+/// How many bytes a number or a length has.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Width {
+    /// As many as it needs.
+    Least,
+    /// As many as its type.
+    Fixed,
+}
+
+/// Before a number of two, four and eight bytes; a smaller byte is the number.
+const TWO_BYTES: u8 = 251;
+const FOUR_BYTES: u8 = 252;
+const EIGHT_BYTES: u8 = 253;
+
 /// The bytes that are not read yet.
 #[derive(Debug)]
 pub(super) struct Reader<'de> {
     bytes: &'de [u8],
+    width: Width,
+    /// How many bytes the items of lists may yet take in memory.
+    room: usize,
 }
 
-/// Reads `bytes`, all of them.
-pub(super) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Unreadable> {
-    let mut reader = Reader { bytes };
+/// Reads `bytes`, all of them. The items of lists take at most `room` bytes in memory, beside what
+/// they point to.
+pub(super) fn read<'de, T: Deserialize<'de>>(
+    bytes: &'de [u8],
+    width: Width,
+    room: usize,
+) -> Result<T, Unreadable> {
+    let mut reader = Reader { bytes, width, room };
     let value = T::deserialize(&mut reader)?;
     if reader.bytes.is_empty() { Ok(value) } else { Err(Unreadable) }
 }
@@ -48,8 +70,39 @@ impl<'de> Reader<'de> {
         Ok(*taken)
     }
 
+    /// A number whose type is so wide, in bytes.
+    fn number(&mut self, type_size: usize) -> Result<u64, Unreadable> {
+        let (size, least) = match self.width {
+            Width::Fixed => (type_size, 0),
+            Width::Least => match self.array()? {
+                [TWO_BYTES] => (2, TWO_BYTES.into()),
+                [FOUR_BYTES] => (4, 1 << 16),
+                [EIGHT_BYTES] => (8, 1 << 32),
+                [number] if number < TWO_BYTES => return Ok(number.into()),
+                _ => return Err(Unreadable),
+            },
+        };
+        let mut bytes = [0; 8];
+        bytes[..size].copy_from_slice(self.take(size)?);
+        let number = u64::from_le_bytes(bytes);
+        // There is one way to write a number.
+        if number >= least { Ok(number) } else { Err(Unreadable) }
+    }
+
+    fn signed(&mut self, type_size: usize) -> Result<i64, Unreadable> {
+        let number = self.number(type_size)?;
+        Ok(match self.width {
+            // Nearest to 0 first: 0, -1, 1, -2 ...
+            Width::Least => (number >> 1).cast_signed() ^ -(number & 1).cast_signed(),
+            Width::Fixed => {
+                let unused = 64 - 8 * type_size;
+                (number << unused).cast_signed() >> unused
+            }
+        })
+    }
+
     fn size(&mut self) -> Result<usize, Unreadable> {
-        usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| Unreadable)
+        usize::try_from(self.number(size_of::<u64>())?).map_err(|_| Unreadable)
     }
 
     fn counted(&mut self) -> Result<&'de [u8], Unreadable> {
@@ -70,10 +123,19 @@ impl<'de> Reader<'de> {
     }
 }
 
-macro_rules! numbers {
+macro_rules! plain {
     ($($name:ident $visit:ident $number:ty,)*) => {
         $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
             visitor.$visit(<$number>::from_le_bytes(self.array()?))
+        })*
+    };
+}
+
+macro_rules! numbers {
+    ($($name:ident $read:ident $visit:ident $number:ty,)*) => {
+        $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
+            let number = self.$read(size_of::<$number>())?;
+            visitor.$visit(<$number>::try_from(number).map_err(|_| Unreadable)?)
         })*
     };
 }
@@ -82,14 +144,17 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Unreadable;
 
     numbers! {
+        deserialize_u16 number visit_u16 u16,
+        deserialize_u32 number visit_u32 u32,
+        deserialize_u64 number visit_u64 u64,
+        deserialize_i16 signed visit_i16 i16,
+        deserialize_i32 signed visit_i32 i32,
+        deserialize_i64 signed visit_i64 i64,
+    }
+
+    plain! {
         deserialize_u8 visit_u8 u8,
-        deserialize_u16 visit_u16 u16,
-        deserialize_u32 visit_u32 u32,
-        deserialize_u64 visit_u64 u64,
         deserialize_i8 visit_i8 i8,
-        deserialize_i16 visit_i16 i16,
-        deserialize_i32 visit_i32 i32,
-        deserialize_i64 visit_i64 i64,
         deserialize_f32 visit_f32 f32,
         deserialize_f64 visit_f64 f64,
     }
@@ -145,12 +210,12 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
         let left = self.size()?;
-        visitor.visit_seq(Items { reader: self, left })
+        visitor.visit_seq(Items { reader: self, left, is_list: true })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
         let left = self.size()?;
-        visitor.visit_map(Items { reader: self, left })
+        visitor.visit_map(Items { reader: self, left, is_list: true })
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(
@@ -158,7 +223,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         left: usize,
         visitor: V,
     ) -> Result<V::Value, Unreadable> {
-        visitor.visit_seq(Items { reader: self, left })
+        visitor.visit_seq(Items { reader: self, left, is_list: false })
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -198,6 +263,8 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 struct Items<'a, 'de> {
     reader: &'a mut Reader<'de>,
     left: usize,
+    /// Their number is not known from the type.
+    is_list: bool,
 }
 
 impl<'de> SeqAccess<'de> for Items<'_, 'de> {
@@ -211,6 +278,10 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de> {
             return Ok(None);
         }
         self.left -= 1;
+        if self.is_list {
+            let room = self.reader.room.checked_sub(size_of::<T::Value>());
+            self.reader.room = room.ok_or(Unreadable)?;
+        }
         seed.deserialize(&mut *self.reader).map(Some)
     }
 
@@ -234,7 +305,8 @@ impl<'de> MapAccess<'de> for Items<'_, 'de> {
         &mut self,
         seed: V,
     ) -> Result<V::Value, Unreadable> {
-        seed.deserialize(&mut *self.reader)
+        self.left += 1;
+        self.next_element_seed(seed)?.ok_or(Unreadable)
     }
 }
 
@@ -246,8 +318,8 @@ impl<'de> EnumAccess<'de> for &mut Reader<'de> {
         self,
         seed: V,
     ) -> Result<(V::Value, Self), Unreadable> {
-        let number: U32Deserializer<Unreadable> =
-            u32::from_le_bytes(self.array()?).into_deserializer();
+        let number = u32::try_from(self.number(size_of::<u32>())?).map_err(|_| Unreadable)?;
+        let number: U32Deserializer<Unreadable> = number.into_deserializer();
         Ok((seed.deserialize(number)?, self))
     }
 }

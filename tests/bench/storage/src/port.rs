@@ -1,7 +1,7 @@
 //! Requests as a core sends them to the worker of a page server, and what it answers.
 
 use tidelog_pages::{StoreReply, StoreRequest, Ticket};
-use tidelog_sync::codec;
+use tidelog_sync::codec::port;
 use tidelog_types::Lsn;
 use wasm_bindgen::prelude::*;
 
@@ -9,7 +9,7 @@ use tidelog_testing::timed;
 
 /// A list of requests with no notices for tabs beside it.
 fn encode(requests: Vec<StoreRequest>) -> Vec<u8> {
-    codec::encode(&(requests, Vec::<()>::new()))
+    port::encode(&(requests, Vec::<()>::new()))
 }
 
 /// One message with a small append to each of so many documents, the `nth` of each from 1.
@@ -35,7 +35,7 @@ pub fn encode_read(first: u32, last: u32) -> Vec<u8> {
 }
 
 fn decode(replies: &[u8]) -> Vec<StoreReply> {
-    codec::decode(replies).expect("what a page server says")
+    port::decode(replies).expect("what a page server says")
 }
 
 /// The ticket up to which these replies say that all is durable, 0 if they do not.

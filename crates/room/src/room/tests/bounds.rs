@@ -93,8 +93,8 @@ fn offers_that_wait_take_a_bounded_amount_of_memory() {
             }
         }
     }
-    assert_eq!((waiting, refused), (58, 42));
-    assert_eq!(scene.room.offers.len(), 29);
+    assert_eq!((waiting, refused), (62, 38));
+    assert_eq!(scene.room.offers.len(), 31);
     scene.step(RoomInput::Left { conn: ANN });
     assert_eq!(brief(&scene.heard(ConnId(10))), ["seed wanted"], "who waited has its turn");
 }
