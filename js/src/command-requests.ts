@@ -3,6 +3,7 @@
  * `client`, and `tasks.rs` and `workflows.rs` in crate `document`.
  */
 
+import type { GivenRow } from './attempts.js';
 import { type Bytes, Writer } from './codec.js';
 import type { CommandName } from './errors.js';
 
@@ -72,13 +73,8 @@ export type Decision =
   | { readonly stopped: string }
   | { readonly isCancelled: true };
 
-/** Which attempt that was, and by how many events of its stream it was decided. */
-export interface Completion {
-  readonly task: number;
-  readonly attempt: number;
-  readonly position: number;
-  readonly decision: Decision;
-}
+/** Which attempt that was, and whose. */
+export type Completed = Pick<GivenRow, 'instance' | 'number' | 'attempt'>;
 
 function writeTexts(w: Writer, ...texts: readonly string[]): void {
   for (const text of texts) w.text(text);
@@ -112,14 +108,19 @@ export function recordsRequest(task: number, attempt: number, after: number): By
   return w.take();
 }
 
-/** An attempt has ended, or has come so far, at what that call handles. */
+/**
+ * An attempt has ended, or has come so far, at what that call handles; of a command, decided by so
+ * many events of its stream.
+ */
 export function completeRequest(
   handling: number,
-  { task, attempt, position, decision }: Completion,
+  { instance, number, attempt }: Completed,
+  position: number,
+  decision: Decision,
 ): Bytes {
   const w = new Writer();
   w.u32(handling);
-  for (const number of [task, attempt, position]) w.u64(number);
+  for (const it of [instance, number, attempt, position]) w.u64(it);
   writeDecision(w, decision);
   return w.take();
 }

@@ -209,7 +209,7 @@ class Deciding implements Work<GivenCommand> {
   /** From the stream's state to what the authority makes of it: anew while that is stale. */
   async carryOut(attempt: Attempt<GivenCommand>): Promise<void> {
     const { row, given, signal } = attempt;
-    const { number, stream } = row;
+    const { stream } = row;
     for (let least = row.position; ; ) {
       let position = 0;
       let snapshot: NewSnapshot | undefined;
@@ -232,8 +232,7 @@ class Deciding implements Work<GivenCommand> {
         if (isUnknown && !isFolded) decision = { stopped: reason };
         else decision = { reason, isFinal: isWanted || isUnknown };
       }
-      const completion = { task: number, attempt: row.attempt, position, decision };
-      const request = completeRequest(attempt.handling, completion);
+      const request = completeRequest(attempt.handling, row, position, decision);
       const [said] = await this.#document.rows('complete', { request }, signal);
       if (said?.answer !== 'stale') {
         const isKept = said?.answer === 'done' && 'events' in decision && decision.snapshot;

@@ -477,8 +477,7 @@ export class Run {
   /** Tells the authority. Gives its time, unless the attempt is over by what it says. */
   async #complete(decision: Decision): Promise<number | undefined> {
     const { row, handling } = this.#attempt;
-    const completion = { task: row.number, attempt: row.attempt, position: 0, decision };
-    const request = completeRequest(handling, completion);
+    const request = completeRequest(handling, row, 0, decision);
     const [said] = await this.#document.rows('complete', { request }, this.#attempt.signal);
     if (said?.answer === 'done') return Number(said.time);
     if (said?.answer === 'refused' && !('reason' in decision)) {

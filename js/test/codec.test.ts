@@ -61,7 +61,7 @@ const copy = new Uint8Array(16).fill(4);
 function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[keyof ToCore][] {
   const [call, handle] = [7, 3];
   const sent = { aggregate: 'order', stream: 'o', name: 'place', key: 'k' };
-  const ended = { task: 2 ** 40, attempt: 2, position: 3 };
+  const ended = { instance: 2 ** 41, number: 2 ** 40, attempt: 2 };
   const sends = { ...sent, stream: 'p', args: '{}' };
   const run = { workflow: 'fulfil', id: 'f', args: '{}' };
   const decided = {
@@ -92,7 +92,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
   ];
   const complete = (decision: Decision): ['complete', ToCore['complete']] => [
     'complete',
-    { call, handle, request: completeRequest(6, { ...ended, decision }) },
+    { call, handle, request: completeRequest(6, ended, 3, decision) },
   ];
   return [
     [

@@ -51,6 +51,7 @@ const row = (of: object = {}): object => ({
   client: 'c',
   attempt: 1,
   position: 0,
+  instance: 7,
   ...of,
 });
 
@@ -73,8 +74,8 @@ const event = (position: number, of: object = {}): object => ({
 /** What a completion says. */
 function said({ message }: Asked): object {
   const r = new Reader(message.request);
-  const [handling, number, attempt, position] = [r.u32(), r.u64(), r.u64(), r.u64()];
-  const which = { handling, number, attempt, position };
+  const [handling, instance, number] = [r.u32(), r.u64(), r.u64()];
+  const which = { handling, instance, number, attempt: r.u64(), position: r.u64() };
   const outcome = r.u32();
   if (outcome === 1) return { ...which, reason: r.text(), isFinal: r.flag() };
   if (outcome === 5) return { ...which, stopped: r.text() };
@@ -103,6 +104,7 @@ test('what is handled is said, and an attempt that is given completes once', asy
   const completion = await core.next('complete');
   expect(said(completion)).toEqual({
     handling: 1,
+    instance: 7,
     number: 1,
     attempt: 1,
     position: 0,
@@ -112,7 +114,7 @@ test('what is handled is said, and an attempt that is given completes once', asy
     ],
     sends: [],
   });
-  const { args: _, position: __, ...command } = row() as Record<string, unknown>;
+  const { args, position, instance, ...command } = row() as Record<string, unknown>;
   expect(seen).toEqual([0, 'o-7', command, 5, { items: [1], gift: true }]);
   completion.answer(DONE);
   await settled();
@@ -203,14 +205,17 @@ test('an attempt of the same number is another one where a server was restored',
   const core = new Core();
   handlePlace(core, () => []);
   core.give(row({ instance: 7 }));
-  (await core.next('complete')).answer(DONE);
+  const first = await core.next('complete');
+  expect(said(first)).toMatchObject({ number: 1, attempt: 1, instance: 7 });
+  first.answer(DONE);
   await settled();
   core.give(row({ instance: 7 }));
   await settled();
   expect(core.asked).toEqual([]);
   core.give();
   core.give(row({ instance: 9 }));
-  expect(said(await core.next('complete'))).toMatchObject({ number: 1, attempt: 1 });
+  const second = said(await core.next('complete'));
+  expect(second).toMatchObject({ number: 1, attempt: 1, instance: 9 });
 });
 
 test('who closes waits for no attempt that nobody can be told of', async () => {

@@ -190,7 +190,7 @@ export class Authority {
   /** Somebody says what an attempt has come to. */
   complete(r: Reader): Row {
     r.u32();
-    const [number, attempt] = [r.u64(), r.u64()];
+    const [, number, attempt] = [r.u64(), r.u64(), r.u64()];
     r.u64();
     const run = [...this.runs.values()].find((it) => it.number === number);
     if (run?.state !== 'started' || run.attempt !== attempt) {
@@ -352,6 +352,7 @@ export class Process {
       attempt: run.attempt,
       position: 0,
       is_cancelled: Number(run.isCancelled),
+      instance: 1,
     }));
     this.#caller!({ type: 'rows', rows: rowBytes(rows) }, false);
   }

@@ -242,11 +242,11 @@ test('handlers of commands may start runs, with their completion', async () => {
   const handlers = { initial: 0, commands: { pay } };
   order[EVENTS]!.handle!(documentOf(core), ['order', handlers]);
   const of = { number: 9, aggregate: 'order', stream: 'o', name: 'pay', args: '{}', key: 'k' };
-  core.give({ ...of, time: 9, user: '', client: 'c', attempt: 1, position: 0 });
+  core.give({ ...of, time: 9, user: '', client: 'c', attempt: 1, position: 0, instance: 7 });
   const { message } = await core.next('complete');
   const r = new Reader(message.request);
-  const numbers = [r.u32(), r.u64(), r.u64(), r.u64(), r.u32()];
-  expect(numbers).toEqual([1, 9, 1, 0, 0]);
+  const numbers = [r.u32(), r.u64(), r.u64(), r.u64(), r.u64(), r.u32()];
+  expect(numbers).toEqual([1, 7, 9, 1, 0, 0]);
   const texts = (count: number) => () => Array.from({ length: count }, () => r.text());
   expect([r.list(texts(2)), r.list(texts(5)), r.list(texts(3))]).toEqual([
     [],

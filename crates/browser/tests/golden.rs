@@ -13,9 +13,9 @@ use tidelog_client::{
 };
 use tidelog_document::Outcome as TaskOutcome;
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, EventDefinition, MutationDefinition, NewCommand,
-    NewEvent, NewRecord, NewRun, NewSnapshot, Param, ParamKind, Recorded, StreamDefinition,
-    TaskKind, WantedEvents, WorkflowDefinition,
+    CommandDefinition, Completion, Doctype, EventDefinition, InstanceId, MutationDefinition,
+    NewCommand, NewEvent, NewRecord, NewRun, NewSnapshot, Param, ParamKind, Recorded,
+    StreamDefinition, TaskKind, WantedEvents, WorkflowDefinition,
 };
 use tidelog_sync::StateText;
 use tidelog_sync::codec::port;
@@ -197,7 +197,11 @@ fn records() -> [Recorded; 8] {
 
 fn completed(outcome: TaskOutcome) -> ToCore {
     let completion = Completion { task: 1 << 40, attempt: 2, position: 3, outcome };
-    let request = Request::Complete(Complete { handling: Call(6), completion });
+    let request = Request::Complete(Complete {
+        handling: Call(6),
+        instance: InstanceId(1 << 41),
+        completion,
+    });
     ToCore::Ask { call: Call(7), handle: Handle(3), request }
 }
 

@@ -6,7 +6,7 @@
 //! and a core of different releases never talk, since each release is a worker of its own name.
 
 use serde::{Deserialize, Serialize};
-use tidelog_document::{Completion, Doctype, TaskKind, WantedEvents};
+use tidelog_document::{Completion, Doctype, InstanceId, TaskKind, WantedEvents};
 use tidelog_sync::{Present, StateText};
 #[cfg(doc)]
 use tidelog_types::limits::{CONSUMER_NAME_SIZE_MAX, CONSUMERS_MAX, PRESENCE_STATE_SIZE_MAX};
@@ -174,6 +174,9 @@ pub struct Handling {
 pub struct Complete {
     /// The call by which it handles them.
     pub handling: Call,
+    /// Whom it was given to: who handles by that call may be another one by now, and have a task of
+    /// the same number.
+    pub instance: InstanceId,
     /// What came of it.
     pub completion: Completion,
 }

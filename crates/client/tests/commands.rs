@@ -4,8 +4,8 @@ use tidelog_client::{
     Call, CommandName, Complete, FromCore, Handle, Handling, Request, TabId, ToCore,
 };
 use tidelog_document::{
-    CommandDefinition, CommandRef, Completion, Doctype, EventDefinition, Intervened, Intervention,
-    NewEvent, Outcome, Param, ParamKind, StreamDefinition, TaskKind, sending,
+    CommandDefinition, CommandRef, Completion, Doctype, EventDefinition, InstanceId, Intervened,
+    Intervention, NewEvent, Outcome, Param, ParamKind, StreamDefinition, TaskKind, sending,
 };
 use tidelog_sync::UndecidedReason;
 use tidelog_testing::client::server::{Server, back_online, offline, talk};
@@ -82,22 +82,33 @@ fn given(device: &Device, call: Call) -> Vec<(i64, i64, String)> {
         .collect()
 }
 
-/// Whom that was given to.
-fn instance(device: &Device, call: Call) -> i64 {
-    let last = device.rows_told(call).pop().expect("told");
-    match last[0].last() {
-        Some(Value::Integer(instance)) => *instance,
+/// Which instance a handler was when it was given something last.
+fn instance(device: &Device, call: Call) -> InstanceId {
+    let lists = device.rows_told(call).into_iter().rev();
+    let last = lists.flatten().next().expect("it was given something");
+    match last.last() {
+        Some(Value::Integer(instance)) => InstanceId(instance.unsigned_abs()),
         other => panic!("{other:?}"),
     }
 }
 
-fn complete(device: &mut Device, handling: Call, [command, attempt, position]: [u64; 3]) -> Call {
+fn complete(device: &mut Device, handling: Call, which: [u64; 3]) -> Call {
+    let instance = instance(device, handling);
+    complete_as(device, handling, instance, which)
+}
+
+fn complete_as(
+    device: &mut Device,
+    handling: Call,
+    instance: InstanceId,
+    [command, attempt, position]: [u64; 3],
+) -> Call {
     let data = r#"{"by":"ada"}"#.to_owned();
     let events = vec![NewEvent { name: "finished".to_owned(), data }];
     let outcome =
         Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None };
     let completion = Completion { task: command, attempt, position, outcome };
-    ask(device, Request::Complete(Complete { handling, completion }))
+    ask(device, Request::Complete(Complete { handling, instance, completion }))
 }
 
 fn answered(device: &Device, call: Call) -> Vec<Vec<Value>> {
@@ -559,6 +570,37 @@ fn what_a_restored_server_has_lost_is_handled_again() {
     assert_eq!(given(&one, ones), [(1, 2, "a".to_owned())]);
     assert!(instance(&one, ones) > before, "a number that was never used");
     let done = complete(&mut one, ones, [1, 2, 0]);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(said(&one, done), [text("done")]);
+}
+
+/// Goal: what a tab says as its server is restored is taken for no other command's. Method: the
+/// server is put back to before a command, another one has its number and attempt, and only then
+/// what came of the first one arrives.
+#[test]
+fn what_came_of_a_command_that_a_server_has_lost_is_no_other_ones() {
+    let mut server = Server::default();
+    let (mut one, mut two) = (online(1, &mut server), online(2, &mut server));
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    let kept = server.position().next;
+    send(&mut two, "lost", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&one, ones), [(1, 1, "lost".to_owned())]);
+    let before = instance(&one, ones);
+    offline(&mut two);
+    server.restore(kept);
+    one.lose_socket();
+    one.pass(10_000);
+    talk(&mut server, &mut [&mut one]);
+    send(&mut one, "other", "k");
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(given(&one, ones), [(1, 1, "other".to_owned())]);
+    assert_ne!(instance(&one, ones), before);
+    let late = complete_as(&mut one, ones, before, [1, 1, 0]);
+    talk(&mut server, &mut [&mut one]);
+    assert_eq!(said(&one, late), [text("late")]);
+    let done = complete(&mut one, ones, [1, 1, 0]);
     talk(&mut server, &mut [&mut one]);
     assert_eq!(said(&one, done), [text("done")]);
 }

@@ -12,8 +12,8 @@ use rusqlite::Connection;
 use tidelog_client::{Call, Complete, FromCore, Handling, Request, ToCore};
 use tidelog_disk::{CrashDevice, StoreFiles};
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, EventDefinition, MutationDefinition, NewCommand,
-    NewEvent, NewRecord, NewRun, NewSnapshot, Outcome, Param, ParamKind, Recorded,
+    CommandDefinition, Completion, Doctype, EventDefinition, InstanceId, MutationDefinition,
+    NewCommand, NewEvent, NewRecord, NewRun, NewSnapshot, Outcome, Param, ParamKind, Recorded,
     StreamDefinition, TaskKind, WorkflowDefinition, cancelling, sending, starting,
 };
 use tidelog_pages::{
@@ -170,6 +170,7 @@ struct Given {
     task: u64,
     attempt: u64,
     position: u64,
+    instance: InstanceId,
     aggregate: String,
     stream: String,
     name: String,
@@ -223,6 +224,7 @@ impl Shop {
             task: number(&row[0]),
             attempt: number(&row[9]),
             position: number(&row[10]),
+            instance: InstanceId(number(&row[12])),
             aggregate: string(&row[1]),
             stream: string(&row[2]),
             name: string(&row[3]),
@@ -262,11 +264,11 @@ impl Shop {
     }
 
     fn complete(&mut self, given: &Given, outcome: Outcome) {
-        let Given { task, attempt, position, .. } = *given;
+        let Given { task, attempt, position, instance, .. } = *given;
         let promised = promised_by(task, &outcome);
         let completion = Completion { task, attempt, position, outcome };
         let handling = *self.handling.last().expect("it was given");
-        let call = self.ask(Request::Complete(Complete { handling, completion }));
+        let call = self.ask(Request::Complete(Complete { handling, instance, completion }));
         let told = self.device.rows_told(call).pop();
         if told.is_some_and(|rows| rows[0][0] == text("done")) {
             self.promised.extend(promised);

@@ -3,7 +3,8 @@
 
 use tidelog_client::{Call, Complete, FromCore, Handle, Handling, Request, TabId, ToCore};
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, Outcome, StreamDefinition, TaskKind, sending,
+    CommandDefinition, Completion, Doctype, InstanceId, Outcome, StreamDefinition, TaskKind,
+    sending,
 };
 use tidelog_pages::StoreRequest;
 use tidelog_testing::client::server::{Server, talk};
@@ -80,7 +81,10 @@ fn a_document_grows_no_more_once_it_forgets_as_much_as_it_receives() {
         let (events, sends, starts) = (Vec::new(), Vec::new(), Vec::new());
         let outcome = Outcome::Completed { events, sends, starts, snapshot: None };
         let completion = Completion { task: nth, attempt: 1, position: 0, outcome };
-        let complete = Request::Complete(Complete { handling: handler, completion });
+        let Some(&Value::Integer(instance)) = given[0].last() else { panic!("{given:?}") };
+        let instance = InstanceId(instance.unsigned_abs());
+        let complete = Complete { handling: handler, instance, completion };
+        let complete = Request::Complete(complete);
         let completed = ask(&mut device, TAB, HANDLE, complete);
         assert_eq!(device.rows_told(completed).pop().expect("told")[0][0], text("done"));
         let pages = pages(&device);

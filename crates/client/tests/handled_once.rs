@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{Call, Complete, FromCore, Handling, Request, ToCore};
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, StreamDefinition,
-    TaskKind, sending,
+    CommandDefinition, Completion, Doctype, EventDefinition, InstanceId, NewEvent, Outcome,
+    StreamDefinition, TaskKind, sending,
 };
 use tidelog_testing::Rng;
 use tidelog_testing::client::server::{Server, offline, talk};
@@ -87,21 +87,25 @@ impl World {
         self.handling[nth] = Some(self.ask(nth, request));
     }
 
-    /// Number, attempt and position of what a device was given last.
-    fn given(&self, nth: usize) -> Vec<[u64; 3]> {
+    /// Number, attempt and position of what a device was given last, and as which instance.
+    fn given(&self, nth: usize) -> Vec<[u64; 4]> {
         let Some(call) = self.handling[nth] else { return Vec::new() };
         let last = self.devices[nth].rows_told(call).pop().unwrap_or_default();
         let number = |value: &Value| match value {
             Value::Integer(number) => number.unsigned_abs(),
             other => panic!("{other:?}"),
         };
-        last.iter().map(|row| [0, 9, 10].map(|column| number(&row[column]))).collect()
+        last.iter().map(|row| [0, 9, 10, 12].map(|column| number(&row[column]))).collect()
     }
 
-    fn complete(&mut self, nth: usize, [command, attempt, position]: [u64; 3], outcome: Outcome) {
+    fn complete(&mut self, nth: usize, given: [u64; 4], outcome: Outcome) {
+        let [task, attempt, position, instance] = given;
         let handling = self.handling[nth].expect("it was given");
-        let completion = Completion { task: command, attempt, position, outcome };
-        self.ask(nth, Request::Complete(Complete { handling, completion }));
+        let completion = Completion { task, attempt, position, outcome };
+        self.ask(
+            nth,
+            Request::Complete(Complete { handling, instance: InstanceId(instance), completion }),
+        );
     }
 
     fn step(&mut self) {

@@ -5,8 +5,8 @@ use tidelog_client::{
     Query, Request,
 };
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, EventDefinition, NewEvent, Outcome, StreamDefinition,
-    TaskKind, WantedEvents, sending,
+    CommandDefinition, Completion, Doctype, EventDefinition, InstanceId, NewEvent, Outcome,
+    StreamDefinition, TaskKind, WantedEvents, sending,
 };
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_testing::client::core::{Core, answer_reads, key, pages_up_to, stored_up_to};
@@ -29,9 +29,8 @@ fn handle(core: &mut Core) {
     core.ask(HANDLING, HANDLE, Request::Handle(Handling { kinds: vec![kind], concurrency: 1 }));
 }
 
-/// A core with a local document in which a command was sent.
-fn sent(limits: Limits) -> Core {
-    let mut core = Core::with_limits(limits);
+/// A doctype with one command.
+fn commanded() -> Doctype {
     let command = CommandDefinition {
         name: "do".to_owned(),
         fields: Vec::new(),
@@ -48,15 +47,19 @@ fn sent(limits: Limits) -> Core {
     };
     let (name, events, commands) = ("todo".to_owned(), vec![event], vec![command]);
     let streams = vec![StreamDefinition { name, events, commands }];
-    let open = OpenRequest {
-        document: "list".to_owned(),
-        user: String::new(),
-        server: None,
-        doctype: Doctype { streams, ..todos() },
-        has_token: false,
-        word: 0,
-    };
-    core.ask(Call(1), HANDLE, Request::Open(Box::new(open)));
+    Doctype { streams, ..todos() }
+}
+
+fn open(core: &mut Core, (call, handle): (Call, Handle), doctype: Doctype) {
+    let (document, user, server) = ("list".to_owned(), String::new(), None);
+    let open = OpenRequest { document, user, server, doctype, has_token: false, word: 0 };
+    core.ask(call, handle, Request::Open(Box::new(open)));
+}
+
+/// A core with a local document in which a command was sent.
+fn sent(limits: Limits) -> Core {
+    let mut core = Core::with_limits(limits);
+    open(&mut core, (Call(1), HANDLE), commanded());
     core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     send(&mut core, Call(3), "a");
@@ -81,7 +84,21 @@ fn complete(core: &mut Core, call: Call) {
         snapshot: None,
     };
     let completion = Completion { task: 1, attempt: 1, position: 0, outcome };
-    core.ask(call, HANDLE, Request::Complete(Complete { handling: HANDLING, completion }));
+    let complete = Complete { handling: HANDLING, instance: instance(core), completion };
+    core.ask(call, HANDLE, Request::Complete(complete));
+}
+
+/// Which instance the handler was when it was given something last.
+fn instance(core: &Core) -> InstanceId {
+    let lists = core.told.iter().rev().filter_map(|it| match it {
+        FromCore::Rows { call: HANDLING, rows } => Some(rows.decode()),
+        _ => None,
+    });
+    let number = lists.flatten().find_map(|row| match row.last() {
+        Some(Value::Integer(number)) => Some(number.unsigned_abs()),
+        _ => None,
+    });
+    InstanceId(number.expect("it was given something"))
 }
 
 fn entries(core: &Core) -> usize {
@@ -108,6 +125,16 @@ fn rows(core: &Core, of: Call) -> Option<Vec<Vec<Value>>> {
     })
 }
 
+/// The commands that the handler has, by number and stream.
+fn streams(core: &Core) -> Vec<(i64, String)> {
+    let rows = rows(core, HANDLING).expect("it was told");
+    let named = |row: Vec<Value>| match (&row[0], &row[2]) {
+        (Value::Integer(number), Value::Text(stream)) => (*number, stream.clone()),
+        other => panic!("{other:?}"),
+    };
+    rows.into_iter().map(named).collect()
+}
+
 fn query(core: &mut Core, call: Call) {
     let sql = "select state, (select count(*) from tidelog_events) from tidelog_commands";
     let query = Query { sql: sql.to_owned(), params: Params::NONE };
@@ -124,7 +151,7 @@ fn completed() -> Vec<Vec<Value>> {
 #[test]
 fn what_a_handler_has_said_is_done_once_the_disk_has_it() {
     let mut core = given(Limits::DEFAULT);
-    assert_eq!(rows(&core, HANDLING).map(|rows| rows.len()), Some(1));
+    assert_eq!(streams(&core).len(), 1);
     let count = entries(&core);
     complete(&mut core, Call(4));
     assert!(entries(&core) > count, "it is on its way");
@@ -171,57 +198,66 @@ fn what_has_come_of_a_command_is_told_once_the_disk_has_it() {
     assert_eq!(told(&core, [Call(8), Call(9)]), [true; 2]);
 }
 
-/// Goal: what was given, and the disk has lost, is given again. Method: the append that says who
-/// handles commands, and was given one, fails.
+/// Goal: nobody does anything for a command that the disk may lose. Method: the append that says
+/// who handles commands, and is given one, fails, and the next one does not.
 #[test]
-fn what_the_disk_does_not_know_to_be_given_is_given_again() {
+fn a_command_is_given_once_the_disk_has_that() {
     let mut core = sent(Limits::DEFAULT);
     let count = entries(&core);
     handle(&mut core);
-    assert_eq!(rows(&core, HANDLING).map(|rows| rows.len()), Some(1));
+    assert!(entries(&core) > count, "it is on its way");
+    assert_eq!(streams(&core), []);
     refuse_behind(&mut core, count);
     core.pass(2_000);
+    assert_eq!(streams(&core), []);
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    assert_eq!(streams(&core), [(1, "a".to_owned())]);
     complete(&mut core, Call(4));
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     assert_eq!(rows(&core, Call(4)).map(|rows| rows[0][0].clone()), Some(text("done")));
 }
 
-/// Goal: what a handler does for a command that the disk has lost is not taken for another one's,
-/// which has its number and attempt by then: its tab knows them apart by whom they are given to.
-/// Method: a command is given while the disk is still to have it, and is refused; then another one
-/// is sent. And one that the disk has is refused nothing of: it stays with the same.
+/// Goal: what is done for a command is not taken for another one's, which has its number by then.
+/// Method: a command is lost with what gives it; then another one is sent.
 #[test]
-fn what_comes_of_a_command_that_was_taken_back_is_nobody_elses() {
-    let mut core = sent(Limits::DEFAULT);
-    handle(&mut core);
-    let given = |core: &Core| {
-        let rows = rows(core, HANDLING).expect("it was told");
-        let [row] = <[Vec<Value>; 1]>::try_from(rows).expect("one is given");
-        let [number, stream, attempt, instance] = [0, 2, 9, 12].map(|column| row[column].clone());
-        ((number, stream, attempt), instance)
-    };
-    let called = |number, stream| (Value::Integer(number), text(stream), Value::Integer(1));
+fn a_command_that_the_disk_has_lost_was_given_to_nobody() {
+    let mut core = given(Limits::DEFAULT);
+    assert_eq!(streams(&core), [(1, "a".to_owned())]);
+    complete(&mut core, Call(4));
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
-    let (what, first) = given(&core);
-    assert_eq!(what, called(1, "a"));
     let count = entries(&core);
-    core.add(Call(4), "milk");
+    send(&mut core, Call(5), "lost");
+    refuse_behind(&mut core, count);
+    send(&mut core, Call(6), "other");
+    core.pass(2_000);
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    assert_eq!(streams(&core), [(2, "other".to_owned())]);
+    let lists = core.told.iter().filter_map(|it| match it {
+        FromCore::Rows { call: HANDLING, rows } => Some(rows.decode()),
+        _ => None,
+    });
+    assert!(lists.flatten().all(|row| row[2] != text("lost")));
+}
+
+/// Goal: who handles commands does so once the document is that of a release which has some. Method:
+/// one of an older release; the disk refuses what brings it to the newer one, and then takes it.
+#[test]
+fn a_document_that_stays_at_an_older_release_ends_no_handler() {
+    let mut core = Core::with_limits(Limits::DEFAULT);
+    open(&mut core, (Call(1), Handle(9)), todos());
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    let count = entries(&core);
+    open(&mut core, (Call(4), HANDLE), commanded());
+    handle(&mut core);
     refuse_behind(&mut core, count);
     core.pass(2_000);
-    assert_eq!(given(&core), (called(1, "a"), first.clone()));
-    complete(&mut core, Call(5));
+    let failed = |it: &FromCore| matches!(it, FromCore::Failed { call: HANDLING, .. });
+    assert!(!core.told.iter().any(failed));
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
-
-    let count = entries(&core);
-    send(&mut core, Call(6), "lost");
-    assert_eq!(given(&core), (called(2, "lost"), first.clone()));
-    refuse_behind(&mut core, count);
-    send(&mut core, Call(7), "other");
+    send(&mut core, Call(3), "a");
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
-    let (what, second) = given(&core);
-    assert_eq!(what, called(2, "other"));
-    assert_ne!(second, first);
+    assert_eq!(streams(&core), [(1, "a".to_owned())]);
 }
 
 /// Goal: pages that no disk has stay in memory. Method: a disk has refused something, so that what

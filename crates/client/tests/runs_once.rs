@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{Call, Complete, FromCore, Handling, Records, Request, ToCore};
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, EventDefinition, NewCommand, NewEvent, NewRecord,
-    NewRun, Outcome, Recorded, StreamDefinition, TaskKind, WorkflowDefinition, cancelling, sending,
-    starting,
+    CommandDefinition, Completion, Doctype, EventDefinition, InstanceId, NewCommand, NewEvent,
+    NewRecord, NewRun, Outcome, Recorded, StreamDefinition, TaskKind, WorkflowDefinition,
+    cancelling, sending, starting,
 };
 use tidelog_testing::Rng;
 use tidelog_testing::client::server::{Server, offline, talk};
@@ -62,6 +62,7 @@ struct Given {
     task: u64,
     attempt: u64,
     position: u64,
+    instance: InstanceId,
     of: String,
     id: String,
     is_cancelled: bool,
@@ -120,6 +121,7 @@ impl World {
             task: number(&row[0]),
             attempt: number(&row[9]),
             position: number(&row[10]),
+            instance: InstanceId(number(&row[12])),
             of: string(&row[1]),
             id: string(&row[2]),
             is_cancelled: number(&row[11]) != 0,
@@ -129,9 +131,9 @@ impl World {
 
     fn complete(&mut self, nth: usize, given: &Given, outcome: Outcome) {
         let handling = self.handling[nth].expect("it was given");
-        let Given { task, attempt, position, .. } = *given;
+        let Given { task, attempt, position, instance, .. } = *given;
         let completion = Completion { task, attempt, position, outcome };
-        self.ask(nth, Request::Complete(Complete { handling, completion }));
+        self.ask(nth, Request::Complete(Complete { handling, instance, completion }));
     }
 
     /// The state of each record of a run, by name; `None` where this device is not told now.

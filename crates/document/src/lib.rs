@@ -87,7 +87,7 @@ pub use streams::{
 };
 pub use tasks::{
     Change, Changed, Completion, Endings, FoundOutcome, Free, InstanceId, NewCommand, NewEvent,
-    NewSnapshot, Outcome, TaskKind, Work, find_endings, find_given, find_outcome, has_given,
+    NewSnapshot, Outcome, TaskKind, Work, find_endings, find_given, find_outcome,
 };
 pub use upcasting::{UpcastEvents, UpcastRefusal};
 pub use warm_up::warm_up;

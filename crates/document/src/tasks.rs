@@ -355,9 +355,6 @@ pub fn find_endings(reader: &mut Reader, after: i64) -> Run<Endings> {
     Run::Done(Endings { last, names: names.collect(), has_more })
 }
 
-/// So many columns of a task that is given say which one it is.
-const IDENTITY: usize = 9;
-
 /// The tasks that are given to an instance, oldest first; of a command also how many events its
 /// stream has. The name of a run is its version.
 pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
@@ -390,24 +387,6 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         &[number],
     ));
     Run::Done(named(&COLUMNS, &rows))
-}
-
-/// Whether all tasks of such a list are there, and are the same: what has brought them may have
-/// been taken back since, and their numbers be those of others.
-pub fn has_given(reader: &mut Reader, given: &Rows) -> Run<bool> {
-    for row in given.decode() {
-        let what = &row[..IDENTITY];
-        let rows = done!(reader.query_system(
-            "select 1 from _tidelog_task
-             where number = ?1 and aggregate = ?2 and stream = ?3 and name = ?4 and args is ?5
-               and key is ?6 and time = ?7 and user = ?8 and lower(hex(client)) = ?9",
-            what,
-        ));
-        if rows.is_empty() {
-            return Run::Done(false);
-        }
-    }
-    Run::Done(true)
 }
 
 pub(crate) fn named(columns: &[&str], values: &[Vec<Value>]) -> Rows {

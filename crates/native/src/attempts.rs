@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde::Deserialize;
 use tidelog_client::{Call, Complete, FromCore, Handling as Asked, Request};
-use tidelog_document::{Completion, TaskKind};
+use tidelog_document::{Completion, InstanceId, TaskKind};
 use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCE_KINDS_MAX};
 use tidelog_types::{ErrorCode, Outcome};
 use tokio::sync::{mpsc, watch};
@@ -141,8 +141,9 @@ impl Attempt {
         outcome: tidelog_document::Outcome,
     ) -> Result<Answer, Error> {
         let (task, attempt) = (self.row.number, self.row.attempt);
+        let instance = InstanceId(self.row.instance);
         let completion = Completion { task, attempt, position, outcome };
-        let asked = Complete { handling: self.handling, completion };
+        let asked = Complete { handling: self.handling, instance, completion };
         let rows = self.of.rows(Request::Complete(asked)).await?;
         let answer = rows.to().ok().and_then(|mut answers: Vec<Answer>| answers.pop());
         answer.ok_or_else(|| Error::new(ErrorCode::Engine, "the engine answered something else"))

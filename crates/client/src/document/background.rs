@@ -3,7 +3,7 @@
 use tidelog_document::{Advance, Decided, Replica, Verdict};
 use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Run;
-use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
+use tidelog_types::{Budget, ErrorCode, Lsn, Pgid, Rows};
 
 use super::requests::Ran;
 use super::storing::Then;
@@ -11,7 +11,7 @@ use super::watches::Found;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{CallFailure, FromCore, Handle, Request};
+use crate::protocol::{Call, CallFailure, FromCore, Handle, Request};
 use crate::record::KeptRejection;
 
 /// Milliseconds after which what could not be built for want of memory is built again; doubles each
@@ -311,7 +311,7 @@ impl Document {
                                 self.found(Found { tab, call, rows, watch }, ctx.out);
                             }
                         }
-                        (Some(rows), false) => ctx.out.tell(tab, FromCore::Rows { call, rows }),
+                        (Some(rows), false) => self.tell_rows((tab, call), rows, ctx.out),
                         (None, _) => {}
                     }
                     self.watches.requeue(tab, call);
@@ -343,12 +343,28 @@ impl Document {
     /// Tells what somebody was waiting for. Where this device decides, that may be what the disk
     /// does not have yet: once it has.
     pub(super) fn found(&mut self, found: Found, out: &mut Outbox) {
-        let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
-        if is_local && !self.is_all_durable() {
+        if self.is_for_the_disk() {
             self.ledger.after(Then::Found(Box::new(found)));
         } else {
             found.tell(out);
         }
+    }
+
+    /// Tells what a live query shows now, or what a handler is given: that likewise.
+    fn tell_rows(&mut self, (tab, call): (TabId, Call), rows: Rows, out: &mut Outbox) {
+        match self.watches.as_given((tab, call), rows) {
+            Ok(given) if self.is_for_the_disk() => {
+                self.ledger.after(Then::Given(Box::new(given)));
+            }
+            Ok(given) => self.watches.give(given, out),
+            Err(rows) => out.tell(tab, FromCore::Rows { call, rows }),
+        }
+    }
+
+    /// Whether this device decides, and its disk does not have all of that yet.
+    fn is_for_the_disk(&mut self) -> bool {
+        let is_local = self.open().is_some_and(|open| matches!(open.role, Role::Local(_)));
+        is_local && !self.is_all_durable()
     }
 
     /// Whether it may be older than what looks at it was written for: a local document that was
@@ -414,7 +430,7 @@ impl Document {
             self.leave_server(ctx);
         }
         if advance.is_replaced {
-            self.handlers.begin_anew(&mut self.watches);
+            self.handlers.are_replaced(&mut self.watches);
         }
         if self.error.as_ref().is_some_and(|e| e.code == ErrorCode::DocumentReplaced) {
             self.error = None;

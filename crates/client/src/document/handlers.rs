@@ -4,9 +4,7 @@
 
 use std::mem;
 
-use tidelog_document::{
-    Authority, Change, Changed, Completion, Doctype, Handlers, InstanceId, has_given,
-};
+use tidelog_document::{Authority, Change, Changed, Completion, Doctype, Handlers, InstanceId};
 use tidelog_sqlite::{Failure, Run};
 use tidelog_sync::{CompletionAnswer, ToRoom};
 use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCE_KINDS_MAX, INSTANCE_SILENT_MS};
@@ -36,6 +34,8 @@ pub(super) struct OwnHandlers {
     gone: Vec<u32>,
     /// What they have said to have completed and nobody answers any more.
     unanswered: Vec<Key>,
+    /// Whether they have begun anew for another history, which is on its way.
+    are_anew: bool,
     /// All of them where this device decides; `None` before it has decided anything of them.
     local: Option<Handlers<Key>>,
 }
@@ -55,9 +55,6 @@ struct Own {
     is_registered: bool,
     completing: Vec<Completing>,
     hearing: Hearing,
-    /// What it was given before the document was read anew, until it is known whether that is there
-    /// still: it may go on by numbers that others have by now.
-    given_before: Option<Rows>,
 }
 
 /// An attempt that has come to an end, and nobody has said what becomes of that.
@@ -120,30 +117,34 @@ impl OwnHandlers {
         }
     }
 
-    /// The server has said where the document stands: it is told all.
-    pub(super) fn is_followed(&mut self) {
-        self.channel_lost();
-    }
-
-    /// Another history took the place of the one that they are instances of: in that one they may
-    /// be others, and what they have done may be to be done.
-    pub(super) fn begin_anew(&mut self, watches: &mut Watches) {
-        self.channel_lost();
-        for (key, own) in self.own.iter_mut() {
-            own.instance = None;
-            let late = mem::take(&mut own.completing);
-            self.unanswered.extend(late.iter().map(|it| (key.0, it.call)));
-            watches.note_instance(*key, None);
+    /// The server has said where the document stands: it is told all. Of one that has lost what is
+    /// here they may be instances still, from before that: they begin anew at once.
+    pub(super) fn is_followed(&mut self, is_lost: bool, watches: &mut Watches) {
+        self.are_anew = is_lost;
+        match is_lost {
+            true => self.begin_anew(watches),
+            false => self.channel_lost(),
         }
     }
 
-    /// The document is read anew from the disk, which may lack what was decided here, and what was
-    /// given.
-    pub(super) fn are_read_anew(&mut self, watches: &Watches) {
+    /// Another history took the place of the one that they are instances of.
+    pub(super) fn are_replaced(&mut self, watches: &mut Watches) {
+        if !mem::take(&mut self.are_anew) {
+            self.begin_anew(watches);
+        }
+    }
+
+    /// In another history they may be others, and what they have done may be to be done.
+    fn begin_anew(&mut self, watches: &mut Watches) {
+        self.channel_lost();
+        for (key, own) in self.own.iter_mut() {
+            self.unanswered.extend(own.begin_anew(*key, watches));
+        }
+    }
+
+    /// The document is read anew from the disk, which may lack what was decided here.
+    pub(super) fn are_read_anew(&mut self) {
         self.local = None;
-        for (key, own) in self.own.iter_mut() {
-            own.given_before = own.given_before.take().or_else(|| watches.given(key).cloned());
-        }
     }
 
     /// The disk does not have what came of these: that is decided once more.
@@ -158,43 +159,18 @@ impl OwnHandlers {
         }
     }
 
-    /// Those that the document knows still, with all that they were given, go on as who they were.
-    /// The others begin anew: what they were given counts no longer.
-    fn resume(
-        &mut self,
-        authority: &mut Authority,
-        client: ClientId,
-        watches: &mut Watches,
-    ) -> Run<()> {
-        let mut local = match authority.work() {
-            Run::Done(work) => Handlers::of(work, LONG_AGO_MS),
-            Run::Fault(pgid) => return Run::Fault(pgid),
-            Run::Failed(failure) => return Run::Failed(failure),
-        };
-        let mut without_given = Vec::new();
-        for (key, own) in self.own.iter() {
-            let Some(given) = &own.given_before else { continue };
-            match has_given(authority.reader(), given) {
-                Run::Done(true) => {}
-                Run::Done(false) => without_given.push(*key),
-                Run::Fault(pgid) => return Run::Fault(pgid),
-                Run::Failed(failure) => return Run::Failed(failure),
-            }
-        }
+    /// Those that the document knows still go on as who they were. The others begin anew: they were
+    /// told of nothing that they were given, or of what counts no longer.
+    fn resume(&mut self, mut local: Handlers<Key>, client: ClientId, watches: &mut Watches) {
         for (key, own) in self.own.iter_mut() {
-            own.given_before = None;
             let Some(instance) = own.instance else { continue };
-            if local.may_resume(instance, client) && !without_given.contains(key) {
+            if local.may_resume(instance, client) {
                 own.register(*key, instance, client, &mut local);
             } else {
-                own.instance = None;
-                let late = mem::take(&mut own.completing);
-                self.unanswered.extend(late.iter().map(|it| (key.0, it.call)));
-                watches.note_instance(*key, None);
+                self.unanswered.extend(own.begin_anew(*key, watches));
             }
         }
         self.local = Some(local);
-        Run::Done(())
     }
 
     /// The channel is gone: what was said there is said again.
@@ -234,7 +210,6 @@ impl Document {
                 is_registered: false,
                 completing: Vec::new(),
                 hearing: Hearing::Unasked,
-                given_before: None,
             };
             self.handlers.own.insert(key, own);
         }
@@ -248,12 +223,14 @@ impl Document {
         complete: &Complete,
         out: &mut Outbox,
     ) -> Ran {
-        let Some(own) = self.handlers.own.get_mut(&(ask.tab, complete.handling)) else {
-            answer(ask.tab, ask.call, LATE, out);
-            return Ran::Done;
-        };
-        let completion = complete.completion.clone();
-        own.completing.push(Completing { call: ask.call, completion, is_said: false });
+        let own = self.handlers.own.get_mut(&(ask.tab, complete.handling));
+        match own.filter(|own| own.instance == Some(complete.instance)) {
+            Some(own) => {
+                let completion = complete.completion.clone();
+                own.completing.push(Completing { call: ask.call, completion, is_said: false });
+            }
+            None => answer(ask.tab, ask.call, LATE, out),
+        }
         Ran::Done
     }
 
@@ -380,8 +357,8 @@ impl Document {
                     }
                     own.hearing = Hearing::Deaf { lists };
                     handlers.gone.extend(own.is_said.then_some(own.tag));
-                    (own.instance, own.is_said, own.is_registered) = (None, false, false);
-                    watches.note_instance(*key, None);
+                    (own.is_said, own.is_registered) = (false, false);
+                    handlers.unanswered.extend(own.begin_anew(*key, watches));
                     is_any_other = true;
                     continue;
                 }
@@ -413,6 +390,10 @@ impl Document {
         }
         let Self { handlers, handles, state, .. } = self;
         let State::Open(open) = state else { return None };
+        // It may lack what those need who handle its tasks.
+        if open.awaits_adoption() {
+            return None;
+        }
         let (client, user) = (open.record.client(), self.key.user.clone());
         let Role::Local(authority) = &mut open.role else {
             handlers.local = None;
@@ -423,8 +404,10 @@ impl Document {
         }
         let doctype = newest(handles.values().map(|it| &it.doctype))?;
         if handlers.local.is_none() {
-            match handlers.resume(authority, client, &mut self.watches) {
-                Run::Done(()) => {}
+            match authority.work() {
+                Run::Done(work) => {
+                    handlers.resume(Handlers::of(work, LONG_AGO_MS), client, &mut self.watches);
+                }
                 Run::Fault(pgid) => return Some(Run::Fault(pgid)),
                 Run::Failed(_) => return None,
             }
@@ -439,7 +422,7 @@ impl Document {
         } else if let Some((key, own)) = own.iter_mut().find(|(_, own)| !own.completing.is_empty())
         {
             let Completing { call, completion, .. } = own.completing.remove(0);
-            let instance = own.instance.unwrap_or(InstanceId(0));
+            let instance = own.instance.expect("BUG: others have registered before");
             (Change::Complete { instance, completion }, Some((*key, Some(call))))
         } else {
             (local.next_change(ctx.now_ms)?, None)
@@ -527,6 +510,15 @@ impl Document {
 }
 
 impl Own {
+    /// It is no instance before it is another one: what it has said of its attempts counts no
+    /// longer. Gives whom that is to be told.
+    fn begin_anew(&mut self, key: Key, watches: &mut Watches) -> Vec<Key> {
+        self.instance = None;
+        watches.note_instance(key, None);
+        let late = mem::take(&mut self.completing);
+        late.into_iter().map(|it| (key.0, it.call)).collect()
+    }
+
     fn register(
         &self,
         key: Key,

@@ -355,6 +355,12 @@ impl Open {
         }
     }
 
+    /// Whether it is to be brought to the doctypes of the tabs that hold it, and nothing is known
+    /// that is in the way.
+    pub fn awaits_adoption(&self) -> bool {
+        self.is_unadopted && self.short_of.is_empty() && self.adoption_lacks.is_none()
+    }
+
     pub fn synced_mut(&mut self) -> Option<&mut Synced> {
         match &mut self.role {
             Role::Synced(synced) => Some(synced),

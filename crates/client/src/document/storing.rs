@@ -11,7 +11,7 @@ use tidelog_types::{CallId, EntryId, JournalId, Lsn, Outcome, Page, Pgid, Sorted
 use super::handlers::Completed;
 use super::open::{Open, RecordDue, Role};
 use super::requests::Ask;
-use super::watches::Found;
+use super::watches::{Found, Given};
 use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
 use crate::outbox::Outbox;
@@ -173,6 +173,8 @@ pub(super) enum Then {
     Completed(Box<Completed>),
     /// Tell somebody what was found.
     Found(Box<Found>),
+    /// Tell a handler what it is given.
+    Given(Box<Given>),
 }
 
 impl Then {
@@ -180,7 +182,7 @@ impl Then {
     fn is_awaited(&self) -> bool {
         match self {
             Self::Settle(_) | Self::Synced(_) | Self::Withdrawn(_) | Self::AskedAgain(_) => true,
-            Self::Completed(_) | Self::Found(_) => true,
+            Self::Completed(_) | Self::Found(_) | Self::Given(_) => true,
             Self::Timeline(..) | Self::Storage(..) => false,
             Self::Record | Self::Recorded | Self::Kept => false,
         }
@@ -208,6 +210,8 @@ struct Waited {
     completed: Vec<Completed>,
     /// What others were waiting for.
     found: Vec<Found>,
+    /// What handlers were to be given.
+    given: Vec<Given>,
 }
 
 /// A mutation whose caller waits for the disk.
@@ -391,6 +395,7 @@ impl Document {
                 (Then::AskedAgain(ask), _) => self.look_again(vec![*ask], ctx.out),
                 (Then::Completed(completed), _) => completed.tell(ctx.out),
                 (Then::Found(found), _) => found.tell(ctx.out),
+                (Then::Given(given), _) => self.watches.give(*given, ctx.out),
                 (Then::Record, _) => self.record_is_durable(&ctx.settings.limits),
                 (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
@@ -421,9 +426,10 @@ impl Document {
             ctx.store.give_up(&self.key, ticket);
             return self.fail_cleared(lost, ctx.out);
         }
-        let Waited { settles, syncs, mut asked_again, completed, found, .. } =
+        let Waited { settles, syncs, mut asked_again, completed, found, given, .. } =
             self.who_waited(lost);
         self.handlers.complete_again(completed);
+        given.iter().for_each(|given| self.watches.give_again(given));
         for Found { tab, call, watch, .. } in found {
             // Whoever has closed the document waits for nothing.
             if self.handles.contains_key(&(tab, watch.handle)) {
@@ -475,7 +481,8 @@ impl Document {
 
     /// The data were cleared: what waits for the disk never gets there. It is shown all the same.
     pub(crate) fn fail_settling(&mut self, out: &mut Outbox) {
-        let is_told = |it: &Then| matches!(it, Then::Completed(_) | Then::Found(_));
+        let is_told =
+            |it: &Then| matches!(it, Then::Completed(_) | Then::Found(_) | Then::Given(_));
         let is_awaited = self.settling + self.local_syncs > 0 || self.ledger.waiting().any(is_told);
         if !is_awaited && !self.rejection_news.holds_back_some() {
             return;
@@ -485,10 +492,11 @@ impl Document {
     }
 
     fn fail_cleared(&mut self, lost: impl IntoIterator<Item = Then>, out: &mut Outbox) {
-        let Waited { settles, syncs, asked_again, withdrawn, completed, found } =
+        let Waited { settles, syncs, asked_again, withdrawn, completed, found, given } =
             self.who_waited(lost);
         completed.into_iter().for_each(|completed| completed.tell(out));
         found.into_iter().for_each(|found| found.tell(out));
+        given.into_iter().for_each(|given| self.watches.give(given, out));
         let asks = syncs.into_iter().chain(asked_again);
         asks.for_each(|ask| ask.fail(CallFailure::data_cleared(), out));
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
@@ -514,6 +522,7 @@ impl Document {
                 Then::Withdrawn(rejections) => waited.withdrawn.extend(rejections),
                 Then::Completed(completed) => waited.completed.push(*completed),
                 Then::Found(found) => waited.found.push(*found),
+                Then::Given(given) => waited.given.push(*given),
                 _ => {}
             }
         }
@@ -548,7 +557,7 @@ impl Document {
         self.reads = Reads::default();
         self.rejection_news.forget_withdrawn();
         self.watches.mark_all();
-        self.handlers.are_read_anew(&self.watches);
+        self.handlers.are_read_anew();
         self.ask_where_it_stands(ctx);
     }
 

@@ -58,7 +58,11 @@ enum Watched {
         is_pending: bool,
     },
     /// The tasks that are given to an instance, once it is one.
-    Given(Option<InstanceId>),
+    Given {
+        instance: Option<InstanceId>,
+        /// What its tab was told last.
+        told: Option<Rows>,
+    },
     Records(Records),
 }
 
@@ -76,7 +80,7 @@ impl Watch {
     }
 
     pub fn of_given(handle: Handle) -> Self {
-        Self::of(handle, Watched::Given(None))
+        Self::of(handle, Watched::Given { instance: None, told: None })
     }
 
     pub fn of_records(handle: Handle, records: Records) -> Self {
@@ -100,7 +104,7 @@ impl Watch {
 
     /// Whether it is over once it has an answer.
     pub fn is_for_once(&self) -> bool {
-        !matches!(self.watched, Watched::Query(_) | Watched::Given(_))
+        !matches!(self.watched, Watched::Query(_) | Watched::Given { .. })
     }
 
     /// Whether it looks at what is confirmed.
@@ -151,7 +155,7 @@ impl Watch {
                 }
                 return run;
             }
-            Watched::Given(instance) => {
+            Watched::Given { instance, .. } => {
                 let reader = open.confirmed_reader_at(now_ms);
                 let run = match instance {
                     Some(instance) => find_given(reader, *instance),
@@ -243,6 +247,13 @@ impl Found {
     pub fn tell(self, out: &mut Outbox) {
         out.tell(self.tab, FromCore::Rows { call: self.call, rows: self.rows });
     }
+}
+
+/// What a handler is given, and waits for the disk: it does nothing for what the disk may lose.
+pub(super) struct Given {
+    key: (TabId, Call),
+    instance: Option<InstanceId>,
+    rows: Rows,
 }
 
 impl Watches {
@@ -365,14 +376,45 @@ impl Watches {
     pub fn note_instance(&mut self, (tab, call): (TabId, Call), instance: Option<InstanceId>) {
         self.changes += 1;
         let Some(watch) = self.watches.get_mut(&(tab, call)) else { return };
-        watch.watched = Watched::Given(instance);
+        let Watched::Given { instance: before, .. } = &mut watch.watched else { return };
+        *before = instance;
         watch.dirty_since.get_or_insert(self.changes);
     }
 
-    /// What a handler of commands was told last, if it was given any.
+    /// What a handler is given, of these rows of its watch; the rows of any other.
+    pub fn as_given(&self, key: (TabId, Call), rows: Rows) -> Result<Given, Rows> {
+        match self.watches.get(&key).map(|watch| &watch.watched) {
+            Some(&Watched::Given { instance, .. }) => Ok(Given { key, instance, rows }),
+            _ => Err(rows),
+        }
+    }
+
+    /// Tells a handler what it is given, unless it is another instance by now.
+    pub fn give(&mut self, given: Given, out: &mut Outbox) {
+        let Given { key: (tab, call), instance, rows } = given;
+        let Some(watch) = self.watches.get_mut(&(tab, call)) else { return };
+        if let Watched::Given { instance: now, told } = &mut watch.watched
+            && *now == instance
+        {
+            *told = Some(rows.clone());
+            out.tell(tab, FromCore::Rows { call, rows });
+        }
+    }
+
+    /// The disk has lost what a handler was to be given: it is told of what is there.
+    pub fn give_again(&mut self, given: &Given) {
+        self.changes += 1;
+        let Some(watch) = self.watches.get_mut(&given.key) else { return };
+        watch.rows = None;
+        watch.dirty_since.get_or_insert(self.changes);
+    }
+
+    /// What a handler was told last, if it was given any.
     pub fn given(&self, key: &(TabId, Call)) -> Option<&Rows> {
-        let watch = self.watches.get(key)?;
-        watch.rows.as_ref().filter(|rows| rows.count > 0)
+        match &self.watches.get(key)?.watched {
+            Watched::Given { told, .. } => told.as_ref().filter(|rows| rows.count > 0),
+            _ => None,
+        }
     }
 
     /// None of them has an answer at present: there is no document.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_client::{Call, Complete, Records, Request, ToCore};
-use tidelog_document::{Completion, NewCommand, NewRecord, NewRun, Outcome, Recorded};
+use tidelog_document::{Completion, InstanceId, NewCommand, NewRecord, NewRun, Outcome, Recorded};
 use tidelog_types::Value;
 
 use super::Tab;
@@ -412,9 +412,10 @@ impl Tab {
             };
             let Some(outcome) = outcome else { continue };
             let call = self.next_call();
-            let Given { task, attempt, .. } = it.run.given;
+            let Given { task, attempt, instance, .. } = it.run.given;
+            let instance = InstanceId(instance);
             let completion = Completion { task, attempt, position: 0, outcome: outcome.clone() };
-            let request = Request::Complete(Complete { handling, completion });
+            let request = Request::Complete(Complete { handling, instance, completion });
             it.saying = Some((call, outcome));
             news.push(RunNews::Says { doc, run });
             messages.push(ToCore::Ask { call, handle, request });

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{Call, CommandName, Complete, Handle, Handling, Mutate, Request, ToCore};
-use tidelog_document::{Completion, Outcome, TaskKind};
+use tidelog_document::{Completion, InstanceId, Outcome, TaskKind};
 use tidelog_types::{Rows, Value};
 
 use super::Tab;
@@ -210,9 +210,10 @@ impl Tab {
             *self.tasks.handling.get(&(doc, Work::Commands))?;
         let call = self.next_call();
         self.tasks.completing.insert(call, (doc, given.clone()));
-        let Given { task, attempt, position, .. } = *given;
+        let Given { task, attempt, position, instance, .. } = *given;
+        let instance = InstanceId(instance);
         let completion = Completion { task, attempt, position, outcome };
-        let request = Request::Complete(Complete { handling, completion });
+        let request = Request::Complete(Complete { handling, instance, completion });
         Some(ToCore::Ask { call, handle, request })
     }
 

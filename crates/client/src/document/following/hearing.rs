@@ -144,7 +144,6 @@ impl Document {
         // Whoever wants those behind the last may be wrong about what the server has.
         self.watches.mark_confirmed();
         self.presence.is_followed();
-        self.handlers.is_followed();
         channel.stood_at = storage.next;
         self.following.no_verdict = None;
         self.following.refused = false;
@@ -163,6 +162,7 @@ impl Document {
         } else {
             open.is_incomplete.then(CallFailure::damaged_copy)
         };
+        self.handlers.is_followed(is_lost, &mut self.watches);
         if is_lost {
             reached(Probe::RestoreFound);
         } else if from == storage.next {
