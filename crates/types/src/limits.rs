@@ -539,7 +539,8 @@ pub struct Limits {
     /// more from the server, not counting those that were sent before it stopped.
     pub entries_unstored_size_max: usize,
     /// Bytes of storage entries that a client puts off until they can go to the disk with something
-    /// that somebody waits for, not counting the entry that passes the bound.
+    /// that somebody waits for, not counting the entry that passes the bound. What a page that is
+    /// closed has put off runs once more as the document is opened next.
     pub entries_put_off_size_max: usize,
     /// Pages that a page server reads for one owner before the next one has its turn.
     pub read_chunk_pages: usize,
@@ -604,7 +605,7 @@ impl Limits {
         entries_in_flight_max: 1024,
         entries_in_flight_size_max: 8 * 1024 * 1024,
         entries_unstored_size_max: 16 * 1024 * 1024,
-        entries_put_off_size_max: 256 * 1024,
+        entries_put_off_size_max: 64 * 1024,
         read_chunk_pages: 16,
         owner_reads_max: 1024,
         owner_read_pages_max: 256 * 1024,
