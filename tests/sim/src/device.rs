@@ -109,6 +109,8 @@ pub(crate) enum ForPageServer {
     Turn,
     /// The flushes that it asked for are complete.
     Flushed,
+    /// Nobody has asked for anything for a while.
+    Rest,
 }
 
 impl Lent {
@@ -127,6 +129,14 @@ impl Lent {
         }
         if has_writes {
             self.server.flush();
+        }
+    }
+
+    /// Nobody has asked for anything for a while.
+    pub(crate) fn rest(&mut self) {
+        if !self.is_due && !self.server.wants_poll() {
+            self.server.mark_durable();
+            self.server.shorten_log();
         }
     }
 
@@ -407,7 +417,7 @@ fn open_anyhow(
     let options = StoreOptions {
         life,
         log_size_max: swarm.log_size_max,
-        log_rest_size_max: swarm.log_size_max,
+        log_rest_size_max: swarm.log_rest_size_max,
         pool_pages_max: swarm.store_pool_pages,
         log_buffer_size_max: swarm.log_buffer_size_max,
         limits: swarm.limits,

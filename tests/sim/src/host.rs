@@ -71,7 +71,7 @@ struct Running {
     /// What the time is by its clock.
     now_ms: u64,
     seed: Rng,
-    /// Whether rooms give back what they can all the time.
+    /// Whether rooms and the store give back what they can all the time.
     rests: bool,
     /// What has come of the document that is exported, until all has.
     export: Option<BTreeMap<Pgid, Page>>,
@@ -408,6 +408,11 @@ impl Host {
         running.decide_due(&mut done);
         running.work(&mut done);
         let Some(page_server) = &mut running.page_server else { return done };
+        if running.rests && !page_server.wants_poll() {
+            // Nobody has asked for anything for a while.
+            page_server.rest();
+            page_server.mark_durable();
+        }
         let mut has_writes = false;
         for (owner, request) in running.inbox.drain(..) {
             has_writes |=

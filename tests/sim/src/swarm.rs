@@ -47,6 +47,8 @@ pub(crate) struct Swarm {
     pub(crate) is_left_last: bool,
     pub(crate) limits: Limits,
     pub(crate) log_size_max: u64,
+    /// Beyond which size a log is changed over at rest.
+    pub(crate) log_rest_size_max: u64,
     /// Pages in the buffer pools of stores.
     pub(crate) store_pool_pages: usize,
     /// Bytes of entries that may wait for one connection.
@@ -352,6 +354,7 @@ impl Swarm {
         let mut lives = Rng::new(seed.rotate_left(24) ^ !seed);
         let mut beside = Rng::new(seed.rotate_left(16) ^ seed);
         let mut around = Rng::new(seed.rotate_left(56) ^ !seed);
+        let mut at_rest = Rng::new(seed.rotate_left(48) ^ seed);
         let is_forgetful = beside.once_in(4);
         let limits = if is_forgetful { forgetful(limits, &mut beside) } else { limits };
         let mut swarm = Self {
@@ -363,6 +366,7 @@ impl Swarm {
             is_left_last: size.once_in(2),
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
+            log_rest_size_max: [16 << 20, 32 << 10][at_rest.index(2)],
             store_pool_pages: [8, 1024][rng.index(2)],
             way_size_max: [1 << 30, 24 * 1024][rng.index(2)],
             net_ms_max: [3, 80, 400][rng.index(3)],
@@ -468,6 +472,7 @@ impl Swarm {
             swarm.store_pool_pages = 8;
             // Only what left the log and the memory can rot unseen, and what is in a log is missed.
             swarm.log_size_max = if swarm.logs_rot { 16 << 20 } else { 48 << 10 };
+            swarm.log_rest_size_max = swarm.log_size_max;
         }
         if is_forgetful && beside.once_in(2) {
             // A store forgets when its log changes over.

@@ -74,8 +74,19 @@ impl World {
             }
             ForPageServer::Turn => lent.is_due = false,
             ForPageServer::Flushed => here.disk.complete_flushes(),
+            ForPageServer::Rest => {
+                lent.rest();
+                return self.poll_page_server(device);
+            }
         }
         self.poll_page_server(device);
+        if let Some(lent) = &self.devices[device].page_server
+            && self.rng.once_in(8)
+        {
+            let (worker, what) = (lent.worker, ForPageServer::Rest);
+            let delay = self.rng.below(2_000);
+            self.schedule(delay, Event::ToPageServer { device, worker, what });
+        }
     }
 
     /// The tab that lends goes on, unless it was frozen again.
