@@ -194,7 +194,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role as Side;
 
     use super::*;
 
@@ -227,5 +231,25 @@ mod tests {
         }
         gate.open();
         gated.read_exact(&mut bytes).await.expect("open");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_comes_bit_by_bit_is_counted_as_it_comes() {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let (transport, gate) = Gated::new(server, u64::MAX);
+        let mut socket = WebSocketStream::from_raw_socket(transport, Side::Server, None).await;
+        // A binary message of 1,000 bytes, under a mask of zeros.
+        client.write_all(&[0x82, 0xfe, 3, 232, 0, 0, 0, 0]).await.expect("there is room");
+        for size in [500, 499] {
+            let before = gate.read_size();
+            client.write_all(&vec![7; size]).await.expect("there is room");
+            assert!(socket.next().now_or_never().is_none(), "there is more of it");
+            assert!(gate.read_size() >= before + size as u64);
+        }
+        client.write_all(&[7]).await.expect("there is room");
+        assert!(matches!(socket.next().await, Some(Ok(Message::Binary(_)))));
+        let before = gate.written_size();
+        socket.send(Message::Binary(vec![7; 1_000].into())).await.expect("there is room");
+        assert!(gate.written_size() >= before + 1_000);
     }
 }

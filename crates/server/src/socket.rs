@@ -1089,28 +1089,6 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_message_that_comes_bit_by_bit_is_counted_as_it_comes() {
-        use tokio::io::AsyncWriteExt;
-
-        let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let (transport, gate) = Gated::new(server, u64::MAX);
-        let mut socket = WebSocketStream::from_raw_socket(transport, Side::Server, None).await;
-        // A binary message of 1,000 bytes, under a mask of zeros.
-        client.write_all(&[0x82, 0xfe, 3, 232, 0, 0, 0, 0]).await.expect("there is room");
-        for size in [500, 499] {
-            let before = gate.read_size();
-            client.write_all(&vec![7; size]).await.expect("there is room");
-            assert!(socket.next().now_or_never().is_none(), "there is more of it");
-            assert!(gate.read_size() >= before + size as u64);
-        }
-        client.write_all(&[7]).await.expect("there is room");
-        assert!(matches!(socket.next().await, Some(Ok(Message::Binary(_)))));
-        let before = gate.written_size();
-        socket.send(Message::Binary(vec![7; 1_000].into())).await.expect("there is room");
-        assert!(gate.written_size() >= before + 1_000);
-    }
-
     #[test]
     fn a_room_hears_when_a_connection_has_closed_its_last_channel_there() {
         let (room, mut mail) = unbounded_channel();
