@@ -17,7 +17,8 @@
 //! - `house.rs`: what there is behind the door.
 //! - `rooms.rs`: a room's task, and what it does with what the room decided.
 //! - `store.rs`: how many rooms share one page server.
-//! - `socket.rs`: a connection's life.
+//! - `socket.rs`: a connection's life; `socket/reader.rs`: what its client says, and
+//!   `socket/writer.rs`: what it is told.
 //! - `door.rs`: how connections come in, and `tls.rs` what is spoken with them.
 //! - `access.rs`: who may come in, and what for.
 //! - `agenda.rs`: which documents have work, while nobody has them open.
