@@ -169,6 +169,7 @@ impl Client {
                 self.tabs.remove(&tab);
                 out.flow.forget(tab);
                 self.destroying.retain(|destroy| destroy.tab != tab);
+                self.servers.values_mut().for_each(|link| link.drop_tab(tab));
                 self.with_each(out, |document, ctx| document.drop_tab(tab, ctx));
             }
             Input::PageServerLent { server, settled_at_ms, storage } => {
@@ -577,7 +578,10 @@ impl Client {
                 if in_use {
                     self.server_lost(&name, out);
                 } else {
-                    self.servers.remove(&name);
+                    // An answer that is owed is not to be taken for that to a later question.
+                    if !link.has_asked_any() {
+                        self.servers.remove(&name);
+                    }
                     self.channels_lost(&name.url, &followers, out);
                 }
                 continue;

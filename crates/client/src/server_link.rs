@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::renewal::Renewal;
 use crate::rng::Rng;
-use crate::token_turns::{Next, TokenHolder, TokenTurns};
+use crate::token_turns::{Answered, Next, TokenHolder, TokenTurns};
 
 /// Milliseconds without a word from the server after which it is asked for one, and the same while
 /// something waits for it.
@@ -408,6 +408,16 @@ impl ServerLink {
         self.turns.has_asked(holder)
     }
 
+    /// Whether anybody was asked for a token, and has not answered.
+    pub(crate) fn has_asked_any(&self) -> bool {
+        self.turns.has_asked_any()
+    }
+
+    /// That tab is gone, and gives no token any more.
+    pub(crate) fn drop_tab(&mut self, tab: TabId) {
+        self.turns.drop_tab(tab);
+    }
+
     /// Somebody who was asked for a token has answered. Says whether nobody else is asked, nor the
     /// same one anew, and so nothing comes of the connection.
     pub(crate) fn answered_with(
@@ -417,7 +427,7 @@ impl ServerLink {
         now_ms: u64,
         out: &mut Outbox,
     ) -> bool {
-        let owed = self.turns.answered(holder);
+        let Answered { owed, is_late } = self.turns.answered(holder);
         if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal)
             && renewal.wants_of(holder)
         {
@@ -440,7 +450,7 @@ impl ServerLink {
         if is_wanted {
             self.turns.goes_by(holder);
             self.hello(now_ms, Some(token), out);
-        } else {
+        } else if !is_late {
             self.turns.keep(holder, token, now_ms);
         }
         false

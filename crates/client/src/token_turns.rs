@@ -35,11 +35,13 @@ pub(crate) struct TokenTurns {
 
 /// When somebody was asked last, as a number that grows with each question, or zero where that is
 /// as good as never, and how often without an answer: that may take longer than a connection lasts
-/// without one.
+/// without one. Each question is answered, whatever has become of the connection by then.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
     turn: u64,
     owed: u32,
+    /// How many of those answers the next connection does not want.
+    late: u32,
     /// Whether what it gave was refused.
     is_refused: bool,
 }
@@ -49,6 +51,15 @@ struct Asked {
 struct KeptToken {
     token: String,
     came_at_ms: u64,
+}
+
+/// What comes of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    /// How many more answers are owed.
+    pub(crate) owed: u32,
+    /// Whether the next connection does not want it.
+    pub(crate) is_late: bool,
 }
 
 /// By what the next connection is tried.
@@ -126,12 +137,19 @@ impl TokenTurns {
         self.asked.get(&holder).is_some_and(|asked| asked.owed > 0)
     }
 
-    /// Somebody who was asked has answered. Gives how many answers it owes yet.
-    pub(crate) fn answered(&mut self, holder: TokenHolder) -> u32 {
-        self.asked.get_mut(&holder).map_or(0, |asked| {
-            asked.owed = asked.owed.saturating_sub(1);
-            asked.owed
-        })
+    /// Whether anybody has not answered.
+    pub(crate) fn has_asked_any(&self) -> bool {
+        self.asked.values().any(|asked| asked.owed > 0)
+    }
+
+    /// Somebody who was asked has answered, the oldest question first as far as anybody knows.
+    pub(crate) fn answered(&mut self, holder: TokenHolder) -> Answered {
+        let asked = self.asked.get_mut(&holder).filter(|asked| asked.owed > 0);
+        let asked = asked.expect("BUG: an answer without a question");
+        let is_late = asked.late > 0;
+        asked.owed -= 1;
+        asked.late = asked.late.saturating_sub(1);
+        Answered { owed: asked.owed, is_late }
     }
 
     /// A token for the next connection.
@@ -173,21 +191,42 @@ impl TokenTurns {
     /// first again.
     pub(crate) fn is_let_in(&mut self) {
         let let_in = self.last;
-        self.asked.retain(|holder, asked| asked.is_refused && Some(*holder) != let_in);
-        self.asked.values_mut().for_each(|asked| asked.owed = 0);
-        self.kept.clear();
+        for (holder, asked) in self.asked.iter_mut() {
+            if !asked.is_refused || Some(*holder) == let_in {
+                asked.forget_turn();
+            }
+        }
+        self.drop_idle();
+        self.want_no_more();
         self.called_by = None;
     }
 
     /// Who was asked, and what it gave, says nothing any more.
     pub(crate) fn begin_anew(&mut self) {
-        self.asked.clear();
+        self.asked.values_mut().for_each(Asked::forget_turn);
+        self.drop_idle();
     }
 
-    /// The same of what has come meanwhile.
+    /// The same of what has come meanwhile, or is to come.
     pub(crate) fn forget(&mut self) {
         self.begin_anew();
+        self.want_no_more();
+    }
+
+    /// That tab is gone, and answers nothing any more.
+    pub(crate) fn drop_tab(&mut self, tab: TabId) {
+        self.asked.retain(|holder, _| holder.0 != tab);
+    }
+
+    /// Nothing that was asked for is kept for the next connection.
+    fn want_no_more(&mut self) {
+        self.asked.values_mut().for_each(|asked| asked.late = asked.owed);
         self.kept.clear();
+    }
+
+    /// Forgets those who are as good as never asked, and owe no answer.
+    fn drop_idle(&mut self) {
+        self.asked.retain(|_, asked| asked.turn > 0 || asked.owed > 0);
     }
 
     /// This tab asks for the server anew. It may have another token by now, and so is asked before
@@ -195,7 +234,7 @@ impl TokenTurns {
     pub(crate) fn is_called_by(&mut self, tab: TabId) {
         self.called_by = Some(tab);
         for (_, asked) in self.asked.iter_mut().filter(|(holder, _)| holder.0 == tab) {
-            (asked.turn, asked.is_refused) = (0, false);
+            asked.forget_turn();
         }
     }
 
@@ -207,5 +246,31 @@ impl TokenTurns {
     /// When that one was asked last; zero if it was not.
     fn turn_of(&self, holder: &TokenHolder) -> u64 {
         self.asked.get(holder).map_or(0, |asked| asked.turn)
+    }
+}
+
+impl Asked {
+    /// It is as good as never asked. What it owes, it owes.
+    fn forget_turn(&mut self) {
+        (self.turn, self.is_refused) = (0, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_who_has_answered_or_is_gone() {
+        let [answers, leaves] = [(TabId(1), Handle(1)), (TabId(2), Handle(1))];
+        let mut turns = TokenTurns::new();
+        turns.asks(answers);
+        turns.asks(leaves);
+        turns.answered(answers);
+        assert!(turns.has_asked_any());
+        turns.begin_anew();
+        assert_eq!(turns.asked.keys().collect::<Vec<_>>(), [&leaves]);
+        turns.drop_tab(leaves.0);
+        assert!(turns.asked.is_empty());
     }
 }

@@ -139,6 +139,23 @@ fn who_let_us_in_is_asked_first_though_another_token_was_refused_in_its_place() 
     assert_eq!(core.tokens_wanted.last(), Some(&TAB));
 }
 
+/// Goal: no connection is given up, and no token lost, for an answer to what was asked on the one
+/// before. Method: the connection breaks while whoever renews the token is at it, as it may do for
+/// the same reason; asked anew, it has none for the first question, and one for the second.
+#[test]
+fn a_renewal_that_comes_to_nothing_bars_no_token_for_the_next_connection() {
+    let mut core = let_in(160);
+    asked_after(&mut core, 160).expect("it is asked for");
+    core.lose(X);
+    core.pass(1_000);
+    core.socket_opens(X);
+    assert_eq!(core.tokens_wanted, [TAB; 3]);
+    give(&mut core, TAB, None);
+    give(&mut core, TAB, Some("second"));
+    let tokens = ["first", "second"].map(|it| Some(it.to_owned()));
+    assert_eq!(core.tokens_sent(X), tokens);
+}
+
 /// Goal: an app that gives the same token until it is over is not asked without an end.
 #[test]
 fn a_token_that_is_given_again_is_asked_for_every_few_seconds_at_most() {

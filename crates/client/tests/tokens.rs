@@ -1,6 +1,6 @@
 //! Tokens: who is asked for one, in which turn, and whom a bad one bars.
 
-use tidelog_client::{Call, Handle, Request, TabId, ToCore};
+use tidelog_client::{Call, Handle, Input, Request, TabId, ToCore};
 use tidelog_sync::{ByeReason, FromServer, ToServer};
 use tidelog_testing::client::core::Core;
 use tidelog_testing::client::*;
@@ -340,6 +340,81 @@ fn a_tab_that_says_too_late_that_it_has_no_token_is_heard_once_it_has_one() {
         core.say(ToCore::Token { handle: HANDLE, token });
     }
     assert_eq!(core.tokens_sent(X), [Some("it".to_owned())]);
+}
+
+/// The same where a token let it in meanwhile.
+#[test]
+fn an_answer_to_what_was_asked_before_a_welcome_bars_no_later_one() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    connect_again(&mut core);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("first".to_owned()) });
+    core.hear(X, &FromServer::Welcome);
+    core.lose(X);
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB; 3]);
+    for token in [None, Some("third".to_owned())] {
+        core.say(ToCore::Token { handle: HANDLE, token });
+    }
+    assert_eq!(core.tokens_sent(X), [Some("first".to_owned()), Some("third".to_owned())]);
+}
+
+/// The same where the app has stayed away meanwhile: as it was asked, or once that was given up.
+#[test]
+fn an_answer_to_what_was_asked_before_the_app_stayed_away_bars_no_later_one() {
+    for is_given_up in [false, true] {
+        let mut core = Core::default();
+        core.has_token = true;
+        core.open_new(Call(1), HANDLE, "list", Some(X));
+        core.socket_opens(X);
+        if is_given_up {
+            core.pass(8_000);
+        }
+        assert_eq!(core.is_connecting(X), !is_given_up);
+        for word in [1, 2] {
+            core.say(ToCore::SetConnected { handle: HANDLE, word });
+        }
+        core.socket_opens(X);
+        assert_eq!(core.tokens_wanted, [TAB; 2]);
+        for token in [None, Some("it".to_owned())] {
+            core.say(ToCore::Token { handle: HANDLE, token });
+        }
+        assert_eq!(core.tokens_sent(X), [Some("it".to_owned())], "{is_given_up}");
+    }
+}
+
+/// Goal: whose token let us in is asked for the next one, and not passed over for a token that
+/// nobody waited for any more. Method: another tab's comes behind the welcome.
+#[test]
+fn a_token_that_comes_behind_a_welcome_is_not_said_on_the_next_connection() {
+    let mut core = with_tokens();
+    connect_again(&mut core);
+    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    core.hear(X, &FromServer::Welcome);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("late".to_owned()) });
+    core.lose(X);
+    connect_again(&mut core);
+    assert_eq!(core.tokens_sent(X), [Some("it".to_owned())]);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB, OTHER_TAB]);
+}
+
+/// Goal: whoever goes away and comes back, as another user may have done meanwhile, is asked for a
+/// token anew. Method: the one from before comes together with the word that it is back.
+#[test]
+fn a_token_that_was_asked_for_before_the_app_stayed_away_is_not_said_behind_it() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    core.say(ToCore::SetConnected { handle: HANDLE, word: 1 });
+    let back = ToCore::SetConnected { handle: HANDLE, word: 2 };
+    let token = ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) };
+    core.step(Input::FromTab { tab: TAB, messages: vec![back, token] });
+    core.socket_opens(X);
+    assert_eq!(core.tokens_sent(X), []);
+    assert_eq!(core.tokens_wanted, [TAB; 2]);
 }
 
 /// Goal: a token function that takes long gets in all the same, before its server's patience with a
