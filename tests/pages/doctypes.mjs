@@ -220,6 +220,19 @@ export const works = doctype({
   },
 });
 
+/** Orders whose commands have a number each, and may take as long as they like. */
+export const numbered = doctype({
+  name: 'numbered',
+  migrations: [],
+  mutations: {},
+  streams: {
+    order: stream({
+      events: { paid: { nth: 'integer' } },
+      commands: { pay: command({ nth: 'integer' }, { timeout: 0 }) },
+    }),
+  },
+});
+
 /** One of every type of argument, and what the two names say that every mutation may read. */
 export const kinds = doctype({
   name: 'kinds',
