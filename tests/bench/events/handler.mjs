@@ -1,10 +1,12 @@
-// A process that handles the commands and runs of a document: who it is told to by its arguments.
+// A process that handles the commands and runs of a document, so many at a time: whose, its
+// arguments say.
 
 import { open } from 'tidelog/node';
 import { WebSocket } from 'ws';
 import { shop } from './shop.mjs';
 
-const [document, server] = process.argv.slice(2);
+const [document, server, handled] = process.argv.slice(2);
+const concurrency = Number(handled);
 const db = await open(shop, { document, server, webSocket: WebSocket });
 await db.sync();
 
@@ -15,7 +17,7 @@ db.handle(
     evolve: { paid: (sum, { data }) => sum + data.sum },
     commands: { pay: (_, { sum }) => [{ type: 'paid', data: { sum } }] },
   },
-  { concurrency: 256 },
+  { concurrency },
 );
 
 db.handle(
@@ -24,7 +26,7 @@ db.handle(
     for (let at = 0; at < steps; at += 1) await ctx.step('step', () => at);
     return steps;
   },
-  { concurrency: 256 },
+  { concurrency },
 );
 
 process.send('ready');

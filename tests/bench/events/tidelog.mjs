@@ -1,13 +1,10 @@
 // A server, a process that handles, and this one, which sends: all on this machine.
 
-import { fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { open } from 'tidelog/node';
 import { WebSocket } from 'ws';
 import { prepareServer } from '../../browser/harness/tidelog-server.mjs';
+import { start } from './process.mjs';
 import { shop } from './shop.mjs';
-
-const HANDLER = fileURLToPath(new URL('handler.mjs', import.meta.url));
 
 export const name = 'Tidelog';
 
@@ -16,25 +13,22 @@ export async function begin() {
   await server.start();
   let documents = 0;
 
-  async function fresh({ handles = false } = {}) {
+  /** Of what is handled in it so many are at work at a time, by another process. */
+  async function fresh({ handled = 0 } = {}) {
     documents += 1;
     const document = `events-${documents}`;
     const db = await open(shop, { document, server: server.ws, webSocket: WebSocket });
     await db.sync();
-    const handler = handles && (await handle(document));
+    const handler = handled > 0 && (await handle(document, handled));
     const end = async () => {
-      handler?.kill?.();
+      if (handler) await handler.end();
       await db.close();
     };
     return { db, document, end };
   }
 
-  /** A process that has the document, and handles what is done in it. */
-  async function handle(document) {
-    const handler = fork(HANDLER, [document, server.ws], { stdio: 'inherit' });
-    await new Promise((resolve) => handler.once('message', resolve));
-    return handler;
-  }
+  /** A process that has the document, and handles what is done in it, so many at a time. */
+  const handle = (document, handled) => start('handler.mjs', document, server.ws, handled);
 
   /** So many events of each of these streams, on the server's disk. */
   async function note(db, count, streams) {
@@ -59,8 +53,8 @@ export async function begin() {
     },
 
     /** Resolves once the command has completed. */
-    async commander() {
-      const { db, end } = await fresh({ handles: true });
+    async commander(_, handled) {
+      const { db, end } = await fresh({ handled });
       let next = 0;
       const command = async () => {
         next += 1;
@@ -70,23 +64,19 @@ export async function begin() {
     },
 
     /** Resolves once the run has returned. */
-    async runner() {
-      const { db, end } = await fresh({ handles: true });
+    async runner(_, handled) {
+      const { db, end } = await fresh({ handled });
       return { run: (steps) => db.start.fulfil({ steps }).completed, end };
     },
 
-    /** Another device that has nothing hears of all that was written. */
+    /** A process that has nothing hears of all that was written: gives its milliseconds. */
     async reader(count) {
       const { db, document, end } = await fresh();
       await note(db, count, ['o']);
       const read = async () => {
-        const other = await open(shop, { document, server: server.ws, webSocket: WebSocket });
-        let heard = 0;
-        for await (const _ of other.events('order', 'o')) {
-          heard += 1;
-          if (heard === count) break;
-        }
-        await other.close();
+        const reader = await start('reader.mjs', document, server.ws, 'o', count);
+        await reader.end();
+        return reader.said;
       };
       return { read, end };
     },
@@ -97,11 +87,11 @@ export async function begin() {
       const { db, document, end } = await fresh();
       await note(db, count, streams);
       const fold = async (stream) => {
-        const handler = await handle(document);
+        const handler = await handle(document, 1);
         const begun = performance.now();
         await db.send.order.pay(stream, { sum: 1 }).completed;
         const took = performance.now() - begun;
-        handler.kill();
+        await handler.end();
         return took;
       };
       return { fold, end };
