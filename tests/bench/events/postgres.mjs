@@ -78,7 +78,8 @@ export async function begin() {
   return {
     async end() {
       await setup.end();
-      server.kill('SIGINT');
+      // It waits for connections that are still being closed, and breaks off none.
+      server.kill('SIGTERM');
       await new Promise((resolve) => server.once('exit', resolve));
       rmSync(data, { recursive: true, force: true });
     },
