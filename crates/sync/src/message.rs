@@ -142,20 +142,21 @@ pub enum ToRoom {
 }
 
 impl ToServer {
-    /// About how many bytes the names and states that it lists take in memory, beside what they
-    /// are: of short ones that is many times what they take in the message.
+    /// About how many bytes what it lists takes in memory, beside the bytes of texts and pages: of
+    /// small things that is many times what they take in the message.
     #[must_use]
     pub fn listed_size(&self) -> usize {
         /// With what an allocator adds.
         const TEXT_SIZE: usize = size_of::<String>() + 32;
         let Self::About { body, .. } = self else { return 0 };
-        let texts = match body {
-            ToRoom::Register { kinds, .. } => 2 * kinds.len(),
-            ToRoom::Archived(question) => question.types.len(),
-            ToRoom::Presence(word) => word.changes.len(),
+        match body {
+            ToRoom::Register { kinds, .. } => 2 * kinds.len() * TEXT_SIZE,
+            ToRoom::Archived(question) => question.types.len() * TEXT_SIZE,
+            ToRoom::Presence(word) => word.changes.len() * TEXT_SIZE,
+            ToRoom::Seed { pages, .. } => pages.len() * size_of::<CodedPage>(),
+            ToRoom::Frames { frames, .. } => frames.len() * size_of::<WireFrame>(),
             _ => 0,
-        };
-        texts * TEXT_SIZE
+        }
     }
 }
 
@@ -643,15 +644,21 @@ mod tests {
         assert!(decode_message::<ToServer>(&of(MESSAGE_FRAMES_MAX + 1)).is_err());
     }
 
-    /// Goal: whoever counts what waits counts names as what they take in memory.
+    /// Goal: whoever counts what waits counts small things as what they take in memory. Method:
+    /// short names, and pages of zeros.
     #[test]
-    fn short_names_count_as_what_they_take_in_memory() {
+    fn small_things_count_as_what_they_take_in_memory() {
         let kinds = vec![("a".to_owned(), "b".to_owned()); INSTANCE_KINDS_MAX];
         let names_size = INSTANCE_KINDS_MAX * 2 * (size_of::<String>() + 1);
         let body = ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 };
         let register = ToServer::About { channel: Channel(2), body };
         assert!(encode_message(&register).len() < names_size / 8);
         assert!(register.listed_size() > names_size);
+        let page = CodedPage { pgid: Pgid(1), coding: PageCoding::Zeros(Vec::new()) };
+        let (position, pages) = (Position::start_of(JournalId([1; 16])), vec![page; 1000]);
+        let body = ToRoom::Seed { position, db_pages: 1, pages, last: false };
+        let seed = ToServer::About { channel: Channel(2), body };
+        assert!(seed.listed_size() >= 1000 * size_of::<CodedPage>());
         assert_eq!(ToServer::Ping.listed_size(), 0);
     }
 
