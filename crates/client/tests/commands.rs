@@ -574,6 +574,30 @@ fn what_a_restored_server_has_lost_is_handled_again() {
     assert_eq!(said(&one, done), [text("done")]);
 }
 
+/// Goal: what a handler was given is not taken from it because its own device reads an older copy
+/// from the disk. Method: the disk takes nothing more, and then it does again.
+#[test]
+fn a_handler_keeps_what_it_was_given_while_its_disk_is_full() {
+    let mut server = Server::default();
+    let (mut one, mut two) = (online(1, &mut server), online(2, &mut server));
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    one.fill_disk();
+    send(&mut two, "a", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    for nth in 0..32 {
+        if nth == 12 {
+            one.disk.set_full(false);
+        }
+        one.pass(1_000);
+        talk(&mut server, &mut [&mut one, &mut two]);
+    }
+    let lists = one.rows_told(ones);
+    let given = lists.iter().skip_while(|list| list.is_empty());
+    assert!(given.clone().count() > 1, "it was read anew: {lists:?}");
+    assert!(given.clone().all(|list| list.len() == 1), "{lists:?}");
+}
+
 /// Goal: what a tab says as its server is restored is taken for no other command's. Method: the
 /// server is put back to before a command, another one has its number and attempt, and only then
 /// what came of the first one arrives.

@@ -239,6 +239,25 @@ fn a_command_that_the_disk_has_lost_was_given_to_nobody() {
     assert!(lists.flatten().all(|row| row[2] != text("lost")));
 }
 
+/// Goal: what a handler has said as another instance counts for none, also where the disk has lost
+/// it. Method: its tab hears nothing for long while the append is under way, which then fails.
+#[test]
+fn what_the_disk_has_lost_of_a_handler_that_hears_nothing_is_not_decided_again() {
+    let mut core = given(Limits::DEFAULT);
+    let count = entries(&core);
+    complete(&mut core, Call(4));
+    let ticket = core.last_ticket();
+    for _ in 0..8 {
+        core.pass(10_000);
+    }
+    core.fail(ticket);
+    let state = Some(Box::new(stored_up_to(&core, count)));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
+    let pages = pages_up_to(&core, count);
+    answer_reads(&mut core, &pages);
+    assert_eq!(rows(&core, Call(4)).map(|rows| rows[0][0].clone()), Some(text("late")));
+}
+
 /// Goal: who handles commands does so once the document is that of a release which has some. Method:
 /// one of an older release; the disk refuses what brings it to the newer one, and then takes it.
 #[test]

@@ -285,8 +285,7 @@ mod tests {
         let golden = include_str!("../../../js/test/golden.json");
         let golden: serde_json::Value = serde_json::from_str(golden).expect("JSON");
         let doctype = parse(KINDS.as_bytes()).expect("a doctype");
-        let hex: String =
-            port::encode(&doctype).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = port::encode(&doctype).iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(golden["toCore"].as_str().expect("a text").contains(&hex), "{hex}");
     }
 

@@ -277,6 +277,9 @@ impl Document {
             Run::Fault(pgid) => return Run::Fault(pgid),
             Run::Failed(failure) => return Run::Failed(failure),
         }
+        if self.open().is_some() && self.has_all_events() {
+            self.watches.let_given_wait(false);
+        }
         let due = self.watches.next_dirty(ctx.now_ms, |tab| ctx.out.flow.is_behind(tab));
         let Some((tab, handle)) = due.map(|(tab, _, watch)| (tab, watch.handle)) else {
             let rested_ms = self.watches.next_rested_ms(ctx.now_ms);

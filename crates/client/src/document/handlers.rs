@@ -68,6 +68,7 @@ struct Completing {
 /// would do nothing again that the disk has lost.
 pub(super) struct Completed {
     key: Key,
+    instance: InstanceId,
     call: Call,
     completion: Completion,
     said: (CompletionAnswer, u64),
@@ -149,8 +150,8 @@ impl OwnHandlers {
 
     /// The disk does not have what came of these: that is decided once more.
     pub(super) fn complete_again(&mut self, lost: Vec<Completed>) {
-        for Completed { key, call, completion, .. } in lost.into_iter().rev() {
-            match self.own.get_mut(&key) {
+        for Completed { key, instance, call, completion, .. } in lost.into_iter().rev() {
+            match self.own.get_mut(&key).filter(|own| own.instance == Some(instance)) {
                 Some(own) => {
                     own.completing.insert(0, Completing { call, completion, is_said: false });
                 }
@@ -422,7 +423,7 @@ impl Document {
         } else if let Some((key, own)) = own.iter_mut().find(|(_, own)| !own.completing.is_empty())
         {
             let Completing { call, completion, .. } = own.completing.remove(0);
-            let instance = own.instance.expect("BUG: others have registered before");
+            let instance = own.instance.expect("BUG: it completes nothing before it is one");
             (Change::Complete { instance, completion }, Some((*key, Some(call))))
         } else {
             (local.next_change(ctx.now_ms)?, None)
@@ -464,8 +465,8 @@ impl Document {
                 let said = answered.answer().expect("BUG: it was a completion");
                 let said = (said, ctx.now_ms);
                 match change {
-                    Change::Complete { completion, .. } if changed.1.is_some() => {
-                        let completed = Completed { key, call, completion, said };
+                    Change::Complete { instance, completion } if changed.1.is_some() => {
+                        let completed = Completed { key, instance, call, completion, said };
                         self.ledger.after(Then::Completed(Box::new(completed)));
                     }
                     _ => answer(key.0, call, said, ctx.out),

@@ -557,6 +557,7 @@ impl Document {
         self.reads = Reads::default();
         self.rejection_news.forget_withdrawn();
         self.watches.mark_all();
+        self.watches.let_given_wait(true);
         self.handlers.are_read_anew();
         self.ask_where_it_stands(ctx);
     }

@@ -26,6 +26,9 @@ pub(super) struct Watches {
     has_endings: bool,
     /// How often pages have changed.
     changes: u64,
+    /// Whether nobody looks for what handlers are given: the copy was read anew, and may lack what
+    /// they were told, until it has all of its server.
+    given_wait: bool,
 }
 
 /// One live query, or a tab that waits for events: this one is over with its first answer.
@@ -105,6 +108,10 @@ impl Watch {
     /// Whether it is over once it has an answer.
     pub fn is_for_once(&self) -> bool {
         !matches!(self.watched, Watched::Query(_) | Watched::Given { .. })
+    }
+
+    fn is_of_given(&self) -> bool {
+        matches!(self.watched, Watched::Given { .. })
     }
 
     /// Whether it looks at what is confirmed.
@@ -280,10 +287,11 @@ impl Watches {
         self.watches.remove(&(tab, call))
     }
 
-    /// Whether none of those by which a tab holds the document by this handle has to run again.
+    /// Whether none of those by which a tab holds the document by this handle has to run again,
+    /// besides those of handlers.
     pub fn are_current(&self, tab: TabId, handle: Handle) -> bool {
         let its = |((holder, _), watch): &(&(TabId, Call), &Watch)| {
-            *holder == tab && watch.handle == handle
+            *holder == tab && watch.handle == handle && !watch.is_of_given()
         };
         self.watches.iter().filter(its).all(|(_, watch)| watch.dirty_since.is_none())
     }
@@ -305,7 +313,9 @@ impl Watches {
         is_behind: impl Fn(TabId) -> bool,
     ) -> Option<(TabId, Call, &mut Watch)> {
         let may_run = |((tab, _), watch): &(&(TabId, Call), &mut Watch)| {
-            !is_behind(*tab) && watch.rests_until_ms <= now_ms
+            !is_behind(*tab)
+                && watch.rests_until_ms <= now_ms
+                && !(self.given_wait && watch.is_of_given())
         };
         let watches = self.watches.iter_mut().filter(may_run);
         let dirty = watches.filter_map(|(key, it)| Some((it.dirty_since?, key, it)));
@@ -372,11 +382,20 @@ impl Watches {
         self.mark_if(Watch::waits_for_end);
     }
 
+    /// What handlers are given is looked for later, or again.
+    pub fn let_given_wait(&mut self, wait: bool) {
+        self.given_wait = wait;
+    }
+
     /// A handler of commands is this instance now, or none.
     pub fn note_instance(&mut self, (tab, call): (TabId, Call), instance: Option<InstanceId>) {
         self.changes += 1;
         let Some(watch) = self.watches.get_mut(&(tab, call)) else { return };
         let Watched::Given { instance: before, .. } = &mut watch.watched else { return };
+        if *before != instance {
+            // A list of the one before may be on its way to the disk, and is not told.
+            watch.rows = None;
+        }
         *before = instance;
         watch.dirty_since.get_or_insert(self.changes);
     }
