@@ -258,8 +258,9 @@ fn what_the_disk_has_lost_of_a_handler_that_hears_nothing_is_not_decided_again()
     assert_eq!(rows(&core, Call(4)).map(|rows| rows[0][0].clone()), Some(text("late")));
 }
 
-/// Goal: who handles commands does so once the document is that of a release which has some. Method:
-/// one of an older release; the disk refuses what brings it to the newer one, and then takes it.
+/// Goal: who handles commands does so once the document is that of a release which has some.
+/// Method: one of an older release; the disk refuses what brings it to the newer one, and then
+/// takes it.
 #[test]
 fn a_document_that_stays_at_an_older_release_ends_no_handler() {
     let mut core = Core::with_limits(Limits::DEFAULT);
