@@ -313,9 +313,8 @@ impl Watches {
         is_behind: impl Fn(TabId) -> bool,
     ) -> Option<(TabId, Call, &mut Watch)> {
         let may_run = |((tab, _), watch): &(&(TabId, Call), &mut Watch)| {
-            !is_behind(*tab)
-                && watch.rests_until_ms <= now_ms
-                && !(self.given_wait && watch.is_of_given())
+            let waits = self.given_wait && watch.is_of_given();
+            !is_behind(*tab) && watch.rests_until_ms <= now_ms && !waits
         };
         let watches = self.watches.iter_mut().filter(may_run);
         let dirty = watches.filter_map(|(key, it)| Some((it.dirty_since?, key, it)));
