@@ -301,23 +301,9 @@ async fn short_messages_that_wait_have_no_more_answers_than_may_wait() {
 #[tokio::test]
 async fn where_too_much_waits_one_is_heard_again_once_nothing_of_it_does() {
     let scene = Scene::new(RoomSettings::default());
-    let shared = Arc::new(Shared::of(&scene));
-    let reader = Reader {
-        connection: Connection::new(ConnId(7)).0,
-        shared: Arc::clone(&shared),
-        refusal: None,
-        greeting: None,
-        share: None,
-        pass: Pass::Everything,
-        subject: None,
-        identity: nobody(),
-        expiry: None,
-        channels: Channels::new(ConnId(7)),
-        permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
-        archive_turn: Arc::default(),
-        early: None,
-        said: Said::new(Gated::new(tokio::io::empty(), 0).1),
-    };
+    let (connection, _end) = Connection::new(ConnId(7));
+    let reader = reader_of(&scene, connection, CONNECTION_IN_SIZE_MAX / PERMIT_SIZE);
+    let shared = Arc::clone(&reader.shared);
     let is_heard = || reader.has_room().now_or_never().is_some();
     let own = reader.own(1, None).await.continue_value().expect("there is room");
     let waits = MessagePermit::new(own, None, &shared.counters);
