@@ -7,6 +7,7 @@ import {
   encodeRead,
   pagesIn,
 } from '/bench-storage/bench_storage.js';
+import { BUILD } from '/tidelog/dist/release.js';
 import { RawFile } from './files.mjs';
 import { Owner } from './owner.mjs';
 import { NO_END, openStore, sizeOfCommit } from './stores.mjs';
@@ -17,6 +18,10 @@ const PAGES = 10_000;
 
 class PageServer {
   #worker = new Worker('/tidelog/dist/worker/worker.js', { type: 'module' });
+
+  constructor() {
+    this.#worker.postMessage({ type: 'prepare', build: BUILD });
+  }
 
   /** A way to it. */
   port() {
