@@ -269,10 +269,10 @@ fn held_frames(salt: Salt, offset: u64, buffer: &[u8]) -> Vec<HeldFrame> {
             continue;
         }
         let frame = frame::decode(bytes, salt, offset + at as u64).expect("BUG: put together here");
-        let body = &bytes[frame::FRAME_HEADER_SIZE..][..frame.body_size];
+        let body = &bytes[frame.header_size()..][..frame.body_size];
         let ends_batch = frame.ties.index + 1 == frame.ties.count;
         frames.push(HeldFrame { head: frame.head, body: body.to_vec(), ends_batch });
-        at += frame::frame_size(frame.body_size);
+        at += frame.size();
     }
     frames
 }

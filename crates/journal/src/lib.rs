@@ -40,7 +40,9 @@ mod writer;
 
 pub use change_over::HeldFrame;
 pub use error::{ReadError, RecoverError};
-pub use frame::{BatchPart, DocumentNumber, FRAME_HEADER_SIZE, FrameHead, frame_size};
+pub use frame::{
+    BatchPart, DocumentNumber, FRAME_HEADER_SIZE, FRAME_HEADER_SIZE_MAX, FrameHead, frame_size_max,
+};
 pub use header::{LOG_START, Seed};
 pub use log::{BatchNumber, Log};
 pub use log_file::LogFile;

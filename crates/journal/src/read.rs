@@ -2,8 +2,8 @@
 
 use tidelog_disk::{Disk, DiskError, read_or_lose};
 
-use crate::frame::{self, BatchPart, FRAME_HEADER_SIZE};
-use crate::header::{Header, Salt};
+use crate::frame::{self, BatchPart};
+use crate::header::Salt;
 use crate::scan::WINDOW_SIZE;
 use crate::window::{FoundFrame, Window};
 use crate::writer::Writer;
@@ -17,7 +17,6 @@ const FIRST_READ_SIZE: u64 = 1024;
 pub struct FrameAt {
     file: LogFile,
     salt: Salt,
-    generation: u64,
     offset: u64,
 }
 
@@ -58,8 +57,7 @@ impl<D: Disk> Log<D> {
     /// filled again.
     #[must_use]
     pub fn frame_at(&self, offset: u64) -> FrameAt {
-        let Header { salt, generation, .. } = self.header;
-        FrameAt { file: self.active, salt, generation, offset }
+        FrameAt { file: self.active, salt: self.header.salt, offset }
     }
 
     /// The frame at this place, verified.
@@ -68,17 +66,16 @@ impl<D: Disk> Log<D> {
     ///
     /// [`ReadError::Damaged`] if it is not what was written there.
     pub fn read_frame(&self, at: FrameAt) -> Result<(FrameHead, Vec<u8>), ReadError> {
-        let FrameAt { file, salt, generation, offset } = at;
+        let FrameAt { file, salt, offset } = at;
         let damaged = || ReadError::Damaged { offset };
         let left = self.left_from(file, offset).ok_or_else(damaged)?;
         // Most frames are small: one read gets them whole.
         let first = usize::try_from(left.min(FIRST_READ_SIZE)).expect("BUG: a small number");
         let mut bytes = vec![0; first];
         self.read_at(file, offset, &mut bytes)?;
-        let header = bytes.get(..FRAME_HEADER_SIZE).and_then(|it| frame::decode(it, salt, offset));
-        let frame = header.ok_or_else(damaged)?;
-        let size = frame::frame_size(frame.body_size);
-        if size as u64 > left || frame.ties.generation != generation {
+        let frame = frame::decode(&bytes, salt, offset).ok_or_else(damaged)?;
+        let size = frame.size();
+        if size as u64 > left {
             return Err(damaged());
         }
         bytes.resize(size, 0);
@@ -88,8 +85,8 @@ impl<D: Disk> Log<D> {
         if !frame.has_body(&bytes) {
             return Err(damaged());
         }
-        bytes.truncate(FRAME_HEADER_SIZE + frame.body_size);
-        bytes.drain(..FRAME_HEADER_SIZE);
+        bytes.truncate(frame.header_size() + frame.body_size);
+        bytes.drain(..frame.header_size());
         Ok((frame.head, bytes))
     }
 
@@ -115,7 +112,7 @@ impl<D: Disk> Log<D> {
             let behind = window.frame_behind(at, |_| true)?;
             let (place, frame) = behind.ok_or(ReadError::Damaged { offset: at })?;
             visit(window.found(place, &frame)?, (frame.ties.index, frame.ties.count));
-            at = place + frame.size();
+            at = place + frame.size() as u64;
         }
         Ok(at)
     }

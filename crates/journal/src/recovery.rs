@@ -2,7 +2,7 @@
 
 use tidelog_disk::{Disk, DiskError};
 
-use crate::frame::{self, FRAME_HEADER_SIZE};
+use crate::frame;
 use crate::header::{FRAME_ALIGNMENT, Header};
 use crate::scan::{Scanned, Visit, WINDOW_SIZE, scan};
 use crate::window::Window;
@@ -72,14 +72,12 @@ fn cut_at<D: Disk>(
     let next = block_after(end);
     let is_begun = window.header(next)?.is_none()
         && window
-            .get(next, FRAME_HEADER_SIZE)?
+            .header_bytes(next)?
             .is_some_and(|bytes| frame::is_remnant(bytes, header.salt, next));
     if (has_end_mark || is_marked) && !is_begun && leftovers_end <= end {
         return Ok(None);
     }
-    let bytes = window.get(end, FRAME_HEADER_SIZE)?;
-    let stated = bytes.and_then(|bytes| frame::decode(bytes, header.salt, end));
-    let stated = stated.map_or(here as u64, |frame| frame.size());
+    let stated = window.header(end)?.map_or(here, |frame| frame.size()) as u64;
     let size = left.min(stated).max(leftovers_end.saturating_sub(end));
     Ok(Some(Cut { offset: end, size }))
 }

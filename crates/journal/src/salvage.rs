@@ -81,7 +81,7 @@ fn resume<D: Disk>(
             let whole = window.frame(at)?.map(|frame| window.found(at, &frame)).transpose()?;
             tell(at, Some(frame.head), whole.map(|whole| whole.body))?;
         }
-        at += frame.size();
+        at += frame.size() as u64;
         link = Some(if at == header.state_end { header.seam() } else { frame.checksum });
     }
     Ok(None)

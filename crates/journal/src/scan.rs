@@ -105,7 +105,7 @@ impl<D: Disk> Window<'_, D> {
                 return Ok(None);
             }
             places.push(place);
-            at.end = place + frame.size();
+            at.end = place + frame.size() as u64;
             at.link = frame.checksum;
             at.attempt = at.attempt.max(ties.attempt);
             at.durable = at.durable.max(ties.durable);
@@ -156,7 +156,7 @@ impl Leftovers {
         self.durable = self.durable.max(frame.ties.durable);
         self.attempt = self.attempt.max(frame.ties.attempt);
         if !frame.is_durable_mark() {
-            self.end = self.end.max(offset + frame.size());
+            self.end = self.end.max(offset + frame.size() as u64);
         }
     }
 }

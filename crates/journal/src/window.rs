@@ -85,16 +85,22 @@ impl<'a, D: Disk> Window<'a, D> {
     /// The header of the frame at `offset`, if a whole one stands there. The body is another
     /// matter.
     pub fn header(&mut self, offset: u64) -> Result<Option<Frame>, DiskError> {
-        let Header { salt, generation, .. } = self.header;
-        let Some(bytes) = self.get(offset, FRAME_HEADER_SIZE)? else { return Ok(None) };
-        let frame = frame::decode(bytes, salt, offset);
-        Ok(frame.filter(|frame| frame.ties.generation == generation))
+        let salt = self.header.salt;
+        let header = self.header_bytes(offset)?;
+        Ok(header.and_then(|header| frame::decode(header, salt, offset)))
+    }
+
+    /// The bytes of a header that stands at `offset`, if there are so many, whatever they are.
+    pub fn header_bytes(&mut self, offset: u64) -> Result<Option<&[u8]>, DiskError> {
+        let Some(first) = self.get(offset, FRAME_HEADER_SIZE)? else { return Ok(None) };
+        let size = frame::header_size(first.try_into().expect("BUG: so many were asked for"));
+        self.get(offset, size)
     }
 
     /// The frame at `offset`, if a whole one stands there.
     pub fn frame(&mut self, offset: u64) -> Result<Option<Frame>, DiskError> {
         let Some(frame) = self.header(offset)? else { return Ok(None) };
-        let bytes = self.get(offset, frame::frame_size(frame.body_size))?;
+        let bytes = self.get(offset, frame.size())?;
         Ok(bytes.filter(|bytes| frame.has_body(bytes)).map(|_| frame))
     }
 
@@ -114,10 +120,11 @@ impl<'a, D: Disk> Window<'a, D> {
 
     /// The same frame with its body.
     pub fn found(&mut self, offset: u64, frame: &Frame) -> Result<FoundFrame<'_>, DiskError> {
-        let bytes = self.get(offset, FRAME_HEADER_SIZE + frame.body_size)?;
+        let header_size = frame.header_size();
+        let bytes = self.get(offset, header_size + frame.body_size)?;
         let gone = || DiskError::Device { reason: "the log shrank while read".to_owned() };
-        let body = &bytes.ok_or_else(gone)?[FRAME_HEADER_SIZE..];
-        let place = FramePlace { frame: offset, body: offset + FRAME_HEADER_SIZE as u64 };
+        let body = &bytes.ok_or_else(gone)?[header_size..];
+        let place = FramePlace { frame: offset, body: offset + header_size as u64 };
         Ok(FoundFrame { place, head: frame.head, body })
     }
 

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use tidelog_disk::{BLOCK_SIZE, Disk, DiskError};
 use tidelog_types::Epoch;
 
-use crate::frame::{self, DocumentNumber, FRAME_HEADER_SIZE, FrameHead, Ties};
+use crate::frame::{self, DocumentNumber, FrameHead, Ties};
 use crate::header::{FRAME_ALIGNMENT, Header, Salt};
 
 /// Bytes of zeros behind the last batch of each write, at least.
@@ -40,7 +40,6 @@ pub struct FramePlace {
 /// together.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    generation: u64,
     salt: Salt,
     /// Offset at which the buffer will be written: the first block behind what is written.
     pub written: u64,
@@ -67,7 +66,6 @@ impl Writer {
     pub fn new(header: Header, end: u64, link: u32, attempt: u32) -> Self {
         assert!(end.is_multiple_of(FRAME_ALIGNMENT as u64), "BUG: frames are aligned");
         Self {
-            generation: header.generation,
             salt: header.salt,
             written: block_after(end),
             buffer: Vec::new(),
@@ -97,7 +95,7 @@ impl Writer {
         let frame = self.end();
         self.batch.push(self.buffer.len());
         frame::encode(head, body, &mut self.buffer);
-        FramePlace { frame, body: frame + FRAME_HEADER_SIZE as u64 }
+        FramePlace { frame, body: frame + head.header_size() as u64 }
     }
 
     /// Ties the pushed frames into one batch. Says whether there were any.
@@ -143,8 +141,8 @@ impl Writer {
     }
 
     fn ties(&self, index: u32, count: u32) -> Ties {
-        let Self { generation, durable, last: (_, link), attempt, .. } = *self;
-        Ties { generation, durable, link, attempt, index, count }
+        let Self { durable, last: (_, link), attempt, .. } = *self;
+        Ties { durable, link, attempt, index, count }
     }
 
     /// Bytes of the file behind what is written.
@@ -218,12 +216,12 @@ impl Writer {
     /// would make the file longer, and not twice. Says whether it was written.
     pub fn write_durable_mark<D: Disk>(&mut self, disk: &mut D) -> Result<bool, DiskError> {
         assert!(self.buffer.is_empty(), "BUG: a durable mark over batches");
-        let has_room = self.written + FRAME_HEADER_SIZE as u64 <= disk.size();
+        let mut mark = Vec::new();
+        frame::encode(&FrameHead::new(0, DocumentNumber::NONE, Epoch(0)), &[], &mut mark);
+        let has_room = self.written + mark.len() as u64 <= disk.size();
         if self.durable != self.whole_end() || self.marked == self.written || !has_room {
             return Ok(false);
         }
-        let mut mark = Vec::new();
-        frame::encode(&FrameHead::new(0, DocumentNumber::NONE, Epoch(0)), &[], &mut mark);
         let ties = self.ties(0, 0);
         frame::finish(&mut mark, self.salt, self.written, &ties);
         disk.write_at(self.written, &mark)?;

@@ -2,20 +2,26 @@
 
 mod common;
 
-use common::{SECTOR_BODY, append, change_over, head, lost, memory, recover, written};
+use common::{FRAME_SIZE, SECTOR_BODY, append, change_over, head, lost, memory, recover, written};
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, MemoryDisk};
-use tidelog_journal::{Damage, DocumentNumber, FrameHead, LOG_START, Log, LogFile, RecoverError};
+use tidelog_journal::{
+    Damage, DocumentNumber, FRAME_HEADER_SIZE, FrameHead, LOG_START, Log, LogFile, RecoverError,
+};
 use tidelog_types::Epoch;
+
+/// The same as an offset.
+const SIZE: u64 = FRAME_SIZE as u64;
 
 #[test]
 fn a_flipped_bit_anywhere_is_noticed() {
     let batches: &[&[&[u8]]] = &[&[b"one"], &[b"two", b"three"], &[b"four"]];
     let whole = written(batches)[0].bytes().to_vec();
     let all = ["one", "two", "three", "four"].map(|body| body.as_bytes().to_vec());
-    // Three writes, each with blocks of its own, of one, two and one frame of 168 bytes.
+    // Three writes, each with blocks of its own, of one, two and one frame.
     let [first, second, last] = [0, 1, 2].map(|nth| LOG_START as usize + nth * BLOCK_SIZE);
-    let is_gap =
-        |at: usize| (first + 168..second).contains(&at) || at >= second + 2 * 168 && at < last;
+    let is_gap = |at: usize| {
+        (first + FRAME_SIZE..second).contains(&at) || at >= second + 2 * FRAME_SIZE && at < last
+    };
     for bit in 0..whole.len() * 8 {
         let at = bit / 8;
         if (at < LOG_START as usize || is_gap(at)) && !bit.is_multiple_of(13) {
@@ -28,7 +34,7 @@ fn a_flipped_bit_anywhere_is_noticed() {
             Ok((_, report, bodies)) if at < LOG_START as usize => {
                 assert_eq!((bodies.as_slice(), report.cut), (all.as_slice(), None));
             }
-            Ok((_, report, bodies)) if is_gap(at) || at >= last + 168 + 8 => {
+            Ok((_, report, bodies)) if is_gap(at) || at >= last + FRAME_SIZE + 8 => {
                 assert_eq!((bodies.as_slice(), report.damage.len()), (all.as_slice(), 0));
             }
             // Of the last batch nothing says that it was durable: it can only be a torn tail.
@@ -39,8 +45,10 @@ fn a_flipped_bit_anywhere_is_noticed() {
             }
             Ok((log, report, bodies)) => {
                 let (start, size, left) = match at - LOG_START as usize {
-                    ..168 => (0, BLOCK_SIZE as u64, &all[1..]),
-                    _ => (168, 2 * BLOCK_SIZE as u64 - 168, &[all[0].clone(), all[3].clone()][..]),
+                    ..FRAME_SIZE => (0, BLOCK_SIZE as u64, &all[1..]),
+                    _ => {
+                        (SIZE, 2 * BLOCK_SIZE as u64 - SIZE, &[all[0].clone(), all[3].clone()][..])
+                    }
                 };
                 let offset = LOG_START + start;
                 assert_eq!(report.damage, [Damage { file: LogFile::A, offset, size }], "bit {bit}");
@@ -60,13 +68,13 @@ fn damage_in_the_copied_state_is_damage() {
     change_over(&mut log, &[b"state", b"of", b"three"], &[]);
     let [a, b] = memory(&device);
     let mut bytes = b.bytes().to_vec();
-    bytes[LOG_START as usize + 168 + 4] ^= 4;
+    bytes[LOG_START as usize + FRAME_SIZE + 4] ^= 4;
     let files = || [a.clone(), MemoryDisk::holding(bytes.clone())];
     let (_, report, bodies) = recover(files()).expect("a damaged log can be read");
-    let damage = Damage { file: LogFile::B, offset: LOG_START + 168, size: 168 };
+    let damage = Damage { file: LogFile::B, offset: LOG_START + SIZE, size: SIZE };
     assert_eq!(report.damage, [damage], "the older file must not be used instead");
     assert_eq!(bodies, [b"state".to_vec(), b"three".to_vec()]);
-    assert_eq!(lost(files()), [(LOG_START + 168, None)]);
+    assert_eq!(lost(files()), [(LOG_START + SIZE, None)]);
 }
 
 #[test]
@@ -78,8 +86,8 @@ fn what_was_sealed_was_durable_though_no_later_frame_says_so() {
     for frame in 0..3 {
         let mut bytes = b.bytes().to_vec();
         // The state is written by itself.
-        let at = [0, BLOCK_SIZE, BLOCK_SIZE + 168][frame];
-        bytes[LOG_START as usize + at + 165] ^= 4;
+        let at = [0, BLOCK_SIZE, BLOCK_SIZE + FRAME_SIZE][frame];
+        bytes[LOG_START as usize + at + FRAME_HEADER_SIZE + 5] ^= 4;
         let files = [a.clone(), MemoryDisk::holding(bytes)];
         let (_, report, bodies) = recover(files).expect("a damaged log can be read");
         let left = if frame == 0 { 2 } else { 1 };
@@ -106,16 +114,16 @@ fn a_damaged_body_is_lost_alone_and_its_header_says_whose_it_was() {
     }
     let [a, b] = memory(&device);
     let mut bytes = a.bytes().to_vec();
-    bytes[LOG_START as usize + BLOCK_SIZE + 168 + 160] ^= 1;
+    bytes[LOG_START as usize + BLOCK_SIZE + FRAME_SIZE + FRAME_HEADER_SIZE] ^= 1;
     let files = || [MemoryDisk::holding(bytes.clone()), b.clone()];
     let (_, report, bodies) = recover(files()).expect("a damaged log can be read");
     // From the end of the batch before to the begin of the one behind.
-    let size = 2 * BLOCK_SIZE as u64 - 2 * 168;
-    let offset = LOG_START + 2 * 168;
+    let size = 2 * BLOCK_SIZE as u64 - 2 * SIZE;
+    let offset = LOG_START + 2 * SIZE;
     assert_eq!(report.damage, [Damage { file: LogFile::A, offset, size }]);
     assert_eq!(bodies.len(), 4, "a batch is there whole or not at all");
     let at = LOG_START + BLOCK_SIZE as u64;
-    assert_eq!(lost(files()), [(at, Some(2)), (at + 168, Some(2))]);
+    assert_eq!(lost(files()), [(at, Some(2)), (at + SIZE, Some(2))]);
 }
 
 /// Goal: nothing that was given up is believed behind what is damaged later. Method: three batches
@@ -206,9 +214,9 @@ fn an_offset_that_no_file_has_is_not_believed() {
     let (mut bytes, salt) = (whole.clone(), &whole[40..48]);
     let offset = LOG_START + BLOCK_SIZE as u64;
     let frame = &mut bytes[usize::try_from(offset).expect("small")..];
-    frame[32..40].copy_from_slice(&absurd);
+    frame[22..30].copy_from_slice(&absurd);
     let place = crc32c::crc32c_append(crc32c::crc32c(salt), &offset.to_le_bytes());
-    let checksum = crc32c::crc32c_append(place, &frame[8..160]).to_le_bytes();
+    let checksum = crc32c::crc32c_append(place, &frame[8..FRAME_HEADER_SIZE]).to_le_bytes();
     frame[4..8].copy_from_slice(&checksum);
     let (_, report, bodies) = opened(&bytes).expect("a torn tail");
     assert_eq!((bodies, report.damage.len()), (vec![b"one".to_vec()], 0));
@@ -219,7 +227,7 @@ fn an_offset_that_no_file_has_is_not_believed() {
 #[test]
 fn a_batch_across_the_end_of_the_state_is_lost() {
     let mut bytes = written(&[&[b"one", b"two"]])[0].bytes().to_vec();
-    let state_end = LOG_START + 168;
+    let state_end = LOG_START + SIZE;
     for copy in [0, BLOCK_SIZE] {
         bytes[copy + 24..copy + 32].copy_from_slice(&state_end.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[copy..copy + 508]).to_le_bytes();

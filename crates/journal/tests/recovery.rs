@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    SECTOR_BODY, append, append_unflushed, change_over, head, memory, recover, survivors, written,
+    FRAME_SIZE, SECTOR_BODY, append, append_unflushed, change_over, head, memory, recover,
+    survivors, written,
 };
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskFault, MemoryDisk};
 use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, LOG_START, Log, LogFile, RecoverError};
@@ -19,7 +20,7 @@ fn flush(log: &mut Log<CrashDisk>) {
 fn a_tail_cut_at_any_byte_leaves_the_batches_before_it() {
     let whole = written(&[&[b"one"], &[b"two", b"three"]])[0].bytes().to_vec();
     let first_end = LOG_START as usize + BLOCK_SIZE;
-    for size in first_end..first_end + 2 * (FRAME_HEADER_SIZE + 8) {
+    for size in first_end..first_end + 2 * FRAME_SIZE {
         let files = [MemoryDisk::holding(whole[..size].to_vec()), MemoryDisk::default()];
         let (_, report, bodies) = recover(files).expect("a torn tail is no damage");
         assert_eq!(bodies, [b"one".to_vec()], "cut at {size}");
@@ -174,7 +175,10 @@ fn a_batch_that_was_cut_does_not_follow_its_twin() {
     device.file("a").write_at(LOG_START + 20, &[0xFF]).expect("room");
     let (mut log, report, bodies) = recover(files()).expect("a torn tail");
     assert!(bodies.is_empty());
-    assert_eq!(report.cut.map(|cut| (cut.offset, cut.size)), Some((LOG_START, 2 * 168)));
+    assert_eq!(
+        report.cut.map(|cut| (cut.offset, cut.size)),
+        Some((LOG_START, 2 * FRAME_SIZE as u64))
+    );
     flush(&mut log);
     append(&mut log, &[b"twin"]);
     drop(log);
@@ -226,7 +230,7 @@ fn first_frame_without_attempt(device: &CrashDevice) -> Vec<u8> {
     let start = LOG_START as usize;
     let mut frame = device.bytes_of("a").expect("a file")[start..start + 512].to_vec();
     frame[4..8].fill(0);
-    frame[40..44].fill(0);
+    frame[30..34].fill(0);
     frame
 }
 

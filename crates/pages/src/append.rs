@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Add;
 
 use serde_bytes::ByteBuf;
-use tidelog_journal::FRAME_HEADER_SIZE;
+use tidelog_journal::FRAME_HEADER_SIZE_MAX;
 use tidelog_types::limits::{DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, FRAME_BODY_SIZE_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, JournalId, Life, Lsn, LsnRange};
@@ -52,7 +52,7 @@ impl Step {
             }
             _ => (1, 0, 0),
         };
-        StepSize { frames, pages, bytes: bytes + frames * FRAME_HEADER_SIZE }
+        StepSize { frames, pages, bytes: bytes + frames * FRAME_HEADER_SIZE_MAX }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tidelog_disk::Disk;
 use tidelog_journal::{
-    DocumentNumber, FRAME_HEADER_SIZE, FoundFrame, FrameHead, Log, LogFile, frame_size,
+    DocumentNumber, FRAME_HEADER_SIZE_MAX, FoundFrame, FrameHead, Log, LogFile, frame_size_max,
 };
 use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
@@ -25,7 +25,7 @@ const MANY_CALLS: usize = 16;
 /// About how many bytes of memory a document takes without its pages.
 const DOCUMENT_SIZE: usize = 512;
 /// Bytes of log at most of what there is one of: frames without their bodies, and small bodies.
-const FIXED_SIZE: usize = 9 * FRAME_HEADER_SIZE;
+const FIXED_SIZE: usize = 9 * FRAME_HEADER_SIZE_MAX;
 
 #[derive(Debug)]
 pub(crate) struct StoredDocument {
@@ -379,13 +379,13 @@ impl StoredDocument {
                 let call = head.call.ok_or("a timeline entry without a call")?;
                 let size = u32::try_from(frame.body.len()).map_err(|_| "an entry of 4 GiB")?;
                 timeline.entries.push_back(StoredEntry { call, frame: frame.place.frame, size });
-                timeline.size += frame_size(frame.body.len()) as u64;
+                timeline.size += frame_size_max(frame.body.len()) as u64;
             }
             (Kind::TimelineTrim, Some(timeline)) => {
                 heads.trim_timeline(journal, place)?;
                 while timeline.start < place {
                     let entry = timeline.entries.pop_front().expect("BUG: trimmed past its end");
-                    timeline.size -= frame_size(entry.size as usize) as u64;
+                    timeline.size -= frame_size_max(entry.size as usize) as u64;
                     self.calls.push(StoredCalls::One(entry.call, timeline.start));
                     self.calls_count += 1;
                     timeline.start = timeline.start.next();

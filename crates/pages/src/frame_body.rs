@@ -1,7 +1,9 @@
 //! The kinds of frames that a page server writes, and their bodies. `FORMAT.md` draws them.
 
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{CallId, Coding, DocumentKey, Life, Lsn, Pgid};
+use tidelog_types::{
+    CallId, Coding, DocumentKey, Life, Lsn, Pgid, number_size, put_number, take_number,
+};
 
 use crate::Ticket;
 use crate::page_file::Slot;
@@ -75,11 +77,6 @@ pub(crate) fn decode_key(mut body: &[u8]) -> Option<DocumentKey> {
     body.is_empty().then_some(key)
 }
 
-/// Size of the fixed part before the list of pages.
-const PAGES_PREFIX_SIZE: usize = 8;
-/// Size of each item of that list.
-const PAGES_ITEM_SIZE: usize = 11;
-
 /// A page in a body of pages, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListedPage {
@@ -90,6 +87,32 @@ pub(crate) struct ListedPage {
     pub coding: Coding,
     /// Bytes that it takes, coded: at most those of a page.
     pub size: u16,
+}
+
+impl ListedPage {
+    /// Codings are fewer than four.
+    fn coding_and_size(&self) -> u32 {
+        u32::from(self.size) << 2 | self.coding as u32
+    }
+
+    fn item_size(&self) -> usize {
+        number_size(self.pgid.0) + number_size(self.coding_and_size()) + size_of_val(&self.checksum)
+    }
+
+    fn take(list: &mut &[u8]) -> Option<Self> {
+        let pgid = Pgid(take_number(list)?);
+        let number = take_number(list)?;
+        let coding = Coding::of((number & 3) as u8)?;
+        let size = u16::try_from(number >> 2).ok()?;
+        let is_possible = match coding {
+            Coding::Whole => usize::from(size) == PAGE_SIZE,
+            Coding::Zeros | Coding::Previous => usize::from(size) < PAGE_SIZE,
+        };
+        let (checksum, rest) = list.split_first_chunk()?;
+        *list = rest;
+        let checksum = u32::from_le_bytes(*checksum);
+        is_possible.then_some(Self { pgid, checksum, coding, size })
+    }
 }
 
 /// What a body of pages says before the pages themselves.
@@ -107,39 +130,33 @@ impl PageList {
             self.pages.len()
         );
         let mut body = Vec::with_capacity(self.size());
-        let count = u32::try_from(self.pages.len()).expect("BUG: at most 256 pages");
-        body.extend_from_slice(&self.db_pages.to_le_bytes());
-        body.extend_from_slice(&count.to_le_bytes());
-        for ListedPage { pgid, checksum, coding, size } in &self.pages {
-            body.extend_from_slice(&pgid.0.to_le_bytes());
-            body.extend_from_slice(&checksum.to_le_bytes());
-            body.push(*coding as u8);
-            body.extend_from_slice(&size.to_le_bytes());
+        put_number(&mut body, self.db_pages);
+        put_number(&mut body, self.count());
+        for page in &self.pages {
+            put_number(&mut body, page.pgid.0);
+            put_number(&mut body, page.coding_and_size());
+            body.extend_from_slice(&page.checksum.to_le_bytes());
         }
         body
     }
 
     /// Reads the list from a body that may go on with the pages.
-    pub fn decode(body: &[u8]) -> Option<Self> {
-        let (prefix, rest) = body.split_at_checked(PAGES_PREFIX_SIZE)?;
-        let (db_pages, count) = (u32_at(prefix, 0), u32_at(prefix, 4) as usize);
-        let items = rest.get(..count.checked_mul(PAGES_ITEM_SIZE)?)?;
-        let decode = |item: &[u8]| {
-            let (coding, size) = (Coding::of(item[8])?, u16::from_le_bytes([item[9], item[10]]));
-            let is_possible = match coding {
-                Coding::Whole => usize::from(size) == PAGE_SIZE,
-                Coding::Zeros | Coding::Previous => usize::from(size) < PAGE_SIZE,
-            };
-            let (pgid, checksum) = (Pgid(u32_at(item, 0)), u32_at(item, 4));
-            is_possible.then_some(ListedPage { pgid, checksum, coding, size })
-        };
-        let pages = items.chunks_exact(PAGES_ITEM_SIZE).map(decode).collect::<Option<_>>()?;
+    pub fn decode(mut body: &[u8]) -> Option<Self> {
+        let db_pages = take_number(&mut body)?;
+        let count = take_number(&mut body)?;
+        // Nothing larger than the body is ever allocated, whatever a count in it says.
+        let pages = (0..count).map(|_| ListedPage::take(&mut body)).collect::<Option<_>>()?;
         Some(Self { db_pages, pages })
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.pages.len()).expect("BUG: at most 256 pages")
     }
 
     /// Size of the list itself.
     fn size(&self) -> usize {
-        PAGES_PREFIX_SIZE + PAGES_ITEM_SIZE * self.pages.len()
+        let pages = self.pages.iter().map(ListedPage::item_size);
+        number_size(self.db_pages) + number_size(self.count()) + pages.sum::<usize>()
     }
 
     /// Size of a whole body with this list.
@@ -277,8 +294,9 @@ mod tests {
         let list = PageList { db_pages: 9, pages };
         assert_eq!(PageList::decode(&list.encode()), Some(list.clone()));
         let places: Vec<u64> = list.places().map(|(_, at)| at).collect();
-        assert_eq!(places, [8 + 33, 8 + 33 + 4096, 8 + 33 + 4396]);
-        assert_eq!(list.body_size(), 8 + 33 + 4396);
+        let size = 2 + 3 * 5 + 3 + 2 + 1;
+        assert_eq!(places, [size, size + 4096, size + 4396]);
+        assert_eq!(list.body_size() as u64, size + 4396);
 
         let slot = Slot::new(300).expect("a slot");
         let entry = TableEntry { pgid: Pgid(4), slot, checksum: 1, lsn: Lsn::FIRST };
@@ -303,7 +321,7 @@ mod tests {
         assert_eq!(encode_key(&key), b"\x04\0list\x03\0ada");
         let pages = vec![listed(3, 0x0405_0607, Coding::Previous, 0x0809)];
         let list = PageList { db_pages: 0x0102, pages };
-        assert_eq!(list.encode(), [2, 1, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 7, 6, 5, 4, 2, 9, 8]);
+        assert_eq!(list.encode(), [0x82, 2, 1, 3, 0xA6, 0x40, 7, 6, 5, 4]);
         let slot = Slot::new(2).expect("a slot");
         let entry = TableEntry { pgid: Pgid(1), slot, checksum: 3, lsn: Lsn::FIRST.plus(3) };
         let mut body = Vec::new();
@@ -334,10 +352,10 @@ mod tests {
 
     #[test]
     fn pages_of_impossible_sizes_are_refused() {
-        for (coding, size) in [(0, 4095), (0, 4097), (1, 4096), (2, 4096), (3, 1)] {
-            let mut list =
-                PageList { db_pages: 9, pages: vec![listed(1, 77, Coding::Whole, size)] }.encode();
-            list[8 + 8] = coding;
+        for (coding, size) in [(0, 4095), (0, 4097), (1, 4096), (2, 4096), (3, 1), (0, 1 << 16)] {
+            let mut list = vec![9, 1, 1];
+            put_number(&mut list, size << 2 | coding);
+            list.extend_from_slice(&[0; 4]);
             assert_eq!(PageList::decode(&list), None, "{size} bytes of coding {coding}");
         }
     }

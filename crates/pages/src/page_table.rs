@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use tidelog_journal::frame_size;
+use tidelog_journal::frame_size_max;
 use tidelog_types::{Coding, Lsn, LsnRange, Pgid, SortedMap};
 
 use crate::frame_body::{TABLE_ENTRY_SIZE, TABLE_FRAME_ENTRIES, TableEntry};
@@ -115,7 +115,7 @@ impl PageTable {
     /// Bytes of log that it takes at most once a change-over has copied it.
     pub fn table_size(&self) -> usize {
         let count = self.checkpointed.len() + self.logged.len();
-        count * TABLE_ENTRY_SIZE + count.div_ceil(TABLE_FRAME_ENTRIES) * frame_size(0)
+        count * TABLE_ENTRY_SIZE + count.div_ceil(TABLE_FRAME_ENTRIES) * frame_size_max(0)
     }
 
     /// Takes in what a checkpoint said. Fails if it is not about a later page than before.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidelog_disk::Disk;
-use tidelog_journal::FRAME_HEADER_SIZE;
+use tidelog_journal::FRAME_HEADER_SIZE_MAX;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, LsnRange, Page, PageSet, Pgid};
 
@@ -147,7 +147,7 @@ impl Plan {
             if head.lsns != Some(LsnRange::one(lsn)) || head.call != Some(call) {
                 return Err(StoreError::Damaged { what: format!("timeline entry {lsn}") });
             }
-            size += FRAME_HEADER_SIZE + body.len();
+            size += FRAME_HEADER_SIZE_MAX + body.len();
             frames.push(TimelineFrame { lsn, call, body });
         }
         Ok((frames, size))

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_journal::FRAME_HEADER_SIZE;
+use tidelog_journal::FRAME_HEADER_SIZE_MAX;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{DocumentKey, SortedMap};
 
@@ -234,10 +234,10 @@ fn weight(request: &StoreRequest) -> Weight {
 
 fn size_of_append(append: &Append) -> usize {
     let record = append.record.as_ref().map_or(0, |record| record.len());
-    let timeline = append.timeline.iter().map(|frame| FRAME_HEADER_SIZE + frame.body.len());
+    let timeline = append.timeline.iter().map(|frame| FRAME_HEADER_SIZE_MAX + frame.body.len());
     let storage = append.storage.iter().map(|entry| {
         let (pages, calls) = (entry.set.pages.len(), entry.calls.len());
-        FRAME_HEADER_SIZE + pages * PAGE_SIZE + calls * CALL_SIZE
+        FRAME_HEADER_SIZE_MAX + pages * PAGE_SIZE + calls * CALL_SIZE
     });
     record + timeline.chain(storage).sum::<usize>()
 }

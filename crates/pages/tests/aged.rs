@@ -2,7 +2,7 @@
 
 use tidelog_disk::{CrashDevice, StoreFiles};
 use tidelog_testing::store::make::{entry, storage, timeline};
-use tidelog_testing::store::{Server, append, observe, open, settle};
+use tidelog_testing::store::{Server, append, generation, observe, open, settle};
 use tidelog_types::limits::LOG_AGE_MS_MAX;
 
 /// Some day.
@@ -10,12 +10,6 @@ const NOW_MS: u64 = 20_000 * LOG_AGE_MS_MAX;
 
 /// What pages are filled with that are overwritten.
 const SECRET: u8 = 0xB7;
-
-fn generation(server: &Server) -> u64 {
-    let text = server.to_string();
-    let after = text.split("generation ").nth(1).expect("it is displayed");
-    after.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
-}
 
 /// Which files have what was overwritten.
 fn leaks(device: &CrashDevice) -> Vec<&'static str> {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use tidelog_disk::{
     BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskError, DiskFault, FlushId, StoreFiles,
 };
-use tidelog_journal::FRAME_HEADER_SIZE;
+use tidelog_journal::FRAME_HEADER_SIZE_MAX;
 use tidelog_pages::{
     Append, AppendError, OwnerId, PageServer, RequestId, StagedPage, StorageEntry, StoreOptions,
     StoreReply, StoreRequest, Ticket, TimelineFrame,
@@ -824,7 +824,7 @@ fn only_so_much_of_what_an_owner_appends_waits_behind_an_append() {
     store.server.serve(OWNER, request(5, trim));
     store.server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(6), document: key("first") });
     store.server.serve(READER, request(7, change("others", 20)));
-    let sizes = 2 * (20 * PAGE_SIZE + FRAME_HEADER_SIZE + CALL_SIZE) as u64;
+    let sizes = 2 * (20 * PAGE_SIZE + FRAME_HEADER_SIZE_MAX + CALL_SIZE) as u64;
     assert_eq!(store.shown(" waiting "), sizes, "what came first of each");
     let failed =
         |ticket: u64| StoreReply::AppendFailed { ticket: Ticket(ticket), error: AppendError::Busy };

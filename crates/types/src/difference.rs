@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use moves::{MOVED_MIN, Moved, Moves};
 
+use crate::base128::{put_number, take_number};
 use crate::limits::PAGE_SIZE;
 
 /// How the bytes of a page are coded.
@@ -172,16 +173,16 @@ fn runs_of(
             next += 1;
         }
         if last > start {
-            put_number(&mut runs, start - end);
-            put_number(&mut runs, 2 * (last - start));
+            put_size(&mut runs, start - end);
+            put_size(&mut runs, 2 * (last - start));
             runs.extend_from_slice(&page[start..last]);
             end = last;
         }
         if let Some(Moved { at, from, size }) = is_moved {
-            put_number(&mut runs, at - end);
-            put_number(&mut runs, 2 * size + 1);
+            put_size(&mut runs, at - end);
+            put_size(&mut runs, 2 * size + 1);
             let far = at.abs_diff(from);
-            put_number(&mut runs, 2 * far + usize::from(from > at));
+            put_size(&mut runs, 2 * far + usize::from(from > at));
             end = at + size;
         }
         if runs.len() > size_max {
@@ -207,8 +208,8 @@ enum Says<'r> {
 /// Takes a run that begins behind `end` off the runs that are left; `None` if there is none within
 /// a page. One without bytes is none: so a page has no more runs than bytes, whoever sends them.
 fn take_run<'r>(runs: &mut &'r [u8], end: usize) -> Option<Run<'r>> {
-    let start = end + take_number(runs)?;
-    let twice = take_number(runs)?;
+    let start = end + take_size(runs)?;
+    let twice = take_size(runs)?;
     let size = twice / 2;
     let place = start..start + size;
     if place.is_empty() || place.end > PAGE_SIZE {
@@ -219,7 +220,7 @@ fn take_run<'r>(runs: &mut &'r [u8], end: usize) -> Option<Run<'r>> {
         *runs = rest;
         Says::Bytes(bytes)
     } else {
-        let far = take_number(runs)?;
+        let far = take_size(runs)?;
         let from = if far % 2 == 0 { start.checked_sub(far / 2)? } else { start + far / 2 };
         if from + size > PAGE_SIZE {
             return None;
@@ -258,24 +259,13 @@ fn first_difference(base: &[u8], page: &[u8], from: usize) -> Option<usize> {
     (at..PAGE_SIZE).find(|at| base[*at] != page[*at])
 }
 
-fn put_number(runs: &mut Vec<u8>, mut number: usize) {
-    while number >= 0x80 {
-        runs.push((number & 0x7F) as u8 | 0x80);
-        number >>= 7;
-    }
-    runs.push(number as u8);
+fn put_size(runs: &mut Vec<u8>, size: usize) {
+    put_number(runs, u32::try_from(size).expect("BUG: more than a page"));
 }
 
 /// A number below 2^14: there is none above the size of a page.
-fn take_number(runs: &mut &[u8]) -> Option<usize> {
-    let (first, rest) = runs.split_first()?;
-    *runs = rest;
-    if *first < 0x80 {
-        return Some(usize::from(*first));
-    }
-    let (second, rest) = runs.split_first()?;
-    *runs = rest;
-    (*second < 0x80).then(|| usize::from(first & 0x7F) | usize::from(*second) << 7)
+fn take_size(runs: &mut &[u8]) -> Option<usize> {
+    take_number(runs).filter(|size| *size < 1 << 14).map(|size| size as usize)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //!
 //! Anything else.
 
+mod base128;
 mod budget;
 mod difference;
 mod entry_id;
@@ -36,6 +37,7 @@ mod sorted_map;
 mod unserved;
 mod value;
 
+pub use base128::{number_size, put_number, take_number};
 pub use budget::{Budget, BudgetLimits};
 pub use difference::{Coding, apply_difference, coded, difference, difference_of_all};
 pub use entry_id::EntryId;

@@ -63,7 +63,9 @@ fn frames_of(log: &[u8]) -> Vec<u8> {
             break;
         }
         in_state += u8::from((at as u64) < u64_at(24));
-        let size = 160 + u32_at(at + 8) as usize;
+        let flags = usize::from(log[at + 13]);
+        let header_size = 98 + 16 * (flags & 1) + 32 * (flags >> 1);
+        let size = header_size + u32_at(at + 8) as usize;
         input.extend_from_slice(&log[at..at + size]);
         at += size.next_multiple_of(8);
     }

@@ -19,7 +19,8 @@ use tidelog_types::{DocumentKey, Lsn, Pgid, Position};
 const OWNER: OwnerId = OwnerId(1);
 const LOG_START: usize = 8192;
 const SALT: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
-const FRAME_HEADER: usize = 160;
+/// Bytes of a frame before its call and its chain, if it has these, and its body.
+const FRAME_HEADER: usize = 98;
 
 /// A store whose files are parts of `data`: the first eight bytes are the sizes of the first two,
 /// the page file is the rest.
@@ -41,20 +42,20 @@ pub fn log_frames(data: &[u8]) {
     let mut counts = std::collections::BTreeMap::<u64, u64>::new();
     while let Some((header, behind)) = rest.split_first_chunk::<FRAME_HEADER>() {
         let body_size = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
+        let Some((tail, behind)) = behind.split_at_checked(tail_size(header)) else { break };
         let (body, behind) = behind.split_at(behind.len().min(body_size as usize));
-        let mut frame = [header.as_slice(), body].concat();
+        let mut frame = [header.as_slice(), tail, body].concat();
         frame.resize(frame.len().next_multiple_of(8), 0);
         frame[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
-        frame[13] &= 1;
-        let document = u64::from_le_bytes(frame[56..64].try_into().expect("eight bytes"));
+        frame[13] &= 3;
+        let document = u64::from_le_bytes(frame[42..50].try_into().expect("eight bytes"));
         if flags & 1 == 0 {
             // A batch of its own, durable so far as is known, the next of its document.
-            frame[32..40].fill(0);
-            frame[40..48].fill(0);
-            frame[48..52].copy_from_slice(&1_u32.to_le_bytes());
+            frame[22..38].fill(0);
+            frame[38..42].copy_from_slice(&1_u32.to_le_bytes());
             let count = counts.entry(document).or_default();
             *count += u64::from(document != 0);
-            frame[64..72].copy_from_slice(&count.to_le_bytes());
+            frame[50..58].copy_from_slice(&count.to_le_bytes());
         }
         frames.push(frame);
         rest = behind;
@@ -92,15 +93,19 @@ fn log_header(state_end: u64) -> [u8; 512] {
 
 /// Makes a frame one that was written at this offset, behind the frame with that checksum.
 fn tie(frame: &mut [u8], offset: u64, link: u32) {
-    let body = crc32c::crc32c(&frame[FRAME_HEADER..]);
+    let header_size = FRAME_HEADER + tail_size(frame);
+    let body = crc32c::crc32c(&frame[header_size..]);
     frame[..4].copy_from_slice(&SALT[..4]);
-    frame[14..16].fill(0);
-    frame[16..20].copy_from_slice(&body.to_le_bytes());
-    frame[20..24].copy_from_slice(&link.to_le_bytes());
-    frame[24..32].copy_from_slice(&1_u64.to_le_bytes());
+    frame[14..18].copy_from_slice(&body.to_le_bytes());
+    frame[18..22].copy_from_slice(&link.to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&SALT), &offset.to_le_bytes());
-    let checksum = crc32c::crc32c_append(checksum, &frame[8..FRAME_HEADER]);
+    let checksum = crc32c::crc32c_append(checksum, &frame[8..header_size]);
     frame[4..8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Bytes of a frame's call and chain, as its flags say.
+fn tail_size(header: &[u8]) -> usize {
+    16 * usize::from(header[13] & 1) + 32 * usize::from(header[13] >> 1 & 1)
 }
 
 /// Opens it, reads all of it, writes to it, and opens it again.

@@ -61,9 +61,19 @@ pub fn new() -> (CrashDevice, Server) {
 
 /// Where the log ends, with what is not written yet.
 pub fn log_end(server: &Server) -> u64 {
+    shown(server, " size ")
+}
+
+/// How often the log was changed over, and one more.
+pub fn generation(server: &Server) -> u64 {
+    shown(server, " generation ")
+}
+
+/// The number that a server shows behind this.
+fn shown(server: &Server, name: &str) -> u64 {
     let text = server.to_string();
-    let size = text.split_once(" size ").and_then(|(_, rest)| rest.split(' ').next());
-    size.and_then(|size| size.parse().ok()).expect("a server says how long its log is")
+    let number = text.split_once(name).and_then(|(_, rest)| rest.split(' ').next());
+    number.and_then(|number| number.parse().ok()).expect("it is displayed")
 }
 
 /// Polls until there is nothing left to do, completing flushes that a device holds.

@@ -81,6 +81,9 @@ pub fn memory(device: &CrashDevice) -> [MemoryDisk; 2] {
     ["a", "b"].map(|name| MemoryDisk::holding(device.bytes_of(name).expect("a file")))
 }
 
+/// Bytes of a frame without a call and a chain whose body has up to six bytes.
+pub const FRAME_SIZE: usize = 104;
+
 /// A body whose frame is one sector, so that a frame and what follows it survive apart.
 pub const SECTOR_BODY: [u8; 512 - FRAME_HEADER_SIZE] = [5; 512 - FRAME_HEADER_SIZE];
 

@@ -44,7 +44,7 @@ impl<D: Disk> Copier<'_, D> {
         let head = FrameHead { nth: self.next.nth(head.document), ..head };
         let place = self.log.copy(&head, &[body])?;
         self.next.apply_copied(&FoundFrame { place, head, body });
-        let size = tidelog_journal::FRAME_HEADER_SIZE + body.len();
+        let size = tidelog_journal::FRAME_HEADER_SIZE_MAX + body.len();
         self.left = self.left.saturating_sub(size as u64);
         Ok(())
     }
