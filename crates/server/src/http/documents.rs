@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
+use tidelog_access::Role;
 use tidelog_types::limits::IMPORT_SIZE_MAX;
 use tokio::task::spawn_blocking;
 
@@ -93,7 +94,7 @@ pub(super) async fn import(
     Query(Wanted { doctype }): Query<Wanted>,
     request: Request,
 ) -> Response {
-    if let Some(refused) = pass::refusal_unless_create(&pass, &id) {
+    if let Some(refused) = pass::refusal(&pass, &id, Role::Admin) {
         return refused;
     }
     let body = request.into_body();

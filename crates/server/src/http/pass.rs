@@ -107,18 +107,6 @@ pub(super) fn refusal(pass: &Pass, document: &str, role: Role) -> Option<Respons
     }
 }
 
-/// The same of whoever may not begin the document.
-pub(super) fn refusal_unless_create(pass: &Pass, document: &str) -> Option<Response> {
-    match pass.for_document(document) {
-        Some(allowed) if allowed.create => None,
-        Some(_) => {
-            let refused = Refused::of(pass, Some(document), "role");
-            Some(forbidden("write with create on the document", refused))
-        }
-        None => refusal(pass, document, Role::Write),
-    }
-}
-
 /// The same of whoever may neither handle the document's commands nor administer it.
 pub(super) fn refusal_unless_handle(pass: &Pass, document: &str) -> Option<Response> {
     match pass.for_document(document) {

@@ -95,7 +95,7 @@ pub fn changed(file: &[u8], sql: &str) -> Vec<u8> {
 }
 
 /// Places in [`ROLES`].
-const CREATE: usize = 4;
+const ADMIN: usize = 5;
 const ROOT: usize = 6;
 
 /// Goal: what was exported becomes a document again, whoever has changed its rows meanwhile, and
@@ -105,13 +105,13 @@ async fn a_file_becomes_a_document_that_clients_go_on_with() {
     let scene = Scene::new(&["lists/own"]).await;
     deploy(&scene, &notes()).await;
     let file = scene.bytes_of("lists/own").await;
-    let answer = import(&scene, "lists/copy", CREATE, &file).await;
+    let answer = import(&scene, "lists/copy", ADMIN, &file).await;
     assert!(answer.starts_with("201 "), "{answer}");
     assert!(scene.bytes_of("lists/copy").await == file, "byte for byte");
     let more = "with recursive n(i) as (values (1) union all select i + 1 from n where i < 3000)
                 insert into log (id) select hex(zeroblob(500)) || i from n;
                 insert into note values ('by hand')";
-    let answer = import(&scene, "lists/large", CREATE, &changed(&file, more)).await;
+    let answer = import(&scene, "lists/large", ADMIN, &changed(&file, more)).await;
     assert!(answer.starts_with("201 "), "{answer}");
 
     let mut client = join(scene.at, Some(&token(ROLES[3].1))).await.expect("welcome");
@@ -129,7 +129,7 @@ async fn a_file_becomes_a_document_that_clients_go_on_with() {
     let mut newer = notes();
     newer.migrations.push("create table done (id text) strict".to_owned());
     deploy(&scene, &newer).await;
-    let answer = import(&scene, "lists/older", CREATE, &file).await;
+    let answer = import(&scene, "lists/older", ADMIN, &file).await;
     assert!(answer.starts_with("201 "), "{answer}");
     let tables = "select name from sqlite_schema where name = 'done'";
     assert_eq!(texts(&scene.bytes_of("lists/older").await, tables), ["done"]);
@@ -143,7 +143,7 @@ async fn one_subject_does_not_take_all_turns_to_export_and_import() {
     let scene = Scene::new(&["lists/own"]).await;
     deploy(&scene, &notes()).await;
     let file = scene.bytes_of("lists/own").await;
-    let [ada, bob] = ["ada", "bob"].map(|subject| token_of_subject(subject, ROLES[CREATE].1));
+    let [ada, bob] = ["ada", "bob"].map(|subject| token_of_subject(subject, ROLES[ADMIN].1));
     let mut streams = Vec::new();
     for number in 0..EXPORTS_MAX {
         let mut stream = TcpStream::connect(scene.at).await.expect("the server listens");
@@ -181,12 +181,12 @@ async fn one_subject_does_not_take_all_turns_to_export_and_import() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_may_begin_a_document_makes_one_of_a_file_and_none_over_another() {
+async fn only_an_admin_makes_a_document_of_a_file_and_none_over_another() {
     let scene = Scene::new(&["lists/own"]).await;
     deploy(&scene, &notes()).await;
     let file = scene.bytes_of("lists/own").await;
     let before = ask(scene.at, "GET", "/v1/documents", Some(&token(ROLES[ROOT].1)), "").await;
-    for (role, status) in [(0, "404 "), (1, "404 "), (2, "403 "), (3, "403 ")] {
+    for (role, status) in [(0, "404 "), (1, "404 "), (2, "403 "), (3, "403 "), (4, "403 ")] {
         let answer = import(&scene, "lists/new", role, &file).await;
         assert!(answer.starts_with(status), "{}: {answer}", ROLES[role].0);
     }
@@ -201,7 +201,7 @@ async fn only_who_may_begin_a_document_makes_one_of_a_file_and_none_over_another
     assert!(scene.bytes_of("lists/own").await == file);
     let after = ask(scene.at, "GET", "/v1/documents", Some(&token(ROLES[ROOT].1)), "").await;
     assert_eq!(after, before);
-    for role in [CREATE, 5] {
+    for role in [ADMIN, ROOT] {
         let answer = import(&scene, &format!("lists/{role}"), role, &file).await;
         assert!(answer.starts_with("201 "), "{answer}");
     }
@@ -237,7 +237,7 @@ async fn a_file_that_is_no_document_of_the_doctype_is_refused_with_the_reason() 
         (plain, "export has written"),
     ];
     for (file, reason) in cases {
-        let answer = import(&scene, "lists/new", CREATE, &file).await;
+        let answer = import(&scene, "lists/new", ADMIN, &file).await;
         assert!(answer.starts_with("400 ") && answer.contains(reason), "{reason}: {answer}");
     }
     let root = token(ROLES[ROOT].1);
@@ -251,9 +251,6 @@ async fn a_file_that_is_no_document_of_the_doctype_is_refused_with_the_reason() 
     assert!(answer.starts_with("413 "), "{answer}");
     let there = ask(scene.at, "GET", "/v1/documents/lists%2Fnew", Some(&root), "").await;
     assert_eq!(there.status, 404, "{}", there.text());
-    assert!(
-        import(&scene, "lists/new", CREATE, &file).await.starts_with("201 "),
-        "and a right one"
-    );
+    assert!(import(&scene, "lists/new", ADMIN, &file).await.starts_with("201 "), "and a right one");
     scene.stop().await;
 }

@@ -181,15 +181,15 @@ async fn every_role_asks_for_every_document_over_http() {
     for (role, grants) in ROLES {
         let token = token(grants);
         for (document, is_there) in DOCUMENTS {
-            let [reads, _, creates, deletes] = rights(role, document);
+            let [reads, _, _, administers] = rights(role, document);
             let seen = if reads && is_there { 200 } else { 404 };
-            let put = match (creates, reads) {
+            let put = match (administers, reads) {
                 (true, _) if is_there => 409,
                 (true, _) => 201,
                 (false, true) => 403,
                 (false, false) => 404,
             };
-            let delete = match (deletes, reads) {
+            let delete = match (administers, reads) {
                 (true, _) if is_there => 204,
                 (true, _) | (false, false) => 404,
                 (false, true) => 403,
