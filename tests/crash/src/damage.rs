@@ -591,8 +591,9 @@ struct Again {
     key: DocumentKey,
     /// The first of the states of that name that is one of it.
     since: usize,
-    /// The frames that say that the other one is destroyed, and that it begins.
+    /// The frame that says that the other one is destroyed.
     destroyed: Range<u64>,
+    /// The write in which it begins: what is lost of that takes its name with it.
     begun: Range<u64>,
 }
 
@@ -603,8 +604,11 @@ impl Again {
         let since = 1 + run.history.iter().rposition(is_absent).expect("it was destroyed");
         let (_, _, frames) = Rest::log_of(&run.device)?;
         let range = |at: &FrameAt| at.frame..at.body.end;
+        let is_begin = |at: &FrameAt| at.kind == KIND_DOCUMENT;
         let destroyed = frames.iter().rfind(|it| it.kind == KIND_DESTROY).map(range)?;
-        let begun = frames.iter().rfind(|it| it.kind == KIND_DOCUMENT).map(range)?;
+        let (before, behind) = frames.split_at(1 + frames.iter().rposition(is_begin)?);
+        let next = behind.iter().find(|it| it.frame.is_multiple_of(BLOCK_SIZE as u64))?;
+        let begun = before.last()?.frame..next.frame;
         (destroyed.end <= begun.start).then_some(Self { key, since, destroyed, begun })
     }
 }
