@@ -60,22 +60,22 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(due);
     }
-    // One search of the index for each kind.
-    let mut kind = [String::new(), String::new()].map(Value::Text);
+    // One search of the index for each kind, and for whom it fits.
+    let mut before = [const { String::new() }; 3].map(Value::Text);
     for count in 0.. {
         let rows = done!(reader.query_system(
-            "select aggregate, name, due from _tidelog_task
-             where state = 'ready' and (aggregate, name) > (?1, ?2)
-             order by aggregate, name, due limit 1",
-            &kind,
+            "select aggregate, name, unfit, due from _tidelog_task
+             where state = 'ready' and (aggregate, name, unfit) > (?1, ?2, ?3)
+             order by aggregate, name, unfit, due limit 1",
+            &before,
         ));
-        let Some(Ok([Value::Text(aggregate), Value::Text(name), Value::Integer(at)])) =
-            rows.into_iter().next().map(<[Value; 3]>::try_from)
+        let Some(Ok([Value::Text(aggregate), Value::Text(name), unfit, Value::Integer(at)])) =
+            rows.into_iter().next().map(<[Value; 4]>::try_from)
         else {
             break;
         };
         due.note([&aggregate, &name], at);
-        kind = [aggregate, name].map(Value::Text);
+        before = [Value::Text(aggregate), Value::Text(name), unfit];
         if count == KINDS_MAX {
             due.note_others(0);
             break;

@@ -408,7 +408,7 @@ mod tests {
                  select n, 'order', 'o' || (n % 2), 'place', '{}', null, 0, '', x'',
                         iif(n <= ?1, 'waiting', 'failed'), 0, 0, null, 0, null, null, null,
                         iif(n <= ?1, null, n / 7000), null, iif(n <= ?1 or n % 3, null, 1), null,
-                        null, 0, 0, 0
+                        null, 0, 0, 0, '[]'
                  from n where n <= ?1 + ?2";
             transaction.run_system(sql, &[Value::Integer(waiting), Value::Integer(failed)])
         });

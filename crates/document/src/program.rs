@@ -94,7 +94,7 @@ const FIND_INTRUDER: &str = "
            'view tidelog_records', 'table _tidelog_instance', 'view tidelog_instances',
            'table _tidelog_snapshot', 'view tidelog_snapshots', 'table _tidelog_handled',
            'index _tidelog_handled_kind', 'index _tidelog_handled_asked',
-           'table _tidelog_tried', 'index _tidelog_tried_instance',
+           'table _tidelog_tried', 'index _tidelog_tried_instance', 'index _tidelog_task_unfit',
            'trigger _tidelog_tried_over'))
     union all
     select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key

@@ -18,6 +18,7 @@
 //!                           -> records                how many it has
 //!                           -> cancelled, woken       whether it is to hear that, and whether
 //!                                                     something happened that it has not heard
+//!                           -> unfit                  `program/tried.rs`
 //! _tidelog_instance  number -> client, user, since    who handles tasks
 //! ```
 //!
@@ -44,12 +45,15 @@
 //!
 //! What a run remembers stands in `program/workflows.rs`.
 
+use std::collections::BTreeMap;
+
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::COMMAND_BACKOFF_MS_MAX;
 use tidelog_types::{ClientId, JournalId, PageSet, Value};
 
 use super::events::Recorder;
+use super::tried::Unfit;
 use super::{
     HAS, appending, archiving, clocks, commands, done, erasing, interventions, replaying,
     single_integer, snapshots, tried, upcasting, version, workflows,
@@ -105,12 +109,12 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
          attempt integer not null, failures integer not null, instance integer,
          due integer not null, first integer, last integer, reason text, ended integer,
          ending integer, version integer, result text, begun_with text, records integer not null,
-         cancelled integer not null, woken integer not null) strict",
+         cancelled integer not null, woken integer not null, unfit text not null) strict",
         "create unique index _tidelog_task_key on _tidelog_task
          (aggregate, stream, name, key) where key is not null",
         "create index _tidelog_task_pending on _tidelog_task (aggregate, stream)
          where ended is null",
-        "create index _tidelog_task_ready on _tidelog_task (aggregate, name, due)
+        "create index _tidelog_task_ready on _tidelog_task (aggregate, name, unfit, due)
          where state = 'ready'",
         "create index _tidelog_task_stopped on _tidelog_task (aggregate, name)
          where state = 'stopped'",
@@ -206,7 +210,7 @@ pub(super) fn receive(
                     'waiting', 'ready'),
                 0, 0, null, 0,
                 iif(?9 is null, null, coalesce((select max(sequence) from _tidelog_event), 0)),
-                null, null, null, null, ?9, null, null, 0, 0, 0
+                null, null, null, null, ?9, null, null, 0, 0, 0, '[]'
          returning number"
     );
     let rows = transaction.run_system(
@@ -506,6 +510,13 @@ fn give(
     let sql = "select exists (select 1 from _tidelog_tried)";
     let is_any_tried = transaction.run_system(sql, &[])?.first().is_some_and(|row| row[0] == HAS);
     let rounds = if is_any_tried { &[Round::Untried, Round::Tried][..] } else { &[Round::Tried] };
+    let mut ready = BTreeMap::new();
+    for kind in free.iter().filter(|(_, room)| *room > 0).flat_map(|(it, _)| &it.kinds) {
+        if !ready.contains_key(kind) {
+            ready.insert(kind, tried::unfit_for(transaction, kind)?);
+        }
+    }
+    let giving = Giving { transaction, doctype, ready, now };
     let mut given = 0;
     for round in rounds {
         let mut asked: Vec<usize> = (0..free.len()).collect();
@@ -514,7 +525,7 @@ fn give(
             for nth in asked {
                 let (it, room) = &mut free[nth];
                 let may = *room > 0 && given < GIVEN_MAX;
-                if may && give_one(transaction, doctype, it, *round, now)? {
+                if may && giving.give_one(it, *round)? {
                     given += 1;
                     *room -= 1;
                     still.push(nth);
@@ -527,53 +538,84 @@ fn give(
 }
 
 /// Who is asked: first those who have not tried a task in vain, then all whose code may fit it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Round {
     Untried,
     Tried,
 }
 
-fn give_one(
-    transaction: &Transaction<'_>,
-    doctype: &Doctype,
-    free: &Free,
-    round: Round,
+/// Tasks of one dispatch, as they are given.
+struct Giving<'a, 't> {
+    transaction: &'a Transaction<'t>,
+    doctype: &'a Doctype,
+    /// Whom tasks that are ready do not fit, by their kind.
+    ready: BTreeMap<&'a TaskKind, Vec<Unfit>>,
     now: i64,
-) -> Result<bool, Failure> {
-    for kind in &free.kinds {
-        let timeout_ms =
-            doctype.command(&kind.aggregate, &kind.name).map_or(0, |it| i64::from(it.timeout_ms));
-        let due = if timeout_ms == 0 { 0 } else { now.saturating_add(timeout_ms) };
-        let given = transaction.run_system(
-            "update _tidelog_task
-             set state = 'started', attempt = attempt + 1, instance = ?4, due = ?5, woken = 0
-             where number = (select number from _tidelog_task as task
-                             where state = 'ready' and aggregate = ?1 and name = ?2 and due <= ?3
-                               and not exists (select 1 from _tidelog_tried as tried
-                                               where tried.task = task.number
-                                                 and tried.instance = ?4 and is_unfit >= ?6)
-                             order by due, number limit 1)
-             returning number, version is not null",
-            &[
-                Value::Text(kind.aggregate.clone()),
-                Value::Text(kind.name.clone()),
-                Value::Integer(now),
-                number_value(free.instance.0),
-                Value::Integer(due),
-                Value::Integer(match round {
-                    Round::Untried => 0,
-                    Round::Tried => 1,
-                }),
-            ],
-        )?;
-        if let Some([number, is_run]) = given.first().map(Vec::as_slice) {
-            if *is_run == HAS {
-                workflows::note_time(transaction, number, now)?;
+}
+
+impl Giving<'_, '_> {
+    fn give_one(&self, free: &Free, round: Round) -> Result<bool, Failure> {
+        for kind in &free.kinds {
+            if let Some(number) = self.first(kind, free.instance, round)? {
+                self.start(number, kind, free.instance)?;
+                return Ok(true);
             }
-            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The first task of a kind that somebody may be given. Of those that fit the same instances one
+    /// search finds the first: nobody walks what does not fit it.
+    fn first(
+        &self,
+        kind: &TaskKind,
+        instance: InstanceId,
+        round: Round,
+    ) -> Result<Option<i64>, Failure> {
+        let mut first = None;
+        let ready = self.ready.get(kind).into_iter().flatten();
+        for unfit in ready.filter(|it| !it.has(instance)) {
+            let rows = self.transaction.run_system(
+                "select due, number from _tidelog_task
+                 where state = 'ready' and aggregate = ?1 and name = ?2 and unfit = ?3
+                   and due <= ?4
+                   and (?5 or not exists (select 1 from _tidelog_tried
+                                          where task = number and instance = ?6))
+                 order by due, number limit 1",
+                &[
+                    Value::Text(kind.aggregate.clone()),
+                    Value::Text(kind.name.clone()),
+                    unfit.value(),
+                    Value::Integer(self.now),
+                    Value::Integer((round == Round::Tried).into()),
+                    number_value(instance.0),
+                ],
+            )?;
+            if let Some([Value::Integer(due), Value::Integer(number)]) =
+                rows.first().map(Vec::as_slice)
+            {
+                first = first.into_iter().chain([(*due, *number)]).min();
+            }
+        }
+        Ok(first.map(|(_, number)| number))
+    }
+
+    fn start(&self, number: i64, kind: &TaskKind, instance: InstanceId) -> Result<(), Failure> {
+        let command = self.doctype.command(&kind.aggregate, &kind.name);
+        let timeout_ms = command.map_or(0, |it| i64::from(it.timeout_ms));
+        let due = if timeout_ms == 0 { 0 } else { self.now.saturating_add(timeout_ms) };
+        let number = Value::Integer(number);
+        let started = self.transaction.run_system(
+            "update _tidelog_task
+             set state = 'started', attempt = attempt + 1, instance = ?2, due = ?3, woken = 0
+             where number = ?1 returning version is not null",
+            &[number.clone(), number_value(instance.0), Value::Integer(due)],
+        )?;
+        match started.first() {
+            Some(row) if row[0] == HAS => workflows::note_time(self.transaction, &number, self.now),
+            _ => Ok(()),
         }
     }
-    Ok(false)
 }
 
 /// Forgets keys, and then tasks, that were over long ago: some of them. Says whether there are

@@ -4,8 +4,9 @@
 //! _tidelog_handled  instance, aggregate, name    what each instance handles
 //!                     -> asked                   up to which number it was asked about what was
 //!                                                stopped as it came; null: about all
-//! _tidelog_tried    task, instance -> is_unfit   an attempt has failed there; or the code there
-//!                                                does not fit the task
+//! _tidelog_tried    task, instance               an attempt has failed there
+//! _tidelog_task     number -> unfit              whose code does not fit it: numbers of instances
+//!                                                as a JSON array, in their order
 //! ```
 //!
 //! A task goes to those who have not tried it, and to the others where none of those has room.
@@ -13,31 +14,33 @@
 //!
 //! An instance whose code does not fit a task is never given it again, and that is no attempt that
 //! has failed: the task is ready for the others, and *stopped* once it fits none of them. It is
-//! ready again as soon as somebody registers who handles its kind.
+//! ready again as soon as somebody registers who handles its kind. Tasks that fit the same
+//! instances have the same `unfit`, by which whoever may have none of them passes over all at once.
 
 use std::collections::BTreeSet;
 
 use tidelog_sqlite::{Failure, Transaction};
 use tidelog_types::{Value, shortened};
 
-use super::HAS;
 use super::tasks::Started;
-use crate::tasks::TaskKind;
+use crate::tasks::{InstanceId, TaskKind};
 
 /// The tables of who handles tasks, with those of tasks.
-pub(super) const STATEMENTS: [&str; 6] = [
+pub(super) const STATEMENTS: [&str; 7] = [
     "create table _tidelog_handled (instance integer not null, aggregate text not null,
      name text not null, asked integer, primary key (instance, aggregate, name)) strict,
      without rowid",
     "create index _tidelog_handled_kind on _tidelog_handled (aggregate, name)",
     "create index _tidelog_handled_asked on _tidelog_handled (instance) where asked is not null",
     "create table _tidelog_tried (task integer not null, instance integer not null,
-     is_unfit integer not null, primary key (task, instance)) strict, without rowid",
+     primary key (task, instance)) strict, without rowid",
     "create index _tidelog_tried_instance on _tidelog_tried (instance)",
+    "create index _tidelog_task_unfit on _tidelog_task (state) where unfit <> '[]'",
     // Whoever is to hear that a run is cancelled may be anybody, be the code as it may.
     "create trigger _tidelog_tried_over after update of ended, cancelled on _tidelog_task
      when new.ended is not null or new.cancelled = 1 begin
        delete from _tidelog_tried where task = new.number;
+       update _tidelog_task set unfit = '[]' where number = new.number and unfit <> '[]';
      end",
 ];
 
@@ -45,12 +48,51 @@ pub(super) const STATEMENTS: [&str; 6] = [
 const FITS_NOBODY: &str = "
     not exists (select 1 from _tidelog_handled as handled
                 where handled.aggregate = task.aggregate and handled.name = task.name
-                  and not exists (select 1 from _tidelog_tried as tried
-                                  where tried.task = task.number and is_unfit = 1
-                                    and tried.instance = handled.instance))";
+                  and handled.instance not in (select value from json_each(task.unfit)))";
 
 /// Tasks that are stopped about which somebody is asked with one dispatch.
 const ASKED_MAX: usize = 256;
+
+/// Instances whose code does not fit some task.
+pub(super) struct Unfit {
+    text: String,
+    instances: Vec<u64>,
+}
+
+impl Unfit {
+    /// As it stands with the tasks.
+    pub(super) fn value(&self) -> Value {
+        Value::Text(self.text.clone())
+    }
+
+    pub(super) fn has(&self, instance: InstanceId) -> bool {
+        self.instances.contains(&instance.0)
+    }
+}
+
+/// Whom tasks of a kind that are ready do not fit: the same instances once, however many tasks.
+pub(super) fn unfit_for(
+    transaction: &Transaction<'_>,
+    kind: &TaskKind,
+) -> Result<Vec<Unfit>, Failure> {
+    let [aggregate, name] = [&kind.aggregate, &kind.name].map(|it| Value::Text(it.clone()));
+    let mut found = Vec::new();
+    let mut last = Value::Text(String::new());
+    loop {
+        let rows = transaction.run_system(
+            "select min(unfit) from _tidelog_task
+             where state = 'ready' and aggregate = ?1 and name = ?2 and unfit > ?3",
+            &[aggregate.clone(), name.clone(), last],
+        )?;
+        let Some([Value::Text(text)]) = rows.first().map(Vec::as_slice) else {
+            return Ok(found);
+        };
+        let numbers = text.trim_matches(['[', ']']).split(',');
+        let instances = numbers.filter_map(|it| it.parse().ok()).collect();
+        found.push(Unfit { text: text.clone(), instances });
+        last = Value::Text(text.clone());
+    }
+}
 
 /// Somebody handles these from now on: what is stopped of them it is to be [asked](ask) about.
 pub(super) fn handle(
@@ -94,9 +136,7 @@ pub(super) fn ask(transaction: &Transaction<'_>) -> Result<bool, Failure> {
         // It may have said of some already that they do not fit it.
         "update _tidelog_task as task set state = 'ready', reason = null
          where state = 'stopped' and aggregate = ?1 and name = ?2 and number > ?3 and number <= ?4
-           and not exists (select 1 from _tidelog_tried as tried
-                           where tried.task = task.number and tried.instance = ?5
-                             and is_unfit = 1)",
+           and ?5 not in (select value from json_each(task.unfit))",
         &[aggregate.clone(), name.clone(), asked, last.clone(), instance.clone()],
     )?;
     let asked = if stopped.len() == ASKED_MAX { last } else { Value::Null };
@@ -114,45 +154,51 @@ pub(super) fn leave(transaction: &Transaction<'_>, instance: &Value) -> Result<(
     let instance = std::slice::from_ref(instance);
     transaction.run_system("delete from _tidelog_handled where instance = ?1", instance)?;
     transaction.run_system("delete from _tidelog_tried where instance = ?1", instance)?;
-    let fits_nobody = format!(
-        "select number from _tidelog_task as task
-         where number in (select task from _tidelog_tried where is_unfit = 1)
-           and state = ?1 and {FITS_NOBODY}"
-    );
-    let state = |state: &str| [Value::Text(state.to_owned())];
     transaction.run_system(
-        &format!("delete from _tidelog_tried where task in ({fits_nobody})"),
-        &state("suspended"),
+        "update _tidelog_task
+         set unfit = (select json_group_array(value) from json_each(unfit) where value <> ?1)
+         where unfit <> '[]' and ?1 in (select value from json_each(unfit))",
+        instance,
+    )?;
+    let fits_nobody = format!("unfit <> '[]' and {FITS_NOBODY}");
+    transaction.run_system(
+        &format!(
+            "update _tidelog_task as task set unfit = '[]'
+             where state = 'suspended' and {fits_nobody}"
+        ),
+        &[],
     )?;
     transaction
         .run_system(
             &format!(
-                "update _tidelog_task
+                "update _tidelog_task as task
                  set state = 'stopped', reason = coalesce(reason, 'it fits no code')
-                 where number in ({fits_nobody})"
+                 where state = 'ready' and {fits_nobody}"
             ),
-            &state("ready"),
+            &[],
         )
         .map(drop)
 }
 
 /// An attempt has failed, and others are asked first.
 pub(super) fn note_failed(transaction: &Transaction<'_>, task: &Started) -> Result<(), Failure> {
-    note(transaction, task, false)?;
+    let [number, instance] = [task.number, task.instance].map(Value::Integer);
+    transaction.run_system(
+        "insert into _tidelog_tried values (?1, ?2) on conflict do nothing",
+        &[number.clone(), instance.clone()],
+    )?;
     transaction
         .run_system(
             "delete from _tidelog_tried
-             where task = ?1 and instance <> ?2 and is_unfit = 0
+             where task = ?1 and instance <> ?2
                and not exists (select 1 from _tidelog_handled
                                where aggregate = ?3 and name = ?4
                                  and instance not in (select instance from _tidelog_tried
-                                                      where task = ?1))",
-            &[
-                Value::Integer(task.number),
-                Value::Integer(task.instance),
-                task.aggregate.clone(),
-                Value::Text(task.name.clone()),
-            ],
+                                                      where task = ?1)
+                                 and instance not in
+                                     (select value from json_each(
+                                        (select unfit from _tidelog_task where number = ?1))))",
+            &[number, instance, task.aggregate.clone(), Value::Text(task.name.clone())],
         )
         .map(drop)
 }
@@ -164,14 +210,14 @@ pub(super) fn stop(
     reason: &str,
 ) -> Result<(), Failure> {
     let number = Value::Integer(task.number);
-    let is_news = transaction.run_system(
-        "select cancelled = 1 and woken = 1 from _tidelog_task where number = ?1",
-        std::slice::from_ref(&number),
+    transaction.run_system(
+        // Whoever has stopped may not have heard that it was cancelled since.
+        "update _tidelog_task
+         set unfit = (select json_group_array(value) from
+                      (select value from json_each(unfit) union select ?2 order by 1))
+         where number = ?1 and not (cancelled = 1 and woken = 1)",
+        &[number.clone(), Value::Integer(task.instance)],
     )?;
-    // Whoever has stopped may not have heard that it was cancelled since.
-    if is_news.first().is_none_or(|row| row[0] != HAS) {
-        note(transaction, task, true)?;
-    }
     let sql = format!(
         "update _tidelog_task as task
          set state = iif({FITS_NOBODY}, 'stopped', 'ready'), instance = null, due = 0,
@@ -180,18 +226,4 @@ pub(super) fn stop(
     );
     let reason = Value::Text(shortened(reason.to_owned()));
     transaction.run_system(&sql, &[number, reason]).map(drop)
-}
-
-fn note(transaction: &Transaction<'_>, task: &Started, is_unfit: bool) -> Result<(), Failure> {
-    transaction
-        .run_system(
-            "insert into _tidelog_tried values (?1, ?2, ?3)
-             on conflict do update set is_unfit = max(is_unfit, excluded.is_unfit)",
-            &[
-                Value::Integer(task.number),
-                Value::Integer(task.instance),
-                Value::Integer(is_unfit.into()),
-            ],
-        )
-        .map(drop)
 }

@@ -735,7 +735,7 @@ fn go_on_as_new(
                 max(coalesce(first, 0),
                     coalesce((select max(cast(result as integer)) from _tidelog_record
                               where task = ?1 and kind = 'event' and time is not null), 0)),
-                null, null, null, null, ?4, null, coalesce(begun_with, args), 0, cancelled, 0
+                null, null, null, null, ?4, null, coalesce(begun_with, args), 0, cancelled, 0, '[]'
          from _tidelog_task where number = ?1
          returning number"
     );

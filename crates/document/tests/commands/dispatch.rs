@@ -1,5 +1,7 @@
 //! Commands as they are given to handlers, and what becomes of that.
 
+use std::collections::BTreeSet;
+
 use crate::scene::*;
 
 /// Goal: a command is seen where it is sent at once, with what follows from its receipt, and the
@@ -249,6 +251,78 @@ fn a_dispatch_costs_the_same_however_many_are_stopped() {
         steps.push(scene.server.authority.take_steps());
     }
     assert!(steps[1] < steps[0] + 100, "{steps:?}");
+}
+
+/// Goal: what fits somebody else alone costs a dispatch nothing, and hides nothing that is behind
+/// it. Method: many commands that fit neither of two handlers, in whichever order they have said so,
+/// and are left to a third one; the steps of a dispatch to these, and of one more command.
+#[test]
+fn a_dispatch_costs_the_same_however_many_fit_somebody_else() {
+    let mut scene = limited_shop(usize::MAX, Limits::DEFAULT);
+    let [one, two, _newer] = [scene.register(), scene.register(), scene.register()];
+    let mut steps = Vec::new();
+    for many in [10, 300] {
+        for nth in 0..many {
+            scene.send(&format!("{many}-{nth}"), "pay", "{}", "k");
+        }
+        loop {
+            scene.dispatch_to(&[one, two], 8);
+            let given = [one, two].map(|it| scene.given(it));
+            if given.iter().all(Vec::is_empty) {
+                break;
+            }
+            for (instance, given) in [one, two].into_iter().zip(given) {
+                for (number, attempt, _) in given {
+                    let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+                    let outcome = Outcome::Stopped { reason: String::new() };
+                    scene.complete(instance, [number, attempt, 0], outcome);
+                }
+            }
+        }
+        scene.server.authority.take_steps();
+        scene.dispatch_to(&[one, two], 64);
+        let vain = scene.server.authority.take_steps();
+        scene.send(&format!("{many}-more"), "pay", "{}", "k");
+        scene.server.authority.take_steps();
+        scene.dispatch_to(&[two], 64);
+        steps.push([vain, scene.server.authority.take_steps()]);
+        let [(number, attempt, _)] = scene.given(two)[..] else { panic!("the one behind") };
+        let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+        scene.complete(two, [number, attempt, 0], placed(0));
+    }
+    assert_eq!(scene.count("_tidelog_task where state = 'ready'"), 310);
+    let unfit = "(select distinct unfit from _tidelog_task where state = 'ready')";
+    assert_eq!(scene.count(unfit), 1, "in one order, whoever was asked first");
+    let is_same = |of: usize| steps[1][of] < steps[0][of] + 100;
+    assert!(is_same(0) && is_same(1), "{steps:?}");
+}
+
+/// Goal: tasks are given in the order of their times, and of their numbers, whomever they fit.
+/// Method: some that fit all, before and behind others that fit but one; one is tried again later.
+#[test]
+fn what_fits_few_is_given_in_its_order() {
+    with_shop(|mut scene| {
+        let [busy, older, newer] = [scene.register(), scene.register(), scene.register()];
+        for nth in 1..=6 {
+            scene.send(&nth.to_string(), "pay", "{}", "k");
+        }
+        // The first two are held, the next two fit one alone.
+        scene.dispatch(busy, 2);
+        scene.dispatch(older, 2);
+        for number in [3, 4] {
+            let outcome = Outcome::Stopped { reason: String::new() };
+            scene.complete(older, [number, 1, 0], outcome);
+        }
+        scene.complete(busy, [1, 1, 0], failed("busy", false));
+        scene.change(&Change::Deregister(busy));
+        scene.now_ms += 2_000;
+        let order = [2, 3, 4, 5, 6, 1];
+        for count in 1..=order.len() {
+            scene.dispatch(newer, count as u32);
+            let numbers: BTreeSet<i64> = scene.given(newer).iter().map(|it| it.0).collect();
+            assert_eq!(numbers, order[..count].iter().copied().collect());
+        }
+    });
 }
 
 /// Goal: whoever comes is asked about all that is stopped, in parts of which none is large, and
