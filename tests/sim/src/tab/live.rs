@@ -105,6 +105,10 @@ impl Tab {
         now_ms: u64,
         trouble_ms: u64,
     ) -> Result<(), String> {
+        // What was given up may be answered yet, and be no query.
+        if !self.unsettled.contains_key(&call) && !self.watches.contains_key(&call) {
+            return Ok(());
+        }
         let rows = rows.decode();
         let (all, mut names) = (rows.len(), Vec::with_capacity(rows.len()));
         for row in rows {
