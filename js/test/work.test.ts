@@ -25,6 +25,7 @@ class Desk {
   status = { synced: false, error: null } as Status;
   atWork = 0;
   isClosed = false;
+  begun = 0;
   readonly #listeners = new Set<() => void>();
   readonly #endings = new Set<() => void>();
 
@@ -43,7 +44,9 @@ class Desk {
       get atWork() {
         return desk.atWork;
       },
-      begun: 0,
+      get begun() {
+        return desk.begun;
+      },
       close: async () => {
         if (this.atWork > 0) await new Promise<void>((resolve) => this.#endings.add(resolve));
       },
@@ -81,10 +84,10 @@ const memory = {
   keep: (until: Promise<void>) => until,
 };
 
-/** Tells of so many documents, and of no more. */
-function due(count: number): void {
-  const line = (_: unknown, nth: number): string => `{"document":"d${nth}","due":null}\n`;
-  const lines = new TextEncoder().encode(Array.from({ length: count }, line).join(''));
+/** Tells of these, by their names and what is due there, and of no more. */
+function tells(documents: readonly (readonly [string, readonly string[] | null])[]): void {
+  const all = documents.map(([document, due]) => `${JSON.stringify({ document, due })}\n`);
+  const lines = new TextEncoder().encode(all.join(''));
   vi.stubGlobal('fetch', async (_: URL, { signal }: { signal: AbortSignal }) => {
     const start = (controller: ReadableStreamDefaultController): void => {
       controller.enqueue(lines);
@@ -93,6 +96,10 @@ function due(count: number): void {
     return new Response(new ReadableStream({ start }));
   });
 }
+
+/** Tells of so many documents, and of no more. */
+const due = (count: number): void =>
+  tells(Array.from({ length: count }, (_, nth) => [`d${nth}`, null] as const));
 
 function works(of: Partial<WorkOptions> = {}, handlers: object = { order: ORDER }): Working {
   const onError = (error: unknown): unknown => errors.push(String(error));
@@ -157,6 +164,37 @@ test('documents that have not come yet count as being opened', async () => {
   // At once, and not when it is looked next.
   await pass(0);
   expect(opened).toHaveLength(9);
+});
+
+test('what others have done before its turn comes is not opened', async () => {
+  tells([
+    ['d0', null],
+    ['d1', ['order']],
+    ['d2', ['order']],
+    ['d1', []],
+    ['d2', ['fulfil']],
+  ]);
+  begin = (desk) => desk.set({ synced: true });
+  works({ documentsMax: 1 });
+  await pass(10_000);
+  expect(opened).toEqual(['d0', 'd2']);
+});
+
+test('of many that are due at once each is opened in its turn, few at a time', async () => {
+  due(1_000);
+  let most = 0;
+  begin = (desk) => {
+    most = Math.max(most, desks.size);
+    desk.set({ synced: true });
+    [desk.atWork, desk.begun] = [1, 1];
+    setTimeout(() => {
+      desk.atWork = 0;
+    }, 20);
+  };
+  works();
+  await pass(20_000);
+  expect(opened).toEqual(Array.from({ length: 1_000 }, (_, nth) => `d${nth}`));
+  expect([most, desks.size, errors]).toEqual([64, 0, []]);
 });
 
 test('nothing is told of what its signal ends, which is listened to no more', async () => {

@@ -238,6 +238,8 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use tidelog_document::TaskKind;
 
     use super::*;
@@ -276,6 +278,27 @@ mod tests {
         agenda.tell("c", DueTasks::default());
         assert_eq!(at(100), " | next None");
         assert!(agenda.known().rows.is_empty());
+    }
+
+    /// Goal: one look finds all that are due, however many, and asks about no others. Method: many
+    /// that are due at one moment, before it, then, and once most of them are handled.
+    #[test]
+    fn one_look_finds_all_that_are_due_and_asks_about_no_others() {
+        let agenda = Agenda::default();
+        let tell = |nth: usize, due: DueTasks| agenda.tell(&format!("shops/{nth}"), due);
+        (0..10_000).for_each(|nth| tell(nth, due(&[("steps", 5_000)], None)));
+        let look = |now_ms| {
+            let asked = Cell::new(0);
+            let due = agenda.due(now_ms, |_| {
+                asked.set(asked.get() + 1);
+                true
+            });
+            (due.documents.len(), asked.get(), due.next_ms)
+        };
+        assert_eq!(look(4_999), (0, 0, Some(5_000)));
+        assert_eq!(look(5_000), (10_000, 10_000, None));
+        (10..10_000).for_each(|nth| tell(nth, DueTasks::default()));
+        assert_eq!(look(5_000), (10, 10, None));
     }
 
     #[test]

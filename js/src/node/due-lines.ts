@@ -14,10 +14,11 @@ const BACKOFF_MS_MAX = 10_000;
 /** An answer that has lasted so long was a server's, though it had nothing to tell. */
 const LASTED_MS = 15_000;
 
-/** A document that has work. */
+/** A document that has work, or that was told and has none any more. */
 export interface DueLine {
   readonly document: string;
-  /** The names of aggregates and workflows; null where it may be any. */
+  /** The names of aggregates and workflows, of none once others have done it; null where it may be
+   * any. */
   readonly due: readonly string[] | null;
 }
 

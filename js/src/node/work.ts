@@ -269,6 +269,8 @@ class Workshop implements Working {
   }
 
   #hear({ document, due }: DueLine): void {
+    // Others were faster.
+    if (due?.length === 0) this.#waiting.delete(document);
     if (due && !due.some((name) => this.#handlers.has(name))) return;
     const desk = this.#desks.get(document);
     // One that is open hears of it itself.

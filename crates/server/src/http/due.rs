@@ -1,6 +1,6 @@
 //! `GET /v1/due`: which documents have tasks that are due, as they become so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +126,10 @@ struct Telling {
 struct ToldStopped(HashMap<String, Stopped>);
 
 impl ToldStopped {
+    fn has_told(&self, document: &str) -> bool {
+        self.0.contains_key(document)
+    }
+
     /// Gives those that are to be told now.
     fn tell(
         &mut self,
@@ -241,7 +245,13 @@ impl Telling {
         let due = self.shared.rooms.agenda().due(now_ms, |document| self.wants(document));
         let in_ms = |at_ms: u64| Duration::from_millis(at_ms.saturating_sub(now_ms));
         let mut next_at = now + due.next_ms.map_or(LOOKS_EVERY, in_ms).min(LOOKS_EVERY);
-        self.seen.retain(|document, _| due.documents.contains_key(document));
+        self.seen.retain(|document, seen| {
+            let is_due = due.documents.contains_key(document);
+            if !is_due && seen.told.is_some() && !self.stopped.has_told(document) {
+                text.push_str(&line(document, &Some(BTreeSet::new())));
+            }
+            is_due
+        });
         for (document, names) in due.documents {
             let is_first = self.listener.is_first_of(&document);
             let seen = self.seen.entry(document.clone());

@@ -75,8 +75,9 @@ async fn sends(client: &mut Client, key: &str, lsn: u64) {
 }
 
 /// Goal: who may handle the commands of a document is told that it has some which nobody does, be
-/// it open or closed, also by a server that began since; and nobody else is, nor of others. Method:
-/// a command is sent, everybody leaves, the server begins anew, and somebody comes who handles it.
+/// it open or closed, also by a server that began since, and that it has none any more; and nobody
+/// else is, nor of others. Method: a command is sent, everybody leaves, the server begins anew, and
+/// somebody comes who handles it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_with_work_is_told_to_whoever_may_handle_it() {
     let mut scene = scene_with_commands().await;
@@ -103,6 +104,7 @@ async fn a_document_with_work_is_told_to_whoever_may_handle_it() {
     let handler = ROOT.replace("}]", r#","handle":true}]"#);
     let mut client = opened(&scene, &handler, 2).await;
     assert!(registers(&mut client).await);
+    ear.hears(&format!(r#"{{"document":"{OWN}","due":[]}}"#)).await;
     let mut ear = Ear::new(scene.at, &token(HANDLER), "*").await;
     let said = ear.hears_for_a_second().await;
     assert!(!said.contains(OWN), "it is handled: {said}");
