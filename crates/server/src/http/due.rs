@@ -27,6 +27,8 @@ use crate::shares::{Share, Shares};
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// Changes are taken together for so long: each costs a look at all that is due.
 const CHANGES_WAIT: Duration = Duration::from_millis(20);
+/// And for so many times as long as the last look took, where very much is due.
+const CHANGES_WAIT_LOOKS: u32 = 9;
 /// After which time an empty line is said, so that each side knows that the other is there.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// After which time a document is told again that is still due.
@@ -213,7 +215,9 @@ impl Telling {
         let mut text = "\n".to_owned();
         let mut said_at = Instant::now();
         while !self.is_over() {
+            let began = Instant::now();
             let next_at = self.look(&mut text);
+            let changes_wait = CHANGES_WAIT.max(CHANGES_WAIT_LOOKS * began.elapsed());
             if text.is_empty() && said_at.elapsed() >= SILENCE_MAX {
                 text.push('\n');
             }
@@ -227,7 +231,7 @@ impl Telling {
             let next_at = next_at.min(Instant::now() + LOOKS_EVERY);
             tokio::select! {
                 () = to.closed() => return,
-                () = self.listener.changed() => sleep(CHANGES_WAIT).await,
+                () = self.listener.changed() => sleep(changes_wait).await,
                 () = sleep_until(next_at) => {}
             }
         }
