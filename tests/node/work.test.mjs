@@ -12,6 +12,8 @@ import { Stage } from './process.mjs';
 const DOCUMENTS = 50;
 /** Until the first of them goes on: by then all are closed, on a machine that is busy too. */
 const SLEEP_MS = 60_000;
+/** Until runs go on that are due at one moment: most sleep by then in closed documents. */
+const WAVE_MS = 20_000;
 /** Within which time a run goes on that sleeps in a closed document, on a machine that has much else
  * to do: a second is promised. One that were told again alone would take ten. */
 const LATE_MS_MAX = 5_000;
@@ -106,6 +108,10 @@ test('runs that sleep in closed documents go on in time whoever is killed', asyn
   await server.kill();
   await server.start();
   assert.ok(Date.now() < first, 'all of them sleep yet');
+  // They are told a second ahead.
+  await new Promise((resolve) => setTimeout(resolve, first - 1_500 - Date.now()));
+  const metrics = await (await fetch(`${server.http}/metrics`)).text();
+  if (Date.now() < first - 1_000) assert.match(metrics, /^tidelog_rooms 0$/m, 'none is open yet');
   const woken = () => [...doomed.reports, ...steady.reports].filter((it) => it.woke);
   await eventually(() => woken().length >= DOCUMENTS / 2, { withinMs: 60_000 });
   await new Promise((resolve) => setTimeout(resolve, 1_500));
@@ -135,6 +141,38 @@ test('runs that sleep in closed documents go on in time whoever is killed', asyn
     errors.every((it) => it.startsWith('undefined: ')),
     `${errors}`,
   );
+});
+
+/**
+ * Goal: nothing is lost of what is due at one moment in more documents than can be open, where one
+ * of those who work dies amid it. Method: two processes, with few documents each, one of which is
+ * killed as it has some of the runs go on.
+ */
+test('what is due at one moment goes on though a worker is killed amid it', async (t) => {
+  const server = await prepareServer();
+  t.after(() => server.dispose());
+  await server.start();
+  const stage = new Stage(t);
+  const names = Array.from({ length: 30 }, (_, nth) => `shops/${nth}`);
+  const [shop, doomed, steady] = [stage.process(), stage.process(), stage.process()];
+  await begin(shop, server, names, Array(names.length).fill(Date.now() + WAVE_MS));
+  for (const process_ of [doomed, steady]) await works(process_, server, { documentsMax: 3 });
+  const wokenBy = (process_) => process_.reports.filter((it) => it.woke).map((it) => it.woke);
+  await eventually(() => wokenBy(doomed).length >= 4, { withinMs: WAVE_MS + 60_000 });
+  await doomed.kill();
+  const woken = new Set([...wokenBy(doomed), ...wokenBy(steady)]);
+  assert.ok(woken.size < names.length, 'others are due yet');
+  const once = Array(names.length).fill('completed paid');
+  let states;
+  await eventually(
+    async () => {
+      states = await completed(shop, server, names);
+      return states.every((it) => it === once[0]);
+    },
+    { withinMs: 90_000, everyMs: 1_000 },
+  );
+  assert.deepEqual(states, once);
+  assert.deepEqual(await stopped(steady), []);
 });
 
 /** Goal: a worker has no more documents open than it may, and none when there is nothing to do.
