@@ -598,6 +598,32 @@ fn a_handler_keeps_what_it_was_given_while_its_disk_is_full() {
     assert!(given.clone().all(|list| list.len() == 1), "{lists:?}");
 }
 
+/// Goal: a tab that was frozen, and is the one that was given something no longer, is told so,
+/// whatever its device's copy lacks. Method: the disk is full, and the device goes offline, before
+/// it has all of the server again.
+#[test]
+fn a_frozen_tab_is_left_nothing_while_its_disk_is_full() {
+    let mut server = Server::default();
+    let (mut one, mut two) = (online(1, &mut server), online(2, &mut server));
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    send(&mut two, "a", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    one.fill_disk();
+    send(&mut two, "b", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    one.tabs_hear = false;
+    one.pass(1_000);
+    offline(&mut one);
+    for _ in 0..60 {
+        one.pass(1_000);
+    }
+    assert_eq!(given(&one, ones), []);
+    one.ask(TAB, vec![ToCore::Heard { lists: u32::MAX }]);
+    one.pass(1_000);
+    assert_eq!(given(&one, ones), []);
+}
+
 /// Goal: what a tab says as its server is restored is taken for no other command's. Method: the
 /// server is put back to before a command, another one has its number and attempt, and only then
 /// what came of the first one arrives.

@@ -114,6 +114,11 @@ impl Watch {
         matches!(self.watched, Watched::Given { .. })
     }
 
+    /// Whether it looks for what an instance is given: whoever is none is given nothing.
+    fn looks_for_given(&self) -> bool {
+        matches!(self.watched, Watched::Given { instance: Some(_), .. })
+    }
+
     /// Whether it looks at what is confirmed.
     fn is_of_confirmed(&self) -> bool {
         !matches!(self.watched, Watched::Query(_))
@@ -313,7 +318,7 @@ impl Watches {
         is_behind: impl Fn(TabId) -> bool,
     ) -> Option<(TabId, Call, &mut Watch)> {
         let may_run = |((tab, _), watch): &(&(TabId, Call), &mut Watch)| {
-            let waits = self.given_wait && watch.is_of_given();
+            let waits = self.given_wait && watch.looks_for_given();
             !is_behind(*tab) && watch.rests_until_ms <= now_ms && !waits
         };
         let watches = self.watches.iter_mut().filter(may_run);
