@@ -61,24 +61,34 @@ pub(super) async fn write<S: Sink<Message> + Unpin>(
         };
         match sent {
             Some(Ok(())) => {}
-            Some(Err(_)) => break Ending::Quiet,
+            // The line is dead, or takes no more: whatever came behind would be taken for what is
+            // missing.
+            Some(Err(_)) => {
+                connection.end(Ending::Quiet);
+                return Ending::Quiet;
+            }
             None => break Ending::Bye(ByeReason::Slow),
         }
     };
     connection.end(ending.clone());
-    let last_words = async {
-        // No message begins within another one. Where that fails the line is dead, and what comes
-        // next fails likewise: there is nobody left to be told.
-        let _ = frames.feed(sink, || false).await;
-        if let Some(reason) = ending.reason() {
-            let bye = encode_message(&FromServer::Bye { reason });
-            let _ = sink.send(Message::Binary(bye.into())).await;
-        }
-        let _ = sink.send(Message::Close(None)).await;
-    };
-    // Whoever does not read them in time does not want them.
-    let _ = timeout(BYE_TAKES, last_words).await;
+    // Whoever does not read them in time does not want them, and where they fail there is nobody
+    // left to be told.
+    let _ = timeout(BYE_TAKES, say_last(sink, frames, &ending)).await;
     ending
+}
+
+/// Ends a message that is begun, since none begins within another one, and says how all ends.
+async fn say_last<S: Sink<Message> + Unpin>(
+    sink: &mut S,
+    mut frames: Frames,
+    ending: &Ending,
+) -> Result<(), S::Error> {
+    frames.feed(sink, || false).await?;
+    if let Some(reason) = ending.reason() {
+        let bye = encode_message(&FromServer::Bye { reason });
+        sink.send(Message::Binary(bye.into())).await?;
+    }
+    sink.send(Message::Close(None)).await
 }
 
 /// When a client is to be asked whether it is there.
@@ -287,6 +297,58 @@ mod tests {
         fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
             Poll::Ready(Ok(()))
         }
+    }
+
+    /// Takes so many frames, and then none that is as large: its buffer is full.
+    struct Full {
+        left: usize,
+        taken: Vec<Message>,
+    }
+
+    impl Sink<Message> for Full {
+        type Error = ();
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), ()> {
+            if self.left == 0 && message.len() >= WRITE_BUFFER_SIZE {
+                return Err(());
+            }
+            self.left = self.left.saturating_sub(1);
+            self.taken.push(message);
+            Ok(())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Goal: no client takes what is left of a message for all of it, nor anything within one for
+    /// another one. Method: a frame is refused, and there would be room for the next one, which is
+    /// smaller; as the message is told, and as the connection ends amid it.
+    #[tokio::test]
+    async fn nothing_is_said_behind_a_frame_that_was_refused() {
+        let letters = Rng::new(1).letters(2 * WRITE_BUFFER_SIZE + 100);
+        let scene = Scene::new(RoomSettings::default());
+        let (shared, (connection, end)) = (Shared::of(&scene), Connection::new(ConnId(7)));
+        let (_, gate) = Gated::new(tokio::io::empty(), 0);
+        let mut sink = Full { left: 1, taken: Vec::new() };
+        let body = FromRoom::Refused(Refusal::Protocol { reason: letters.clone() });
+        connection.send(FromServer::About { channel: Channel(1), body });
+        assert_eq!(write(&mut sink, end, &connection, &shared, &gate).await, Ending::Quiet);
+        assert_eq!(sink.taken.len(), 1, "{:?}", sink.taken);
+
+        let mut sink = Full { left: 0, taken: Vec::new() };
+        let frames = Frames::of(letters.into_bytes());
+        let said = say_last(&mut sink, frames, &Ending::Bye(ByeReason::Shutdown)).await;
+        assert_eq!((said, sink.taken), (Err(()), Vec::new()));
     }
 
     #[tokio::test]
