@@ -142,7 +142,7 @@ async fn sync(
     };
     let address = shared.address(request.extensions(), request.headers());
     let Ok(greeting) = shared.greeting(address) else {
-        return failed("too many connections of this address have said nothing yet");
+        return failed("too many connections of this address are not let in yet");
     };
     let is_served = match &shared.guard {
         None => loopback::is_ours(request.headers()),

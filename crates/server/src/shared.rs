@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) due_listeners: DueListeners,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
-    /// Those of them that have not said Hello yet, by their addresses.
+    /// Those of them that are not let in, by their addresses.
     pub(crate) greetings: Arc<Shares<IpAddr>>,
     /// Those that have said Hello with a token, by its subject.
     pub(crate) subjects: Arc<Shares<Arc<str>>>,
@@ -89,7 +89,7 @@ impl Shared {
         self.guard.as_ref().map_or(Ok(()), |guard| guard.check(pass))
     }
 
-    /// What a connection from this address takes up until it has said Hello, if anything: `Err` if
+    /// What a connection from this address takes up until it is let in, if anything: `Err` if
     /// the address has as many of them as it may.
     pub(crate) fn greeting(&self, address: Option<IpAddr>) -> Result<Option<Share<IpAddr>>, ()> {
         let is_trusted = |it| self.guard.as_ref().is_some_and(|guard| guard.trusts(it));

@@ -65,7 +65,7 @@ fn config() -> WebSocketConfig {
 }
 
 /// Serves one connection until it ends; with a `refusal` as far as `Hello`, which that answers. A
-/// `greeting` is given back once that is said.
+/// `greeting` is given back once it is let in.
 pub(crate) async fn serve(
     upgraded: Upgraded,
     shared: Arc<Shared>,
@@ -87,10 +87,12 @@ pub(crate) async fn serve(
     let reads = async {
         let ending = reader.read(&mut stream, &gate).await;
         // Whatever a room still wants to say, nobody listens.
-        drop(reader);
+        let greeting = reader.into_greeting();
         connection.end(ending);
+        greeting
     };
-    let (ending, ()) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
+    // Whoever is not let in has its part of what its address may have until it is gone.
+    let (ending, _greeting) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
     shared.counters.closed(&ending);
     if let Some(reason) = ending.reason() {
         debug!(conn = id.0, ?reason, "said Bye");

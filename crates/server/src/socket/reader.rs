@@ -74,7 +74,7 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     /// Why it is not served.
     refusal: Option<ByeReason>,
-    /// What it takes up of its address until it has said Hello.
+    /// What it takes up of its address until it is let in.
     greeting: Option<Share<IpAddr>>,
     /// What it takes up of its subject from then on.
     share: Option<Share<Arc<str>>>,
@@ -121,6 +121,11 @@ impl Reader {
             early: None,
             said: Said::new(gate),
         }
+    }
+
+    /// Ends it. Gives what the connection takes up of its address, if it was not let in.
+    pub(super) fn into_greeting(self) -> Option<Share<IpAddr>> {
+        self.greeting
     }
 
     /// Hears one message after the other until the connection is to end. Says how, if that is known
@@ -300,7 +305,6 @@ impl Reader {
                 }
             },
         };
-        self.greeting = None;
         if let Some(subject) = self.pass.subject() {
             self.share = self.shared.subjects.take(subject.into());
             if self.share.is_none() {
@@ -309,6 +313,7 @@ impl Reader {
                 return Flow::Break(Ending::Full);
             }
         }
+        self.greeting = None;
         self.admit();
         // A later token is of the same subject.
         self.identity = Arc::new(Identity::new(self.subject.clone(), client));

@@ -122,6 +122,35 @@ async fn one_address_has_so_many_connections_that_have_not_said_hello() {
     server.stop().await;
 }
 
+/// Goal: the same of those who say Hello without a token, and stay for as long as they can. Method:
+/// as many as there are places in all come from one address, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_are_not_let_in_count_for_as_long_as_they_are_there() {
+    let data = tempfile::tempdir().expect("a folder");
+    let access = behind(&["127.0.0.1/32"]);
+    let settings = settings(data.path());
+    let settings = ServeSettings { dev: false, access, connections_max: 12, ..settings };
+    let server = start_when_free(&settings).await;
+    let at = server.address();
+    let connect =
+        async |from: &'static str| Client::connect_with(at, &[("x-forwarded-for", from)]).await;
+    let mut refused = Vec::new();
+    for _ in 0..12 {
+        let Some(mut client) = connect("198.51.100.1").await else { continue };
+        let hello = ToServer::Hello { client: ClientId([1; 16]), token: None };
+        client.say(&hello).await.expect("up");
+        let bye = FromServer::Bye { reason: ByeReason::Unauthenticated };
+        assert_eq!(client.hear().await, Some(bye));
+        refused.push(client);
+    }
+    assert_eq!(refused.len(), 3, "a quarter of them");
+    connect("198.51.100.2").await.expect("that is not theirs");
+    drop(refused);
+    let again = async { while connect("198.51.100.1").await.is_none() {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("they have gone");
+    server.stop().await;
+}
+
 /// Goal: whoever watches the server sees how large its store is, and how much room is left. Method:
 /// the files themselves.
 #[tokio::test(flavor = "multi_thread")]
