@@ -186,8 +186,9 @@ export class Connection {
         break;
       }
       case 'news':
-        if (effect.news.type === 'tokenWanted') void this.#giveToken(effect.handle);
-        else this.#documents.get(effect.handle)?.news(effect.news);
+        if (effect.news.type !== 'tokenWanted') {
+          this.#documents.get(effect.handle)?.news(effect.news);
+        } else void this.#giveToken(effect.handle, effect.news.question);
         break;
       case 'lost':
         this.#documents.get(effect.handle)?.lost(effect.error);
@@ -249,7 +250,7 @@ export class Connection {
   }
 
   /** Without one the core asks again, after a while. */
-  async #giveToken(handle: number): Promise<void> {
+  async #giveToken(handle: number, question: number): Promise<void> {
     let token: string | null = null;
     try {
       const given = await this.#getToken.get(handle)?.();
@@ -257,7 +258,7 @@ export class Connection {
     } catch (error) {
       reportError(error);
     }
-    this.tell('token', { handle, token });
+    this.tell('token', { question, token });
   }
 
   async #lookAtDevice(): Promise<void> {

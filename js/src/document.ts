@@ -110,7 +110,5 @@ export function remember(document: Document, kind: keyof ToCore, message: object
  * again, or need not be.
  */
 export function isToldNow(document: Document | undefined, kind: keyof ToCore): boolean {
-  // A core that hands a local document over wants the token before it is open.
-  if (kind === 'token') return true;
   return document?.state === 'open' || (document?.state === 'opening' && kind === 'setConnected');
 }

@@ -106,7 +106,8 @@ export interface ToCore {
   setConnected: { readonly handle: number; readonly word: number };
   listenRejections: { readonly handle: number };
   rejectionHandled: { readonly handle: number; readonly id: Uint8Array };
-  token: { readonly handle: number; readonly token: string | null };
+  /** By the number of the question. */
+  token: { readonly question: number; readonly token: string | null };
   device: { readonly persisted: boolean; readonly usage: number; readonly quota: number };
   nudge: Readonly<Record<never, never>>;
   heard: { readonly lists: number };
@@ -223,8 +224,8 @@ const OTHERS: Omit<Encoders, Request> = {
     w.u32(handle);
     w.raw(id);
   },
-  token(w, { handle, token }) {
-    w.u32(handle);
+  token(w, { question, token }) {
+    w.u64(question);
     w.option(token, (it) => w.text(it));
   },
   device(w, { persisted, usage, quota }) {
@@ -290,7 +291,7 @@ export type News =
       readonly reason: string;
       readonly lsn: number;
     }
-  | { readonly type: 'tokenWanted' }
+  | { readonly type: 'tokenWanted'; readonly question: number }
   /** Another tab deletes the document everywhere. */
   | { readonly type: 'closeWanted' }
   /** Who is present: how many, who is seen, if that has changed, and what is new of them. */
@@ -339,7 +340,7 @@ const NEWS: readonly NewsDecoder[] = [
     reason: r.text(),
     lsn: r.u64(),
   }),
-  () => ({ type: 'tokenWanted' }),
+  (r) => ({ type: 'tokenWanted', question: r.u64() }),
   () => ({ type: 'closeWanted' }),
   (r) => ({
     type: 'presence',

@@ -125,6 +125,8 @@ test('an address is that of the same server with and without a slash behind it',
   expect(new Set(asked.map(String)).size).toBe(1);
 });
 
+const QUESTION = 2 ** 40 + 7;
+
 /** Opens a document with a token function, and has its core ask for a token, which is given. */
 async function giveToken(workerUrl: string, token: () => Promise<string>): Promise<Uint8Array> {
   const server = 'wss://sync.example';
@@ -137,6 +139,7 @@ async function giveToken(workerUrl: string, token: () => Promise<string>): Promi
   // After nine kinds of answers and two of other news; of the first handle.
   wanted.u32(11);
   wanted.u32(1);
+  wanted.u64(QUESTION);
   core!.port.onmessage({ data: wanted.take() });
   await settled();
   const said = listsTo(core).slice(before);
@@ -160,7 +163,7 @@ test('W8: a token function that throws is reported, and gives none', async () =>
   expect(report).toHaveBeenCalledWith(fault);
   const none = new Writer();
   none.u64(1);
-  writeToCore(none, 'token', { handle: 1, token: null });
+  writeToCore(none, 'token', { question: QUESTION, token: null });
   // Behind how many lists were heard.
   expect(said.subarray(8)).toEqual(none.take().subarray(8));
 });

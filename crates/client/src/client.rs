@@ -21,7 +21,7 @@ use crate::server_link::{Heard, LinkName, Need, ServerLink, Stage};
 use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
 use crate::tab_flow::TabFlow;
-use crate::token_turns::TokenHolder;
+use crate::token_turns::{Questions, TokenHolder};
 
 /// The core: everything that tabs, page server and servers say goes in, what is to be done comes
 /// out. The same inputs at the same times give the same effects.
@@ -40,6 +40,8 @@ pub struct Client {
     found_right: FoundRight,
     destroying: Vec<Destroy>,
     last_socket: u32,
+    /// By which tabs are asked for tokens.
+    questions: Questions,
     device: (bool, u64, u64),
     flow: TabFlow,
     at_work: AtWork,
@@ -62,10 +64,11 @@ impl Client {
     #[must_use]
     pub fn of_host(seed: [u8; 32], settings: ClientSettings, found_right: FoundRight) -> Self {
         let mut rng = Rng::new(seed);
+        let (id, life) = (rng.client(), rng.life());
         Self {
             settings,
-            id: rng.client(),
-            life: rng.life(),
+            id,
+            life,
             rng,
             now_ms: 0,
             tabs: SortedMap::new(),
@@ -75,6 +78,7 @@ impl Client {
             found_right,
             destroying: Vec::new(),
             last_socket: 0,
+            questions: Questions::of(life),
             device: (false, 0, 0),
             flow: TabFlow::new(settings.limits.tab_unheard_size_max),
             at_work: AtWork::default(),
@@ -298,12 +302,12 @@ impl Client {
                     document.rejection_handled(id, &ctx.settings.limits);
                 });
             }
-            ToCore::Token { handle, token } => {
-                // Whoever was asked may have closed the document meanwhile.
-                let has_asked = |link: &ServerLink| link.has_asked((tab, handle));
+            ToCore::Token { question, token } => {
+                // Another core may have asked that, or this one so long ago that nobody wants it.
+                let has_asked = |link: &ServerLink| link.has_asked(tab, question);
                 let asked = self.servers.iter_mut().find(|(_, link)| has_asked(link));
                 let Some((name, link)) = asked else { return };
-                if link.answered_with((tab, handle), token, self.now_ms, out) {
+                if link.answered_with(question, token, self.now_ms, out) {
                     link.lacks_token();
                     let name = name.clone();
                     self.server_lost(&name, out);
@@ -469,7 +473,7 @@ impl Client {
         let Some(name) = self.link_of(socket) else { return };
         let holders = self.token_holders(&name);
         let link = self.servers.get_mut(&name).expect("BUG: found just now");
-        link.opened(self.now_ms, &holders, out);
+        link.opened(self.now_ms, &holders, &mut self.questions, out);
     }
 
     /// The tabs that can be asked for a token on this way.
@@ -562,7 +566,7 @@ impl Client {
             if self.servers[&name].wants_renewal(self.now_ms) {
                 let holders = self.token_holders(&name);
                 let link = self.servers.get_mut(&name).expect("BUG: listed just now");
-                link.renew(self.now_ms, &holders, out);
+                link.renew(self.now_ms, &holders, &mut self.questions, out);
             }
             let need = self.documents.need_of(&name);
             let in_use = need != Need::None;
@@ -578,10 +582,7 @@ impl Client {
                 if in_use {
                     self.server_lost(&name, out);
                 } else {
-                    // An answer that is owed is not to be taken for that to a later question.
-                    if !link.has_asked_any() {
-                        self.servers.remove(&name);
-                    }
+                    self.servers.remove(&name);
                     self.channels_lost(&name.url, &followers, out);
                 }
                 continue;

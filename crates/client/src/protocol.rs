@@ -77,8 +77,8 @@ pub enum ToCore {
     },
     /// The answer to `TokenWanted`. Not answered.
     Token {
-        /// Which document.
-        handle: Handle,
+        /// The number of the question.
+        question: u64,
         /// The token, or `None` if the app could not give one.
         token: Option<String>,
     },
@@ -382,6 +382,9 @@ pub enum FromCore {
     TokenWanted {
         /// Which document.
         handle: Handle,
+        /// The number of this question, which its answer names: other cores ask by others. Below
+        /// 2^53, since tabs count in JavaScript.
+        question: u64,
     },
     /// A tab deletes the copy in all tabs: the document is to be closed. Said once.
     CloseWanted {

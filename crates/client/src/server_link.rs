@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::renewal::Renewal;
 use crate::rng::Rng;
-use crate::token_turns::{Answered, Next, TokenHolder, TokenTurns};
+use crate::token_turns::{Next, Questions, TokenHolder, TokenTurns};
 
 /// Milliseconds without a word from the server after which it is asked for one, and the same while
 /// something waits for it.
@@ -354,21 +354,27 @@ impl ServerLink {
     }
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
-    pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
+    pub(crate) fn opened(
+        &mut self,
+        now_ms: u64,
+        holders: &[TokenHolder],
+        questions: &mut Questions,
+        out: &mut Outbox,
+    ) {
         self.heard_at_ms = now_ms;
-        match self.turns.next(now_ms, holders) {
+        match self.turns.next(now_ms, holders, questions) {
             Next::None => self.hello(now_ms, None, out),
             Next::Kept(token) => {
                 // As where somebody else is asked.
                 self.barred = false;
                 self.hello(now_ms, Some(token), out);
             }
-            Next::Ask { holder: (tab, handle), is_new } => {
+            Next::Ask { holder: (tab, handle), question, is_new } => {
                 // That another one's token was refused says nothing of this one's. A server of
                 // another version says so again.
                 self.barred &= !is_new;
                 self.stage = Stage::WantsToken;
-                out.tell(tab, FromCore::TokenWanted { handle });
+                out.tell(tab, FromCore::TokenWanted { handle, question });
             }
         }
     }
@@ -394,23 +400,24 @@ impl ServerLink {
     }
 
     /// Asks one of those for it.
-    pub(crate) fn renew(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
+    pub(crate) fn renew(
+        &mut self,
+        now_ms: u64,
+        holders: &[TokenHolder],
+        questions: &mut Questions,
+        out: &mut Outbox,
+    ) {
         let first = self.turns.last();
         let next = self.renewal.as_mut().and_then(|it| it.ask(now_ms, holders, first));
         if let Some((tab, handle)) = next {
-            self.turns.asks((tab, handle));
-            out.tell(tab, FromCore::TokenWanted { handle });
+            let question = self.turns.asks((tab, handle), questions);
+            out.tell(tab, FromCore::TokenWanted { handle, question });
         }
     }
 
-    /// Whether this tab was asked for a token, of this document of it, and has not answered.
-    pub(crate) fn has_asked(&self, holder: TokenHolder) -> bool {
-        self.turns.has_asked(holder)
-    }
-
-    /// Whether anybody was asked for a token, and has not answered.
-    pub(crate) fn has_asked_any(&self) -> bool {
-        self.turns.has_asked_any()
+    /// Whether this tab was asked for a token by that question, and its answer is wanted.
+    pub(crate) fn has_asked(&self, tab: TabId, question: u64) -> bool {
+        self.turns.has_asked(tab, question)
     }
 
     /// That tab is gone, and gives no token any more.
@@ -418,16 +425,16 @@ impl ServerLink {
         self.turns.drop_tab(tab);
     }
 
-    /// Somebody who was asked for a token has answered. Says whether nobody else is asked, nor the
-    /// same one anew, and so nothing comes of the connection.
+    /// Somebody who was asked for a token has answered. Says whether nobody was asked later, and so
+    /// nothing comes of the connection.
     pub(crate) fn answered_with(
         &mut self,
-        holder: TokenHolder,
+        question: u64,
         token: Option<String>,
         now_ms: u64,
         out: &mut Outbox,
     ) -> bool {
-        let Answered { owed, is_late } = self.turns.answered(holder);
+        let holder = self.turns.answered(question);
         if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal)
             && renewal.wants_of(holder)
         {
@@ -445,12 +452,12 @@ impl ServerLink {
         }
         let is_wanted = self.stage == Stage::WantsToken;
         let Some(token) = token else {
-            return is_wanted && self.turns.last() == Some(holder) && owed == 0;
+            return is_wanted && self.turns.is_latest(question);
         };
         if is_wanted {
             self.turns.goes_by(holder);
             self.hello(now_ms, Some(token), out);
-        } else if !is_late {
+        } else {
             self.turns.keep(holder, token, now_ms);
         }
         false
@@ -491,6 +498,7 @@ impl ServerLink {
                 if let Some((holder, _)) = self.offered.pop_front() {
                     self.turns.goes_by(holder);
                 }
+                self.turns.want_no_more();
                 // What was refused by the token before may be served by this one.
                 Heard::Welcome
             }
@@ -660,6 +668,7 @@ impl ServerLink {
 #[cfg(test)]
 mod tests {
     use tidelog_sync::encode_message;
+    use tidelog_types::Life;
     use tidelog_types::limits::Limits;
 
     use super::*;
@@ -669,6 +678,7 @@ mod tests {
     /// A link, and the time.
     struct Stage {
         link: ServerLink,
+        questions: Questions,
         now_ms: u64,
         sockets: u32,
     }
@@ -676,16 +686,31 @@ mod tests {
     impl Stage {
         fn new() -> Self {
             let link = ServerLink::new("ws://server".to_owned(), ClientId([1; 16]));
-            Self { link, now_ms: 1_000_000, sockets: 0 }
+            Self { link, questions: Questions::of(Life([7; 16])), now_ms: 1_000_000, sockets: 0 }
         }
 
         /// The server has let us in just now.
         fn welcomed() -> Self {
             let mut stage = Self::new();
             stage.tick(Need::Some);
-            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
+            stage.opens(&[]);
             stage.hear(&FromServer::Welcome);
             stage
+        }
+
+        /// The socket is open. Gives the question that one of those is asked, if one is.
+        fn opens(&mut self, holders: &[TokenHolder]) -> Option<u64> {
+            let mut out = Outbox::default();
+            holders.iter().for_each(|holder| out.flow.meet(holder.0));
+            self.link.opened(self.now_ms, holders, &mut self.questions, &mut out);
+            let effects = out.into_effects(None, &Limits::DEFAULT);
+            effects.iter().find_map(|effect| match effect {
+                Effect::ToTab { messages, .. } => match messages[..] {
+                    [FromCore::TokenWanted { question, .. }] => Some(question),
+                    _ => None,
+                },
+                _ => None,
+            })
         }
 
         fn hear(&mut self, message: &FromServer) {
@@ -782,7 +807,7 @@ mod tests {
             waited_ms.push(stage.acts_after(Need::Soon));
             stage.lose();
             stage.acts_after(Need::Soon);
-            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
+            stage.opens(&[]);
             stage.hear(&FromServer::Welcome);
         }
         let once_ms = ANSWER_SOON_MS + UPLINK_MS_MAX;
@@ -843,7 +868,7 @@ mod tests {
             assert!(stage.link.barred);
             let again = RETRY_LONGEST_MS / 2..=RETRY_LONGEST_MS;
             assert!(again.contains(&stage.acts_after(Need::Some)));
-            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
+            stage.opens(&[]);
             assert!(stage.link.barred, "who comes to wait meanwhile is told");
             stage.hear(&FromServer::Welcome);
             assert!(!stage.link.barred);
@@ -862,7 +887,7 @@ mod tests {
             assert_eq!(stage.acts_after(Need::Soon), 0);
             if opens {
                 let holders = [(TabId(1), Handle(1))];
-                stage.link.opened(stage.now_ms, &holders, &mut Outbox::default());
+                stage.opens(&holders);
             }
             stage.lose();
             assert!(stage.acts_after(Need::Soon) <= 2 * RETRY_FIRST_MS, "{opens}");
@@ -878,9 +903,9 @@ mod tests {
         // Milliseconds until the next try, whose token is refused.
         let refused = |stage: &mut Stage| {
             let after_ms = stage.acts_after(Need::Soon);
-            stage.link.opened(stage.now_ms, &holders, &mut Outbox::default());
+            let question = stage.opens(&holders).expect("somebody is asked");
             let token = Some("stale".to_owned());
-            stage.link.answered_with(holders[0], token, stage.now_ms, &mut Outbox::default());
+            stage.link.answered_with(question, token, stage.now_ms, &mut Outbox::default());
             stage.hear(&FromServer::Bye { reason: ByeReason::Unauthenticated });
             stage.lose();
             stage.link.meet_holders(&holders);
@@ -900,7 +925,7 @@ mod tests {
         // The next one is taken, and another one refused later.
         let after_ms = stage.acts_after(Need::Soon);
         assert!(after_ms >= REFUSED_LONGEST_MS / 2);
-        stage.link.opened(stage.now_ms, &holders, &mut Outbox::default());
+        stage.opens(&holders);
         stage.hear(&FromServer::Welcome);
         stage.lose();
         refused(&mut stage);
@@ -926,7 +951,7 @@ mod tests {
         let mut stage = Stage::new();
         for nth in 0..10 {
             stage.acts_after(Need::Soon);
-            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
+            stage.opens(&[]);
             stage.hear(&slow);
             stage.lose();
             let longest_ms = (REFUSED_FIRST_MS << nth.min(6)).min(REFUSED_LONGEST_MS);

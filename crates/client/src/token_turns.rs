@@ -1,15 +1,38 @@
 //! Who is asked for a token as a way to a server begins, one after the other, and what they gave.
 
-use tidelog_types::SortedMap;
+use tidelog_types::{Life, SortedMap};
 
 use crate::effect::TabId;
 use crate::protocol::Handle;
 
 /// Milliseconds for which a token is good that came when nobody could be told it.
 const TOKEN_KEPT_MS: u64 = 30_000;
+/// Questions whose answers are waited for at most: a token function may never give any.
+const QUESTIONS_MAX: u64 = 64;
 
 /// A tab that can be asked for a token, by a document that it holds.
 pub(crate) type TokenHolder = (TabId, Handle);
+
+/// Numbers for the questions of a core. No other core has them: a tab may answer what that one has
+/// asked.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    next: u64,
+}
+
+impl Questions {
+    /// They begin at random, as lives are, and far below 2^53, up to which JavaScript counts.
+    pub(crate) fn of(life: Life) -> Self {
+        let drawn = *life.0.first_chunk().expect("BUG: 16 bytes hold 8");
+        Self { next: u64::from_le_bytes(drawn) >> 16 }
+    }
+
+    fn draw(&mut self) -> u64 {
+        let drawn = self.next;
+        self.next += 1;
+        drawn
+    }
+}
 
 /// The turns of those who can give a token. Whoever gave none, or was silent, bars no other one,
 /// nor is asked again before all others were asked since. Whose token let us in comes first.
@@ -23,6 +46,11 @@ pub(crate) struct TokenTurns {
     /// in for a while: one that refuses what it has just let in is not asked by each in turn
     /// without an end.
     asked: SortedMap<TokenHolder, Asked>,
+    /// Who was asked, by the number of the question, for as long as its answer is wanted: that may
+    /// take longer than a connection lasts without one.
+    asked_by: SortedMap<u64, TokenHolder>,
+    /// What was asked last.
+    latest: Option<u64>,
     /// Tokens for the next connections: they came when nobody could be told them.
     kept: SortedMap<TokenHolder, KeptToken>,
     /// How often somebody was asked.
@@ -34,14 +62,10 @@ pub(crate) struct TokenTurns {
 }
 
 /// When somebody was asked last, as a number that grows with each question, or zero where that is
-/// as good as never, and how often without an answer: that may take longer than a connection lasts
-/// without one. Each question is answered, whatever has become of the connection by then.
+/// as good as never.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
     turn: u64,
-    owed: u32,
-    /// How many of those answers the next connection does not want.
-    late: u32,
     /// Whether what it gave was refused.
     is_refused: bool,
 }
@@ -53,21 +77,12 @@ struct KeptToken {
     came_at_ms: u64,
 }
 
-/// What comes of an answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
-    /// How many more answers are owed.
-    pub(crate) owed: u32,
-    /// Whether the next connection does not want it.
-    pub(crate) is_late: bool,
-}
-
 /// By what the next connection is tried.
 pub(crate) enum Next {
     /// By a token that has come before.
     Kept(String),
     /// By one that this holder is asked for, who was as good as never asked if it `is_new`.
-    Ask { holder: TokenHolder, is_new: bool },
+    Ask { holder: TokenHolder, question: u64, is_new: bool },
     /// By none: nobody has any.
     None,
 }
@@ -78,6 +93,8 @@ impl TokenTurns {
             last: None,
             called_by: None,
             asked: SortedMap::new(),
+            asked_by: SortedMap::new(),
+            latest: None,
             kept: SortedMap::new(),
             turns_ever: 0,
             round_from: 0,
@@ -86,7 +103,12 @@ impl TokenTurns {
     }
 
     /// Whose turn it is, of those who can give one.
-    pub(crate) fn next(&mut self, now_ms: u64, holders: &[TokenHolder]) -> Next {
+    pub(crate) fn next(
+        &mut self,
+        now_ms: u64,
+        holders: &[TokenHolder],
+        questions: &mut Questions,
+    ) -> Next {
         self.kept.retain(|_, kept| now_ms < kept.came_at_ms + TOKEN_KEPT_MS);
         self.is_round_over = self.had_turns(holders);
         let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.came_at_ms);
@@ -104,14 +126,19 @@ impl TokenTurns {
         let Some(holder) = holders.iter().min_by_key(rank).copied() else { return Next::None };
         let is_new = self.turn_of(&holder) == 0;
         self.last = Some(holder);
-        self.asks(holder);
+        let question = self.asks(holder, questions);
         self.is_round_over = self.had_turns(holders);
-        Next::Ask { holder, is_new }
+        Next::Ask { holder, question, is_new }
     }
 
-    /// This one is asked for a token.
-    pub(crate) fn asks(&mut self, holder: TokenHolder) {
-        self.move_behind(holder).owed += 1;
+    /// This one is asked for a token. Gives the number of the question.
+    pub(crate) fn asks(&mut self, holder: TokenHolder, questions: &mut Questions) -> u64 {
+        self.move_behind(holder);
+        let question = questions.draw();
+        self.asked_by.insert(question, holder);
+        self.asked_by.retain(|before, _| question - before < QUESTIONS_MAX);
+        self.latest = Some(question);
+        question
     }
 
     /// All others have their turn before this one.
@@ -132,24 +159,19 @@ impl TokenTurns {
         self.last = Some(holder);
     }
 
-    /// Whether this one was asked, and has not answered.
-    pub(crate) fn has_asked(&self, holder: TokenHolder) -> bool {
-        self.asked.get(&holder).is_some_and(|asked| asked.owed > 0)
+    /// Whether this tab was asked that, and its answer is wanted.
+    pub(crate) fn has_asked(&self, tab: TabId, question: u64) -> bool {
+        self.asked_by.get(&question).is_some_and(|holder| holder.0 == tab)
     }
 
-    /// Whether anybody has not answered.
-    pub(crate) fn has_asked_any(&self) -> bool {
-        self.asked.values().any(|asked| asked.owed > 0)
+    /// Whether nothing was asked later.
+    pub(crate) fn is_latest(&self, question: u64) -> bool {
+        self.latest == Some(question)
     }
 
-    /// Somebody who was asked has answered, the oldest question first as far as anybody knows.
-    pub(crate) fn answered(&mut self, holder: TokenHolder) -> Answered {
-        let asked = self.asked.get_mut(&holder).filter(|asked| asked.owed > 0);
-        let asked = asked.expect("BUG: an answer without a question");
-        let is_late = asked.late > 0;
-        asked.owed -= 1;
-        asked.late = asked.late.saturating_sub(1);
-        Answered { owed: asked.owed, is_late }
+    /// That question is answered. Gives who was asked.
+    pub(crate) fn answered(&mut self, question: u64) -> TokenHolder {
+        self.asked_by.remove(&question).expect("BUG: an answer without a question")
     }
 
     /// A token for the next connection.
@@ -191,20 +213,14 @@ impl TokenTurns {
     /// first again.
     pub(crate) fn is_let_in(&mut self) {
         let let_in = self.last;
-        for (holder, asked) in self.asked.iter_mut() {
-            if !asked.is_refused || Some(*holder) == let_in {
-                asked.forget_turn();
-            }
-        }
-        self.drop_idle();
+        self.asked.retain(|holder, asked| asked.is_refused && Some(*holder) != let_in);
         self.want_no_more();
         self.called_by = None;
     }
 
     /// Who was asked, and what it gave, says nothing any more.
     pub(crate) fn begin_anew(&mut self) {
-        self.asked.values_mut().for_each(Asked::forget_turn);
-        self.drop_idle();
+        self.asked.clear();
     }
 
     /// The same of what has come meanwhile, or is to come.
@@ -216,17 +232,13 @@ impl TokenTurns {
     /// That tab is gone, and answers nothing any more.
     pub(crate) fn drop_tab(&mut self, tab: TabId) {
         self.asked.retain(|holder, _| holder.0 != tab);
+        self.asked_by.retain(|_, holder| holder.0 != tab);
     }
 
-    /// Nothing that was asked for is kept for the next connection.
-    fn want_no_more(&mut self) {
-        self.asked.values_mut().for_each(|asked| asked.late = asked.owed);
+    /// Nothing that was asked for is said on the next connection.
+    pub(crate) fn want_no_more(&mut self) {
+        self.asked_by.clear();
         self.kept.clear();
-    }
-
-    /// Forgets those who are as good as never asked, and owe no answer.
-    fn drop_idle(&mut self) {
-        self.asked.retain(|_, asked| asked.turn > 0 || asked.owed > 0);
     }
 
     /// This tab asks for the server anew. It may have another token by now, and so is asked before
@@ -234,7 +246,7 @@ impl TokenTurns {
     pub(crate) fn is_called_by(&mut self, tab: TabId) {
         self.called_by = Some(tab);
         for (_, asked) in self.asked.iter_mut().filter(|(holder, _)| holder.0 == tab) {
-            asked.forget_turn();
+            (asked.turn, asked.is_refused) = (0, false);
         }
     }
 
@@ -249,13 +261,6 @@ impl TokenTurns {
     }
 }
 
-impl Asked {
-    /// It is as good as never asked. What it owes, it owes.
-    fn forget_turn(&mut self) {
-        (self.turn, self.is_refused) = (0, false);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,14 +268,25 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_who_has_answered_or_is_gone() {
         let [answers, leaves] = [(TabId(1), Handle(1)), (TabId(2), Handle(1))];
-        let mut turns = TokenTurns::new();
-        turns.asks(answers);
-        turns.asks(leaves);
-        turns.answered(answers);
-        assert!(turns.has_asked_any());
-        turns.begin_anew();
-        assert_eq!(turns.asked.keys().collect::<Vec<_>>(), [&leaves]);
+        let (mut turns, mut questions) = (TokenTurns::new(), Questions::of(Life([7; 16])));
+        let answered = turns.asks(answers, &mut questions);
+        turns.asks(leaves, &mut questions);
+        assert_eq!(turns.answered(answered), answers);
+        assert_eq!(turns.asked_by.values().collect::<Vec<_>>(), [&leaves]);
         turns.drop_tab(leaves.0);
-        assert!(turns.asked.is_empty());
+        assert!(turns.asked_by.is_empty());
+        assert_eq!(turns.asked.keys().collect::<Vec<_>>(), [&answers]);
+    }
+
+    /// Goal: a token function that never gives anything costs no more with each question.
+    #[test]
+    fn so_many_answers_are_waited_for_at_most() {
+        let holder = (TabId(1), Handle(1));
+        let (mut turns, mut questions) = (TokenTurns::new(), Questions::of(Life([7; 16])));
+        let mut ask = |_| turns.asks(holder, &mut questions);
+        let asked: Vec<_> = (0..2 * QUESTIONS_MAX).map(&mut ask).collect();
+        let is_open = |question: &u64| turns.has_asked(holder.0, *question);
+        let (older, newer) = asked.split_at(asked.len() / 2);
+        assert!(!older.iter().any(is_open) && newer.iter().all(is_open));
     }
 }

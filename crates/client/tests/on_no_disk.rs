@@ -27,9 +27,12 @@ fn neither_a_token_nor_who_is_present_is_on_a_devices_disk() {
         open.has_token = true;
     }
     device.ask(TAB, vec![open]);
-    let is_wanted = |(_, it): &(_, FromCore)| matches!(it, FromCore::TokenWanted { .. });
-    assert!(device.told.iter().any(is_wanted));
-    device.ask(TAB, vec![ToCore::Token { handle: HANDLE, token: Some(TOKEN.to_owned()) }]);
+    let wanted = |(_, it): &(_, FromCore)| match it {
+        FromCore::TokenWanted { question, .. } => Some(*question),
+        _ => None,
+    };
+    let question = device.told.iter().find_map(wanted).expect("it is asked for");
+    device.ask(TAB, vec![ToCore::Token { question, token: Some(TOKEN.to_owned()) }]);
     let says_it =
         |it: &ToServer| matches!(it, ToServer::Hello { token: Some(it), .. } if it == TOKEN);
     assert!(device.sent.iter().any(says_it));

@@ -28,7 +28,7 @@ fn let_in(seconds_left: u64) -> Core {
 }
 
 fn give(core: &mut Core, tab: TabId, token: Option<&str>) {
-    core.say_from(tab, ToCore::Token { handle: HANDLE, token: token.map(str::to_owned) });
+    core.give_token(tab, HANDLE, token);
 }
 
 fn admit(core: &mut Core, seconds_left: u64) {
@@ -274,7 +274,7 @@ fn a_core_is_woken_to_ask_for_the_right_users_token() {
     core.lose(X);
     core.pass(10_000);
     core.socket_opens(X);
-    core.say(ToCore::Token { handle: Handle(9), token: Some("bob's".to_owned()) });
+    core.give_token(TAB, Handle(9), Some("bob's"));
     core.hear(X, &FromServer::Admitted { subject: "bob".to_owned(), seconds_left: 160_000 });
     core.hear(X, &FromServer::Welcome);
     core.server_opens(X, 3);
@@ -282,4 +282,22 @@ fn a_core_is_woken_to_ask_for_the_right_users_token() {
     assert_eq!(core.wakes_in_ms(), 15_000, "a sign of life");
     core.say(ToCore::SetConnected { handle: HANDLE, word: 2 });
     assert_eq!(core.wakes_in_ms(), 10_000);
+}
+
+/// Goal: whose token let us in last is asked for the next one, and not passed over for one that
+/// nobody waited for any more. Method: another tab's comes once the server has taken it.
+#[test]
+fn a_token_that_comes_behind_a_renewal_is_not_said_on_the_next_connection() {
+    let mut core = let_in(160);
+    asked_after(&mut core, 160).expect("it is asked for");
+    pass(&mut core, 5);
+    assert_eq!(core.tokens_wanted, [TAB, TAB, OTHER_TAB]);
+    give(&mut core, OTHER_TAB, Some("other"));
+    admit(&mut core, 160);
+    give(&mut core, TAB, Some("late"));
+    core.lose(X);
+    core.pass(1_000);
+    core.socket_opens(X);
+    assert_eq!(core.tokens_sent(X).len(), 1, "it is asked for");
+    assert_eq!(core.tokens_wanted.last(), Some(&OTHER_TAB));
 }

@@ -118,7 +118,7 @@ fn a_document_follows_the_tab_that_is_left_to_its_server() {
     core.has_token = true;
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.socket_opens(X);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("for x"));
     core.hear(X, &FromServer::Welcome);
     core.server_opens(X, 1);
     core.has_token = false;
@@ -128,7 +128,7 @@ fn a_document_follows_the_tab_that_is_left_to_its_server() {
     core.sent.clear();
     core.step(Input::TabClosed { tab: OTHER_TAB });
     core.socket_opens(X);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("for x"));
     assert_eq!(core.tokens_sent(X), [Some("for x".to_owned())]);
     assert_eq!(core.tokens_sent(Y), []);
 }

@@ -23,7 +23,7 @@ fn an_offer_without_a_token_says_that_the_server_wants_one() {
         core.socket_opens(X);
         assert_eq!(core.tokens_wanted, [TAB]);
         if answers {
-            core.say(ToCore::Token { handle: HANDLE, token: None });
+            core.give_token(TAB, HANDLE, None);
         }
         core.pass(10_000);
         let failure = core.failure_of(Call(4)).expect("it is not handed over");
@@ -52,7 +52,7 @@ fn connect_again(core: &mut Core) {
 #[test]
 fn a_tab_that_gives_no_token_bars_no_other_one() {
     let mut core = with_tokens();
-    core.say(ToCore::Token { handle: HANDLE, token: None });
+    core.give_token(TAB, HANDLE, None);
     connect_again(&mut core);
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
 }
@@ -109,7 +109,7 @@ fn a_tab_that_gave_a_token_is_asked_again() {
     let mut core = with_tokens();
     connect_again(&mut core);
     for _ in 0..2 {
-        core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+        core.give_token(OTHER_TAB, HANDLE, Some("it"));
         core.hear(X, &FromServer::Welcome);
         core.lose(X);
         connect_again(&mut core);
@@ -123,7 +123,7 @@ fn a_tab_that_gave_a_token_is_asked_again() {
 fn a_token_that_comes_once_its_document_is_closed_is_taken() {
     let mut core = with_tokens();
     core.ask(Call(2), HANDLE, Request::Close);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("it"));
     let hello = |(_, message): &(String, ToServer)| matches!(message, ToServer::Hello { .. });
     assert!(core.sent.iter().any(hello), "{:?}", core.sent);
 }
@@ -131,7 +131,7 @@ fn a_token_that_comes_once_its_document_is_closed_is_taken() {
 #[test]
 fn a_tab_whose_token_is_refused_bars_no_other_one() {
     let mut core = with_tokens();
-    core.say(ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("too old"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     core.say_from(OTHER_TAB, ToCore::SetConnected { handle: HANDLE, word: 0 });
     core.socket_opens(X);
@@ -165,17 +165,17 @@ fn a_sync_waits_where_a_refused_token_is_followed_by_none() {
     core.ask(Call(3), HANDLE, Request::Sync);
     connect_again(&mut core);
     let asked = *core.tokens_wanted.last().expect("a tab was asked");
-    core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
+    core.give_token(asked, HANDLE, Some("too old"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     assert_eq!(core.failure_of(Call(3)), None, "the other tab was not asked yet");
     core.socket_opens(X);
     let other = *core.tokens_wanted.last().expect("a tab was asked");
     assert_ne!(other, asked);
-    core.say_from(other, ToCore::Token { handle: HANDLE, token: None });
+    core.give_token(other, HANDLE, None);
     assert_eq!(core.failure_of(Call(3)), None);
     connect_again(&mut core);
     assert_eq!(core.tokens_wanted.last(), Some(&asked));
-    core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
+    core.give_token(asked, HANDLE, Some("too old"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
 }
@@ -186,7 +186,7 @@ fn a_sync_waits_where_a_refused_token_is_followed_by_none() {
 #[test]
 fn a_refused_token_has_a_server_that_is_away_tried_once_without_a_pause() {
     let mut core = with_tokens();
-    core.say(ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("too old"));
     core.ask(Call(3), HANDLE, Request::Sync);
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     let mut tries = 0;
@@ -214,7 +214,7 @@ fn a_server_that_refuses_behind_its_welcome_is_not_tried_without_pauses() {
         }
         tries += 1;
         let asked = *core.tokens_wanted.last().expect("a tab was asked");
-        core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+        core.give_token(asked, HANDLE, Some("it"));
         core.hear(X, &FromServer::Welcome);
         core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
         core.pass(0);
@@ -231,8 +231,8 @@ fn a_token_that_comes_while_another_one_is_refused_is_said_at_once() {
     core.ask(Call(3), HANDLE, Request::Sync);
     connect_again(&mut core);
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
-    core.say(ToCore::Token { handle: HANDLE, token: Some("good".to_owned()) });
+    core.give_token(OTHER_TAB, HANDLE, Some("old"));
+    core.give_token(TAB, HANDLE, Some("good"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     assert_eq!(core.failure_of(Call(3)), None);
     core.pass(0);
@@ -254,7 +254,7 @@ fn each_token_that_comes_while_another_one_is_refused_is_said() {
     (0..2).for_each(|_| connect_again(&mut core));
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB, third]);
     let give = |core: &mut Core, tab, token: &str| {
-        core.say_from(tab, ToCore::Token { handle: HANDLE, token: Some(token.to_owned()) });
+        core.give_token(tab, HANDLE, Some(token));
     };
     give(&mut core, third, "bad");
     give(&mut core, TAB, "good");
@@ -279,7 +279,7 @@ fn a_refused_token_bars_no_offer_of_a_tab_with_another_one() {
     core.has_token = true;
     core.open_new(Call(1), OTHER, "other", Some(X));
     core.socket_opens(X);
-    core.say(ToCore::Token { handle: OTHER, token: Some("too old".to_owned()) });
+    core.give_token(TAB, OTHER, Some("too old"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     core.open_new(Call(2), HANDLE, "list", None);
     core.ask_to_open(OTHER_TAB, Call(3), HANDLE, "list", Some(X));
@@ -288,7 +288,7 @@ fn a_refused_token_bars_no_offer_of_a_tab_with_another_one() {
     core.socket_opens(X);
     assert_eq!(core.tokens_wanted.last(), Some(&OTHER_TAB));
     assert_eq!(core.failure_of(Call(3)), None);
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
+    core.give_token(OTHER_TAB, HANDLE, Some("old"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     core.pass(0);
     assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
@@ -309,7 +309,7 @@ fn a_token_for_one_server_is_never_sent_to_another() {
     core.socket_opens(Y);
     assert_eq!(core.tokens_wanted, [TAB], "at Y nobody has a token");
     assert_eq!(core.tokens_sent(Y), [None]);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("for x"));
     assert_eq!(core.tokens_sent(Y), [None]);
     assert_eq!(core.tokens_sent(X), [Some("for x".to_owned())]);
 }
@@ -322,8 +322,8 @@ fn a_tab_that_says_too_late_that_it_has_no_token_bars_no_other_one() {
     let mut core = with_tokens();
     connect_again(&mut core);
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-    core.say(ToCore::Token { handle: HANDLE, token: None });
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    core.give_token(TAB, HANDLE, None);
+    core.give_token(OTHER_TAB, HANDLE, Some("it"));
     assert_eq!(core.tokens_sent(X), [Some("it".to_owned())]);
 }
 
@@ -336,8 +336,8 @@ fn a_tab_that_says_too_late_that_it_has_no_token_is_heard_once_it_has_one() {
     core.socket_opens(X);
     connect_again(&mut core);
     assert_eq!(core.tokens_wanted, [TAB, TAB]);
-    for token in [None, Some("it".to_owned())] {
-        core.say(ToCore::Token { handle: HANDLE, token });
+    for token in [None, Some("it")] {
+        core.give_token(TAB, HANDLE, token);
     }
     assert_eq!(core.tokens_sent(X), [Some("it".to_owned())]);
 }
@@ -350,13 +350,13 @@ fn an_answer_to_what_was_asked_before_a_welcome_bars_no_later_one() {
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.socket_opens(X);
     connect_again(&mut core);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("first".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("first"));
     core.hear(X, &FromServer::Welcome);
     core.lose(X);
     connect_again(&mut core);
     assert_eq!(core.tokens_wanted, [TAB; 3]);
-    for token in [None, Some("third".to_owned())] {
-        core.say(ToCore::Token { handle: HANDLE, token });
+    for token in [None, Some("third")] {
+        core.give_token(TAB, HANDLE, token);
     }
     assert_eq!(core.tokens_sent(X), [Some("first".to_owned()), Some("third".to_owned())]);
 }
@@ -378,8 +378,8 @@ fn an_answer_to_what_was_asked_before_the_app_stayed_away_bars_no_later_one() {
         }
         core.socket_opens(X);
         assert_eq!(core.tokens_wanted, [TAB; 2]);
-        for token in [None, Some("it".to_owned())] {
-            core.say(ToCore::Token { handle: HANDLE, token });
+        for token in [None, Some("it")] {
+            core.give_token(TAB, HANDLE, token);
         }
         assert_eq!(core.tokens_sent(X), [Some("it".to_owned())], "{is_given_up}");
     }
@@ -391,9 +391,9 @@ fn an_answer_to_what_was_asked_before_the_app_stayed_away_bars_no_later_one() {
 fn a_token_that_comes_behind_a_welcome_is_not_said_on_the_next_connection() {
     let mut core = with_tokens();
     connect_again(&mut core);
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    core.give_token(OTHER_TAB, HANDLE, Some("it"));
     core.hear(X, &FromServer::Welcome);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("late".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("late"));
     core.lose(X);
     connect_again(&mut core);
     assert_eq!(core.tokens_sent(X), [Some("it".to_owned())]);
@@ -410,7 +410,8 @@ fn a_token_that_was_asked_for_before_the_app_stayed_away_is_not_said_behind_it()
     core.socket_opens(X);
     core.say(ToCore::SetConnected { handle: HANDLE, word: 1 });
     let back = ToCore::SetConnected { handle: HANDLE, word: 2 };
-    let token = ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) };
+    let question = core.take_question(TAB, HANDLE);
+    let token = ToCore::Token { question, token: Some("old".to_owned()) };
     core.step(Input::FromTab { tab: TAB, messages: vec![back, token] });
     core.socket_opens(X);
     assert_eq!(core.tokens_sent(X), []);
@@ -425,7 +426,7 @@ fn a_token_that_takes_longer_than_a_connection_is_said_on_the_next_one() {
     let mut core = with_tokens();
     core.pass(8_000);
     core.pass(2_000);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("slow"));
     core.socket_opens(X);
     assert_eq!(core.tokens_sent(X), [Some("slow".to_owned())]);
     assert_eq!(core.tokens_wanted, [TAB], "nobody else is asked");
@@ -433,11 +434,11 @@ fn a_token_that_takes_longer_than_a_connection_is_said_on_the_next_one() {
     let mut core = with_tokens();
     connect_again(&mut core);
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("slow"));
     assert_eq!(core.tokens_sent(X), [Some("slow".to_owned())]);
     core.pass(7_000);
     core.hear(X, &FromServer::Welcome);
-    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("late".to_owned()) });
+    core.give_token(OTHER_TAB, HANDLE, Some("late"));
     assert_eq!(core.tokens_sent(X).len(), 1, "it is in");
 }
 
@@ -446,7 +447,7 @@ fn a_token_that_takes_longer_than_a_connection_is_said_on_the_next_one() {
 fn a_server_has_its_time_for_a_welcome_after_a_token_that_took_long() {
     let mut core = with_tokens();
     core.pass(7_000);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("slow"));
     core.pass(7_000);
     core.hear(X, &FromServer::Welcome);
     core.pass(7_000);
@@ -459,7 +460,7 @@ fn a_server_has_its_time_for_a_welcome_after_a_token_that_took_long() {
 fn a_token_that_came_long_before_a_connection_is_asked_for_anew() {
     let mut core = with_tokens();
     core.pass(8_000);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("old"));
     for _ in 0..5 {
         core.pass(8_000);
     }
@@ -475,7 +476,7 @@ fn a_tab_that_owes_a_token_is_asked_again_though_another_one_gives_none() {
     for _ in 0..20 {
         match core.tokens_wanted.last() {
             Some(&OTHER_TAB) => {
-                core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: None });
+                core.give_token(OTHER_TAB, HANDLE, None);
             }
             _ => core.pass(8_000),
         }
@@ -493,8 +494,7 @@ fn is_refused(core: &mut Core, times: u32) -> u64 {
     let mut seconds = 0;
     for _ in 0..times {
         let asked = *core.tokens_wanted.last().expect("somebody is asked");
-        let token = Some("stale".to_owned());
-        core.say_from(asked, ToCore::Token { handle: HANDLE, token });
+        core.give_token(asked, HANDLE, Some("stale"));
         core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
         seconds = 0;
         while !core.is_connecting(X) {
@@ -514,7 +514,7 @@ fn tokens_that_are_refused_are_asked_for_ever_more_rarely_until_another_tab_come
     assert!(is_refused(&mut core, 4) <= 40);
     assert!(is_refused(&mut core, 10) >= 150, "up to five minutes");
     let asked = *core.tokens_wanted.last().expect("somebody is asked");
-    core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("stale".to_owned()) });
+    core.give_token(asked, HANDLE, Some("stale"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     core.pass(1_000);
     let newcomer = TabId(0);
@@ -541,7 +541,7 @@ fn the_tab_that_asks_to_connect_is_asked_for_a_token_first() {
     let mut core = with_five_tabs();
     is_refused(&mut core, 40);
     let last = *core.tokens_wanted.last().expect("somebody is asked");
-    core.say_from(last, ToCore::Token { handle: HANDLE, token: Some("stale".to_owned()) });
+    core.give_token(last, HANDLE, Some("stale"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     core.pass(1_000);
     assert!(!core.is_connecting(X), "it rests");
@@ -549,7 +549,7 @@ fn the_tab_that_asks_to_connect_is_asked_for_a_token_first() {
     core.pass(0);
     core.socket_opens(X);
     assert_eq!(core.tokens_wanted.last(), Some(&last));
-    core.say_from(last, ToCore::Token { handle: HANDLE, token: Some("good".to_owned()) });
+    core.give_token(last, HANDLE, Some("good"));
     assert_eq!(core.tokens_sent(X).last(), Some(&Some("good".to_owned())));
 }
 
@@ -558,7 +558,7 @@ fn the_tab_that_asks_to_connect_is_asked_for_a_token_first() {
 fn the_tab_that_asks_to_connect_comes_before_those_that_were_not_asked_yet() {
     let mut core = with_five_tabs();
     let caller = TabId(52);
-    core.say(ToCore::Token { handle: HANDLE, token: Some("stale".to_owned()) });
+    core.give_token(TAB, HANDLE, Some("stale"));
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
     core.say_from(caller, ToCore::SetConnected { handle: HANDLE, word: 0 });
     core.socket_opens(X);
@@ -593,7 +593,7 @@ fn a_token_that_comes_while_the_way_rests_is_said_at_once() {
         let other = *core.tokens_wanted.last().expect("somebody is asked");
         assert_ne!(other, slow);
         let give = |core: &mut Core, tab, token: &str| {
-            core.say_from(tab, ToCore::Token { handle: HANDLE, token: Some(token.to_owned()) });
+            core.give_token(tab, HANDLE, Some(token));
         };
         give(&mut core, other, "stale");
         if !is_resting {
@@ -610,4 +610,78 @@ fn a_token_that_comes_while_the_way_rests_is_said_at_once() {
         core.socket_opens(X);
         assert_eq!(core.tokens_sent(X).last(), Some(&Some("good".to_owned())));
     }
+}
+
+/// Goal: nobody waits for what a token function never says. Method: a tab owes the answer to one
+/// question, and has no token as it is asked again.
+#[test]
+fn a_tab_that_has_no_token_is_heard_at_once_whatever_it_owes_besides() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, TAB]);
+    core.take_question(TAB, HANDLE);
+    core.give_token(TAB, HANDLE, None);
+    assert!(!core.is_connecting(X), "nothing comes of it");
+}
+
+/// Goal: whoever goes away and comes back is asked for a token anew, as above. Method: the one from
+/// before comes while the next one is waited for, on a connection that was given up or not.
+#[test]
+fn a_token_from_before_the_app_stayed_away_is_not_said_in_the_place_of_the_next_one() {
+    for is_given_up in [false, true] {
+        let mut core = Core::default();
+        core.has_token = true;
+        core.open_new(Call(1), HANDLE, "list", Some(X));
+        core.socket_opens(X);
+        if is_given_up {
+            core.pass(8_000);
+        }
+        for word in [1, 2] {
+            core.say(ToCore::SetConnected { handle: HANDLE, word });
+        }
+        core.socket_opens(X);
+        core.give_token(TAB, HANDLE, Some("old"));
+        assert_eq!(core.tokens_sent(X), [], "{is_given_up}");
+        core.give_token(TAB, HANDLE, Some("new"));
+        assert_eq!(core.tokens_sent(X), [Some("new".to_owned())], "{is_given_up}");
+    }
+}
+
+/// Goal: no core takes what another one has asked for what it asks itself. Method: the second core
+/// asks as the first one did.
+#[test]
+fn an_answer_to_what_another_core_has_asked_counts_for_nothing() {
+    let [mut dead, mut core] = [1, 2].map(|seed| {
+        let mut core = Core::of_seed(seed);
+        core.has_token = true;
+        core.open_new(Call(1), HANDLE, "list", Some(X));
+        core.socket_opens(X);
+        core
+    });
+    let question = dead.take_question(TAB, HANDLE);
+    for token in [None, Some("old".to_owned())] {
+        core.say(ToCore::Token { question, token });
+    }
+    assert!(core.is_connecting(X), "it waits for its own");
+    core.give_token(TAB, HANDLE, Some("new"));
+    assert_eq!(core.tokens_sent(X), [Some("new".to_owned())]);
+}
+
+/// The same of a page that was put aside, and is another tab for its core since it is back.
+#[test]
+fn an_answer_to_what_was_asked_before_a_page_was_put_aside_counts_for_nothing() {
+    let mut core = with_tokens();
+    let question = core.take_question(TAB, HANDLE);
+    core.step(Input::TabClosed { tab: TAB });
+    let back = TabId(9);
+    core.ask_to_open(back, Call(1), HANDLE, "list", Some(X));
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+    core.say_from(back, ToCore::Token { question, token: Some("old".to_owned()) });
+    assert_eq!(core.tokens_sent(X), []);
+    core.give_token(OTHER_TAB, HANDLE, Some("new"));
+    assert_eq!(core.tokens_sent(X), [Some("new".to_owned())]);
 }

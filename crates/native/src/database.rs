@@ -471,19 +471,19 @@ impl News {
                 self.told.closed.send_replace(true);
                 drop(self.mailbox.close(handle));
             }
-            FromCore::TokenWanted { .. } => self.give_token(),
+            FromCore::TokenWanted { question, .. } => self.give_token(question),
             _ => {}
         }
     }
 
-    fn give_token(&self) {
-        let (mailbox, handle) = (self.mailbox.clone(), self.handle);
+    fn give_token(&self, question: u64) {
+        let mailbox = self.mailbox.clone();
         let Some(give) = self.token.clone() else { return };
         self.runtime.spawn(async move {
             // Whoever panics gives none, and is asked again.
             let giving = AssertUnwindSafe(async move { give().await }).catch_unwind();
             let token = giving.await.ok().flatten();
-            mailbox.send(Mail::Tell(ToCore::Token { handle, token }));
+            mailbox.send(Mail::Tell(ToCore::Token { question, token }));
         });
     }
 }

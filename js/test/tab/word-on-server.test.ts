@@ -74,16 +74,16 @@ test('a token is given before its document is open, as where a local one is hand
   const handle = stage.tab.newHandle();
   stage.call('open', { handle });
   stage.work();
-  const news = { type: 'tokenWanted' } as const;
+  const news = { type: 'tokenWanted', question: 7 } as const;
   expect(types(stage.news({ handle, news }))).toEqual(['news']);
-  stage.step({ type: 'tell', kind: 'token', message: { handle, token: 'secret' } });
-  expect(stage.posted('token')).toEqual([{ handle, token: 'secret' }]);
+  stage.step({ type: 'tell', kind: 'token', message: { question: 7, token: 'secret' } });
+  expect(stage.posted('token')).toEqual([{ question: 7, token: 'secret' }]);
 });
 
 test('a token is given to a core that has the document still to open anew', () => {
-  const { stage, handle } = opened();
+  const { stage } = opened();
   stage.survive();
-  stage.step({ type: 'tell', kind: 'token', message: { handle, token: 'secret' } });
+  stage.step({ type: 'tell', kind: 'token', message: { question: 7, token: 'secret' } });
   expect(stage.posted('token')).toHaveLength(1);
 });
 

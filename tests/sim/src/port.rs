@@ -22,6 +22,8 @@ pub(crate) struct Port {
     opens: BTreeMap<Handle, Request>,
     /// What else was last told of each.
     told: BTreeMap<(Handle, &'static str), ToCore>,
+    /// The token that was told last.
+    token: Option<ToCore>,
     /// Documents that could not be opened anew, or have no core, and why, as the app was told.
     pub(crate) lost: BTreeMap<Handle, ErrorCode>,
     /// The core that it is connected to, by the number that it gave it, and the one that it looks
@@ -59,6 +61,7 @@ impl Port {
             asked: BTreeMap::new(),
             opens: BTreeMap::new(),
             told: BTreeMap::new(),
+            token: None,
             lost: BTreeMap::new(),
             core: 0,
             sought: None,
@@ -114,11 +117,13 @@ impl Port {
                 let message = json!({ "handle": handle.0, "word": word });
                 Input::Tell { kind: "setConnected", message }
             }
-            ToCore::ListenRejections { handle }
-            | ToCore::RejectionHandled { handle, .. }
-            | ToCore::Token { handle, .. } => {
+            ToCore::ListenRejections { handle } | ToCore::RejectionHandled { handle, .. } => {
                 self.told.insert((*handle, kind_of(&message)), message.clone());
                 Input::Tell { kind: kind_of(&message), message: json!({ "handle": handle.0 }) }
+            }
+            ToCore::Token { question, .. } => {
+                self.token = Some(message.clone());
+                Input::Tell { kind: "token", message: json!({ "question": question }) }
             }
             ToCore::Device { .. } | ToCore::Nudge | ToCore::Heard { .. } => {
                 unreachable!("BUG: the tab says that by itself")
@@ -264,7 +269,8 @@ impl Port {
                 word: message["word"].as_u64().expect("BUG: no word"),
             },
             "listenRejections" => ToCore::ListenRejections { handle: Handle(number("handle")) },
-            "rejectionHandled" | "token" => {
+            "token" => self.token.clone().expect("BUG: nobody gave one"),
+            "rejectionHandled" => {
                 let handle = Handle(number("handle"));
                 let said = self.told.iter().find(|((of, name), _)| *of == handle && *name == kind);
                 said.expect("BUG: nobody said that").1.clone()
@@ -346,7 +352,9 @@ fn news_of(core: u32, message: &FromCore) -> Input {
             (handle, json!({ "type": "status", "status": status, "memo": memo }))
         }
         FromCore::RejectionNews { handle, .. } => (handle, json!({ "type": "rejection" })),
-        FromCore::TokenWanted { handle } => (handle, json!({ "type": "tokenWanted" })),
+        FromCore::TokenWanted { handle, question } => {
+            (handle, json!({ "type": "tokenWanted", "question": question }))
+        }
         FromCore::CloseWanted { handle } => (handle, json!({ "type": "closeWanted" })),
         _ => unreachable!("BUG: the answer to a call"),
     };

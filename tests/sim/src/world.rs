@@ -23,7 +23,7 @@ pub(crate) use lending::{Lending, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use tidelog_client::{Client, Effect, FromCore, Input, Request, TabId, ToCore};
+use tidelog_client::{Client, Effect, FromCore, Handle, Input, Request, TabId, ToCore};
 use tidelog_disk::CrashDevice;
 use tidelog_tab::Input as ToTab;
 use tidelog_types::{Value, probe};
@@ -539,6 +539,10 @@ impl World {
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
             let is_noted = self.told > Told::Nothing;
             let text = is_noted.then(|| format!("{device}.{} hears {}", tab.0, said(&message)));
+            let token_wanted = match &message {
+                FromCore::TokenWanted { handle, .. } => Some(*handle),
+                _ => None,
+            };
             let heard =
                 hearing.hear(message, last, self.now_ms, [trouble_ms, shown_ms, unserved_ms]);
             text.into_iter().for_each(|text| self.note(&text));
@@ -567,10 +571,9 @@ impl World {
                 }
             }
             self.devices[device].moved.extend(heard.moved);
-            let answered = heard.answers.into_iter();
-            let answered = answered.filter(|answer| !self.keeps_silent(device, tab, answer));
-            let answered: Vec<ToCore> = answered.collect();
-            answers.extend(self.with_tokens(device, tab, answered));
+            if !token_wanted.is_some_and(|handle| self.keeps_silent(device, tab, handle)) {
+                answers.extend(self.with_tokens(device, tab, heard.answers));
+            }
             if let Some(doc) = heard.exported.filter(|_| self.faults) {
                 self.look_at_export(device, tab, doc)?;
             }
@@ -593,11 +596,10 @@ impl World {
         Ok(())
     }
 
-    /// Whether a tab leaves it to another one to answer for a token.
-    fn keeps_silent(&self, device: usize, tab: TabId, answer: &ToCore) -> bool {
-        let ToCore::Token { handle, .. } = answer else { return false };
+    /// Whether a tab that is asked for a token of a document leaves it to another one to answer.
+    fn keeps_silent(&self, device: usize, tab: TabId, handle: Handle) -> bool {
         let tabs = &self.devices[device].tabs;
-        let host = tabs[&tab].doc(*handle).and_then(|doc| self.host_of(doc));
+        let host = tabs[&tab].doc(handle).and_then(|doc| self.host_of(doc));
         let is_there = |other: &Tab, doc| {
             let is_asked = self.docs.spec(doc).host.is_some() || !other.holds_locally(doc);
             self.host_of(doc) == host && is_asked

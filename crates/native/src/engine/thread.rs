@@ -421,7 +421,7 @@ impl Thread {
             let handle = match &message {
                 FromCore::Status { handle, .. }
                 | FromCore::RejectionNews { handle, .. }
-                | FromCore::TokenWanted { handle }
+                | FromCore::TokenWanted { handle, .. }
                 | FromCore::CloseWanted { handle }
                 | FromCore::Presence { handle, .. } => *handle,
                 _ => {

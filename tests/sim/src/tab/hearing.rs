@@ -202,11 +202,11 @@ impl Tab {
                     self.threw.entry(handle).or_insert(now_ms);
                 }
             }
-            FromCore::TokenWanted { handle } => {
+            FromCore::TokenWanted { question, .. } => {
                 self.tokens_asked += 1;
                 let is_here = !self.is_token_flaky || self.tokens_asked.is_multiple_of(2);
                 let token = is_here.then(|| self.token());
-                heard.answers.push(ToCore::Token { handle, token });
+                heard.answers.push(ToCore::Token { question, token });
             }
             FromCore::Presence { .. } => unreachable!("BUG: nobody is present"),
             FromCore::CloseWanted { handle } => {

@@ -141,7 +141,9 @@ impl World {
         let token = (given.answers != Answers::Lack).then_some(token);
         let answer = |message: ToCore| match message {
             ToCore::Token { .. } if hangs => None,
-            ToCore::Token { handle, .. } => Some(ToCore::Token { handle, token: token.clone() }),
+            ToCore::Token { question, .. } => {
+                Some(ToCore::Token { question, token: token.clone() })
+            }
             message => Some(message),
         };
         said.into_iter().filter_map(answer).collect()

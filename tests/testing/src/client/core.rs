@@ -38,6 +38,8 @@ pub struct Core {
     pub has_token: bool,
     /// Who was asked for one.
     pub tokens_wanted: Vec<TabId>,
+    /// By which questions, as long as they are not answered.
+    questions: Vec<(TabId, Handle, u64)>,
 }
 
 impl Default for Core {
@@ -60,8 +62,17 @@ impl Core {
     }
 
     pub fn with_settings(settings: ClientSettings) -> Self {
+        Self::of(Client::with_settings([1; 32], settings))
+    }
+
+    /// One that draws other numbers than those of other seeds.
+    pub fn of_seed(seed: u8) -> Self {
+        Self::of(Client::with_settings([seed; 32], ClientSettings::default()))
+    }
+
+    fn of(client: Client) -> Self {
         let mut core = Self {
-            client: Client::with_settings([1; 32], settings),
+            client,
             asked: Vec::new(),
             noticed: Vec::new(),
             told: Vec::new(),
@@ -72,6 +83,7 @@ impl Core {
             word: 0,
             has_token: false,
             tokens_wanted: Vec::new(),
+            questions: Vec::new(),
         };
         let (server, storage) = (LENT, Storage::Opfs);
         core.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
@@ -114,8 +126,12 @@ impl Core {
                     self.asked.extend(requests);
                 }
                 Effect::ToTab { tab, messages } => {
-                    let wants = |it: &FromCore| matches!(it, FromCore::TokenWanted { .. });
-                    self.tokens_wanted.extend(messages.iter().filter(|it| wants(it)).map(|_| tab));
+                    for message in &messages {
+                        if let FromCore::TokenWanted { handle, question } = message {
+                            self.tokens_wanted.push(tab);
+                            self.questions.push((tab, *handle, *question));
+                        }
+                    }
                     self.told.extend(messages);
                 }
                 Effect::OpenSocket { socket, url } => {
@@ -158,6 +174,19 @@ impl Core {
 
     pub fn say_from(&mut self, tab: TabId, message: ToCore) {
         self.step(Input::FromTab { tab, messages: vec![message] });
+    }
+
+    /// A tab answers what it was asked first of a document and has not answered yet.
+    pub fn give_token(&mut self, tab: TabId, handle: Handle, token: Option<&str>) {
+        let question = self.take_question(tab, handle);
+        self.say_from(tab, ToCore::Token { question, token: token.map(str::to_owned) });
+    }
+
+    /// What a tab was asked first of a document and has not answered, which somebody does now.
+    pub fn take_question(&mut self, tab: TabId, handle: Handle) -> u64 {
+        let is_its = |(of, about, _): &(TabId, Handle, u64)| (*of, *about) == (tab, handle);
+        let place = self.questions.iter().position(is_its).expect("nobody has asked it");
+        self.questions.remove(place).2
     }
 
     /// The connection that was asked for is there, and the server lets the core in.
