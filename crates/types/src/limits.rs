@@ -345,9 +345,9 @@ pub const CONNECTION_CHANNELS_MAX: usize = 1024;
 /// Connections to one server, unless its settings say otherwise.
 pub const CONNECTIONS_MAX: usize = 100_000;
 
-/// Those of one address among them that have not said Hello yet, but for this machine and for
-/// proxies that are trusted: more are refused. Where there may be fewer connections in all it is a
-/// quarter of them.
+/// Those of one address among them that are not let in, but for this machine and for proxies that
+/// are trusted: more are refused. Where there may be fewer connections in all it is a quarter of
+/// them.
 pub const HELLOS_OF_ADDRESS_MAX: usize = 1024;
 
 /// Those of one subject among all of them: all who use an app may have one token. Where there may
