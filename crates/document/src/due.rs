@@ -53,6 +53,50 @@ impl DueTasks {
     }
 }
 
+/// When the first that is ready of a kind is due: of those that fit the same instances one search
+/// finds it.
+const FIND_EARLIEST: &str = "
+    with recursive fits (unfit) as (
+        select min(unfit) from _tidelog_task
+        where state = 'ready' and aggregate = ?1 and name = ?2
+        union all
+        select (select min(task.unfit) from _tidelog_task as task
+                where state = 'ready' and aggregate = ?1 and name = ?2
+                  and task.unfit > fits.unfit)
+        from fits where fits.unfit is not null)
+    select min((select min(due) from _tidelog_task as task
+                where state = 'ready' and aggregate = ?1 and name = ?2
+                  and task.unfit = fits.unfit))
+    from fits where fits.unfit is not null";
+
+/// The first kinds of which there are tasks in this state, as aggregate and name, by a search for
+/// each: so many at most.
+fn kinds_of(reader: &mut Reader, state: &str, count_max: usize) -> Run<Vec<[Value; 2]>> {
+    // The next name of the same aggregate, or the first one of the next aggregate.
+    let find_next = format!(
+        "select ?1, name from (select (select min(name) from _tidelog_task
+                                       where state = '{state}' and aggregate = ?1
+                                         and name > ?2) as name)
+         where name is not null
+         union all
+         select aggregate, (select min(name) from _tidelog_task as task
+                            where state = '{state}' and task.aggregate = it.aggregate)
+         from (select (select min(aggregate) from _tidelog_task
+                       where state = '{state}' and aggregate > ?1) as aggregate) as it
+         where aggregate is not null
+         limit 1"
+    );
+    let mut kinds = Vec::new();
+    let mut last = [const { String::new() }; 2].map(Value::Text);
+    while kinds.len() < count_max {
+        let rows = done!(reader.query_system(&find_next, &last));
+        let Some(Ok(next)) = rows.into_iter().next().map(<[Value; 2]>::try_from) else { break };
+        kinds.push(next.clone());
+        last = next;
+    }
+    Run::Done(kinds)
+}
+
 /// Looks when tasks are due next, however many there are. What somebody was given is due once
 /// others may be given it, at `given_ms`: nobody may be there any more.
 pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
@@ -60,26 +104,17 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(due);
     }
-    // One search of the index for each kind, and for whom it fits.
-    let mut before = [const { String::new() }; 3].map(Value::Text);
-    for count in 0.. {
-        let rows = done!(reader.query_system(
-            "select aggregate, name, unfit, due from _tidelog_task
-             where state = 'ready' and (aggregate, name, unfit) > (?1, ?2, ?3)
-             order by aggregate, name, unfit, due limit 1",
-            &before,
-        ));
-        let Some(Ok([Value::Text(aggregate), Value::Text(name), unfit, Value::Integer(at)])) =
-            rows.into_iter().next().map(<[Value; 4]>::try_from)
-        else {
-            break;
-        };
-        due.note([&aggregate, &name], at);
-        before = [Value::Text(aggregate), Value::Text(name), unfit];
-        if count == KINDS_MAX {
-            due.note_others(0);
-            break;
+    let ready = done!(kinds_of(reader, "ready", KINDS_MAX + 1));
+    for kind in &ready {
+        let rows = done!(reader.query_system(FIND_EARLIEST, kind));
+        if let ([Value::Text(aggregate), Value::Text(name)], Some([Value::Integer(at)])) =
+            (kind, rows.first().map(Vec::as_slice))
+        {
+            due.note([aggregate, name], *at);
         }
+    }
+    if ready.len() > KINDS_MAX {
+        due.note_others(0);
     }
     let started = done!(reader.query_system(
         "select distinct aggregate, name from
@@ -110,21 +145,13 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     {
         due.note_others(*at);
     }
-    let mut kind = [String::new(), String::new()].map(Value::Text);
-    loop {
-        let rows = done!(reader.query_system(
-            "select aggregate, name from _tidelog_task
-             where state = 'stopped' and (aggregate, name) > (?1, ?2)
-             order by aggregate, name limit 1",
-            &kind,
-        ));
-        let Some(Ok(next)) = rows.into_iter().next().map(<[Value; 2]>::try_from) else { break };
-        kind = next;
+    let stopped = done!(kinds_of(reader, "stopped", usize::MAX));
+    for kind in &stopped {
         let newest = done!(reader.query_system(
             "select number from _tidelog_task
              where state = 'stopped' and aggregate = ?1 and name = ?2
              order by number desc limit 1",
-            &kind,
+            kind,
         ));
         if let (Value::Text(aggregate), Some([Value::Integer(number)])) =
             (&kind[0], newest.first().map(Vec::as_slice))

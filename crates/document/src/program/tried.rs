@@ -6,7 +6,8 @@
 //!                                                stopped as it came; null: about all
 //! _tidelog_tried    task, instance               an attempt has failed there
 //! _tidelog_task     number -> unfit              whose code does not fit it: numbers of instances
-//!                                                as a JSON array, in their order
+//!                                                as a JSON array, in their order, and
+//!                                                perhaps of some that are gone
 //! ```
 //!
 //! A task goes to those who have not tried it, and to the others where none of those has room.
@@ -49,6 +50,12 @@ const FITS_NOBODY: &str = "
     not exists (select 1 from _tidelog_handled as handled
                 where handled.aggregate = task.aggregate and handled.name = task.name
                   and handled.instance not in (select value from json_each(task.unfit)))";
+
+/// A number of `task.unfit` is that of somebody who is there. Others harm nobody, since no number is
+/// used again: to take each out as it leaves would write every row that has it.
+const IS_THERE: &str = "
+    value in (select instance from _tidelog_handled as handled
+              where handled.aggregate = task.aggregate and handled.name = task.name)";
 
 /// Tasks that are stopped about which somebody is asked with one dispatch.
 const ASKED_MAX: usize = 256;
@@ -134,9 +141,14 @@ pub(super) fn ask(transaction: &Transaction<'_>) -> Result<bool, Failure> {
     let last = stopped.last().map_or(asked.clone(), |row| row[0].clone());
     transaction.run_system(
         // It may have said of some already that they do not fit it.
-        "update _tidelog_task as task set state = 'ready', reason = null
+        &format!(
+            "update _tidelog_task as task
+             set state = 'ready', reason = null,
+                 unfit = (select json_group_array(value) from json_each(task.unfit)
+                          where {IS_THERE})
          where state = 'stopped' and aggregate = ?1 and name = ?2 and number > ?3 and number <= ?4
-           and ?5 not in (select value from json_each(task.unfit))",
+           and ?5 not in (select value from json_each(task.unfit))"
+        ),
         &[aggregate.clone(), name.clone(), asked, last.clone(), instance.clone()],
     )?;
     let asked = if stopped.len() == ASKED_MAX { last } else { Value::Null };
@@ -154,12 +166,6 @@ pub(super) fn leave(transaction: &Transaction<'_>, instance: &Value) -> Result<(
     let instance = std::slice::from_ref(instance);
     transaction.run_system("delete from _tidelog_handled where instance = ?1", instance)?;
     transaction.run_system("delete from _tidelog_tried where instance = ?1", instance)?;
-    transaction.run_system(
-        "update _tidelog_task
-         set unfit = (select json_group_array(value) from json_each(unfit) where value <> ?1)
-         where unfit <> '[]' and ?1 in (select value from json_each(unfit))",
-        instance,
-    )?;
     let fits_nobody = format!("unfit <> '[]' and {FITS_NOBODY}");
     transaction.run_system(
         &format!(
@@ -212,10 +218,13 @@ pub(super) fn stop(
     let number = Value::Integer(task.number);
     transaction.run_system(
         // Whoever has stopped may not have heard that it was cancelled since.
-        "update _tidelog_task
-         set unfit = (select json_group_array(value) from
-                      (select value from json_each(unfit) union select ?2 order by 1))
-         where number = ?1 and not (cancelled = 1 and woken = 1)",
+        &format!(
+            "update _tidelog_task as task
+             set unfit = (select json_group_array(value) from
+                          (select value from json_each(task.unfit) where {IS_THERE}
+                           union select ?2 order by 1))
+             where number = ?1 and not (cancelled = 1 and woken = 1)"
+        ),
         &[number.clone(), Value::Integer(task.instance)],
     )?;
     let sql = format!(

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use tidelog_document::find_due;
+use tidelog_sqlite::Run;
+
 use crate::scene::*;
 
 /// Goal: a command is seen where it is sent at once, with what follows from its receipt, and the
@@ -295,6 +298,51 @@ fn a_dispatch_costs_the_same_however_many_fit_somebody_else() {
     assert_eq!(scene.count(unfit), 1, "in one order, whoever was asked first");
     let is_same = |of: usize| steps[1][of] < steps[0][of] + 100;
     assert!(is_same(0) && is_same(1), "{steps:?}");
+}
+
+/// Goal: to find what is due costs the same however much there is, and to leave what one has stopped
+/// writes no more than that one is gone. Method: many commands that wait for a handler, and then for
+/// one whose code fits; the steps of a look, and the pages that change as the last handler leaves.
+#[test]
+fn a_look_at_what_is_due_and_a_leave_cost_the_same_however_many_wait() {
+    let costs = [10, 300].map(|many| {
+        let mut scene = limited_shop(usize::MAX, Limits::DEFAULT);
+        let note = "n".repeat(1_000);
+        for nth in 0..many {
+            scene.send(&format!("{nth}-{note}"), "pay", "{}", "k");
+        }
+        let look = |scene: &mut Scene| {
+            scene.server.authority.take_steps();
+            let due = find_due(scene.server.authority.reader(), 0);
+            let Run::Done(due) = due else { panic!("a fault") };
+            (due, scene.server.authority.take_steps())
+        };
+        let (ready, of_ready) = look(&mut scene);
+        assert_eq!((ready.at_ms.len(), ready.stopped.len()), (1, 0));
+        let one = scene.register();
+        let other = scene.register();
+        loop {
+            scene.dispatch(one, 64);
+            let given = scene.given(one);
+            if given.is_empty() {
+                break;
+            }
+            for (number, attempt, _) in given {
+                let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+                let outcome = Outcome::Stopped { reason: String::new() };
+                scene.complete(one, [number, attempt, 0], outcome);
+            }
+        }
+        let before = scene.server.rest.image();
+        scene.change(&Change::Deregister(one));
+        let after = scene.server.rest.image();
+        let pages = before.chunks(4096).zip(after.chunks(4096));
+        let changed = pages.filter(|(before, after)| before != after).count() as u64;
+        scene.change(&Change::Deregister(other));
+        [of_ready, changed]
+    });
+    let is_same = |of: usize, more: u64| costs[1][of] <= costs[0][of] + more;
+    assert!(is_same(0, 100) && is_same(1, 2), "{costs:?}");
 }
 
 /// Goal: tasks are given in the order of their times, and of their numbers, whomever they fit.
