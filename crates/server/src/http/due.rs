@@ -15,7 +15,7 @@ use serde_json::json;
 use tidelog_access::Pattern;
 use tidelog_types::limits::{DUE_LISTENERS_MAX, DUE_LISTENERS_OF_SUBJECT_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{failed, pass};
 use crate::access::{Pass, now_ms};
@@ -27,7 +27,8 @@ use crate::shares::{Share, Shares};
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// Changes are taken together for so long: each costs a look at all that is due.
 const CHANGES_WAIT: Duration = Duration::from_millis(20);
-/// And for so many times as long as the last look took, where very much is due.
+/// And for so many times as long as the last look took, where very much is due: but not behind the
+/// time of what is due next.
 const CHANGES_WAIT_LOOKS: u32 = 9;
 /// After which time an empty line is said, so that each side knows that the other is there.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -217,7 +218,7 @@ impl Telling {
         while !self.is_over() {
             let began = Instant::now();
             let next_at = self.look(&mut text);
-            let changes_wait = CHANGES_WAIT.max(CHANGES_WAIT_LOOKS * began.elapsed());
+            let changes_from = began + CHANGES_WAIT.max((1 + CHANGES_WAIT_LOOKS) * began.elapsed());
             if text.is_empty() && said_at.elapsed() >= SILENCE_MAX {
                 text.push('\n');
             }
@@ -231,7 +232,10 @@ impl Telling {
             let next_at = next_at.min(Instant::now() + LOOKS_EVERY);
             tokio::select! {
                 () = to.closed() => return,
-                () = self.listener.changed() => sleep(changes_wait).await,
+                () = async {
+                    self.listener.changed().await;
+                    sleep_until(changes_from).await;
+                } => {}
                 () = sleep_until(next_at) => {}
             }
         }
