@@ -34,8 +34,7 @@ pub struct HeldFrame {
 
 impl<D: Disk> Log<D> {
     /// Begins to fill the other file. Nobody may read any more what lay in it. Before anything is
-    /// copied, this has to be [flushed](Self::flush_copy): frames of a generation that no header
-    /// tells of could be taken for those of the next attempt.
+    /// copied, this has to be [flushed](Self::flush_copy), so that no generation is given twice.
     ///
     /// # Errors
     ///

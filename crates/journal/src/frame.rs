@@ -90,7 +90,8 @@ impl FrameHead {
     }
 
     /// Bytes of a frame that says this before its body.
-    pub(crate) fn header_size(&self) -> usize {
+    #[must_use]
+    pub fn header_size(&self) -> usize {
         size_of(self.flags())
     }
 }

@@ -36,7 +36,7 @@ struct Batch {
 impl Batch {
     fn ends_within(&self, size: u64) -> bool {
         let last = self.frames.last().expect("an empty batch is none");
-        last.place + (FRAME_HEADER_SIZE + last.body.len()) as u64 <= size
+        last.place + (last.head.header_size() + last.body.len()) as u64 <= size
     }
 }
 

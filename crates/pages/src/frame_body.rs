@@ -144,7 +144,9 @@ impl PageList {
     pub fn decode(mut body: &[u8]) -> Option<Self> {
         let db_pages = take_number(&mut body)?;
         let count = take_number(&mut body)?;
-        // Nothing larger than the body is ever allocated, whatever a count in it says.
+        if count as usize > Limits::DEFAULT.frame_pages_max {
+            return None;
+        }
         let pages = (0..count).map(|_| ListedPage::take(&mut body)).collect::<Option<_>>()?;
         Some(Self { db_pages, pages })
     }
@@ -342,6 +344,10 @@ mod tests {
         for size in 0..list.len() {
             assert_eq!(PageList::decode(&list[..size]), None);
         }
+        let mut many = vec![9];
+        put_number(&mut many, 257);
+        many.extend((0..257).flat_map(|_| [1, 1, 0, 0, 0, 0]));
+        assert_eq!(PageList::decode(&many), None, "more than stand in one frame");
         assert_eq!(TableEntry::decode_all(&[0; 19]), None);
         assert_eq!(TableEntry::decode_all(&[0; 20]), None, "slot 0 is none");
         assert_eq!(decode_calls(&[0; 23]), None);

@@ -519,11 +519,11 @@ impl Rest {
                 None => (None, believed == Believed::UnlessIncomplete),
             };
             let latest = &states[states.len() - 1..];
-            let again = self.again.as_ref().filter(|again| knows_again && again.key == *key);
+            let again = self.again.as_ref().filter(|again| again.key == *key);
             let known = match again {
                 _ if !is_incomplete && believed != Believed::Earlier => latest,
                 // Whatever had the name before is gone.
-                Some(again) => &states[again.since..],
+                Some(again) => &states[again.since - usize::from(!knows_again)..],
                 None => states,
             };
             let is_known = |state: &Option<ModelDocument>| match (state, document) {

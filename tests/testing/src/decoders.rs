@@ -33,7 +33,8 @@ pub fn log_bytes(data: &[u8]) {
 }
 
 /// A log whose frames are what `data` says, with all that ties them to their places made right:
-/// so whatever a frame says is believed. The first byte is how many are copied state.
+/// so whatever a frame says is believed, but that a chain is zeros. The first byte is how many are
+/// copied state.
 pub fn log_frames(data: &[u8]) {
     let [state_frames, flags, rest @ ..] = data else { return };
     let mut log = vec![0; LOG_START];
