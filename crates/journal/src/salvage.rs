@@ -1,7 +1,7 @@
 //! What is still believed of a log whose durable part is damaged.
 //!
-//! A batch is believed if each of its frames is whole: where a frame stands, in which use of
-//! the file and in which batch is part of its checksum. That it follows what it followed when it was
+//! A batch is believed if each of its frames is whole: where a frame stands, in which use of the
+//! file and in which batch is part of its checksum. That it follows what it followed when it was
 //! written cannot be told across the damage; whose frames are missing there, the count of a
 //! document's frames tells (`FrameHead::nth`).
 

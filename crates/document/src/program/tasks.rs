@@ -564,8 +564,8 @@ impl Giving<'_, '_> {
         Ok(false)
     }
 
-    /// The first task of a kind that somebody may be given. Of those that fit the same instances one
-    /// search finds the first: nobody walks what does not fit it.
+    /// The first task of a kind that somebody may be given. Of those that fit the same instances
+    /// one search finds the first: nobody walks what does not fit it.
     fn first(
         &self,
         kind: &TaskKind,

@@ -51,8 +51,8 @@ const FITS_NOBODY: &str = "
                 where handled.aggregate = task.aggregate and handled.name = task.name
                   and handled.instance not in (select value from json_each(task.unfit)))";
 
-/// A number of `task.unfit` is that of somebody who is there. Others harm nobody, since no number is
-/// used again: to take each out as it leaves would write every row that has it.
+/// A number of `task.unfit` is that of somebody who is there. Others harm nobody, since no number
+/// is used again: to take each out as it leaves would write every row that has it.
 const IS_THERE: &str = "
     value in (select instance from _tidelog_handled as handled
               where handled.aggregate = task.aggregate and handled.name = task.name)";

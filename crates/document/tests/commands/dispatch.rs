@@ -257,8 +257,8 @@ fn a_dispatch_costs_the_same_however_many_are_stopped() {
 }
 
 /// Goal: what fits somebody else alone costs a dispatch nothing, and hides nothing that is behind
-/// it. Method: many commands that fit neither of two handlers, in whichever order they have said so,
-/// and are left to a third one; the steps of a dispatch to these, and of one more command.
+/// it. Method: many commands that fit neither of two handlers, in whichever order they have said
+/// so, and are left to a third one; the steps of a dispatch to these, and of one more command.
 #[test]
 fn a_dispatch_costs_the_same_however_many_fit_somebody_else() {
     let mut scene = limited_shop(usize::MAX, Limits::DEFAULT);
@@ -300,9 +300,10 @@ fn a_dispatch_costs_the_same_however_many_fit_somebody_else() {
     assert!(is_same(0) && is_same(1), "{steps:?}");
 }
 
-/// Goal: to find what is due costs the same however much there is, and to leave what one has stopped
-/// writes no more than that one is gone. Method: many commands that wait for a handler, and then for
-/// one whose code fits; the steps of a look, and the pages that change as the last handler leaves.
+/// Goal: to find what is due costs the same however much there is, and to leave what one has
+/// stopped writes no more than that one is gone. Method: many commands that wait for a handler, and
+/// then for one whose code fits; the steps of a look, and the pages that change as the one leaves
+/// whose code does not.
 #[test]
 fn a_look_at_what_is_due_and_a_leave_cost_the_same_however_many_wait() {
     let costs = [10, 300].map(|many| {
