@@ -12,8 +12,8 @@ use tidelog_testing::store::make::{
     timeline,
 };
 use tidelog_testing::store::{
-    OWNER, Server, append, change_over, files, generation, new, observe, open, open_document,
-    poll_all, seed, settle,
+    OWNER, Server, append, change_over, files, new, observe, open, open_document, poll_all, seed,
+    settle,
 };
 use tidelog_types::limits::LSN_MAX;
 use tidelog_types::{
@@ -60,17 +60,16 @@ fn a_timeline_longer_than_the_log_does_not_make_the_log_change_over_all_the_time
     let (device, mut server) = new();
     let mut long = timeline("a", []);
     for number in 1..=200 {
-        let body = vec![3; 1000];
+        let body = vec![3; 1048];
         let call = CallId([0; 16]);
         long.timeline.push(TimelineFrame { lsn: lsn(number), call, body });
     }
     append(&mut server, &device, 1, long);
-    let before = (generation(&server), device.calls());
+    let calls = device.calls();
     for ticket in 2..60 {
         append(&mut server, &device, ticket, timeline("b", [ticket - 1]));
     }
-    let (times, calls) = (generation(&server) - before.0, device.calls() - before.1);
-    assert!(times <= 1 && calls < 1_000, "{times} times, {calls} calls");
+    assert!(device.calls() - calls < 3 * 60, "{} calls", device.calls() - calls);
 }
 
 #[test]

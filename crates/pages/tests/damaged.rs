@@ -318,10 +318,10 @@ fn what_rots_under_an_open_server_is_refused_and_answered_once_it_is_whole_again
     let appends = [
         storage("a", [entry(1, 2, 3, &[(1, 1), (2, 2)])]),
         mutations,
-        noted("c", b"notes"),
+        noted("c", b"notes of some length"),
         storage("a", [entry(2, 5, 3, &[(2, 3)])]),
         trim,
-        noted("a", b"of a"),
+        noted("a", b"notes of a, of some length"),
         timeline("b", [5]),
         storage("a", [entry(5, 6, 3, &[(1, 4), (3, 5)])]),
     ];
@@ -352,14 +352,14 @@ fn what_rots_under_an_open_server_is_refused_and_answered_once_it_is_whole_again
         }
     }
     let counts: Vec<u32> = refused.into_values().collect();
-    assert!(counts.len() == 3 && counts.iter().all(|count| *count > 50), "{counts:?}");
+    assert!(counts.len() == 3 && counts.iter().all(|count| *count > 60), "{counts:?}");
     assert_eq!(observe(&mut server, &device), whole);
 
     // To note what was noted already is no reason to leave it rotten.
     let (name, at) = of_notes.expect("its record is in the log");
     let byte = device.bytes_of(name).expect("a file")[at];
     device.file(name).write_at_all(at as u64, !byte);
-    server.serve(OWNER, request(9, noted("c", b"notes")));
+    server.serve(OWNER, request(9, noted("c", b"notes of some length")));
     server.flush();
     assert_eq!(settle(&mut server, &device), [durable(9)]);
     assert_eq!(observe(&mut server, &device), whole);
