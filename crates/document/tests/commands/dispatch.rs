@@ -226,6 +226,22 @@ fn a_command_goes_to_a_handler_that_knows_its_events_or_waits_for_one() {
     });
 }
 
+/// It is given all that it may be, and none of that fits its code.
+fn stop_all(scene: &mut Scene, instance: InstanceId) {
+    loop {
+        scene.dispatch(instance, 64);
+        let given = scene.given(instance);
+        if given.is_empty() {
+            break;
+        }
+        for (number, attempt, _) in given {
+            let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+            let outcome = Outcome::Stopped { reason: String::new() };
+            scene.complete(instance, [number, attempt, 0], outcome);
+        }
+    }
+}
+
 /// Goal: what waits for other code costs nobody else anything. Method: many commands that are
 /// stopped, and the steps of a dispatch, where no page that it needs has to be fetched amid it.
 #[test]
@@ -237,18 +253,7 @@ fn a_dispatch_costs_the_same_however_many_are_stopped() {
         for nth in 0..many {
             scene.send(&format!("{many}-{nth}"), "pay", "{}", "k");
         }
-        loop {
-            scene.dispatch(one, 64);
-            let given = scene.given(one);
-            if given.is_empty() {
-                break;
-            }
-            for (number, attempt, _) in given {
-                let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
-                let outcome = Outcome::Stopped { reason: String::new() };
-                scene.complete(one, [number, attempt, 0], outcome);
-            }
-        }
+        stop_all(&mut scene, one);
         scene.server.authority.take_steps();
         scene.dispatch(one, 64);
         steps.push(scene.server.authority.take_steps());
@@ -322,18 +327,7 @@ fn a_look_at_what_is_due_and_a_leave_cost_the_same_however_many_wait() {
         assert_eq!((ready.at_ms.len(), ready.stopped.len()), (1, 0));
         let one = scene.register();
         let other = scene.register();
-        loop {
-            scene.dispatch(one, 64);
-            let given = scene.given(one);
-            if given.is_empty() {
-                break;
-            }
-            for (number, attempt, _) in given {
-                let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
-                let outcome = Outcome::Stopped { reason: String::new() };
-                scene.complete(one, [number, attempt, 0], outcome);
-            }
-        }
+        stop_all(&mut scene, one);
         let before = scene.server.rest.image();
         scene.change(&Change::Deregister(one));
         let after = scene.server.rest.image();
