@@ -87,7 +87,7 @@ export function register(channel, tag, kinds, { instance = 0, concurrency = 1 } 
  * as `[name, state]`; of a run what it remembers, `records` as
  * `[name, choice, ...fields]`, and then waits, or what it returns; or why it has failed for good.
  */
-export function complete(channel, tag, completion) {
+export function complete(channel, tag, number, completion) {
   const { task, attempt, position = 0, events, records, result, reason } = completion;
   const { snapshot = null } = completion;
   const w = new Writer().u64(task).u64(attempt).u64(position);
@@ -106,8 +106,7 @@ export function complete(channel, tag, completion) {
   } else {
     w.u32(1).text(reason).bool(true);
   }
-  const said = about(channel, 9).u32(tag).u64(task).u64(attempt);
-  return said.blob(w.done()).done();
+  return about(channel, 9).u32(tag).u32(number).blob(w.done()).done();
 }
 
 // --- what a server says ---------------------------------------------------------------------
@@ -199,8 +198,7 @@ const body = (r) =>
       'Completed',
       () => ({
         tag: r.u32(),
-        task: r.u64(),
-        attempt: r.u64(),
+        number: r.u32(),
         answer: r.choice([['Done'], ['Late'], ['Stale']]).type,
         time: r.u64(),
       }),

@@ -227,10 +227,14 @@ test('a command is received, handled by somebody, and over once', async (t) => {
   await handler.until('two commands', () => rows(handler, given).length === 2);
   const [one, two] = rows(handler, given);
   assert.deepEqual([one.stream, one.args, two.stream], ['one', '{"items":[1]}', 'two']);
+  let completions = 0;
   const answer = async (completion) => {
     handler.said = [];
-    handler.send(wire.complete(CHANNEL, 3, completion));
-    return (await handler.hears('Completed')).answer;
+    completions += 1;
+    handler.send(wire.complete(CHANNEL, 3, completions, completion));
+    const { number, answer } = await handler.hears('Completed');
+    assert.equal(number, completions);
+    return answer;
   };
   const [first, second] = [one, two].map(({ number, attempt, position }) => {
     return { task: number, attempt, position };
@@ -289,8 +293,9 @@ test('a run of a workflow goes on with what it remembers, until it returns', asy
     await handler.until(`attempt ${attempt}`, () => rows(handler, given)[0]?.attempt === attempt);
     const [run] = rows(handler, given);
     handler.said = [];
-    handler.send(wire.complete(CHANNEL, 3, { ...run, ...completion }));
-    const { answer, time } = await handler.hears('Completed');
+    handler.send(wire.complete(CHANNEL, 3, attempt, { ...run, ...completion }));
+    const { number, answer, time } = await handler.hears('Completed');
+    assert.equal(number, attempt);
     assert.equal(answer, 'Done');
     assert.ok(Math.abs(time - Date.now()) < 60_000, `${time}`);
   };

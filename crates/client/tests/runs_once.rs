@@ -9,6 +9,7 @@ use tidelog_document::{
     NewRecord, NewRun, Outcome, Recorded, StreamDefinition, TaskKind, WorkflowDefinition,
     cancelling, sending, starting,
 };
+use tidelog_sync::{FromRoom, FromServer};
 use tidelog_testing::Rng;
 use tidelog_testing::client::server::{Server, offline, talk};
 use tidelog_testing::client::*;
@@ -130,10 +131,20 @@ impl World {
     }
 
     fn complete(&mut self, nth: usize, given: &Given, outcome: Outcome) {
+        self.start_completing(nth, given, outcome);
+    }
+
+    fn start_completing(&mut self, nth: usize, given: &Given, outcome: Outcome) -> Call {
         let handling = self.handling[nth].expect("it was given");
         let Given { task, attempt, position, instance, .. } = *given;
         let completion = Completion { task, attempt, position, outcome };
-        self.ask(nth, Request::Complete(Complete { handling, instance, completion }));
+        self.ask(nth, Request::Complete(Complete { handling, instance, completion }))
+    }
+
+    /// What a handler is told to have become of what it has said.
+    fn said(&self, nth: usize, completing: Call) -> Vec<String> {
+        let lists = self.devices[nth].rows_told(completing).into_iter().flatten();
+        lists.map(|row| string(&row[0])).collect()
     }
 
     /// The state of each record of a run, by name; `None` where this device is not told now.
@@ -170,7 +181,8 @@ impl World {
         let Some(records) = self.records(nth, given.task, given.attempt) else { return };
         if given.is_cancelled && !records.contains_key("cancel") {
             let records = vec![new_record("cancel", Recorded::Cancel)];
-            return self.complete(nth, given, Outcome::Progressed { records, suspends: false });
+            let cancels = Outcome::Progressed { records, suspends: false };
+            return self.complete(nth, given, cancels);
         }
         if given.is_cancelled {
             return self.complete(nth, given, Outcome::Cancelled);
@@ -376,4 +388,35 @@ fn each_run_comes_to_its_end_once_whatever_happens() {
         }
     }
     assert!(completed >= 40 && repeated > 0, "{completed} completed, {repeated} steps repeated");
+}
+
+/// Goal: an answer is that of what it answers, however often it comes: one attempt of a run says
+/// more than once how far it has come. Method: the answer to the first comes once more, as to what
+/// was said on two connections, while the second is on its way.
+#[test]
+fn an_answer_that_comes_again_answers_nothing_else() {
+    let mut world = World::new(1);
+    world.handle(0, 1);
+    assert!(world.mutate(1, &starting("work"), &[("id", text("r")), ("args", text("{}"))]));
+    world.talk();
+    let [given] = &world.given(0)[..] else { panic!("it is given") };
+    let records = vec![new_record("step", world.recorded(given, "step"))];
+    let so_far = Outcome::Progressed { records, suspends: false };
+    let first = world.start_completing(0, given, so_far);
+    let sent = world.devices[0].take_sent().pop().expect("it says so");
+    let answers = world.server.hear(world.devices[0].number, sent);
+    let is_answer = |it: &&FromServer| {
+        matches!(it, FromServer::About { body: FromRoom::Completed { .. }, .. })
+    };
+    let answer = answers.iter().find(is_answer).expect("it is answered").clone();
+    world.talk();
+    world.devices[0].hear_server(&answer);
+    assert_eq!(world.said(0, first), ["done"]);
+
+    let result = "1".to_owned();
+    let second = world.start_completing(0, given, Outcome::Returned { result });
+    world.devices[0].hear_server(&answer);
+    assert_eq!(world.said(0, second), [""; 0], "the server has not even heard it");
+    world.talk();
+    assert_eq!(world.said(0, second), ["done"]);
 }

@@ -615,8 +615,8 @@ impl Room {
             ToRoom::Deregister { tag } => {
                 Work::Handling { channel_id: id, tag, word: Word::Deregister, speaker }
             }
-            ToRoom::Complete { tag, task, attempt, completion } => {
-                let word = Word::Complete { task, attempt, completion };
+            ToRoom::Complete { tag, number, completion } => {
+                let word = Word::Complete { number, completion };
                 Work::Handling { channel_id: id, tag, word, speaker }
             }
         });

@@ -129,10 +129,8 @@ pub enum ToRoom {
     Complete {
         /// The client's number for who has made it.
         tag: u32,
-        /// Echoed in the answer.
-        task: u64,
-        /// Echoed in the answer.
-        attempt: u64,
+        /// The client's number for what it says, whenever it is said: echoed in the answer.
+        number: u32,
         /// What came of it, encoded.
         #[serde(with = "serde_bytes")]
         completion: Vec<u8>,
@@ -451,10 +449,8 @@ pub enum FromRoom {
     Completed {
         /// The client's number for who has made the attempt.
         tag: u32,
-        /// The task.
-        task: u64,
-        /// The attempt.
-        attempt: u64,
+        /// The client's number for what it has said.
+        number: u32,
         /// What became of it.
         answer: CompletionAnswer,
         /// What the time is where that is decided, in milliseconds since the epoch.

@@ -119,7 +119,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
         ("deregister", about(ToRoom::Deregister { tag: 1 })),
         ("archived?", about(ToRoom::Archived(question))),
         ("archived? all", about(ToRoom::Archived(of_all))),
-        ("complete", about(ToRoom::Complete { tag: 1, task: 8, attempt: 2, completion })),
+        ("complete", about(ToRoom::Complete { tag: 1, number: 12, completion })),
     ]
 }
 
@@ -185,7 +185,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     let events = vec![event(42, Some("{}".to_owned())), event(43, None)];
     let archived = |answer| about(FromRoom::Archived { number: 3, answer });
     let completed =
-        |answer| about(FromRoom::Completed { tag: 1, task: 8, attempt: 2, answer, time_ms: 5_000 });
+        |answer| about(FromRoom::Completed { tag: 1, number: 12, answer, time_ms: 5_000 });
     vec![
         ("admitted", FromServer::Admitted { subject: "ada".to_owned(), seconds_left: 3_600 }),
         ("not renewed", FromServer::NotRenewed),

@@ -350,7 +350,7 @@ pub async fn keep_state(
     let completion = Completion { task: 1, attempt: 1, position, outcome }.encode();
     loop {
         let completion = completion.clone();
-        let complete = ToRoom::Complete { tag: 1, task: 1, attempt: 1, completion };
+        let complete = ToRoom::Complete { tag: 1, number: 1, completion };
         client.tell(complete).await.expect("up");
         loop {
             match client.hear_of().await.expect("up") {

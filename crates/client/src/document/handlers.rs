@@ -254,14 +254,12 @@ impl Document {
     pub(super) fn on_completed(
         &mut self,
         tag: u32,
-        (task, attempt): (u64, u64),
+        call: Call,
         said: (CompletionAnswer, u64),
         ctx: &mut Context<'_>,
     ) {
         let Some(((tab, _), own)) = self.handlers.by_tag(tag) else { return };
-        let is_it = |it: &Completing| {
-            (it.completion.task, it.completion.attempt) == (task, attempt) && it.is_said
-        };
+        let is_it = |it: &Completing| it.call == call && it.is_said;
         if let Some(place) = own.completing.iter().position(is_it) {
             let done = own.completing.remove(place);
             answer(tab, done.call, said, ctx.out);
@@ -313,9 +311,8 @@ impl Document {
             let unsaid = own.completing.iter_mut().filter(|it| !it.is_said);
             for it in unsaid.filter(|_| own.is_registered) {
                 it.is_said = true;
-                let Completion { task, attempt, .. } = it.completion;
-                let completion = it.completion.encode();
-                words.push(ToRoom::Complete { tag, task, attempt, completion });
+                let (number, completion) = (it.call.0, it.completion.encode());
+                words.push(ToRoom::Complete { tag, number, completion });
             }
         }
         words.into_iter().for_each(|word| self.say(word, ctx));

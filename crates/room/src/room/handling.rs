@@ -27,7 +27,7 @@ pub(super) enum Word {
     /// It handles none any longer.
     Deregister,
     /// An attempt has come to an end.
-    Complete { task: u64, attempt: u64, completion: Vec<u8> },
+    Complete { number: u32, completion: Vec<u8> },
 }
 
 impl Word {
@@ -197,7 +197,7 @@ impl Room {
                 Some(instance) => self.decide(&Change::Deregister(instance), budget),
                 None => Ok(()),
             },
-            Word::Complete { task, attempt, completion } => {
+            Word::Complete { number, completion } => {
                 if !speaker.handles
                     && let Some(instance) = self.handlers()?.at((id, tag))
                 {
@@ -206,17 +206,14 @@ impl Room {
                     self.tell_not_registered((id, tag), NOT_ALLOWED);
                 }
                 let answer = match Completion::decode(completion) {
-                    Ok(completion)
-                        if (completion.task, completion.attempt) == (*task, *attempt)
-                            && speaker.handles =>
-                    {
+                    Ok(completion) if speaker.handles => {
                         self.complete((id, tag), completion, budget)?
                     }
                     // Nobody has been given that.
                     _ => CompletionAnswer::Late,
                 };
-                let (task, attempt, time_ms) = (*task, *attempt, self.now_ms);
-                let told = FromRoom::Completed { tag, task, attempt, answer, time_ms };
+                let (number, time_ms) = (*number, self.now_ms);
+                let told = FromRoom::Completed { tag, number, answer, time_ms };
                 self.outbox.after(After::Tell(id, told));
                 Ok(())
             }

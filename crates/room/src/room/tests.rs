@@ -386,9 +386,7 @@ fn brief(messages: &[FromRoom]) -> Vec<String> {
         FromRoom::Archived { number, .. } => format!("archived {number}"),
         FromRoom::Registered { tag, instance } => format!("registered {tag} as {instance}"),
         FromRoom::NotRegistered { tag, .. } => format!("not registered {tag}"),
-        FromRoom::Completed { task, attempt, answer, .. } => {
-            format!("completed {task} {attempt}: {answer:?}")
-        }
+        FromRoom::Completed { number, answer, .. } => format!("completed {number}: {answer:?}"),
     };
     messages.iter().map(brief).collect()
 }

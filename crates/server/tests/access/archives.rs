@@ -51,7 +51,7 @@ async fn completes_with_state(handler: &mut Client, position: u64) {
     let events = vec![tidelog_document::NewEvent { name: "done".to_owned(), data }];
     let outcome = Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot };
     let completion = Completion { task: 1, attempt: 1, position, outcome }.encode();
-    let complete = ToRoom::Complete { tag: 1, task: 1, attempt: 1, completion };
+    let complete = ToRoom::Complete { tag: 1, number: 1, completion };
     handler.tell(complete).await.expect("up");
     loop {
         if let FromRoom::Completed { answer, .. } = handler.hear_of().await.expect("up") {

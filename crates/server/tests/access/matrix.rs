@@ -339,7 +339,7 @@ pub fn of_events() -> [ToRoom; 6] {
     };
     [
         ToRoom::Received { next: lsn(1) },
-        ToRoom::Complete { tag: 1, task, attempt, completion },
+        ToRoom::Complete { tag: 1, number: 1, completion },
         ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 },
         ToRoom::Archived(question),
         ToRoom::Deregister { tag: 1 },

@@ -277,7 +277,7 @@ impl Server {
                 }
                 Vec::new()
             }
-            ToRoom::Complete { tag, task, attempt, completion } => {
+            ToRoom::Complete { tag, number, completion } => {
                 let completion = Completion::decode(&completion).expect("a completion");
                 let answer = match self.handlers.at((device, tag)) {
                     Some(instance) => {
@@ -286,7 +286,7 @@ impl Server {
                     }
                     None => CompletionAnswer::Late,
                 };
-                vec![FromRoom::Completed { tag, task, attempt, answer, time_ms: self.now_ms }]
+                vec![FromRoom::Completed { tag, number, answer, time_ms: self.now_ms }]
             }
             ToRoom::Archived(question) => {
                 let number = question.number;

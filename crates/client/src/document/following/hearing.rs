@@ -10,7 +10,7 @@ use super::{NoVerdict, RETRY_FINAL_MS};
 use crate::document::open::{Open, RecordDue, Synced};
 use crate::document::reads::For;
 use crate::document::{Context, Document, Role, State};
-use crate::protocol::CallFailure;
+use crate::protocol::{Call, CallFailure};
 
 impl Document {
     /// What the server says of this document.
@@ -59,8 +59,8 @@ impl Document {
             FromRoom::Archived { number, answer } => self.on_archived(number, answer, ctx),
             FromRoom::Registered { tag, instance } => self.on_registered(tag, InstanceId(instance)),
             FromRoom::NotRegistered { tag, reason } => self.on_not_registered(tag, &reason, ctx),
-            FromRoom::Completed { tag, task, attempt, answer, time_ms } => {
-                self.on_completed(tag, (task, attempt), (answer, time_ms), ctx);
+            FromRoom::Completed { tag, number, answer, time_ms } => {
+                self.on_completed(tag, Call(number), (answer, time_ms), ctx);
             }
             FromRoom::Undecided { why, .. } => {
                 // What this device brings along itself changes when it does. Of one who may only

@@ -75,8 +75,8 @@ impl Both {
         let (events, sends, starts) = (Vec::new(), Vec::new(), Vec::new());
         let outcome = Outcome::Completed { events, sends, starts, snapshot };
         let completion = Completion { task: 1, attempt: 1, position: COUNT + 1, outcome }.encode();
-        scene.say(ANN, ToRoom::Complete { tag: 1, task: 1, attempt: 1, completion });
-        assert_eq!(brief(&scene.heard(ANN)).last().expect("told"), "completed 1 1: Done");
+        scene.say(ANN, ToRoom::Complete { tag: 1, number: 1, completion });
+        assert_eq!(brief(&scene.heard(ANN)).last().expect("told"), "completed 1: Done");
         let archive = archive_room(100, &scene.ways);
         Self { scene, archive }
     }

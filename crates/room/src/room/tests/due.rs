@@ -50,13 +50,13 @@ fn sleep(tag: u32, task: u64, count: u32, ms: u64) -> ToRoom {
     let records = vec![NewRecord { name, count, what: Recorded::Sleep { ms } }];
     let outcome = Outcome::Progressed { records, suspends: true };
     let completion = Completion { task, attempt: 1, position: 0, outcome }.encode();
-    ToRoom::Complete { tag, task, attempt: 1, completion }
+    ToRoom::Complete { tag, number: 1, completion }
 }
 
 fn end(tag: u32, task: u64, attempt: u64) -> ToRoom {
     let outcome = Outcome::Returned { result: "null".to_owned() };
     let completion = Completion { task, attempt, position: 0, outcome }.encode();
-    ToRoom::Complete { tag, task, attempt, completion }
+    ToRoom::Complete { tag, number: 1, completion }
 }
 
 fn brief(due: &DueTasks) -> String {
@@ -219,7 +219,7 @@ fn what_nobody_handles_who_is_there_is_told() {
     let outcome = Outcome::Stopped { reason: "it does not fit".to_owned() };
     let (task, attempt, position) = (1, 1, 0);
     let completion = Completion { task, attempt, position, outcome }.encode();
-    scene.say(BOB, ToRoom::Complete { tag: 5, task, attempt, completion });
+    scene.say(BOB, ToRoom::Complete { tag: 5, number: 1, completion });
     scene.room.set_time(1_000_750);
     scene.step(RoomInput::GoOn);
     assert_eq!(scene.told_due(), ["order at 0, fulfil stopped, 1"], "it fits nobody here");

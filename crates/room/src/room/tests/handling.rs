@@ -42,7 +42,7 @@ fn complete(tag: u32, command: u64, attempt: u64) -> ToRoom {
     let outcome =
         Outcome::Completed { events, sends: Vec::new(), starts: Vec::new(), snapshot: None };
     let completion = Completion { task: command, attempt, position: 0, outcome }.encode();
-    ToRoom::Complete { tag, task: command, attempt, completion }
+    ToRoom::Complete { tag, number: 7, completion }
 }
 
 impl Scene {
@@ -89,12 +89,12 @@ fn commands_are_given_as_they_are_received_and_answered_behind_their_entries() {
     assert_eq!(brief(&heard), ["entry 3..5", "acked 2"]);
     assert_eq!(brief(&scene.heard(BOB)), ["entry 3..5"]);
     assert_eq!(scene.commands(), ["1 a started 1 1000000"]);
-    assert_eq!(scene.hears(ANN, complete(5, 1, 1)), ["completed 1 1: Late"], "whose tag is that?");
+    assert_eq!(scene.hears(ANN, complete(5, 1, 1)), ["completed 7: Late"], "whose tag is that?");
     scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
     assert_eq!(scene.hears(BOB, complete(5, 1, 1)), [""; 0], "not before it is durable");
     scene.release();
-    assert_eq!(brief(&scene.heard(BOB)), ["entry 5..6", "completed 1 1: Done"]);
-    assert_eq!(scene.hears(BOB, complete(5, 1, 1)), ["completed 1 1: Late"], "it is over");
+    assert_eq!(brief(&scene.heard(BOB)), ["entry 5..6", "completed 7: Done"]);
+    assert_eq!(scene.hears(BOB, complete(5, 1, 1)), ["completed 7: Late"], "it is over");
     assert_eq!(scene.commands(), ["1 a completed 1 "]);
 }
 
@@ -133,7 +133,7 @@ fn an_instance_comes_back_or_is_taken_for_gone() {
     scene.at(1_020_000 + INSTANCE_SILENT_MS);
     scene.step(RoomInput::GoOn);
     assert_eq!(scene.commands(), ["1 a started 2 1010000"], "it did not");
-    assert_eq!(scene.hears(ANN, complete(1, 1, 2)).last().expect("told"), "completed 1 2: Done");
+    assert_eq!(scene.hears(ANN, complete(1, 1, 2)).last().expect("told"), "completed 7: Done");
 }
 
 /// Goal: whoever was silent when its connection went is waited for no longer than one that left:
@@ -201,7 +201,7 @@ fn only_one_who_may_handle_commands_does() {
     scene.heard(ANN);
     scene.step(as_writer(complete(1, 1, 1)));
     let heard = brief(&scene.heard(ANN));
-    let told = ["not registered 1", "completed 1 1: Late"];
+    let told = ["not registered 1", "completed 7: Late"];
     assert!(told.iter().all(|it| heard.iter().any(|heard| heard == it)), "{heard:?}");
     assert_eq!(scene.commands(), ["1 a started 2 1000001"]);
 }
@@ -247,7 +247,7 @@ fn a_document_without_commands_is_handled_by_nobody() {
     scene.open(ANN, None);
     let position = scene.position();
     assert_eq!(scene.hears(ANN, register(1, 0)), ["not registered 1"]);
-    assert_eq!(scene.hears(ANN, complete(1, 1, 1)), ["completed 1 1: Late"]);
+    assert_eq!(scene.hears(ANN, complete(1, 1, 1)), ["completed 7: Late"]);
     assert_eq!(scene.hears(ANN, ToRoom::Deregister { tag: 1 }), [""; 0]);
     assert_eq!(scene.position(), position);
 }
@@ -375,7 +375,7 @@ fn text(text: &str) -> Value {
 fn fail(tag: u32, command: u64, attempt: u64, is_final: bool) -> ToRoom {
     let outcome = Outcome::Failed { reason: "no".to_owned(), is_final };
     let completion = Completion { task: command, attempt, position: 0, outcome }.encode();
-    ToRoom::Complete { tag, task: command, attempt, completion }
+    ToRoom::Complete { tag, number: 7, completion }
 }
 
 /// Goal: what whoever runs the server has done to a command is an entry like any other, answered
@@ -412,7 +412,7 @@ fn a_command_is_given_again_and_cancelled_by_whoever_runs_the_server() {
     assert_eq!(scene.ask(retry()), Answer::Intervened(in_state));
     assert_eq!(scene.ask(cancel()), Answer::Intervened(Intervened::Done(1)));
     scene.heard(BOB);
-    assert_eq!(scene.hears(BOB, complete(5, 1, 2)), ["completed 1 2: Late"]);
+    assert_eq!(scene.hears(BOB, complete(5, 1, 2)), ["completed 7: Late"]);
     assert_eq!(scene.commands(), ["1 a failed 2 "]);
     let Answer::Commands(found) = scene.ask(Ask::Commands(WantedCommands::default())) else {
         panic!("commands")
