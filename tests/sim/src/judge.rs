@@ -564,10 +564,9 @@ impl Judge {
             let mut newest = rejected.filter(|(_, fate)| fate.rejected_ms + TOLD_MS >= last_ms);
             let is_lost = |(name, fate): (&String, &Fate)| is_open(fate) && !told.contains(name);
             // One of what sends a command may have taken the last place.
-            let is_newest = |at_ms: u64| at_ms + TOLD_MS >= last_ms;
-            let mut of_sending = told.iter().filter_map(|name| self.tasks.rejected(device, name));
-            let is_told_of_sending = of_sending.any(is_newest);
-            return match newest.next().filter(|_| !is_told_of_sending) {
+            let sending_ms = self.tasks.last_rejected_ms(device, doc, told);
+            let has_place = sending_ms.is_some_and(|at_ms| at_ms + TOLD_MS >= last_ms);
+            return match newest.next().filter(|_| !has_place) {
                 Some(one) if is_lost(one) && newest.all(is_lost) => {
                     Err(format!("device {device} forgot the newest rejections, {} too", one.0))
                 }
@@ -742,22 +741,34 @@ mod tests {
     use crate::app::Release;
 
     /// Goal: what sends a command and is rejected takes the last place from what was rejected
-    /// before it, and excuses nothing that was rejected later.
+    /// before it, also once a listener has returned for it, and excuses nothing that was rejected
+    /// later, nor in another document.
     #[test]
     fn an_older_rejection_of_a_command_takes_no_place() {
         const AT_MS: u64 = 10 * TOLD_MS;
-        let doc = Doc(0);
+        let (doc, other) = (Doc(0), Doc(1));
         let origin = Origin { doc, device: 0, tab: 0 };
         let sending = format!("{SENDING}of-it");
-        for (sending_ms, is_excused) in [(TOLD_MS, false), (AT_MS, true)] {
+        for (sending_ms, handled_in, is_excused) in [
+            (TOLD_MS, None, false),
+            (AT_MS, None, true),
+            (TOLD_MS, Some(doc), false),
+            (AT_MS, Some(doc), true),
+            (AT_MS, Some(other), false),
+        ] {
             let mut judge = Judge { forgets_rejections: true, ..Judge::default() };
             let wish = Wish { mutation: "claim", args: Vec::new() };
             judge.issued("one", origin, Issued { wish, now_ms: 0, release: Release::First }, 0);
-            for (name, now_ms) in [("one", AT_MS), (&sending, sending_ms)] {
-                let news = News::Rejected(name.to_owned(), "taken".to_owned());
+            let [stream, key, id] = ["a", "k", "k"].map(str::to_owned);
+            let sent = (handled_in.unwrap_or(doc), Sent { stream, key, id, is_run: false });
+            judge.tasks.sent.insert(sending.clone(), sent);
+            let rejected = |name: &str| News::Rejected(name.to_owned(), "taken".to_owned());
+            let handled = handled_in.map(|_| (News::Handled(sending.clone()), sending_ms));
+            let news = [(rejected("one"), AT_MS), (rejected(&sending), sending_ms)];
+            for (news, now_ms) in news.into_iter().chain(handled) {
                 judge.hear(news, When { device: 0, now_ms, trouble_ms: 0 }).expect("it may be so");
             }
-            let told = BTreeSet::from([sending.clone()]);
+            let told = BTreeSet::from_iter(handled_in.is_none().then(|| sending.clone()));
             assert_eq!(judge.judge_rejections(0, doc, &told).is_ok(), is_excused);
         }
     }

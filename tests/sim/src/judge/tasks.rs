@@ -32,6 +32,8 @@ pub(crate) struct TaskLedger {
     pub(super) confirmed: BTreeSet<(Doc, Sent)>,
     /// When a device was told first that what sends a command was rejected.
     rejected_ms: BTreeMap<(usize, String), u64>,
+    /// Those for which a listener there has returned.
+    handled: BTreeSet<(usize, String)>,
     /// What was told to be over, and how.
     told: BTreeMap<(Doc, Sent), String>,
     /// Which attempts were told to be taken, and by whom.
@@ -54,9 +56,22 @@ pub(crate) struct TaskLedger {
 }
 
 impl TaskLedger {
-    /// When a device was told first that this was rejected, which sends a command.
-    pub(super) fn rejected(&self, device: usize, name: &str) -> Option<u64> {
-        self.rejected_ms.get(&(device, name.to_owned())).copied()
+    /// When a device was last told of a rejection of what sends a command: of those that a listener
+    /// of the document is told now, and those for which one has returned.
+    pub(super) fn last_rejected_ms(
+        &self,
+        device: usize,
+        doc: Doc,
+        told: &BTreeSet<String>,
+    ) -> Option<u64> {
+        // Of what cancels nobody knows in which document.
+        let is_of_doc = |name: &String| self.sent.get(name).is_none_or(|(of, _)| *of == doc);
+        let is_it = |(rejected, _): &(&(usize, String), &u64)| {
+            let (at, name) = rejected;
+            let is_handled = self.handled.contains(*rejected) && is_of_doc(name);
+            *at == device && (told.contains(name) || is_handled)
+        };
+        self.rejected_ms.iter().filter(is_it).map(|(_, at_ms)| *at_ms).max()
     }
 }
 
@@ -122,6 +137,7 @@ impl Judge {
             at_ms.or_insert(when.now_ms);
         }
         match news {
+            News::Handled(name) => _ = self.tasks.handled.insert((when.device, name)),
             News::Confirmed(name) => {
                 self.tasks.confirmed.extend(self.tasks.sent.get(&name).cloned());
             }
