@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::{Reader, Run, SystemQueries as _, View, Writer};
 use tidelog_sync::CodedPage;
-use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
     CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid,
     Position, Value,
@@ -219,7 +218,7 @@ impl Authority {
     /// About how many bytes its connections and the pages of its view take.
     #[must_use]
     pub fn kept_size(&self) -> usize {
-        self.writer.size() + self.reader.size() + self.view.pool_pages() * PAGE_SIZE
+        self.writer.size() + self.reader.size() + self.view.pool_size()
     }
 
     /// Applies or rejects one timeline frame, whose LSN must be the one that is wanted. `doctype`

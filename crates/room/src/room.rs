@@ -508,7 +508,7 @@ impl Room {
     /// connections to the database take more than all else.
     pub fn rest(&mut self) {
         if let State::Open(document) = &mut self.state {
-            document.authority.rest();
+            document.rest();
         }
     }
 

@@ -12,7 +12,7 @@ use tidelog_room::{ConnId, MayRun, RoomInput, Speaker, ThreadClock};
 use tidelog_sync::{FromRoom, Intent, ProbeId, Refusal, ToRoom, UndecidedReason, codec};
 use tidelog_testing::room::*;
 use tidelog_types::BudgetLimits;
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{Limits, PAGE_SIZE};
 
 #[test]
 fn a_long_message_is_worked_off_in_many_steps() {
@@ -347,6 +347,21 @@ fn a_room_that_rested_goes_on_as_if_it_had_not() {
         scene.export()
     });
     assert!(images[0] == images[1]);
+}
+
+/// Goal: a server has room for many small documents that nobody changes now, and each is there at
+/// once. Method: after a rest a document of several pages takes less than one, and goes on.
+#[test]
+fn a_small_document_at_rest_takes_few_bytes() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open(ANN);
+    scene.frames(ANN, 1, vec![frame(&notes(), "log", "a")]);
+    assert!(scene.room.kept_size() > 5 * PAGE_SIZE, "{}", scene.room.kept_size());
+    scene.room.rest();
+    assert!(scene.room.kept_size() < PAGE_SIZE, "{}", scene.room.kept_size());
+    scene.frames(ANN, 2, vec![frame(&notes(), "log", "b")]);
+    assert_eq!(scene.room.counts().applied, 2);
+    assert!(scene.room.kept_size() > 5 * PAGE_SIZE, "{}", scene.room.kept_size());
 }
 
 #[test]

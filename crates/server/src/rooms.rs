@@ -157,8 +157,9 @@ impl Rooms {
         rooms.insert(document.clone(), sender.clone());
         // Where there are no threads any more the task is dropped at once, and leaves the table.
         drop(rooms);
-        let task = RoomTask::new(self, document, sender.downgrade(), inbox);
-        self.threads.spawn(task.run());
+        let mut task = RoomTask::new(self, document, sender.downgrade(), inbox);
+        // By reference, or the future would have room for it twice.
+        self.threads.spawn(async move { task.run().await });
         Some(sender)
     }
 

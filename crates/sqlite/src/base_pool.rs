@@ -2,18 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Page, PageSet, Pgid};
+use tidelog_types::{Coding, Page, PageHash, PageSet, Pgid, coded};
+
+/// Of a pool of more pages none is packed: that takes some microseconds a page, and to use them
+/// again as long.
+const PACKED_PAGES_MAX: usize = 64;
 
 /// Base pages in memory, and how many there are in all.
 ///
 /// Nothing is dropped while a transaction runs: only [`BasePool::evict`] drops, and the owner calls
 /// it in between. What one that waits for a fault was fetched is for the owner to keep.
+///
+/// While nobody uses them the pages of a small one are [packed](BasePool::pack): most of a small
+/// document is zeros. They have to be [unpacked](BasePool::unpack) before anything else.
 #[derive(Debug)]
 pub(crate) struct BasePool {
     pages_max: usize,
     db_pages: u32,
     pages: BTreeMap<Pgid, Slot>,
+    packed: Vec<Packed>,
     /// Counts uses; a slot's `used` is the value at its last one.
     clock: u64,
 }
@@ -24,9 +33,49 @@ struct Slot {
     used: u64,
 }
 
+/// A page in the fewest bytes.
+#[derive(Debug)]
+struct Packed {
+    pgid: Pgid,
+    coding: Coding,
+    bytes: Box<[u8]>,
+    hash: PageHash,
+    used: u64,
+}
+
 impl BasePool {
     pub fn new(pages_max: usize, db_pages: u32) -> Self {
-        Self { pages_max, db_pages, pages: BTreeMap::new(), clock: 0 }
+        Self { pages_max, db_pages, pages: BTreeMap::new(), packed: Vec::new(), clock: 0 }
+    }
+
+    /// Packs the pages, if there are few. Those that others hold as well take more by that.
+    pub fn pack(&mut self) {
+        if self.pages.len() > PACKED_PAGES_MAX {
+            return;
+        }
+        let packed = std::mem::take(&mut self.pages).into_iter().map(|(pgid, slot)| {
+            let Slot { page, used } = slot;
+            let (coding, bytes) = coded(page.bytes(), None, 0);
+            Packed { pgid, coding, bytes: bytes.into(), hash: page.hash(), used }
+        });
+        self.packed.extend(packed);
+        self.packed.shrink_to_fit();
+    }
+
+    /// The pages are as they were before they were packed.
+    pub fn unpack(&mut self) {
+        for Packed { pgid, coding, bytes, hash, used } in std::mem::take(&mut self.packed) {
+            let mut page = [0; PAGE_SIZE];
+            coding.apply(&bytes, &mut page).expect("BUG: it was coded here");
+            let page = Page::new(&page).expect("BUG: it is as long as one").hashed(hash);
+            self.pages.insert(pgid, Slot { page, used });
+        }
+    }
+
+    /// Bytes of the pages that it keeps, packed or not.
+    pub fn size(&self) -> usize {
+        let packed = self.packed.iter().map(|it| size_of::<Packed>() + it.bytes.len());
+        self.pages.len() * PAGE_SIZE + packed.sum::<usize>()
     }
 
     pub fn db_pages(&self) -> u32 {
@@ -34,7 +83,7 @@ impl BasePool {
     }
 
     pub fn len(&self) -> usize {
-        self.pages.len()
+        self.pages.len() + self.packed.len()
     }
 
     pub fn has(&self, pgid: Pgid) -> bool {
@@ -75,10 +124,11 @@ impl BasePool {
     /// Forgets all pages, of which no transaction may need any.
     pub fn clear(&mut self) {
         self.pages.clear();
+        self.packed.clear();
     }
 
     pub fn reset(&mut self, db_pages: u32) {
-        self.pages.clear();
+        self.clear();
         self.db_pages = db_pages;
     }
 
@@ -142,6 +192,44 @@ mod tests {
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
         pool.evict(1, |pgid| pgid.0 == 1);
         assert_eq!(pool.pages.keys().map(|pgid| pgid.0).collect::<Vec<_>>(), [1]);
+    }
+
+    /// Goal: a small document at rest takes few bytes, and is what it was before when it is used
+    /// again. Method: pages that are nearly empty, and one that is full of what repeats nowhere.
+    #[test]
+    fn pages_are_what_they_were_before_they_were_packed() {
+        let mut pool = BasePool::new(4, 10);
+        let full: Vec<u8> = (1..=255).cycle().take(PAGE_SIZE).collect();
+        let full = Page::new(&full).expect("a page");
+        let pages = vec![(Pgid(1), page(1)), (Pgid(3), full), (Pgid(4), Page::zeroed())];
+        pool.fill(pages.clone());
+        pool.get(Pgid(1));
+        assert_eq!(pool.size(), 3 * PAGE_SIZE);
+        pool.pack();
+        assert!(pool.size() < PAGE_SIZE + 500, "{}", pool.size());
+        pool.pack();
+        pool.unpack();
+        for (pgid, page) in &pages {
+            assert_eq!(pool.get(*pgid), Some(page));
+        }
+        assert_eq!(pool.size(), 3 * PAGE_SIZE);
+
+        pool.pack();
+        pool.unpack();
+        pool.shrink(2, |_| false);
+        assert!(!pool.has(Pgid(1)), "it is known still which were used last");
+        pool.pack();
+        pool.clear();
+        pool.unpack();
+        assert_eq!((pool.len(), pool.size()), (0, 0));
+    }
+
+    #[test]
+    fn many_pages_are_not_packed() {
+        let mut pool = BasePool::new(usize::MAX, 100);
+        pool.fill((1..=65).map(|n| (Pgid(n), page(1))).collect());
+        pool.pack();
+        assert_eq!(pool.size(), 65 * PAGE_SIZE);
     }
 
     #[test]

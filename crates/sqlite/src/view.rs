@@ -170,12 +170,12 @@ impl View {
     /// Fills in fetched pages of the base. One that is in memory already is kept, one beyond the
     /// base is ignored.
     pub fn fill(&self, pages: Vec<(Pgid, Page)>) {
-        lock(&self.base).pool.fill(pages);
+        self.base().pool.fill(pages);
     }
 
     /// Moves the base on by one entry.
     pub fn advance_base(&self, set: &PageSet) {
-        lock(&self.base).pool.advance(set);
+        self.base().pool.advance(set);
     }
 
     /// Replaces the base by another one, of which no page is in memory.
@@ -207,12 +207,12 @@ impl View {
 
     /// The same, but for pages that are to stay, at most so many: they come on top of the bound.
     pub fn evict_but(&self, stay_max: usize, stays: impl Fn(Pgid) -> bool) {
-        lock(&self.base).pool.evict(stay_max, stays);
+        self.base().pool.evict(stay_max, stays);
     }
 
     /// Drops all base pages, but for pages that are to stay. Says how many went.
     pub fn rest_but(&self, stays: impl Fn(Pgid) -> bool) -> usize {
-        let pool = &mut lock(&self.base).pool;
+        let pool = &mut self.base().pool;
         let before = pool.len();
         pool.shrink(0, stays);
         before - pool.len()
@@ -274,7 +274,7 @@ impl View {
     /// Up to `count` pages from `first` on that readers see and that are not in memory.
     fn absent(&self, first: u32, count: usize) -> Vec<Pgid> {
         let overlay = lock(&self.overlay);
-        let base = lock(&self.base);
+        let base = self.base();
         let end = base.pool.db_pages().min(overlay.db_pages.unwrap_or(u32::MAX));
         let first = first.max(1);
         let mut in_overlay = overlay.pages.range(Pgid(first)..).map(|(pgid, _)| *pgid).peekable();
@@ -289,7 +289,7 @@ impl View {
     /// Up to `count` pages from `last` down that readers see and that are not in memory.
     fn absent_down_from(&self, last: u32, count: usize) -> Vec<Pgid> {
         let overlay = lock(&self.overlay);
-        let base = lock(&self.base);
+        let base = self.base();
         let end = base.pool.db_pages().min(overlay.db_pages.unwrap_or(u32::MAX));
         let is_absent = |pgid: &Pgid| !overlay.pages.contains_key(pgid) && !base.pool.has(*pgid);
         (1..=end.min(last)).rev().map(Pgid).filter(is_absent).take(count).collect()
@@ -310,19 +310,19 @@ impl View {
         if overlay.db_pages.is_some_and(|db_pages| pgid.0 > db_pages) {
             return None;
         }
-        lock(&self.base).pool.get(pgid).map(look)
+        self.base().pool.get(pgid).map(look)
     }
 
     /// The page of the base, whatever lies over it.
     #[must_use]
     pub fn base_page(&self, pgid: Pgid) -> Option<Page> {
-        lock(&self.base).pool.get(pgid).cloned()
+        self.base().pool.get(pgid).cloned()
     }
 
     /// Whether this page of the base is in memory. It does not count as used by that.
     #[must_use]
     pub fn has_base_page(&self, pgid: Pgid) -> bool {
-        lock(&self.base).pool.has(pgid)
+        self.base().pool.has(pgid)
     }
 
     /// What readers see as a SQLite file; `None` while a page of it is not in memory.
@@ -353,6 +353,24 @@ impl View {
     #[must_use]
     pub fn pool_pages(&self) -> usize {
         lock(&self.base).pool.len()
+    }
+
+    /// Bytes of the base pages that are in memory.
+    #[must_use]
+    pub fn pool_size(&self) -> usize {
+        lock(&self.base).pool.size()
+    }
+
+    /// Keeps the base pages in fewer bytes until one is read, if there are few.
+    pub fn pack(&self) {
+        lock(&self.base).pool.pack();
+    }
+
+    /// The base, whose pages can be read.
+    fn base(&self) -> MutexGuard<'_, Base> {
+        let mut base = lock(&self.base);
+        base.pool.unpack();
+        base
     }
 
     /// SQLite's number of the schema, 0 if there is none yet; `None` while page 1 is not in memory.

@@ -189,7 +189,7 @@ impl RoomTask {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         add(&self.rooms.counters.rooms, 1);
         debug!(document = %self.document, "room opened");
         while let Some(input) = self.next_input().await {

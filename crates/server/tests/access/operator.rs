@@ -35,9 +35,8 @@ pub async fn completes(handler: &mut Client, task: u64, attempt: u64, outcome: O
     let complete = ToRoom::Complete { tag: 1, number: 1, completion };
     handler.tell(complete).await.expect("up");
     loop {
-        match handler.hear_of().await.expect("up") {
-            FromRoom::Completed { answer, .. } => return format!("{answer:?}"),
-            _ => {}
+        if let FromRoom::Completed { answer, .. } = handler.hear_of().await.expect("up") {
+            return format!("{answer:?}");
         }
     }
 }

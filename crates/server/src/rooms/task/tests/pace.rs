@@ -113,14 +113,14 @@ async fn a_room_that_holds_others_up_waits_for_no_turn_of_slow_rooms() {
 async fn a_room_with_much_to_do_lets_others_have_its_thread() {
     let scene = Scene::new(slow_settings());
     let counters = Arc::clone(&scene.rooms.counters);
-    let (room, task) = scene.task();
+    let (room, mut task) = scene.task();
     let (connection, _end) = Connection::new(ConnId(1));
     room.send(message(&connection, open())).expect("it is there");
     let ToRoom::Frames { life, first, frames } = frames() else { unreachable!("they are") };
     let count = 10 * frames.len() as u64;
     let frames = frames.into_iter().cycle().take(count as usize).collect();
     room.send(message(&connection, ToRoom::Frames { life, first, frames })).expect("it is there");
-    let runs = tokio::spawn(task.run());
+    let runs = tokio::spawn(async move { task.run().await });
     let seen = timeout(ANSWER_TAKES, async {
         let mut seen = std::collections::BTreeSet::new();
         while seen.last() != Some(&count) {
