@@ -49,8 +49,6 @@ pub(crate) struct Counters {
     pub(crate) step: Histogram,
     /// And how long it was from when frames had come until they were acknowledged.
     pub(crate) confirm: Histogram,
-    /// Connections and rooms that are gone or at rest: their memory can be given back.
-    pub(crate) gone: AtomicU64,
 }
 
 pub(crate) fn add(counter: &AtomicU64, count: u64) {

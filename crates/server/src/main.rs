@@ -64,6 +64,11 @@ enum Command {
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
+/// For SQLite as well, which is C: see `.cargo/config.toml` for how it is set.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -108,7 +113,6 @@ fn serve(flags: Serve) -> ExitCode {
         LogFormat::Json => set_global_default(log.json().flatten_event(true).finish()),
     }
     .expect("BUG: nobody else has set it");
-    tidelog_sqlite::give_back_large_blocks();
     #[cfg(unix)]
     prepare_process();
     let settings = match flags.clone().resolve() {

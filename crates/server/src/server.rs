@@ -17,7 +17,6 @@ use crate::access::{AccessError, end_expired, watch_keys};
 use crate::connection::Ending;
 #[cfg(unix)]
 use crate::control;
-use crate::counters::Counters;
 use crate::deployments::DoctypesError;
 use crate::door::Door;
 use crate::heartbeat;
@@ -29,8 +28,7 @@ use crate::tls::Tls;
 
 /// Within which time clients have to be gone when the server stops.
 const GOODBYES_TAKE: Duration = Duration::from_secs(4);
-/// How often memory is given back, if anybody has left.
-const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -113,7 +111,6 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let heartbeat = Arc::clone(&shared.heartbeat);
         tokio::spawn(heartbeat::listen(heartbeat, shared.store.clone(), stopped.clone()));
-        tokio::spawn(give_back_memory(Arc::clone(&shared.counters), stopped.clone()));
         tokio::spawn(end_expired(shared.expiries.clone(), stopped.clone()));
         if let Some(guard) = shared.guard.clone() {
             tokio::spawn(watch_keys(guard, stopped.clone()));
@@ -198,20 +195,6 @@ impl Server {
         let _ = timeout(Duration::from_secs(1), self.accepting).await;
         self.house.close().await;
         info!("stopped");
-    }
-}
-
-/// What those who are gone have taken is the system's again soon after.
-async fn give_back_memory(counters: Arc<Counters>, mut stopped: watch::Receiver<bool>) {
-    let mut gone_before = 0;
-    // The sender going away means stop as well.
-    while timeout(GIVE_BACK_EVERY, stopped.wait_for(|stop| *stop)).await.is_err() {
-        let gone = counters.gone.load(Ordering::Relaxed);
-        if gone != gone_before {
-            gone_before = gone;
-            // It takes some milliseconds, and has no result.
-            let _ = tokio::task::spawn_blocking(tidelog_sqlite::give_back_memory).await;
-        }
     }
 }
 

@@ -102,7 +102,6 @@ pub(crate) async fn serve(
     }
     shared.exit(id);
     shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
-    add(&shared.counters.gone, 1);
     debug!(conn = id.0, "connection closed");
 }
 

@@ -306,7 +306,6 @@ impl StoreThread {
                 Err(RecvTimeoutError::Timeout) => {
                     server.rest();
                     server.mark_durable();
-                    add(&self.counters.gone, 1);
                     self.inbox.recv().ok()
                 }
                 mail => mail.ok(),

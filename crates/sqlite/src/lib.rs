@@ -57,7 +57,7 @@ mod writer;
 
 pub use event::{EVENTS_FUNCTION, EVENTS_TRIGGER, EVENTS_VIEW, InsertedEvent};
 pub use failure::{Failure, Run};
-pub use memory::{be_short_beyond, give_back_large_blocks, give_back_memory, held_size};
+pub use memory::{be_short_beyond, held_size};
 pub use read_set::ReadSet;
 pub use reader::{Reader, SystemQueries};
 pub use scan::{InsertByPlace, inserts_by_place};

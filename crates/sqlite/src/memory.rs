@@ -147,35 +147,6 @@ fn hold(size: i64) {
     }
 }
 
-/// Has the allocator give large blocks back as soon as they are freed: that of glibc, if left
-/// alone, keeps ever larger ones once it has seen some. To be called before there are other
-/// threads.
-pub fn give_back_large_blocks() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        const M_MMAP_THRESHOLD: c_int = -3;
-        const LARGE_SIZE: c_int = 128 * 1024;
-        unsafe extern "C" {
-            fn mallopt(param: c_int, value: c_int) -> c_int;
-        }
-        // SAFETY: a function of glibc; this parameter is read by each allocation.
-        unsafe { mallopt(M_MMAP_THRESHOLD, LARGE_SIZE) };
-    }
-}
-
-/// Gives memory that was freed back to the system. The allocator of glibc, which SQLite and Rust
-/// share, gives back only what lies at its end; elsewhere there is nothing to do.
-pub fn give_back_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        unsafe extern "C" {
-            fn malloc_trim(pad: usize) -> c_int;
-        }
-        // SAFETY: a function of glibc that any thread may call at any time.
-        unsafe { malloc_trim(0) };
-    }
-}
-
 /// SQLite's own allocator, under ours.
 struct Original(ffi::sqlite3_mem_methods);
 

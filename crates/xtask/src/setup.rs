@@ -39,12 +39,19 @@ struct SystemTool {
     needs: Needs,
 }
 
-const SYSTEM_TOOLS: [SystemTool; 6] = [
+const SYSTEM_TOOLS: [SystemTool; 7] = [
     SystemTool {
         programs: &["clang"],
         debian: "clang",
         ubuntu: "clang",
         elsewhere: "clang with the wasm32 target, from the system's packages or https://llvm.org",
+        needs: Needs::Build,
+    },
+    SystemTool {
+        programs: &["make", "gmake"],
+        debian: "make",
+        ubuntu: "make",
+        elsewhere: "make, from the system's packages",
         needs: Needs::Build,
     },
     SystemTool {

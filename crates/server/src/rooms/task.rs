@@ -304,7 +304,6 @@ impl RoomTask {
                         false => self.room.rest(),
                     }
                     self.keep();
-                    add(&self.rooms.counters.gone, 1);
                 }
                 () = tokio::time::sleep(stays), if is_at_rest => {
                     if self.rooms.retire(&self.document, &self.inbox) {
@@ -702,7 +701,6 @@ impl Drop for RoomTask {
         self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
         self.rooms.counters.presence_size.fetch_sub(self.presence_size, Ordering::Relaxed);
         self.rooms.counters.rooms_in_flight_size.fetch_sub(self.in_flight_size, Ordering::Relaxed);
-        add(&self.rooms.counters.gone, 1);
     }
 }
 
