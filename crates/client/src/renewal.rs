@@ -82,11 +82,6 @@ impl Renewal {
         }
     }
 
-    /// Whether this one is waited for, or was and has taken its time.
-    pub(crate) fn wants_of(&self, holder: TokenHolder) -> bool {
-        self.tried.contains(&holder)
-    }
-
     /// Who was asked last has no token that is taken: the next one is asked at once.
     pub(crate) fn was_refused(&mut self) {
         self.asked = None;

@@ -436,7 +436,6 @@ impl ServerLink {
     ) -> bool {
         let holder = self.turns.answered(question);
         if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal)
-            && renewal.wants_of(holder)
         {
             match token {
                 Some(token) => {

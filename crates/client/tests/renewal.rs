@@ -102,6 +102,17 @@ fn a_tab_that_has_no_further_token_gives_way_to_another_one() {
     }
 }
 
+/// Goal: a token is renewed by a function that takes longer than is waited for anybody, too. Method:
+/// both tabs were asked and have not answered; the first one answers then.
+#[test]
+fn a_token_that_comes_after_all_were_asked_is_taken() {
+    let mut core = let_in(160);
+    asked_after(&mut core, 160).expect("it is asked for");
+    pass(&mut core, 12);
+    give(&mut core, TAB, Some("late"));
+    assert_eq!(renewed(&core), ["late"]);
+}
+
 /// Goal: where nobody has a token that is taken, all are asked again, less and less often, and the
 /// old one serves for as long as it does.
 #[test]

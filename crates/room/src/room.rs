@@ -515,12 +515,12 @@ impl Room {
     /// Gives back the pages as well, which the store has. Not between two runs of one transaction,
     /// which needs them.
     pub fn rest_deeply(&mut self) {
-        self.rest();
         let is_amid_run = self.is_amid_run();
-        if let State::Open(document) = &mut self.state
-            && !is_amid_run
-        {
-            document.rest_deeply();
+        if let State::Open(document) = &mut self.state {
+            document.authority.rest();
+            if !is_amid_run {
+                document.give_pages_back();
+            }
         }
     }
 

@@ -65,7 +65,7 @@ const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
 /// For SQLite as well, which is C: see `.cargo/config.toml` for how it is set.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -92,7 +92,7 @@ impl Overlay {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change of what is locked here is one step, so a panic elsewhere leaves it whole.
+    // A panic elsewhere leaves what is locked here whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::repo::{Repo, Stamp};
 use crate::{amalgamation, run};
@@ -48,7 +48,7 @@ const SYSTEM_TOOLS: [SystemTool; 7] = [
         needs: Needs::Build,
     },
     SystemTool {
-        programs: &["make", "gmake"],
+        programs: &["make"],
         debian: "make",
         ubuntu: "make",
         elsewhere: "make, from the system's packages",
@@ -97,6 +97,7 @@ const SYSTEM_TOOLS: [SystemTool; 7] = [
 ///
 /// Names what is missing and cannot be installed from here.
 pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
+    path(&repo.root)?;
     node()?;
     rust()?;
     system_tools(needs)?;
@@ -110,6 +111,13 @@ pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
     }
     npm_packages(repo, &repo.root, "npm-packages")?;
     amalgamation::provide(repo)
+}
+
+/// The server's allocator is built by make, which takes a path with a space for two.
+fn path(root: &Path) -> Result<()> {
+    let has_space = root.to_string_lossy().contains(char::is_whitespace);
+    ensure!(!has_space, "{}: the path may have no space; clone elsewhere", root.display());
+    Ok(())
 }
 
 fn node() -> Result<()> {

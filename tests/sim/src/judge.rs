@@ -17,7 +17,7 @@ use crate::swarm::Swarm;
 use crate::tab::News;
 use crate::world::Applied;
 use tasks::TaskLedger;
-pub(crate) use tasks::{SENDING, Sent};
+pub(crate) use tasks::{SENDING, Sent, sending_in};
 
 /// What was said of every mutation that any tab ever issued.
 #[derive(Default)]
@@ -748,7 +748,6 @@ mod tests {
         const AT_MS: u64 = 10 * TOLD_MS;
         let (doc, other) = (Doc(0), Doc(1));
         let origin = Origin { doc, device: 0, tab: 0 };
-        let sending = format!("{SENDING}of-it");
         for (sending_ms, handled_in, is_excused) in [
             (TOLD_MS, None, false),
             (AT_MS, None, true),
@@ -756,12 +755,10 @@ mod tests {
             (AT_MS, Some(doc), true),
             (AT_MS, Some(other), false),
         ] {
+            let sending = format!("{}it", sending_in(handled_in.unwrap_or(doc)));
             let mut judge = Judge { forgets_rejections: true, ..Judge::default() };
             let wish = Wish { mutation: "claim", args: Vec::new() };
             judge.issued("one", origin, Issued { wish, now_ms: 0, release: Release::First }, 0);
-            let [stream, key, id] = ["a", "k", "k"].map(str::to_owned);
-            let sent = (handled_in.unwrap_or(doc), Sent { stream, key, id, is_run: false });
-            judge.tasks.sent.insert(sending.clone(), sent);
             let rejected = |name: &str| News::Rejected(name.to_owned(), "taken".to_owned());
             let handled = handled_in.map(|_| (News::Handled(sending.clone()), sending_ms));
             let news = [(rejected("one"), AT_MS), (rejected(&sending), sending_ms)];

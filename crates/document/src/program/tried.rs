@@ -15,8 +15,10 @@
 //!
 //! An instance whose code does not fit a task is never given it again, and that is no attempt that
 //! has failed: the task is ready for the others, and *stopped* once it fits none of them. It is
-//! ready again as soon as somebody registers who handles its kind. Tasks that fit the same
-//! instances have the same `unfit`, by which whoever may have none of them passes over all at once.
+//! ready again as soon as somebody registers who handles its kind. Tasks that do not fit the same
+//! instances have the same `unfit`, by which whoever may have none of them passes over all at once:
+//! a look is a search for each `unfit` that there is. Who has left may be a part of one until its
+//! row is written.
 
 use std::collections::BTreeSet;
 

@@ -87,7 +87,7 @@ impl Document {
     }
 
     /// Gives back the pages, and what is remembered of entries but the last one.
-    pub(super) fn rest_deeply(&mut self) {
+    pub(super) fn give_pages_back(&mut self) {
         self.authority.view().rest();
         let newest = self.recent.pop_last();
         self.recent = newest.into_iter().collect();

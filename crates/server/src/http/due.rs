@@ -27,8 +27,7 @@ use crate::shares::{Share, Shares};
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// Changes are taken together for so long: each costs a look at all that is due.
 const CHANGES_WAIT: Duration = Duration::from_millis(20);
-/// And for so many times as long as the last look took, where very much is due: but not behind the
-/// time of what is due next.
+/// And for so many times as long as the last look took, where very much is due.
 const CHANGES_WAIT_LOOKS: u32 = 9;
 /// After which time an empty line is said, so that each side knows that the other is there.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -218,7 +217,7 @@ impl Telling {
         while !self.is_over() {
             let began = Instant::now();
             let next_at = self.look(&mut text);
-            let changes_from = began + CHANGES_WAIT.max((1 + CHANGES_WAIT_LOOKS) * began.elapsed());
+            let looks = NextLook::of(began, began.elapsed(), next_at);
             if text.is_empty() && said_at.elapsed() >= SILENCE_MAX {
                 text.push('\n');
             }
@@ -229,14 +228,13 @@ impl Telling {
                 }
                 said_at = Instant::now();
             }
-            let next_at = next_at.min(Instant::now() + LOOKS_EVERY);
             tokio::select! {
                 () = to.closed() => return,
                 () = async {
                     self.listener.changed().await;
-                    sleep_until(changes_from).await;
+                    sleep_until(looks.for_changes_from).await;
                 } => {}
-                () = sleep_until(next_at) => {}
+                () = sleep_until(looks.at) => {}
             }
         }
     }
@@ -281,6 +279,27 @@ impl Telling {
     }
 }
 
+/// When it is looked again: looks take a tenth of the time, or come once a second, however much is
+/// due and whenever.
+#[derive(Clone, Copy, Debug)]
+struct NextLook {
+    /// Not before, where something has changed.
+    for_changes_from: Instant,
+    /// At the latest.
+    at: Instant,
+}
+
+impl NextLook {
+    /// The one behind a look that took so long, where something is to be told at `next_at`. That is
+    /// told ahead of its time, so that it is not late where the look is later by as much.
+    fn of(began: Instant, took: Duration, next_at: Instant) -> Self {
+        let from = began + CHANGES_WAIT.max((1 + CHANGES_WAIT_LOOKS) * took);
+        let next_at = next_at.min(began + took + LOOKS_EVERY);
+        let late_at = next_at + Duration::from_millis(TELLS_AHEAD_MS);
+        Self { for_changes_from: from, at: next_at.max(from.min(late_at)) }
+    }
+}
+
 fn line(document: &str, names: &Names) -> String {
     format!("{}\n", json!({ "document": document, "due": names }))
 }
@@ -290,6 +309,30 @@ mod tests {
     use tidelog_document::DueTasks;
 
     use super::*;
+
+    /// Goal: whoever listens keeps no processor busy, and is not told late, also where very much is
+    /// due at ever other times. Method: something is to be told at each millisecond, and a look
+    /// takes thirty, or three hundred; and once nothing is.
+    #[test]
+    fn looks_take_a_part_of_the_time_where_much_is_due_at_ever_other_times() {
+        for (took_ms, share) in [(30, 10), (300, 3)] {
+            let (began, took) = (Instant::now(), Duration::from_millis(took_ms));
+            let (mut at, mut looks) = (began, 0);
+            while at < began + Duration::from_secs(60) {
+                looks += 1;
+                let next_at = at + Duration::from_millis(1);
+                let next = NextLook::of(at, took, next_at);
+                assert!(next.at >= at + took, "it has not ended before");
+                assert!(next.at <= (next_at + Duration::from_secs(1)).max(at + took));
+                at = next.at;
+            }
+            assert!(took * looks <= Duration::from_secs(60) / share, "{looks} looks");
+        }
+        let (now, took) = (Instant::now(), Duration::from_millis(1));
+        let next = NextLook::of(now, took, now + Duration::from_secs(100));
+        assert_eq!(next.at, now + took + LOOKS_EVERY);
+        assert_eq!(next.for_changes_from, now + CHANGES_WAIT);
+    }
 
     /// One who listens, and what it was told at which second.
     #[derive(Default)]

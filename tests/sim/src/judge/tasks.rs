@@ -11,6 +11,11 @@ use crate::task_tables;
 
 /// What begins the names of what sends a command.
 pub(crate) const SENDING: &str = "send-";
+/// The same of what is told again of such a document, when nobody knows its name any more.
+pub(crate) fn sending_in(doc: Doc) -> String {
+    format!("{SENDING}of-{}-", doc.0)
+}
+
 /// What begins the reason for which one is rejected whose key stands for another one.
 const KEY_REUSED: &str = "key reused: ";
 
@@ -64,11 +69,10 @@ impl TaskLedger {
         doc: Doc,
         told: &BTreeSet<String>,
     ) -> Option<u64> {
-        // Of what cancels nobody knows in which document.
-        let is_of_doc = |name: &String| self.sent.get(name).is_none_or(|(of, _)| *of == doc);
+        let beginning = sending_in(doc);
         let is_it = |(rejected, _): &(&(usize, String), &u64)| {
             let (at, name) = rejected;
-            let is_handled = self.handled.contains(*rejected) && is_of_doc(name);
+            let is_handled = self.handled.contains(*rejected) && name.starts_with(&beginning);
             *at == device && (told.contains(name) || is_handled)
         };
         self.rejected_ms.iter().filter(is_it).map(|(_, at_ms)| *at_ms).max()

@@ -11,7 +11,7 @@ use tidelog_types::{DocumentKey, ErrorCode, Outcome, Remedy, Value};
 use super::live::MALFORMED;
 use super::{Asked, HEARD_MS, Live, Tab, TaskNews, deleted_by, handle_of};
 use crate::docs::Doc;
-use crate::judge::{SENDING, UNKNOWN};
+use crate::judge::{UNKNOWN, sending_in};
 
 /// Milliseconds after which an app whose listener has thrown has another one.
 const LISTENS_ANEW_MS: u64 = 300;
@@ -185,7 +185,7 @@ impl Tab {
                 };
                 // Of what sends a command nobody knows the name again.
                 let name = match is_reserved(&mutation) {
-                    true => &format!("{SENDING}of-{id:?}"),
+                    true => &format!("{}{id:?}", sending_in(self.docs[&handle])),
                     false => name,
                 };
                 heard.news.push(News::Rejected(name.clone(), reason));

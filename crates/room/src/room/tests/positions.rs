@@ -323,7 +323,7 @@ fn pages_of_the_document_of_before_are_not_looked_for_among_those_that_are_stage
         if fetch.is_some_and(|fetch| fetch.document == scene.room.staging_key()) {
             let State::Open(document) = &mut scene.room.state else { panic!("it is open") };
             document.timelines.clear();
-            document.rest_deeply();
+            document.give_pages_back();
             reads += 1;
         }
         assert!(reads < 100, "it reads the same again and again");
