@@ -102,8 +102,8 @@ fn a_tab_that_has_no_further_token_gives_way_to_another_one() {
     }
 }
 
-/// Goal: a token is renewed by a function that takes longer than is waited for anybody, too. Method:
-/// both tabs were asked and have not answered; the first one answers then.
+/// Goal: a token is renewed by a function that takes longer than anybody is waited for, too.
+/// Method: both tabs were asked and have not answered; the first one answers then.
 #[test]
 fn a_token_that_comes_after_all_were_asked_is_taken() {
     let mut core = let_in(160);
