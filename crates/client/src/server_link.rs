@@ -435,8 +435,7 @@ impl ServerLink {
         out: &mut Outbox,
     ) -> bool {
         let holder = self.turns.answered(question);
-        if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal)
-        {
+        if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal) {
             match token {
                 Some(token) => {
                     self.offered.push_back((holder, token.clone()));

@@ -405,9 +405,8 @@ fn an_answer_that_comes_again_answers_nothing_else() {
     let first = world.start_completing(0, given, so_far);
     let sent = world.devices[0].take_sent().pop().expect("it says so");
     let answers = world.server.hear(world.devices[0].number, sent);
-    let is_answer = |it: &&FromServer| {
-        matches!(it, FromServer::About { body: FromRoom::Completed { .. }, .. })
-    };
+    let is_answer =
+        |it: &&FromServer| matches!(it, FromServer::About { body: FromRoom::Completed { .. }, .. });
     let answer = answers.iter().find(is_answer).expect("it is answered").clone();
     world.talk();
     world.devices[0].hear_server(&answer);
