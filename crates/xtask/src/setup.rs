@@ -39,6 +39,9 @@ struct SystemTool {
     needs: Needs,
 }
 
+const CHROMIUM: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+const FIREFOX: [&str; 2] = ["firefox-esr", "firefox"];
+
 const SYSTEM_TOOLS: [SystemTool; 7] = [
     SystemTool {
         programs: &["clang"],
@@ -55,7 +58,7 @@ const SYSTEM_TOOLS: [SystemTool; 7] = [
         needs: Needs::Build,
     },
     SystemTool {
-        programs: &["chromium", "chromium-browser", "google-chrome"],
+        programs: &CHROMIUM,
         debian: "chromium",
         ubuntu: "chromium-browser",
         elsewhere: "Chromium or Chrome, https://www.chromium.org",
@@ -69,7 +72,7 @@ const SYSTEM_TOOLS: [SystemTool; 7] = [
         needs: Needs::Browsers,
     },
     SystemTool {
-        programs: &["firefox-esr", "firefox"],
+        programs: &FIREFOX,
         debian: "firefox-esr",
         ubuntu: "firefox",
         elsewhere: "Firefox, https://www.mozilla.org/firefox",
@@ -216,12 +219,12 @@ impl Apt {
 
 /// The browser's file: what drives it wants no mere name.
 pub fn chromium() -> Option<PathBuf> {
-    SYSTEM_TOOLS[1].programs.iter().find_map(|name| run::found_on_path(name))
+    CHROMIUM.iter().find_map(|name| run::found_on_path(name))
 }
 
 /// The browser's file.
 pub fn firefox() -> Option<PathBuf> {
-    SYSTEM_TOOLS[3].programs.iter().find_map(|name| run::found_on_path(name))
+    FIREFOX.iter().find_map(|name| run::found_on_path(name))
 }
 
 /// Firefox's driver: the one that GECKODRIVER names, ours, or the system's.
