@@ -1,6 +1,7 @@
 //! What of the server's waits for something else to go to the disk with, and what does not.
 
 use tidelog_client::{Handle, Request, ToCore};
+use tidelog_pages::StoreRequest;
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::ErrorCode;
@@ -84,6 +85,35 @@ fn much_is_not_put_off() {
     titled(&mut other, "much", &"x".repeat(100_000));
     talk(&mut server, &mut [&mut other, &mut device]);
     assert_eq!(device.appends(), 1);
+}
+
+/// Goal: a burst of small entries costs the disk what its pages do, once, and not each of them each
+/// time. Method: another device writes row after row, each an entry of its own; then the power is
+/// cut.
+#[test]
+fn entries_that_go_to_the_disk_together_go_as_one() {
+    let mut server = Server::default();
+    let mut other = online(2, &mut server);
+    let mut device = at_rest(1, Limits::DEFAULT, &mut server);
+    for n in 0..30 {
+        add(&mut other, &n.to_string());
+        talk(&mut server, &mut [&mut other]);
+        server.news(1).iter().for_each(|news| device.hear_server(news));
+    }
+    assert_eq!(device.appends(), 0, "all of it is put off");
+    add(&mut device, "own");
+    let stored = device.asked.iter().flat_map(|request| match request {
+        StoreRequest::Append { append, .. } => append.storage.as_slice(),
+        _ => &[],
+    });
+    let stored: Vec<_> = stored.map(|it| (it.range.count(), it.set.pages.len() < 10)).collect();
+    assert_eq!(stored, [(30, true)]);
+    device.cut_power();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    assert_eq!(count(&mut device), [[integer(31)]]);
+    back_online(&mut server, &mut device);
+    assert!(device.image() == server.image(), "the two sides differ");
 }
 
 /// Goal: a document that may have few pages in memory has no more of them for what it puts off.

@@ -116,6 +116,8 @@ fn who_was_told_of_a_newer_release_is_not_told_otherwise_while_the_disk_refuses(
     }
     bring(&longer(todos()), &mut newer, &mut server);
     talk(&mut server, &mut [&mut newer, &mut older]);
+    // What the server has decided is on the disk within a second.
+    older.pass(1_000);
     older.kill_core();
     older.start_open(TAB, Some(SERVER), &todos());
     older.pass(1_000);

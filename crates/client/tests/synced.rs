@@ -71,6 +71,9 @@ fn what_waits_for_the_server_comes_in_messages_of_a_bounded_size() {
     assert_eq!(count(&mut device), [[tidelog_types::Value::Integer(11)]]);
 }
 
+/// The five pages that all of many entries change, and what is kept of ten entries beside those.
+const UNSTORED_SIZE_MAX: usize = 5 * 4096 + 10 * 128;
+
 /// Goal: what a server goes on to send while nobody can write it down takes a bounded amount of
 /// memory, and what was not taken in comes once somebody can. Method: no page server is there as
 /// another device writes; what is said to be received is what lets the server send more, and so
@@ -78,7 +81,7 @@ fn what_waits_for_the_server_comes_in_messages_of_a_bounded_size() {
 #[test]
 fn a_server_is_asked_for_no_more_than_the_disk_may_lack() {
     let limits = Limits {
-        entries_unstored_size_max: 64 * 1024,
+        entries_unstored_size_max: UNSTORED_SIZE_MAX,
         entries_in_flight_max: 1,
         ..Limits::DEFAULT
     };
@@ -181,7 +184,7 @@ fn a_server_is_told_what_was_received_now_and_then() {
 #[test]
 fn a_server_is_asked_for_all_once_there_is_no_disk_for_it() {
     let limits = Limits {
-        entries_unstored_size_max: 64 * 1024,
+        entries_unstored_size_max: UNSTORED_SIZE_MAX,
         entries_in_flight_max: 1,
         ..Limits::DEFAULT
     };

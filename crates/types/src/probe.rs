@@ -64,6 +64,8 @@ probes! {
     EntriesPutOff,
     /// They go there with a mutation.
     EntriesJoined,
+    /// Entries of the server went to the disk as one.
+    EntriesStoredAsOne,
     /// A document is not read anew before earlier appends are answered.
     OpenWaitedForAppends,
     /// A document that tabs hold was never durable, and is made again.

@@ -6,7 +6,7 @@ use tidelog_pages::{AppendError, RequestId, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{CallId, EntryId, JournalId, Lsn, Outcome, Page, Pgid, SortedMap};
+use tidelog_types::{CallId, EntryId, JournalId, Lsn, LsnRange, Outcome, Page, Pgid, SortedMap};
 
 use super::handlers::Completed;
 use super::open::{Open, RecordDue, Role};
@@ -238,6 +238,16 @@ impl Settle {
         }
         messages
     }
+}
+
+/// Whether one entry may stand for both. Where a device decides, each has the calls that it carries
+/// out.
+fn are_one(last: &StorageEntry, next: &StorageEntry) -> bool {
+    let writer = |entry: &StorageEntry| (entry.position.journal, entry.position.life);
+    writer(last) == writer(next)
+        && last.range.end() == next.range.start()
+        && last.calls.is_empty()
+        && next.calls.is_empty()
 }
 
 impl Document {
@@ -698,10 +708,27 @@ impl Document {
         }
     }
 
+    /// Entries that go to the disk together go as one: most of what a burst of them changes are the
+    /// same few pages, and each page of each would be handed over.
     pub(super) fn append_storage(&mut self, entry: StorageEntry) {
         self.reads.written(&entry);
-        self.unstored.gathered_size += entry.set.pages.len() * PAGE_SIZE + ENTRY_SIZE;
-        self.ledger.draft().storage.push(entry);
+        let gathered = &mut self.ledger.draft().storage;
+        let pages_count = match gathered.last_mut() {
+            Some(last) if are_one(last, &entry) => {
+                reached(Probe::EntriesStoredAsOne);
+                let before = last.set.pages.len();
+                last.range = LsnRange::new(last.range.start(), entry.range.end());
+                last.position = entry.position;
+                last.set.absorb(&entry.set);
+                last.set.pages.len().saturating_sub(before)
+            }
+            _ => {
+                let pages_count = entry.set.pages.len();
+                gathered.push(entry);
+                pages_count
+            }
+        };
+        self.unstored.gathered_size += pages_count * PAGE_SIZE + ENTRY_SIZE;
     }
 
     /// The record goes to the disk with what is gathered.
