@@ -424,6 +424,12 @@ impl Connection {
         unsafe { ffi::sqlite3_last_insert_rowid(self.db) }
     }
 
+    /// How many rows the last statement has written that writes, without those of its triggers.
+    pub fn changes(&self) -> u64 {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_changes64(self.db) }.cast_unsigned()
+    }
+
     pub fn set_last_insert_rowid(&self, rowid: i64) {
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_set_last_insert_rowid(self.db, rowid) };

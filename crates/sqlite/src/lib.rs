@@ -62,6 +62,6 @@ pub use read_set::ReadSet;
 pub use reader::{Reader, SystemQueries};
 pub use scan::{InsertByPlace, inserts_by_place};
 pub use tidelog_types::Params;
-pub use transaction::Transaction;
+pub use transaction::{Transaction, WrittenRows};
 pub use view::{Stopwatch, TimeLeft, View};
 pub use writer::Writer;

@@ -14,6 +14,15 @@ use crate::schema_size;
 use crate::state::Origin;
 use crate::statement::{Statement, Stepping, to_value};
 
+/// What a statement has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WrittenRows {
+    /// How many rows, without those of its triggers.
+    pub count: u64,
+    /// The number of the last row that was inserted, if one was.
+    pub rowid: i64,
+}
+
 /// A running transaction of a [`Writer`](crate::Writer).
 ///
 /// It is all or nothing: once one of its statements has failed, the transaction fails with it,
@@ -150,6 +159,27 @@ impl<'c> Transaction<'c> {
     /// Any [`Failure`]; the transaction is lost.
     pub fn run_system(&self, sql: &str, params: &[Value]) -> Result<Vec<Vec<Value>>, Failure> {
         let mut rows = Vec::new();
+        self.run_ours(sql, params, &mut rows)?;
+        Ok(rows)
+    }
+
+    /// Runs a statement of ours that writes, and tells what. To have it `returning` that costs more
+    /// than to write a row: SQLite makes a table for what is returned.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Failure`]; the transaction is lost.
+    pub fn write_system(&self, sql: &str, params: &[Value]) -> Result<WrittenRows, Failure> {
+        self.run_ours(sql, params, &mut Vec::new())
+    }
+
+    fn run_ours(
+        &self,
+        sql: &str,
+        params: &[Value],
+        rows: &mut Vec<Vec<Value>>,
+    ) -> Result<WrittenRows, Failure> {
+        let mut written = WrittenRows::default();
         let arrange = |_: &[Option<String>]| Ok(params.iter().collect());
         let mut row = |row: &Stepping<'_>| {
             rows.push(row.row().map(to_value).collect());
@@ -159,11 +189,13 @@ impl<'c> Transaction<'c> {
             // The app's statements must not see what ours inserted.
             let rowid = connection.last_insert_rowid();
             let result = connection.run(Origin::System, sql, &arrange, &mut row);
+            let (count, last_rowid) = (connection.changes(), connection.last_insert_rowid());
+            written = WrittenRows { count, rowid: last_rowid };
             connection.set_last_insert_rowid(rowid);
             result
         };
         self.run(run)?;
-        Ok(rows)
+        Ok(written)
     }
 
     /// SQLite reads the schema anew, as a connection does that is opened: it no longer knows what

@@ -22,7 +22,6 @@ use tidelog_types::Value;
 use tidelog_types::limits::TIME_MS_MAX;
 
 use super::columns::run_app;
-use super::single_integer;
 use crate::{Doctype, EventDefinition, Mutation, Param, ParamKind};
 
 /// The key in `_tidelog_meta` under which the version of these tables stands, and that.
@@ -108,17 +107,10 @@ impl<'m> Recorder<'m> {
         let (data, fields) =
             read_data(transaction, &definition.fields, &data)?.map_err(|why| reject(&why))?;
         let named = [Value::Text(aggregate.clone()), Value::Text(stream.clone())];
-        let rows = transaction.run_system(
-            "insert into _tidelog_stream (aggregate, stream, length) values (?1, ?2, 1)
-             on conflict (aggregate, stream) do update set length = length + 1
-             returning number, length",
-            &named,
-        )?;
-        let Some([number, position]) = rows.first().map(Vec::as_slice) else {
-            unreachable!("BUG: a stream without its row")
-        };
+        let (number, position) = note_in_stream(transaction, &named)?;
+        let position = Value::Integer(position);
         let row = [
-            number.clone(),
+            Value::Integer(number),
             position.clone(),
             Value::Text(name.clone()),
             Value::Integer(i64::from(definition.version())),
@@ -128,23 +120,46 @@ impl<'m> Recorder<'m> {
             self.client.clone(),
             self.cause.clone(),
         ];
-        let rows = transaction.run_system(
-            "insert into _tidelog_event values (null, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             returning sequence",
+        let written = transaction.write_system(
+            "insert into _tidelog_event values (null, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             &row,
         )?;
-        let sequence = Value::Integer(single_integer(&rows).unwrap_or_default());
+        let sequence = Value::Integer(written.rowid);
         let [_, stream] = &named;
         let mentioned = Mentioned {
             stream,
             sequence: &sequence,
-            position,
+            position: &position,
             time: &self.time,
             client: &self.client_text,
             user: &self.user,
         };
         project(transaction, self.doctype, definition, &fields, &mentioned)
     }
+}
+
+/// Counts an event in its stream, which begins with the first one. Gives the stream's number, and
+/// the event's place in it.
+fn note_in_stream(
+    transaction: &Transaction<'_>,
+    named: &[Value; 2],
+) -> Result<(i64, i64), Failure> {
+    let rows = transaction.run_system(
+        "select number, length + 1 from _tidelog_stream where aggregate = ?1 and stream = ?2",
+        named,
+    )?;
+    let Some([Value::Integer(number), Value::Integer(length)]) = rows.first().map(Vec::as_slice)
+    else {
+        let written = transaction.write_system(
+            "insert into _tidelog_stream (aggregate, stream, length) values (?1, ?2, 1)",
+            named,
+        )?;
+        return Ok((written.rowid, 1));
+    };
+    let counted = [Value::Integer(*number), Value::Integer(*length)];
+    transaction
+        .write_system("update _tidelog_stream set length = ?2 where number = ?1", &counted)?;
+    Ok((*number, *length))
 }
 
 /// What the app's SQL may mention of an event beside its fields.
@@ -189,13 +204,17 @@ pub(super) fn read_data<'d>(
     wanted: &'d [Param],
     data: &Value,
 ) -> Result<Result<(Value, Fields<'d>), String>, Failure> {
-    let kind = "select iif(json_valid(?1), json_type(?1), 'no JSON')";
-    let rows = transaction.run_system(kind, std::slice::from_ref(data))?;
-    match rows.first().and_then(|row| row.first()) {
-        Some(Value::Text(kind)) if kind == "object" => {}
-        Some(Value::Text(kind)) => return Ok(Err(format!("its data are {kind}, and no object"))),
+    let mut rows = transaction.run_system(
+        "select iif(json_valid(?1), json_type(?1), 'no JSON'), iif(json_valid(?1), json(?1), null)",
+        std::slice::from_ref(data),
+    )?;
+    let written = match rows.pop().map(<[Value; 2]>::try_from) {
+        Some(Ok([Value::Text(kind), written])) if kind == "object" => written,
+        Some(Ok([Value::Text(kind), _])) => {
+            return Ok(Err(format!("its data are {kind}, and no object")));
+        }
         _ => unreachable!("BUG: no answer to what it is"),
-    }
+    };
     // One more than there are fields tells that there is one too many.
     let count = Value::Integer(i64::try_from(wanted.len() + 1).unwrap_or(i64::MAX));
     let members = transaction.run_system(
@@ -209,9 +228,7 @@ pub(super) fn read_data<'d>(
         Ok(fields) => fields,
         Err(why) => return Ok(Err(why)),
     };
-    let mut rows = transaction.run_system("select json(?1)", std::slice::from_ref(data))?;
-    let data = rows.pop().and_then(|mut row| row.pop()).unwrap_or(Value::Null);
-    Ok(Ok((data, fields)))
+    Ok(Ok((written, fields)))
 }
 
 fn fields_of<'d>(wanted: &'d [Param], members: &[Vec<Value>]) -> Result<Fields<'d>, String> {
