@@ -480,11 +480,6 @@ export class Run {
     const request = completeRequest(handling, row, 0, decision);
     const [said] = await this.#document.rows('complete', { request }, this.#attempt.signal);
     if (said?.answer === 'done') return Number(said.time);
-    if (said?.answer === 'refused' && !('reason' in decision)) {
-      const reason = String(said.reason);
-      this.tell(new Error(`what a run has come to was not taken: ${reason}`));
-      await this.#complete({ reason, isFinal: true });
-    }
     this.#leave(new Error('this attempt counts no longer'));
     return undefined;
   }

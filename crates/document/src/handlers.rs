@@ -226,6 +226,7 @@ impl<P: Copy + PartialEq> Handlers<P> {
             (
                 _,
                 Changed::Completed(_)
+                | Changed::Remembered { leads_on: true, .. }
                 | Changed::Intervened(Intervened::Done(_))
                 | Changed::Appended(Ok(_)),
             ) => self.has_to_dispatch = true,

@@ -256,18 +256,23 @@ pub enum Changed {
     Appended(Result<u64, AppendRefusal>),
     /// The completion was taken, or not.
     Completed(CompletionAnswer),
-    /// It was taken: a run remembers something more and goes on, and nothing is to be given, or may
-    /// be, for that.
-    Remembered,
+    /// It was taken: a run remembers something more.
+    Remembered {
+        /// As of when, milliseconds since the epoch: where it was said before, as of then.
+        time_ms: u64,
+        /// Whether something may be to be given for that.
+        leads_on: bool,
+    },
 }
 
 impl Changed {
-    /// What becomes of a completion, if it was one.
+    /// What becomes of a completion that came now, if it was one, and as of when, milliseconds
+    /// since the epoch: each attempt at a run hears of the same times.
     #[must_use]
-    pub fn answer(&self) -> Option<CompletionAnswer> {
+    pub fn answer(&self, now_ms: u64) -> Option<(CompletionAnswer, u64)> {
         match self {
-            Self::Completed(answer) => Some(*answer),
-            Self::Remembered => Some(CompletionAnswer::Done),
+            Self::Completed(answer) => Some((*answer, now_ms)),
+            Self::Remembered { time_ms, .. } => Some((CompletionAnswer::Done, *time_ms)),
             _ => None,
         }
     }

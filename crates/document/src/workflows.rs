@@ -98,6 +98,15 @@ impl Recorded {
         }
     }
 
+    /// After how many milliseconds it is due by the clock; 0 for what never is.
+    pub(crate) fn due_in_ms(&self) -> u64 {
+        match self {
+            Self::Sleep { ms } => *ms,
+            Self::WaitFor { timeout_ms, .. } => *timeout_ms,
+            _ => 0,
+        }
+    }
+
     /// What kind of record it makes.
     pub(crate) fn kind(&self) -> &str {
         match self {

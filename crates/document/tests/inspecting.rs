@@ -117,8 +117,8 @@ impl Scene {
 
     fn complete(&mut self, instance: InstanceId, task: u64, position: u64, outcome: Outcome) {
         let completion = Completion { task, attempt: 1, position, outcome };
-        match self.change(&Change::Complete { instance, completion }).answer() {
-            Some(tidelog_sync::CompletionAnswer::Done) => {}
+        match self.change(&Change::Complete { instance, completion }).answer(0) {
+            Some((tidelog_sync::CompletionAnswer::Done, _)) => {}
             other => panic!("{other:?}"),
         }
     }

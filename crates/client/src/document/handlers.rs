@@ -459,8 +459,7 @@ impl Document {
                 }
             }
             (answered, Some((key, Some(call)))) => {
-                let said = answered.answer().expect("BUG: it was a completion");
-                let said = (said, ctx.now_ms);
+                let said = answered.answer(ctx.now_ms).expect("BUG: it was a completion");
                 match change {
                     Change::Complete { instance, completion } if changed.1.is_some() => {
                         let completed = Completed { key, instance, call, completion, said };

@@ -210,10 +210,9 @@ pub(super) fn receive(
                     'waiting', 'ready'),
                 0, 0, null, 0,
                 iif(?9 is null, null, coalesce((select max(sequence) from _tidelog_event), 0)),
-                null, null, null, null, ?9, null, null, 0, 0, 0, '[]'
-         returning number"
+                null, null, null, null, ?9, null, null, 0, 0, 0, '[]'"
     );
-    let rows = transaction.run_system(
+    let written = transaction.write_system(
         &sql,
         &[
             aggregate,
@@ -227,7 +226,7 @@ pub(super) fn receive(
             version.map_or(Value::Null, |it| Value::Integer(it.into())),
         ],
     )?;
-    Ok((single_integer(&rows).unwrap_or_default(), true))
+    Ok((written.rowid, true))
 }
 
 /// Who handles tasks of a document, and whether there are any.
@@ -605,16 +604,15 @@ impl Giving<'_, '_> {
         let timeout_ms = command.map_or(0, |it| i64::from(it.timeout_ms));
         let due = if timeout_ms == 0 { 0 } else { self.now.saturating_add(timeout_ms) };
         let number = Value::Integer(number);
-        let started = self.transaction.run_system(
+        self.transaction.write_system(
             "update _tidelog_task
              set state = 'started', attempt = attempt + 1, instance = ?2, due = ?3, woken = 0
-             where number = ?1 returning version is not null",
+             where number = ?1",
             &[number.clone(), number_value(instance.0), Value::Integer(due)],
         )?;
-        match started.first() {
-            Some(row) if row[0] == HAS => workflows::note_time(self.transaction, &number, self.now),
-            _ => Ok(()),
-        }
+        let sql = "select 1 from _tidelog_task where number = ?1 and version is not null";
+        let is_run = !self.transaction.run_system(sql, std::slice::from_ref(&number))?.is_empty();
+        if is_run { workflows::note_time(self.transaction, &number, self.now) } else { Ok(()) }
     }
 }
 

@@ -384,7 +384,6 @@ fn progress(
     (records, suspends): (&[NewRecord], bool),
     now: i64,
 ) -> Run<(Changed, PageSet)> {
-    let completed = |((), set)| (Changed::Completed(CompletionAnswer::Done), set);
     let mut refused: Vec<(usize, String)> = Vec::new();
     let failure = loop {
         let mut at = 0;
@@ -402,13 +401,15 @@ fn progress(
                 .map(|it| written.add(&it))?;
             }
             at = records.len();
-            note_progress(transaction, run, &written, suspends)
+            note_progress(transaction, run, &written, suspends)?;
+            Ok(written.time)
         });
         let failure = match ran {
-            Run::Done(done) if suspends || records.iter().any(|it| it.what.leads_on()) => {
-                return Run::Done(completed(done));
+            Run::Done((time, set)) => {
+                let leads_on = suspends || records.iter().any(|it| it.what.leads_on());
+                let time_ms = time.unwrap_or(now).unsigned_abs();
+                return Run::Done((Changed::Remembered { time_ms, leads_on }, set));
             }
-            Run::Done(((), set)) => return Run::Done((Changed::Remembered, set)),
             Run::Fault(pgid) => return Run::Fault(pgid),
             Run::Failed(failure) => failure,
         };
@@ -420,7 +421,8 @@ fn progress(
             Err(failure) => return Run::Failed(failure),
         }
     };
-    fail(writer, run, &failure, now).map(completed)
+    fail(writer, run, &failure, now)
+        .map(|((), set)| (Changed::Completed(CompletionAnswer::Done), set))
 }
 
 /// Whether it is a record of what it wants of others that has failed to be written, and for the
@@ -437,12 +439,15 @@ struct Written {
     count: i64,
     /// Whether the run is to hear of any: its handler waits for it.
     is_news: bool,
+    /// As of when they were written, where they were there already.
+    time: Option<i64>,
 }
 
 impl Written {
     fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.is_news |= other.is_news;
+        self.time = self.time.max(other.time);
     }
 }
 
@@ -485,6 +490,12 @@ fn remember(
 ) -> Result<Written, Failure> {
     let row = Row::new(run, record);
     let time = &by.time;
+    // What was refused the first time might be done by now, and the run hears that it was not.
+    if record.what.leads_on()
+        && let Some(known) = row.known(transaction)?
+    {
+        return Ok(known);
+    }
     match &record.what {
         Recorded::Done { result, .. } => {
             check_result(transaction, result)?;
@@ -586,34 +597,56 @@ impl<'r> Row<'r> {
         Self { run, record, result: Value::Null, due: 0, waits_for }
     }
 
-    /// One that is there already stays as it is.
+    /// One that is there already stays as it is, also as of when.
     fn insert(
         self,
         transaction: &Transaction<'_>,
         state: &str,
         time: &Value,
     ) -> Result<Written, Failure> {
-        let Self { run, record, result, due, waits_for: [aggregate, stream, event] } = self;
-        let rows = transaction.run_system(
+        // Nobody has heard of it yet, and it lets the run go on.
+        let is_news = state == "done" && *time == Value::Null;
+        let [aggregate, stream, event] = self.waits_for.clone();
+        let Self { run, record, .. } = self;
+        let written = transaction.write_system(
             "insert into _tidelog_record
              values (null, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, null, 0)
-             on conflict do nothing returning state = 'done' and time is null",
+             on conflict do nothing",
             &[
                 Value::Integer(run.number),
                 Value::Text(record.name.clone()),
                 Value::Integer(record.count.into()),
                 Value::Text(record.what.kind().to_owned()),
                 Value::Text(state.to_owned()),
-                result,
+                self.result.clone(),
                 time.clone(),
-                Value::Integer(due),
+                Value::Integer(self.due),
                 aggregate,
                 stream,
                 event,
             ],
         )?;
-        let is_news = rows.first().is_some_and(|row| row[0] == HAS);
-        Ok(Written { count: i64::from(!rows.is_empty()), is_news })
+        match written.count {
+            0 => Ok(self.known(transaction)?.unwrap_or_default()),
+            _ => Ok(Written { count: 1, is_news, time: None }),
+        }
+    }
+
+    /// What was written of it, if it is there already.
+    fn known(&self, transaction: &Transaction<'_>) -> Result<Option<Written>, Failure> {
+        let Self { run, record, .. } = self;
+        let rows = transaction.run_system(
+            "select coalesce(time, iif(due > 0, due - ?4, null)) from _tidelog_record
+             where task = ?1 and name = ?2 and count = ?3",
+            &[
+                Value::Integer(run.number),
+                Value::Text(record.name.clone()),
+                Value::Integer(record.count.into()),
+                Value::Integer(i64::try_from(record.what.due_in_ms()).unwrap_or(i64::MAX)),
+            ],
+        )?;
+        let known = Written { time: single_integer(&rows), ..Written::default() };
+        Ok((!rows.is_empty()).then_some(known))
     }
 
     /// One that was begun has come to its end, or one that nobody had heard of.
@@ -624,11 +657,11 @@ impl<'r> Row<'r> {
         result: Value,
         time: &Value,
     ) -> Result<Written, Failure> {
-        let begun = transaction.run_system(
+        let begun = transaction.write_system(
             "update _tidelog_record
              set number = (select max(number) + 1 from _tidelog_record), state = ?4, result = ?5,
                  time = ?6
-             where task = ?1 and name = ?2 and count = ?3 and state = 'started' returning number",
+             where task = ?1 and name = ?2 and count = ?3 and state = 'started'",
             &[
                 Value::Integer(self.run.number),
                 Value::Text(self.record.name.clone()),
@@ -638,7 +671,7 @@ impl<'r> Row<'r> {
                 time.clone(),
             ],
         )?;
-        match begun.is_empty() {
+        match begun.count == 0 {
             true => Self { result, ..self }.insert(transaction, state, time),
             false => Ok(Written::default()),
         }
@@ -647,18 +680,17 @@ impl<'r> Row<'r> {
     /// The run has heard here that it is cancelled, in place of what it waited for: also where that
     /// has happened since, and the run has not heard of it.
     fn cancel(self, transaction: &Transaction<'_>, time: &Value) -> Result<Written, Failure> {
-        let waited = transaction.run_system(
+        let waited = transaction.write_system(
             "delete from _tidelog_record
              where task = ?1 and name = ?2 and count = ?3
-               and (state in ('waiting', 'started') or time is null)
-             returning number",
+               and (state in ('waiting', 'started') or time is null)",
             &[
                 Value::Integer(self.run.number),
                 Value::Text(self.record.name.clone()),
                 Value::Integer(self.record.count.into()),
             ],
         )?;
-        let known = i64::try_from(waited.len()).unwrap_or_default();
+        let known = i64::try_from(waited.count).unwrap_or_default();
         let written = self.insert(transaction, "failed", time)?;
         Ok(Written { count: written.count - known, ..written })
     }
@@ -692,7 +724,7 @@ impl<'r> Row<'r> {
             ],
         )?;
         let is_news = rows.first().is_some_and(|row| row[0] == HAS);
-        Ok(Written { count: i64::from(!rows.is_empty()), is_news })
+        Ok(Written { count: i64::from(!rows.is_empty()), is_news, time: None })
     }
 }
 

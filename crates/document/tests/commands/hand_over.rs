@@ -43,8 +43,8 @@ impl Scene {
                     let completion =
                         Completion { task, attempt: 1, position: 0, outcome: placed(0) };
                     let change = Change::Complete { instance: one, completion };
-                    let answer = self.change_locally(&change, now_ms).answer();
-                    assert_eq!(answer, Some(CompletionAnswer::Done));
+                    let answer = self.change_locally(&change, now_ms).answer(now_ms);
+                    assert_eq!(answer, Some((CompletionAnswer::Done, now_ms)));
                 }
             }
             completed += 64;

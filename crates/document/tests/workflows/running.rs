@@ -94,6 +94,52 @@ fn what_a_late_attempt_says_is_not_remembered() {
     });
 }
 
+/// Goal: each attempt at a run hears of what it remembers as of the same time, also one whose
+/// authority was not heard the first time. Method: what is done, what it sleeps for and what it
+/// waits for is said again later.
+#[test]
+fn what_is_said_again_is_as_of_when_it_was_said_first() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let sleep = record("s", 0, Recorded::Sleep { ms: 60_000 });
+        for said in [step("a", "1"), sleep, wait_for("w", "shipped", 60_000)] {
+            let (first_ms, name) = (scene.now_ms, said.name.clone());
+            let outcome = progressed(vec![said], false);
+            for later_ms in [0, 7, 20_000] {
+                scene.now_ms = first_ms + later_ms;
+                let answer = scene.complete_as_of(one, (1, 1), outcome.clone());
+                assert_eq!(answer, (CompletionAnswer::Done, first_ms), "{name}, {later_ms} later");
+            }
+        }
+    });
+}
+
+/// Goal: what is said again does nothing that it did not do the first time, whatever has changed: the
+/// run hears of what is remembered. Method: a command is sent that nobody knows, and that is known by
+/// the time at which it is said again.
+#[test]
+fn what_was_refused_is_not_done_as_it_is_said_again() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let mut unknown = pay("o1");
+        unknown.name = "bill".to_owned();
+        let outcome = progressed(vec![record("bill", 0, Recorded::Send(unknown))], false);
+        scene.done(one, (1, 1), outcome.clone());
+        for stream in &mut scene.doctype.streams {
+            let mut known = stream.commands.clone();
+            known.iter_mut().for_each(|command| command.name = "bill".to_owned());
+            stream.commands.extend(known);
+        }
+        scene.done(one, (1, 1), outcome);
+        assert_eq!(scene.records(1), ["bill 0 command failed there is no command bill of order"]);
+        assert_eq!(scene.rows("select command from tidelog_commands"), [""; 0]);
+    });
+}
+
 /// Goal: whoever was given an attempt reads what the run has heard by that, and nothing of before.
 #[test]
 fn what_a_run_remembers_is_told_as_of_an_attempt() {

@@ -244,12 +244,21 @@ impl Scene {
     pub(crate) fn complete(
         &mut self,
         instance: InstanceId,
-        (task, attempt): (u64, u64),
+        attempt: (u64, u64),
         outcome: Outcome,
     ) -> CompletionAnswer {
+        self.complete_as_of(instance, attempt, outcome).0
+    }
+
+    pub(crate) fn complete_as_of(
+        &mut self,
+        instance: InstanceId,
+        (task, attempt): (u64, u64),
+        outcome: Outcome,
+    ) -> (CompletionAnswer, u64) {
         let completion = Completion { task, attempt, position: 0, outcome };
         let changed = self.change(&Change::Complete { instance, completion });
-        changed.answer().expect("a completion")
+        changed.answer(self.now_ms).expect("a completion")
     }
 
     pub(crate) fn done(&mut self, instance: InstanceId, attempt: (u64, u64), outcome: Outcome) {

@@ -205,15 +205,14 @@ impl Room {
                     self.decide(&Change::Deregister(instance), budget)?;
                     self.tell_not_registered((id, tag), NOT_ALLOWED);
                 }
-                let answer = match Completion::decode(completion) {
+                let (answer, time_ms) = match Completion::decode(completion) {
                     Ok(completion) if speaker.handles => {
                         self.complete((id, tag), completion, budget)?
                     }
                     // Nobody has been given that.
-                    _ => CompletionAnswer::Late,
+                    _ => (CompletionAnswer::Late, self.now_ms),
                 };
-                let (number, time_ms) = (*number, self.now_ms);
-                let told = FromRoom::Completed { tag, number, answer, time_ms };
+                let told = FromRoom::Completed { tag, number: *number, answer, time_ms };
                 self.outbox.after(After::Tell(id, told));
                 Ok(())
             }
@@ -271,16 +270,13 @@ impl Room {
         place: Place,
         completion: Completion,
         budget: &mut Budget,
-    ) -> Result<CompletionAnswer, Halt> {
-        let Some(instance) = self.handlers()?.at(place) else {
-            return Ok(CompletionAnswer::Late);
-        };
+    ) -> Result<(CompletionAnswer, u64), Halt> {
+        let late = (CompletionAnswer::Late, self.now_ms);
+        let Some(instance) = self.handlers()?.at(place) else { return Ok(late) };
         let change = Change::Complete { instance, completion };
         // Where not even that it has failed can be written down it is given again, in time.
-        let Some(changed) = self.change(&change, budget)? else {
-            return Ok(CompletionAnswer::Late);
-        };
+        let Some(changed) = self.change(&change, budget)? else { return Ok(late) };
         self.handlers()?.decided(&change, &changed);
-        Ok(changed.answer().expect("BUG: it was a completion"))
+        Ok(changed.answer(self.now_ms).expect("BUG: it was a completion"))
     }
 }

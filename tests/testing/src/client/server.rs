@@ -279,14 +279,14 @@ impl Server {
             }
             ToRoom::Complete { tag, number, completion } => {
                 let completion = Completion::decode(&completion).expect("a completion");
-                let answer = match self.handlers.at((device, tag)) {
+                let (answer, time_ms) = match self.handlers.at((device, tag)) {
                     Some(instance) => {
                         let changed = self.change(&Change::Complete { instance, completion });
-                        changed.answer().expect("a completion")
+                        changed.answer(self.now_ms).expect("a completion")
                     }
-                    None => CompletionAnswer::Late,
+                    None => (CompletionAnswer::Late, self.now_ms),
                 };
-                vec![FromRoom::Completed { tag, number, answer, time_ms: self.now_ms }]
+                vec![FromRoom::Completed { tag, number, answer, time_ms }]
             }
             ToRoom::Archived(question) => {
                 let number = question.number;

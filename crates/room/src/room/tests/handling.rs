@@ -2,8 +2,10 @@
 
 use tidelog_document::{
     CommandDefinition, CommandRef, Completion, EventDefinition, FoundEvents, Intervened,
-    Intervention, NewEvent, Outcome, StreamDefinition, WantedCommands, WantedEvents, sending,
+    Intervention, NewEvent, NewRecord, Outcome, Recorded, StreamDefinition, WantedCommands,
+    WantedEvents, WorkflowDefinition, sending, starting,
 };
+use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::{INSTANCE_SILENT_MS, INSTANCES_MAX};
 
 use super::*;
@@ -24,7 +26,9 @@ fn shop() -> Doctype {
         timeout_ms: 60_000,
     };
     let (name, events, commands) = ("order".to_owned(), vec![event], vec![command]);
-    Doctype { streams: vec![StreamDefinition { name, events, commands }], ..notes() }
+    let streams = vec![StreamDefinition { name, events, commands }];
+    let workflow = WorkflowDefinition { name: "fulfil".to_owned(), version: 1, fields: Vec::new() };
+    Doctype { streams, workflows: vec![workflow], ..notes() }
 }
 
 fn place(stream: &str) -> WireFrame {
@@ -96,6 +100,42 @@ fn commands_are_given_as_they_are_received_and_answered_behind_their_entries() {
     assert_eq!(brief(&scene.heard(BOB)), ["entry 5..6", "completed 7: Done"]);
     assert_eq!(scene.hears(BOB, complete(5, 1, 1)), ["completed 7: Late"], "it is over");
     assert_eq!(scene.commands(), ["1 a completed 1 "]);
+}
+
+/// Goal: whoever says again what it was not answered hears of it as of when it was said first, as
+/// each later attempt does. Method: by the room's clock, over another connection.
+#[test]
+fn what_a_run_says_again_is_answered_as_of_when_it_was_said_first() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.open_shop(BOB);
+    let register = |instance| {
+        let kinds = vec![("fulfil".to_owned(), "1".to_owned())];
+        ToRoom::Register { tag: 5, instance, kinds, concurrency: 4 }
+    };
+    scene.hears(BOB, register(0));
+    let run = frame(&shop(), &starting("fulfil"), &[("id", "f"), ("args", "{}")]);
+    scene.frames(ANN, 1, vec![run]);
+    let what = Recorded::Done { kind: "step".to_owned(), result: "1".to_owned() };
+    let records = vec![NewRecord { name: "a".to_owned(), count: 0, what }];
+    let outcome = Outcome::Progressed { records, suspends: false };
+    let completion = Completion { task: 1, attempt: 1, position: 0, outcome }.encode();
+    let answered = |scene: &mut Scene| {
+        scene.say(BOB, ToRoom::Complete { tag: 5, number: 7, completion: completion.clone() });
+        let as_of = |it| match it {
+            FromRoom::Completed { answer, time_ms, .. } => Some((answer, time_ms)),
+            _ => None,
+        };
+        scene.heard(BOB).into_iter().find_map(as_of)
+    };
+    scene.at(1_000_500);
+    assert_eq!(answered(&mut scene), Some((CompletionAnswer::Done, 1_000_500)));
+    scene.step(RoomInput::Left { conn: BOB });
+    scene.at(1_009_000);
+    scene.open_shop(BOB);
+    scene.hears(BOB, register(1_000_000));
+    assert_eq!(answered(&mut scene), Some((CompletionAnswer::Done, 1_000_500)));
 }
 
 /// Goal: whoever is away comes back as who it was, or has lost what it worked at; also where the
