@@ -1,7 +1,5 @@
 //! The way to one server: one socket for all copies of one user that are synced there.
 
-use std::collections::VecDeque;
-
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, ToServer, decode_message,
 };
@@ -123,10 +121,12 @@ pub(crate) struct ServerLink {
     renewal: Option<Renewal>,
     /// Whose token that is.
     subject: Option<String>,
-    /// Whether a document is another user's, of which nothing is said by this token; and what was
-    /// offered in its place and has no answer, in the order of these.
+    /// Whether a document is another user's, of which nothing is said by this token; what was
+    /// offered in its place and has no answer; and what is offered then, the newest that has come
+    /// since: a server reads nothing behind many of them for a while.
     is_anothers: bool,
-    offered: VecDeque<(TokenHolder, String)>,
+    offered: Option<(TokenHolder, String)>,
+    offered_next: Option<(TokenHolder, String)>,
 }
 
 /// A question that the server has not answered yet. It says other things before it comes to that.
@@ -190,7 +190,8 @@ impl ServerLink {
             renewal: None,
             subject: None,
             is_anothers: false,
-            offered: VecDeque::new(),
+            offered: None,
+            offered_next: None,
         }
     }
 
@@ -395,11 +396,12 @@ impl ServerLink {
 
     /// Whether somebody is to be asked for a token in the place of one that expires soon.
     pub(crate) fn wants_renewal(&self, now_ms: u64) -> bool {
-        let is_due = |renewal: &Renewal| renewal.is_due(now_ms);
+        let has_next = self.offered.is_none() && self.offered_next.is_some();
+        let is_due = |renewal: &Renewal| has_next || renewal.is_due(now_ms);
         self.stage == Stage::Welcomed && self.renewal.as_ref().is_some_and(is_due)
     }
 
-    /// Asks one of those for it.
+    /// Offers what has come meanwhile, or asks one of those for it.
     pub(crate) fn renew(
         &mut self,
         now_ms: u64,
@@ -407,12 +409,22 @@ impl ServerLink {
         questions: &mut Questions,
         out: &mut Outbox,
     ) {
+        if self.offered.is_none()
+            && let Some(next) = self.offered_next.take()
+        {
+            return self.offer(next, out);
+        }
         let first = self.turns.last();
         let next = self.renewal.as_mut().and_then(|it| it.ask(now_ms, holders, first));
         if let Some((tab, handle)) = next {
             let question = self.turns.asks((tab, handle), questions);
             out.tell(tab, FromCore::TokenWanted { handle, question });
         }
+    }
+
+    fn offer(&mut self, offered: (TokenHolder, String), out: &mut Outbox) {
+        self.send(&ToServer::Renew { token: offered.1.clone() }, out);
+        self.offered = Some(offered);
     }
 
     /// Whether this tab was asked for a token by that question, and its answer is wanted.
@@ -437,10 +449,8 @@ impl ServerLink {
         let holder = self.turns.answered(question);
         if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal) {
             match token {
-                Some(token) => {
-                    self.offered.push_back((holder, token.clone()));
-                    self.send(&ToServer::Renew { token }, out);
-                }
+                Some(token) if self.offered.is_some() => self.offered_next = Some((holder, token)),
+                Some(token) => self.offer((holder, token), out),
                 None => {
                     renewal.has_none(holder);
                     out.wake_at(now_ms);
@@ -493,8 +503,10 @@ impl ServerLink {
                     return Heard::Nothing;
                 }
                 reached(Probe::TokenRenewed);
-                if let Some((holder, _)) = self.offered.pop_front() {
+                if let Some((holder, token)) = self.offered.take() {
                     self.turns.goes_by(holder);
+                    // Another one is newer, and may allow more.
+                    self.offered_next.take_if(|(_, next)| *next == token);
                 }
                 self.turns.want_no_more();
                 // What was refused by the token before may be served by this one.
@@ -503,7 +515,10 @@ impl ServerLink {
             FromServer::NotRenewed => {
                 self.renewal.iter_mut().for_each(Renewal::was_refused);
                 // On this connection the server takes no token of another user, as this may be one.
-                let refused = self.offered.pop_front();
+                let refused = self.offered.take();
+                if let Some((_, token)) = &refused {
+                    self.offered_next.take_if(|(_, next)| next == token);
+                }
                 let Some((holder, token)) = refused.filter(|_| self.is_anothers) else {
                     return Heard::Nothing;
                 };
@@ -655,7 +670,7 @@ impl ServerLink {
     fn drop_socket(&mut self, out: &mut Outbox) {
         (self.renewal, self.subject) = (None, None);
         self.is_anothers = false;
-        self.offered.clear();
+        (self.offered, self.offered_next) = (None, None);
         if let Some(socket) = self.socket.take() {
             out.close_socket(socket);
         }
