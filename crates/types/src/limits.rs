@@ -204,7 +204,8 @@ pub const LOGIN_ADDRESSES_MAX: usize = 10_000;
 /// Networks of which a server remembers that somebody has logged in from there.
 pub const LOGIN_NETWORKS_MAX: usize = 4096;
 
-/// Passwords that a server checks at once: each takes 19 MiB, or what its hash asks for.
+/// Passwords that a server checks at once of networks from which somebody has logged in lately, and
+/// as many of all others: each takes 19 MiB, or what its hash asks for.
 pub const LOGINS_AT_ONCE_MAX: usize = 1;
 
 /// Logins that wait for that, or have it: more are refused. Half of the places are for networks

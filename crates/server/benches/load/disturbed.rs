@@ -1,6 +1,7 @@
 //! How long confirms take while somebody disturbs the server, beside what they take without.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use tidelog_testing::server::{Client, Process, command, http, texts};
 use tidelog_types::ClientId;
 use tidelog_types::limits::CONNECTIONS_OF_SUBJECT_MAX;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval, sleep, timeout, timeout_at};
 
@@ -27,6 +28,12 @@ const LOGINS: &str = "logins";
 const RENEWALS: &str = "renewals";
 const FLOOD: &str = "flood";
 const READY: &str = "ready";
+
+/// What is disturbed in the server's place: a listener that takes every connection, and refuses
+/// what it is asked once it has the head.
+pub(crate) const BARE: &str = "bare";
+/// How long the bare listener waits for a head, as the server does.
+const HEAD_TAKES: Duration = Duration::from_secs(10);
 
 /// How long each of the two loads is measured, once it has warmed up.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -172,21 +179,83 @@ async fn write(
 async fn beside(disturbance: &str, what: &str) {
     let guarded = Guarded::start(WRITERS).await;
     let at = guarded.server.address;
-    let mut outside = Outside::start(disturbance, &at.to_string(), true);
-    assert_eq!(outside.says().await, READY);
+    let outside = prepared(disturbance, &at.to_string()).await;
     let writers = Writers::start(at, WRITERS, Some(WRITES_EVERY), &token()).await;
     sleep(WARM_UP).await;
-    let calm = Instant::now();
-    sleep(MEASURED).await;
-    let calm = calm..Instant::now();
-    outside.goes_on().await;
-    sleep(WARM_UP).await;
-    let disturbed = Instant::now();
-    sleep(MEASURED).await;
-    let disturbed = disturbed..Instant::now();
+    let calm = measured().await;
+    let (disturbed, said) = disturbed_by(outside).await;
     let took = writers.end().await;
     say(what, 1.2, &took, [&calm, &disturbed]);
-    println!("{what}: {}", outside.says().await);
+    println!("{what}: {said}");
+}
+
+/// The same beside the same disturbance of a bare listener on the same machine: what connections
+/// and whoever makes them take of the processors is taken there, too. Each twice, in turn.
+async fn beside_bare(disturbance: &str, what: &str) {
+    let guarded = Guarded::start(WRITERS).await;
+    let at = guarded.server.address;
+    let mut bare = Outside::start(BARE, "", false);
+    let bare_at = bare.says().await;
+    let writers = Writers::start(at, WRITERS, Some(WRITES_EVERY), &token()).await;
+    sleep(WARM_UP).await;
+    let calm = measured().await;
+    let mut disturbed: [Vec<Range<Instant>>; 2] = Default::default();
+    for at in [&bare_at, &at.to_string(), &bare_at, &at.to_string()] {
+        let (range, said) = disturbed_by(prepared(disturbance, at).await).await;
+        println!("{what}, of {}: {said}", if *at == bare_at { BARE } else { "the server" });
+        disturbed[usize::from(*at != bare_at)].push(range);
+        // What is left of it ends.
+        sleep(HEAD_TAKES).await;
+    }
+    let took = writers.end().await;
+    let [of_bare, of_server] = disturbed.map(|ranges| p99_within(&took, &ranges));
+    let calm = p99_within(&took, &[calm]);
+    let ratio = of_server.as_secs_f64() / of_bare.as_secs_f64();
+    println!(
+        "{what}: p99 of confirms {of_server:?}, beside the same of a bare listener {of_bare:?}: \
+         {ratio:.2} (goal 1.2); without {calm:?}"
+    );
+}
+
+async fn measured() -> Range<Instant> {
+    let begun = Instant::now();
+    sleep(MEASURED).await;
+    begun..Instant::now()
+}
+
+/// Another process, which is about to disturb what is there.
+async fn prepared(disturbance: &str, at: &str) -> Outside {
+    let mut outside = Outside::start(disturbance, at, true);
+    assert_eq!(outside.says().await, READY);
+    outside
+}
+
+/// When it has disturbed that, and what came of it.
+async fn disturbed_by(mut outside: Outside) -> (Range<Instant>, String) {
+    outside.goes_on().await;
+    sleep(WARM_UP).await;
+    let range = measured().await;
+    (range, outside.says().await)
+}
+
+/// In a process of its own: says where it listens.
+pub(crate) async fn bare() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    println!("{}", listener.local_addr().expect("an address"));
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        tokio::spawn(timeout(HEAD_TAKES, async move {
+            let (mut heard, mut buffer) = (Vec::new(), [0; 1_024]);
+            while !heard.windows(4).any(|it| it == b"\r\n\r\n") {
+                match stream.read(&mut buffer).await {
+                    Ok(count @ 1..) => heard.extend_from_slice(&buffer[..count]),
+                    _ => return,
+                }
+            }
+            let answer = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(answer).await;
+        }));
+    }
 }
 
 /// In a process of its own: prepares, waits for a word, disturbs for as long as that is measured,
@@ -202,11 +271,11 @@ pub(crate) async fn disturb(disturbance: &str, at: SocketAddr) {
 }
 
 pub(crate) async fn beside_half_open() {
-    beside(HALF_OPEN, &format!("{} half-sent requests", scaled(10_000))).await;
+    beside_bare(HALF_OPEN, &format!("{} half-sent requests", scaled(10_000))).await;
 }
 
 pub(crate) async fn beside_logins() {
-    beside(LOGINS, &format!("{} bad logins a second", scaled(1_000))).await;
+    beside_bare(LOGINS, &format!("{} bad logins a second", scaled(1_000))).await;
 }
 
 pub(crate) async fn beside_renewals() {
@@ -226,15 +295,19 @@ fn say(
     what: &str,
     goal: f64,
     took: &[(Instant, Duration)],
-    [calm, disturbed]: [&std::ops::Range<Instant>; 2],
+    [calm, disturbed]: [&Range<Instant>; 2],
 ) {
-    let within = |range: &std::ops::Range<Instant>| {
-        let of = took.iter().filter(|(at, _)| range.contains(at)).map(|(_, took)| *took);
-        percentiles(of.collect())
-    };
-    let ([_, without], [_, with]) = (within(calm), within(disturbed));
+    let within = |range: &Range<Instant>| p99_within(took, std::slice::from_ref(range));
+    let (without, with) = (within(calm), within(disturbed));
     let ratio = with.as_secs_f64() / without.as_secs_f64();
     println!("{what}: p99 of confirms {with:?}, without {without:?}: {ratio:.2} (goal {goal})");
+}
+
+fn p99_within(took: &[(Instant, Duration)], ranges: &[Range<Instant>]) -> Duration {
+    let is_within = |at: &Instant| ranges.iter().any(|range| range.contains(at));
+    let of = took.iter().filter(|(at, _)| is_within(at)).map(|(_, took)| *took);
+    let [_, p99] = percentiles(of.collect());
+    p99
 }
 
 /// Requests that are half said, and said anew once the server has given them up.
@@ -246,7 +319,10 @@ async fn half_open(at: SocketAddr) {
         tokio::spawn(async move {
             while Instant::now() < end {
                 let connecting = timeout(MEASURED, TcpStream::connect(at)).await;
-                let Ok(Ok(mut stream)) = connecting else { continue };
+                let Ok(Ok(mut stream)) = connecting else {
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
                 let half = b"GET /v1/documents HTTP/1.1\r\nhost: localhost\r\nx: ";
                 let _ = stream.write_all(half).await;
                 said.fetch_add(1, Ordering::Relaxed);

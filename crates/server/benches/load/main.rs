@@ -48,6 +48,7 @@ async fn main() {
         let at = args.next().unwrap_or_default();
         return match role.as_str() {
             RELAY => relays(Path::new(&at)).await,
+            disturbed::BARE => disturbed::bare().await,
             _ => disturbed::disturb(&role, at.parse().expect("an address")).await,
         };
     }
