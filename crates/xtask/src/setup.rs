@@ -100,7 +100,7 @@ const SYSTEM_TOOLS: [SystemTool; 7] = [
 ///
 /// Names what is missing and cannot be installed from here.
 pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
-    path(&repo.root)?;
+    path(&repo.target)?;
     node()?;
     rust()?;
     system_tools(needs)?;
@@ -116,10 +116,16 @@ pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
     amalgamation::provide(repo)
 }
 
-/// The server's allocator is built by make, which takes a path with a space for two.
-fn path(root: &Path) -> Result<()> {
-    let has_space = root.to_string_lossy().contains(char::is_whitespace);
-    ensure!(!has_space, "{}: the path may have no space; clone elsewhere", root.display());
+/// The server's allocator, where it has one of its own, is built in the target folder by make,
+/// which takes a path with a space for two.
+fn path(target: &Path) -> Result<()> {
+    let has_allocator = cfg!(all(target_os = "linux", target_env = "gnu"));
+    let has_space = target.to_string_lossy().contains(char::is_whitespace);
+    ensure!(
+        !(has_allocator && has_space),
+        "{}: the path may have no space; clone elsewhere, or set CARGO_TARGET_DIR",
+        target.display()
+    );
     Ok(())
 }
 

@@ -279,8 +279,8 @@ impl Telling {
     }
 }
 
-/// When it is looked again: looks take a tenth of the time, or come once a second, however much is
-/// due and whenever.
+/// When it is looked again: looks take a tenth of the time, or come once a second, and take no more
+/// than half of it, however much is due and whenever.
 #[derive(Clone, Copy, Debug)]
 struct NextLook {
     /// Not before, where something has changed.
@@ -296,6 +296,7 @@ impl NextLook {
         let from = began + CHANGES_WAIT.max((1 + CHANGES_WAIT_LOOKS) * took);
         let next_at = next_at.min(began + took + LOOKS_EVERY);
         let late_at = next_at + Duration::from_millis(TELLS_AHEAD_MS);
+        let late_at = late_at.max(began + 2 * took);
         Self { for_changes_from: from, at: next_at.max(from.min(late_at)) }
     }
 }
@@ -312,10 +313,10 @@ mod tests {
 
     /// Goal: whoever listens keeps no processor busy, and is not told late, also where very much is
     /// due at ever other times. Method: something is to be told at each millisecond, and a look
-    /// takes thirty, or three hundred; and once nothing is.
+    /// takes thirty, three hundred, or more than a second; and once nothing is.
     #[test]
     fn looks_take_a_part_of_the_time_where_much_is_due_at_ever_other_times() {
-        for (took_ms, share) in [(30, 10), (300, 3)] {
+        for (took_ms, share) in [(30, 10), (300, 3), (1_500, 2)] {
             let (began, took) = (Instant::now(), Duration::from_millis(took_ms));
             let (mut at, mut looks) = (began, 0);
             while at < began + Duration::from_secs(60) {
@@ -323,7 +324,7 @@ mod tests {
                 let next_at = at + Duration::from_millis(1);
                 let next = NextLook::of(at, took, next_at);
                 assert!(next.at >= at + took, "it has not ended before");
-                assert!(next.at <= (next_at + Duration::from_secs(1)).max(at + took));
+                assert!(next.at <= (next_at + Duration::from_secs(1)).max(at + 2 * took));
                 at = next.at;
             }
             assert!(took * looks <= Duration::from_secs(60) / share, "{looks} looks");
