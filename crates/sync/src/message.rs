@@ -453,8 +453,8 @@ pub enum FromRoom {
         number: u32,
         /// What became of it.
         answer: CompletionAnswer,
-        /// What the time was where that was decided, in milliseconds since the epoch: as it was said
-        /// first, of what a run remembers.
+        /// What the time was where that was decided, in milliseconds since the epoch: as it was
+        /// said first, of what a run remembers.
         time_ms: u64,
     },
     /// The answer to [`ToRoom::Archived`].

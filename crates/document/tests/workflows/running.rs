@@ -116,9 +116,9 @@ fn what_is_said_again_is_as_of_when_it_was_said_first() {
     });
 }
 
-/// Goal: what is said again does nothing that it did not do the first time, whatever has changed: the
-/// run hears of what is remembered. Method: a command is sent that nobody knows, and that is known by
-/// the time at which it is said again.
+/// Goal: what is said again does nothing that it did not do the first time, whatever has changed:
+/// the run hears of what is remembered. Method: a command is sent that nobody knows, and that is
+/// known by the time at which it is said again.
 #[test]
 fn what_was_refused_is_not_done_as_it_is_said_again() {
     with_shop(|mut scene| {
