@@ -892,22 +892,6 @@ test('a request that was begun is not begun again by who hears that it is cancel
   expect([asked, standing(authority)[0]]).toEqual([1, 'cancelled']);
 });
 
-test('what the authority does not take is why the run has failed', async () => {
-  const authority = new Authority();
-  const { complete } = authority;
-  authority.complete = (r) => {
-    const row = complete.call(authority, r);
-    authority.complete = complete;
-    authority.runs.get('f')!.state = 'started';
-    return { ...row, answer: 'refused', reason: 'it is none' };
-  };
-  const process = new Process(authority, (ctx: Context) => ctx.step('one', () => 1));
-  authority.start('f');
-  await settled();
-  expect(standing(authority)).toEqual(['failed', 'it is none', 1]);
-  expect(`${process.errors[0]![0]}`).toMatch(/was not taken: it is none/);
-});
-
 test('an attempt that somebody else has says nothing more', async () => {
   const authority = new Authority();
   let end: (() => void) | undefined;

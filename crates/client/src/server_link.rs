@@ -449,8 +449,11 @@ impl ServerLink {
         let holder = self.turns.answered(question);
         if let (Stage::Welcomed, Some(renewal)) = (self.stage, &mut self.renewal) {
             match token {
-                Some(token) if self.offered.is_some() => self.offered_next = Some((holder, token)),
-                Some(token) => self.offer((holder, token), out),
+                Some(token) => match &self.offered {
+                    None => self.offer((holder, token), out),
+                    Some((_, offered)) if *offered == token => {}
+                    Some(_) => self.offered_next = Some((holder, token)),
+                },
                 None => {
                     renewal.has_none(holder);
                     out.wake_at(now_ms);

@@ -142,6 +142,20 @@ fn a_token_that_comes_after_all_were_asked_is_taken() {
     assert_eq!(renewed(&core), ["late"]);
 }
 
+/// Goal: of two tabs with a token each, neither's is lost for what the other one says again.
+#[test]
+fn a_token_that_is_offered_already_takes_the_place_of_no_other() {
+    let mut core = let_in(1_600);
+    asked_after(&mut core, 1_600).expect("it is asked for");
+    pass(&mut core, 30);
+    assert!(core.tokens_wanted.len() > 4);
+    for (tab, token) in [(TAB, "one"), (OTHER_TAB, "other"), (TAB, "one")] {
+        give(&mut core, tab, Some(token));
+    }
+    core.hear(X, &FromServer::NotRenewed);
+    assert_eq!(renewed(&core), ["one", "other"]);
+}
+
 /// Goal: where nobody has a token that is taken, all are asked again, less and less often, and the
 /// old one serves for as long as it does.
 #[test]

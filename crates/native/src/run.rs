@@ -140,7 +140,13 @@ impl<'a> Driver<'a> {
             }
             let heard = self.shared.progress().next_heard();
             if let Some(heard) = heard {
-                self.answer(heard).await?;
+                if let Err(error) = self.answer(heard).await {
+                    // The attempt begins anew, by what is remembered: that has all that was said.
+                    if let Some(sending) = &mut self.sending {
+                        let _ = sending.answered.as_mut().await;
+                    }
+                    return Err(error);
+                }
                 continue;
             }
             self.shared.progress().hear_of_cancel();

@@ -15,7 +15,7 @@ use thread_priority::unix::{
 use tidelog_access::{Grants, Login, Role};
 use tidelog_types::limits::{LOGINS_AT_ONCE_MAX, LOGINS_WAITING_MAX};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::error;
 
 use super::failures::Failures;
@@ -27,8 +27,10 @@ use super::{Guard, now_s};
 const LIFETIME_S: u64 = 12 * 60 * 60;
 /// When to try again where too many log in at once.
 const BUSY_FOR: Duration = Duration::from_secs(1);
+/// How long somebody waits for a turn, who is told to come again then.
+const TURN_COMES_IN: Duration = Duration::from_secs(20);
 /// How many times as long as a wrong password has taken nothing is checked behind it: whoever
-/// guesses has a quarter of a processor at most, and right ones follow one another.
+/// guesses has a quarter of a processor at most of each queue, and right ones follow one another.
 const WRONG_RESTS_FOR: u32 = 3;
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
@@ -113,7 +115,8 @@ impl Guard {
         let Logins { of_known, of_strangers, .. } = &self.logins;
         let queue = if is_known { of_known } else { of_strangers };
         let _place = queue.places.try_acquire().map_err(|_| busy)?;
-        let turn = Arc::clone(&queue.turns).acquire_owned().await;
+        let turn = timeout(TURN_COMES_IN, Arc::clone(&queue.turns).acquire_owned()).await;
+        let turn = turn.map_err(|_| LoginError::TooMany { after: BUSY_FOR })?;
         let turn = turn.expect("BUG: turns are never closed");
         // Others of the same address may have failed meanwhile.
         self.logins.check(address)?;
@@ -283,7 +286,7 @@ mod tests {
     async fn a_strangers_password_is_checked_by_a_thread_for_idle_processors() {
         use thread_priority::unix::thread_schedule_policy;
         let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        let sets = || {
+        let sets = move || {
             set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle).is_ok()
         };
         let may_be_set = thread::spawn(sets).join().expect("no panic");
@@ -298,15 +301,24 @@ mod tests {
     #[tokio::test]
     async fn passwords_are_checked_one_at_a_time_and_few_wait() {
         let guard = guard();
-        let turns = Arc::clone(&guard.logins.of_known.turns);
-        let _all = turns.acquire_many(LOGINS_AT_ONCE_MAX as u32).await.expect("open");
-        let mut waiting: Vec<_> =
-            (0..PLACES).map(|_| Box::pin(log_in(&guard, "admin", "a"))).collect();
-        for waits in &mut waiting {
-            assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        let Logins { of_known, of_strangers, .. } = &guard.logins;
+        let stranger = IpAddr::V4([192, 0, 2, 1].into());
+        for (queue, address) in [(of_known, HERE), (of_strangers, stranger)] {
+            let log_in = || guard.log_in(address, "admin".to_owned(), "a".to_owned());
+            let all = queue.turns.acquire_many(LOGINS_AT_ONCE_MAX as u32).await.expect("open");
+            let mut waiting: Vec<_> = (0..PLACES).map(|_| Box::pin(log_in())).collect();
+            for waits in &mut waiting {
+                assert!(futures_util::poll!(waits.as_mut()).is_pending());
+            }
+            let too_many = Some(LoginError::TooMany { after: BUSY_FOR });
+            assert_eq!(log_in().await.err(), too_many);
+            // The first of them waits for as long as somebody does.
+            tokio::time::pause();
+            assert_eq!(waiting.remove(0).await.err(), too_many);
+            tokio::time::resume();
+            drop((waiting, all));
+            assert!(log_in().await.is_ok());
         }
-        let refused = log_in(&guard, "admin", "a").await.err();
-        assert_eq!(refused, Some(LoginError::TooMany { after: BUSY_FOR }));
     }
 
     /// Goal: whoever has logged in lately does so again while strangers guess. Method: strangers
