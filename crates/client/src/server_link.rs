@@ -122,8 +122,8 @@ pub(crate) struct ServerLink {
     /// Whose token that is.
     subject: Option<String>,
     /// Whether a document is another user's, of which nothing is said by this token; what was
-    /// offered in its place and has no answer; and what is offered then, the newest that has come
-    /// since: a server reads nothing behind many of them for a while.
+    /// offered in its place and has no answer; and what is offered then, the newest other one
+    /// that has come since: a server reads nothing behind many of them for a while.
     is_anothers: bool,
     offered: Option<(TokenHolder, String)>,
     offered_next: Option<(TokenHolder, String)>,
@@ -506,10 +506,9 @@ impl ServerLink {
                     return Heard::Nothing;
                 }
                 reached(Probe::TokenRenewed);
-                if let Some((holder, token)) = self.offered.take() {
+                // What is offered next is newer, and may allow more.
+                if let Some((holder, _)) = self.offered.take() {
                     self.turns.goes_by(holder);
-                    // Another one is newer, and may allow more.
-                    self.offered_next.take_if(|(_, next)| *next == token);
                 }
                 self.turns.want_no_more();
                 // What was refused by the token before may be served by this one.
@@ -519,9 +518,6 @@ impl ServerLink {
                 self.renewal.iter_mut().for_each(Renewal::was_refused);
                 // On this connection the server takes no token of another user, as this may be one.
                 let refused = self.offered.take();
-                if let Some((_, token)) = &refused {
-                    self.offered_next.take_if(|(_, next)| next == token);
-                }
                 let Some((holder, token)) = refused.filter(|_| self.is_anothers) else {
                     return Heard::Nothing;
                 };
