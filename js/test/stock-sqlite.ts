@@ -36,6 +36,8 @@ const EVENTS = `create table tidelog_events (
     ended integer);
   create table tidelog_records (record integer primary key, number integer, workflow text, id text,
     name text, count integer, kind text, state text, result text, time integer, due integer);
+  create table tidelog_requests (record integer primary key, number integer, workflow text, id text,
+    name text, count integer, state text, result text, time integer);
   create table tidelog_instances (instance integer, client text, user text, since integer);
   create table tidelog_snapshots (aggregate text, stream text, name text, position integer,
     sequence integer, state text)`;

@@ -105,6 +105,7 @@ test('queries of events, commands and workflows have the types of these', { skip
     db.query('select number, key, attempt from tidelog_commands');
     db.query('select id, is_cancelled, result from tidelog_workflows');
     db.query('select name, kind, due from tidelog_records');
+    db.query('select id, name, state from tidelog_requests');
     db.query('select instance, since from tidelog_instances');
     db.query('select position, state from tidelog_snapshots');`;
   writeFileSync(path.join(place(), 'src/asked.mjs'), asked);
@@ -116,6 +117,7 @@ test('queries of events, commands and workflows have the types of these', { skip
   assert.match(written, /number: number; key: string \| null; attempt: number/);
   assert.match(written, /id: string; is_cancelled: number; result: string \| null/);
   assert.match(written, /name: string; kind: string; due: number \| null/);
+  assert.match(written, /id: string; name: string; state: string/);
   assert.match(written, /instance: number; since: number/);
   assert.match(written, /position: number; state: string/);
 });

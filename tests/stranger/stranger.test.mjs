@@ -564,7 +564,7 @@ test('who holds what the server does not have gets the whole document', async (t
 const SYSTEM_TABLES = `
   create table _tidelog_meta (key text primary key, value any not null) strict, without rowid;
   create table _tidelog_timeline (timeline blob primary key, wanted integer not null,
-     lives blob not null, forgotten integer not null) strict, without rowid;
+     lives blob not null, forgotten integer not null, client blob) strict, without rowid;
   create table _tidelog_rejection (timeline blob not null, lsn integer not null,
      mutation text not null, reason text not null, primary key (timeline, lsn))
      strict, without rowid;

@@ -11,6 +11,7 @@
 //! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
 //!                              -> forgotten  rejections before this LSN were kept and are gone
+//!                              -> client  whose it is: nobody else's frames are run in it
 //! _tidelog_rejection  timeline, lsn -> mutation, reason    until its client has kept it
 //! _tidelog_moved      timeline, life, first   those frames, up to `last`, have got their verdicts
 //!                     -> last                 in another timeline: as the frames of `place` from
@@ -43,7 +44,7 @@ mod workflows;
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_types::limits::{FRAME_REJECTIONS_TRIMMED_MAX, TIMELINE_LIVES_KEPT_MAX};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
+use tidelog_types::{ClientId, EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
 
 use crate::{Action, Doctype, Mutation, Verdict, public_entry};
 
@@ -57,7 +58,7 @@ pub(crate) use tasks::{begin as begin_tasks, change, work};
 const SYSTEM_TABLES: [&str; 4] = [
     "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
     "create table _tidelog_timeline (timeline blob primary key, wanted integer not null,
-     lives blob not null, forgotten integer not null) strict, without rowid",
+     lives blob not null, forgotten integer not null, client blob) strict, without rowid",
     "create table _tidelog_rejection (timeline blob not null, lsn integer not null,
      mutation text not null, reason text not null, primary key (timeline, lsn))
      strict, without rowid",
@@ -91,7 +92,8 @@ const FIND_INTRUDER: &str = "
            'index _tidelog_record_due', 'index _tidelog_record_event',
            'index _tidelog_record_awaited', 'index _tidelog_record_untimed',
            'trigger _tidelog_record_event_happens', 'trigger _tidelog_record_resolved',
-           'view tidelog_records', 'table _tidelog_instance', 'view tidelog_instances',
+           'view tidelog_records', 'view tidelog_requests', 'table _tidelog_instance',
+           'view tidelog_instances',
            'table _tidelog_snapshot', 'view tidelog_snapshots', 'table _tidelog_handled',
            'index _tidelog_handled_kind', 'index _tidelog_handled_asked',
            'table _tidelog_tried', 'index _tidelog_tried_instance', 'index _tidelog_task_unfit',
@@ -109,13 +111,13 @@ const FIND_IMPOSTOR: &str =
 const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tidelog_meta'";
 
 const FIND_TIMELINE: &str =
-    "select wanted, lives, forgotten from _tidelog_timeline where timeline = ?1";
+    "select wanted, lives, forgotten, client from _tidelog_timeline where timeline = ?1";
 
 /// What there is of a timeline, in one statement, since most frames need no more: its row, whether
 /// there are rejections before `?2`, and whether frames like the one that was issued at `?3`, `?4`,
 /// `?5` have moved.
 const FIND_BEFORE: &str = "
-    select wanted, lives, forgotten,
+    select wanted, lives, forgotten, client,
            exists (select 1 from _tidelog_rejection where timeline = ?1 and lsn < ?2),
            exists (select 1 from _tidelog_moved where timeline = ?3 and life = ?4 and first <= ?5)
     from (select 1) left join _tidelog_timeline on timeline = ?1";
@@ -155,6 +157,8 @@ pub struct AppliedTimeline {
     pub lives: Lineage,
     /// Rejections before this LSN are gone, since a copy of the client has kept them.
     pub forgotten: Lsn,
+    /// Whose it is, as far as one of its mutations could be read.
+    pub client: Option<ClientId>,
 }
 
 /// A rejection as its row says it.
@@ -354,8 +358,9 @@ pub(crate) fn rehearse_verdicts(transaction: &Transaction<'_>) -> Result<(), Fai
         EntryId { journal, life, lsn: Lsn::FIRST.plus(lsn) }
     };
     let reason = "rehearsed".to_owned();
+    let frame = Mutation { kept_rejections: place(1, 2).lsn, ..Mutation::unreadable() };
     for lsn in 0..2 {
-        begin_frame(transaction, place(1, lsn), None, Lsn::FIRST)?;
+        begin_frame(transaction, place(1, lsn), None, &frame)?;
         note_moved(transaction, place(1, lsn), Some(place(2, lsn)))?;
         note_rejection(transaction, place(1, lsn), reason.clone(), reason.clone())?;
         transaction.run_system(
@@ -363,7 +368,7 @@ pub(crate) fn rehearse_verdicts(transaction: &Transaction<'_>) -> Result<(), Fai
             &[timeline_value(JournalId([1; 16])), lsn_value(place(1, lsn).lsn)],
         )?;
     }
-    begin_frame(transaction, place(1, 2), None, place(1, 2).lsn).map(drop)
+    begin_frame(transaction, place(1, 2), None, &frame).map(drop)
 }
 
 /// Runs a frame in its place in the order: applied or rejected, the pages say which. Fails only
@@ -380,7 +385,7 @@ pub(crate) fn run_frame(
             let recorder = Recorder::new(doctype, mutation);
             let (origin, moved_from) = public(origin, mutation);
             let run = writer.write(&mut |transaction| {
-                match begin_frame(transaction, origin, moved_from, mutation.kept_rejections)? {
+                match begin_frame(transaction, origin, moved_from, mutation)? {
                     Some(Verdict::Applied) => return Ok(()),
                     Some(Verdict::Rejected { reason }) => {
                         return Err(Failure::Rejected { reason });
@@ -413,11 +418,10 @@ pub(crate) fn reject_frame(
     mutation: &Mutation,
     reason: String,
 ) -> Run<(Verdict, PageSet)> {
-    let Mutation { name, kept_rejections, .. } = mutation;
     let (origin, moved_from) = public(origin, mutation);
-    let (name, reason) = (shortened(name.clone()), shortened(reason));
+    let (name, reason) = (shortened(mutation.name.clone()), shortened(reason));
     writer.write(&mut |transaction| {
-        let reason = match begin_frame(transaction, origin, moved_from, *kept_rejections)? {
+        let reason = match begin_frame(transaction, origin, moved_from, mutation)? {
             Some(Verdict::Applied) => return Ok(Verdict::Applied),
             Some(Verdict::Rejected { reason: earlier }) => earlier,
             None => {
@@ -535,15 +539,15 @@ fn begin_frame(
     transaction: &Transaction<'_>,
     origin: EntryId,
     moved_from: Option<EntryId>,
-    kept: Lsn,
+    mutation: &Mutation,
 ) -> Result<Option<Verdict>, Failure> {
     let timeline = timeline_value(origin.journal);
-    let kept = lsn_value(kept.min(origin.lsn));
+    let kept = lsn_value(mutation.kept_rejections.min(origin.lsn));
     let [issued, life, lsn] = issued_values(moved_from.unwrap_or(origin));
     let asked = [timeline.clone(), kept.clone(), issued, life, lsn];
     let before = transaction.run_system(FIND_BEFORE, &asked)?;
     let has = |column: usize| before.first().and_then(|row| row.get(column)) == Some(&HAS);
-    let (has_rejections, has_moved) = (has(3), has(4));
+    let (has_rejections, has_moved) = (has(4), has(5));
     let AppliedTimeline { lives, mut forgotten, .. } = AppliedTimeline::of_rows(&before);
     let mut lives = lives.before(origin.lsn);
     lives.note(origin.life, origin.lsn);
@@ -557,10 +561,17 @@ fn begin_frame(
         }
     }
     transaction.run_system(
-        "insert into _tidelog_timeline values (?1, ?2, ?3, ?4)
+        "insert into _tidelog_timeline values (?1, ?2, ?3, ?4, ?5)
          on conflict (timeline) do update
-         set wanted = excluded.wanted, lives = excluded.lives, forgotten = excluded.forgotten",
-        &[timeline, lsn_value(origin.lsn.next()), lives_value(&lives), lsn_value(forgotten)],
+         set wanted = excluded.wanted, lives = excluded.lives, forgotten = excluded.forgotten,
+             client = coalesce(client, excluded.client)",
+        &[
+            timeline,
+            lsn_value(origin.lsn.next()),
+            lives_value(&lives),
+            lsn_value(forgotten),
+            client_value(mutation.client),
+        ],
     )?;
     match has_moved || moved_from.is_some() {
         true => earlier_verdict(transaction, origin, moved_from),
@@ -683,20 +694,31 @@ fn find_timeline(
 impl AppliedTimeline {
     /// What the row of a timeline says, if there is one. Of lives that cannot be, none is known.
     fn of_rows(rows: &[Vec<Value>]) -> Self {
-        let Some([wanted, Value::Blob(lives), forgotten, ..]) = rows.first().map(Vec::as_slice)
+        let Some([wanted, Value::Blob(lives), forgotten, client, ..]) =
+            rows.first().map(Vec::as_slice)
         else {
             return Self::default();
         };
         let [wanted, forgotten] = [wanted, forgotten].map(|it| lsn_of(it).unwrap_or(Lsn::FIRST));
         let lives = lives_of(lives).unwrap_or_default().before(wanted);
-        Self { wanted, lives, forgotten }
+        let client = match client {
+            Value::Blob(client) => client.as_slice().try_into().ok().map(ClientId),
+            _ => None,
+        };
+        Self { wanted, lives, forgotten, client }
     }
 }
 
 impl Default for AppliedTimeline {
     fn default() -> Self {
-        Self { wanted: Lsn::FIRST, lives: Lineage::default(), forgotten: Lsn::FIRST }
+        let (wanted, forgotten) = (Lsn::FIRST, Lsn::FIRST);
+        Self { wanted, lives: Lineage::default(), forgotten, client: None }
     }
+}
+
+/// Null for what nobody has issued.
+fn client_value(client: ClientId) -> Value {
+    if client.0 == [0; 16] { Value::Null } else { Value::Blob(client.0.to_vec()) }
 }
 
 const LIFE_SIZE: usize = 24;

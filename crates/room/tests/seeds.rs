@@ -672,7 +672,8 @@ fn a_timeline_that_has_come_to_its_end_takes_no_frame() {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     scene.open_on(ANN, CHANNEL, offer_of_a_life());
     let timeline = hex(&[ANN.0 as u8; 16]);
-    let row = format!("insert into _tidelog_timeline values (x'{timeline}', {LSN_MAX}, x'', 1)");
+    let row = format!("x'{timeline}', {LSN_MAX}, x'', 1, null");
+    let row = format!("insert into _tidelog_timeline values ({row})");
     scene.say(ANN, seed_after(&row));
     scene.read_all(ANN, &mut Copy::default());
     scene.frames(ANN, LSN_MAX, adds(2));
@@ -774,7 +775,7 @@ fn what_a_client_is_told_when_it_opens_is_short_whatever_the_pages_say() {
     });
     let lives: String = rows.collect();
     let heard = planted(&format!(
-        "insert into _tidelog_timeline values (cast({timeline} as blob), 9999, x'{lives}', 1)"
+        "insert into _tidelog_timeline values (cast({timeline} as blob), 9999, x'{lives}', 1, null)"
     ));
     let [.., FromRoom::Opened { wanted, lives, .. }] = &heard[..] else { panic!("{heard:?}") };
     assert_eq!(*wanted, lsn(9999), "the row is its own");

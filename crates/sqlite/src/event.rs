@@ -14,12 +14,13 @@ pub const EVENTS_TRIGGER: &str = "tidelog_events_insert";
 pub const EVENTS_FUNCTION: &str = "tidelog_insert_event";
 
 /// The views of what is recorded of events and tasks, and the tables that they read.
-pub(crate) const VIEWS: [&str; 7] = [
+pub(crate) const VIEWS: [&str; 8] = [
     EVENTS_VIEW,
     "tidelog_streams",
     "tidelog_commands",
     "tidelog_workflows",
     "tidelog_records",
+    "tidelog_requests",
     "tidelog_instances",
     "tidelog_snapshots",
 ];

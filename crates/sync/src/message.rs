@@ -454,7 +454,7 @@ pub enum FromRoom {
         /// What became of it.
         answer: CompletionAnswer,
         /// What the time was where that was decided, in milliseconds since the epoch: as it was
-        /// said first, of what a run remembers.
+        /// said first, of what a run has done and remembers.
         time_ms: u64,
     },
     /// The answer to [`ToRoom::Archived`].

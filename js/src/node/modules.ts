@@ -131,6 +131,10 @@ const EVENTS = [
      record integer primary key, number integer not null, workflow text not null,
      id text not null, name text not null, count integer not null, kind text not null,
      state text not null, result text, time integer, due integer) strict`,
+  `create table tidelog_requests (
+     record integer primary key, number integer not null, workflow text not null,
+     id text not null, name text not null, count integer not null, state text not null,
+     result text, time integer) strict`,
   `create table tidelog_instances (
      instance integer primary key, client text not null, user text not null,
      since integer not null) strict`,

@@ -49,7 +49,7 @@ const CANCELLED_MAX: usize = 1024;
 const CANCELLED: &str = "cancelled";
 
 /// The tables of what runs remember, with those of tasks.
-pub(super) const STATEMENTS: [&str; 12] = [
+pub(super) const STATEMENTS: [&str; 13] = [
     "create table _tidelog_record (number integer primary key, task integer not null,
      name text not null, count integer not null, kind text not null, state text not null,
      result text, time integer, due integer not null, aggregate text, stream text, event text,
@@ -100,6 +100,10 @@ pub(super) const STATEMENTS: [&str; 12] = [
      select record.number, task.number, task.aggregate, task.stream, record.name, record.count,
             record.kind, record.state, record.result, record.time, nullif(record.due, 0)
      from _tidelog_record as record join _tidelog_task as task on task.number = record.task",
+    "create view tidelog_requests (record, number, workflow, id, name, count, state, result,
+                                   time) as
+     select record, number, workflow, id, name, count, state, result, time
+     from tidelog_records where kind = 'request'",
 ];
 
 /// A run is started, by a mutation or another task. One of that id and those arguments is that one.

@@ -68,7 +68,7 @@ struct Verdicts {
 
 impl Verdicts {
     fn of(replica: &Replica, applied: &AppliedTimeline, rejected: Vec<Rejection>) -> Self {
-        let AppliedTimeline { wanted, lives, forgotten } = applied;
+        let AppliedTimeline { wanted, lives, forgotten, client: _ } = applied;
         let (first, head) = (replica.first(), replica.head);
         let common = replica.public_lives().common_prefix(head, lives, *wanted);
         let moves = common != Some(*wanted) || *wanted < first || replica.renamed.is_some();

@@ -17,6 +17,8 @@ fn a_run_is_started_goes_on_and_returns() {
         scene.done(one, (1, 1), progressed(vec![step("label", "[7]")], false));
         scene.done(one, (1, 1), progressed(vec![record("call", 0, Recorded::Begun)], false));
         assert_eq!(scene.records(1), ["label 0 step done [7]", "call 0 request started"]);
+        let requests = "select id || ' ' || name || ' ' || state from tidelog_requests";
+        assert_eq!(scene.rows(requests), ["f call started"], "no step is among them");
         let called = Recorded::Failed { kind: "request".to_owned(), reason: "busy".to_owned() };
         scene.done(one, (1, 1), progressed(vec![record("call", 0, called)], false));
         assert_eq!(scene.records(1), ["label 0 step done [7]", "call 0 request failed busy"]);

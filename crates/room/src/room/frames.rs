@@ -223,10 +223,17 @@ impl Document {
         if is_repeat {
             return Ok(Fate::Repeated);
         }
+        let is_anothers = known.client.is_some_and(|client| client != issuer.client);
         let mutation = Mutation::decode(&frame.body);
         if !issuer.may_bring(&mutation) {
             return Ok(Fate::Forbidden);
         }
+        // Everybody who follows the document reads the id of each timeline.
+        if is_anothers {
+            let reason = "its timeline is another copy's".to_owned();
+            return Err(Halt::Refuse(Refusal::Access { reason }));
+        }
+        let is_readable = mutation.is_ok();
         let run = match mutation {
             // Who says it is not whose it is: nothing is found wrong with it.
             Ok(mutation) if !issuer.has_issued(&mutation) => {
@@ -262,6 +269,7 @@ impl Document {
         };
         let kept_max = self.authority.view().limits().timeline_lives_kept_max;
         let known = self.served(timeline)?;
+        known.client = known.client.or(is_readable.then_some(issuer.client));
         known.wanted = lsn.next();
         known.lives.note(life, lsn);
         known.lives.forget(kept_max, lsn);

@@ -189,6 +189,38 @@ fn a_mutation_comes_from_the_copy_that_it_names_alone() {
     assert_eq!(scene.position(), before);
 }
 
+/// V7. Goal: nobody writes in the timeline of another client, who would take what is there for its
+/// own. Method: one who knows its id brings mutations of its own, by more lives than a timeline
+/// remembers, also to a room that begins anew; then the client goes on.
+#[test]
+fn nobody_writes_in_the_timeline_of_another_client() {
+    let mut scene = Scene::new();
+    scene.say_as(ANN, open_message(&notes(), Intent::Follow), May::Create);
+    scene.frames(ANN, 1, vec![add("a")]);
+    let others = CopySecret([7; 16]);
+    let before = scene.position();
+    for number in 0..40 {
+        if number == 20 {
+            scene.restart();
+        }
+        let mut opens = open_message(&notes(), Intent::Follow);
+        if let ToRoom::Open { secret, .. } = &mut opens {
+            *secret = others;
+        }
+        scene.say_as(BOB, opens, May::Write);
+        let WireFrame { call, body, .. } = add("theirs");
+        let mutation = Mutation::decode(&body).expect("a mutation");
+        let body = Mutation { client: client_of(others), ..mutation }.encode();
+        let frames = vec![WireFrame { call, body, predicted: None }];
+        let theirs = ToRoom::Frames { life: Life([200 + number; 16]), first: lsn(2), frames };
+        assert_eq!(scene.say_as(BOB, theirs, May::Write), ["refused Access"]);
+    }
+    assert_eq!(scene.position(), before);
+    scene.say_as(ANN, open_message(&notes(), Intent::Follow), May::Write);
+    let heard = scene.frames(ANN, 2, vec![add("b")]);
+    assert_eq!(brief(&heard), ["entry 3..4 of 2", "acked 3"]);
+}
+
 /// The same of the user that a mutation names.
 #[test]
 fn a_mutation_comes_by_a_token_of_the_user_that_it_names_alone() {
