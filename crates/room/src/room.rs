@@ -162,6 +162,7 @@ pub struct Room {
     presence_told_at_ms: Option<u64>,
     counts: RoomCounts,
     failed_migrations: Vec<FailedMigration>,
+    untaken: Vec<String>,
     effects: Vec<RoomEffect>,
 }
 
@@ -322,6 +323,7 @@ impl Room {
             presence_told_at_ms: None,
             counts: RoomCounts::default(),
             failed_migrations: Vec::new(),
+            untaken: Vec::new(),
             effects: Vec::new(),
         }
     }
@@ -574,6 +576,11 @@ impl Room {
     /// The migrations that failed on its document in the last step.
     pub fn take_failed_migrations(&mut self) -> Vec<FailedMigration> {
         std::mem::take(&mut self.failed_migrations)
+    }
+
+    /// What of its tasks the document did not take in the last step, and why, for a person.
+    pub fn take_untaken(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.untaken)
     }
 
     fn check(&self) {

@@ -35,6 +35,8 @@ pub(crate) struct Counters {
     pub(crate) applied: AtomicU64,
     pub(crate) rejected: AtomicU64,
     pub(crate) migrations_failed: AtomicU64,
+    /// What was decided of tasks and could not be written, or has ended the server.
+    pub(crate) task_failures: AtomicU64,
     pub(crate) appends: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) refusals: AtomicU64,
@@ -119,6 +121,7 @@ impl Counters {
             ("mutations_applied_total", "counter", "Mutations applied.", &self.applied),
             ("mutations_rejected_total", "counter", "Mutations rejected.", &self.rejected),
             ("migrations_failed_total", "counter", "Migrations failed.", &self.migrations_failed),
+            ("task_failures_total", "counter", "Not written of tasks.", &self.task_failures),
             ("appends_total", "counter", "Appends handed to the store.", &self.appends),
             ("flushes_total", "counter", "Rounds of the store with a flush.", &self.flushes),
             ("refusals_total", "counter", "Documents refused to clients.", &self.refusals),

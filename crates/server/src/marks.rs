@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tidelog_room::{Caution, Suspect};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 use tracing::{error, warn};
 
 const FILE_NAME: &str = "marks";
@@ -143,12 +145,11 @@ impl Marks {
 
 impl Caution for Marks {
     fn run(&self, suspect: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
-        if !self.has_condemned && !self.is_careful() {
+        let is_careful = self.is_careful();
+        if !self.has_condemned && !is_careful {
             run();
             return true;
         }
-        // Whoever else wants to run something waits, and comes next.
-        let turn = self.turns.enter();
         let suspect = suspect();
         let condemns = |death: &Death| death.condemns() && death.suspect == suspect;
         let is_condemned = self.notes().written.deaths.iter().any(condemns);
@@ -156,12 +157,8 @@ impl Caution for Marks {
             warn!(%suspect, "not run: the server died each time");
             return false;
         }
-        if !self.is_careful() {
-            drop(turn);
-            run();
-            return true;
-        }
-        let _marked = Marked::new(self, suspect);
+        // Whoever else wants to run something waits, and comes next.
+        let _marked = is_careful.then(|| (self.turns.enter(), Marked::new(self, suspect)));
         run();
         true
     }
@@ -183,10 +180,29 @@ impl Turns {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let own = numbers.0;
         numbers.0 += 1;
+        let is_next = numbers.1 == own;
+        drop(numbers);
+        if !is_next {
+            giving_way(|| self.wait_for(own));
+        }
+        Turn(self)
+    }
+
+    fn wait_for(&self, own: u64) {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         while numbers.1 != own {
             numbers = self.moved_on.wait(numbers).unwrap_or_else(PoisonError::into_inner);
         }
-        Turn(self)
+    }
+}
+
+/// Waits for something, on a thread that others use as well: what they have to do is done by
+/// another one meanwhile.
+fn giving_way(wait: impl FnOnce()) {
+    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(wait),
+        _ => wait(),
     }
 }
 
@@ -266,7 +282,7 @@ fn open_file(folder: &Path) -> io::Result<(File, Written)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
 
     use super::*;
 
@@ -438,6 +454,45 @@ mod tests {
         });
         let order = order.into_inner().expect("no panic");
         assert_eq!(order, ["the one who waited", "the busy one again"]);
+    }
+
+    /// V10. Goal: behind a crash what waits for its turn keeps no thread from those that run
+    /// nothing. Method: one thing is run for long, as many wait for their turn as there are threads
+    /// and more, and something else is to be done.
+    #[test]
+    fn who_waits_for_a_turn_keeps_no_thread() {
+        let folder = folder();
+        drop(Marks::open(folder.path()));
+        let marks = Arc::new(Marks::open(folder.path()));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+        let runtime = runtime.expect("threads");
+        let ((enter, entered), (end, ended)) = (mpsc::channel(), mpsc::channel());
+        let of_first = Arc::clone(&marks);
+        let first = runtime.spawn(async move {
+            of_first.run(&|| suspect(0), &mut || {
+                enter.send(()).expect("the test waits");
+                ended.recv().expect("the test tells");
+            })
+        });
+        entered.recv().expect("it is run");
+        let run = |number| {
+            let marks = Arc::clone(&marks);
+            runtime.spawn(async move { run(&marks, number) })
+        };
+        let others: Vec<_> = (1..6).map(run).collect();
+        let until = Instant::now() + Duration::from_secs(10);
+        let all_wait = || marks.turns.numbers.lock().expect("no panic").0 == 6;
+        while !all_wait() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let (done, is_done) = mpsc::channel();
+        runtime.spawn(async move { done.send(()) });
+        let in_time = all_wait() && is_done.recv_timeout(Duration::from_secs(10)).is_ok();
+        end.send(()).expect("it waits");
+        assert!(in_time, "nothing else was done");
+        for task in [first].into_iter().chain(others) {
+            assert!(runtime.block_on(task).expect("no panic"));
+        }
     }
 
     #[test]

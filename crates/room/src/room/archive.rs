@@ -81,8 +81,9 @@ impl Room {
             return Ok(Answer::TakenIn(Err(ArchiveRefusal::Elsewhere)));
         }
         match self.change(&Change::TakeIn(Arc::clone(part)), budget)? {
-            Some(Changed::TakenIn(_)) => Ok(Answer::TakenIn(Ok(archive))),
-            _ => failed("the archive takes nothing more"),
+            Ok(Changed::TakenIn(_)) => Ok(Answer::TakenIn(Ok(archive))),
+            Ok(_) => unreachable!("BUG: it takes in"),
+            Err(why) => failed(&format!("the archive takes nothing more: {why}")),
         }
     }
 

@@ -5,6 +5,7 @@ use tidelog_sqlite::Failure;
 use tidelog_sync::{Channel, FromRoom, Intent, Refusal};
 use tidelog_types::{Budget, CopySecret, JournalId, Lineage, Lsn, shortened};
 
+use super::handling::TAKES_NOTHING_MORE;
 use super::open::{TOO_MANY_DOCTYPES, invalid_migration, try_migrations};
 use super::outbox::After;
 use super::subscriber::{ChannelId, OpenRequest};
@@ -186,8 +187,9 @@ impl Room {
         }
         let change = Change::Erase { what: what.clone(), after };
         Ok(match self.change(&change, budget)? {
-            Some(Changed::Erased(erased)) => Answer::Erased(erased),
-            _ => Answer::Failed { reason: "the document takes nothing more".to_owned() },
+            Ok(Changed::Erased(erased)) => Answer::Erased(erased),
+            Ok(_) => unreachable!("BUG: it erases"),
+            Err(why) => Answer::Failed { reason: format!("{TAKES_NOTHING_MORE}: {why}") },
         })
     }
 

@@ -3,12 +3,16 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tidelog_document::Doctype;
+use tidelog_document::{Change, Completion, Doctype};
 use tidelog_types::{DocumentKey, EntryId, Position};
 
 /// The reason that a mutation is rejected with which has ended the server.
 pub const ENDED_THE_SERVER: &str =
     "the server crashed each time it ran this mutation, so it is not run again";
+
+/// Why a task has failed where recording what it came to has ended the server.
+pub(super) const ENDED_BY_COMPLETION: &str =
+    "the server crashed each time it recorded what this had come to";
 
 /// Something that a client sent and that is run: the same thing has the same name when it is sent
 /// again.
@@ -30,6 +34,32 @@ impl Suspect {
     pub(super) fn seed(document: &DocumentKey, position: Position) -> Self {
         let Position { journal, life, next, .. } = position;
         let what = format!("document {journal} at {next} by life {life}, handed over");
+        Self { document: document.document.clone(), what }
+    }
+
+    /// What a room decides, where its document stands. What has come of an attempt is the same
+    /// wherever that is: it is said again, behind what others have said.
+    pub(super) fn change(document: &DocumentKey, change: &Change, at: Position) -> Self {
+        let Position { journal, next, .. } = at;
+        let kind = match change {
+            Change::Complete { completion, .. } => {
+                let hash = blake3::hash(&completion.encode()).to_hex();
+                let Completion { task, attempt, .. } = completion;
+                let what = format!(
+                    "what attempt {attempt} at task {task} of document {journal} came to, {hash}"
+                );
+                return Self { document: document.document.clone(), what };
+            }
+            Change::Register { .. } | Change::Deregister(_) => "who handles its tasks",
+            Change::Dispatch(_) => "who is given which task",
+            Change::Erase { .. } => "what is erased",
+            Change::Upcast { .. } => "events of older versions",
+            Change::Replay(_) => "what follows from its events",
+            Change::TakeIn(_) | Change::Archive { .. } => "events that leave a document",
+            Change::Append { .. } => "events that an operator appends",
+            Change::Intervene(..) => "what an operator does to a command",
+        };
+        let what = format!("{kind}, document {journal} at {next}");
         Self { document: document.document.clone(), what }
     }
 

@@ -2,12 +2,17 @@
 //! say came of it. All of it is decided here, by the shell's clock, and is an entry like any other.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
-use tidelog_document::{Change, Changed, Completion, Handlers, InstanceId, TaskKind, client_of};
+use tidelog_document::{
+    Change, Changed, Completion, Handlers, InstanceId, Outcome, TaskKind, client_of,
+};
+use tidelog_sqlite::Failure;
 use tidelog_sync::{CompletionAnswer, FromRoom, Refusal};
 use tidelog_types::limits::{INSTANCE_COMMANDS_MAX, INSTANCES_MAX};
 use tidelog_types::{Budget, shortened};
 
+use super::caution::{ENDED_BY_COMPLETION, Suspect, cautiously};
 use super::outbox::After;
 use super::subscriber::{ChannelId, SubscriberId};
 use super::{ConnId, Halt, Room, Speaker, State, Work, brief, ran};
@@ -17,6 +22,29 @@ pub(super) type Place = (SubscriberId, u32);
 
 /// Bytes of the names of the kinds of tasks that one instance handles.
 const KINDS_SIZE_MAX: usize = 64 * 1024;
+
+/// What whoever wants something of a document is told that is full, say.
+pub(super) const TAKES_NOTHING_MORE: &str = "the document takes nothing more";
+
+/// Why a document does not take what its room has decided.
+pub(super) enum Untaken {
+    /// Servers have died of it.
+    EndsTheServer,
+    /// It has no doctype.
+    NoDoctype,
+    /// It cannot be written: the document is full, say.
+    Failed(Failure),
+}
+
+impl fmt::Display for Untaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndsTheServer => f.write_str("the server crashed each time"),
+            Self::NoDoctype => f.write_str("the document has no doctype"),
+            Self::Failed(failure) => f.write_str(&shortened(failure.to_string())),
+        }
+    }
+}
 
 const NOT_ALLOWED: &str = "the token does not allow to handle its commands and workflows";
 
@@ -138,26 +166,37 @@ impl Room {
     fn decide(&mut self, change: &Change, budget: &mut Budget) -> Result<(), Halt> {
         let (changed, now_ms) = (self.change(change, budget)?, self.now_ms);
         match changed {
-            Some(changed) => self.handlers()?.decided(change, &changed),
-            None => self.handlers()?.put_off(change, now_ms),
+            Ok(changed) => self.handlers()?.decided(change, &changed),
+            Err(why) => {
+                self.note_untaken(change, &why);
+                self.handlers()?.put_off(change, now_ms);
+            }
         }
         Ok(())
     }
 
-    /// `None` where the document does not take it: one that is full, say.
+    /// What it comes to, or why the document does not take it.
     pub(super) fn change(
         &mut self,
         change: &Change,
         budget: &mut Budget,
-    ) -> Result<Option<Changed>, Halt> {
+    ) -> Result<Result<Changed, Untaken>, Halt> {
         let now_ms = self.now_ms;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: nothing to change") };
-        let Some(doctype) = document.record.newest() else { return Ok(None) };
-        let ran = ran(document.authority.change(change, &doctype, now_ms));
+        let Some(doctype) = document.record.newest() else { return Ok(Err(Untaken::NoDoctype)) };
+        let at = document.authority.position();
+        let suspect = || Suspect::change(&self.document, change, at);
+        let run = || document.authority.change(change, &doctype, now_ms);
+        let Some(run) = cautiously(&*self.caution, suspect, run) else {
+            return Ok(Err(Untaken::EndsTheServer));
+        };
+        let ran = ran(run);
         budget.spend_steps(document.authority.take_steps());
         let (changed, committed) = match ran {
             Ok(ran) => ran,
-            Err(Halt::Failed(failure)) if !failure.is_passing() => return Ok(None),
+            Err(Halt::Failed(failure)) if !failure.is_passing() => {
+                return Ok(Err(Untaken::Failed(failure)));
+            }
             Err(halt) => return Err(halt),
         };
         if let Some(committed) = committed {
@@ -165,7 +204,17 @@ impl Room {
             budget.spend_pages(committed.entry.set.pages.len() as u64);
             self.outbox.entry(committed, None, None);
         }
-        Ok(Some(changed))
+        Ok(Ok(changed))
+    }
+
+    /// For whoever watches the server: nobody who says such a thing is told why.
+    fn note_untaken(&mut self, change: &Change, why: &Untaken) {
+        let what = match change {
+            Change::Register { .. } | Change::Deregister(_) => "who handles its tasks",
+            Change::Dispatch(_) => "who is given which task",
+            _ => "what a task has come to",
+        };
+        self.untaken.push(format!("{what} cannot be written: {why}"));
     }
 
     /// Hears somebody who handles commands.
@@ -232,6 +281,10 @@ impl Room {
         budget: &mut Budget,
     ) -> Result<(), Halt> {
         let (id, tag) = place;
+        if let Err(reason) = may {
+            self.tell_not_registered(place, reason);
+            return Ok(());
+        }
         let (client, user) = (client_of(self.subscribers[&id].secret), user.to_owned());
         let handlers = self.handlers()?;
         let known =
@@ -240,7 +293,7 @@ impl Room {
         let many = if is_full { Err("too many handle its commands already") } else { Ok(()) };
         let size = kinds.iter().map(|kind| kind.aggregate.len() + kind.name.len()).sum::<usize>();
         let much = if size > KINDS_SIZE_MAX { Err("it handles too much") } else { Ok(()) };
-        if let Err(reason) = may.and(many).and(much) {
+        if let Err(reason) = many.and(much) {
             self.tell_not_registered(place, reason);
             return Ok(());
         }
@@ -249,10 +302,11 @@ impl Room {
             None => {
                 let begins = Change::Register { client, user, kinds: kinds.to_vec() };
                 match self.change(&begins, budget)? {
-                    Some(Changed::Registered(instance)) => instance,
-                    Some(_) => unreachable!("BUG: it begins"),
-                    None => {
-                        self.tell_not_registered(place, "the document takes nothing more");
+                    Ok(Changed::Registered(instance)) => instance,
+                    Ok(_) => unreachable!("BUG: it begins"),
+                    Err(why) => {
+                        self.note_untaken(&begins, &why);
+                        self.tell_not_registered(place, TAKES_NOTHING_MORE);
                         return Ok(());
                     }
                 }
@@ -273,9 +327,23 @@ impl Room {
     ) -> Result<(CompletionAnswer, u64), Halt> {
         let late = (CompletionAnswer::Late, self.now_ms);
         let Some(instance) = self.handlers()?.at(place) else { return Ok(late) };
-        let change = Change::Complete { instance, completion };
-        // Where not even that it has failed can be written down it is given again, in time.
-        let Some(changed) = self.change(&change, budget)? else { return Ok(late) };
+        let mut change = Change::Complete { instance, completion };
+        let mut changed = self.change(&change, budget)?;
+        if matches!(changed, Err(Untaken::EndsTheServer))
+            && let Change::Complete { completion, .. } = &mut change
+        {
+            let reason = ENDED_BY_COMPLETION.to_owned();
+            completion.outcome = Outcome::Failed { reason, is_final: true };
+            changed = self.change(&change, budget)?;
+        }
+        let changed = match changed {
+            Ok(changed) => changed,
+            // Where not even that it has failed can be written down it is given again, in time.
+            Err(why) => {
+                self.note_untaken(&change, &why);
+                return Ok(late);
+            }
+        };
         self.handlers()?.decided(&change, &changed);
         Ok(changed.answer(self.now_ms).expect("BUG: it was a completion"))
     }

@@ -11,6 +11,7 @@ use tidelog_sqlite::{Failure, Run};
 use tidelog_types::{Budget, shortened};
 
 use super::document::Document;
+use super::handling::TAKES_NOTHING_MORE;
 use super::{Answer, Halt, Room, State, ran};
 
 /// Why a document is not read that has lost something.
@@ -132,9 +133,12 @@ impl Room {
         }
         // Those who handle tasks are known before there is one more to give.
         self.handlers()?;
-        let Some(changed) = self.change(change, budget)? else {
-            let reason = "the document takes nothing more".to_owned();
-            return Ok(Answer::Failed { reason });
+        let changed = match self.change(change, budget)? {
+            Ok(changed) => changed,
+            Err(why) => {
+                let reason = format!("{TAKES_NOTHING_MORE}: {why}");
+                return Ok(Answer::Failed { reason });
+            }
         };
         self.handlers()?.decided(change, &changed);
         Ok(match changed {

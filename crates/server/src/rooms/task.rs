@@ -134,6 +134,8 @@ pub(super) struct RoomTask {
     slow_turn: SlowTurn,
     /// Whether it took long when it last ran something.
     is_slow: bool,
+    /// What of its tasks was last not written, and why.
+    untaken: String,
     /// What its steps have taken since it last gave its thread back.
     worked: Duration,
     clock: Arc<dyn ThreadClock>,
@@ -184,6 +186,7 @@ impl RoomTask {
             write_turn: Turn::NotNeeded,
             slow_turn: Turn::NotNeeded,
             is_slow: false,
+            untaken: String::new(),
             worked: Duration::ZERO,
             clock: Arc::new(CpuTime),
         }
@@ -578,6 +581,10 @@ impl RoomTask {
             add(&counters.migrations_failed, 1);
             self.log(&failed);
         }
+        for why in self.room.take_untaken() {
+            add(&counters.task_failures, 1);
+            self.log_untaken(why);
+        }
         self.begins_anew &= !self.room.is_amid_run() && !self.room.takes_messages();
         if self.room.runs_ended() > runs_ended {
             // The next run may have begun, and faulted: it waits behind those of others.
@@ -612,6 +619,14 @@ impl RoomTask {
         if self.rooms.is_first_failure(&self.document, *doctype) {
             let what = "a document was not migrated, and stays as it was";
             warn!(document = %self.document, doctype = name, hash = %doctype, reason, "{what}");
+        }
+    }
+
+    /// Once for each reason, as long as that is the last one: it is tried again and again.
+    fn log_untaken(&mut self, why: String) {
+        if self.untaken != why {
+            warn!(document = %self.document, why, "a task does not go on");
+            self.untaken = why;
         }
     }
 

@@ -280,6 +280,60 @@ fn of_one_who_may_only_send_nothing_but_sends_is_run() {
     assert_eq!(heard, ["entry 4..5 of 3", "entry 5..6 of 4", "acked 5"]);
 }
 
+/// Denies what it is told by name, and notes all that a room asks for.
+#[derive(Default)]
+struct Deaths {
+    denied: Vec<String>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Caution for Deaths {
+    fn run(&self, suspect: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
+        let Suspect { what, .. } = suspect();
+        let is_run = !self.denied.contains(&what);
+        self.asked.lock().expect("no panic").push(what);
+        if is_run {
+            run();
+        }
+        is_run
+    }
+}
+
+/// V9, V23. Goal: what a task has come to, and the server has died of as it was recorded, is not
+/// run for ever, and neither is that it has failed; all else goes on, and whoever watches the
+/// server is told. Method: the same is said again, of which servers have died by its name, and then
+/// by that of the failure as well.
+#[test]
+fn what_a_task_came_to_that_ended_the_server_is_recorded_as_a_failure() {
+    let says = |denied: &[&String]| {
+        let denied = denied.iter().map(|it| (*it).clone()).collect();
+        let deaths = Arc::new(Deaths { denied, ..Deaths::default() });
+        let mut scene = Scene::new();
+        scene.room = room(1, &scene.ways).with_caution(Arc::clone(&deaths) as Arc<dyn Caution>);
+        scene.at(1_000_000);
+        scene.open_shop(ANN);
+        scene.hears(ANN, register(5, 0));
+        scene.frames(ANN, 1, vec![place("a"), place("b")]);
+        let heard = scene.hears(ANN, complete(5, 1, 1)).pop().expect("an answer");
+        scene.hears(ANN, complete(5, 2, 1));
+        let asked = std::mem::take(&mut *deaths.asked.lock().expect("no panic"));
+        let of_one = asked.into_iter().filter(|what| what.contains("attempt 1 at task 1"));
+        (heard, scene.commands(), of_one.collect::<Vec<_>>(), scene.room.take_untaken())
+    };
+    let (heard, commands, names, untaken) = says(&[]);
+    assert_eq!((heard.as_str(), names.len(), untaken.len()), ("completed 7: Done", 1, 0));
+    assert_eq!(commands, ["1 a completed 1 ", "2 b completed 1 "]);
+    let (heard, commands, again, untaken) = says(&[&names[0]]);
+    assert_eq!((heard.as_str(), again.len(), untaken.len()), ("completed 7: Done", 2, 0));
+    assert_eq!(again[0], names[0], "it has the same name when it is said again");
+    assert_eq!(commands, ["1 a failed 1 ", "2 b completed 1 "]);
+    let (heard, commands, _, untaken) = says(&[&again[0], &again[1]]);
+    assert_eq!(heard, "completed 7: Late");
+    assert_eq!(commands, ["1 a started 1 1000000", "2 b completed 1 "]);
+    let why = "what a task has come to cannot be written: the server crashed each time";
+    assert_eq!(untaken, [why]);
+}
+
 /// Goal: a document without commands is none the worse for one who would handle some.
 #[test]
 fn a_document_without_commands_is_handled_by_nobody() {
