@@ -13,6 +13,11 @@ use crate::tasks::TaskKind;
 const KINDS_MAX: usize = 256;
 const TIMERS_MAX: i64 = 64;
 const STARTED_MAX: i64 = 1024;
+/// Kinds of which tasks wait for code that fits them.
+const STOPPED_MAX: usize = 1024;
+/// Bytes of all the names of what is ready, was given or sleeps, and of what is stopped, of which
+/// the rest is found once one of those has been dealt with. No doctype has so many but on purpose.
+const NAMES_SIZE_MAX: usize = 64 * 1024;
 
 /// When tasks that are not over are due next. What waits for something else than time is not
 /// among them, and becomes due by what happens in the document.
@@ -40,16 +45,31 @@ impl DueTasks {
         self.at_ms.values().copied().chain(self.others_at_ms).min()
     }
 
-    fn note(&mut self, [aggregate, name]: [&str; 2], at: i64) {
-        let at = u64::try_from(at).unwrap_or(0);
+    fn note(&mut self, names: &mut Names, [aggregate, name]: [&str; 2], at: i64) {
+        let at_ms = u64::try_from(at).unwrap_or(0);
         let kind = TaskKind { aggregate: aggregate.to_owned(), name: name.to_owned() };
-        let known = self.at_ms.entry(kind).or_insert(at);
-        *known = at.min(*known);
+        match self.at_ms.get_mut(&kind) {
+            Some(known) => *known = at_ms.min(*known),
+            None if names.have_room_for(&[aggregate, name]) => _ = self.at_ms.insert(kind, at_ms),
+            None => self.note_others(at),
+        }
     }
 
     fn note_others(&mut self, at: i64) {
         let at = u64::try_from(at).unwrap_or(0);
         self.others_at_ms = Some(self.others_at_ms.map_or(at, |known| known.min(at)));
+    }
+}
+
+/// Names that are noted, by how many bytes more there may be.
+struct Names(usize);
+
+impl Names {
+    fn have_room_for(&mut self, names: &[&str]) -> bool {
+        let size = names.iter().map(|name| name.len()).sum();
+        let left = self.0.checked_sub(size);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
     }
 }
 
@@ -70,8 +90,9 @@ const FIND_EARLIEST: &str = "
     from fits where fits.unfit is not null";
 
 /// The first kinds of which there are tasks in this state, as aggregate and name, by a search for
-/// each: so many at most.
-fn kinds_of(reader: &mut Reader, state: &str, count_max: usize) -> Run<Vec<[Value; 2]>> {
+/// each: so many at most, and none behind those whose names are too long. Says whether these are
+/// all.
+fn kinds_of(reader: &mut Reader, state: &str, count_max: usize) -> Run<(Vec<[Value; 2]>, bool)> {
     // The next name of the same aggregate, or the first one of the next aggregate.
     let find_next = format!(
         "select ?1, name from (select (select min(name) from _tidelog_task
@@ -86,34 +107,45 @@ fn kinds_of(reader: &mut Reader, state: &str, count_max: usize) -> Run<Vec<[Valu
          where aggregate is not null
          limit 1"
     );
-    let mut kinds = Vec::new();
+    let (mut kinds, mut size) = (Vec::new(), 0);
     let mut last = [const { String::new() }; 2].map(Value::Text);
-    while kinds.len() < count_max {
+    loop {
         let rows = done!(reader.query_system(&find_next, &last));
-        let Some(Ok(next)) = rows.into_iter().next().map(<[Value; 2]>::try_from) else { break };
+        let Some(Ok(next)) = rows.into_iter().next().map(<[Value; 2]>::try_from) else {
+            return Run::Done((kinds, true));
+        };
+        if kinds.len() == count_max || size > NAMES_SIZE_MAX {
+            return Run::Done((kinds, false));
+        }
+        size += next.iter().map(size_of_name).sum::<usize>();
         kinds.push(next.clone());
         last = next;
     }
-    Run::Done(kinds)
 }
 
-/// Looks when tasks are due next, however many there are. What somebody was given is due once
-/// others may be given it, at `given_ms`: nobody may be there any more.
+fn size_of_name(name: &Value) -> usize {
+    if let Value::Text(name) = name { name.len() } else { 0 }
+}
+
+/// Looks when tasks are due next, however many there are, and whatever they are called. What
+/// somebody was given is due once others may be given it, at `given_ms`: nobody may be there any
+/// more.
 pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     let mut due = DueTasks::default();
     if !done!(program::version(reader)).is_some_and(|version| version.has_tasks) {
         return Run::Done(due);
     }
-    let ready = done!(kinds_of(reader, "ready", KINDS_MAX + 1));
+    let mut names = Names(NAMES_SIZE_MAX);
+    let (ready, are_all) = done!(kinds_of(reader, "ready", KINDS_MAX));
     for kind in &ready {
         let rows = done!(reader.query_system(FIND_EARLIEST, kind));
         if let ([Value::Text(aggregate), Value::Text(name)], Some([Value::Integer(at)])) =
             (kind, rows.first().map(Vec::as_slice))
         {
-            due.note([aggregate, name], *at);
+            due.note(&mut names, [aggregate, name], *at);
         }
     }
-    if ready.len() > KINDS_MAX {
+    if !are_all {
         due.note_others(0);
     }
     let started = done!(reader.query_system(
@@ -123,7 +155,8 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     ));
     for kind in &started {
         if let [Value::Text(aggregate), Value::Text(name)] = kind.as_slice() {
-            due.note([aggregate, name], i64::try_from(given_ms).unwrap_or(i64::MAX));
+            let given_at = i64::try_from(given_ms).unwrap_or(i64::MAX);
+            due.note(&mut names, [aggregate, name], given_at);
         }
     }
     let timers = done!(reader.query_system(
@@ -137,7 +170,7 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
         if let [Value::Integer(at), Value::Text(aggregate), Value::Text(name), Value::Integer(1)] =
             timer.as_slice()
         {
-            due.note([aggregate, name], *at);
+            due.note(&mut names, [aggregate, name], *at);
         }
     }
     if let Some([Value::Integer(at), ..]) = timers.last().map(Vec::as_slice)
@@ -145,7 +178,8 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
     {
         due.note_others(*at);
     }
-    let stopped = done!(kinds_of(reader, "stopped", usize::MAX));
+    let mut names = Names(NAMES_SIZE_MAX);
+    let (stopped, _) = done!(kinds_of(reader, "stopped", STOPPED_MAX));
     for kind in &stopped {
         let newest = done!(reader.query_system(
             "select number from _tidelog_task
@@ -155,6 +189,7 @@ pub fn find_due(reader: &mut Reader, given_ms: u64) -> Run<DueTasks> {
         ));
         if let (Value::Text(aggregate), Some([Value::Integer(number)])) =
             (&kind[0], newest.first().map(Vec::as_slice))
+            && (due.stopped.contains_key(aggregate.as_str()) || names.have_room_for(&[aggregate]))
         {
             let newest = due.stopped.entry(aggregate.clone()).or_default();
             *newest = number.unsigned_abs().max(*newest);

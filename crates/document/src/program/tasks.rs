@@ -49,7 +49,7 @@ use std::collections::BTreeMap;
 
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction, Writer};
 use tidelog_sync::CompletionAnswer;
-use tidelog_types::limits::COMMAND_BACKOFF_MS_MAX;
+use tidelog_types::limits::{COMMAND_BACKOFF_MS_MAX, INSTANCES_MAX};
 use tidelog_types::{ClientId, JournalId, PageSet, Value};
 
 use super::events::Recorder;
@@ -229,12 +229,15 @@ pub(super) fn receive(
     Ok((written.rowid, true))
 }
 
-/// Who handles tasks of a document, and whether there are any.
+/// Who handles tasks of a document, and whether there are any. A document that was made elsewhere
+/// may say that more do than may: one more of them is told.
 pub(crate) fn work(queries: &mut dyn SystemQueries) -> Run<Work> {
     if !done!(version(queries)).is_some_and(|version| version.has_tasks) {
         return Run::Done(Work::default());
     }
-    let rows = done!(queries.query_system("select number, client from _tidelog_instance", &[]));
+    let sql = "select number, client from _tidelog_instance order by number desc limit ?1";
+    let count_max = i64::try_from(INSTANCES_MAX + 1).unwrap_or(i64::MAX);
+    let rows = done!(queries.query_system(sql, &[Value::Integer(count_max)]));
     let instances = rows.iter().filter_map(|row| match row.as_slice() {
         [Value::Integer(number), Value::Blob(client)] => {
             let client = ClientId(client.as_slice().try_into().ok()?);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_document::{PageLinks, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{CodedPage, FromRoom, Intent, Refusal};
-use tidelog_types::limits::{ENTRY_PAGES_MAX, SEED_LSN_MAX};
+use tidelog_types::limits::{ENTRY_PAGES_MAX, INSTANCES_MAX, SEED_LSN_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
@@ -448,6 +448,10 @@ fn inspect(document: &mut Document, expected: &[Vec<Value>]) -> Result<(), Halt>
     }
     if !ran(document.authority.has_own_roots()).map_err(unreadable)? {
         return Err(broken_protocol("a seed with tables in the place of others"));
+    }
+    // They are kept in memory for as long as it is open.
+    if ran(document.authority.work()).map_err(unreadable)?.instances.len() > INSTANCES_MAX {
+        return Err(broken_protocol("a seed in which more handle its tasks than may"));
     }
     Ok(())
 }

@@ -7,7 +7,9 @@ use tidelog_document::Doctype;
 use tidelog_sync::FromRoom;
 use tidelog_testing::room::{Copy, frame_of};
 use tidelog_testing::server::texts;
-use tidelog_types::limits::{EXPORTS_MAX, EXPORTS_OF_SUBJECT_MAX, IMPORT_SIZE_MAX, PAGE_SIZE};
+use tidelog_types::limits::{
+    EXPORTS_MAX, EXPORTS_OF_SUBJECT_MAX, IMPORT_SIZE_MAX, INSTANCES_MAX, PAGE_SIZE,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -204,6 +206,29 @@ async fn only_an_admin_makes_a_document_of_a_file_and_none_over_another() {
     for role in [ADMIN, ROOT] {
         let answer = import(&scene, &format!("lists/{role}"), role, &file).await;
         assert!(answer.starts_with("201 "), "{answer}");
+    }
+    scene.stop().await;
+}
+
+/// V13. Goal: whoever follows a document does not have the server keep more handlers of its tasks
+/// than there may be. Method: files that have as many, and one more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_which_more_handle_tasks_than_may_is_refused() {
+    let (scene, _client, _handler) = crate::operator::stage(1).await;
+    let own = scene.bytes_of(crate::handling::OWN).await;
+    for (count, expected) in [(INSTANCES_MAX, "201"), (INSTANCES_MAX + 1, "400")] {
+        let file = changed(
+            &own,
+            &format!(
+                "delete from _tidelog_instance;
+                 with recursive number (n) as
+                     (select 1 union all select n + 1 from number where n < {count})
+                 insert into _tidelog_instance select n, zeroblob(16), '', 0 from number"
+            ),
+        );
+        let path = format!("/v1/documents/{}?doctype=notes", escaped(&format!("own/{count}")));
+        let made = put_as(&scene, &path, Some(&token(ROLES[6].1)), file.len() as u64, &file).await;
+        assert!(made.starts_with(expected), "{count}: {made}");
     }
     scene.stop().await;
 }

@@ -98,6 +98,28 @@ impl Scene {
     }
 }
 
+/// V15. Goal: what is kept of a closed document is bounded, however its tasks are called. Method:
+/// more names than are kept, each of them long.
+#[test]
+fn long_names_are_not_kept_of_a_closed_document() {
+    let name = |number: usize| format!("{}{number}", "w".repeat(400));
+    let workflow = |number| WorkflowDefinition { name: name(number), version: 1, fields: vec![] };
+    let mut doctype = Doctype { workflows: (0..250).map(workflow).collect(), ..notes() };
+    doctype.workflows.sort_by(|one, other| one.name.cmp(&other.name));
+    let mut scene = Scene::new();
+    scene.room.set_time(1_000_000);
+    scene.open_as(ANN, &doctype, None, Intent::Follow);
+    let started =
+        |number| frame(&doctype, &starting(&name(number)), &[("id", "a"), ("args", "{}")]);
+    scene.frames(ANN, 1, (0..250).map(started).collect());
+    scene.leave(ANN);
+    let due = scene.due.pop().expect("it is told");
+    let size: usize = due.at_ms.keys().map(|it| it.aggregate.len() + it.name.len()).sum();
+    let count = due.at_ms.len();
+    assert!(size <= 64 * 1024 && count > 100, "{size} bytes of {count} names");
+    assert_eq!(due.others_at_ms, Some(0), "there are more");
+}
+
 /// Goal: the store says when a document is due that nobody has open. Method: a run sleeps, and
 /// everybody leaves; it is opened, changed, and left.
 #[test]
