@@ -93,7 +93,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
             let origin = AllowOrigin::predicate(|origin, _| loopback::allows_origin(origin));
             let cors =
                 CorsLayer::new().allow_origin(origin).allow_methods([Method::GET, Method::DELETE]);
-            api.layer(cors).layer(middleware::from_fn(loopback::only))
+            api.layer(cors)
         }
         // No cookie says who asks, and so no page has anything to lend.
         Some(guard) => {
@@ -107,19 +107,24 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
             api.layer(cors).layer(of_pages)
         }
     };
+    let is_dev = shared.guard.is_none();
     let mut router = api
-        // A page is told there why it is refused, since browsers keep the answers of a handshake to
-        // themselves.
-        .route("/v1/sync", get(sync))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), pass::audited))
-        .with_state(shared);
+        .with_state(Arc::clone(&shared));
     if let Some(folder) = examples {
         router = with_examples(router, folder);
     }
-    router
+    if is_dev {
+        router = router.layer(middleware::from_fn(loopback::only));
+    }
+    // A page is told there why it is refused, since browsers keep the answers of a handshake to
+    // themselves.
+    let of_sync = Router::new().route("/v1/sync", get(sync));
+    let audited = middleware::from_fn_with_state(Arc::clone(&shared), pass::audited);
+    router.merge(of_sync.layer(audited).with_state(shared))
 }
 
 async fn sync(

@@ -1,5 +1,6 @@
 //! The server over a real socket.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use tidelog_document::Doctype;
@@ -12,6 +13,8 @@ use tidelog_testing::Rng;
 use tidelog_testing::room::{Copy, frame, lsn, notes};
 use tidelog_testing::server::{Client, http, settings, texts};
 use tidelog_types::{ClientId, JournalId, Life, Position};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 async fn start(data: &Path) -> Server {
     Server::start(&settings(data)).await.expect("a server")
@@ -280,6 +283,16 @@ async fn without_dev_a_client_without_a_valid_token_is_refused() {
     server.stop().await;
 }
 
+/// The status of what is asked of the server by that name.
+async fn http_of(at: SocketAddr, host: &str, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(at).await.expect("the server listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    answer.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("a status")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_development_server_answers_pages_of_this_machine_only() {
     let data = tempfile::tempdir().expect("a folder");
@@ -294,8 +307,12 @@ async fn a_development_server_answers_pages_of_this_machine_only() {
     let at = server.address();
     let elsewhere = "Origin: https://example.org\r\n";
     let here = "Origin: http://localhost:5173\r\n";
-    assert_eq!(http(at, "GET", "/v1/documents", elsewhere).await.0, 403);
-    assert_eq!(http(at, "GET", "/v1/documents", here).await.0, 200);
+    for path in ["/v1/documents", "/healthz", "/readyz", "/metrics", "/", "/todo/"] {
+        assert_eq!(http(at, "GET", path, here).await.0, 200, "{path}");
+        assert_eq!(http(at, "GET", path, elsewhere).await.0, 403, "{path}");
+        // By a name that was made to point here.
+        assert_eq!(http_of(at, "example.org", path).await, 403, "{path}");
+    }
     let hello = ToServer::Hello { client: ClientId([1; 16]), token: None };
     let elsewhere = [("Origin", "https://example.org"), ("Host", "example.org")];
     for (header, is_served) in elsewhere
