@@ -6,9 +6,11 @@ import {
   type GivenRow,
   type HandleOptions,
   type Handling,
+  pause,
   reasonOf,
   type Work,
 } from './attempts.js';
+import { isPassing } from './call.js';
 import {
   completeRequest,
   type Decision,
@@ -24,7 +26,7 @@ import {
   type Streams,
   type Workflows,
 } from './doctype.js';
-import { ArchivedError, InvalidOptionError, UnknownEventError } from './errors.js';
+import { ArchivedError, InvalidOptionError, TidelogError, UnknownEventError } from './errors.js';
 import type { EventData, RecordedEvent } from './events.js';
 import { type Folded, Folds } from './folds.js';
 import {
@@ -224,6 +226,8 @@ class Deciding implements Work<GivenCommand> {
         decision = { ...(await this.#decide(row, given, folded.state, signal)), snapshot };
       } catch (error) {
         if (signal.aborted) return;
+        // Of the device, and not of the command.
+        if (!isFolded && error instanceof TidelogError && isPassing(error)) throw error;
         const isWanted = error instanceof Failed;
         if (!isWanted) attempt.tell(error);
         const reason = isWanted ? error.reason : reasonOf(error);
@@ -257,14 +261,7 @@ class Deciding implements Work<GivenCommand> {
         if (!(error instanceof ArchivedError) || signal.aborted) throw error;
         if (!isTold) attempt.tell(error);
       }
-      await new Promise<void>((resolve) => {
-        const abort = (): void => resolve(callOff());
-        const callOff = this.#document.connection.host.wakeIn(ARCHIVE_AGAIN_MS, () => {
-          signal.removeEventListener('abort', abort);
-          resolve();
-        });
-        signal.addEventListener('abort', abort, { once: true });
-      });
+      await pause(this.#document.connection.host, ARCHIVE_AGAIN_MS, signal);
     }
     return undefined;
   }

@@ -388,7 +388,8 @@ export class Tab {
     if (!isLast) {
       call.until = NEVER;
       call.deaths = 0;
-      call.tries = 0;
+      // One that handles is told at first that there is nothing: that says nothing of what comes.
+      if (call.kind !== 'handle' || answer.type !== 'rows' || answer.rows.count > 0) call.tries = 0;
       if (answer.type === 'durable') {
         const { entry } = answer;
         call.durable = entry;
@@ -537,15 +538,16 @@ export class Tab {
     document.againAt = this.#now + pauseMs;
     this.#wakeAt(document.againAt);
     this.#emit({ type: 'lost', handle: document.open.handle, error });
-    this.#tellWatches(document, error);
+    this.#tellWaiting(document, error);
     this.#closeIfShut(document);
   }
 
-  /** Live queries show nothing new until the document is open again. */
-  #tellWatches(document: Document, error: TidelogError): void {
+  /** Live queries show nothing new until the document is open again, which may be never. */
+  #tellWaiting(document: Document, error: TidelogError): void {
     for (const [number, call] of this.#calls) {
-      if (call.kind !== 'watch' || this.#documentOf(call) !== document) continue;
-      this.#settle(number, { type: 'failed', error }, false);
+      if (this.#documentOf(call) !== document) continue;
+      if (call.kind === 'watch') this.#settle(number, { type: 'failed', error }, false);
+      else if (call.kind === 'sync' && !isPassing(error)) this.#fail(number, call, error);
     }
   }
 

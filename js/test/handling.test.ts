@@ -229,6 +229,45 @@ test('who closes waits for no attempt that nobody can be told of', async () => {
   expect(core.later).toEqual([]);
 });
 
+test('who closes waits for no attempt that was taken away, though its code never ends', async () => {
+  const core = new Core();
+  const handling = handlePlace(core, () => new Promise(() => {}));
+  core.give(row());
+  await settled();
+  const closed = handling.close();
+  core.give();
+  await closed;
+  expect(core.givenUp).toEqual([1]);
+});
+
+test('an attempt that was taken away as it waited to be tried again does not begin anew', async () => {
+  const core = new Core();
+  let runs = 0;
+  const place = (): unknown => void (runs += 1);
+  handlePlace(core, place, { onError: () => {} });
+  core.give(row());
+  (await core.next('complete')).fail(new EngineError('it cannot be told'));
+  await settled();
+  core.give();
+  await settled();
+  expect([runs, core.asked]).toEqual([1, []]);
+});
+
+test('what the device lacks is no failure of a command', async () => {
+  const core = new Core();
+  const errors: unknown[] = [];
+  const onError = (error: unknown): unknown => errors.push(error);
+  const commands = { place: () => [] };
+  handle(core, { initial: 0, snapshot: 'v1', commands }, { onError });
+  core.give(row({ position: 3 }));
+  const short = new EngineError('not enough memory');
+  (await core.next('query')).fail(short);
+  await settled();
+  expect([errors, core.asked.length, core.later.length]).toEqual([[short], 0, 1]);
+  core.later[0]![1]();
+  await core.next('query');
+});
+
 test('the state is folded from events, from where it was last', async () => {
   const core = new Core();
   const states: unknown[] = [];
@@ -668,6 +707,12 @@ test('who closes waits for what is at work, begins no more, and gives up', async
   core.give(row(), row({ number: 2, stream: 'o-8' }));
   await settled();
   expect([isClosed, runs, core.givenUp]).toEqual([false, 1, []]);
+  // What is given meanwhile would be nobody's.
+  const left = said(await core.next('complete'));
+  expect(left).toMatchObject({ number: 2, stopped: 'its handler is closing' });
+  core.give(row(), row({ number: 2, stream: 'o-8' }));
+  await settled();
+  expect(core.asked).toEqual([]);
   end!();
   (await core.next('complete')).answer(DONE);
   await closed;

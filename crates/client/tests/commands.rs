@@ -209,6 +209,66 @@ fn a_list_that_rests_is_told_though_another_tab_is_behind() {
     assert_eq!(given(&device, handler).len(), told + 4);
 }
 
+/// Goal: whoever has let go of it before the core got to it handles nothing. Method: both in one
+/// turn of the tab, as where a page begins to handle and is taken away at once.
+#[test]
+fn who_gives_up_as_it_begins_to_handle_is_given_nothing() {
+    let mut server = Server::default();
+    let mut shop = online(1, &mut server);
+    let call = shop.next_call();
+    let begins = ToCore::Ask { call, handle: HANDLE, request: handling(4) };
+    shop.ask(TAB, vec![begins, ToCore::GiveUp { call }]);
+    send(&mut shop, "a", "k");
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.query("select count(*) from tidelog_instances"), [[Value::Integer(0)]]);
+    assert_eq!(shop.query("select state from tidelog_commands"), [[text("received")]]);
+}
+
+/// Goal: whoever was told that it fails, and asks once more, is one and not two, where the server
+/// decides and where this device does.
+#[test]
+fn who_asks_to_handle_once_more_is_the_only_one() {
+    for is_local in [false, true] {
+        let mut server = Server::default();
+        let mut shop = match is_local {
+            false => online(1, &mut server),
+            true => {
+                let mut device = Device::new(1);
+                device.open(&handled_todos());
+                device
+            }
+        };
+        let call = ask(&mut shop, handling(4));
+        talk(&mut server, &mut [&mut shop]);
+        shop.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request: handling(4) }]);
+        talk(&mut server, &mut [&mut shop]);
+        assert_eq!(shop.query("select count(*) from tidelog_instances"), [[Value::Integer(1)]]);
+        send(&mut shop, "a", "k");
+        talk(&mut server, &mut [&mut shop]);
+        assert_eq!(given(&shop, call), [(1, 1, "a".to_owned())], "local: {is_local}");
+    }
+}
+
+/// Goal: what is asked of a document that others have open too is not looked for any more once who
+/// has asked has closed it. Method: it waits for what becomes of a command, closes, and that comes.
+#[test]
+fn what_was_waited_for_by_who_has_closed_is_told_nobody() {
+    let mut server = Server::default();
+    let mut shop = online(1, &mut server);
+    let open = shop.start_open(OTHER_TAB, Some(SERVER), &handled_todos());
+    assert!(matches!(shop.answers(open).last(), Some(FromCore::Opened { .. })));
+    let handling = ask(&mut shop, handling(4));
+    send(&mut shop, "a", "k");
+    let [aggregate, stream, name, key] = ["todo", "a", "finish", "k"].map(str::to_owned);
+    let wanted = Request::Outcome(CommandName { aggregate, stream, name, key });
+    let call = ask_in(&mut shop, OTHER_TAB, HANDLE, wanted);
+    ask_in(&mut shop, OTHER_TAB, HANDLE, Request::Close);
+    talk(&mut server, &mut [&mut shop]);
+    complete(&mut shop, handling, [1, 1, 0]);
+    talk(&mut server, &mut [&mut shop]);
+    assert_eq!(shop.answers(call).len(), 0, "nobody waits for it");
+}
+
 /// Goal: a command that has failed and is given again has the outcome that comes of that, and
 /// whoever waits for it is told. Method: told that it has failed, asked anew once it is given
 /// again, and told once another device has handled it.

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { QueryError, StorageError } from '../../src/errors.js';
+import { DoctypeMismatchError, QueryError, StorageError, type TidelogError } from '../../src/errors.js';
 import type { Answer } from '../../src/messages.js';
 import { endOf, opened, openedToDelete, opens } from './stage.js';
 
@@ -67,6 +67,36 @@ test('a live query is told why its document cannot be opened again, and goes on 
   stage.pass(500);
   stage.reopen();
   expect(stage.posted('watch')).toHaveLength(2);
+});
+
+test('a sync is told why its document cannot be opened again, where that is for good', () => {
+  const { stage, handle } = opened();
+  const sync = stage.call('sync', { handle }, false);
+  stage.survive();
+  const fails = (error: TidelogError): void => {
+    const { call } = stage.posted('open').at(-1)!;
+    stage.answer(call as number, { type: 'failed', error });
+  };
+  fails(new StorageError('not now'));
+  expect(stage.errors(sync)).toEqual([]);
+  stage.pass(500);
+  fails(new DoctypeMismatchError('another one'));
+  expect(stage.errors(sync)).toMatchObject([{ code: 'doctype-mismatch', last: true }]);
+});
+
+test('who handles is asked for again after longer and longer pauses, though it begins well', () => {
+  const { stage, handle } = opened();
+  const rows: Answer = { type: 'rows', rows: { columns: [], count: 0, cells: new Uint8Array() } };
+  const handling = stage.call('handle', { handle }, false);
+  for (const pauseMs of [500, 1000, 2000]) {
+    stage.answer(handling, rows);
+    stage.answer(handling, { type: 'failed', error: new StorageError('a page is missing') });
+    const count = stage.posted('handle').length;
+    stage.pass(pauseMs - 1);
+    expect(stage.posted('handle')).toHaveLength(count);
+    stage.pass(1);
+    expect(stage.posted('handle')).toHaveLength(count + 1);
+  }
 });
 
 test('who handles commands is known to the next core before what its attempts came to', () => {

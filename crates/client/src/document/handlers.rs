@@ -113,6 +113,8 @@ impl OwnHandlers {
     /// A tab handles tasks no longer.
     pub(super) fn give_up(&mut self, tab: TabId, call: Call) {
         if let Some(own) = self.own.remove(&(tab, call)) {
+            // Whoever asks by the same call is another one.
+            self.local.iter_mut().for_each(|it| it.leave(|key| key == (tab, call), LONG_AGO_MS));
             self.gone.extend(own.is_said.then_some(own.tag));
             self.unanswered.extend(own.completing.iter().map(|it| (tab, it.call)));
         }
@@ -199,6 +201,8 @@ impl Document {
             return Ran::Failed(CallFailure::many_kinds());
         }
         let key = (ask.tab, ask.call);
+        // Asked again it was told that it had failed, and begins anew.
+        self.handlers.give_up(ask.tab, ask.call);
         let ran = self.run_watch(ask, Watch::of_given(ask.handle), ctx);
         if matches!(ran, Ran::Done) {
             self.handlers.tags_ever += 1;
@@ -373,6 +377,11 @@ impl Document {
                     ctx.out.tell(tab, FromCore::Rows { call, rows: rows.clone() });
                     ctx.out.wake_at(deaf_at_ms(now_ms, heard_ms));
                     Hearing::Asked { lists: next, asked_ms: now_ms, heard_ms }
+                }
+                // It has too much to hear to be told of what it is given.
+                None if ctx.out.flow.is_behind(tab) && heard + 1 < next => {
+                    ctx.out.wake_at(deaf_at_ms(now_ms, heard_ms));
+                    Hearing::Asked { lists: next - 1, asked_ms: now_ms, heard_ms }
                 }
                 None => Hearing::Unasked,
             };

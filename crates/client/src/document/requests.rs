@@ -66,11 +66,12 @@ impl Ask {
         }
     }
 
-    /// Whether it is this call, and changes nothing.
+    /// Whether it is this call, and has changed nothing before it has run.
     pub(super) fn is_read(&self, tab: TabId, call: Call) -> bool {
-        use Request::{Events, Export, Query, Sync, Watch};
+        use Request::{Events, Export, Handle, Outcome, Query, Records, Sync, Watch};
         let reads = matches!(self.request, Query(_) | Watch(_) | Events(_) | Sync | Export);
-        self.tab == tab && self.call == call && reads
+        let of_tasks = matches!(self.request, Handle(_) | Outcome(_) | Records(_));
+        self.tab == tab && self.call == call && (reads || of_tasks)
     }
 }
 
@@ -368,6 +369,7 @@ impl Document {
         }
         out.ended.push((ask.tab, ask.handle));
         self.rejection_news.drop_listener(ask.tab, ask.handle);
+        self.watches.drop_handle(ask.tab, ask.handle);
         self.syncs.retain(|sync| {
             let is_its = (sync.tab, sync.handle) == (ask.tab, ask.handle);
             if is_its {

@@ -310,6 +310,13 @@ impl Watches {
         self.watches.retain(|(holder, _), _| *holder != tab);
     }
 
+    /// That tab has closed the document: those of its handlers go with them.
+    pub fn drop_handle(&mut self, tab: TabId, handle: Handle) {
+        self.watches.retain(|(holder, _), watch| {
+            (*holder, watch.handle) != (tab, handle) || watch.is_of_given()
+        });
+    }
+
     /// The next one that has to run again: whichever has waited longest, since one run can be all
     /// that is done between two changes. One of a tab that `is_behind` waits until it is not.
     pub fn next_dirty(

@@ -477,11 +477,14 @@ impl Asked {
     fn note(&mut self, answer: &FromCore) {
         match &mut self.kind {
             Kind::Mutation { is_durable } => *is_durable = true,
-            Kind::Standing { pause, again_at, .. } => match answer {
+            Kind::Standing { request, pause, again_at } => match answer {
                 FromCore::Failed { failure, .. } if is_passing(failure.code) => {
                     *again_at = Some(Instant::now() + *pause);
                     *pause = (2 * *pause).min(AGAIN_AFTER_MAX);
                 }
+                // Who handles is told at first that there is nothing, whatever comes of it then.
+                FromCore::Rows { rows, .. }
+                    if rows.count == 0 && matches!(**request, Request::Handle(_)) => {}
                 _ => *pause = AGAIN_AFTER,
             },
             Kind::Once => {}
