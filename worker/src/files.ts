@@ -30,8 +30,9 @@ export interface Found {
   readonly madeAt: number;
 }
 
-interface Opened extends Found {
+interface Opened {
   readonly handles: Handles;
+  readonly madeAt: number;
 }
 
 /**
@@ -42,9 +43,12 @@ export async function findFiles(create: boolean): Promise<Found> {
   const root = await rootFolder();
   const folder = await root.getDirectoryHandle('tidelog', { create });
   const files = await Promise.all(NAMES.map((name) => folder.getFileHandle(name, { create })));
-  // The spare one, which nobody writes.
-  const { lastModified } = await files[3]!.getFile();
-  return { files, madeAt: lastModified };
+  return { files, madeAt: await timeOf(files) };
+}
+
+/** When they were made: the spare one, which nobody writes. */
+async function timeOf(files: Found['files']): Promise<number> {
+  return (await files[OPENED]!.getFile()).lastModified;
 }
 
 /** Whether the files that were made then are still those that anybody finds. */
@@ -111,11 +115,12 @@ async function rootFolder(): Promise<FileSystemDirectoryHandle> {
   throw new Unopened('no-files', 'no files');
 }
 
-/** Opens those that are opened, or none. */
-async function openAll(found: Found): Promise<Opened> {
-  const opening = found.files.slice(0, OPENED).map(openFile);
+/** Opens those that are opened, or none. Since they were found others may have taken their place. */
+async function openAll({ files }: Found): Promise<Opened> {
+  const opening = files.slice(0, OPENED).map(openFile);
   try {
-    return { ...found, handles: (await Promise.all(opening)) as Handles };
+    const handles = (await Promise.all(opening)) as Handles;
+    return { handles, madeAt: await timeOf(files) };
   } catch (error) {
     for (const opened of await Promise.allSettled(opening)) {
       if (opened.status === 'fulfilled') opened.value.close();

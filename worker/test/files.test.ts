@@ -110,6 +110,18 @@ test('files that nobody waits for are closed, so that another worker has them', 
   expect(disk.open).toBe(0);
 });
 
+test('files that were made anew since they were found are not taken for lost', async () => {
+  await findFiles(true);
+  const found = await findFiles(false);
+  disk.made.clear();
+  disk.madeAt += 1;
+  await findFiles(true);
+  const lost = vi.fn();
+  await openFiles(Promise.resolve(found), lost);
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(lost).not.toHaveBeenCalled();
+});
+
 test('a look that takes long is one look, however many were due meanwhile', async () => {
   const lost = vi.fn();
   await openFiles(Promise.resolve(undefined), lost);

@@ -117,6 +117,12 @@ class StoredFile implements Calls {
     return process.platform !== 'win32' && fstatSync(this.#open).nlink === 0;
   }
 
+  /** Which file it is, whatever its path leads to. */
+  get name(): string {
+    const { dev, ino } = fstatSync(this.#open);
+    return `${dev}:${ino}`;
+  }
+
   /** Whether whoever opens its path finds this file. */
   get isFound(): boolean {
     try {
@@ -190,15 +196,22 @@ export async function openMemory(): Promise<Keep> {
   return keep(memory, () => true);
 }
 
+/** The files of this thread's store. */
+let ours: string | undefined;
+
 /**
  * The store in a folder, which this thread has alone. Its files are made only as it `begins`: if
- * they are not there when it opens them anew, then its data are gone.
+ * they are not there when it opens them anew, or others are, then its data are gone, and so is the
+ * lock of the folder, which somebody else may have by then.
  */
 export async function openFolder(folder: string, begins: boolean): Promise<Keep> {
   const files: StoredFile[] = [];
   try {
     for (const name of NAMES) files.push(new StoredFile(path.join(folder, name), begins));
     syncNames(folder);
+    const found = files.map(({ name }) => name).join();
+    if (begins) ours = found;
+    if (found !== ours) throw new Unopened('lost', new Error(`${folder} has other files now`));
   } catch (error) {
     for (const file of files) file.close();
     if (!begins && (error as NodeJS.ErrnoException).code === 'ENOENT') {

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, expect, test, vi } from 'vitest';
@@ -139,5 +139,15 @@ test('files that are gone take nothing more, and are not made once more', async 
   expect(await keep.isThere()).toBe(false);
   log!.write(bytes('tide'), { at: 0 });
   expect(() => log!.flush()).toThrow('log-a was deleted');
+  await expect(openFolder(folder, false)).rejects.toMatchObject({ kind: 'lost' });
+});
+
+test('files that somebody else has put in their place are not opened anew', async () => {
+  const [folder, other] = [newFolder(), newFolder()];
+  (await openFolder(other, true)).giveUp();
+  (await openFolder(folder, true)).giveUp();
+  (await openFolder(folder, false)).giveUp();
+  rmSync(folder, { recursive: true });
+  renameSync(other, folder);
   await expect(openFolder(folder, false)).rejects.toMatchObject({ kind: 'lost' });
 });
