@@ -1,6 +1,6 @@
 /** Which files of an app are looked into. */
 
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { definesDoctype } from './modules.js';
 
@@ -47,12 +47,19 @@ export class AppFiles {
   }
 }
 
-/** The file of this name, or those of the app in the folder of this name. */
-function filesBelow(root: string, name: string): string[] {
+/**
+ * The file of this name, or those of the app in the folder of this name: links that lead nowhere
+ * are passed over, and each folder is looked through once.
+ */
+function filesBelow(root: string, name: string, seen = new Set<string>()): string[] {
   const at = path.resolve(root, name);
   if (!statSync(at).isDirectory()) return [name];
+  const folder = realpathSync(at);
+  if (seen.has(folder)) return [];
+  seen.add(folder);
   const isForeign = (entry: string): boolean =>
     entry.startsWith('.') || entry === 'node_modules' || entry === 'dist';
-  const entries = readdirSync(at).filter((entry) => !isForeign(entry));
-  return entries.sort().flatMap((entry) => filesBelow(root, path.join(name, entry)));
+  const isThere = (entry: string): boolean => existsSync(path.join(at, entry));
+  const entries = readdirSync(at).filter((entry) => !isForeign(entry) && isThere(entry));
+  return entries.sort().flatMap((entry) => filesBelow(root, path.join(name, entry), seen));
 }

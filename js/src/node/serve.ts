@@ -92,10 +92,14 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** Runs it to its end, with the signals that come here. Gives its exit code. */
 export function runServer({ binary, args }: Start): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(binary, args, { stdio: 'inherit' });
+    // In a group of its own, or a terminal would tell it of Ctrl-C as well: told twice it ends at
+    // once.
+    const child = spawn(binary, args, { stdio: 'inherit', detached: process.platform !== 'win32' });
     const passOn = (signal: NodeJS.Signals): void => {
       // A console of Windows tells the child of Ctrl-C itself, and `kill` would end it at once.
-      if (signal !== 'SIGINT' || process.platform !== 'win32') child.kill(signal);
+      if (signal === 'SIGINT' && process.platform === 'win32') return;
+      // The terminal is closed, which is no word to read its settings anew.
+      child.kill(signal === 'SIGHUP' && process.stdin.isTTY ? 'SIGTERM' : signal);
     };
     for (const signal of SIGNALS) process.on(signal, passOn);
     const end = (): void => {
