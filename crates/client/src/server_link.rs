@@ -521,7 +521,10 @@ impl ServerLink {
                 let Some((holder, token)) = refused.filter(|_| self.is_anothers) else {
                     return Heard::Nothing;
                 };
-                self.turns.keep(holder, token, now_ms);
+                let next = self.offered_next.take();
+                for (holder, token) in [(holder, token)].into_iter().chain(next) {
+                    self.turns.keep(holder, token, now_ms);
+                }
                 Heard::Broken
             }
             FromServer::Welcome => {

@@ -3,7 +3,7 @@
 use tidelog_client::{Call, Handle, TabId, ToCore};
 use tidelog_document::Mutation;
 use tidelog_pages::StoreReply;
-use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
+use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, adding, key};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
@@ -276,6 +276,36 @@ fn the_right_users_token_takes_the_place_of_another_users() {
     core.hear(X, &FromServer::NotRenewed);
     core.pass(10_000);
     assert_eq!(core.tokens_sent(X).len(), 3, "the connection stays");
+}
+
+/// Goal: the right user's token is not lost with the connection of another user's that came by it.
+/// Method: it comes while an older one is offered there, and the next connections are tried by
+/// both.
+#[test]
+fn a_token_that_comes_as_another_users_connection_ends_is_said_on_a_later_one() {
+    let mut core = let_in(160);
+    core.lose(X);
+    core.pass(10_000);
+    core.socket_opens(X);
+    give(&mut core, TAB, Some("bob's"));
+    core.hear(X, &FromServer::Admitted { subject: "bob".to_owned(), seconds_left: 160_000 });
+    core.hear(X, &FromServer::Welcome);
+    assert_eq!(asked_after(&mut core, 100), Some(30));
+    assert!(asked_after(&mut core, 10).is_some());
+    assert_eq!(core.tokens_wanted[2..], [TAB, OTHER_TAB]);
+    give(&mut core, TAB, Some("too old"));
+    give(&mut core, OTHER_TAB, Some("ada's"));
+    assert_eq!(renewed(&core), ["too old"]);
+    core.hear(X, &FromServer::NotRenewed);
+    core.pass(10_000);
+    core.socket_opens(X);
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    core.pass(0);
+    core.socket_opens(X);
+    let mut said: Vec<_> = core.tokens_sent(X).into_iter().skip(2).flatten().collect();
+    said.sort();
+    assert_eq!(said, ["ada's", "too old"]);
+    assert_eq!(core.tokens_wanted.len(), 4, "nobody is asked once more");
 }
 
 /// Goal: what was issued before it was known whose it is does not leave as nobody's, however long

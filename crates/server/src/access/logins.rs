@@ -189,12 +189,13 @@ async fn behind_all_else<T: Send + 'static>(
 /// that kind has a three-hundredth of a processor, and the other a seventieth.
 #[cfg(target_os = "linux")]
 fn yield_to_others(is_known: bool) {
-    if is_known {
-        let _ = rustix::process::nice(LEAST_URGENT);
-        return;
+    let _ = rustix::process::nice(LEAST_URGENT);
+    if !is_known {
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        // The library asks for a nice value besides, which may be refused, and counts for nothing
+        // in a thread of this kind.
+        let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
     }
-    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
 }
 
 #[cfg(test)]
@@ -287,7 +288,8 @@ mod tests {
         use thread_priority::unix::thread_schedule_policy;
         let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
         let sets = move || {
-            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle).is_ok()
+            let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+            thread_schedule_policy().is_ok_and(|policy| policy == idle)
         };
         let may_be_set = thread::spawn(sets).join().expect("no panic");
         for is_known in [false, true] {
