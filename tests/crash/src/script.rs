@@ -116,6 +116,7 @@ impl Script {
         }
         StoreOptions {
             log_size_max,
+            log_rest_size_max: log_size_max / 3,
             pool_pages_max: 16,
             log_buffer_size_max,
             limits,
@@ -215,6 +216,7 @@ impl Script {
         device.hold_flushes(self.holds_flushes());
         let mut run = Run::new(device, self.seed, self.options());
         run.workload.shape = self.shape();
+        run.rests = Some(Rng::new(!self.seed));
         let (mut calls_before, mut cuts, mut amid_parts) = (0, vec![0], Vec::new());
         for life in 0.. {
             let known = self.lives.get(life);
@@ -279,7 +281,7 @@ struct Lived {
 }
 
 /// What has to be in the scripts, in the order of the counts.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "timeline entries",
     "trims",
     "storage entries",
@@ -291,6 +293,7 @@ const NAMES: [&str; 14] = [
     "documents destroyed",
     "compactions",
     "change-overs",
+    "of a store at rest or a day old",
     "owners killed",
     "power cuts before the last",
     "requests refused by a full device",
@@ -326,6 +329,7 @@ impl Contents {
             (run.requests.len() - appends.len()) as u64,
             run.compactions_answered,
             change_overs,
+            run.rest_change_overs,
             kills,
             cuts,
             run.failed.len() as u64,

@@ -28,6 +28,8 @@ pub(super) struct RunLedger {
     due_ms: BTreeMap<(Run, Key), u64>,
     /// Requests that are remembered to be done, or to have failed.
     remembered: BTreeSet<String>,
+    /// How far the deciding clock was when each attempt last said something.
+    said_ms: BTreeMap<(Run, u64, u64), u64>,
     /// Attempts of which nothing more may be taken, since a later one was given before.
     late: BTreeSet<(Run, u64, u64)>,
     /// The attempt by which each has ended.
@@ -115,10 +117,13 @@ impl Judge {
             return Ok(());
         };
         runs.remembered.extend(requests.iter().cloned());
+        // It may have been decided as it was said first, of which nobody has heard, and be over by
+        // the time of this answer.
+        let since_ms = runs.said_ms.get(&attempt).map_or(*time_ms, |said_ms| *time_ms.min(said_ms));
         for record in records {
             if let Recorded::Sleep { ms } = record.what {
                 let key = (run.clone(), (record.name.clone(), record.count));
-                runs.due_ms.insert(key, time_ms + ms);
+                runs.due_ms.insert(key, since_ms + ms);
             }
         }
         Ok(())
@@ -133,9 +138,11 @@ impl Judge {
         match news {
             RunNews::Says { doc, run: GivenRun { given, .. } } => {
                 let run = (doc, given.task, given.id);
+                let attempt = (run.clone(), given.attempt, given.instance);
                 if self.tasks.runs.latest.get(&run).is_some_and(|it| *it > given.attempt) {
-                    self.tasks.runs.late.insert((run, given.attempt, given.instance));
+                    self.tasks.runs.late.insert(attempt.clone());
                 }
+                self.tasks.runs.said_ms.insert(attempt, clock_ms);
             }
             RunNews::Asks { doc, run: GivenRun { given, .. }, key } => {
                 let run = (doc, given.task, given.id);

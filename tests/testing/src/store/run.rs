@@ -8,18 +8,30 @@ use tidelog_pages::{
     Append, AppendError, OpenError, PageServer, RequestId, StoreOptions, StoreReply, StoreRequest,
     Ticket,
 };
+use tidelog_types::limits::LOG_AGE_MS_MAX;
 use tidelog_types::{DocumentKey, Epoch, Life};
 
 use super::model::{Model, is_same};
 use super::workload::{Shape, Workload, staged_key};
 use super::{Compaction, OWNER, Parts, Server};
 use super::{files, log_end, observe, poll_all, seed, settle, small_log};
+use crate::Rng;
+
+/// Some day.
+const NOW_MS: u64 = 20_000 * LOG_AGE_MS_MAX;
 
 /// A workload on a store, and what became of it.
 pub struct Run {
     pub device: CrashDevice,
     pub options: StoreOptions,
     pub workload: Workload,
+    /// What decides when nobody asks for anything for a while, or for a day; never, if there is
+    /// none.
+    pub rests: Option<Rng>,
+    /// The time that the store is told.
+    now_ms: u64,
+    /// How often that made a change-over due.
+    pub rest_change_overs: u64,
     /// The states that the requests led to, from the empty one on; a request that failed is not
     /// among them.
     pub history: Vec<(Ticket, Model)>,
@@ -58,6 +70,9 @@ impl Run {
             device,
             options,
             workload: Workload::new(seed),
+            rests: None,
+            now_ms: NOW_MS,
+            rest_change_overs: 0,
             history: vec![(Ticket(0), Model::default())],
             durable: Ticket(0),
             told: Ticket(0),
@@ -82,6 +97,9 @@ impl Run {
         self.device.let_lag(lagging[self.workload.rng.below(lagging.len())]);
         match PageServer::open_with(files(&self.device), seed(&self.device), self.options) {
             Ok((mut server, _)) => {
+                if self.rests.is_some() {
+                    server.set_time(self.now_ms);
+                }
                 // Appends of an owner without a life carry no id: one that a power cut tore can be
                 // appended again byte for byte, and records end with their sector.
                 let is_without = self.workload.shape == Shape::Sectors;
@@ -175,6 +193,7 @@ impl Run {
     /// Turns of some requests, a flush and polls, until the server breaks.
     pub fn turns(&mut self, server: &mut Server, turns: usize) {
         for _ in 0..turns {
+            self.rest(server);
             self.requests_of_a_turn(server);
             server.flush();
             let (replies, is_at_rest) = self.some_replies(server);
@@ -207,6 +226,24 @@ impl Run {
             self.take_in(&settle(server, &self.device));
             let may_wait = self.is_broken || self.device.is_off();
             assert!(may_wait || !self.is_asking, "a hello was never answered: {server}");
+        }
+    }
+
+    /// Now and then nobody asks for anything for a while, or for a day. What the store begins to do
+    /// then goes on beside what it is asked next.
+    fn rest(&mut self, server: &mut Server) {
+        let Some(rng) = &mut self.rests else { return };
+        let had_nothing_to_do = !server.wants_poll();
+        match rng.below(12) {
+            0..3 => server.shorten_log(),
+            3 => {
+                self.now_ms += LOG_AGE_MS_MAX;
+                server.set_time(self.now_ms);
+            }
+            _ => return,
+        }
+        if had_nothing_to_do && server.wants_poll() {
+            self.rest_change_overs += 1;
         }
     }
 
