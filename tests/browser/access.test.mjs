@@ -5,7 +5,7 @@ import { createHmac } from 'node:crypto';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { list, works } from '../pages/doctypes.mjs';
+import { list, listWithColor, works } from '../pages/doctypes.mjs';
 import {
   atLeast,
   both,
@@ -38,15 +38,22 @@ async function guarded(stage, args = []) {
   };
   const { token } = await logIn('admin');
   const headers = { authorization: `Bearer ${token}` };
-  for (const doctype of [list, works]) {
+  const deploy = async (doctype) => {
     const deployed = await fetch(`${server.http}/v1/doctypes/${doctype.name}`, {
       method: 'PUT',
       headers,
       body: JSON.stringify(doctype),
     });
     assert.equal(deployed.status, 201);
-  }
-  return { server, logIn, headers };
+  };
+  for (const doctype of [list, works]) await deploy(doctype);
+  /** What the server has of the test's document. */
+  const exported = async () => {
+    const at = `${server.http}/v1/documents/${encodeURIComponent(stage.document)}/export`;
+    const answer = await fetch(at, { headers });
+    return contentOf(new Uint8Array(await answer.arrayBuffer()));
+  };
+  return { server, logIn, deploy, exported };
 }
 
 /** Opens the list, or another document, with what this user has been given. */
@@ -66,7 +73,7 @@ const openAs = (page, server, document, token, doctype = 'list') =>
 both(
   'who has logged in writes, and who may only read follows and changes nothing',
   async (stage) => {
-    const { server, logIn, headers } = await guarded(stage);
+    const { server, logIn, exported } = await guarded(stage);
     assert.equal((await logIn('writer', 'guessed')).status, 401);
     const { document } = stage;
     const [writing, reading] = await stage.twoDevices();
@@ -78,11 +85,6 @@ both(
     await openAs(reading, server, document, (await logIn('reader')).token);
     assert.equal(await syncIn(reading), null);
     assert.deepEqual(await rowsIn(reading, 'select title from item'), [{ title: 'by a writer' }]);
-    const exported = async () => {
-      const at = `${server.http}/v1/documents/${encodeURIComponent(document)}/export`;
-      const answer = await fetch(at, { headers });
-      return contentOf(new Uint8Array(await answer.arrayBuffer()));
-    };
     const before = await exported();
     assert.equal((await statusIn(reading)).access, 'read');
     assert.equal((await statusIn(writing)).access, 'write');
@@ -214,6 +216,9 @@ both('a token is renewed while the connection stays', async (stage) => {
 both('after thirty days with a token that is long over all is confirmed', async (stage) => {
   const { server } = await signing(stage);
   const page = await stage.tab();
+  await openAs(page, server, stage.document, signed('ada', WRITES, 600));
+  await mutateIn(page, 'add', { id: 'before', title: 'thirty days ago' }, 'confirmed');
+  await closeIn(page);
   await openAs(page, server, stage.document, signed('ada', WRITES, -30 * 24 * 60 * 60));
   for (const id of ['a', 'b', 'c']) await mutateIn(page, 'add', { id, title: id });
   const { error } = await statusBecomes(page, { error: 'AccessError' });
@@ -223,7 +228,64 @@ both('after thirty days with a token that is long over all is confirmed', async 
   await statusBecomes(page, { connection: 'online', pending: 0 });
   assert.equal(await syncIn(page), null);
   const rows = await rowsIn(page, 'select id from item order by id');
-  assert.deepEqual(rows, [{ id: 'a' }, { id: 'b' }, { id: 'c' }]);
+  assert.deepEqual(rows, [{ id: 'a' }, { id: 'b' }, { id: 'before' }, { id: 'c' }]);
+});
+
+both('who is let in no further keeps the copy and what waits', async (stage) => {
+  const { server } = await signing(stage);
+  const page = await stage.tab();
+  await openAs(page, server, stage.document, signed('ada', WRITES, 600));
+  await mutateIn(page, 'add', { id: 'a', title: 'let in' }, 'confirmed');
+  const connectBy = async (grants) => {
+    await page.evaluate(() => kept.db.disconnect());
+    await nowGives(page, signed('ada', grants, 600));
+    await page.evaluate(() => kept.db.connect());
+  };
+  await connectBy([{ document: 'elsewhere', role: 'admin' }]);
+  await mutateIn(page, 'add', { id: 'b', title: 'shut out' });
+  const { access, pending } = await statusBecomes(page, { error: 'AccessError' });
+  assert.deepEqual([access, pending], [null, 1]);
+  const all = [{ id: 'a' }, { id: 'b' }];
+  assert.deepEqual(await rowsIn(page, 'select id from item order by id'), all);
+  await connectBy(WRITES);
+  await statusBecomes(page, { connection: 'online', pending: 0, access: 'write' });
+  assert.deepEqual(await rowsIn(page, 'select id from item order by id'), all);
+});
+
+both('a release that comes before its doctype is deployed loses nothing', async (stage) => {
+  const { server, deploy } = await signing(stage);
+  const page = await stage.tab();
+  await openAs(page, server, stage.document, signed('ada', WRITES, 600));
+  await mutateIn(page, 'add', { id: 'a', title: 'by the release before' }, 'confirmed');
+  await closeIn(page);
+  await openAs(page, server, stage.document, signed('ada', WRITES, 600), 'listWithColor');
+  await mutateIn(page, 'paint', { id: 'a', color: 'blue' });
+  const { error, pending } = await statusBecomes(page, { error: 'AccessError' });
+  assert.match(error.message, /not deployed/);
+  assert.equal(pending, 1);
+  await deploy(listWithColor);
+  await page.evaluate(() => {
+    kept.db.disconnect();
+    return kept.db.connect();
+  });
+  await statusBecomes(page, { connection: 'online', pending: 0 });
+  assert.deepEqual(await rowsIn(page, 'select color from item'), [{ color: 'blue' }]);
+});
+
+both('a reader with a newer release has its columns, and the server has none', async (stage) => {
+  const { server, deploy, exported } = await signing(stage);
+  const [writing, reading] = await stage.twoDevices();
+  await openAs(writing, server, stage.document, signed('ada', WRITES, 600));
+  await mutateIn(writing, 'add', { id: 'a', title: 'by an older release' }, 'confirmed');
+  await deploy(listWithColor);
+  const before = await exported();
+  await openAs(reading, server, stage.document, signed('bob', READS, 600), 'listWithColor');
+  assert.equal(await syncIn(reading), null);
+  const ids = () => rowsIn(reading, 'select id, color from item order by id');
+  assert.deepEqual(await ids(), [{ id: 'a', color: 'none' }]);
+  assert.deepEqual(await exported(), before);
+  await mutateIn(writing, 'add', { id: 'b', title: 'later' }, 'confirmed');
+  await eventually(async () => (await ids()).length === 2, { what: 'the second row' });
 });
 
 both('each user of a device has a copy and a token of their own', async (stage) => {
@@ -278,4 +340,4 @@ both('whoever has no token waits with what is written, and goes on with one', as
   await statusBecomes(page, { connection: 'online', pending: 0 });
 });
 
-atLeast(6);
+atLeast(9);

@@ -3,8 +3,8 @@
 
 use tidelog_client::{Call, Complete, FromCore, Handle, Handling, Request, TabId, ToCore};
 use tidelog_document::{
-    CommandDefinition, Completion, Doctype, InstanceId, Outcome, StreamDefinition, TaskKind,
-    sending,
+    CommandDefinition, Completion, Doctype, InstanceId, NewRecord, Outcome, Recorded,
+    StreamDefinition, TaskKind, WorkflowDefinition, sending, starting,
 };
 use tidelog_pages::StoreRequest;
 use tidelog_testing::client::server::{Server, talk};
@@ -12,16 +12,16 @@ use tidelog_testing::client::*;
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
-/// Commands that are sent, unless `TIDELOG_COMMANDS` says how many.
+/// Commands that are sent, and runs that are started, unless `TIDELOG_COMMANDS` says how many.
 const COMMANDS: u64 = 3_000;
 
 /// Tabs that are idle, unless `TIDELOG_TABS` says how many.
 const TABS: u32 = 100;
 
-/// Commands that are remembered, one a second.
+/// Of those, how many are remembered: there is one a second.
 const REMEMBERED: u64 = 500;
 
-/// The todo list, whose todos are asked to be done.
+/// The todo list, whose todos are asked to be done, and which is tidied.
 fn asked_todos() -> Doctype {
     let command = CommandDefinition {
         name: "do".to_owned(),
@@ -32,7 +32,9 @@ fn asked_todos() -> Doctype {
         timeout_ms: 0,
     };
     let (name, events, commands) = ("todo".to_owned(), Vec::new(), vec![command]);
-    Doctype { streams: vec![StreamDefinition { name, events, commands }], ..todos() }
+    let streams = vec![StreamDefinition { name, events, commands }];
+    let tidy = WorkflowDefinition { name: "tidy".to_owned(), version: 1, fields: Vec::new() };
+    Doctype { streams, workflows: vec![tidy], ..todos() }
 }
 
 fn ask(device: &mut Device, tab: TabId, handle: Handle, request: Request) -> Call {
@@ -42,8 +44,12 @@ fn ask(device: &mut Device, tab: TabId, handle: Handle, request: Request) -> Cal
 }
 
 fn handling() -> Request {
-    let kind = TaskKind { aggregate: "todo".to_owned(), name: "do".to_owned() };
-    Request::Handle(Handling { kinds: vec![kind], concurrency: 16 })
+    let kind = |(aggregate, name): (&str, &str)| TaskKind {
+        aggregate: aggregate.to_owned(),
+        name: name.to_owned(),
+    };
+    let kinds = [("todo", "do"), ("tidy", "1")].map(kind).to_vec();
+    Request::Handle(Handling { kinds, concurrency: 16 })
 }
 
 /// Pages of the document, as it was handed over last.
@@ -59,43 +65,81 @@ fn pages(device: &Device) -> u32 {
 /// clock goes a second for each, and each is over at once.
 #[test]
 fn a_document_grows_no_more_once_it_forgets_as_much_as_it_receives() {
-    let count = std::env::var("TIDELOG_COMMANDS").ok().and_then(|it| it.parse().ok());
-    let count: u64 = count.unwrap_or(COMMANDS);
-    let limits = Limits {
-        command_completed_ms: 1_000 * REMEMBERED,
-        command_key_ms: 500 * REMEMBERED,
-        ..Limits::DEFAULT
-    };
-    let mut device = Device::with_limits(1, limits);
-    device.open(&asked_todos());
-    let handler = ask(&mut device, TAB, HANDLE, handling());
-    let mut largest = 0;
-    for nth in 1..=count {
-        device.pass(1_000);
+    let mut list = List::open();
+    list.grows_no_more("commands", |list, nth| {
         let stream = format!("todo-{}", nth % 50);
         let args = [("stream", stream), ("args", "{}".to_owned()), ("key", format!("key {nth}"))];
-        let args = args.map(|(name, value)| (name, text(&value)));
-        device.mutate(&sending("todo", "do"), &args);
-        let given = device.rows_told(handler).pop().expect("told");
-        assert_eq!(given[0][0], Value::Integer(nth.cast_signed()), "it is given");
+        list.device.mutate(&sending("todo", "do"), &args.map(|(name, value)| (name, text(&value))));
         let (events, sends, starts) = (Vec::new(), Vec::new(), Vec::new());
-        let outcome = Outcome::Completed { events, sends, starts, snapshot: None };
-        let completion = Completion { task: nth, attempt: 1, position: 0, outcome };
+        list.complete(nth, Outcome::Completed { events, sends, starts, snapshot: None });
+    });
+}
+
+/// Goal: the same of one that runs workflows, with what they remember. Method: each run remembers
+/// one step, and ends.
+#[test]
+fn a_document_grows_no_more_once_it_forgets_as_many_runs_as_it_starts() {
+    let mut list = List::open();
+    list.grows_no_more("runs", |list, nth| {
+        let args = [("id", format!("tidy {nth}")), ("args", "{}".to_owned())];
+        list.device.mutate(&starting("tidy"), &args.map(|(name, value)| (name, text(&value))));
+        let what = Recorded::Done { kind: "step".to_owned(), result: "\"dusted\"".to_owned() };
+        let records = vec![NewRecord { name: "dust".to_owned(), count: 0, what }];
+        list.complete(nth, Outcome::Progressed { records, suspends: false });
+        list.complete(nth, Outcome::Returned { result: "\"tidy\"".to_owned() });
+    });
+}
+
+/// A list of one device, who handles its tasks itself.
+struct List {
+    device: Device,
+    handler: Call,
+}
+
+impl List {
+    fn open() -> Self {
+        let limits = Limits {
+            command_completed_ms: 1_000 * REMEMBERED,
+            command_key_ms: 500 * REMEMBERED,
+            ..Limits::DEFAULT
+        };
+        let mut device = Device::with_limits(1, limits);
+        device.open(&asked_todos());
+        let handler = ask(&mut device, TAB, HANDLE, handling());
+        Self { device, handler }
+    }
+
+    /// Ends the task that was given last, or says how far it has come.
+    fn complete(&mut self, task: u64, outcome: Outcome) {
+        let given = self.device.rows_told(self.handler).pop().expect("told");
+        assert_eq!(given[0][0], Value::Integer(task.cast_signed()), "it is given");
+        let completion = Completion { task, attempt: 1, position: 0, outcome };
         let Some(&Value::Integer(instance)) = given[0].last() else { panic!("{given:?}") };
         let instance = InstanceId(instance.unsigned_abs());
-        let complete = Complete { handling: handler, instance, completion };
-        let complete = Request::Complete(complete);
-        let completed = ask(&mut device, TAB, HANDLE, complete);
-        assert_eq!(device.rows_told(completed).pop().expect("told")[0][0], text("done"));
-        let pages = pages(&device);
-        if nth <= 2 * REMEMBERED {
-            largest = largest.max(pages);
-        }
-        // What is free on one page and another is not where it is wanted.
-        assert!(pages <= largest + largest / 10, "{pages} pages after {nth}, and {largest} before");
-        (device.told, device.asked) = (Vec::new(), Vec::new());
+        let complete = Complete { handling: self.handler, instance, completion };
+        let completed = ask(&mut self.device, TAB, HANDLE, Request::Complete(complete));
+        assert_eq!(self.device.rows_told(completed).pop().expect("told")[0][0], text("done"));
     }
-    println!("{largest} pages for {REMEMBERED} commands that are remembered, after {count}");
+
+    /// Does this again and again, a second later each time.
+    fn grows_no_more(&mut self, what: &str, mut once: impl FnMut(&mut Self, u64)) {
+        let count = std::env::var("TIDELOG_COMMANDS").ok().and_then(|it| it.parse().ok());
+        let count: u64 = count.unwrap_or(COMMANDS);
+        let mut largest = 0;
+        for nth in 1..=count {
+            self.device.pass(1_000);
+            once(self, nth);
+            let pages = pages(&self.device);
+            if nth <= 2 * REMEMBERED {
+                largest = largest.max(pages);
+            }
+            // What is free on one page and another is not where it is wanted.
+            let is_bounded = pages <= largest + largest / 10;
+            assert!(is_bounded, "{pages} pages after {nth} {what}, and {largest} before");
+            (self.device.told, self.device.asked) = (Vec::new(), Vec::new());
+        }
+        println!("{largest} pages for {REMEMBERED} {what} that are remembered, after {count}");
+    }
 }
 
 /// Goal: who is idle costs no write. Method: many tabs watch and handle for ten minutes, in which

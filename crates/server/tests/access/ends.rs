@@ -23,7 +23,7 @@ const ROOT: &str = ROLES[6].1;
 
 /// Within which time a token that was ended has ended its connections, on a machine that has much
 /// else to do: a second is promised.
-const ENDS_WITHIN: Duration = Duration::from_millis(2_500);
+pub const ENDS_WITHIN: Duration = Duration::from_millis(2_500);
 
 async fn status(at: SocketAddr, token: &str) -> u16 {
     ask(at, "GET", "/v1/documents", Some(token), "").await.status

@@ -13,6 +13,7 @@ mod facts;
 mod handling;
 mod http;
 mod imports;
+mod keys;
 mod logins;
 mod matrix;
 mod matrix_events;

@@ -1,26 +1,33 @@
 //! Events on their way to the archive, over a page server whose power is cut.
 
 use tidelog_document::{
-    AppendedEvent, ArchivedEvents, CommandDefinition, Completion, EventDefinition, FoundEvents,
-    NewSnapshot, Outcome, StreamDefinition, StreamRef, WantedEvents, sending,
+    AppendedEvent, ArchivedEvents, CommandDefinition, Completion, Erasable, ErasedUpTo,
+    EventDefinition, FoundEvents, NewSnapshot, Outcome, StreamDefinition, StreamRef, WantedEvents,
+    sending,
 };
+use tidelog_types::limits::LOG_AGE_MS_MAX;
 
+use super::erasing::{NOW_MS, SECRET};
 use super::*;
 use crate::{ARCHIVE, archive_of};
 
 /// Events of the stream that can leave: more than one part has.
 const COUNT: u64 = 300;
 
+/// For longer than that no command is remembered.
+const TASKS_LAST_MS: u64 = Limits::DEFAULT.command_failed_ms + 1_000;
+
 fn shop() -> Doctype {
+    let fields = vec![Param { name: "by".to_owned(), kind: ParamKind::Text, optional: false }];
     let event = EventDefinition {
         name: "placed".to_owned(),
-        fields: Vec::new(),
+        fields: fields.clone(),
         upcasts: Vec::new(),
         project: Vec::new(),
     };
     let command = CommandDefinition {
         name: "place".to_owned(),
-        fields: Vec::new(),
+        fields,
         received: Vec::new(),
         failed: Vec::new(),
         retries: 1,
@@ -48,37 +55,52 @@ fn archive_room(seed: u8, ways: &Arc<Ways>) -> Room {
 }
 
 impl Both {
-    /// A stream with a state of all its events, and another one between.
+    /// A stream with a state of all its events, all by one, and another one between.
     fn new() -> Self {
         let mut scene = Scene::new();
         scene.room.set_time(1_000_000);
         scene.open_as(ANN, &shop(), None, Intent::Follow);
-        let event = |stream: &str| AppendedEvent {
+        let archive = archive_room(100, &scene.ways);
+        let mut both = Self { scene, archive };
+        both.happen(0, &[("a", SECRET), ("b", "Babbage")]);
+        both
+    }
+
+    /// More events of these streams, by these. What those of the first come to is kept, with a
+    /// command.
+    fn happen(&mut self, nth: u64, streams: &[(&str, &str)]) {
+        let scene = &mut self.scene;
+        scene.room.set_time(1_000_000 + nth * TASKS_LAST_MS);
+        let event = |(stream, by): &(&str, &str)| AppendedEvent {
             aggregate: "order".to_owned(),
-            stream: stream.to_owned(),
+            stream: (*stream).to_owned(),
             name: "placed".to_owned(),
-            data: "{}".to_owned(),
+            data: format!(r#"{{"by":"{by}"}}"#),
             version: None,
             time_ms: None,
             user: None,
             position: None,
         };
-        let events = (0..=COUNT).flat_map(|_| [event("a"), event("b")]);
+        let events = (0..=COUNT).flat_map(|_| streams.iter().map(event));
         let append = Ask::Append { events: events.collect(), by: "root".to_owned() };
-        assert_eq!(scene.ask(append), Answer::Appended(Ok(2 * COUNT + 2)));
-        let name = sending("order", "place");
-        let sent = frame(&shop(), &name, &[("stream", "a"), ("args", "{}"), ("key", "k")]);
-        scene.frames(ANN, 1, vec![sent]);
+        let answer = scene.ask(append);
+        assert!(matches!(answer, Answer::Appended(Ok(_))), "{answer:?}");
+        let (name, key) = (sending("order", "place"), format!("{SECRET} {nth}"));
+        let args = format!(r#"{{"by":"{SECRET}"}}"#);
+        let sent = frame(&shop(), &name, &[("stream", "a"), ("args", &args), ("key", &key)]);
+        let (number, tag) = (1 + nth, 1 + u32::try_from(nth).expect("a few"));
+        scene.frames(ANN, number, vec![sent]);
         let kinds = vec![("order".to_owned(), "place".to_owned())];
-        scene.say(ANN, ToRoom::Register { tag: 1, instance: 0, kinds, concurrency: 1 });
+        scene.say(ANN, ToRoom::Register { tag, instance: 0, kinds, concurrency: 1 });
         let snapshot = Some(NewSnapshot { name: "v1".to_owned(), state: "1".to_owned() });
         let (events, sends, starts) = (Vec::new(), Vec::new(), Vec::new());
         let outcome = Outcome::Completed { events, sends, starts, snapshot };
-        let completion = Completion { task: 1, attempt: 1, position: COUNT + 1, outcome }.encode();
-        scene.say(ANN, ToRoom::Complete { tag: 1, number: 1, completion });
-        assert_eq!(brief(&scene.heard(ANN)).last().expect("told"), "completed 1: Done");
-        let archive = archive_room(100, &scene.ways);
-        Self { scene, archive }
+        let position = number * (COUNT + 1);
+        let completion = Completion { task: number, attempt: 1, position, outcome }.encode();
+        scene.say(ANN, ToRoom::Complete { tag, number: tag, completion });
+        let told = format!("completed {number}: Done");
+        assert_eq!(brief(&scene.heard(ANN)).last(), Some(&told));
+        scene.say(ANN, ToRoom::Deregister { tag });
     }
 
     /// The server begins anew over these files.
@@ -123,6 +145,25 @@ impl Both {
             events += count;
             if !has_more {
                 return Some(events);
+            }
+        }
+    }
+
+    /// Erases the stream in the document, and then in the archive, as a server does. Says how many
+    /// events and commands that were.
+    fn erase(&mut self) -> [u64; 2] {
+        let StreamRef { aggregate, stream } = order();
+        let what = Erasable::Stream { aggregate, stream };
+        let (mut after, mut is_archive, mut all) = (ErasedUpTo::default(), false, [0, 0]);
+        loop {
+            let ask = Ask::Erase { what: what.clone(), after };
+            let answer = if is_archive { self.ask_archive(ask) } else { self.ask(ask) };
+            let Some(Answer::Erased(Ok(erased))) = answer else { panic!("{answer:?}") };
+            all = [all[0] + erased.events, all[1] + erased.commands];
+            match erased.next {
+                Some(next) => after = next,
+                None if is_archive => return all,
+                None => (after, is_archive) = (ErasedUpTo::default(), true),
             }
         }
     }
@@ -193,4 +234,42 @@ fn the_power_cut_after_any_call_of_archiving_loses_no_event() {
         }
     }
     assert_eq!(ends, BTreeSet::from([0, 256, COUNT]), "each part was the last one once");
+}
+
+/// Goal: no file of a server has a byte of what was erased once its log is a day old, where most of
+/// it had left the document, and with what was wanted of the stream. Method: what is said lies in
+/// the page file and in the log, of the document and of its archive; all files are searched.
+#[test]
+fn no_byte_of_what_was_erased_is_left_in_an_archive_a_day_later() {
+    let mut both = Both::new();
+    both.scene.store_at(NOW_MS);
+    assert_eq!(both.archive(), Some(COUNT));
+    both.scene.store_at(NOW_MS + LOG_AGE_MS_MAX);
+    assert!(both.scene.leaks(SECRET) > 0);
+    // A key counts for a day.
+    both.scene.room.set_time(1_000_000 + TASKS_LAST_MS);
+    assert_eq!(both.erase(), [COUNT + 1, 1]);
+    both.scene.store_at(NOW_MS + 2 * LOG_AGE_MS_MAX);
+    assert_eq!(both.scene.leaks(SECRET), 0);
+    assert!(both.scene.leaks("Babbage") > 0, "what else was said");
+    let all: Vec<u64> = (1..=2 * COUNT + 2).collect();
+    assert_eq!(both.told(), all, "all of them have their places");
+}
+
+/// Goal: a document of which the events leave, and which forgets its commands, grows no more, for
+/// as long as more happens in it. Method: as many events and a command again and again, each time
+/// when no former one is remembered.
+#[test]
+fn a_document_whose_events_leave_it_grows_no_more() {
+    let mut both = Both::new();
+    assert_eq!(both.archive(), Some(COUNT));
+    let mut pages = Vec::new();
+    for nth in 1..12 {
+        both.happen(nth, &[("a", SECRET)]);
+        assert_eq!(both.archive(), Some(COUNT + 1));
+        pages.push(both.scene.export().len());
+    }
+    let (early, later) = pages.split_at(3);
+    let largest = early.iter().max().expect("some");
+    assert!(later.iter().all(|count| *count <= largest + largest / 10), "{pages:?}");
 }

@@ -9,8 +9,8 @@ use tidelog_types::limits::LOG_AGE_MS_MAX;
 
 use super::*;
 
-const SECRET: &str = "Lovelace";
-const NOW_MS: u64 = 20_000 * LOG_AGE_MS_MAX;
+pub(super) const SECRET: &str = "Lovelace";
+pub(super) const NOW_MS: u64 = 20_000 * LOG_AGE_MS_MAX;
 
 fn journal_of_notes() -> Doctype {
     let text = Param { name: "text".to_owned(), kind: ParamKind::Text, optional: false };
@@ -92,13 +92,13 @@ impl Scene {
     }
 
     /// What files of the store have it.
-    fn leaks(&self, text: &str) -> usize {
+    pub(super) fn leaks(&self, text: &str) -> usize {
         let files = StoreFiles::<()>::NAMES.into_iter().filter_map(|it| self.device.bytes_of(it));
         let has = |bytes: &Vec<u8>| bytes.windows(text.len()).any(|it| it == text.as_bytes());
         files.filter(has).count()
     }
 
-    fn store_at(&mut self, now_ms: u64) {
+    pub(super) fn store_at(&mut self, now_ms: u64) {
         self.store.set_time(now_ms);
         while self.store.wants_poll() {
             assert_eq!(self.store.poll(), [], "nobody waits");
