@@ -7,7 +7,7 @@ use tidelog_client::{
     Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Request,
     Status, ToCore,
 };
-use tidelog_tab::{Answer, Effect, Error, Input, Machine};
+use tidelog_tab::{Answer, Effect, Error, Input, Machine, RowCount};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome};
 
@@ -332,7 +332,9 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
         }
         FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: entry_value(entry) }),
         FromCore::Confirmed { call, lsn, .. } => (*call, Answer::Confirmed { lsn: *lsn }),
-        FromCore::Rows { call, .. } => (*call, Answer::Rows),
+        FromCore::Rows { call, rows } => {
+            (*call, Answer::Rows { rows: RowCount { count: rows.count } })
+        }
         FromCore::Exported { call, .. } => (*call, Answer::Exported),
         FromCore::Done { call } => (*call, Answer::Done),
         FromCore::HandingOver { call } => (*call, Answer::HandingOver),

@@ -106,13 +106,19 @@ pub enum Answer {
     /// It was applied.
     Confirmed { lsn: u64 },
     /// Rows.
-    Rows,
+    Rows { rows: RowCount },
     /// A file.
     Exported,
     /// It is done.
     Done,
     /// A server takes a document in.
     HandingOver,
+}
+
+/// How many rows there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCount {
+    pub count: u32,
 }
 
 /// A `TidelogError`.

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
-use tidelog_tab::{Answer, Effect, Input, Machine};
+use tidelog_tab::{Answer, Effect, Input, Machine, RowCount};
 
 const SEEDS: u64 = 150;
 const ACTIONS: u64 = 120;
@@ -188,7 +188,8 @@ impl World {
             }
             "query" => {
                 assert!(self.is_open, "a query came before its document was open");
-                self.later(9, Event::ToTab { life, call, answer: Answer::Rows });
+                let answer = Answer::Rows { rows: RowCount { count: 1 } };
+                self.later(9, Event::ToTab { life, call, answer });
             }
             "mutate" => {
                 assert!(self.is_open, "a mutation came before its document was open");
