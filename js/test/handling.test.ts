@@ -229,7 +229,7 @@ test('who closes waits for no attempt that nobody can be told of', async () => {
   expect(core.later).toEqual([]);
 });
 
-test('who closes waits for no attempt that was taken away, though its code never ends', async () => {
+test('who closes waits for no attempt that was taken away, if its code never ends', async () => {
   const core = new Core();
   const handling = handlePlace(core, () => new Promise(() => {}));
   core.give(row());
@@ -240,10 +240,12 @@ test('who closes waits for no attempt that was taken away, though its code never
   expect(core.givenUp).toEqual([1]);
 });
 
-test('an attempt that was taken away as it waited to be tried again does not begin anew', async () => {
+test('an attempt that was taken away as it waited to be tried again is over', async () => {
   const core = new Core();
   let runs = 0;
-  const place = (): unknown => void (runs += 1);
+  const place = (): void => {
+    runs += 1;
+  };
   handlePlace(core, place, { onError: () => {} });
   core.give(row());
   (await core.next('complete')).fail(new EngineError('it cannot be told'));

@@ -115,7 +115,7 @@ async function rootFolder(): Promise<FileSystemDirectoryHandle> {
   throw new Unopened('no-files', 'no files');
 }
 
-/** Opens those that are opened, or none. Since they were found others may have taken their place. */
+/** Opens those that are opened, or none. Since they were found others may be in their place. */
 async function openAll({ files }: Found): Promise<Opened> {
   const opening = files.slice(0, OPENED).map(openFile);
   try {

@@ -1,5 +1,10 @@
 import { expect, test } from 'vitest';
-import { DoctypeMismatchError, QueryError, StorageError, type TidelogError } from '../../src/errors.js';
+import {
+  DoctypeMismatchError,
+  QueryError,
+  StorageError,
+  type TidelogError,
+} from '../../src/errors.js';
 import type { Answer } from '../../src/messages.js';
 import { endOf, opened, openedToDelete, opens } from './stage.js';
 
