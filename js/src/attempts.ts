@@ -1,7 +1,7 @@
 /** What is given to somebody to handle, and the attempts at it: `db.handle`. */
 
 import { isPassing } from './call.js';
-import { completeRequest, handleRequest } from './command-requests.js';
+import { handleRequest } from './command-requests.js';
 import { DocumentClosedError, InvalidOptionError, type TidelogError } from './errors.js';
 import type { GivenCommand } from './handling.js';
 import { hexOf } from './messages.js';
@@ -20,9 +20,6 @@ const CONCURRENCY = 16;
 /** After which time an attempt is tried again that nobody could be told of, and the longest. */
 const BACKOFF_MS = 1_000;
 const BACKOFF_MS_MAX = 300_000;
-
-/** Why an attempt is left to others that is given to one who closes. */
-const CLOSING = 'its handler is closing';
 
 /** Attempts that are over and may be given once more by a core that does not know that yet. */
 const ATTEMPTS_MAX = 2 * INSTANCE_COMMANDS_MAX;
@@ -233,23 +230,18 @@ export class Attempts<Given extends object> implements Handling {
       before.onRow();
       return;
     }
+    if (this.#isClosing) return;
+    this.#begun += 1;
     const client = typeof row.client === 'string' ? row.client : hexOf(row.client);
     const given = this.#work.given(row, client);
     const left = new AbortController();
     const tell = (error: unknown): void => this.#tell(error, given);
     const isClosing = (): boolean => this.#isClosing;
     const of = { given, row, handling: this.#call, signal: left.signal, tell, isClosing };
-    const begun = { ...of, left, isOver: this.#isClosing, onRow() {} };
+    const begun = { ...of, left, isOver: false, onRow() {} };
     // Behind all others, by which age they are forgotten.
     this.#attempts.delete(row.number);
     this.#attempts.set(row.number, begun);
-    if (this.#isClosing) {
-      // It would be nobody's for as long as what is at work takes.
-      const request = completeRequest(this.#call, row, row.position, { stopped: CLOSING });
-      this.#document.rows('complete', { request }, left.signal).catch(() => {});
-      return;
-    }
-    this.#begun += 1;
     const isLeft = new Promise<void>((resolve) => {
       left.signal.addEventListener('abort', () => resolve(), { once: true });
     });

@@ -551,6 +551,36 @@ fn a_tab_that_hears_nothing_loses_what_it_works_at_until_it_does() {
     assert_eq!(given(&one, ones), [(1, 3, "a".to_owned())]);
 }
 
+/// Goal: the same of one that has so much to hear that it is not even told what it was given.
+/// Method: a query has told it more than it may have to hear, and then it is given a command.
+#[test]
+fn a_tab_that_has_too_much_to_hear_loses_what_it_was_not_told_of() {
+    let mut server = Server::default();
+    let limits = Limits { tab_unheard_size_max: 4_000, ..Limits::DEFAULT };
+    let mut one = Device::with_limits(1, limits);
+    one.server_is_up = true;
+    let call = one.start_open(TAB, Some(SERVER), &handled_todos());
+    one.opened(call);
+    talk(&mut server, &mut [&mut one]);
+    let mut two = online(2, &mut server);
+    let ones = ask(&mut one, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    one.tabs_hear = false;
+    one.watch_in(TAB, "select printf('%8000c', 'x')");
+    let told = one.rows_told(ones).len();
+    send(&mut two, "a", "k");
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(one.rows_told(ones).len(), told, "it is not told");
+    let twos = ask(&mut two, handling(1));
+    talk(&mut server, &mut [&mut one, &mut two]);
+    assert_eq!(given(&two, twos), [], "it is the other's");
+    for _ in 0..12 {
+        one.pass(INSTANCE_SILENT_MS / 10);
+        talk(&mut server, &mut [&mut one, &mut two]);
+    }
+    assert_eq!(given(&two, twos), [(1, 2, "a".to_owned())]);
+}
+
 /// Goal: what a frozen tab was given waits no longer than 30 seconds for it, though it has answered
 /// just before. Method: by the millisecond, with another handler.
 #[test]

@@ -277,35 +277,23 @@ impl<W: Work> Attempts<W> {
             is_given
         });
         for row in rows {
-            match self.begun.get(&row.number) {
-                Some(begun) => _ = begun.is_cancelled.send_replace(row.is_cancelled),
-                None => self.begin(row, begins),
+            if let Some(begun) = self.begun.get(&row.number) {
+                begun.is_cancelled.send_replace(row.is_cancelled);
+            } else if begins {
+                self.begin(row);
             }
         }
         Ok(())
     }
 
-    /// Begins with it, or leaves it to others: it would be nobody's for as long as what is at work
-    /// takes.
-    fn begin(&mut self, row: GivenRow, begins: bool) {
+    fn begin(&mut self, row: GivenRow) {
         let (number, name) = (row.number, (row.attempt, row.instance));
         let (cancel, is_cancelled) = watch::channel(row.is_cancelled);
         let attempt = Attempt { of: self.of.clone(), handling: self.call, row, is_cancelled };
         let (work, is_closing) = (Arc::clone(&self.work), self.is_closing.clone());
-        let running = match begins {
-            true => self.running.spawn(carry_out(work, attempt, is_closing)),
-            // Nobody waits for that.
-            false => self.of.runtime().spawn(leave(attempt)).abort_handle(),
-        };
+        let running = self.running.spawn(carry_out(work, attempt, is_closing));
         self.begun.insert(number, Begun { name, running, is_cancelled: cancel });
     }
-}
-
-async fn leave(attempt: Attempt) {
-    let reason = "its handler is closing".to_owned();
-    let position = attempt.row.position;
-    // Else it is given to others once this one is gone.
-    let _ = attempt.complete(position, tidelog_document::Outcome::Stopped { reason }).await;
 }
 
 /// Until the attempt is over, or counts no longer: where it could not be told what became of it, it

@@ -157,8 +157,9 @@ impl Caution for Marks {
             warn!(%suspect, "not run: the server died each time");
             return false;
         }
-        // Whoever else wants to run something waits, and comes next.
-        let _marked = is_careful.then(|| (self.turns.enter(), Marked::new(self, suspect)));
+        // Whoever else wants to run something waits, and comes next, once this has its name no more.
+        let _turn = is_careful.then(|| self.turns.enter());
+        let _marked = is_careful.then(|| Marked::new(self, suspect));
         run();
         true
     }

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import path from 'node:path';
+import { isatty } from 'node:tty';
 
 /** A binary, and what it is called with. */
 export interface Start {
@@ -92,14 +93,15 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** Runs it to its end, with the signals that come here. Gives its exit code. */
 export function runServer({ binary, args }: Start): Promise<number> {
   return new Promise((resolve, reject) => {
-    // In a group of its own, or a terminal would tell it of Ctrl-C as well: told twice it ends at
-    // once.
-    const child = spawn(binary, args, { stdio: 'inherit', detached: process.platform !== 'win32' });
+    // Once a terminal has gone nobody can tell any more that it was one.
+    const isAtTerminal = isatty(0);
+    const child = spawn(binary, args, { stdio: 'inherit' });
     const passOn = (signal: NodeJS.Signals): void => {
-      // A console of Windows tells the child of Ctrl-C itself, and `kill` would end it at once.
-      if (signal === 'SIGINT' && process.platform === 'win32') return;
-      // The terminal is closed, which is no word to read its settings anew.
-      child.kill(signal === 'SIGHUP' && process.stdin.isTTY ? 'SIGTERM' : signal);
+      // A terminal tells the child of Ctrl-C itself: told twice it ends at once. So does a console
+      // of Windows, where `kill` would end it at once.
+      if (signal === 'SIGINT' && (isAtTerminal || process.platform === 'win32')) return;
+      // A terminal that is closed says nothing of settings to be read anew.
+      child.kill(signal === 'SIGHUP' && isAtTerminal ? 'SIGTERM' : signal);
     };
     for (const signal of SIGNALS) process.on(signal, passOn);
     const end = (): void => {
