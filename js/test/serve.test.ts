@@ -1,7 +1,7 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import manifest from '../package.json' with { type: 'json' };
 import { planServer, runServer, type Start } from '../src/node/serve.js';
 
@@ -96,11 +96,41 @@ test.each([
   ['win32', 3],
 ])('on %s Ctrl-C ends it with %d', async (platform, code) => {
   const others = new Set(process.listeners('SIGINT'));
-  const ended = runServer({ binary: process.execPath, args: ['-e', 'process.exit(3)'], says: '' });
+  const start = { binary: process.execPath, args: ['-e', 'process.exit(3)'], says: '' };
+  const ended = runServer(start, false);
   const own = process.listeners('SIGINT').filter((it) => !others.has(it));
   const { platform: here } = process;
   Object.defineProperty(process, 'platform', { value: platform });
   for (const listener of own) listener('SIGINT');
   Object.defineProperty(process, 'platform', { value: here });
   expect(await ended).toBe(code);
+});
+
+test.each([
+  // It hears of Ctrl-C itself, and a terminal that is closed may say so twice.
+  [true, 'SIGTERM'],
+  [false, 'SIGHUP SIGHUP SIGINT'],
+])('what is passed on, at a terminal: %s', async (isAtTerminal, heard) => {
+  const [isReady, isOver, log] = ['ready', 'over', 'log'].map((name) => path.join(app, name));
+  const code = `
+    const { appendFileSync, existsSync, writeFileSync } = require('node:fs');
+    const [isReady, isOver, log] = ${JSON.stringify([isReady, isOver, log])};
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+      process.on(signal, () => appendFileSync(log, signal + ' '));
+    }
+    setInterval(() => existsSync(isOver) && process.exit(0), 5);
+    writeFileSync(log, '');
+    writeFileSync(isReady, '');`;
+  const signals = ['SIGHUP', 'SIGHUP', 'SIGINT'] as const;
+  const others = new Set(signals.flatMap((signal) => process.listeners(signal)));
+  const ended = runServer({ binary: process.execPath, args: ['-e', code], says: '' }, isAtTerminal);
+  await vi.waitFor(() => expect(existsSync(isReady!)).toBe(true), 10_000);
+  for (const signal of signals) {
+    for (const listener of process.listeners(signal)) if (!others.has(listener)) listener(signal);
+    // Two that wait at once are one.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  writeFileSync(isOver!, '');
+  expect(await ended).toBe(0);
+  expect(readFileSync(log!, 'utf8').trim()).toBe(heard);
 });

@@ -260,7 +260,7 @@ both('a release that comes before its doctype is deployed loses nothing', async 
   await closeIn(page);
   await openAs(page, server, stage.document, signed('ada', WRITES, 600), 'listWithColor');
   await mutateIn(page, 'paint', { id: 'a', color: 'blue' });
-  const { error, pending } = await statusBecomes(page, { error: 'AccessError' });
+  const { error, pending } = await statusBecomes(page, { error: 'DoctypeMismatchError' });
   assert.match(error.message, /not deployed/);
   assert.equal(pending, 1);
   await deploy(listWithColor);

@@ -3,7 +3,7 @@
 mod signals;
 
 use std::error::Error;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -103,6 +103,9 @@ fn main() -> ExitCode {
 fn serve(flags: Serve) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where nobody reads the log any more, as in a terminal that was closed, to say that it cannot
+    // be written would be a panic.
+    let log = log.log_internal_errors(false);
     // Colours are for people: whatever looks for `outcome=401` in a file would find none.
     let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = log.with_ansi(has_colours);
@@ -196,7 +199,8 @@ async fn reload(server: &Server, flags: &Serve) {
 }
 
 fn report(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("tidelog: {}", in_full(error));
+    // Whether anybody reads it or not.
+    let _ = writeln!(std::io::stderr(), "tidelog: {}", in_full(error));
     ExitCode::from(code)
 }
 

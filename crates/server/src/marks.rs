@@ -157,7 +157,7 @@ impl Caution for Marks {
             warn!(%suspect, "not run: the server died each time");
             return false;
         }
-        // Whoever else wants to run something waits, and comes next, once this has its name no more.
+        // Whoever else wants to run something comes next, once this has its name no more.
         let _turn = is_careful.then(|| self.turns.enter());
         let _marked = is_careful.then(|| Marked::new(self, suspect));
         run();
@@ -507,12 +507,16 @@ mod tests {
                 let (marks, most) = (&marks, &most);
                 scope.spawn(move || {
                     for number in 0..20 {
-                        marks.run(&|| suspect(thread * 100 + number), &mut || {
+                        let id = thread * 100 + number;
+                        marks.run(&|| suspect(id), &mut || {
+                            let named = || marks.notes().written.named.clone();
+                            assert_eq!(named(), Some(suspect(id)), "whoever was before erased it");
                             let mut now = most.lock().expect("no panic");
                             now.0 += 1;
                             now.1 = now.1.max(now.0);
                             drop(now);
                             std::thread::yield_now();
+                            assert_eq!(named(), Some(suspect(id)), "whoever was before erased it");
                             most.lock().expect("no panic").0 -= 1;
                         });
                     }

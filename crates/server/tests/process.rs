@@ -1,7 +1,8 @@
 //! The binary as a process: how it starts, what is its owner's alone, and how it ends.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tidelog_server::{Server, ServerError};
@@ -212,4 +213,29 @@ fn stop_as_it_starts(threads_count: &str) {
     let status = child.wait().expect("it is gone");
     assert!(is_there && told.success() && has_ended);
     assert_eq!(status.code(), Some(0));
+}
+
+/// As in a terminal that was closed.
+#[cfg(unix)]
+#[test]
+fn a_server_whose_log_nobody_reads_ends_as_any_other() {
+    let data = tempfile::tempdir().expect("a folder");
+    let started = command(TIDELOG)
+        .env("RUST_LOG", "info")
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = started.expect("the binary starts");
+    let mut said = String::new();
+    let stdout = child.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut said).expect("it says where it listens");
+    assert!(said.starts_with("listening on"), "{said}");
+    drop(child.stderr.take());
+    let id = child.id().to_string();
+    for signal in ["-HUP", "-TERM"] {
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill runs").success());
+    }
+    assert_eq!(child.wait().expect("it is ours").code(), Some(0));
 }

@@ -91,17 +91,26 @@ function forDevelopment(
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Runs it to its end, with the signals that come here. Gives its exit code. */
-export function runServer({ binary, args }: Start): Promise<number> {
+export function runServer(
+  { binary, args }: Start,
+  // Asked now: once a terminal has gone nobody can tell any more that it was one.
+  isAtTerminal = [0, 1, 2].some((fd) => isatty(fd)),
+): Promise<number> {
   return new Promise((resolve, reject) => {
-    // Once a terminal has gone nobody can tell any more that it was one.
-    const isAtTerminal = isatty(0);
     const child = spawn(binary, args, { stdio: 'inherit' });
+    let isTerminalGone = false;
     const passOn = (signal: NodeJS.Signals): void => {
-      // A terminal tells the child of Ctrl-C itself: told twice it ends at once. So does a console
-      // of Windows, where `kill` would end it at once.
+      if (signal === 'SIGHUP' && isAtTerminal) {
+        // That of a terminal that is closed may come twice, and to the child as well, which reads
+        // its settings anew. Told twice to end it ends at once.
+        if (!isTerminalGone) child.kill('SIGTERM');
+        isTerminalGone = true;
+        return;
+      }
+      // A terminal tells the child of Ctrl-C itself. So does a console of Windows, where `kill`
+      // would end it at once.
       if (signal === 'SIGINT' && (isAtTerminal || process.platform === 'win32')) return;
-      // A terminal that is closed says nothing of settings to be read anew.
-      child.kill(signal === 'SIGHUP' && isAtTerminal ? 'SIGTERM' : signal);
+      child.kill(signal);
     };
     for (const signal of SIGNALS) process.on(signal, passOn);
     const end = (): void => {
