@@ -94,7 +94,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 export function runServer(
   { binary, args }: Start,
   // Asked now: once a terminal has gone nobody can tell any more that it was one.
-  isAtTerminal = [0, 1, 2].some((fd) => isatty(fd)),
+  isAtTerminal: boolean = [0, 1, 2].some((fd) => isatty(fd)),
 ): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(binary, args, { stdio: 'inherit' });
