@@ -247,11 +247,8 @@ fn a_token_that_does_not_allow_a_document_is_renewed_soon() {
     assert_eq!(opens(&core), before + 1, "it is asked for at once");
 }
 
-/// Goal: another user's token that is good for hours keeps no copy from its own user's: once a tab
-/// has that, the next connection is made by it. Method: the server lets in the other one, and takes
-/// no token of another user on that connection.
-#[test]
-fn the_right_users_token_takes_the_place_of_another_users() {
+/// A core that was let in as ada, is let in by bob's token for hours, and has asked for ada's.
+fn let_in_as_another() -> Core {
     let mut core = let_in(160);
     core.lose(X);
     core.pass(10_000);
@@ -260,6 +257,15 @@ fn the_right_users_token_takes_the_place_of_another_users() {
     core.hear(X, &FromServer::Admitted { subject: "bob".to_owned(), seconds_left: 160_000 });
     core.hear(X, &FromServer::Welcome);
     assert_eq!(asked_after(&mut core, 100), Some(30));
+    core
+}
+
+/// Goal: another user's token that is good for hours keeps no copy from its own user's: once a tab
+/// has that, the next connection is made by it. Method: the server lets in the other one, and takes
+/// no token of another user on that connection.
+#[test]
+fn the_right_users_token_takes_the_place_of_another_users() {
+    let mut core = let_in_as_another();
     give(&mut core, TAB, Some("ada's"));
     assert_eq!(renewed(&core), ["ada's"]);
     core.hear(X, &FromServer::NotRenewed);
@@ -283,14 +289,7 @@ fn the_right_users_token_takes_the_place_of_another_users() {
 /// both.
 #[test]
 fn a_token_that_comes_as_another_users_connection_ends_is_said_on_a_later_one() {
-    let mut core = let_in(160);
-    core.lose(X);
-    core.pass(10_000);
-    core.socket_opens(X);
-    give(&mut core, TAB, Some("bob's"));
-    core.hear(X, &FromServer::Admitted { subject: "bob".to_owned(), seconds_left: 160_000 });
-    core.hear(X, &FromServer::Welcome);
-    assert_eq!(asked_after(&mut core, 100), Some(30));
+    let mut core = let_in_as_another();
     assert!(asked_after(&mut core, 10).is_some());
     assert_eq!(core.tokens_wanted[2..], [TAB, OTHER_TAB]);
     give(&mut core, TAB, Some("too old"));
