@@ -296,6 +296,10 @@ mod tests {
             let policy = behind_all_else(is_known, |answer| answer(thread_schedule_policy())).await;
             let is_idle = policy.expect("a thread").expect("known") == idle;
             assert_eq!(is_idle, may_be_set && !is_known);
+            let nice = || rustix::process::getpriority_process(None);
+            let nice = behind_all_else(is_known, move |answer| answer(nice())).await;
+            let is_least_urgent = nice.expect("a thread").expect("known") == LEAST_URGENT;
+            assert!(is_idle || is_least_urgent, "as near to idle as it may be");
         }
         assert_ne!(thread_schedule_policy().expect("known"), idle, "this one is as urgent as ever");
     }
