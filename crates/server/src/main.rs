@@ -5,6 +5,7 @@ mod signals;
 use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidelog_server::{
@@ -13,6 +14,7 @@ use tidelog_server::{
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::subscriber::set_global_default;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -63,6 +65,9 @@ enum Command {
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
+
+/// How long who stops a server that starts waits for it to have started.
+const NEARLY_STARTED: Duration = Duration::from_secs(1);
 
 /// For SQLite as well, which is C: see `.cargo/config.toml` for how it is set.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -132,18 +137,27 @@ fn serve(flags: Serve) -> ExitCode {
         // It waits for the disk, which may hang: on a thread of its own, since where there is one
         // core it would hold the only one that hears of signals.
         let runtime = Handle::current();
-        let starting = spawn_blocking(move || runtime.block_on(Server::start(&settings)));
+        let mut starting = spawn_blocking(move || runtime.block_on(Server::start(&settings)));
+        let mut is_to_stop = false;
         let started = tokio::select! {
             biased;
-            started = starting => started.expect("BUG: it panicked as it started"),
-            () = signals.stop() => return ExitCode::SUCCESS,
+            started = &mut starting => started,
+            () = signals.stop() => {
+                is_to_stop = true;
+                // It may be about to serve, and then it ends as any other.
+                match timeout(NEARLY_STARTED, starting).await {
+                    Ok(started) => started,
+                    Err(_) => return ExitCode::SUCCESS,
+                }
+            }
         };
-        let server = match started {
+        let server = match started.expect("BUG: it panicked as it started") {
             Ok(server) => server,
             Err(error) => return report(&error, FAILED),
         };
-        println!("listening on {}", server.url());
-        while signals.stop_or_reload().await {
+        // Whether anybody reads it or not.
+        let _ = writeln!(std::io::stdout(), "listening on {}", server.url());
+        while !is_to_stop && signals.stop_or_reload().await {
             tokio::select! {
                 () = reload(&server, &flags) => {}
                 // What it reads may hang: whoever stops does not wait for that.
@@ -152,7 +166,7 @@ fn serve(flags: Serve) -> ExitCode {
         }
         tokio::select! {
             () = server.stop() => ExitCode::SUCCESS,
-            () = signals.stop() => {
+            () = signals.stop_again() => {
                 warn!("told to stop once more: it ends at once");
                 ExitCode::from(FAILED)
             }
@@ -199,7 +213,6 @@ async fn reload(server: &Server, flags: &Serve) {
 }
 
 fn report(error: &dyn Error, code: u8) -> ExitCode {
-    // Whether anybody reads it or not.
     let _ = writeln!(std::io::stderr(), "tidelog: {}", in_full(error));
     ExitCode::from(code)
 }

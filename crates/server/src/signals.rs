@@ -6,9 +6,32 @@ pub use unix::Signals;
 #[cfg(not(unix))]
 pub use other::Signals;
 
+use std::time::Duration;
+
+/// Who tells a whole group of processes to stop, as `timeout`, systemd and a terminal do, tells the
+/// server twice where another process of the group passes signals on to it.
+const TOLD_TWICE: Duration = Duration::from_secs(1);
+
+impl Signals {
+    /// The process, which was told to stop just now, is told so once more, by somebody in a hurry.
+    pub async fn stop_again(&mut self) {
+        let twice = tokio::time::sleep(TOLD_TWICE);
+        tokio::pin!(twice);
+        loop {
+            tokio::select! {
+                () = &mut twice => break,
+                () = self.stop() => {}
+            }
+        }
+        self.stop().await;
+    }
+}
+
 #[cfg(unix)]
 mod unix {
     use std::future::pending;
+    use std::io::{stderr, stdin, stdout};
+    use std::os::fd::AsFd;
 
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,6 +40,9 @@ mod unix {
         terminate: Option<Signal>,
         interrupt: Option<Signal>,
         hangup: Option<Signal>,
+        /// By SIGHUP a terminal says that it is closed, and whoever else sends it that settings are
+        /// to be read again.
+        is_at_terminal: bool,
     }
 
     impl Signals {
@@ -25,7 +51,9 @@ mod unix {
             let [terminate, interrupt, hangup] =
                 [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
                     .map(|kind| signal(kind).ok());
-            Self { terminate, interrupt, hangup }
+            // Asked now: of a terminal that has gone nobody can tell any more that it was one.
+            let is_at_terminal = leads(stdin()) || leads(stdout()) || leads(stderr());
+            Self { terminate, interrupt, hangup, is_at_terminal }
         }
 
         /// The process is told to stop.
@@ -33,6 +61,7 @@ mod unix {
             tokio::select! {
                 () = comes(&mut self.terminate) => {}
                 () = comes(&mut self.interrupt) => {}
+                () = comes(&mut self.hangup), if self.is_at_terminal => {}
             }
         }
 
@@ -41,9 +70,15 @@ mod unix {
             tokio::select! {
                 () = comes(&mut self.terminate) => false,
                 () = comes(&mut self.interrupt) => false,
-                () = comes(&mut self.hangup) => true,
+                () = comes(&mut self.hangup) => !self.is_at_terminal,
             }
         }
+    }
+
+    /// Whether this is the terminal that the process is in the foreground of: a job in the
+    /// background lives on without it.
+    fn leads(stream: impl AsFd) -> bool {
+        rustix::termios::tcgetpgrp(stream).is_ok_and(|group| group == rustix::process::getpgrp())
     }
 
     async fn comes(signal: &mut Option<Signal>) {

@@ -1,6 +1,5 @@
 //! The binary as a process: how it starts, what is its owner's alone, and how it ends.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -215,27 +214,88 @@ fn stop_as_it_starts(threads_count: &str) {
     assert_eq!(status.code(), Some(0));
 }
 
-/// As in a terminal that was closed.
-#[cfg(unix)]
+/// V11. Goal: one that has begun to serve by then ends as any other, and has its successor be no
+/// more careful. Method: it is told as soon as it has written down that it runs.
+#[cfg(target_os = "linux")]
 #[test]
-fn a_server_whose_log_nobody_reads_ends_as_any_other() {
+fn a_server_that_is_told_to_stop_as_it_begins_to_serve_is_known_to_have_stopped() {
+    use rustix::process::{Pid, Signal, kill_process};
+
     let data = tempfile::tempdir().expect("a folder");
-    let started = command(TIDELOG)
-        .env("RUST_LOG", "info")
-        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = started.expect("the binary starts");
-    let mut said = String::new();
-    let stdout = child.stdout.take().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut said).expect("it says where it listens");
-    assert!(said.starts_with("listening on"), "{said}");
-    drop(child.stderr.take());
-    let id = child.id().to_string();
-    for signal in ["-HUP", "-TERM"] {
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill runs").success());
+    let marks = data.path().join("marks");
+    let marked = |what: &str| std::fs::read_to_string(&marks).is_ok_and(|it| it.contains(what));
+    for _ in 0..20 {
+        let started = command(TIDELOG)
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data.path())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut child = started.expect("the binary starts");
+        let began = Instant::now();
+        while !marked(r#""is_stopped":false"#) && began.elapsed() < Duration::from_secs(20) {
+            std::hint::spin_loop();
+        }
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+        assert_eq!(child.wait().expect("it is ours").code(), Some(0));
+        assert!(marked(r#""is_stopped":true"#), "{:?}", std::fs::read_to_string(&marks));
     }
-    assert_eq!(child.wait().expect("it is ours").code(), Some(0));
+}
+
+/// Goal: a server ends as any other, and has its successor be no more careful, with its terminal
+/// closed, and with nobody who reads what it says.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_terminal_is_closed_or_whose_log_nobody_reads_ends_as_any_other() {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+
+    for is_at_terminal in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data");
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = openpt(flags).expect("a terminal");
+        grantpt(&terminal).expect("ours");
+        unlockpt(&terminal).expect("ours");
+        let stream = || Stdio::from(ioctl_tiocgptpeer(&terminal, flags).expect("ours"));
+        let mut serve = match is_at_terminal {
+            true => {
+                let mut session = command("setsid");
+                session.args(["--ctty", TIDELOG]).stdin(stream());
+                session
+            }
+            false => command(TIDELOG),
+        };
+        serve.env("RUST_LOG", "info").args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"]);
+        let (stdout, stderr) = match is_at_terminal {
+            true => (stream(), stream()),
+            false => (Stdio::piped(), Stdio::piped()),
+        };
+        let mut child = serve.arg(&data).stdout(stdout).stderr(stderr).spawn().expect("it starts");
+        drop(serve);
+        // It says where it listens to nobody already.
+        drop((child.stdout.take(), child.stderr.take()));
+        let is_ready =
+            || std::fs::read_to_string(data.join("marks")).is_ok_and(|it| !it.is_empty());
+        let began = Instant::now();
+        while !is_ready() && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        drop(terminal);
+        if !is_at_terminal {
+            let id = child.id().to_string();
+            for signal in ["-HUP", "-TERM"] {
+                let told = Command::new("kill").args([signal, &id]).status();
+                assert!(told.expect("kill runs").success());
+            }
+        }
+        let mut status = None;
+        while status.is_none() && began.elapsed() < Duration::from_secs(40) {
+            status = child.try_wait().expect("it is ours");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().expect("it is ours");
+        assert_eq!(status.and_then(|it| it.code()), Some(0), "at a terminal: {is_at_terminal}");
+        let marks = std::fs::read_to_string(data.join("marks")).expect("written");
+        assert!(marks.contains(r#""is_stopped":true"#), "{marks}");
+    }
 }

@@ -5,7 +5,6 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import path from 'node:path';
-import { isatty } from 'node:tty';
 
 /** A binary, and what it is called with. */
 export interface Start {
@@ -87,35 +86,21 @@ function forDevelopment(
   return chosen.flatMap(({ words }) => words);
 }
 
-/** What ends a server that runs at a terminal or below a supervisor. */
+/** What is passed on to the server: it knows itself what to do where it was told already. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Runs it to its end, with the signals that come here. Gives its exit code. */
-export function runServer(
-  { binary, args }: Start,
-  // Asked now: once a terminal has gone nobody can tell any more that it was one.
-  isAtTerminal: boolean = [0, 1, 2].some((fd) => isatty(fd)),
-): Promise<number> {
+export function runServer({ binary, args }: Start): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(binary, args, { stdio: 'inherit' });
-    let isTerminalGone = false;
     const passOn = (signal: NodeJS.Signals): void => {
-      if (signal === 'SIGHUP' && isAtTerminal) {
-        // That of a terminal that is closed may come twice, and to the child as well, which reads
-        // its settings anew. Told twice to end it ends at once.
-        if (!isTerminalGone) child.kill('SIGTERM');
-        isTerminalGone = true;
-        return;
-      }
-      // A terminal tells the child of Ctrl-C itself. So does a console of Windows, where `kill`
-      // would end it at once.
-      if (signal === 'SIGINT' && (isAtTerminal || process.platform === 'win32')) return;
-      child.kill(signal);
+      // A console tells the server by itself there, and `kill` would end it at once.
+      if (process.platform !== 'win32') child.kill(signal);
     };
     for (const signal of SIGNALS) process.on(signal, passOn);
     const end = (): void => {
       for (const signal of SIGNALS) process.off(signal, passOn);
     };
+    const child = spawn(binary, args, { stdio: 'inherit' });
     child.on('error', (error) => {
       end();
       reject(new Error(`${binary} does not start: ${error.message}`));

@@ -475,6 +475,7 @@ pub fn command(tidelog: &str) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("RUST_LOG", "warn");
+    // A server at a terminal takes SIGHUP for its end.
+    command.env("RUST_LOG", "warn").stdin(Stdio::null());
     command
 }
