@@ -269,8 +269,8 @@ async fn plant(
         document: document.document.clone(),
         doctype: codec::encode(doctype).into(),
         timeline,
-        // No frames come of it.
-        secret: CopySecret::NONE,
+        // No frames come of it, and nobody else goes on with it.
+        secret: CopySecret(random()),
         have: Some(position),
         intent: Intent::Offer { lives },
     });

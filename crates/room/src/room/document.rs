@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use tidelog_document::{AppliedTimeline, Authority, DueTasks};
 use tidelog_sqlite::View;
 use tidelog_sync::Refusal;
-use tidelog_types::{Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Position};
+use tidelog_types::{Chain, ClientId, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Position};
 
-use super::record::RoomRecord;
+use super::record::{RoomRecord, Seeded};
 use super::{Halt, ran};
 
 /// About how many bytes it takes to remember an entry.
@@ -18,7 +18,7 @@ const RECENT_ENTRY_SIZE: usize = 128;
 pub(super) enum Offered {
     /// All of it is here.
     Held,
-    /// What is here is an earlier state of it: its client was not heard to have gone on.
+    /// What is here is an earlier state of it, by the same copy, which was not heard to have gone on.
     Beyond,
     /// It is another one, or somebody has written here since.
     Other,
@@ -134,16 +134,23 @@ impl Document {
             && recent.is_none_or(|recent| recent.chain == held.chain)
     }
 
-    /// Compares a local document that is offered, whose storage journal stands at `offered` and was
-    /// written by `lives`.
-    pub(super) fn compare_offer(&self, offered: &Position, lives: &Lineage) -> Offered {
+    /// Compares a local document that this client offers, whose storage journal stands at `offered`
+    /// and was written by `lives`.
+    pub(super) fn compare_offer(
+        &self,
+        client: ClientId,
+        offered: &Position,
+        lives: &Lineage,
+    ) -> Offered {
         let head = self.authority.position();
         let common = self.authority.lives().common_prefix(head.next, lives, offered.next);
-        let is_untouched = self.record.seeded.is_some_and(|seeded| seeded.next == head.next);
+        // Everybody who follows may know the lives of what was handed over.
+        let goes_on = |seeded: Seeded| seeded.position.next == head.next && seeded.client == client;
+        let goes_on = self.record.seeded.is_some_and(goes_on);
         match common {
             _ if offered.journal != head.journal => Offered::Other,
             Some(common) if common == offered.next => Offered::Held,
-            Some(common) if common == head.next && is_untouched => Offered::Beyond,
+            Some(common) if common == head.next && goes_on => Offered::Beyond,
             _ => Offered::Other,
         }
     }

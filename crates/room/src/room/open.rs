@@ -1,6 +1,8 @@
 //! How a client gets into a room: document, doctype and positions are compared.
 
-use tidelog_document::{AppliedTimeline, Committed, Doctype, DoctypeError, DoctypeHash, check};
+use tidelog_document::{
+    AppliedTimeline, Committed, Doctype, DoctypeError, DoctypeHash, check, client_of,
+};
 use tidelog_sync::{FromRoom, Intent, OpenDoctype, Refusal, codec};
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, OFFER_LIVES_MAX};
 use tidelog_types::probe::{Probe, reached};
@@ -57,7 +59,8 @@ impl Room {
             }
         } else if let (Intent::Offer { lives }, State::Open(document)) = (&open.intent, &self.state)
         {
-            match open.have.map(|have| document.compare_offer(&have, lives)) {
+            let client = client_of(open.secret);
+            match open.have.map(|have| document.compare_offer(client, &have, lives)) {
                 Some(Offered::Held) => reached(Probe::OfferHeld),
                 Some(Offered::Beyond) => {
                     reached(Probe::OfferBeyond);
@@ -213,7 +216,7 @@ impl Room {
             unreachable!("BUG: no document to be welcome to")
         };
         let storage = document.authority.position();
-        let seeded = document.record.seeded;
+        let seeded = document.record.seeded.map(|seeded| seeded.position);
         // Of what is offered it is known by now.
         let is_offered = open.intent != Intent::Follow;
         let held = open.have.filter(|have| is_offered || document.has(have));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash, DueTasks};
 use tidelog_sync::codec::{self, DecodeError};
 use tidelog_types::limits::{DOCTYPES_MAX, DOCTYPES_SIZE_MAX};
-use tidelog_types::{Lineage, Position};
+use tidelog_types::{ClientId, Lineage, Position};
 
 /// The doctypes under which the document may be used; the last one is the newest, whose version
 /// the document has.
@@ -17,18 +17,26 @@ pub(super) struct RoomRecord {
     has_tasks: bool,
     /// Who wrote the storage journal.
     pub(super) lives: Lineage,
-    /// Where the journal stood when a local document had become this one. As long as it stands
-    /// there, nobody has written here since.
-    pub(super) seeded: Option<Position>,
+    /// The local document that has become this one.
+    pub(super) seeded: Option<Seeded>,
     /// When its tasks were due when the room looked at them and nobody was there any more; `None`
     /// if the document may have changed since.
     pub(super) due: Option<DueTasks>,
 }
 
+/// A local document that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seeded {
+    /// Where the journal stood then. As long as it stands there, nobody has written here since.
+    pub(super) position: Position,
+    /// The copy that it was: no other one hands over what comes next.
+    pub(super) client: ClientId,
+}
+
 /// What is written down. Append fields at the end only with a new variant.
 #[derive(Serialize, Deserialize)]
 enum Written {
-    V1 { doctypes: Vec<Doctype>, lives: Lineage, seeded: Option<Position>, due: Option<DueTasks> },
+    V1 { doctypes: Vec<Doctype>, lives: Lineage, seeded: Option<Seeded>, due: Option<DueTasks> },
 }
 
 impl RoomRecord {
@@ -126,7 +134,8 @@ mod tests {
         record.lives.note(Life([3; 16]), Lsn::FIRST);
         let (journal, chain) = (JournalId([1; 16]), Chain([2; 32]));
         let (life, next) = (Life([3; 16]), Lsn::FIRST.plus(8));
-        record.seeded = Some(Position { journal, life, next, chain });
+        let position = Position { journal, life, next, chain };
+        record.seeded = Some(Seeded { position, client: ClientId([4; 16]) });
         let kind = TaskKind { aggregate: "order".to_owned(), name: "place".to_owned() };
         let at_ms = [(kind, 1_000)].into();
         record.due = Some(DueTasks { at_ms, ..DueTasks::default() });

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_document::{PageLinks, chain_after, schema_of};
+use tidelog_document::{PageLinks, chain_after, client_of, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{CodedPage, FromRoom, Intent, Refusal};
 use tidelog_types::limits::{ENTRY_PAGES_MAX, INSTANCES_MAX, SEED_LSN_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
-    DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
+    ClientId, DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
 };
 
 use super::caution::{Suspect, cautiously};
@@ -21,7 +21,7 @@ use super::leaving::{LeavingEntries, LeavingEntry};
 use super::open::{decode_doctype, try_migrations, unusable_doctype};
 use super::outbox::After;
 use super::outlets::size_of_pages;
-use super::record::RoomRecord;
+use super::record::{RoomRecord, Seeded};
 use super::refusal::brief;
 use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed, SubscriberId, Walk};
 use super::{Halt, May, Room, RoomEffect, State, Work, ran};
@@ -94,12 +94,13 @@ impl Room {
         let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
         let subscriber = self.subscribers.get_mut(&id).expect("BUG: nobody on a channel");
         let (timeline, secret) = (subscriber.timeline, subscriber.secret);
+        let client = client_of(secret);
         let Some(mut seed) = subscriber.seed.take() else {
             return Err(broken_protocol("a seed that nobody asked for"));
         };
         let mut taken = self.stage(id, &mut seed, position, db_pages, std::mem::take(pages));
         if taken.is_ok() && last {
-            taken = self.end_seed(&mut seed, timeline, position, db_pages);
+            taken = self.end_seed(&mut seed, (client, timeline), position, db_pages);
         }
         if taken.is_err() || !last {
             // It is gone on with, or given back.
@@ -185,7 +186,7 @@ impl Room {
     fn end_seed(
         &mut self,
         seed: &mut Seed,
-        timeline: JournalId,
+        (client, timeline): (ClientId, JournalId),
         position: Position,
         db_pages: u32,
     ) -> Result<(), Halt> {
@@ -197,7 +198,7 @@ impl Room {
                 if seed.candidate.is_none() {
                     document.served(timeline)?;
                 }
-                document.compare_offer(&position, &seed.lives)
+                document.compare_offer(client, &position, &seed.lives)
             }
             _ => Offered::Beyond,
         };
@@ -206,7 +207,7 @@ impl Room {
                 self.has_abandoned |= seed.is_staged();
                 Ok(())
             }
-            Offered::Beyond => self.plant(seed, timeline, position, db_pages),
+            Offered::Beyond => self.plant(seed, (client, timeline), position, db_pages),
             Offered::Other => Err(Halt::Refuse(Refusal::Exists)),
         }
     }
@@ -312,13 +313,13 @@ impl Room {
     fn plant(
         &mut self,
         seed: &mut Seed,
-        timeline: JournalId,
+        (client, timeline): (ClientId, JournalId),
         position: Position,
         db_pages: u32,
     ) -> Result<(), Halt> {
         let mut candidate = match seed.candidate.take() {
             Some(candidate) => candidate,
-            None => Box::new(self.candidate(seed, position, db_pages)?),
+            None => Box::new(self.candidate(seed, client, position, db_pages)?),
         };
         if let Err(halt) = self.look_at(&mut candidate, &seed.links, timeline) {
             seed.candidate = Some(candidate);
@@ -335,7 +336,8 @@ impl Room {
             ..Append::to(self.staging_key())
         };
         let mut after = Vec::new();
-        if let Some(planted) = document.record.seeded.filter(|_| seed.is_staged()) {
+        let planted = document.record.seeded.map(|seeded| seeded.position);
+        if let Some(planted) = planted.filter(|_| seed.is_staged()) {
             let rest = PageSet { db_pages, pages: BTreeMap::new() };
             append.storage.push(whole(planted, rest));
             after.push(After::Entries(LeavingEntries::of(LeavingEntry::planted(planted))));
@@ -356,7 +358,13 @@ impl Room {
     }
 
     /// The document that the staged pages are, as far as that can be told without them.
-    fn candidate(&self, seed: &Seed, position: Position, db_pages: u32) -> Result<Candidate, Halt> {
+    fn candidate(
+        &self,
+        seed: &Seed,
+        client: ClientId,
+        position: Position,
+        db_pages: u32,
+    ) -> Result<Candidate, Halt> {
         let (doctype, mut lives) = (decode_doctype(&seed.doctype)?, seed.lives.clone());
         let start = Position::start_of(position.journal);
         let (durable, mut record) = match &self.state {
@@ -393,7 +401,7 @@ impl Room {
             let hash = seed.hasher.clone().finish(db_pages);
             Position { chain: chain_after(start.chain, range, hash), ..position }
         };
-        record.seeded = Some(position);
+        record.seeded = Some(Seeded { position, client });
         record.due = None;
         let view = self.new_view(db_pages);
         let document = Document::new(view, position, record, durable, self.life);
@@ -411,7 +419,8 @@ impl Room {
         timeline: JournalId,
     ) -> Result<(), Halt> {
         let Candidate { document, doctype, walk, migrated, schema } = candidate;
-        let position = document.record.seeded.unwrap_or(document.authority.position());
+        let seeded = document.record.seeded.map(|seeded| seeded.position);
+        let position = seeded.unwrap_or(document.authority.position());
         let suspect = || Suspect::seed(&self.document, position);
         let crashed =
             || Err(broken_protocol("a seed at which the server crashed each time it looked at it"));

@@ -473,6 +473,33 @@ fn once_somebody_has_written_an_offer_beyond_the_seed_is_another_document() {
     assert_eq!(scene.position(), truth);
 }
 
+/// Goal: nobody but the copy that handed a document over puts something else in its place. Method:
+/// another one offers a later state of it, which it made of what whoever follows is told.
+#[test]
+fn what_was_handed_over_is_gone_on_with_by_its_copy_alone() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+    let truth = scene.position();
+    local.write(2, "b");
+    scene.restart();
+    scene.say(
+        BOB,
+        ToRoom::Open {
+            document: "notebook".to_owned(),
+            doctype: codec::encode(&notes()).into(),
+            timeline: JournalId([9; 16]),
+            secret: tidelog_types::CopySecret([7; 16]),
+            have: Some(local.0.position()),
+            intent: Intent::Offer { lives: local.lives() },
+        },
+    );
+    assert_eq!(brief(&scene.heard(BOB)), ["refused Exists"]);
+    assert_eq!(scene.position(), truth);
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+}
+
 /// Goal: nobody else can have a mutation confirmed that was not run. Method: followers take the
 /// life that the server has named to them for the one that writes another's timeline: as the place
 /// from which a frame of their own has moved, and as the writer of frames there.
