@@ -57,7 +57,9 @@ impl Room {
                 let storage = document.authority.position();
                 let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
                 let (timeline, intent, may) = (JournalId::NONE, Intent::Follow, May::Follow);
-                let (doctype, secret, have) = (Vec::new().into(), CopySecret::NONE, None);
+                // Which nobody else can say: whoever did would be taken for the same copy.
+                let secret = CopySecret(self.next_journal_id().0);
+                let (doctype, have) = (Vec::new().into(), None);
                 let open = OpenRequest { doctype, timeline, secret, have, intent, may };
                 let subscriber = self.subscribe(ChannelId { conn, channel: Channel(0) }, &open);
                 let answer = Answer::Exporting;

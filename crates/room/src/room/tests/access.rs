@@ -170,6 +170,20 @@ fn what_is_forbidden_is_run_on_no_other_connection_of_its_copy() {
     }
 }
 
+/// Goal: no reader ends somebody else's export. Method: one says the secret that nobody drew, and a
+/// frame that is not taken.
+#[test]
+fn what_is_forbidden_ends_no_export() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    assert_eq!(scene.ask(Ask::Export { conn: EXPORTER }), Answer::Exporting);
+    scene.heard(EXPORTER);
+    scene.say_as(BOB, open_message(&notes(), Intent::Follow), May::Follow);
+    let frames = ToRoom::Frames { life: life_of(BOB), first: lsn(1), frames: vec![add("a")] };
+    assert_eq!(scene.say_as(BOB, frames, May::Follow), ["forbidden 1"]);
+    assert_eq!(brief(&scene.heard(EXPORTER)), [""; 0]);
+}
+
 /// Goal: who knows all of a client but its secret brings no mutations in its name. Method: it opens
 /// by that one's timeline, and writes it by that one's life.
 #[test]
