@@ -267,6 +267,47 @@ fn of_many_the_first_are_seen_and_all_are_counted() {
     assert!(!seen.contains(&50) && seen.contains(&(PRESENCE_SEEN_MAX as u64 + 2)), "{seen:?}");
 }
 
+/// Goal: while the first are silent those who came next are seen in their places, and the first again
+/// once they are heard. Method: three clients with as many as one may have, and one who looks.
+#[test]
+fn while_the_first_are_silent_the_next_are_seen_in_their_places() {
+    let conns = [1, 2, 3].map(ConnId);
+    let mut hall = Hall::with(&[conns[0], conns[1], conns[2], ConnId(4)]);
+    let word = |changes| PresenceWord { hears: Hears::Nothing, heard: 0, changes };
+    for conn in conns {
+        let attendees = (0..PRESENCE_ATTENDEES_MAX as u32).map(Attendee);
+        let changes = attendees.map(|it| (it, StateText::new("here"))).collect();
+        hall.say(conn, word(changes));
+    }
+    let each = PRESENCE_ATTENDEES_MAX as u64;
+    let seen_of = |hall: &Hall| {
+        let keys: Vec<u64> = hall.known(ConnId(4)).roster.keys().collect();
+        [1, 2, 3].map(|number| keys.iter().filter(|key| (*key - 1) / each == number - 1).count())
+    };
+    let pass = |hall: &mut Hall, heard: &[ConnId]| {
+        for _ in 0..PRESENCE_SILENT_MS / 1_000 + 1 {
+            heard.iter().for_each(|conn| hall.say(*conn, word(vec![])));
+            hall.sign(ConnId(4));
+            hall.pass(1_000);
+        }
+    };
+    let others = PRESENCE_SEEN_MAX + 1 - PRESENCE_ATTENDEES_MAX;
+    pass(&mut hall, &conns);
+    assert_eq!(seen_of(&hall), [64, others, 0]);
+    pass(&mut hall, &conns[1..]);
+    assert_eq!(seen_of(&hall), [0, 64, others]);
+    // Of those who are silent one goes, of those who are seen another.
+    hall.say(conns[1], word(vec![(Attendee(0), None)]));
+    hall.scene.settle(RoomInput::Left { conn: conns[0] });
+    pass(&mut hall, &conns[1..]);
+    assert_eq!(seen_of(&hall), [0, 63, others + 1]);
+    pass(&mut hall, &conns[2..]);
+    assert_eq!(seen_of(&hall), [0, 0, 64]);
+    pass(&mut hall, &conns[1..]);
+    assert_eq!(seen_of(&hall), [0, 63, others + 1]);
+    assert_eq!(hall.known(ConnId(4)).elsewhere_count, 127);
+}
+
 /// Goal: however much is said, each is told no more than 64 KiB a second, and ten times, and comes
 /// to the last word of each. Method: a hundred say a lot, all the time, for twenty seconds.
 #[test]

@@ -6,7 +6,7 @@
 //! and where one is alone nobody is told.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidelog_document::public_client;
@@ -56,6 +56,8 @@ pub(super) struct Presence {
     keys_ever: u64,
     /// The first of those who are heard of.
     roster: Roster,
+    /// The others, all of whom came after those.
+    unlisted: BTreeSet<u64>,
     /// How many are heard of.
     count: u32,
     /// Bytes that all of it takes, about.
@@ -70,7 +72,6 @@ pub(super) struct Presence {
 
 /// One who is present.
 struct Here {
-    channel_id: ChannelId,
     identity: Arc<Identity>,
     state: StateText,
 }
@@ -226,7 +227,7 @@ impl Presence {
         attending.keys.insert(attendee, self.keys_ever);
         self.size += PRESENT_SIZE + state.len();
         let identity = Arc::clone(identity);
-        self.all.insert(self.keys_ever, Here { channel_id, identity, state });
+        self.all.insert(self.keys_ever, Here { identity, state });
         self.count += 1;
         self.show(self.keys_ever);
     }
@@ -237,7 +238,7 @@ impl Presence {
         let is_silent = attending.is_silent;
         self.forget(key);
         if !is_silent {
-            self.hide(1, |other| other != key);
+            self.hide(&[key].into());
         }
     }
 
@@ -250,9 +251,8 @@ impl Presence {
     pub(super) fn leave(&mut self, channel_id: ChannelId) {
         let Some(left) = self.channels.remove(&channel_id) else { return };
         left.keys.values().for_each(|key| self.forget(*key));
-        let own_count = left.own_count();
-        if own_count > 0 {
-            self.hide(own_count, |key| !left.keys.values().any(|own| *own == key));
+        if !left.is_silent {
+            self.hide(&left.keys.into_values().collect());
         }
     }
 
@@ -260,11 +260,12 @@ impl Presence {
     fn show(&mut self, key: u64) {
         self.has_news = true;
         if self.roster.len() >= LISTED_MAX {
-            let last = self.roster.keys().next_back();
-            if last.is_none_or(|last| last < key) {
+            let last = self.roster.keys().next_back().expect("BUG: it is full");
+            self.unlisted.insert(last.max(key));
+            if last < key {
                 return;
             }
-            self.roster.retain(|other| Some(other) != last);
+            self.roster.retain(|other| other != last);
         }
         let here = &self.all[&key];
         let Identity { user, client } = &*here.identity;
@@ -272,19 +273,22 @@ impl Presence {
         self.roster.list(key, PresenceWho { user, client, own: None }, here.state.clone());
     }
 
-    /// So many are not seen any longer, and only those stay; whoever came next takes their place.
-    fn hide(&mut self, count: u32, stays: impl Fn(u64) -> bool) {
+    /// Those are not heard of any longer; whoever came next takes the place of those who were seen.
+    fn hide(&mut self, gone: &BTreeSet<u64>) {
+        if gone.is_empty() {
+            return;
+        }
         self.has_news = true;
-        self.count -= count;
-        self.roster.retain(stays);
-        // All who are heard of and stood before the last one that was seen are seen already.
-        let is_heard_of =
-            |here: &Here| self.channels.get(&here.channel_id).is_some_and(|it| !it.is_silent);
-        let room = LISTED_MAX - self.roster.len();
-        let unseen = self.all.iter().filter(|(key, _)| !self.roster.contains(**key));
-        let heard_of = unseen.filter(|(_, here)| is_heard_of(here));
-        let next: Vec<u64> = heard_of.map(|(key, _)| *key).take(room).collect();
-        next.into_iter().for_each(|key| self.show(key));
+        self.count -= gone.len() as u32;
+        for key in gone {
+            self.unlisted.remove(key);
+        }
+        self.roster.retain(|key| !gone.contains(&key));
+        while self.roster.len() < LISTED_MAX
+            && let Some(next) = self.unlisted.pop_first()
+        {
+            self.show(next);
+        }
     }
 
     /// When somebody is to be told something, or may have been silent for too long; `None` where
@@ -352,7 +356,7 @@ impl Presence {
         if self.count == 0 || now_ms < self.silent_at_ms {
             return;
         }
-        let mut gone: Vec<u64> = Vec::new();
+        let mut gone = BTreeSet::new();
         let mut oldest_ms = now_ms;
         for attending in self.channels.values_mut().filter(|it| it.own_count() > 0) {
             if now_ms >= attending.heard_at_ms + PRESENCE_SILENT_MS {
@@ -363,11 +367,7 @@ impl Presence {
             }
         }
         self.silent_at_ms = oldest_ms + PRESENCE_SILENT_MS;
-        if !gone.is_empty() {
-            gone.sort_unstable();
-            let count = u32::try_from(gone.len()).expect("BUG: as many were counted");
-            self.hide(count, |key| gone.binary_search(&key).is_err());
-        }
+        self.hide(&gone);
     }
 
     /// What does not add up; for simulations.
@@ -375,7 +375,8 @@ impl Presence {
         let counted: u32 = self.channels.values().map(Attending::own_count).sum();
         let size: usize = self.all.values().map(|here| PRESENT_SIZE + here.state.len()).sum();
         let listed = self.roster.len() == LISTED_MAX.min(counted as usize);
-        let is_so = counted == self.count && size == self.size && listed;
+        let is_all = self.roster.len() + self.unlisted.len() == counted as usize;
+        let is_so = counted == self.count && size == self.size && listed && is_all;
         let (count, kept) = (self.count, self.size);
         (!is_so).then(|| format!("{count} of {counted} present, in {kept} of {size} bytes"))
     }
