@@ -209,6 +209,7 @@ enum Work {
     Probe(ChannelId, ProbeId),
     Close(ChannelId),
     Refuse(ChannelId, Refusal),
+    HandlesNoMore(ChannelId),
     /// A connection goes that was last heard then.
     Silent(ConnId, u64),
     Left(ConnId),
@@ -246,7 +247,7 @@ impl Work {
             Self::Probe(..) | Self::Close(_) | Self::Silent(..) | Self::Left(_) | Self::Ask(..) => {
                 0
             }
-            Self::Refuse(..) | Self::Change(_) | Self::Look => 0,
+            Self::Refuse(..) | Self::HandlesNoMore(_) | Self::Change(_) | Self::Look => 0,
             Self::Handling { word, .. } => word.size(),
         }
     }
@@ -350,6 +351,9 @@ impl Room {
             }
             RoomInput::Refuse { conn, channel, refusal } => {
                 self.queue.push_back(Work::Refuse(ChannelId { conn, channel }, refusal));
+            }
+            RoomInput::HandlesNoMore { conn, channel } => {
+                self.queue.push_back(Work::HandlesNoMore(ChannelId { conn, channel }));
             }
             RoomInput::Silent { conn, for_ms } => {
                 // Behind what it said before.
@@ -741,6 +745,7 @@ impl Room {
                 self.send_away(*channel_id, refusal.clone());
                 Ok(())
             }
+            Work::HandlesNoMore(channel_id) => self.handles_no_more(*channel_id, budget),
             Work::Silent(conn, since_ms) => {
                 self.silent_leave(*conn, *since_ms);
                 Ok(())
@@ -857,7 +862,8 @@ impl Room {
         let (Work::Open(channel_id, _)
         | Work::Frames { channel_id, .. }
         | Work::Seed { channel_id, .. }
-        | Work::Handling { channel_id, .. }) = work
+        | Work::Handling { channel_id, .. }
+        | Work::HandlesNoMore(channel_id)) = work
         else {
             unreachable!("BUG: nobody to refuse")
         };

@@ -247,12 +247,8 @@ impl Room {
                 None => Ok(()),
             },
             Word::Complete { number, completion } => {
-                if !speaker.handles
-                    && let Some(instance) = self.handlers()?.at((id, tag))
-                {
-                    // It could when it was registered: what it is given is given to others.
-                    self.decide(&Change::Deregister(instance), budget)?;
-                    self.tell_not_registered((id, tag), NOT_ALLOWED);
+                if !speaker.handles {
+                    self.unregister((id, tag), budget)?;
                 }
                 let (answer, time_ms) = match Completion::decode(completion) {
                     Ok(completion) if speaker.handles => {
@@ -266,6 +262,30 @@ impl Room {
                 Ok(())
             }
         }
+    }
+
+    /// A client may not handle tasks any longer, whose channel this is.
+    pub(super) fn handles_no_more(
+        &mut self,
+        channel_id: ChannelId,
+        budget: &mut Budget,
+    ) -> Result<(), Halt> {
+        let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
+        let places = self.handlers.iter().flat_map(|it| it.places());
+        let places: Vec<Place> = places.filter(|(at, _)| *at == id).collect();
+        for place in places {
+            self.unregister(place, budget)?;
+        }
+        Ok(())
+    }
+
+    /// It could handle tasks when it was registered: what it is given is given to others.
+    fn unregister(&mut self, place: Place, budget: &mut Budget) -> Result<(), Halt> {
+        if let Some(instance) = self.handlers()?.at(place) {
+            self.decide(&Change::Deregister(instance), budget)?;
+            self.tell_not_registered(place, NOT_ALLOWED);
+        }
+        Ok(())
     }
 
     fn tell_not_registered(&mut self, (id, tag): Place, reason: &str) {

@@ -78,6 +78,13 @@ pub enum RoomInput {
         /// Why.
         refusal: Refusal,
     },
+    /// A client may not handle tasks any longer: what it was given is given to others.
+    HandlesNoMore {
+        /// On which connection.
+        conn: ConnId,
+        /// Under which number it knows the document there.
+        channel: Channel,
+    },
     /// A connection is about to go of which nothing was heard: whoever handled tasks there was last
     /// heard that long ago.
     Silent {

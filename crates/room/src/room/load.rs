@@ -205,6 +205,7 @@ impl Room {
                 | Work::Seed { .. }
                 | Work::Probe(..)
                 | Work::Handling { .. }
+                | Work::HandlesNoMore(_)
                 | Work::Change(_)
                 | Work::Look
                 | Work::Silent(..)

@@ -78,6 +78,11 @@ pub(crate) enum RoomMail {
         channel: Channel,
         refusal: Refusal,
     },
+    /// A client may not handle tasks any longer.
+    HandlesNoMore {
+        conn: ConnId,
+        channel: Channel,
+    },
     /// Nothing was heard of the connection for so long, and it is left next.
     Silent {
         conn: ConnId,
@@ -113,6 +118,7 @@ impl RoomMail {
             Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
             Self::Presence { .. }
             | Self::Refuse { .. }
+            | Self::HandlesNoMore { .. }
             | Self::Silent { .. }
             | Self::Left { .. }
             | Self::Writable { .. } => false,

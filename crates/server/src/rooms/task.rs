@@ -476,6 +476,7 @@ impl RoomTask {
             RoomMail::Refuse { conn, channel, refusal } => {
                 RoomInput::Refuse { conn, channel, refusal }
             }
+            RoomMail::HandlesNoMore { conn, channel } => RoomInput::HandlesNoMore { conn, channel },
             RoomMail::Silent { conn, lasted } => {
                 let for_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
                 RoomInput::Silent { conn, for_ms }

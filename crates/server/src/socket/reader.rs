@@ -357,13 +357,18 @@ impl Reader {
         self.admit();
         let conn = self.connection.id();
         for (channel, open) in &mut self.channels.open {
-            let [was, is] = [&before, &self.pass]
-                .map(|pass| pass.for_document(&open.document.document).map(|allowed| allowed.role));
+            let [was, is] =
+                [&before, &self.pass].map(|pass| pass.for_document(&open.document.document));
             let room = open.room.upgrade().filter(|_| was != is && !open.is_sent_away);
             let (Some(room), channel) = (room, *channel) else { continue };
-            if let Some(role) = is {
-                let body = FromRoom::Allowed { role };
-                self.connection.send(FromServer::About { channel, body });
+            if let Some(Allowed { role, handle, .. }) = is {
+                if was.is_none_or(|was| was.role != role) {
+                    let body = FromRoom::Allowed { role };
+                    self.connection.send(FromServer::About { channel, body });
+                }
+                if was.is_some_and(|was| was.handle && !handle) {
+                    let _ = room.send(RoomMail::HandlesNoMore { conn, channel });
+                }
             } else {
                 open.is_sent_away = true;
                 let refusal = no_access("the token says nothing of it");

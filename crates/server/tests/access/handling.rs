@@ -12,6 +12,8 @@ use tidelog_types::Value;
 
 use crate::common::{ROLES, Scene, ask, join, token};
 use crate::doctypes::{json_of, notes};
+use crate::ends::ENDS_WITHIN;
+use crate::on_no_disk::renewed;
 
 pub const OWN: &str = "lists/handled";
 
@@ -166,5 +168,29 @@ async fn a_token_handles_commands_where_it_says_so_whatever_its_role() {
         assert!(registers(&mut client).await, "{role}");
     }
     assert_ne!(scene.bytes_of(OWN).await, before);
+    scene.stop().await;
+}
+
+/// Goal: who handles commands does for as long as its token says so. Method: it is renewed by one
+/// with the same role that says nothing of commands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_token_that_lets_handle_nothing_ends_that_at_once() {
+    let scene = scene_with_commands().await;
+    drop(opened(&scene, ROLES[6].1, 1).await);
+    let reads = ROLES[2].1;
+    let mut client = opened(&scene, &reads.replace("}]", r#","handle":true}]"#), 2).await;
+    assert!(registers(&mut client).await);
+    renewed(&mut client, &token(reads)).await;
+    let hears = async {
+        loop {
+            match client.hear_of().await.expect("up") {
+                FromRoom::NotRegistered { tag, reason } => break (tag, reason),
+                FromRoom::Entry(_) => {}
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    };
+    let (tag, reason) = tokio::time::timeout(ENDS_WITHIN, hears).await.expect("at once");
+    assert!(tag == 1 && reason.contains("the token does not allow"), "{tag}: {reason}");
     scene.stop().await;
 }

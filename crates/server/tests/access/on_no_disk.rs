@@ -30,7 +30,7 @@ fn has(folder: &Path, text: &str) -> bool {
     })
 }
 
-async fn renewed(client: &mut Client, token: &str) {
+pub async fn renewed(client: &mut Client, token: &str) {
     client.say(&ToServer::Renew { token: token.to_owned() }).await.expect("up");
     while !matches!(client.hear().await.expect("up"), FromServer::Admitted { .. }) {}
 }

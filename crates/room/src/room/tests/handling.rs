@@ -246,6 +246,28 @@ fn only_one_who_may_handle_commands_does() {
     assert_eq!(scene.commands(), ["1 a started 2 1000001"]);
 }
 
+/// Goal: who may not handle commands any longer is given none, also where it says nothing of those
+/// that it has. Method: one of two loses the grant with what it was given; nobody else is told.
+#[test]
+fn what_one_was_given_who_handles_no_more_is_given_to_others_at_once() {
+    let mut scene = Scene::new();
+    scene.at(1_000_000);
+    scene.open_shop(ANN);
+    scene.hears(ANN, register(1, 0));
+    scene.hears(ANN, register(2, 0));
+    scene.frames(ANN, 1, vec![place("a")]);
+    scene.open_shop(BOB);
+    scene.hears(BOB, register(1, 0));
+    scene.heard(ANN);
+    scene.heard(BOB);
+    scene.step(RoomInput::HandlesNoMore { conn: ANN, channel: CHANNEL });
+    let heard = brief(&scene.heard(ANN));
+    let told: Vec<_> = heard.iter().filter(|it| it.starts_with("not registered")).collect();
+    assert_eq!(told, ["not registered 1", "not registered 2"], "{heard:?}");
+    assert!(!brief(&scene.heard(BOB)).iter().any(|it| it.starts_with("not")));
+    assert_eq!(scene.commands(), ["1 a started 2 1000002"]);
+}
+
 /// Goal: who may send, and not write otherwise, has its sends run, and nothing that stands behind
 /// the first of anything else; what was taken before that keeps its verdict, and is acknowledged
 /// before it hears so. Method: sends, a mutation between two of them, bytes that are no mutation,
