@@ -16,8 +16,8 @@ use crate::{Access, RevocationError, TokenError};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored")]
 pub struct Revocations {
-    /// By `jti`, the second since 1970 at which the token expires.
-    tokens: BTreeMap<String, u64>,
+    /// By `jti`, the second since 1970 at which the token expires, and its subject.
+    tokens: BTreeMap<String, (u64, String)>,
     /// The second since 1970 by which a subject's tokens were issued that are revoked.
     subjects: BTreeMap<String, u64>,
     /// The same of everybody's tokens.
@@ -29,7 +29,7 @@ pub struct Revocations {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
-    tokens: BTreeMap<String, u64>,
+    tokens: BTreeMap<String, (u64, String)>,
     subjects: BTreeMap<String, u64>,
     everybody: Option<u64>,
 }
@@ -39,28 +39,39 @@ struct Stored {
 const KEPT_S: u64 = 24 * 60 * 60;
 
 impl Revocations {
-    /// Ends one token: `jti`, and the second since 1970 at which it expires (`exp`, or later). All
-    /// tokens of that id end, so whoever signs them gives no two the same.
+    /// Ends this token, which is held at the second `now_s` since 1970: by its `jti`, or by a hash
+    /// if it has none. All tokens of that id end, so whoever signs them gives no two the same.
+    ///
+    /// Where there is no room for it, all tokens of the subject that has ended most of them
+    /// [end](Self::revoke_subject), and take the room of none: nobody keeps others from ending
+    /// theirs.
     ///
     /// # Errors
     ///
-    /// [`RevocationError`] if no token has such a name, or too many tokens are revoked;
-    /// [`Revocations::prune`] makes room.
-    pub fn revoke_token(
-        &mut self,
-        token_id: &str,
-        expires_at_s: u64,
-    ) -> Result<(), RevocationError> {
-        raise(&mut self.tokens, REVOKED_TOKENS_MAX, token_id, expires_at_s)
+    /// [`RevocationError`] if no token has such a name, or too many subjects are revoked.
+    pub fn revoke(&mut self, access: &Access, now_s: u64) -> Result<(), RevocationError> {
+        let (name, subject) = (access.name(), &access.subject);
+        check_name(&name)?;
+        check_name(subject)?;
+        if self.tokens.len() >= REVOKED_TOKENS_MAX && !self.tokens.contains_key(&*name) {
+            self.make_room(now_s)?;
+        }
+        let begins = || (access.expires_at_s, subject.clone());
+        let (expires_at_s, _) = self.tokens.entry(name.into_owned()).or_insert_with(begins);
+        *expires_at_s = access.expires_at_s.max(*expires_at_s);
+        Ok(())
     }
 
-    /// Ends this token: by its `jti`, or by a hash if it has none.
-    ///
-    /// # Errors
-    ///
-    /// [`RevocationError::Full`] as there.
-    pub fn revoke(&mut self, access: &Access) -> Result<(), RevocationError> {
-        self.revoke_token(&access.name(), access.expires_at_s)
+    fn make_room(&mut self, now_s: u64) -> Result<(), RevocationError> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, subject) in self.tokens.values() {
+            *counts.entry(subject).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(it, _)| it.to_owned());
+        let most = most.expect("BUG: there are too many");
+        self.revoke_subject(&most, now_s)?;
+        self.tokens.retain(|_, (_, subject)| *subject != most);
+        Ok(())
     }
 
     /// Until which second since 1970 a subject's tokens were issued that are revoked, if any are.
@@ -81,7 +92,13 @@ impl Revocations {
         subject: &str,
         issued_by_s: u64,
     ) -> Result<(), RevocationError> {
-        raise(&mut self.subjects, REVOKED_SUBJECTS_MAX, subject, issued_by_s)
+        check_name(subject)?;
+        if self.subjects.len() >= REVOKED_SUBJECTS_MAX && !self.subjects.contains_key(subject) {
+            return Err(RevocationError::Full);
+        }
+        let until_s = self.subjects.entry(subject.to_owned()).or_default();
+        *until_s = issued_by_s.max(*until_s);
+        Ok(())
     }
 
     /// Ends all tokens that were issued at this second since 1970 or before, and those that do not
@@ -128,36 +145,21 @@ impl Revocations {
     /// that is an hour fast now and put back then lets none of them pass again.
     pub fn prune(&mut self, now_s: u64) {
         let is_kept = |expires_at_s: u64| now_s < expires_at_s.saturating_add(KEPT_S);
-        self.tokens.retain(|_, expires_at_s| is_kept(*expires_at_s));
+        self.tokens.retain(|_, (expires_at_s, _)| is_kept(*expires_at_s));
     }
 }
 
-/// Sets a name's second, unless a later one stands there.
-fn raise(
-    seconds: &mut BTreeMap<String, u64>,
-    count_max: usize,
-    name: &str,
-    second: u64,
-) -> Result<(), RevocationError> {
-    if !is_name(name) {
-        return Err(RevocationError::Name);
-    }
-    if let Some(known) = seconds.get_mut(name) {
-        *known = second.max(*known);
-        return Ok(());
-    }
-    if seconds.len() >= count_max {
-        return Err(RevocationError::Full);
-    }
-    seconds.insert(name.to_owned(), second);
-    Ok(())
+fn check_name(name: &str) -> Result<(), RevocationError> {
+    if is_name(name) { Ok(()) } else { Err(RevocationError::Name) }
 }
 
 impl TryFrom<Stored> for Revocations {
     type Error = RevocationError;
 
     fn try_from(stored: Stored) -> Result<Self, RevocationError> {
-        if !stored.tokens.keys().chain(stored.subjects.keys()).all(|name| is_name(name)) {
+        let subjects = stored.tokens.values().map(|(_, subject)| subject);
+        let names = stored.tokens.keys().chain(subjects).chain(stored.subjects.keys());
+        if !names.map(String::as_str).all(is_name) {
             return Err(RevocationError::Name);
         }
         if stored.tokens.len() > REVOKED_TOKENS_MAX || stored.subjects.len() > REVOKED_SUBJECTS_MAX
@@ -193,10 +195,15 @@ mod tests {
         }
     }
 
+    /// Ends a token of this subject and name, which expires at 2,000.
+    fn revoke(revoked: &mut Revocations, subject: &str, name: &str) -> Result<(), RevocationError> {
+        revoked.revoke(&access(subject, Some(name), None), 1_000)
+    }
+
     #[test]
     fn a_revoked_token_is_refused_and_others_are_not() {
         let mut revoked = Revocations::default();
-        revoked.revoke_token("t1", 2_000).expect("revoked");
+        revoke(&mut revoked, "a", "t1").expect("revoked");
         assert_eq!(revoked.check(&access("a", Some("t1"), None)), Err(TokenError::Revoked));
         assert_eq!(revoked.check(&access("a", Some("t2"), None)), Ok(()));
         assert_eq!(revoked.check(&access("a", None, None)), Ok(()));
@@ -208,11 +215,11 @@ mod tests {
         let mut revoked = Revocations::default();
         let [one, other] =
             [[1; 32], [2; 32]].map(|signed| Access { signed, ..access("a", None, None) });
-        revoked.revoke(&one).expect("revoked");
+        revoked.revoke(&one, 1_000).expect("revoked");
         assert!(revoked.is_revoked(&one) && !revoked.is_revoked(&other));
         let named = access("a", Some("t1"), None);
         assert!(!revoked.is_revoked(&named));
-        revoked.revoke(&named).expect("revoked");
+        revoked.revoke(&named, 1_000).expect("revoked");
         assert!(revoked.is_revoked(&Access { signed: [3; 32], ..named }), "by its id");
         let json = serde_json::to_string(&revoked).expect("serialised");
         assert_eq!(serde_json::from_str::<Revocations>(&json).expect("parsed"), revoked);
@@ -265,17 +272,18 @@ mod tests {
         let mut revoked = Revocations::default();
         for second in [1_000, 500] {
             revoked.revoke_subject("a", second).expect("revoked");
-            revoked.revoke_token("t", second).expect("revoked");
+            let token = access("b", Some("t"), None);
+            revoked.revoke(&Access { expires_at_s: second, ..token }, 1).expect("revoked");
         }
         assert!(revoked.is_revoked(&access("a", None, Some(1_000))));
-        revoked.prune(999);
+        revoked.prune(999 + KEPT_S);
         assert!(revoked.is_revoked(&access("b", Some("t"), None)));
     }
 
     #[test]
     fn a_revocation_lasts_as_long_as_the_token_would_pass() {
         let mut revoked = Revocations::default();
-        revoked.revoke_token("t", 2_000).expect("revoked");
+        revoke(&mut revoked, "b", "t").expect("revoked");
         revoked.revoke_subject("a", 1_000).expect("revoked");
         let token = access("b", Some("t"), None);
         revoked.prune(2_000 + KEPT_S - 1);
@@ -294,12 +302,33 @@ mod tests {
         assert_eq!(revoked.revoke_subject("one more", 1), Err(RevocationError::Full));
         assert_eq!(revoked.revoke_subject("0", 2), Ok(()), "known already");
         assert!(revoked.is_revoked(&access("0", None, Some(2))));
-        for index in 0..REVOKED_TOKENS_MAX {
-            revoked.revoke_token(&index.to_string(), 1).expect("room");
+    }
+
+    /// Goal: nobody keeps others from ending their tokens. Method: one ends as many as there is room
+    /// for, beside a few of others, and these end theirs.
+    #[test]
+    fn where_there_is_no_room_all_tokens_end_of_who_ended_most() {
+        let mut revoked = Revocations::default();
+        for index in 0..10 {
+            revoke(&mut revoked, "a", &format!("a {index}")).expect("room");
         }
-        assert_eq!(revoked.revoke_token("one more", 1), Err(RevocationError::Full));
-        revoked.prune(1 + KEPT_S);
-        assert_eq!(revoked.revoke_token("one more", 1), Ok(()));
+        for index in 0..REVOKED_TOKENS_MAX - 10 {
+            revoke(&mut revoked, "eve", &index.to_string()).expect("room");
+        }
+        revoke(&mut revoked, "eve", "0").expect("known already");
+        assert_eq!(revoked.to_string(), "revoked: tokens 100000 subjects 0");
+        revoke(&mut revoked, "b", "one more").expect("room is made");
+        assert_eq!(revoked.to_string(), "revoked: tokens 11 subjects 1");
+        let is_revoked = |subject, name, issued_at_s| {
+            revoked.is_revoked(&access(subject, Some(name), Some(issued_at_s)))
+        };
+        assert!(is_revoked("b", "one more", 1) && is_revoked("a", "a 9", 1));
+        assert!(!is_revoked("a", "a 10", 1) && !is_revoked("b", "b", 1));
+        let last_s = 1_000 + TOKEN_LEEWAY_S;
+        assert!(is_revoked("eve", "0", last_s) && is_revoked("eve", "any", last_s));
+        assert!(!is_revoked("eve", "later", last_s + 1), "who logs in anew is let in");
+        revoked.prune(2_000 + KEPT_S);
+        assert_eq!(revoked.to_string(), "revoked: tokens 0 subjects 1");
     }
 
     #[test]
@@ -307,7 +336,8 @@ mod tests {
         let long = "a".repeat(257);
         for name in ["", "a\n", long.as_str()] {
             let mut revoked = Revocations::default();
-            assert_eq!(revoked.revoke_token(name, 1), Err(RevocationError::Name));
+            assert_eq!(revoke(&mut revoked, name, "t"), Err(RevocationError::Name));
+            assert_eq!(revoke(&mut revoked, "a", name), Err(RevocationError::Name));
             assert_eq!(revoked.revoke_subject(name, 1), Err(RevocationError::Name));
         }
     }
@@ -315,13 +345,15 @@ mod tests {
     #[test]
     fn revocations_are_read_as_they_were_written() {
         let mut revoked = Revocations::default();
-        revoked.revoke_token("t", 2_000).expect("revoked");
+        revoke(&mut revoked, "b", "t").expect("revoked");
         revoked.revoke_subject("a", 1_000).expect("revoked");
         let json = serde_json::to_string(&revoked).expect("serialised");
-        assert_eq!(json, r#"{"tokens":{"t":2000},"subjects":{"a":1000},"everybody":null}"#);
+        assert_eq!(json, r#"{"tokens":{"t":[2000,"b"]},"subjects":{"a":1000},"everybody":null}"#);
         assert_eq!(serde_json::from_str::<Revocations>(&json).expect("parsed"), revoked);
-        let odd = r#"{"tokens":{"":2000},"subjects":{},"everybody":null}"#;
-        assert!(serde_json::from_str::<Revocations>(odd).is_err());
+        for odd in [r#""":[2000,"b"]"#, r#""t":[2000,""]"#] {
+            let odd = format!(r#"{{"tokens":{{{odd}}},"subjects":{{}},"everybody":null}}"#);
+            assert!(serde_json::from_str::<Revocations>(&odd).is_err());
+        }
         let many = (0..=REVOKED_SUBJECTS_MAX).map(|it| (it.to_string(), 1)).collect();
         let stored = Stored { tokens: BTreeMap::new(), subjects: many, everybody: None };
         assert_eq!(Revocations::try_from(stored), Err(RevocationError::Full));

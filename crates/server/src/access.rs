@@ -215,7 +215,7 @@ impl Guard {
 
     /// Ends this token, for good.
     pub(crate) async fn revoke(&self, access: Arc<Access>) -> Result<(), RevokeError> {
-        let revoked = self.revoked.change(move |revoked| revoked.revoke(&access)).await;
+        let revoked = self.revoked.change(move |it| it.revoke(&access, now_s())).await;
         self.ended.send_replace(());
         revoked
     }

@@ -121,10 +121,27 @@ impl Revoked {
 
 #[cfg(test)]
 mod tests {
+    use tidelog_access::Grants;
+
     use super::*;
 
     fn revoked(folder: &Path) -> Arc<Revoked> {
         Arc::new(Revoked::open(folder).expect("usable"))
+    }
+
+    /// Ends a token of this name.
+    async fn end(revoked: &Arc<Revoked>, name: &str, expires_at_s: u64) -> Result<(), RevokeError> {
+        let access = Access {
+            subject: "ada".to_owned(),
+            grants: Grants::default(),
+            expires_at_s,
+            issued_at_s: None,
+            token_id: Some(name.to_owned()),
+            signed: [1; 32],
+            key: None,
+            is_own: false,
+        };
+        revoked.change(move |it| it.revoke(&access, 1)).await
     }
 
     #[tokio::test]
@@ -132,7 +149,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let before = revoked(folder.path());
         before.change(|it| it.revoke_subject("ada", 1_000)).await.expect("revoked");
-        before.change(|it| it.revoke_token("t1", u64::MAX)).await.expect("revoked");
+        end(&before, "t1", u64::MAX).await.expect("revoked");
         let after = revoked(folder.path());
         assert_eq!(after.known(), before.known());
         assert_eq!(after.known().to_string(), "revoked: tokens 1 subjects 1");
@@ -143,10 +160,10 @@ mod tests {
     async fn tokens_that_have_expired_are_forgotten() {
         let folder = tempfile::tempdir().expect("a folder");
         let revoked_before = revoked(folder.path());
-        revoked_before.change(|it| it.revoke_token("old", 1_000)).await.expect("revoked");
+        end(&revoked_before, "old", 1_000).await.expect("revoked");
         assert_eq!(revoked_before.known().to_string(), "revoked: tokens 1 subjects 0");
         assert_eq!(revoked(folder.path()).known().to_string(), "revoked: tokens 0 subjects 0");
-        revoked_before.change(|it| it.revoke_token("new", u64::MAX)).await.expect("revoked");
+        end(&revoked_before, "new", u64::MAX).await.expect("revoked");
         let text = std::fs::read_to_string(folder.path().join(FILE_NAME)).expect("a text");
         assert!(text.contains("new") && !text.contains("old"), "{text}");
     }
@@ -167,13 +184,10 @@ mod tests {
     async fn of_many_who_revoke_at_once_each_is_heard() {
         let folder = tempfile::tempdir().expect("a folder");
         let known = revoked(folder.path());
-        let changes =
-            (0..20).map(|number| {
-                let known = Arc::clone(&known);
-                async move {
-                    known.change(move |it| it.revoke_token(&number.to_string(), u64::MAX)).await
-                }
-            });
+        let changes = (0..20).map(|number| {
+            let known = Arc::clone(&known);
+            async move { end(&known, &number.to_string(), u64::MAX).await }
+        });
         let done = futures_util::future::join_all(changes).await;
         assert!(done.iter().all(Result::is_ok));
         assert_eq!(revoked(folder.path()).known().to_string(), "revoked: tokens 20 subjects 0");
