@@ -107,6 +107,8 @@ interface Begun extends Attempt<unknown> {
 
 /** Has attempts carried out, as many at a time as the app wants. */
 export class Attempts<Given extends object> implements Handling {
+  /** Vue leaves what has this as it is. */
+  readonly __v_skip: true = true;
   readonly #document: OpenStreams;
   readonly #work: Work<Given>;
   readonly #onError: NonNullable<HandleOptions<Given>['onError']>;

@@ -15,6 +15,18 @@ export function callBack(listener: () => void): boolean {
 }
 
 /**
+ * The same with each of several, but for one that another has taken from them meanwhile. Says
+ * whether there are any, and all returned.
+ */
+export function callAll<Listener>(
+  listeners: ReadonlySet<Listener>,
+  call: (listener: Listener) => void,
+): boolean {
+  const returned = [...listeners].map((it) => !listeners.has(it) || callBack(() => call(it)));
+  return returned.length > 0 && returned.every(Boolean);
+}
+
+/**
  * Calls `work` as soon as what runs now has ended. Not by `queueMicrotask`, which tests may have
  * faked.
  */

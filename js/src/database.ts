@@ -3,7 +3,7 @@
 
 import type { HandleOptions, Handling } from './attempts.js';
 import { isPassing, isSame } from './call.js';
-import { callBack, soon } from './call-back.js';
+import { callAll, soon } from './call-back.js';
 import { type BundledMeta, calledAt, calling } from './called.js';
 import type { Bytes, Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
@@ -515,10 +515,11 @@ export class Database<
     if (event === 'rejected' && !this.#closed) {
       this.#connection.tell('listenRejections', { handle: this.#handle });
     }
-    const news = /error|release/.test(event) && this.#status[event as 'error' | 'release'];
-    if (news && news !== 'current') {
-      soon(() => this.#listeners[event].has(own) && own(news as never));
-    }
+    const tell = (): void => {
+      const news = this.#status[event as 'error' | 'release'];
+      if (news && news !== 'current' && this.#listeners[event].has(own)) own(news as never);
+    };
+    if (/error|release/.test(event)) soon(tell);
     return stop;
   }
 
@@ -783,10 +784,9 @@ export class Database<
 
   /** Whether there was a listener, and none of them threw. */
   #emit<Name extends keyof DatabaseEvents>(event: Name, it: DatabaseEvents[Name]): boolean {
-    const returned = [...this.#listeners[event]].map((listener) =>
-      callBack(() => (listener as (it: DatabaseEvents[Name]) => void)(it)),
-    );
-    return returned.length > 0 && returned.every(Boolean);
+    const listeners = this.#listeners[event] as Set<(it: unknown) => void>;
+    // One that closes the document has those after it hear of that last.
+    return callAll(listeners, (listener) => listener(event === 'status' ? this.#status : it));
   }
 }
 

@@ -1,7 +1,7 @@
 /** What the hooks of all frameworks share: a document while it is used, and what is shown of it. */
 
 import { isPassing } from './call.js';
-import { callBack, soon } from './call-back.js';
+import { callAll, callBack, soon } from './call-back.js';
 import {
   type BoundQuery,
   bindOrFail,
@@ -79,7 +79,9 @@ export interface Shared {
 }
 
 /** The same where it shows something. */
-interface Shown<T> extends Shared {
+export interface Shown<T> extends Shared {
+  /** What it showed first. */
+  readonly first: T;
   /** What it shows now. */
   readonly shown: () => T;
 }
@@ -146,6 +148,7 @@ function share<T extends object>(
   const isUsed = (): boolean => listeners.size > 0;
   const it: Owned<T> = {
     isUsed,
+    first: shown,
     shown: () => shown,
     show(next) {
       const names = Object.keys(next) as (keyof T)[];
@@ -154,9 +157,7 @@ function share<T extends object>(
       it.changed();
     },
     changed() {
-      for (const listener of [...listeners]) {
-        if (listeners.has(listener)) callBack(listener);
-      }
+      callAll(listeners, (listener) => listener());
     },
     subscribe(listener) {
       if (!IS_PAGE) return nothing;
@@ -364,9 +365,14 @@ export function loaded(watched: Watched<unknown>): Promise<unknown> {
 function attendanceOf(opening: Opening): Attendance<object> {
   let presence: Presence<object> | undefined;
   let state: object | null = null;
-  const set = (it: object | null): void => {
-    presence?.set(it);
-    state = it;
+  const forget = (): void => {
+    if (!it.isUsed()) state = null;
+  };
+  const set = (next: object | null): void => {
+    presence?.set(next);
+    state = next;
+    // By who has just gone, perhaps: whoever looks much later does not say it.
+    if (!it.isUsed()) setTimeout(forget, PAUSE_MS);
   };
   const nobody: Presences<object> = { others: NONE, count: 1, set };
   const show = (): void => {
@@ -389,9 +395,8 @@ function attendanceOf(opening: Opening): Attendance<object> {
       presence = undefined;
       // Another component may take its place in the same turn.
       soon(() => {
-        if (it.isUsed()) return;
-        state = null;
-        left?.set(null);
+        forget();
+        if (!state) left?.set(null);
       });
     };
   };

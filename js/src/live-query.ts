@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** A query that reports again when its pages change. */
 
-import { callBack, soon } from './call-back.js';
+import { callAll, soon } from './call-back.js';
 import { DocumentClosedError, noRoomFor, type TidelogError } from './errors.js';
 import type { Answer } from './messages.js';
 import { Answered, type Row } from './rows.js';
@@ -218,6 +218,6 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
 
   /** Those who listen by now. */
   #tell(): void {
-    for (const tell of [...this.#listeners]) callBack(tell);
+    callAll(this.#listeners, (tell) => tell());
   }
 }

@@ -1,6 +1,6 @@
 /** Who is present with a document, as an app sees it. */
 
-import { callBack, soon } from './call-back.js';
+import { callAll, soon } from './call-back.js';
 import { DocumentClosedError, InvalidOptionError } from './errors.js';
 import type { News } from './messages.js';
 
@@ -166,7 +166,7 @@ export class Presence<State extends object = Readonly<Record<string, unknown>>> 
   }
 
   #tell(): void {
-    for (const listener of [...this.#listeners]) callBack(() => listener(this.#others));
+    callAll(this.#listeners, (listener) => listener(this.#others));
   }
 }
 

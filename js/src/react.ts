@@ -11,7 +11,7 @@ import {
   type ReactNode,
   useContext,
   useEffect,
-  useRef,
+  useState,
   useSyncExternalStore,
 } from 'react';
 import type { Database, Mutate } from './database.js';
@@ -19,13 +19,14 @@ import type { Doctype, Mutations, Streams, Workflows } from './doctype.js';
 import {
   IS_PAGE,
   type Live,
-  LOADING,
   loaded,
   type MutateOptions,
+  mutationsOf,
   type Opening,
   openingsOf,
   type Presences,
   type Shared,
+  type Shown,
   type Wanted,
 } from './hooks.js';
 import { NONE } from './presence.js';
@@ -123,14 +124,14 @@ export function createHooks<
   function useLive<R = Row, const Sql extends string = string>(
     ...watching: Watching<R, Sql>
   ): Live<KnownRow<Sql, R>> {
-    return useShared(useOpening().watch<KnownRow<Sql, R>>(...watching), shownOf, LOADING);
+    return useShown(useOpening().watch<KnownRow<Sql, R>>(...watching));
   }
 
   function useSuspenseLive<R = Row, const Sql extends string = string>(
     ...watching: Watching<R, Sql>
   ): readonly KnownRow<Sql, R>[] {
     const watched = useOpening().watch<KnownRow<Sql, R>>(...watching);
-    const { rows, error } = useShared(watched, shownOf, LOADING);
+    const { rows, error } = useShown(watched);
     if (rows === NONE) throw error ?? (IS_PAGE ? loaded(watched) : notOnServers());
     return rows;
   }
@@ -141,27 +142,29 @@ export function createHooks<
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
-    const latest = useRef(onRejected);
+    const [it] = useState(() => ({
+      opening,
+      onRejected,
+      mutate: mutationsOf((): Database<Defined> | undefined => it.opening.db),
+    }));
     useEffect(() => {
-      latest.current = onRejected;
+      Object.assign(it, { opening, onRejected });
     });
     // Whoever listens anew is told once more of all that nobody has handled: not at each render.
     useEffect(
-      () => onRejected && opening.onRejected((it) => latest.current!(it)),
+      () => onRejected && opening.onRejected((rejection) => it.onRejected!(rejection)),
       [opening, !onRejected],
     );
-    return opening.mutate;
+    return it.mutate;
   }
 
-  const usePresence = (() => {
-    const { presences } = useOpening();
-    return useShared(presences, shownOf, presences.shown());
-  }) as Hooks<Defined>['usePresence'];
+  const usePresence = (() => useShown(useOpening().presences)) as Hooks<Defined>['usePresence'];
 
   return { Provider, useLive, useSuspenseLive, useStatus, useMutate, useDocument, usePresence };
 }
 
-const shownOf = <T>(it: { readonly shown: () => T }): T => it.shown();
+/** What something shows, and what it shows first where a server renders. */
+const useShown = <T>(it: Shown<T>): T => useShared(it, it.shown, it.first);
 
 /** What `look` sees of something, whenever that has changed; `first` where a server renders. */
 const useShared = <S extends Shared, T>(it: S, look: (it: S) => T, first?: T): T =>

@@ -124,8 +124,14 @@ export function createHooks<
 function readable<T>(subscribe: (listener: () => void) => () => void, look: () => T): Readable<T> {
   return {
     subscribe(run) {
-      run(look());
-      return subscribe(() => run(look()));
+      let seen = look();
+      run(seen);
+      // Svelte takes an object for another one each time that it is given.
+      return subscribe(() => {
+        const now = look();
+        if (now !== seen) run(now);
+        seen = now;
+      });
     },
   };
 }

@@ -148,6 +148,55 @@ test('Vue leaves a document and its queries as they are, and mutations can be ca
   expect(ref(live).value).toBe(live);
 });
 
+test('a listener that another one has stopped is not called', () => {
+  const db = answeredBy({ type: 'done' });
+  const heard: string[] = [];
+  const { signal } = controllerOf(db, heard);
+  for (const name of ['second', 'third']) db.on('status', () => heard.push(name), { signal });
+  tellStatus(db);
+  expect(heard).toEqual(['first']);
+});
+
+/** Has the first listener of a document stop all that listen with the signal of this. */
+function controllerOf(db: ReturnType<typeof answeredBy>, heard: string[]): AbortController {
+  const controller = new AbortController();
+  db.on('status', () => {
+    heard.push('first');
+    controller.abort();
+  });
+  return controller;
+}
+
+function tellStatus(db: ReturnType<typeof answeredBy>): void {
+  told.news({
+    type: 'status',
+    status: db.status,
+    memo: { word: 0, copy: undefined, head: undefined },
+  });
+}
+
+test('where a listener closes the document others hear of that last', () => {
+  const db = answeredBy({ type: 'done' });
+  const heard: unknown[] = [];
+  db.on('status', () => void db.close());
+  db.on('status', ({ error }) => heard.push(error?.code));
+  tellStatus(db);
+  expect(heard.at(-1)).toBe('document-closed');
+});
+
+test('who listens to errors is not told of one that has passed meanwhile', async () => {
+  const db = answeredBy({ type: 'done' }, { error: new EngineError('lost') });
+  const heard: unknown[] = [];
+  db.on('error', (error) => heard.push(error));
+  told.news({
+    type: 'status',
+    status: { ...db.status, error: null },
+    memo: { word: 0, copy: undefined, head: undefined },
+  });
+  await Promise.resolve();
+  expect(heard).toEqual([]);
+});
+
 test('a document that is closed tells its live queries, and those that begin then', async () => {
   const db = answeredBy({ type: 'done' });
   const [runs, idle, closed] = [db.live('select 1'), db.live('select 2'), db.live('select 3')];

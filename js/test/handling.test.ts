@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { ref } from 'vue';
 import { Reader } from '../src/codec.js';
 import { EVENTS } from '../src/doctype.js';
 import {
@@ -125,6 +126,11 @@ test('what is handled is said, and an attempt that is given completes once', asy
   expect(core.asked).toEqual([]);
   core.give(row({ number: 2 }));
   expect(said(await core.next('complete'))).toMatchObject({ number: 2, attempt: 1 });
+});
+
+test('Vue leaves what handles as it is', async () => {
+  const handling = handlePlace(new Core(), () => []);
+  expect(ref(handling).value).toBe(handling);
 });
 
 test('a command whose events the archive does not give waits, and has not failed', async () => {

@@ -612,6 +612,26 @@ test('who is present is shown, and this one is as long as a component has it', a
   expect(said).toEqual(['{"at":1}', null]);
 });
 
+test('what is set behind the last component that was present is not said by who looks later', async () => {
+  const { openingsOf } = await hooks();
+  const { db, said } = notes();
+  const { presences } = openingsOf(KIND)({ db });
+  const { set } = presences.shown();
+  // Before the first one listens, as in a layout effect.
+  set({ at: 1 });
+  const stop = presences.subscribe(() => {});
+  await turn();
+  expect(said.splice(0)).toEqual(['{"at":1}']);
+  stop();
+  await turn();
+  expect(said.splice(0)).toEqual([null]);
+  set({ at: 2 });
+  vi.advanceTimersByTime(60_000);
+  presences.subscribe(() => {});
+  await turn();
+  expect(said).toEqual([]);
+});
+
 test('a server that renders shows nobody', async () => {
   const { openingsOf } = await hooks(false);
   const presences = openingsOf(KIND)({ document: 'a' }).presences;

@@ -109,6 +109,18 @@ test('a listener that throws, or listens twice, harms no other one', () => {
   expect(told).toEqual(['twice', 'twice', 'twice']);
 });
 
+test('a listener that another one has stopped is not called', () => {
+  const { one } = presence();
+  const told: string[] = [];
+  one.subscribe(() => {
+    told.push('first');
+    stop();
+  });
+  const stop = one.subscribe(() => told.push('second'));
+  one.take({ count: 2, keys: [1], others: [other(1, 1)] });
+  expect(told).toEqual(['first']);
+});
+
 test('nobody is seen once the engine is lost, or the document closed', async () => {
   const { one, said } = presence();
   let told = 0;
