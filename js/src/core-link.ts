@@ -27,6 +27,10 @@ const WELCOME_MS_MAX = 12_000;
 /** What a core said last may still be on its way when its end is noticed. */
 const LAST_WORDS_MS = 25;
 
+/** After so many refusals a core is sought so many times more seldom. */
+const PATIENT = 20;
+const SELDOM = 10;
+
 /** A core that has worked for so long did not die for the reason of those before it. */
 const STEADY_MS = 9_500;
 
@@ -42,7 +46,7 @@ export class CoreLink {
    */
   #place = 0;
   /** Tries that nothing came of, not even a refusal, one after another. */
-  #silences = 0;
+  silences = 0;
   /** Tries that were refused, and cores that died soon, one after another. */
   #refusals = 0;
   #deaths = 0;
@@ -75,7 +79,7 @@ export class CoreLink {
     // All who lose the same core meet again behind it.
     this.#place = place + 1;
     const firstMs = this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS;
-    this.dueAt = now + Math.min(firstMs * 2 ** this.#silences++, WELCOME_MS_MAX);
+    this.dueAt = now + Math.min(firstMs * 2 ** this.silences++, WELCOME_MS_MAX);
     return true;
   }
 
@@ -85,7 +89,7 @@ export class CoreLink {
     this.dueAt = NEVER;
     this.#unjoinable = undefined;
     this.#refusals = 0;
-    this.#silences = 0;
+    this.silences = 0;
     this.#welcomedAt = now;
     this.#emit({ type: 'watchLock', core: this.core, lock });
   }
@@ -94,13 +98,13 @@ export class CoreLink {
   refused(reason: string, joining: string | undefined): string | undefined {
     // Whatever is wrong with that one, ours may do: its address may be of an older deployment.
     this.#unjoinable = joining;
-    this.#silences = 0;
+    this.silences = 0;
     return joining ? undefined : reason;
   }
 
   /** Another core is at work. Says the same. */
   elsewhere(): string | undefined {
-    this.#silences = 0;
+    this.silences = 0;
     return this.#unjoinable && `the core at ${this.#unjoinable} cannot be joined`;
   }
 
@@ -121,8 +125,11 @@ export class CoreLink {
   /** There is no core for us now. It is tried again if somebody `waits`. */
   giveUp(now: number, waits: boolean): void {
     this.#unjoinable = undefined;
-    this.#silences = 0;
-    if (waits) this.dueAt = now + pause(this.#refusals++);
+    this.silences = 0;
+    // One that has been refused for long may be of an older deployment: its page is to be loaded
+    // anew, and asks for workers in vain until then.
+    const times = this.#refusals > PATIENT ? SELDOM : 1;
+    if (waits) this.dueAt = now + times * pause(this.#refusals++);
   }
 
   /** What comes late of the present core is of no use any more. */

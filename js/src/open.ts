@@ -66,9 +66,12 @@ const OPTIONS =
 /** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
 
+/** Where no page is, the engine says so. */
+const here = (): string => globalThis.location?.href ?? 'about://';
+
 function connectionTo(urls: WorkerUrls): Connection {
   const place = (url: string | URL | undefined): string | undefined =>
-    url && new URL(url, location.href).href;
+    url && new URL(url, here()).href;
   const places = {
     workerUrl: place(urls.workerUrl),
     coreWasmUrl: place(urls.coreWasmUrl),
@@ -232,7 +235,7 @@ function checkOptions<Options extends WorkerUrls>(options: Options): Options {
   for (const [name, url] of Object.entries(options)) {
     const isThere = OPTIONS.split(', ').includes(name);
     if (!isThere) wrong(`there is no option ${name}: there are ${OPTIONS}`);
-    if (/Url$/.test(name) && url !== undefined && !URL.canParse(String(url), location.href)) {
+    if (/Url$/.test(name) && url !== undefined && !URL.canParse(String(url), here())) {
       wrong(`${name} is no address`);
     }
   }

@@ -746,7 +746,11 @@ export class Tab {
     const now = this.#now;
     const wasSuspended = now - this.#alarm > SUSPENDED_MS;
     this.#alarm = NEVER;
-    if (this.#link.dueAt <= now) this.#tryAnother();
+    if (this.#link.dueAt <= now) {
+      // One that comes at the second try is not missed.
+      if (this.#link.silences > 1) this.#tellLost(new EngineError(LATE));
+      this.#tryAnother();
+    }
     this.#lend({ type: 'wake' });
     let isAloneOver = false;
     for (const document of this.#documents.values()) {

@@ -294,6 +294,7 @@ fn a_server_whose_terminal_is_closed_or_whose_log_nobody_reads_ends_as_any_other
             std::thread::sleep(Duration::from_millis(5));
         }
         child.kill().expect("it is ours");
+        child.wait().expect("it is gone");
         assert_eq!(status.and_then(|it| it.code()), Some(0), "at a terminal: {is_at_terminal}");
         let marks = std::fs::read_to_string(data.join("marks")).expect("written");
         assert!(marks.contains(r#""is_stopped":true"#), "{marks}");

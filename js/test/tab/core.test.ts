@@ -15,6 +15,34 @@ test('a core that says nothing is asked again at another place, and after longer
   expect(placesOf(stage)).toEqual([0, 1, 2, 3, 4]);
 });
 
+test('a document whose core is gone says so where no other one answers', () => {
+  const { stage, handle } = opened();
+  stage.die();
+  stage.connect();
+  stage.pass(1_000);
+  stage.connect();
+  expect(stage.of('lost')).toEqual([]);
+  stage.pass(2_000);
+  expect(stage.of('lost')).toMatchObject([{ handle, error: { code: 'engine' } }]);
+  stage.work();
+  stage.reopen();
+  expect(stage.of('lost')).toHaveLength(1);
+});
+
+test('a page to be loaded anew asks for workers ever more seldom', () => {
+  const { stage } = opened();
+  stage.die();
+  stage.log = [];
+  for (let passed = 0; passed < 3_600; passed++) {
+    const before = stage.of('connect').length;
+    stage.pass(1_000);
+    if (stage.of('connect').length === before) continue;
+    stage.step({ type: 'refused', core: stage.core, reason: 'another build', joining: undefined });
+  }
+  expect(stage.of('connect').length).toBeLessThan(80);
+  expect(types(stage.step({ type: 'visible' }))).toContain('connect');
+});
+
 test('no core is started where one has ended, whatever it ended of', () => {
   const { stage } = opened();
   stage.die();
