@@ -1,12 +1,12 @@
 //! The way to a client, as the rest of the server holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_room::{ConnId, entry_size};
-use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, UndecidedReason};
+use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Refusal, UndecidedReason};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
@@ -58,6 +58,9 @@ struct Shared {
     who: Mutex<Who>,
     /// Once true it stays so.
     handles_tasks: AtomicBool,
+    muted: Mutex<BTreeSet<Channel>>,
+    /// Whether any channel was ever muted.
+    has_muted: AtomicBool,
 }
 
 /// Entries on their way to the client.
@@ -152,6 +155,8 @@ impl Connection {
             pace: Pace::default(),
             who: Mutex::default(),
             handles_tasks: AtomicBool::new(false),
+            muted: Mutex::default(),
+            has_muted: AtomicBool::new(false),
         }));
         (connection, ConnectionEnd { queue, ending })
     }
@@ -187,8 +192,35 @@ impl Connection {
         &self.0.pace
     }
 
+    /// Tells the client nothing more of that channel, but that it is refused: its room may hear
+    /// that it is, only behind much else.
+    pub(crate) fn mute(&self, channel: Channel) {
+        self.muted().insert(channel);
+        self.0.has_muted.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells it again of a channel on which a document is opened by somebody who may.
+    pub(crate) fn unmute(&self, channel: Channel) {
+        self.muted().remove(&channel);
+    }
+
+    fn muted(&self) -> MutexGuard<'_, BTreeSet<Channel>> {
+        self.0.muted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_muted(&self, message: &FromServer) -> bool {
+        let FromServer::About { channel, body } = message else { return false };
+        self.0.has_muted.load(Ordering::Relaxed)
+            && !matches!(body, FromRoom::Refused(_))
+            && self.muted().contains(channel)
+    }
+
     pub(crate) fn send(&self, message: FromServer) {
-        if entry_size_of(&message).is_none() {
+        let entry_size = entry_size_of(&message);
+        if self.is_muted(&message) {
+            return entry_size.into_iter().for_each(|size| self.release(size));
+        }
+        if entry_size.is_none() {
             self.0.waiting.send_modify(|size| *size += small_size_of(&message));
         }
         // A connection whose writer has ended has nobody to tell.

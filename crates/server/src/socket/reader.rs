@@ -371,6 +371,7 @@ impl Reader {
                 }
             } else {
                 open.is_sent_away = true;
+                self.connection.mute(channel);
                 let refusal = no_access("the token says nothing of it");
                 let _ = room.send(RoomMail::Refuse { conn, channel, refusal });
             }
@@ -508,6 +509,7 @@ impl Reader {
             return refuse(Refusal::Storage { reason });
         };
         self.channels.enter(channel, document, &room);
+        self.connection.unmute(channel);
         if let Pass::Granted(_) = self.pass {
             let body = FromRoom::Allowed { role };
             self.connection.send(FromServer::About { channel, body });

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tidelog_server::Server;
 use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, ToRoom, ToServer};
-use tidelog_testing::room::{CHANNEL, Copy, frame_of, lsn, notes, offer_of_a_life, open, seed_of};
+use tidelog_testing::room::{
+    CHANNEL, Copy, burner, frame_of, lsn, notes, offer_of_a_life, open, seed_of,
+};
 use tidelog_testing::server::{Client, settings};
 use tidelog_types::limits::{CONNECTION_RENEWAL_MS, CONNECTION_RENEWALS_AHEAD_MAX};
 use tidelog_types::{ClientId, JournalId, Life, Position, Role};
@@ -14,6 +16,7 @@ use crate::common::{
     ROLES, Scene, ask, bye, invalid_tokens, join, start, token, token_of_subject,
     token_that_ends_in,
 };
+use crate::doctypes::json_of;
 
 const OWN: &str = "lists/own";
 const ABSENT: &str = "lists/absent";
@@ -247,6 +250,54 @@ async fn a_token_is_renewed_on_the_same_connection() {
     };
     assert_eq!(acked, lsn(4));
     scene.stop().await;
+}
+
+/// Goal: whoever may not read a document any more is told nothing of it within a second, however much
+/// its room has to do. Method: one follows what another one's mutations change, each of which burns,
+/// and renews its token by one that says nothing of that document.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawn_grant_ends_what_is_told_before_the_room_hears_of_it() {
+    let scene = Scene::new(&[]).await;
+    let mut burner = burner();
+    burner.mutations.sort_by(|one, other| one.name.cmp(&other.name));
+    let json = json_of(&burner);
+    let deployed =
+        ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&token(ROLES[6].1)), &json).await;
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
+    let mut writer = joined(&scene, ROLES[6].1).await;
+    writer.open_as(OWN, &burner, 1, None).await.expect("up");
+    let opened = heard(&mut writer).await;
+    assert!(matches!(opened, FromRoom::Opened { .. }), "{opened:?}");
+    let mut reader = joined(&scene, ROLES[2].1).await;
+    reader.open_as(OWN, &burner, 2, None).await.expect("up");
+    assert!(matches!(heard(&mut reader).await, FromRoom::Opened { .. }));
+    let burn = |number: u64| frame_of("ada", &burner, "burn", &number.to_string());
+    writer.frames(1, (0..24).map(burn).collect()).await.expect("up");
+    let told = async |reader: &mut Client| loop {
+        match reader.hear().await.expect("up") {
+            FromServer::Pong | FromServer::About { body: FromRoom::Allowed { .. }, .. } => {}
+            told => break told,
+        }
+    };
+    // The room is at it.
+    while !is_entry(&told(&mut reader).await) {}
+    reader.say(&ToServer::Renew { token: token(ROLES[1].1) }).await.expect("up");
+    while !matches!(told(&mut reader).await, FromServer::Admitted { .. }) {}
+    let renewed_at = Instant::now();
+    let refused_at = loop {
+        match told(&mut reader).await {
+            FromServer::About { body: FromRoom::Refused(Refusal::Access { .. }), .. } => {
+                break Instant::now();
+            }
+            _ => assert!(renewed_at.elapsed() < Duration::from_secs(1), "it reads on"),
+        }
+    };
+    assert!(refused_at > renewed_at + Duration::from_secs(1), "the room was too quick for this");
+    scene.stop().await;
+}
+
+fn is_entry(told: &FromServer) -> bool {
+    matches!(told, FromServer::About { body: FromRoom::Entry(_), .. })
 }
 
 /// Goal: who renews more often than it may is answered late, and that is all: nobody is sent away,
