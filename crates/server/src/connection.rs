@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tidelog_room::{ConnId, entry_size};
 use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Refusal, UndecidedReason};
@@ -11,6 +11,7 @@ use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
 
+use crate::access::Expiry;
 use crate::audit::Who;
 use crate::rooms::{Pace, RoomMail, RoomSender, WeakRoomSender};
 
@@ -61,6 +62,20 @@ struct Shared {
     muted: Mutex<BTreeSet<Channel>>,
     /// Whether any channel was ever muted.
     has_muted: AtomicBool,
+    /// Ends it with its token, for as long as it is somebody's.
+    expiry: Mutex<Option<Expiry>>,
+    /// Whether its token has ended, before anything else ended it or after.
+    has_no_token: AtomicBool,
+}
+
+/// A connection, if anybody has it still.
+#[derive(Clone)]
+pub(crate) struct WeakConnection(Weak<Shared>);
+
+impl WeakConnection {
+    pub(crate) fn upgrade(&self) -> Option<Connection> {
+        self.0.upgrade().map(Connection)
+    }
 }
 
 /// Entries on their way to the client.
@@ -157,12 +172,23 @@ impl Connection {
             handles_tasks: AtomicBool::new(false),
             muted: Mutex::default(),
             has_muted: AtomicBool::new(false),
+            expiry: Mutex::default(),
+            has_no_token: AtomicBool::new(false),
         }));
         (connection, ConnectionEnd { queue, ending })
     }
 
     pub(crate) fn id(&self) -> ConnId {
         self.0.id
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.0))
+    }
+
+    /// In place of what was kept before.
+    pub(crate) fn keep(&self, expiry: Option<Expiry>) {
+        *self.0.expiry.lock().unwrap_or_else(PoisonError::into_inner) = expiry;
     }
 
     /// Whose it is, as far as is known.
@@ -317,18 +343,19 @@ impl Connection {
     /// something before it may be missing; or its token has ended. It says it again once it is
     /// back.
     pub(crate) fn is_heard_no_more(&self) -> bool {
-        let ending = self.0.ending.borrow();
-        let reasons = [ByeReason::Slow, ByeReason::Unauthenticated];
-        matches!(&*ending, Some(Ending::Bye(reason)) if reasons.contains(reason))
+        self.has_no_token() || *self.0.ending.borrow() == Some(Ending::Bye(ByeReason::Slow))
     }
 
     /// Whether its token has ended.
     pub(crate) fn has_no_token(&self) -> bool {
-        *self.0.ending.borrow() == Some(Ending::Bye(ByeReason::Unauthenticated))
+        self.0.has_no_token.load(Ordering::Relaxed)
     }
 
     /// The first reason stands.
     pub(crate) fn end(&self, ending: Ending) {
+        if ending == Ending::Bye(ByeReason::Unauthenticated) {
+            self.0.has_no_token.store(true, Ordering::Relaxed);
+        }
         self.0.ending.send_if_modified(|current| {
             let first = current.is_none();
             if first {

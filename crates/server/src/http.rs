@@ -68,11 +68,12 @@ type Ours = State<Arc<Shared>>;
 
 /// All that the server answers.
 pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
-    let mut api = Router::new()
+    let of_tokens = Router::new()
         .route("/v1/login", post(login::login))
         .route("/v1/logout", post(tokens::log_out))
         .route("/v1/revoke", post(tokens::revoke))
-        .route("/v1/forgive", post(tokens::forgive))
+        .route("/v1/forgive", post(tokens::forgive));
+    let mut api = Router::new()
         .route("/v1/doctypes", get(doctypes::list))
         .route("/v1/doctypes/{name}", get(doctypes::newest).put(doctypes::deploy))
         .route("/v1/due", get(due::due))
@@ -87,7 +88,9 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
         .route("/v1/documents/{id}/streams", get(streams::streams))
         .route("/v1/documents/{id}/commands", get(commands::list))
         .route("/v1/documents/{id}/commands/retry", post(commands::retry))
-        .route("/v1/documents/{id}/commands/cancel", post(commands::cancel));
+        .route("/v1/documents/{id}/commands/cancel", post(commands::cancel))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), pass::while_it_holds))
+        .merge(of_tokens);
     api = match shared.guard.clone() {
         None => {
             let origin = AllowOrigin::predicate(|origin, _| loopback::allows_origin(origin));

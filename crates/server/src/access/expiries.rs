@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Guard, Pass, now_s};
-use crate::connection::{Connection, Ending};
+use crate::connection::{Connection, Ending, WeakConnection};
 
 /// How often it is looked whether a token has expired: one clock for all connections, which may be
 /// set anew at any time.
@@ -26,9 +26,10 @@ pub(crate) struct Expiries {
     guard: Option<Arc<Guard>>,
 }
 
-type Waiting = BTreeMap<(u64, ConnId), (Connection, Arc<Access>)>;
+type Waiting = BTreeMap<(u64, ConnId), (WeakConnection, Arc<Access>)>;
 
-/// A connection that is to end with its token, for as long as this is kept.
+/// A connection that is to end with its token, for as long as this is kept, by itself: so for as
+/// long as anything that it has said waits.
 pub(crate) struct Expiry {
     expiries: Expiries,
     key: (u64, ConnId),
@@ -45,17 +46,20 @@ impl Expiries {
         Self { waiting: Arc::default(), guard }
     }
 
-    /// Ends the connection when the token of its pass expires or is ended, if it has one.
-    pub(crate) fn enter(&self, connection: &Connection, pass: &Pass) -> Option<Expiry> {
-        let Pass::Granted(access) = pass else { return None };
+    /// Ends the connection when the token of its pass expires or is ended, if it has one, and no
+    /// more when that of the pass before does.
+    pub(crate) fn enter(&self, connection: &Connection, pass: &Pass) {
+        let Pass::Granted(access) = pass else { return };
+        // First: it may expire at the same time.
+        connection.keep(None);
         connection.is_of(&access.subject);
         let key = (access.expires_at_s.saturating_add(TOKEN_LEEWAY_S), connection.id());
-        self.waiting().insert(key, (connection.clone(), Arc::clone(access)));
+        self.waiting().insert(key, (connection.downgrade(), Arc::clone(access)));
+        connection.keep(Some(Expiry { expiries: self.clone(), key }));
         // Only now: it may have been ended since it was verified, when nobody found it here.
         if self.guard.as_ref().is_some_and(|guard| !guard.still_takes(access)) {
             connection.end(Ending::Bye(ByeReason::Unauthenticated));
         }
-        Some(Expiry { expiries: self.clone(), key })
     }
 
     /// Ends those whose tokens have expired by this second.
@@ -65,20 +69,22 @@ impl Expiries {
             let Some(next) = waiting.first_entry().filter(|it| it.key().0 <= now_s) else { return };
             let (connection, _) = next.remove();
             drop(waiting);
-            connection.end(Ending::Bye(ByeReason::Unauthenticated));
+            if let Some(connection) = connection.upgrade() {
+                connection.end(Ending::Bye(ByeReason::Unauthenticated));
+            }
         }
     }
 
     /// Ends those whose tokens were ended, or have lost their key.
     pub(crate) fn end_others(&self, guard: &Guard) {
-        let mut waiting = self.waiting();
-        waiting.retain(|_, (connection, access)| {
-            let stays = guard.still_takes(access);
-            if !stays {
+        let is_over = |(_, access): &(_, Arc<Access>)| !guard.still_takes(access);
+        let over = self.waiting().extract_if(.., |_, it| is_over(it)).collect::<Vec<_>>();
+        // The last that keeps one may be this, and it takes itself out.
+        for (_, (connection, _)) in over {
+            if let Some(connection) = connection.upgrade() {
                 connection.end(Ending::Bye(ByeReason::Unauthenticated));
             }
-            stays
-        });
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -130,20 +136,21 @@ mod tests {
     #[test]
     fn a_connection_ends_with_its_token() {
         let expiries = Expiries::default();
-        let connections = [1, 2, 3].map(|id| Connection::new(ConnId(id)).0);
-        let mut kept = Vec::new();
-        for (connection, expires_at_s) in connections.iter().zip([1_000, 1_001, 1_000]) {
-            kept.push(expiries.enter(connection, &pass(expires_at_s)));
+        let connections = [1, 2].map(|id| Connection::new(ConnId(id)).0);
+        for (connection, expires_at_s) in connections.iter().zip([1_000, 1_001]) {
+            expiries.enter(connection, &pass(expires_at_s));
         }
-        drop(kept.pop());
-        assert!(expiries.enter(&connections[0], &Pass::Everything).is_none());
+        let left = Connection::new(ConnId(3)).0;
+        expiries.enter(&left, &pass(1_000));
+        drop(left);
+        assert_eq!(expiries.waiting().len(), 2, "one has left before");
         let ended = |now_s| {
             expiries.end(now_s);
             connections.each_ref().map(Connection::has_ended)
         };
-        assert_eq!(ended(1_000 + TOKEN_LEEWAY_S - 1), [false, false, false]);
-        assert_eq!(ended(1_000 + TOKEN_LEEWAY_S), [true, false, false], "one has left before");
-        assert_eq!(ended(1_001 + TOKEN_LEEWAY_S), [true, true, false]);
+        assert_eq!(ended(1_000 + TOKEN_LEEWAY_S - 1), [false, false]);
+        assert_eq!(ended(1_000 + TOKEN_LEEWAY_S), [true, false]);
+        assert_eq!(ended(1_001 + TOKEN_LEEWAY_S), [true, true]);
         let ending = connections[0].ended().borrow().clone();
         assert_eq!(ending, Some(Ending::Bye(ByeReason::Unauthenticated)));
     }
@@ -159,16 +166,38 @@ mod tests {
         let pass = pass(1_000);
         let Pass::Granted(access) = &pass else { panic!("it has a token") };
         let before = Connection::new(ConnId(1)).0;
-        let kept = expiries.enter(&before, &pass);
+        expiries.enter(&before, &pass);
         assert!(!before.has_ended());
         guard.revoke(Arc::clone(access)).await.expect("ended");
         let after = Connection::new(ConnId(2)).0;
-        let kept_too = expiries.enter(&after, &pass);
+        expiries.enter(&after, &pass);
         assert!(after.has_ended());
         expiries.end_others(&guard);
         assert!(before.has_ended());
-        drop((kept, kept_too));
+        drop((before, after));
         assert!(expiries.waiting().is_empty());
+    }
+
+    /// Goal: what a connection has said and nobody has begun is not done by a token that has ended
+    /// since it was gone. Method: it has left, and something of it waits as its token is ended.
+    #[tokio::test]
+    async fn what_waits_of_a_connection_that_has_gone_is_of_a_token_that_ends_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let guard = Guard::open(folder.path(), &AccessSettings::default()).expect("usable");
+        let expiries = Expiries::of(Some(Arc::new(guard)));
+        let guard = expiries.guard.clone().expect("there is one");
+        let pass = pass(u64::MAX);
+        let Pass::Granted(access) = &pass else { panic!("it has a token") };
+        let connection = Connection::new(ConnId(1)).0;
+        expiries.enter(&connection, &pass);
+        let waits = connection.clone();
+        connection.end(Ending::Quiet);
+        drop(connection);
+        assert!(!waits.is_heard_no_more());
+        guard.revoke(Arc::clone(access)).await.expect("ended");
+        expiries.end_others(&guard);
+        assert!(waits.is_heard_no_more());
+        assert_eq!(*waits.ended().borrow(), Some(Ending::Quiet), "the first reason stands");
     }
 
     /// Goal: tokens end as they expire, however many others are ended before. Method: somebody is
@@ -182,7 +211,7 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         tokio::spawn(end_expired(expiries.clone(), stopped));
         let connection = Connection::new(ConnId(1)).0;
-        let _kept = expiries.enter(&connection, &pass(1_000));
+        expiries.enter(&connection, &pass(1_000));
         for _ in 0..20 {
             sleep(LOOKS_EVERY / 5).await;
             guard.ended.send_replace(());

@@ -21,6 +21,9 @@ impl FromRequestParts<Arc<Shared>> for Pass {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
         let Some(guard) = &shared.guard else { return Ok(Self::Everything) };
+        if let Some(pass) = parts.extensions.get::<Self>() {
+            return Ok(pass.clone());
+        }
         let Some(token) = bearer(&parts.headers) else {
             let why = "a token is needed: log in by POST /v1/login, or ask the app for one, and \
                        send it as Authorization: Bearer TOKEN";
@@ -77,6 +80,28 @@ pub(super) async fn audited(
         shared.rooms.audit().refused(&who, document.as_deref(), why);
     }
     answer
+}
+
+/// Gives up what is asked once its token has ended: what is not begun then is not done.
+pub(super) async fn while_it_holds(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let guard = shared.guard.as_deref();
+    let token = guard.zip(bearer(request.headers()));
+    let Some(Ok(pass)) = token.map(|(guard, token)| guard.verify(token)) else {
+        return next.run(request).await;
+    };
+    request.extensions_mut().insert(pass.clone());
+    tokio::select! {
+        biased;
+        answer = next.run(request) => answer,
+        error = shared.ends(&pass) => {
+            let why = format!("{error}: what was begun by then may be done");
+            unauthenticated(&why, error.code())
+        }
+    }
 }
 
 /// The token of a request.

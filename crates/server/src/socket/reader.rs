@@ -37,7 +37,7 @@ use tracing::debug;
 
 use super::Socket;
 use super::channels::Channels;
-use crate::access::{Expiry, Pass, now_s};
+use crate::access::{Pass, now_s};
 use crate::allowance::Allowance;
 use crate::archive::{self, Asker};
 use crate::audit::Who;
@@ -84,8 +84,6 @@ pub(super) struct Reader {
     subject: Option<Arc<str>>,
     /// Who that is, for others who are present.
     identity: Arc<Identity>,
-    /// Ends it when its token expires.
-    expiry: Option<Expiry>,
     channels: Channels,
     /// What it may say before rooms have worked it off.
     permits: Arc<Semaphore>,
@@ -115,7 +113,6 @@ impl Reader {
             pass: Pass::Nothing,
             subject: None,
             identity: nobody(),
-            expiry: None,
             permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
             archive_turn: Arc::default(),
             early: None,
@@ -324,9 +321,7 @@ impl Reader {
 
     /// The connection ends with the token of its pass, and the client is told when that is.
     fn admit(&mut self) {
-        // The one before first: it may expire at the same time.
-        self.expiry = None;
-        self.expiry = self.shared.expiries.enter(&self.connection, &self.pass);
+        self.shared.expiries.enter(&self.connection, &self.pass);
         if let Pass::Granted(access) = &self.pass {
             let subject = access.subject.clone();
             self.subject = Some(subject.as_str().into());

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidelog_access::Role;
 use tidelog_server::{AccessFlags, AccessSettings, Serve, Server};
-use tidelog_sync::ByeReason;
+use tidelog_sync::{ByeReason, FromRoom};
+use tidelog_testing::room::{burner, frame_of, lsn};
 use tidelog_testing::server::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -343,4 +344,46 @@ async fn start_with_secret(data: &Path, secret: &Path) -> Server {
         AccessFlags { token_secret_file: Some(secret.to_owned()), ..AccessFlags::default() };
     let flags = Serve { access, ..Serve::default() };
     start(data, flags.resolve().expect("usable").access).await
+}
+
+/// Goal: what is asked and not begun is not done by a token that has ended meanwhile. Method: a
+/// document whose room is at work for some seconds is to be deleted, and the token of whoever asks
+/// for it is ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_waits_is_given_up_with_its_token() {
+    let scene = Scene::new(&[]).await;
+    let mut burner = burner();
+    burner.mutations.sort_by(|one, other| one.name.cmp(&other.name));
+    let root = token(ROOT);
+    let json = json_of(&burner);
+    assert_eq!(ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root), &json).await.status, 201);
+    let mut writer = joined(scene.at, &root).await;
+    writer.open_as("lists/busy", &burner, 1, None).await.expect("up");
+    let burn = |number: u64| frame_of("ada", &burner, "burn", &number.to_string());
+    writer.frames(1, (0..16).map(burn).collect()).await.expect("up");
+    // The room is at it.
+    let is_at_it = |said: &FromRoom| matches!(said, FromRoom::Entry(it) if it.origin.is_some());
+    while !is_at_it(&writer.hear_of().await.expect("up")) {}
+    let bob = token_of_subject("bob", ROOT);
+    let began = Instant::now();
+    let at = scene.at;
+    let deletion = tokio::spawn(async move {
+        ask(at, "DELETE", "/v1/documents/lists%2Fbusy", Some(&bob), "").await
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(revoke(scene.at, &root, r#"{"subject":"bob"}"#).await.status, 204);
+    let refused = deletion.await.expect("an answer");
+    assert_eq!(refused.status, 401, "{}", refused.text());
+    assert!(began.elapsed() < ENDS_WITHIN, "{:?}", began.elapsed());
+    loop {
+        if let FromRoom::Acked { next } = writer.hear_of().await.expect("nobody is sent away")
+            && next == lsn(17)
+        {
+            break;
+        }
+    }
+    assert!(began.elapsed() > Duration::from_secs(1), "the room was too quick for this");
+    let there = ask(scene.at, "GET", "/v1/documents/lists%2Fbusy", Some(&root), "").await;
+    assert_eq!(there.status, 200, "{}", there.text());
+    scene.stop().await;
 }

@@ -171,7 +171,6 @@ fn reader_of(scene: &Scene, connection: Connection, permits_count: usize) -> Rea
         pass: Pass::Everything,
         subject: None,
         identity: nobody(),
-        expiry: None,
         channels: Channels::new(ConnId(7)),
         permits: Arc::new(Semaphore::new(permits_count)),
         archive_turn: Arc::default(),
