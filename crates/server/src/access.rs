@@ -12,6 +12,7 @@ mod revoked;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -81,6 +82,7 @@ pub(crate) struct Guard {
     revoked: Arc<Revoked>,
     /// Changes where some tokens may have ended.
     ended: watch::Sender<()>,
+    reloads_count: AtomicU64,
     logins: Logins,
     trusted_proxies: Vec<IpNet>,
     metrics_open: bool,
@@ -177,6 +179,7 @@ impl Guard {
             issuer,
             revoked: Arc::new(Revoked::open(folder)?),
             ended: watch::Sender::new(()),
+            reloads_count: AtomicU64::new(0),
             logins: Logins::default(),
             trusted_proxies: settings.trusted_proxies.clone(),
             metrics_open: settings.metrics_open,
@@ -254,7 +257,13 @@ impl Guard {
             let verifier = terms.verifier.with_keys(keys)?;
             Ok(Terms { verifier, key_files, origins: allow_origins })
         })?;
+        self.reloads_count.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How often [`reload`](Self::reload) has changed something.
+    fn reloads_count(&self) -> u64 {
+        self.reloads_count.load(Ordering::Relaxed)
     }
 
     /// Says whether the keys are others now.

@@ -33,6 +33,8 @@ const PIECE_SIZE: usize = 256 * 1024;
 /// Bytes of the file in a second that its reader takes at least, on average. Whoever takes fewer
 /// would keep others from exporting.
 pub(crate) const READER_RATE_MIN: f64 = 65_536.0;
+/// Turns of an operator's own, so that subjects who take theirs slowly hold up none.
+const OPERATORS_EXPORTS_MAX: usize = 2;
 /// How far the reader may fall behind that.
 pub(crate) const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
 
@@ -46,6 +48,8 @@ const TOO_MANY_OWN: &str = "too many documents are being exported for this subje
 /// takes them slowly keeps nobody else from theirs.
 pub(crate) struct Exports {
     pub(crate) turns: Arc<Semaphore>,
+    /// Of an operator's, where there is none of those.
+    own: Arc<Semaphore>,
     subjects: Arc<Shares<String>>,
 }
 
@@ -58,8 +62,8 @@ pub(crate) struct Turn {
 impl Exports {
     /// So many at once.
     pub(crate) fn new(count: usize) -> Self {
-        let turns = Arc::new(Semaphore::new(count));
-        Self { turns, subjects: Shares::new(EXPORTS_OF_SUBJECT_MAX) }
+        let [turns, own] = [count, OPERATORS_EXPORTS_MAX].map(|it| Arc::new(Semaphore::new(it)));
+        Self { turns, own, subjects: Shares::new(EXPORTS_OF_SUBJECT_MAX) }
     }
 
     /// A turn for this subject, or for whoever has none: an operator, or anybody on a development
@@ -71,8 +75,9 @@ impl Exports {
     pub(crate) fn turn(&self, subject: Option<&str>) -> Result<Turn, &'static str> {
         let share = |subject: &str| self.subjects.take(subject.to_owned()).ok_or(TOO_MANY_OWN);
         let _share = subject.map(share).transpose()?;
-        let permit = Arc::clone(&self.turns).try_acquire_owned();
-        Ok(Turn { _permit: permit.map_err(|_| TOO_MANY)?, _share })
+        let take = |turns: &Arc<Semaphore>| Arc::clone(turns).try_acquire_owned().ok();
+        let permit = take(&self.turns).or_else(|| take(&self.own).filter(|_| subject.is_none()));
+        Ok(Turn { _permit: permit.ok_or(TOO_MANY)?, _share })
     }
 }
 
@@ -250,6 +255,19 @@ mod tests {
         file.write_all(&vec![7; PIECES * PIECE_SIZE]).expect("written");
         file.rewind().expect("at its start");
         Exported { source: file, size: (PIECES * PIECE_SIZE) as u64 }
+    }
+
+    /// Goal: however many subjects export, an operator may. Method: two have all turns.
+    #[test]
+    fn an_operator_has_turns_of_its_own() {
+        let exports = Exports::new(2 * EXPORTS_OF_SUBJECT_MAX);
+        let subjects = ["ada", "eve"].iter().cycle().take(2 * EXPORTS_OF_SUBJECT_MAX);
+        let turns: Vec<_> = subjects.map(|it| exports.turn(Some(it)).expect("one")).collect();
+        assert_eq!(exports.turn(Some("bob")).err(), Some(TOO_MANY));
+        let own = [exports.turn(None), exports.turn(None)];
+        assert!(own.iter().all(Result::is_ok) && exports.turn(None).is_err());
+        drop(turns);
+        assert!(exports.turn(Some("bob")).is_ok() && exports.turn(None).is_ok());
     }
 
     /// How much somebody gets who pauses so long before each piece, and when its turn ends.

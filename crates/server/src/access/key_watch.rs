@@ -31,11 +31,21 @@ struct KeyWatch {
     seen: Option<(KeyFiles, Seen)>,
     /// What of it was told, or taken.
     known: Option<(KeyFiles, Seen)>,
+    /// How often the settings had been read again by then.
+    reloads_count: u64,
 }
 
 impl KeyWatch {
-    /// Looks at the files. Gives what is new of them, and was so the last time too.
-    fn look(&mut self, files: &KeyFiles) -> Option<Result<Keys, SettingsError>> {
+    /// Looks at the files. Gives what is new of them, and was so the last time too. Where settings
+    /// were read again nobody knows what they were then.
+    fn look(
+        &mut self,
+        files: &KeyFiles,
+        reloads_count: u64,
+    ) -> Option<Result<Keys, SettingsError>> {
+        if std::mem::replace(&mut self.reloads_count, reloads_count) != reloads_count {
+            self.known = None;
+        }
         let texts = files.read();
         let seen = match &texts {
             Ok(texts) => Seen::Said(texts.hash()),
@@ -62,8 +72,9 @@ pub(crate) async fn watch_keys(guard: Arc<Guard>, mut stopped: watch::Receiver<b
             continue;
         }
         // The disk may hang: then the keys stay what they were.
+        let reloads_count = guard.reloads_count();
         let looked = spawn_blocking(move || {
-            let new = watch.look(&files);
+            let new = watch.look(&files, reloads_count);
             (watch, new)
         });
         let Ok((again, new)) = looked.await else { return };
@@ -111,13 +122,31 @@ mod tests {
         let mut watch = KeyWatch::default();
         for letter in ["a", "b", "c"] {
             std::fs::write(&path, secret(letter)).expect("written");
-            assert!(watch.look(&files).is_none());
+            assert!(watch.look(&files, 0).is_none());
         }
-        assert!(watch.look(&files).expect("it stays").is_ok());
-        assert!(watch.look(&files).is_none(), "once");
+        assert!(watch.look(&files, 0).expect("it stays").is_ok());
+        assert!(watch.look(&files, 0).is_none(), "once");
         std::fs::write(&path, secret("d")).expect("written");
-        assert!(watch.look(&files).is_none());
-        assert!(watch.look(&files).expect("it stays").is_ok());
+        assert!(watch.look(&files, 0).is_none());
+        assert!(watch.look(&files, 0).expect("it stays").is_ok());
+    }
+
+    /// Goal: keys that were put back are those that count. Method: settings are read again while the
+    /// file says something else, which it says no more at the second look.
+    #[test]
+    fn what_a_file_says_again_behind_a_reload_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        let files = KeyFiles { secret: Some(path.clone()), ..KeyFiles::default() };
+        let mut watch = KeyWatch::default();
+        std::fs::write(&path, secret("a")).expect("written");
+        assert!(watch.look(&files, 0).is_none() && watch.look(&files, 0).is_some());
+        std::fs::write(&path, secret("b")).expect("written");
+        assert!(watch.look(&files, 1).is_none());
+        std::fs::write(&path, secret("a")).expect("written");
+        assert!(watch.look(&files, 1).is_none());
+        assert!(watch.look(&files, 1).expect("it stays").is_ok());
+        assert!(watch.look(&files, 1).is_none(), "once");
     }
 
     #[test]
@@ -131,7 +160,7 @@ mod tests {
                 Some(text) => std::fs::write(&path, text).expect("written"),
                 None => drop(std::fs::remove_file(&path)),
             }
-            let told: Vec<_> = (0..5).filter_map(|_| watch.look(&files)).collect();
+            let told: Vec<_> = (0..5).filter_map(|_| watch.look(&files, 0)).collect();
             let [Err(error)] = told.as_slice() else { panic!("once, and not usable") };
             let said = in_full(error);
             assert!(said.contains(path.to_str().expect("a text")), "{said}");
