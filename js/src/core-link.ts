@@ -45,8 +45,8 @@ export class CoreLink {
    * has just ended may never answer again, as long as there is any tab that asked there.
    */
   #place = 0;
-  /** Tries that nothing came of, not even a refusal, one after another. */
-  silences = 0;
+  /** One after another, of which nothing has come, not even a refusal. */
+  tries = 0;
   /** Tries that were refused, and cores that died soon, one after another. */
   #refusals = 0;
   #deaths = 0;
@@ -67,6 +67,7 @@ export class CoreLink {
 
   start(now: number): void {
     this.stage = 'connecting';
+    this.tries++;
     this.dueAt = now + CONNECT_MS;
     const unjoinable = this.#unjoinable;
     this.#emit({ type: 'connect', core: ++this.core, unjoinable, place: this.#place });
@@ -79,7 +80,7 @@ export class CoreLink {
     // All who lose the same core meet again behind it.
     this.#place = place + 1;
     const firstMs = this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS;
-    this.dueAt = now + Math.min(firstMs * 2 ** this.silences++, WELCOME_MS_MAX);
+    this.dueAt = now + Math.min(firstMs * 2 ** (this.tries - 1), WELCOME_MS_MAX);
     return true;
   }
 
@@ -89,7 +90,7 @@ export class CoreLink {
     this.dueAt = NEVER;
     this.#unjoinable = undefined;
     this.#refusals = 0;
-    this.silences = 0;
+    this.tries = 0;
     this.#welcomedAt = now;
     this.#emit({ type: 'watchLock', core: this.core, lock });
   }
@@ -98,13 +99,13 @@ export class CoreLink {
   refused(reason: string, joining: string | undefined): string | undefined {
     // Whatever is wrong with that one, ours may do: its address may be of an older deployment.
     this.#unjoinable = joining;
-    this.silences = 0;
+    this.tries = 0;
     return joining ? undefined : reason;
   }
 
   /** Another core is at work. Says the same. */
   elsewhere(): string | undefined {
-    this.silences = 0;
+    this.tries = 0;
     return this.#unjoinable && `the core at ${this.#unjoinable} cannot be joined`;
   }
 
@@ -125,7 +126,7 @@ export class CoreLink {
   /** There is no core for us now. It is tried again if somebody `waits`. */
   giveUp(now: number, waits: boolean): void {
     this.#unjoinable = undefined;
-    this.silences = 0;
+    this.tries = 0;
     // One that has been refused for long may be of an older deployment: its page is to be loaded
     // anew, and asks for workers in vain until then.
     const times = this.#refusals > PATIENT ? SELDOM : 1;
@@ -135,6 +136,8 @@ export class CoreLink {
   /** What comes late of the present core is of no use any more. */
   hide(): void {
     this.stage = 'hidden';
+    this.tries = 0;
+    this.#deaths = 0;
     this.core++;
   }
 

@@ -512,14 +512,23 @@ export class Database<
     if (signal?.aborted) return stop;
     signal?.addEventListener('abort', stop, { once: true });
     this.#listeners[event].add(own);
-    if (event === 'rejected' && !this.#closed) {
-      this.#connection.tell('listenRejections', { handle: this.#handle });
-    }
-    const tell = (): void => {
-      const news = this.#status[event as 'error' | 'release'];
-      if (news && news !== 'current' && this.#listeners[event].has(own)) own(news as never);
+    const ask = (): void => {
+      // All are told anew what nobody has handled: the last of those that come in one turn asks.
+      const isLast = [...this.#listeners.rejected].at(-1) === (own as unknown);
+      if (isLast && !this.#closed) {
+        this.#connection.tell('listenRejections', { handle: this.#handle });
+      }
     };
-    if (/error|release/.test(event)) soon(tell);
+    if (event === 'rejected') soon(ask);
+    const present = () => /error|release/.test(event) && this.#status[event as 'error' | 'release'];
+    const told = present();
+    if (told && told !== 'current') {
+      soon(() => {
+        const news = present();
+        // What has changed since was told by then.
+        if (`${news}` === `${told}` && this.#listeners[event].has(own)) own(news as never);
+      });
+    }
     return stop;
   }
 

@@ -365,14 +365,15 @@ export function loaded(watched: Watched<unknown>): Promise<unknown> {
 function attendanceOf(opening: Opening): Attendance<object> {
   let presence: Presence<object> | undefined;
   let state: object | null = null;
+  let wasUsed = false;
   const forget = (): void => {
     if (!it.isUsed()) state = null;
   };
   const set = (next: object | null): void => {
     presence?.set(next);
     state = next;
-    // By who has just gone, perhaps: whoever looks much later does not say it.
-    if (!it.isUsed()) setTimeout(forget, PAUSE_MS);
+    // By who has just gone, perhaps: whoever looks later does not say it.
+    if (wasUsed && !it.isUsed()) setTimeout(forget, PAUSE_MS / 10);
   };
   const nobody: Presences<object> = { others: NONE, count: 1, set };
   const show = (): void => {
@@ -389,14 +390,16 @@ function attendanceOf(opening: Opening): Attendance<object> {
   };
   const begin = (): Stop => {
     const leave = follow(opening, listen);
+    wasUsed = true;
     return () => {
       leave();
-      const left = presence;
+      const [left, said] = [presence, state];
       presence = undefined;
       // Another component may take its place in the same turn.
       soon(() => {
         forget();
-        if (!state) left?.set(null);
+        // What the app has said itself stays said.
+        if (said && !state) left?.set(null);
       });
     };
   };

@@ -11,7 +11,7 @@ import {
   type ReactNode,
   useContext,
   useEffect,
-  useState,
+  useRef,
   useSyncExternalStore,
 } from 'react';
 import type { Database, Mutate } from './database.js';
@@ -21,7 +21,6 @@ import {
   type Live,
   loaded,
   type MutateOptions,
-  mutationsOf,
   type Opening,
   openingsOf,
   type Presences,
@@ -59,8 +58,9 @@ export interface Hooks<
   /** How the document stands; undefined until it is open. */
   readonly useStatus: () => Status | undefined;
   /**
-   * The document's mutations, the same functions for as long as the component lives. Until the
-   * document is open each throws `DocumentClosedError`.
+   * The document's mutations, the same functions for as long as the Provider has that document:
+   * what was begun for one is written into no other. Until the document is open each throws
+   * `DocumentClosedError`.
    *
    * @param options `onRejected` is told what the server has undone.
    */
@@ -142,20 +142,16 @@ export function createHooks<
 
   function useMutate({ onRejected }: MutateOptions = {}): Mutate<Defined> {
     const opening = useOpening();
-    const [it] = useState(() => ({
-      opening,
-      onRejected,
-      mutate: mutationsOf((): Database<Defined> | undefined => it.opening.db),
-    }));
+    const latest = useRef(onRejected);
     useEffect(() => {
-      Object.assign(it, { opening, onRejected });
+      latest.current = onRejected;
     });
     // Whoever listens anew is told once more of all that nobody has handled: not at each render.
     useEffect(
-      () => onRejected && opening.onRejected((rejection) => it.onRejected!(rejection)),
+      () => onRejected && opening.onRejected((it) => latest.current!(it)),
       [opening, !onRejected],
     );
-    return it.mutate;
+    return opening.mutate;
   }
 
   const usePresence = (() => useShown(useOpening().presences)) as Hooks<Defined>['usePresence'];

@@ -128,9 +128,9 @@ function readable<T>(subscribe: (listener: () => void) => () => void, look: () =
       run(seen);
       // Svelte takes an object for another one each time that it is given.
       return subscribe(() => {
-        const now = look();
-        if (now !== seen) run(now);
-        seen = now;
+        const before = seen;
+        seen = look();
+        if (seen !== before) run(seen);
       });
     },
   };

@@ -748,7 +748,7 @@ export class Tab {
     this.#alarm = NEVER;
     if (this.#link.dueAt <= now) {
       // One that comes at the second try is not missed.
-      if (this.#link.silences > 1) this.#tellLost(new EngineError(LATE));
+      if (this.#link.tries > 1) this.#tellLost(new EngineError(LATE));
       this.#tryAnother();
     }
     this.#lend({ type: 'wake' });

@@ -197,6 +197,31 @@ test('who listens to errors is not told of one that has passed meanwhile', async
   expect(heard).toEqual([]);
 });
 
+test('who listens is told once of an error that is there, or comes or goes in that turn', async () => {
+  const memo = { word: 0, copy: undefined, head: undefined };
+  const [one, other] = [new EngineError('one'), new EngineError('other')];
+  const cases: [EngineError | null, EngineError | null, unknown[]][] = [
+    [one, one, [one]],
+    [one, new EngineError('one'), [one]],
+    [one, other, [other]],
+    [null, one, [one]],
+    [one, null, []],
+  ];
+  for (const [before, then, expected] of cases) {
+    const db = answeredBy({ type: 'done' }, { error: before });
+    const heard: unknown[] = [];
+    db.on('error', (error) => heard.push(error));
+    told.news({ type: 'status', status: { ...db.status, error: then }, memo });
+    await turn();
+    expect(heard).toEqual(expected);
+  }
+  const db = answeredBy({ type: 'done' });
+  const heard: unknown[] = [];
+  db.on('error', (error) => heard.push(error));
+  await db.close();
+  expect(heard).toEqual([]);
+});
+
 test('a document that is closed tells its live queries, and those that begin then', async () => {
   const db = answeredBy({ type: 'done' });
   const [runs, idle, closed] = [db.live('select 1'), db.live('select 2'), db.live('select 3')];
@@ -439,6 +464,21 @@ test('a document that another tab deletes everywhere is closed, and says so', as
   await db.close();
 });
 
+test('who listens to rejections in one turn has them told once', async () => {
+  const db = answeredBy({ type: 'done' });
+  said = [];
+  const stops = ['a', 'b', 'c'].map(() => db.on('rejected', () => {}));
+  stops[2]!();
+  await turn();
+  expect(said).toEqual(['listenRejections']);
+  db.on('rejected', () => {});
+  await turn();
+  expect(said).toHaveLength(2);
+  db.on('rejected', () => {})();
+  await turn();
+  expect(said).toHaveLength(2);
+});
+
 test('a rejection that comes behind close() is left to the next open', async () => {
   const db = answeredBy({ type: 'done' });
   said = [];
@@ -447,6 +487,7 @@ test('a rejection that comes behind close() is left to the next open', async () 
     rejected(it);
     void db.close();
   });
+  await turn();
   const id = new Uint8Array(16);
   const news = { type: 'rejection', id, mutation: 'add', args: {}, reason: 'no', lsn: 1 } as const;
   told.news(news);
@@ -515,7 +556,7 @@ test('what is wrong, and nobody listens for, is written to the console', async (
   answeredBy({ type: 'done' }, { error: refused }).on('error', (error) => heard.push(error));
   await later();
   expect(written).toHaveBeenCalledTimes(1);
-  expect(heard).toHaveLength(3);
+  expect(heard).toHaveLength(2);
   answeredBy({ type: 'done' }, { error: refused });
   await later();
   expect(written).toHaveBeenCalledTimes(2);

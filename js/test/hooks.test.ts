@@ -626,15 +626,22 @@ test('what is set behind the last component that was present is not said by who 
   await turn();
   expect(said.splice(0)).toEqual([null]);
   set({ at: 2 });
-  vi.advanceTimersByTime(60_000);
-  presences.subscribe(() => {});
+  vi.advanceTimersByTime(600);
+  const stopLooking = presences.subscribe(() => {});
   await turn();
   expect(said).toEqual([]);
+  // What the app says itself is not taken back by who looks.
+  db.presence.set({ at: 3 });
+  stopLooking();
+  await turn();
+  expect(said).toEqual(['{"at":3}']);
 });
 
 test('a server that renders shows nobody', async () => {
   const { openingsOf } = await hooks(false);
   const presences = openingsOf(KIND)({ document: 'a' }).presences;
+  presences.shown().set({ at: 1 });
+  expect(vi.getTimerCount()).toBe(0);
   expect(presences.shown()).toMatchObject({ count: 1, others: [] });
   expect(open).not.toHaveBeenCalled();
 });

@@ -23,10 +23,6 @@ const react = vi.hoisted(() => {
     createElement() {},
     useContext: () => react.context,
     useSyncExternalStore: (_: unknown, __: unknown, onServer: () => unknown) => onServer(),
-    useState(first: () => unknown) {
-      kept[at] ??= [first()];
-      return kept[at++];
-    },
     useRef(first: unknown) {
       kept[at] ??= { current: first };
       return kept[at++];
@@ -109,34 +105,6 @@ test('an inline onRejected listens once, and the latest one is called', async ()
   // Who wants to hear of none leaves them to others.
   show(second);
   expect(second.listeners.size).toBe(0);
-});
-
-test('mutations are the same functions for as long as a component lives, of the document by then', async () => {
-  const { createHooks } = await import('../src/react.js');
-  const { openingsOf } = await import('../src/hooks.js');
-  const { useMutate } = createHooks(KIND);
-  const openings = openingsOf(KIND);
-  const added: unknown[] = [];
-  const documents = [undefined, 'first', 'second'].map((name) => {
-    const add = (args: object): unknown => added.push([name, args]);
-    return (
-      name &&
-      ({ mutate: { add }, on: () => () => {} } as unknown as Database<typeof KIND.mutations>)
-    );
-  }) as (Database<typeof KIND.mutations> | undefined)[];
-  const seen = new Set<(args: { id: Uint8Array }) => unknown>();
-  for (const db of documents) {
-    react.context = openings({ db });
-    react.render(() => seen.add(useMutate().add as never));
-    const [add] = seen;
-    if (db) add!({ id: new Uint8Array() });
-    else expect(() => add!({ id: new Uint8Array() })).toThrow('not open');
-  }
-  expect(seen.size).toBe(1);
-  expect(added).toMatchObject([
-    ['first', {}],
-    ['second', {}],
-  ]);
 });
 
 test('what a server rendered is what a part of the page shows that is hydrated late', async () => {

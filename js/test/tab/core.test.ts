@@ -29,6 +29,30 @@ test('a document whose core is gone says so where no other one answers', () => {
   expect(stage.of('lost')).toHaveLength(1);
 });
 
+test('a page that comes back is not told at once that its core is late', () => {
+  const { stage } = opened();
+  stage.survive();
+  stage.step({ type: 'hide' });
+  stage.log = [];
+  stage.step({ type: 'show' });
+  stage.connect();
+  stage.pass(3_000);
+  stage.connect();
+  stage.pass(5_999);
+  expect(stage.of('lost')).toEqual([]);
+  stage.pass(1);
+  expect(stage.of('lost')).toHaveLength(1);
+});
+
+test('where the browser gives no locks a document does not stay online', () => {
+  const { stage } = opened();
+  stage.die();
+  stage.pass(10_000);
+  expect(stage.of('lost')).toEqual([]);
+  stage.pass(10_000);
+  expect(stage.of('lost')).toMatchObject([{ error: { code: 'engine' } }]);
+});
+
 test('a page to be loaded anew asks for workers ever more seldom', () => {
   const { stage } = opened();
   stage.die();
