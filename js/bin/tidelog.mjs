@@ -41,7 +41,7 @@ const dist = fileURLToPath(new URL('../dist', import.meta.url));
 const isLoaded = (file) => !file.endsWith('.d.ts') && !file.endsWith('.d.ts.map');
 
 function copyAssets([target, ...more]) {
-  if (!target || more.length > 0) fail(2, USAGE);
+  if (!target || target.startsWith('-') || more.length > 0) fail(2, USAGE);
   for (const folder of ['worker', 'wasm']) {
     const from = path.join(dist, folder);
     if (!existsSync(from)) fail(1, `${from} is not there: the package is incomplete`);
@@ -167,7 +167,9 @@ function fail(code, message) {
 }
 
 const [command, ...rest] = process.argv.slice(2);
-if (command === '--help' || command === '-h') console.log(USAGE);
+const asksHow = (it) => it === '--help' || it === '-h';
+// What the server says of its own flags is more.
+if (asksHow(command) || (command !== 'serve' && rest.some(asksHow))) console.log(USAGE);
 else if (command === 'check') await check(rest);
 else if (command === 'copy-assets') copyAssets(rest);
 else if (command === 'extract') await extract(rest);

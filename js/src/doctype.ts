@@ -136,8 +136,9 @@ export type Workflows = Readonly<Record<string, Workflow>>;
 
 /**
  * @internal What streams and workflows bring along, so that apps without any load nothing of it.
+ * The same of two copies of the package: what checks an app's doctypes may have one of its own.
  */
-export const EVENTS: unique symbol = Symbol('tidelog.events');
+export const EVENTS: unique symbol = Symbol.for('tidelog.events');
 
 /** @internal What is known of a part of a doctype. */
 interface PartCode<Part> {
@@ -273,7 +274,7 @@ export const areTypes = (params: unknown): params is ParamTypes =>
 
 const isType = (it: unknown): boolean => isTexts([it]) && KINDS.includes(kindOf(it as string));
 
-const kindOf = (type: string): ArgumentKind => type.replace('?', '') as ArgumentKind;
+const kindOf = (type: string): ArgumentKind => type.replace(/\?$/, '') as ArgumentKind;
 const isOptional = (type: string): boolean => type.endsWith('?');
 
 /** Writes a `Doctype` of crate `document`: what has names sorted by those, since it is hashed. */

@@ -64,6 +64,24 @@ test('what is selected of a select is as certain as that', () => {
   );
 });
 
+test('a select of one value may have no row, wherever it stands', () => {
+  const one = '(select title from todo t where t.id = i.todo)';
+  const all = `select i.id, ${one} as title from item i`;
+  expect(rowsOf(`with s as (${all}) select title from s`)).toBe('title: string | null');
+  expect(rowsOf(`select id, title from (${all})`)).toBe('id: number | null, title: string | null');
+  expect(rowsOf(`select i.*, ${one} as x, j.* from item i, item j`)).toMatch(
+    /, x: string \| null,/,
+  );
+});
+
+test('what a condition chooses from is any of it', () => {
+  expect(rowsOf(`select iif(done, 1, at, 'x') as a from todo`)).toBe('a: number | string | null');
+  expect(rowsOf(`select iif(done, 1, at, 'x', 2) as a from todo`)).toBe('a: number | string');
+  expect(rowsOf('select iif(done, 1) as a, iif(done, 1, 2) as b from todo')).toBe(
+    'a: number | null, b: number',
+  );
+});
+
 test('one row of all may be one of none', () => {
   expect(rowsOf('select title, count(*) as n, max(at) as m from todo')).toBe(
     'title: string | null, n: number, m: number | null',
@@ -175,6 +193,25 @@ test('queries are found where they are asked, and nowhere else', () => {
       db.values('select 8');
     `),
   ).toEqual(['3  select 2', '4  select 3', '5  select 4', '8  select 6', '12 undefined select 8']);
+});
+
+test('a query is found behind types of several members, and within what a hook reads', () => {
+  expect(found("db.query<{ id: string; at: number }>('select 1 a')")).toHaveLength(1);
+  expect(found('sql<{ id: string; at: number }>`select 1 a`')).toHaveLength(1);
+  expect(found("useLive<Row>(() => 'select 1 a', () => [b()])")).toHaveLength(1);
+  expect(found("useLive(computed(() => 'select 1 a'))", 'App.vue')).toEqual([]);
+  expect(
+    found("<script setup>useLive(computed(() => 'select 1 a'))</script>", 'App.vue'),
+  ).toHaveLength(1);
+  expect(found("a < { b: 1 }; db.query('select 1 a')")).toHaveLength(1);
+  expect(found("import { sql } from '$lib/db'; sql<'n'>`select 1 a`")).toHaveLength(1);
+});
+
+test('a module of very many tokens is read', () => {
+  expect(found(`export const x = [${'1,'.repeat(200_000)}]; db.query('select 1 a')`)).toHaveLength(
+    1,
+  );
+  expect(found(`x = {a: [${'1,'.repeat(200_000)}]}; db.query('select 1 a')`)).toHaveLength(1);
 });
 
 test('a comment leaves out the query behind it, on its line or the next', () => {

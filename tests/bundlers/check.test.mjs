@@ -39,6 +39,21 @@ test('the command says of each doctype that it is right, once, or what is wrong 
   assert.match(lines[1], MISSPELT);
 });
 
+test('whoever asks how a command is used is told, and nothing else happens', () => {
+  const command = inProject('node_modules/tidelog/bin/tidelog.mjs');
+  for (const name of ['check', 'copy-assets', 'extract', 'types']) {
+    const run = (...args) =>
+      spawnSync(process.execPath, [command, name, ...args], { cwd: inProject() });
+    const { status, stdout } = run('--help');
+    assert.deepEqual([status, `${stdout}`.startsWith('usage: ')], [0, true], name);
+  }
+  const { status } = spawnSync(process.execPath, [command, 'copy-assets', '--here'], {
+    cwd: inProject(),
+  });
+  assert.equal(status, 2);
+  for (const name of ['--help', '--here']) assert.ok(!existsSync(inProject(name)));
+});
+
 test('of a folder the command checks the modules that export a doctype', () => {
   const all = check('check');
   assert.equal(all.status, 1);

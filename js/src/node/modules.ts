@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Command, DoctypeDefinition } from '../doctype.js';
-import { check, doctypesOf, type Finding } from './check.js';
+import { check, doctypesOf, type Finding, flawAmong } from './check.js';
 
 /** Where an app is, and how its Vite was configured. */
 export interface App {
@@ -86,7 +86,8 @@ async function loader({ root, mode, configFile }: App): Promise<Load> {
 async function lookInto(file: string, load: Load): Promise<Found> {
   try {
     const doctypes: FoundDoctype[] = [];
-    for (const doctype of doctypesOf(await load(file))) {
+    const exports = await load(file);
+    for (const doctype of doctypesOf(exports)) {
       const { name, migrations, mutations, streams, workflows } = doctype;
       const counts = { migrations: migrations.length, mutations: Object.keys(mutations).length };
       const hasEvents = Object.keys({ ...streams, ...workflows }).length > 0;
@@ -94,6 +95,8 @@ async function lookInto(file: string, load: Load): Promise<Found> {
       const of = { name, ...counts, schema, json: jsonOf(doctype) };
       doctypes.push({ ...of, ...(await check(doctype)) });
     }
+    const flaw = flawAmong(exports);
+    if (flaw) return { file, doctypes, flaw };
     if (doctypes.length > 0) return { file, doctypes };
     return { file, doctypes, failure: 'it exports no doctype', isNone: true };
   } catch (error) {

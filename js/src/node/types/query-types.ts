@@ -133,7 +133,11 @@ export class QueryTypes {
       const origin = origins[index];
       // Of a select that is one value SQLite names the column within, and it may have no row.
       const isScalar = item !== undefined && isSign(this.#tokens[item.start], '(');
-      if (origin && origin.table !== null && !isScalar) return this.#ofOrigin(origin, select);
+      if (origin && origin.table !== null && !isScalar) {
+        const kind = this.#ofOrigin(origin, select);
+        // Between two stars nobody knows which of them it is.
+        return item || !this.#hasScalar(select) ? kind : orNull(kind);
+      }
       return item ? this.#kind(this.#withoutName(item), select) : UNKNOWN;
     });
   }
@@ -200,8 +204,16 @@ export class QueryTypes {
   #keepsNulls(): boolean {
     return this.#definitions().every((it) => {
       const hasOuter = it.#tokens.some((token) => isWord(token, 'left', 'right', 'full'));
-      return !hasOuter && it.#selects(it === this).every((select) => !it.#aggregatesAll(select));
+      const selects = it.#selects(it === this);
+      const isSure = (select: Select): boolean =>
+        !it.#aggregatesAll(select) && !it.#hasScalar(select);
+      return !hasOuter && selects.every(isSure);
     });
+  }
+
+  /** Whether it selects what may be a select of one value, of which SQLite names the column within. */
+  #hasScalar({ items }: Select): boolean {
+    return items.some(({ start }) => isSign(this.#tokens[start], '('));
   }
 
   /** All its selects, without that which is all of it where that is the question itself. */
@@ -421,7 +433,7 @@ export class QueryTypes {
         return orNull(first);
       case 'iif':
       case 'if':
-        return kinds.length < 2 ? UNKNOWN : either([kinds[1]!, kinds[2] ?? NULL]);
+        return kinds.length < 2 ? UNKNOWN : either(chosenOf(kinds));
       case 'lag':
       case 'lead':
       case 'first_value':
@@ -569,3 +581,10 @@ const OPERATORS = new Set([...LOGIC, ...TESTS, ...COMPARISONS, 'not', 'escape'])
 
 const isComparing = (token: SqlToken | undefined): boolean => isSign(token, ...COMPARING);
 const isCalculating = (token: SqlToken | undefined): boolean => isSign(token, ...CALCULATING);
+
+/** What is chosen from, of conditions and what each of them stands for, and what is else. */
+function chosenOf(kinds: readonly Kind[]): Kind[] {
+  const isElse = kinds.length % 2 === 1;
+  const chosen = kinds.filter((_, index) => index % 2 === 1);
+  return [...chosen, isElse ? kinds.at(-1)! : NULL];
+}

@@ -268,7 +268,7 @@ function tagOf(imports: readonly Import[]): string | undefined {
   let tag: string | undefined = 'sql';
   for (const { name, local, from } of imports) {
     if (name !== 'sql') continue;
-    const isPackage = !/^[./~#@]?\//.test(from) && !/^[.~#]/.test(from);
+    const isPackage = !/^[./~#@]?\//.test(from) && !/^[.~#$]/.test(from);
     if (from === 'tidelog') tag = local;
     else if (local === 'sql' && isPackage && tag === 'sql') tag = undefined;
   }
@@ -279,13 +279,16 @@ function tagOf(imports: readonly Import[]): string | undefined {
 function afterTypes(tokens: readonly Token[], index: number): number {
   if (tokens[index]?.text !== '<' || tokens[index]!.kind !== 'sign') return index;
   let depth = 0;
+  let braces = 0;
   for (let at = index; at < tokens.length; at += 1) {
     const { kind, text } = tokens[at]!;
     if (kind !== 'sign') continue;
+    if (text === '{') braces += 1;
+    if (text === '}') braces -= 1;
     const isArrow = text === '>' && tokens[at - 1]?.text === '=';
     if (text === '<') depth += 1;
     else if (text === '>' && !isArrow && --depth === 0) return at + 1;
-    else if (text === ';') break;
+    else if (text === ';' && braces === 0) break;
   }
   return index;
 }
@@ -297,8 +300,18 @@ function argumentAt(tokens: readonly Token[], index: number): Token | undefined 
   const isMethod = METHODS.has(text) && tokens[index - 1]?.text === '.';
   if (!isMethod && !HOOKS.has(text)) return undefined;
   const open = afterTypes(tokens, index + 1);
-  if (tokens[open]?.text !== '(' || !endsAt(tokens, open + 2)) return undefined;
-  return tokens[open + 1];
+  if (tokens[open]?.text !== '(') return undefined;
+  const at = isMethod ? open + 1 : behindAccessor(tokens, open + 1);
+  return endsAt(tokens, at + 1) ? tokens[at] : undefined;
+}
+
+/** Where the text is that a hook is given, which may be what `() => ` or `computed(() => ` gives. */
+function behindAccessor(tokens: readonly Token[], at: number): number {
+  const reads = (from: number, ...texts: string[]): boolean =>
+    texts.every((text, nth) => tokens[from + nth]?.text === text);
+  const isComputed = reads(at, 'computed', '(');
+  const from = isComputed ? at + 2 : at;
+  return reads(from, '(', ')', '=', '>') ? from + 4 : at;
 }
 
 /** Whether what stands here is the first argument of a call that asks. */

@@ -21,7 +21,8 @@ export function tokensOf(text: string, { hasJsx }: { readonly hasJsx: boolean })
   const lexer = new Lexer(text, hasJsx);
   const tokens: Token[] = [];
   for (;;) {
-    tokens.push(...lexer.code());
+    // One by one: a module of data may have more than a call takes.
+    for (const token of lexer.code()) tokens.push(token);
     if (lexer.isAtEnd) return tokens;
     // A brace that closes nothing.
     lexer.skip();
@@ -181,7 +182,7 @@ class Lexer {
     };
     into.push(sign('{'));
     this.#at += 1;
-    into.push(...this.code());
+    for (const token of this.code()) into.push(token);
     into.push(sign('}'));
     this.#at += 1;
   }
