@@ -1,9 +1,9 @@
 //! Why something is refused. No message repeats any part of a token, a key or a password.
 
 use tidelog_types::limits::{
-    DOCUMENT_NAME_SIZE_MAX, PASSWORD_SIZE_MAX, REVOKED_SUBJECTS_MAX, RSA_KEY_BITS_MAX,
-    RSA_KEY_BITS_MIN, TOKEN_GRANTS_MAX, TOKEN_KEYS_MAX, TOKEN_NAME_SIZE_MAX, TOKEN_SECRET_SIZE_MIN,
-    TOKEN_SIZE_MAX,
+    DOCUMENT_NAME_SIZE_MAX, PASSWORD_SIZE_MAX, REVOKED_SUBJECTS_MAX, REVOKED_TOKENS_MAX,
+    RSA_KEY_BITS_MAX, RSA_KEY_BITS_MIN, TOKEN_GRANTS_MAX, TOKEN_KEYS_MAX, TOKEN_NAME_SIZE_MAX,
+    TOKEN_SECRET_SIZE_MIN, TOKEN_SIZE_MAX,
 };
 
 use crate::Algorithm;
@@ -188,8 +188,8 @@ pub enum RevocationError {
     Name,
     /// As much is revoked as can be kept.
     #[error(
-        "{REVOKED_SUBJECTS_MAX} subjects are revoked already: forgive those whose tokens have \
-         expired, or replace the key that signs them"
+        "{REVOKED_TOKENS_MAX} tokens or {REVOKED_SUBJECTS_MAX} subjects are revoked already: \
+         forgive subjects whose tokens have expired, or replace the key that signs them"
     )]
     Full,
 }

@@ -43,35 +43,41 @@ impl Revocations {
     /// if it has none. All tokens of that id end, so whoever signs them gives no two the same.
     ///
     /// Where there is no room for it, all tokens of the subject that has ended most of them
-    /// [end](Self::revoke_subject), and take the room of none: nobody keeps others from ending
-    /// theirs.
+    /// [end](Self::revoke_subject), if that are very many, and take the room of none: nobody keeps
+    /// others from ending theirs. Gives that subject.
     ///
     /// # Errors
     ///
-    /// [`RevocationError`] if no token has such a name, or too many subjects are revoked.
-    pub fn revoke(&mut self, access: &Access, now_s: u64) -> Result<(), RevocationError> {
+    /// [`RevocationError`] if no token has such a name, or too many tokens or subjects are revoked;
+    /// [`Revocations::prune`] makes room for tokens.
+    pub fn revoke(
+        &mut self,
+        access: &Access,
+        now_s: u64,
+    ) -> Result<Option<String>, RevocationError> {
         let (name, subject) = (access.name(), &access.subject);
         check_name(&name)?;
         check_name(subject)?;
-        if self.tokens.len() >= REVOKED_TOKENS_MAX && !self.tokens.contains_key(&*name) {
-            self.make_room(now_s)?;
-        }
+        let is_full = self.tokens.len() >= REVOKED_TOKENS_MAX && !self.tokens.contains_key(&*name);
+        let ended = if is_full { Some(self.make_room(now_s)?) } else { None };
         let begins = || (access.expires_at_s, subject.clone());
         let (expires_at_s, _) = self.tokens.entry(name.into_owned()).or_insert_with(begins);
         *expires_at_s = access.expires_at_s.max(*expires_at_s);
-        Ok(())
+        Ok(ended)
     }
 
-    fn make_room(&mut self, now_s: u64) -> Result<(), RevocationError> {
+    fn make_room(&mut self, now_s: u64) -> Result<String, RevocationError> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (_, subject) in self.tokens.values() {
             *counts.entry(subject).or_default() += 1;
         }
-        let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(it, _)| it.to_owned());
-        let most = most.expect("BUG: there are too many");
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        // Where all have ended a few nobody is to blame, and little room is made.
+        let most = most.filter(|(_, count)| *count >= REVOKED_TOKENS_MAX / 100);
+        let most = most.map(|(it, _)| it.to_owned()).ok_or(RevocationError::Full)?;
         self.revoke_subject(&most, now_s)?;
         self.tokens.retain(|_, (_, subject)| *subject != most);
-        Ok(())
+        Ok(most)
     }
 
     /// Until which second since 1970 a subject's tokens were issued that are revoked, if any are.
@@ -108,7 +114,8 @@ impl Revocations {
     }
 
     /// Lets a subject's tokens pass again, but for those that are revoked by their id, or with
-    /// everybody's. Says whether the subject was revoked.
+    /// everybody's: where [there was no room](Self::revoke) for the ids, all of them. Says whether
+    /// the subject was revoked.
     pub fn forgive_subject(&mut self, subject: &str) -> bool {
         self.subjects.remove(subject).is_some()
     }
@@ -196,8 +203,25 @@ mod tests {
     }
 
     /// Ends a token of this subject and name, which expires at 2,000.
-    fn revoke(revoked: &mut Revocations, subject: &str, name: &str) -> Result<(), RevocationError> {
+    fn revoke(
+        revoked: &mut Revocations,
+        subject: &str,
+        name: &str,
+    ) -> Result<Option<String>, RevocationError> {
         revoked.revoke(&access(subject, Some(name), None), 1_000)
+    }
+
+    /// Goal: nobody is ended who has ended few. Method: as many as there is room for end one each.
+    #[test]
+    fn where_all_have_ended_a_few_there_is_no_room_and_nobody_else_is_ended() {
+        let mut revoked = Revocations::default();
+        for index in 0..REVOKED_TOKENS_MAX {
+            revoke(&mut revoked, &index.to_string(), &index.to_string()).expect("room");
+        }
+        assert_eq!(revoke(&mut revoked, "a", "one more"), Err(RevocationError::Full));
+        assert_eq!(revoked.to_string(), "revoked: tokens 100000 subjects 0");
+        revoked.prune(2_000 + KEPT_S);
+        assert_eq!(revoke(&mut revoked, "a", "one more"), Ok(None));
     }
 
     #[test]
@@ -317,7 +341,8 @@ mod tests {
         }
         revoke(&mut revoked, "eve", "0").expect("known already");
         assert_eq!(revoked.to_string(), "revoked: tokens 100000 subjects 0");
-        revoke(&mut revoked, "b", "one more").expect("room is made");
+        let ended = revoke(&mut revoked, "b", "one more").expect("room is made");
+        assert_eq!(ended.as_deref(), Some("eve"));
         assert_eq!(revoked.to_string(), "revoked: tokens 11 subjects 1");
         let is_revoked = |subject, name, issued_at_s| {
             revoked.is_revoked(&access(subject, Some(name), Some(issued_at_s)))

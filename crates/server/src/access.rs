@@ -23,6 +23,7 @@ use tidelog_access::{
     Revocations, Role, TokenError, Users, Verifier,
 };
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::client_address::{client_address, is_forwarded};
 use crate::settings::{AccessSettings, KeyFiles, Password, USERS};
@@ -220,7 +221,14 @@ impl Guard {
     pub(crate) async fn revoke(&self, access: Arc<Access>) -> Result<(), RevokeError> {
         let revoked = self.revoked.change(move |it| it.revoke(&access, now_s())).await;
         self.ended.send_replace(());
-        revoked
+        if let Some(subject) = revoked? {
+            warn!(
+                subject,
+                "all tokens of a subject have ended: it has logged out of so many that nobody else \
+                 could"
+            );
+        }
+        Ok(())
     }
 
     /// Ends all tokens of a subject that were issued by now.

@@ -25,7 +25,7 @@ use tidelog_types::{DocumentKey, JournalId};
 use tokio::sync::Mutex;
 
 use crate::connection::Connection;
-use crate::rooms::Rooms;
+use crate::rooms::{Rooms, asking};
 
 /// How often a part is begun anew where the document has changed meanwhile.
 const TRIES_MAX: usize = 8;
@@ -247,7 +247,8 @@ pub(crate) async fn destroy(rooms: &Arc<Rooms>, document: &DocumentKey) -> Answe
     if !matches!(answer, Answer::Missing | Answer::Destroyed) {
         return answer;
     }
-    match rooms.ask(&archive_of(document), Ask::Destroy).await {
+    // What was begun is ended, whoever may still.
+    match asking(None, rooms.ask(&archive_of(document), Ask::Destroy)).await {
         Answer::Missing => answer,
         of_archive => of_archive,
     }
@@ -313,7 +314,8 @@ mod tests {
             [Answer::Failed { reason: "no".to_owned() }, Answer::Destroyed, Answer::Missing];
         let room = tokio::spawn(async move {
             for said in answers {
-                let Some(RoomMail::Ask { ask: Ask::Destroy, answer }) = mail.recv().await else {
+                let Some(RoomMail::Ask { ask: Ask::Destroy, answer, .. }) = mail.recv().await
+                else {
                     panic!("something else")
                 };
                 let _ = answer.send(said);
@@ -338,7 +340,8 @@ mod tests {
         let mut mail = scene.mail();
         let room = tokio::spawn(async move {
             for said in [Answer::Looked, Answer::Missing] {
-                let Some(RoomMail::Ask { ask: Ask::Describe, answer }) = mail.recv().await else {
+                let Some(RoomMail::Ask { ask: Ask::Describe, answer, .. }) = mail.recv().await
+                else {
                     panic!("something else")
                 };
                 let _ = answer.send(said);
@@ -363,7 +366,8 @@ mod tests {
         let former = take_in(rooms, &document, part(None, 0)).await.expect("there is room");
         let mut mail = scene.mail();
         let room = tokio::spawn(async move {
-            let Some(RoomMail::Ask { ask: Ask::Archive { .. }, answer }) = mail.recv().await else {
+            let Some(RoomMail::Ask { ask: Ask::Archive { .. }, answer, .. }) = mail.recv().await
+            else {
                 panic!("something else")
             };
             let _ = answer.send(Answer::Archived(Ok(1)));

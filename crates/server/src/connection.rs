@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tidelog_room::{ConnId, entry_size};
 use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Refusal, UndecidedReason};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
+use tidelog_types::limits::{
+    CONNECTION_CHANNELS_MAX, CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::Expiry;
@@ -221,8 +223,15 @@ impl Connection {
     /// Tells the client nothing more of that channel, but that it is refused: its room may hear
     /// that it is, only behind much else.
     pub(crate) fn mute(&self, channel: Channel) {
-        self.muted().insert(channel);
+        let mut muted = self.muted();
+        muted.insert(channel);
+        // It may be renewed again and again, each time with other channels.
+        let are_many = muted.len() > CONNECTION_CHANNELS_MAX;
+        drop(muted);
         self.0.has_muted.store(true, Ordering::Relaxed);
+        if are_many {
+            self.let_go();
+        }
     }
 
     /// Tells it again of a channel on which a document is opened by somebody who may.

@@ -76,7 +76,8 @@ impl Exports {
         let share = |subject: &str| self.subjects.take(subject.to_owned()).ok_or(TOO_MANY_OWN);
         let _share = subject.map(share).transpose()?;
         let take = |turns: &Arc<Semaphore>| Arc::clone(turns).try_acquire_owned().ok();
-        let permit = take(&self.turns).or_else(|| take(&self.own).filter(|_| subject.is_none()));
+        let own = || subject.is_none().then(|| take(&self.own)).flatten();
+        let permit = take(&self.turns).or_else(own);
         Ok(Turn { _permit: permit.ok_or(TOO_MANY)?, _share })
     }
 }

@@ -42,6 +42,25 @@ const HOLDERS: usize = 1 + WRITE_TURNS;
 /// Why somebody who asks is not answered.
 pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
 
+/// Whether whoever asks may still.
+pub(crate) type MayStill = Arc<dyn Fn() -> bool + Send + Sync>;
+
+tokio::task_local! {
+    /// Of whoever asks in this task, if it is anybody who may not for good.
+    static MAY_STILL: Option<MayStill>;
+}
+
+/// Does this, which asks rooms for somebody who may for as long as that is so: what a room has not
+/// begun by then it does not.
+pub(crate) async fn asking<F: Future>(may_still: Option<MayStill>, work: F) -> F::Output {
+    MAY_STILL.scope(may_still, work).await
+}
+
+/// By which this task [asks](asking).
+pub(crate) fn asks_while() -> Option<MayStill> {
+    MAY_STILL.try_with(Clone::clone).ok().flatten()
+}
+
 /// The threads on which rooms are run, and nothing else: however much rooms have to do, the rest of
 /// the server goes on. A room gives its thread back after a step, or several short ones, and where
 /// its steps take long, there is always a thread left for others.
@@ -166,7 +185,10 @@ impl Rooms {
     /// Asks the room of `document`.
     pub(crate) async fn ask(self: &Arc<Self>, document: &DocumentKey, ask: Ask) -> Answer {
         match self.room(document) {
-            Some(room) => self.ask_by(&room, |answer| RoomMail::Ask { ask, answer }).await,
+            Some(room) => {
+                let may_still = asks_while();
+                self.ask_by(&room, |answer| RoomMail::Ask { ask, answer, may_still }).await
+            }
             None => Answer::Failed { reason: TOO_MANY_ROOMS.to_owned() },
         }
     }

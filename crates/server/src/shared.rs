@@ -1,7 +1,6 @@
 //! What every connection and request has a part in.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +12,6 @@ use tidelog_access::TokenError;
 use tidelog_room::ConnId;
 use tidelog_sync::ByeReason;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tracing::warn;
 
 use crate::access::{Expiries, Guard, Pass, now_s};
@@ -30,9 +28,6 @@ use crate::rooms::Rooms;
 use crate::settings::TlsSettings;
 use crate::shares::{Share, Shares};
 use crate::store::StoreHandle;
-
-/// How often it is looked whether the token of somebody who asks has expired.
-const LOOKS_EVERY: Duration = Duration::from_millis(500);
 
 /// The parts of a server that runs, for whoever serves a connection or a request.
 pub(crate) struct Shared {
@@ -92,20 +87,6 @@ impl Shared {
     /// Whether a pass that was given holds by now.
     pub(crate) fn check(&self, pass: &Pass) -> Result<(), TokenError> {
         self.guard.as_ref().map_or(Ok(()), |guard| guard.check(pass))
-    }
-
-    /// Waits until a pass that was given holds no longer, and says why.
-    pub(crate) async fn ends(&self, pass: &Pass) -> TokenError {
-        let Some(guard) = &self.guard else { return pending().await };
-        let mut ended = guard.ended();
-        loop {
-            ended.mark_unchanged();
-            if let Err(error) = guard.check(pass) {
-                return error;
-            }
-            // It may as well expire.
-            let _ = timeout(LOOKS_EVERY, ended.changed()).await;
-        }
     }
 
     /// What a connection from this address takes up until it is let in, if anything: `Err` if

@@ -31,8 +31,9 @@ impl Signals {
 mod unix {
     use std::future::pending;
     use std::io::{stderr, stdin, stdout};
-    use std::os::fd::AsFd;
 
+    use rustix::process::Pid;
+    use rustix::termios::tcgetpgrp;
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
     /// The signals that came since this was made.
@@ -41,8 +42,11 @@ mod unix {
         interrupt: Option<Signal>,
         hangup: Option<Signal>,
         /// By SIGHUP a terminal says that it is closed, and whoever else sends it that settings are
-        /// to be read again.
-        is_at_terminal: bool,
+        /// to be read again. Whether there was one is asked early: of one that has gone nobody can
+        /// tell any more that it was.
+        was_at_terminal: bool,
+        /// Somebody has said so while it was only asked whether to stop.
+        is_to_reload: bool,
     }
 
     impl Signals {
@@ -51,34 +55,48 @@ mod unix {
             let [terminate, interrupt, hangup] =
                 [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
                     .map(|kind| signal(kind).ok());
-            // Asked now: of a terminal that has gone nobody can tell any more that it was one.
-            let is_at_terminal = leads(stdin()) || leads(stdout()) || leads(stderr());
-            Self { terminate, interrupt, hangup, is_at_terminal }
+            let group = rustix::process::getpgrp();
+            let was_at_terminal = foregrounds().contains(&group);
+            Self { terminate, interrupt, hangup, was_at_terminal, is_to_reload: false }
         }
 
         /// The process is told to stop.
         pub async fn stop(&mut self) {
-            tokio::select! {
-                () = comes(&mut self.terminate) => {}
-                () = comes(&mut self.interrupt) => {}
-                () = comes(&mut self.hangup), if self.is_at_terminal => {}
+            loop {
+                tokio::select! {
+                    () = comes(&mut self.terminate) => return,
+                    () = comes(&mut self.interrupt) => return,
+                    () = comes(&mut self.hangup) => match self.is_closed() {
+                        true => return,
+                        false => self.is_to_reload = true,
+                    },
+                }
             }
+        }
+
+        /// Whether the terminal in whose foreground the process began has gone.
+        fn is_closed(&self) -> bool {
+            self.was_at_terminal && foregrounds().is_empty()
         }
 
         /// The process is told to stop, or else, with `true`, to read its settings again.
         pub async fn stop_or_reload(&mut self) -> bool {
+            if std::mem::take(&mut self.is_to_reload) {
+                return true;
+            }
             tokio::select! {
                 () = comes(&mut self.terminate) => false,
                 () = comes(&mut self.interrupt) => false,
-                () = comes(&mut self.hangup) => !self.is_at_terminal,
+                () = comes(&mut self.hangup) => !self.is_closed(),
             }
         }
     }
 
-    /// Whether this is the terminal that the process is in the foreground of: a job in the
-    /// background lives on without it.
-    fn leads(stream: impl AsFd) -> bool {
-        rustix::termios::tcgetpgrp(stream).is_ok_and(|group| group == rustix::process::getpgrp())
+    /// The groups of processes that are in the foreground of the terminals that the standard streams
+    /// are. One in the background lives on without its terminal.
+    fn foregrounds() -> Vec<Pid> {
+        let groups = [tcgetpgrp(stdin()), tcgetpgrp(stdout()), tcgetpgrp(stderr())];
+        groups.into_iter().flatten().collect()
     }
 
     async fn comes(signal: &mut Option<Signal>) {

@@ -280,13 +280,18 @@ fn a_server_whose_terminal_is_closed_or_whose_log_nobody_reads_ends_as_any_other
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_millis(200));
+        let id = child.id().to_string();
+        let tell = |signal: &str| {
+            let told = Command::new("kill").args([signal, id.as_str()]).status();
+            assert!(told.expect("kill runs").success());
+        };
+        tell("-HUP");
+        std::thread::sleep(Duration::from_millis(300));
+        let status = child.try_wait().expect("it is ours");
+        assert!(status.is_none(), "it is told to read its settings, and its terminal is there");
         drop(terminal);
         if !is_at_terminal {
-            let id = child.id().to_string();
-            for signal in ["-HUP", "-TERM"] {
-                let told = Command::new("kill").args([signal, &id]).status();
-                assert!(told.expect("kill runs").success());
-            }
+            tell("-TERM");
         }
         let mut status = None;
         while status.is_none() && began.elapsed() < Duration::from_secs(40) {

@@ -141,7 +141,7 @@ mod tests {
             key: None,
             is_own: false,
         };
-        revoked.change(move |it| it.revoke(&access, 1)).await
+        revoked.change(move |it| it.revoke(&access, 1)).await.map(drop)
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use super::{body, no_name};
 use crate::access::Pass;
 use crate::archive::{self, ArchiveError, Archived};
 use crate::audit::Who;
+use crate::rooms::{asking, asks_while};
 use crate::shared::Shared;
 
 /// A deed of somebody who may do it.
@@ -104,12 +105,12 @@ impl Act {
         F: Future<Output = Result<Response, Response>> + Send + 'static,
     {
         let act = Arc::new(self);
-        let done = tokio::spawn(async move {
+        let done = tokio::spawn(asking(asks_while(), async move {
             let answer = deed(Arc::clone(&act)).await.unwrap_or_else(|refused| refused);
             let outcome = answer.status().as_u16();
             act.shared.rooms.audit().act(act.name, &act.who, Some(act.document()), outcome);
             answer
-        });
+        }));
         done.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
     }
 }

@@ -14,6 +14,7 @@ use tidelog_access::{Pattern, Role};
 
 use crate::access::Pass;
 use crate::audit::Who;
+use crate::rooms::{MayStill, asking};
 use crate::shared::Shared;
 
 impl FromRequestParts<Arc<Shared>> for Pass {
@@ -82,7 +83,7 @@ pub(super) async fn audited(
     answer
 }
 
-/// Gives up what is asked once its token has ended: what is not begun then is not done.
+/// Has rooms do nothing for a token that has ended before they have begun it, which is answered so.
 pub(super) async fn while_it_holds(
     State(shared): State<Arc<Shared>>,
     mut request: Request,
@@ -94,14 +95,11 @@ pub(super) async fn while_it_holds(
         return next.run(request).await;
     };
     request.extensions_mut().insert(pass.clone());
-    tokio::select! {
-        biased;
-        answer = next.run(request) => answer,
-        error = shared.ends(&pass) => {
-            let why = format!("{error}: what was begun by then may be done");
-            unauthenticated(&why, error.code())
-        }
-    }
+    let (known, of) = (Arc::clone(&shared), pass.clone());
+    let may_still: MayStill = Arc::new(move || known.check(&of).is_ok());
+    let answer = asking(Some(may_still), next.run(request)).await;
+    let is_failure = answer.status().is_server_error();
+    refusal_if_ended(&shared, &pass).filter(|_| is_failure).unwrap_or(answer)
 }
 
 /// The token of a request.

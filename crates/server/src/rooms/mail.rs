@@ -8,6 +8,7 @@ use tidelog_room::{Answer, Ask, ConnId, Identity, Speaker};
 use tidelog_sync::{Channel, PresenceWord, Refusal, ToRoom};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::MayStill;
 use crate::connection::Connection;
 use crate::counters::{Counters, add};
 use crate::large_messages::{PERMIT_SIZE, Space};
@@ -97,6 +98,7 @@ pub(crate) enum RoomMail {
     Ask {
         ask: Ask,
         answer: oneshot::Sender<Answer>,
+        may_still: Option<MayStill>,
     },
     /// The document is to come on this connection.
     Export {
@@ -106,16 +108,19 @@ pub(crate) enum RoomMail {
 }
 
 impl RoomMail {
-    /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
-    /// it again: what came whole is heard for as long as nobody else wants its space, and what is
-    /// small unless there is [too much](super::waiting::Waiting::sweep).
+    /// Whether whoever asked was told that nothing came of it, or may not any more, or whoever said
+    /// it has gone and says it again: what came whole is heard for as long as nobody else wants its
+    /// space, and what is small unless there is [too much](super::waiting::Waiting::sweep).
     pub(super) fn is_for_nobody(&self) -> bool {
         match self {
             Self::Message { connection, permit, .. } => {
                 let is_wanted = permit.space.as_ref().is_some_and(Space::is_wanted);
                 connection.is_heard_no_more() || (is_wanted && connection.has_ended())
             }
-            Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
+            Self::Ask { answer, may_still, .. } => {
+                answer.is_closed() || may_still.as_ref().is_some_and(|may_still| !may_still())
+            }
+            Self::Export { answer, .. } => answer.is_closed(),
             Self::Presence { .. }
             | Self::Refuse { .. }
             | Self::HandlesNoMore { .. }

@@ -483,7 +483,7 @@ impl RoomTask {
             }
             RoomMail::Left { conn } => RoomInput::Left { conn },
             RoomMail::Writable { conn } => RoomInput::Writable { conn },
-            RoomMail::Ask { ask, answer } => {
+            RoomMail::Ask { ask, answer, .. } => {
                 self.asked += 1;
                 self.answers.insert(self.asked, answer);
                 RoomInput::Ask { request: self.asked, ask }

@@ -354,6 +354,9 @@ impl Reader {
         for (channel, open) in &mut self.channels.open {
             let [was, is] =
                 [&before, &self.pass].map(|pass| pass.for_document(&open.document.document));
+            if is.is_none() {
+                self.connection.mute(*channel);
+            }
             let room = open.room.upgrade().filter(|_| was != is && !open.is_sent_away);
             let (Some(room), channel) = (room, *channel) else { continue };
             if let Some(Allowed { role, handle, .. }) = is {
@@ -366,7 +369,6 @@ impl Reader {
                 }
             } else {
                 open.is_sent_away = true;
-                self.connection.mute(channel);
                 let refusal = no_access("the token says nothing of it");
                 let _ = room.send(RoomMail::Refuse { conn, channel, refusal });
             }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidelog_access::Role;
+use tidelog_document::Doctype;
 use tidelog_server::{AccessFlags, AccessSettings, Serve, Server};
 use tidelog_sync::{ByeReason, FromRoom};
-use tidelog_testing::room::{burner, frame_of, lsn};
+use tidelog_testing::room::{burner, frame_of};
 use tidelog_testing::server::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -19,6 +20,7 @@ use crate::common::{
 };
 use crate::doctypes::{json_of, notes};
 use crate::documents::{changed, deploy, put_as};
+use crate::handling::{deployed_streams, handled_with};
 
 const ROOT: &str = ROLES[6].1;
 
@@ -347,15 +349,19 @@ async fn start_with_secret(data: &Path, secret: &Path) -> Server {
 }
 
 /// Goal: what is asked and not begun is not done by a token that has ended meanwhile. Method: a
-/// document whose room is at work for some seconds is to be deleted, and the token of whoever asks
-/// for it is ended.
+/// document whose room is at work for some seconds is to be deleted, and an event to be appended,
+/// and the token of whoever asks for it is ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_that_waits_is_given_up_with_its_token() {
+async fn what_waits_for_a_room_is_not_done_by_a_token_that_has_ended() {
+    const BUSY: &str = "/v1/documents/lists%2Fbusy";
     let scene = Scene::new(&[]).await;
-    let mut burner = burner();
+    let mut burner = Doctype { mutations: burner().mutations, ..handled_with(&[], &[]) };
     burner.mutations.sort_by(|one, other| one.name.cmp(&other.name));
     let root = token(ROOT);
-    let json = json_of(&burner);
+    let streams = deployed_streams(&[], &[]);
+    let mut json: Value = serde_json::from_str(&json_of(&burner)).expect("JSON");
+    json["streams"] = streams;
+    let json = json.to_string();
     assert_eq!(ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root), &json).await.status, 201);
     let mut writer = joined(scene.at, &root).await;
     writer.open_as("lists/busy", &burner, 1, None).await.expect("up");
@@ -364,26 +370,22 @@ async fn a_deletion_that_waits_is_given_up_with_its_token() {
     // The room is at it.
     let is_at_it = |said: &FromRoom| matches!(said, FromRoom::Entry(it) if it.origin.is_some());
     while !is_at_it(&writer.hear_of().await.expect("up")) {}
-    let bob = token_of_subject("bob", ROOT);
     let began = Instant::now();
+    let event = r#"{"aggregate":"log","stream":"a","type":"done","data":{"n":1}}"#;
     let at = scene.at;
-    let deletion = tokio::spawn(async move {
-        ask(at, "DELETE", "/v1/documents/lists%2Fbusy", Some(&bob), "").await
+    let asked = [("POST", format!("{BUSY}/events"), event), ("DELETE", BUSY.to_owned(), "")];
+    let asked = asked.map(|(method, path, body)| {
+        let bob = token_of_subject("bob", ROOT);
+        tokio::spawn(async move { ask(at, method, &path, Some(&bob), body).await })
     });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(revoke(scene.at, &root, r#"{"subject":"bob"}"#).await.status, 204);
-    let refused = deletion.await.expect("an answer");
-    assert_eq!(refused.status, 401, "{}", refused.text());
-    assert!(began.elapsed() < ENDS_WITHIN, "{:?}", began.elapsed());
-    loop {
-        if let FromRoom::Acked { next } = writer.hear_of().await.expect("nobody is sent away")
-            && next == lsn(17)
-        {
-            break;
-        }
+    for asked in asked {
+        let refused = asked.await.expect("an answer");
+        assert_eq!((refused.status, refused.text().as_str()), (401, REVOKED));
     }
     assert!(began.elapsed() > Duration::from_secs(1), "the room was too quick for this");
-    let there = ask(scene.at, "GET", "/v1/documents/lists%2Fbusy", Some(&root), "").await;
-    assert_eq!(there.status, 200, "{}", there.text());
+    let events = ask(scene.at, "GET", &format!("{BUSY}/events"), Some(&root), "").await;
+    assert_eq!((events.status, events.text().as_str()), (200, ""));
     scene.stop().await;
 }

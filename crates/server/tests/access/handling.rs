@@ -79,13 +79,17 @@ pub async fn scene_with_commands() -> Scene {
     scene
 }
 
-/// Deploys the doctype [with that](handled_with).
-pub async fn deploy_with(scene: &Scene, upcasts: &[&str], project: &[&str]) {
+/// The streams of a doctype [with that](handled_with), as JSON.
+pub fn deployed_streams(upcasts: &[&str], project: &[&str]) -> serde_json::Value {
     let event = json!({ "fields": { "n": "integer" }, "upcast": upcasts, "project": project });
     let command = json!({ "fields": {}, "received": [], "failed": [], "retries": 0, "timeout": 0 });
+    json!({ "log": { "events": { "done": event }, "commands": { "do": command } } })
+}
+
+/// Deploys the doctype [with that](handled_with).
+pub async fn deploy_with(scene: &Scene, upcasts: &[&str], project: &[&str]) {
     let mut json: serde_json::Value = serde_json::from_str(&json_of(&notes())).expect("JSON");
-    json["streams"] =
-        json!({ "log": { "events": { "done": event }, "commands": { "do": command } } });
+    json["streams"] = deployed_streams(upcasts, project);
     let (root, json) = (token(ROLES[6].1), json.to_string());
     let deployed = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&root), &json).await;
     assert_eq!(deployed.status, 201, "{}", deployed.text());

@@ -88,7 +88,7 @@ async fn a_question_whose_asker_has_gone_is_not_asked() {
     let (room, mut task) = scene.task();
     let ask = |ask| {
         let (answer, answered) = oneshot::channel();
-        room.send(RoomMail::Ask { ask, answer }).expect("it is there");
+        room.send(RoomMail::Ask { ask, answer, may_still: None }).expect("it is there");
         answered
     };
     drop(ask(Ask::Destroy));

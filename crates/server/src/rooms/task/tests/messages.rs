@@ -143,7 +143,7 @@ async fn nothing_more_is_done_for_one_whose_token_has_ended() {
         room.send(message(&connection, frames())).expect("it is there");
     }
     let (answer, _answered) = oneshot::channel();
-    room.send(RoomMail::Ask { ask: Ask::Describe, answer }).expect("it is there");
+    room.send(RoomMail::Ask { ask: Ask::Describe, answer, may_still: None }).expect("it is there");
     step_until(&mut task, |task| task.room.counts().rejected == 2).await;
     connection.end(Ending::Bye(ByeReason::Unauthenticated));
     step_until(&mut task, |task| task.asked == 1 && task.answers.is_empty()).await;
@@ -190,7 +190,7 @@ async fn nothing_is_heard_that_came_behind_a_message_that_a_room_did_not_keep() 
     room.send(mail).expect("it is there");
     room.send(message(&connection, frames())).expect("it is there");
     let (answer, _answered) = oneshot::channel();
-    room.send(RoomMail::Ask { ask: Ask::Describe, answer }).expect("it is there");
+    room.send(RoomMail::Ask { ask: Ask::Describe, answer, may_still: None }).expect("it is there");
     step_until(&mut task, |task| task.asked == 1 && task.answers.is_empty()).await;
     assert_eq!(*connection.ended().borrow(), Some(Ending::Bye(ByeReason::Slow)));
     assert_eq!(task.room.counts().rejected, 0);
@@ -279,7 +279,8 @@ async fn where_too_much_waits_nothing_is_kept_of_those_who_have_gone() {
             room.send(RoomMail::Left { conn: gone.id() }).expect("it is there");
         }
         let (answer, _answered) = oneshot::channel();
-        room.send(RoomMail::Ask { ask: Ask::Describe, answer }).expect("it is there");
+        room.send(RoomMail::Ask { ask: Ask::Describe, answer, may_still: None })
+            .expect("it is there");
         tokio::time::pause();
         tokio::time::advance(LOOKS_EVERY).await;
         tokio::time::resume();
