@@ -501,7 +501,11 @@ export class Database<
     listener: (it: DatabaseEvents[Name]) => void,
     { signal }: Abortable = {},
   ): () => void {
-    const own = (it: DatabaseEvents[Name]): void => listener(it);
+    let isTold = false;
+    const own = (it: DatabaseEvents[Name]): void => {
+      isTold = true;
+      listener(it);
+    };
     if (!Object.hasOwn(this.#listeners, event)) {
       throw new InvalidOptionError(`there is no event ${event}`);
     }
@@ -521,14 +525,12 @@ export class Database<
     };
     if (event === 'rejected') soon(ask);
     const present = () => /error|release/.test(event) && this.#status[event as 'error' | 'release'];
-    const told = present();
-    if (told && told !== 'current') {
-      soon(() => {
-        const news = present();
-        // What has changed since was told by then.
-        if (`${news}` === `${told}` && this.#listeners[event].has(own)) own(news as never);
-      });
-    }
+    const tell = (): void => {
+      const news = present();
+      const isNews = news && news !== 'current' && !isTold;
+      if (isNews && this.#listeners[event].has(own)) own(news as never);
+    };
+    if (present()) soon(tell);
     return stop;
   }
 

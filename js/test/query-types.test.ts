@@ -69,6 +69,18 @@ test('a select of one value may have no row, wherever it stands', () => {
   const all = `select i.id, ${one} as title from item i`;
   expect(rowsOf(`with s as (${all}) select title from s`)).toBe('title: string | null');
   expect(rowsOf(`select id, title from (${all})`)).toBe('id: number | null, title: string | null');
+  // One that counts always has one, and names no column; and an expression is none.
+  const count = '(select count(*) from item)';
+  expect(rowsOf(`select t.id, ${count} as n from todo t`)).toBe('id: string, n: number');
+  expect(rowsOf(`select t.*, ${one} as n from todo t, item i`)).toMatch(
+    /^id: string, title: string,/,
+  );
+  expect(rowsOf(`select ${one} as n, i.* from item i`)).toBe(
+    'n: string | null, id: number, todo: string',
+  );
+  for (const other of ['(done + 1)', '(title)']) {
+    expect(rowsOf(`select id from (select id, ${other} as n from todo)`)).toBe('id: string');
+  }
   expect(rowsOf(`select i.*, ${one} as x, j.* from item i, item j`)).toMatch(
     /, x: string \| null,/,
   );
@@ -205,6 +217,7 @@ test('a query is found behind types of several members, and within what a hook r
   ).toHaveLength(1);
   expect(found("a < { b: 1 }; db.query('select 1 a')")).toHaveLength(1);
   expect(found("import { sql } from '$lib/db'; sql<'n'>`select 1 a`")).toHaveLength(1);
+  expect(found("function f() { if (x.live < 3) { return } } g(a > ('select 1 a'));")).toEqual([]);
 });
 
 test('a module of very many tokens is read', () => {
@@ -212,6 +225,7 @@ test('a module of very many tokens is read', () => {
     1,
   );
   expect(found(`x = {a: [${'1,'.repeat(200_000)}]}; db.query('select 1 a')`)).toHaveLength(1);
+  expect(found(`<A d={[${'1,'.repeat(200_000)}]} />; db.query('select 1 a')`)).toHaveLength(1);
 });
 
 test('a comment leaves out the query behind it, on its line or the next', () => {

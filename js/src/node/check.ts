@@ -32,14 +32,20 @@ export interface Finding {
 export async function check(doctype: DoctypeDefinition): Promise<Finding> {
   engine ??= load();
   const { checkDoctype } = await engine;
-  const w = new Writer();
-  writeDoctype(w, doctype);
-  return { flaw: checkDoctype(w.take()), hints: hintsOf(doctype) };
+  const ask = (it: DoctypeDefinition): string | undefined => {
+    const w = new Writer();
+    writeDoctype(w, it);
+    return checkDoctype(w.take());
+  };
+  return { flaw: ask(doctype), hints: hintsOf(doctype, ask) };
 }
 
+/** What the engine says is wrong with a doctype. */
+type Ask = (doctype: DoctypeDefinition) => string | undefined;
+
 /** @internal What of a doctype will be wrong. */
-export function hintsOf(doctype: DoctypeDefinition): readonly string[] {
-  return [...unused(doctype), ...drawn(doctype), ...lateColumns(doctype)];
+export function hintsOf(doctype: DoctypeDefinition, ask: Ask): readonly string[] {
+  return [...unused(doctype), ...drawn(doctype), ...lateColumns(doctype, ask)];
 }
 
 /** One line for each parameter that stands in no statement of its mutation. */
@@ -72,80 +78,99 @@ function drawn({ name, mutations }: DoctypeDefinition): readonly string[] {
 
 /**
  * One line for each column that SQLite adds to a table without rows alone, as those of a new
- * document are, where an earlier migration has made the table.
+ * document are, where an earlier migration has made the table. The engine is asked, which adds the
+ * same to a table with a row.
  */
-function lateColumns({ name, migrations }: DoctypeDefinition): readonly string[] {
-  const made = new Set<string>();
+function lateColumns({ name, migrations }: DoctypeDefinition, ask: Ask): readonly string[] {
+  const tables = new Tables();
   return migrations.flatMap((migration, index) => {
-    const statements = statementsOf(sqlTokens(migration));
-    const hints = statements.flatMap((tokens) => {
-      const [table, column, ...definition] = addedColumn(tokens);
-      const why = column && made.has(table!.text.toLowerCase()) && onlyWithoutRows(definition);
+    tables.settle();
+    return statementsOf(migration).flatMap((tokens) => {
+      const { table, column, definition } = tables.add(tokens, migration) ?? {};
+      if (!table || !column || !definition) return [];
+      const why = onlyWithoutRows(definition, ask);
       if (!why) return [];
-      const what = `migration ${index + 1} of doctype ${name} adds ${table!.text}.${column.text}`;
-      return [`${what}, ${why}: it fails in each document whose ${table!.text} has a row`];
+      const what = `migration ${index + 1} of doctype ${name} adds ${table}.${column}`;
+      return [`${what}, and fails in each document where ${table} has a row: ${why}`];
     });
-    for (const tokens of statements) {
-      const at = tokens.findIndex(({ text }) => text === 'table');
-      const isMade = tokens[0]?.text === 'create' && at > 0;
-      const names = tokens.slice(at + 1).filter(({ text }) => !/^(if|not|exists)$/.test(text));
-      if (isMade && names[0]) made.add(names[0].text.toLowerCase());
-    }
-    return hints;
   });
 }
 
-function statementsOf(tokens: readonly SqlToken[]): SqlToken[][] {
+/** Which tables may have rows, as far as that can be told without any. */
+class Tables {
+  /** Those that are made by now, and whether a migration before has made them, or they have rows. */
+  readonly #made = new Map<string, boolean>();
+
+  /** A migration has ended: who used the document then may have filled what it made. */
+  settle(): void {
+    for (const name of this.#made.keys()) this.#made.set(name, true);
+  }
+
+  /** Takes in a statement. Gives the column that it adds to a table which may have rows. */
+  add(
+    tokens: readonly SqlToken[],
+    sql: string,
+  ): { table: string; column: string; definition: string } | undefined {
+    const is = (at: number, ...texts: string[]): boolean =>
+      texts.every((text, nth) => {
+        const token = tokens[at + nth];
+        return token?.kind === 'word' && token.text === text;
+      });
+    // The name that stands there, behind that of its schema.
+    const nameAt = (at: number): number => (tokens[at + 1]?.text === '.' ? at + 2 : at);
+    const key = (at: number): string => tokens[at]?.text.toLowerCase() ?? '';
+    if (is(0, 'create', 'table')) {
+      const at = nameAt(is(2, 'if', 'not', 'exists') ? 5 : 2);
+      const ofRows = tokens.some((_, nth) => nth > at && is(nth, 'as', 'select'));
+      if (!this.#made.get(key(at))) this.#made.set(key(at), ofRows);
+    } else if (is(0, 'drop', 'table')) {
+      this.#made.delete(key(nameAt(is(2, 'if', 'exists') ? 4 : 2)));
+    } else if (is(0, 'delete', 'from')) {
+      const at = nameAt(2);
+      if (at === tokens.length - 1) this.#made.set(key(at), false);
+    } else if (tokens.some((_, nth) => is(nth, 'into'))) {
+      const into = tokens.findIndex((_, nth) => is(nth, 'into'));
+      this.#made.set(key(nameAt(into + 1)), true);
+    } else if (is(0, 'alter', 'table')) {
+      const at = nameAt(2);
+      const has = this.#made.get(key(at)) === true;
+      if (is(at + 1, 'rename', 'to')) {
+        this.#made.delete(key(at));
+        this.#made.set(key(at + 3), has);
+      } else if (is(at + 1, 'add') && has) {
+        const column = is(at + 2, 'column') ? at + 3 : at + 2;
+        const isConstraint = column === at + 2 && (is(column, 'check') || is(column, 'constraint'));
+        const [named, last] = [tokens[column], tokens.at(-1)];
+        if (isConstraint || !named || !last) return undefined;
+        const definition = sql.slice(named.end, last.end);
+        return { table: tokens[at]!.text, column: named.text, definition };
+      }
+    }
+    return undefined;
+  }
+}
+
+function statementsOf(sql: string): SqlToken[][] {
   const statements: SqlToken[][] = [[]];
-  for (const token of tokens) {
+  for (const token of sqlTokens(sql)) {
     if (token.kind === 'sign' && token.text === ';') statements.push([]);
     else statements.at(-1)!.push(token);
   }
   return statements;
 }
 
-/** The table to which a statement adds a column, that, and how it is defined. */
-function addedColumn(tokens: readonly SqlToken[]): readonly SqlToken[] {
-  const [alter, of, table, add, ...rest] = tokens;
-  if (alter?.text !== 'alter' || of?.text !== 'table' || add?.text !== 'add') return [];
-  const isSaid = rest[0]?.kind === 'word' && rest[0].text === 'column';
-  return [table!, ...rest.slice(isSaid ? 1 : 0)];
+/** What the engine says where it adds a column of this definition to a table with a row alone. */
+function onlyWithoutRows(definition: string, ask: Ask): string | undefined {
+  const made = 'create table t (at integer) strict; insert into t (at) values (1)';
+  const add = `alter table t add column more ${definition}`;
+  const flaw = ask({ name: 'late', migrations: [made, add], mutations: {} });
+  // Other columns are not there, which it may name.
+  const [why] = flaw?.match(OF_ROWS) ?? [];
+  return why;
 }
 
-/** Why SQLite adds a column of this definition to no table with rows, if it does not. */
-function onlyWithoutRows(definition: readonly SqlToken[]): string | undefined {
-  const at = (...texts: string[]): number =>
-    definition.findIndex((_, index) =>
-      texts.every((text, nth) => {
-        const token = definition[index + nth];
-        return token?.kind === 'word' && token.text === text;
-      }),
-    );
-  const given = at('default');
-  const value = given < 0 ? undefined : definition[given + 1];
-  const hasNone = value === undefined || value.text === 'null';
-  if (at('stored') >= 0) return 'which is generated and stored';
-  if (at('not', 'null') >= 0 && hasNone && at('as') < 0)
-    return 'which is NOT NULL and has no default';
-  if (at('references') >= 0 && !hasNone) return 'which references a table and has a default';
-  const isSigned =
-    value?.text === '(' &&
-    !/^\(\s*[+-]?\s*('(''|[^'])*'|[\w.]+)\s*\)$/.test(spelt(definition, given + 1));
-  const isOfNow = /^current_/.test(value?.text ?? '');
-  return isSigned || isOfNow ? 'whose default is no constant' : undefined;
-}
-
-/** What stands in the parentheses that open here, with them. */
-function spelt(tokens: readonly SqlToken[], open: number): string {
-  let depth = 0;
-  const inside: string[] = [];
-  for (const { kind, text } of tokens.slice(open)) {
-    inside.push(text);
-    if (kind === 'sign' && text === '(') depth += 1;
-    if (kind === 'sign' && text === ')' && --depth === 0) break;
-  }
-  return inside.join(' ');
-}
+/** What SQLite says of a column where there are rows, and not of one where there are none. */
+const OF_ROWS = /(cannot add a|(CHECK|NOT NULL) constraint failed|type mismatch).*/i;
 
 /** The doctypes among what a module exports, each once. */
 export function doctypesOf(exports: object): readonly DoctypeDefinition[] {

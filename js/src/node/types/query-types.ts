@@ -136,7 +136,8 @@ export class QueryTypes {
       if (origin && origin.table !== null && !isScalar) {
         const kind = this.#ofOrigin(origin, select);
         // Between two stars nobody knows which of them it is.
-        return item || !this.#hasScalar(select) ? kind : orNull(kind);
+        const between = items.slice(first + 1, last);
+        return item || !between.some((it) => this.#isScalar(it)) ? kind : orNull(kind);
       }
       return item ? this.#kind(this.#withoutName(item), select) : UNKNOWN;
     });
@@ -206,14 +207,19 @@ export class QueryTypes {
       const hasOuter = it.#tokens.some((token) => isWord(token, 'left', 'right', 'full'));
       const selects = it.#selects(it === this);
       const isSure = (select: Select): boolean =>
-        !it.#aggregatesAll(select) && !it.#hasScalar(select);
+        !it.#aggregatesAll(select) && !select.items.some((item) => it.#isScalar(item));
       return !hasOuter && selects.every(isSure);
     });
   }
 
-  /** Whether it selects what may be a select of one value, of which SQLite names the column within. */
-  #hasScalar({ items }: Select): boolean {
-    return items.some(({ start }) => isSign(this.#tokens[start], '('));
+  /** Whether this is a select of one value, which may have no row, and names its column. */
+  #isScalar({ start, end }: Range): boolean {
+    for (let at = start; at < end && isSign(this.#tokens[at], '('); at += 1) {
+      const inside = { start: at + 1, end: this.#tokens[at]!.pair ?? end };
+      if (!isSelect(this.#tokens, inside)) continue;
+      return selectsIn(this.#tokens, inside).some((it) => !this.#aggregatesAll(it));
+    }
+    return false;
   }
 
   /** All its selects, without that which is all of it where that is the question itself. */

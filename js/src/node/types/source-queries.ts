@@ -284,7 +284,8 @@ function afterTypes(tokens: readonly Token[], index: number): number {
     const { kind, text } = tokens[at]!;
     if (kind !== 'sign') continue;
     if (text === '{') braces += 1;
-    if (text === '}') braces -= 1;
+    // What began before ends here.
+    if (text === '}' && --braces < 0) break;
     const isArrow = text === '>' && tokens[at - 1]?.text === '=';
     if (text === '<') depth += 1;
     else if (text === '>' && !isArrow && --depth === 0) return at + 1;

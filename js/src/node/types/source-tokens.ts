@@ -74,7 +74,7 @@ class Lexer {
       if (sign === '}' && depth === 0) return tokens;
       if (sign === '{') depth += 1;
       if (sign === '}') depth -= 1;
-      tokens.push(...this.#next(tokens));
+      for (const token of this.#next(tokens)) tokens.push(token);
     }
   }
 
