@@ -261,9 +261,13 @@ pub(crate) async fn forget_what_is_left(
     document: &DocumentKey,
 ) -> Result<(), Answer> {
     let _turn = rooms.archiving().of(document).await;
-    // Somebody may have made it meanwhile.
-    if rooms.ask(document, Ask::Describe).await != Answer::Missing {
-        return Ok(());
+    match rooms.ask(document, Ask::Describe).await {
+        Answer::Missing => {}
+        answer @ (Answer::LeftOut | Answer::Failed { .. } | Answer::Unknown { .. }) => {
+            return Err(answer);
+        }
+        // Somebody may have made it meanwhile.
+        _ => return Ok(()),
     }
     match rooms.ask(&archive_of(document), Ask::Destroy).await {
         Answer::Missing | Answer::Destroyed => Ok(()),

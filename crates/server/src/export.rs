@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
 use crate::connection::Connection;
-use crate::rooms::{RoomMail, RoomSender, TOO_MANY_ROOMS};
+use crate::rooms::{RoomMail, RoomSender, TOO_MANY_ROOMS, asks_while};
 use crate::shared::Shared;
 use crate::shares::{Share, Shares};
 
@@ -164,7 +164,8 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
     let (connection, mut end) = Connection::new(conn);
     let _leaves = Leaves { room: room.clone(), conn };
     let theirs = connection.clone();
-    let mail = |answer| RoomMail::Export { connection: theirs, answer };
+    let may_still = asks_while();
+    let mail = |answer| RoomMail::Export { connection: theirs, answer, may_still };
     match shared.rooms.ask_by(&room, mail).await {
         Answer::Exporting => {}
         other => return Err(other),
@@ -312,7 +313,7 @@ mod tests {
         let scene = Scene::new(RoomSettings::default());
         let (shared, mut mail) = (Shared::of(&scene), scene.mail());
         let sends = async {
-            let Some(RoomMail::Export { connection, answer }) = mail.recv().await else {
+            let Some(RoomMail::Export { connection, answer, .. }) = mail.recv().await else {
                 panic!("it is asked for")
             };
             answer.send(Answer::Exporting).expect("it is waited for");

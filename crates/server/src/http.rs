@@ -277,10 +277,13 @@ async fn destroy(
         return refused;
     }
     let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
-    let answer = answered(&id, crate::archive::destroy(&shared.rooms, &document).await);
-    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-    shared.rooms.audit().act("delete", &who, Some(&id), outcome);
-    answer
+    act::to_its_end(async move {
+        let answer = answered(&id, crate::archive::destroy(&shared.rooms, &document).await);
+        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+        shared.rooms.audit().act("delete", &who, Some(&id), outcome);
+        answer
+    })
+    .await
 }
 
 /// Asks the document's room what takes this role.
@@ -355,6 +358,7 @@ fn answered(id: &str, answer: Answer) -> Response {
         | Answer::Looked
         | Answer::Exporting
         | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
+        Answer::LeftOut => pass::left_out(),
         Answer::Failed { reason } => failed(&reason),
         Answer::Unknown { reason } => failed(&format!("{reason}: look whether it was done")),
     }

@@ -157,7 +157,7 @@ impl Import<'_> {
         may_still: impl Fn() -> Result<(), TokenError>,
     ) -> Result<Imported, ImportError> {
         let Self { shared, document, doctype, _turn } = self;
-        let received = receive(shared, file).await?;
+        let received = receive(shared, file, &may_still).await?;
         let position = plant(shared, &document, &doctype, received, may_still).await?;
         Ok(Imported {
             document: document.document,
@@ -178,6 +178,7 @@ struct Received {
 async fn receive<E>(
     shared: &Shared,
     mut stream: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    may_still: &impl Fn() -> Result<(), TokenError>,
 ) -> Result<Received, ImportError> {
     let folder = shared.data.clone();
     let mut file = blocking(move || tempfile::tempfile_in(folder)).await?;
@@ -195,6 +196,7 @@ async fn receive<E>(
         due += Duration::from_secs_f64(bytes.len() as f64 / READER_RATE_MIN);
         piece.extend_from_slice(&bytes);
         if is_last || piece.len() >= PIECE_SIZE {
+            may_still().map_err(ImportError::Ended)?;
             (file, piece) = blocking(move || {
                 file.write_all(&piece)?;
                 piece.clear();
@@ -384,7 +386,8 @@ mod tests {
         let began = Instant::now();
         let shared = Shared::of(&scene);
         let takes = 10 * READER_PAUSES_MAX;
-        let received = timeout(takes, receive(&shared, body)).await.expect("it is not waited for");
+        let received =
+            timeout(takes, receive(&shared, body, &|| Ok(()))).await.expect("it is not waited for");
         (received.err(), began.elapsed())
     }
 

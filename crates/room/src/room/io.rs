@@ -309,6 +309,8 @@ pub enum Answer {
     Exporting,
     /// The document is forgotten.
     Destroyed,
+    /// It was not begun, since whoever asked may not any more. Of the shell alone.
+    LeftOut,
     /// It was not done.
     Failed {
         /// Why, for a person.

@@ -105,12 +105,19 @@ impl Act {
         F: Future<Output = Result<Response, Response>> + Send + 'static,
     {
         let act = Arc::new(self);
-        let done = tokio::spawn(asking(asks_while(), async move {
+        to_its_end(async move {
             let answer = deed(Arc::clone(&act)).await.unwrap_or_else(|refused| refused);
             let outcome = answer.status().as_u16();
             act.shared.rooms.audit().act(act.name, &act.who, Some(act.document()), outcome);
             answer
-        }));
-        done.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+        })
+        .await
     }
+}
+
+/// Answers by what comes of this, which goes on where whoever asked hangs up meanwhile: so that it
+/// is done as a whole, and its line is in the audit log.
+pub(super) async fn to_its_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    let done = tokio::spawn(asking(asks_while(), work));
+    done.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }

@@ -14,6 +14,7 @@ use tidelog_room::{Answer, Ask};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::EVENT_SIZE_MAX;
 
+use super::act::to_its_end;
 use super::lines::Lines;
 use super::pass::Address;
 use super::{answered, body, failed, no_name, pass};
@@ -138,19 +139,23 @@ async fn intervene(
         Intervention::Cancel { .. } => ("cancel", "one that is not over is cancelled"),
     };
     let ask = Ask::Intervene(named.into(), intervention);
-    let answer = match shared.rooms.ask(&document, ask).await {
-        Answer::Intervened(Intervened::Done(number)) => {
-            Json(json!({ "number": number })).into_response()
-        }
-        Answer::Intervened(Intervened::NoCommand) => {
-            (StatusCode::NOT_FOUND, "no such command\n").into_response()
-        }
-        Answer::Intervened(Intervened::InState(state)) => {
-            (StatusCode::CONFLICT, format!("the command is {state}: {fits}\n")).into_response()
-        }
-        answer => answered(id, answer),
+    let id = id.to_owned();
+    let work = async move {
+        let answer = match shared.rooms.ask(&document, ask).await {
+            Answer::Intervened(Intervened::Done(number)) => {
+                Json(json!({ "number": number })).into_response()
+            }
+            Answer::Intervened(Intervened::NoCommand) => {
+                (StatusCode::NOT_FOUND, "no such command\n").into_response()
+            }
+            Answer::Intervened(Intervened::InState(state)) => {
+                (StatusCode::CONFLICT, format!("the command is {state}: {fits}\n")).into_response()
+            }
+            answer => answered(&id, answer),
+        };
+        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+        shared.rooms.audit().act(deed, &who, Some(&id), outcome);
+        answer
     };
-    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-    shared.rooms.audit().act(deed, &who, Some(id), outcome);
-    answer
+    to_its_end(work).await
 }

@@ -16,6 +16,7 @@ use tidelog_types::limits::{DOCTYPE_JSON_SIZE_MAX, TRIAL_FAILURES_MAX, TRIAL_S_M
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::act::to_its_end;
 use super::pass::Address;
 use super::{body, failed, pass};
 use crate::access::Pass;
@@ -82,15 +83,18 @@ pub(super) async fn deploy(
     }
     let deployments = Arc::clone(&shared.deployments);
     let named = name.clone();
-    let answer = match spawn_blocking(move || deployments.deploy(&name, &bytes)).await {
-        Ok(Ok((deployed, true))) => (StatusCode::CREATED, Json(deployed)).into_response(),
-        Ok(Ok((deployed, false))) => Json(deployed).into_response(),
-        Ok(Err(error)) => refused(&error),
-        Err(_) => failed(UNCHECKED),
-    };
-    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-    shared.rooms.audit().act("deploy", &who, Some(&named), outcome);
-    answer
+    to_its_end(async move {
+        let answer = match spawn_blocking(move || deployments.deploy(&name, &bytes)).await {
+            Ok(Ok((deployed, true))) => (StatusCode::CREATED, Json(deployed)).into_response(),
+            Ok(Ok((deployed, false))) => Json(deployed).into_response(),
+            Ok(Err(error)) => refused(&error),
+            Err(_) => failed(UNCHECKED),
+        };
+        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+        shared.rooms.audit().act("deploy", &who, Some(&named), outcome);
+        answer
+    })
+    .await
 }
 
 /// Tries the doctype on the documents that are of an older one, from `after` on, for as long as one
@@ -134,6 +138,7 @@ async fn try_on_documents(
             Answer::Failed { reason } | Answer::Unknown { reason } => {
                 Some(format!("it could not be tried: {reason}"))
             }
+            Answer::LeftOut => return pass::left_out(),
             answer => unreachable!("BUG: {answer:?}"),
         };
         let reason = failure.map(|reason| json!({ "document": &key.document, "reason": reason }));

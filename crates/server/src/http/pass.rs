@@ -95,11 +95,14 @@ pub(super) async fn while_it_holds(
         return next.run(request).await;
     };
     request.extensions_mut().insert(pass.clone());
-    let (known, of) = (Arc::clone(&shared), pass.clone());
-    let may_still: MayStill = Arc::new(move || known.check(&of).is_ok());
-    let answer = asking(Some(may_still), next.run(request)).await;
-    let is_failure = answer.status().is_server_error();
-    refusal_if_ended(&shared, &pass).filter(|_| is_failure).unwrap_or(answer)
+    let known = Arc::clone(&shared);
+    let may_still: MayStill = Arc::new(move || known.check(&pass).is_ok());
+    asking(Some(may_still), next.run(request)).await
+}
+
+/// What whoever asks is answered whose token had ended before that was begun.
+pub(super) fn left_out() -> Response {
+    unauthenticated("the token has ended: get a new one", "ended")
 }
 
 /// The token of a request.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tidelog_access::RevocationError;
 use tidelog_types::limits::LOGIN_SIZE_MAX;
 
+use super::act::to_its_end;
 use super::pass::Address;
 use super::{body, failed, pass};
 use crate::access::{Pass, RevokeError};
@@ -36,11 +37,17 @@ pub(super) async fn log_out(
     address: Address,
 ) -> Response {
     let who = pass::who(&pass, address);
-    let (Some(guard), Pass::Granted(access)) = (&shared.guard, pass) else { return no_tokens() };
-    let answer = answered(guard.revoke(access).await);
-    shared.expiries.end_others(guard);
-    shared.rooms.audit().act("logout", &who, None, answer.status().as_u16());
-    answer
+    let (Some(guard), Pass::Granted(access)) = (shared.guard.clone(), pass) else {
+        return no_tokens();
+    };
+    // A page that logs out may be left at once.
+    to_its_end(async move {
+        let answer = answered(guard.revoke(access).await);
+        shared.expiries.end_others(&guard);
+        shared.rooms.audit().act("logout", &who, None, answer.status().as_u16());
+        answer
+    })
+    .await
 }
 
 pub(super) async fn revoke(
@@ -58,12 +65,17 @@ pub(super) async fn revoke(
         let why = "whose tokens end is JSON: {\"subject\": \"...\"}\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
-    let answer = answered(guard.revoke_subject(subject.clone()).await);
-    // Whoever hears that they have ended relies on it.
-    shared.expiries.end_others(guard);
-    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-    shared.rooms.audit().act("revoke", &who, Some(&subject), outcome);
-    answer
+    let guard = Arc::clone(guard);
+    let shared = Arc::clone(&shared);
+    to_its_end(async move {
+        let answer = answered(guard.revoke_subject(subject.clone()).await);
+        // Whoever hears that they have ended relies on it.
+        shared.expiries.end_others(&guard);
+        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+        shared.rooms.audit().act("revoke", &who, Some(&subject), outcome);
+        answer
+    })
+    .await
 }
 
 pub(super) async fn forgive(

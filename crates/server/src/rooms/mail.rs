@@ -104,29 +104,41 @@ pub(crate) enum RoomMail {
     Export {
         connection: Connection,
         answer: oneshot::Sender<Answer>,
+        may_still: Option<MayStill>,
     },
 }
 
 impl RoomMail {
-    /// Whether whoever asked was told that nothing came of it, or may not any more, or whoever said
-    /// it has gone and says it again: what came whole is heard for as long as nobody else wants its
-    /// space, and what is small unless there is [too much](super::waiting::Waiting::sweep).
+    /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
+    /// it again: what came whole is heard for as long as nobody else wants its space, and what is
+    /// small unless there is [too much](super::waiting::Waiting::sweep).
     pub(super) fn is_for_nobody(&self) -> bool {
         match self {
             Self::Message { connection, permit, .. } => {
                 let is_wanted = permit.space.as_ref().is_some_and(Space::is_wanted);
                 connection.is_heard_no_more() || (is_wanted && connection.has_ended())
             }
-            Self::Ask { answer, may_still, .. } => {
-                answer.is_closed() || may_still.as_ref().is_some_and(|may_still| !may_still())
-            }
-            Self::Export { answer, .. } => answer.is_closed(),
+            Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
             Self::Presence { .. }
             | Self::Refuse { .. }
             | Self::HandlesNoMore { .. }
             | Self::Silent { .. }
             | Self::Left { .. }
             | Self::Writable { .. } => false,
+        }
+    }
+
+    /// What is to be begun now; whoever asked and may not any more is told so.
+    pub(super) fn if_it_may(self) -> Option<Self> {
+        match self {
+            Self::Ask { answer, may_still: Some(may_still), .. }
+            | Self::Export { answer, may_still: Some(may_still), .. }
+                if !may_still() =>
+            {
+                let _ = answer.send(Answer::LeftOut);
+                None
+            }
+            mail => Some(mail),
         }
     }
 

@@ -236,9 +236,10 @@ impl RoomTask {
             if self.room.takes_messages()
                 && let Some(mail) = self.waiting.pop()
             {
-                match mail.is_for_nobody() {
-                    true => continue,
-                    false => return Some(self.input(mail)),
+                let wanted = Some(mail).filter(|mail| !mail.is_for_nobody());
+                match wanted.and_then(RoomMail::if_it_may) {
+                    None => continue,
+                    Some(mail) => return Some(self.input(mail)),
                 }
             }
             // Whoever waits for its turn to run has no other turn before.
@@ -488,7 +489,7 @@ impl RoomTask {
                 self.answers.insert(self.asked, answer);
                 RoomInput::Ask { request: self.asked, ask }
             }
-            RoomMail::Export { connection, answer } => {
+            RoomMail::Export { connection, answer, .. } => {
                 self.asked += 1;
                 self.answers.insert(self.asked, answer);
                 let conn = connection.id();
