@@ -3,7 +3,7 @@ import { type DoctypeDefinition, doctype, mutation } from '../src/doctype.js';
 import { doctypesOf, flawAmong, hintsOf } from '../src/node/check.js';
 import { sqlite } from './query-sqlite.js';
 
-const TODO = 'create table todo (id text primary key, title text not null) strict';
+const MADE = 'create table todo (id text primary key, title text not null) strict';
 
 /** SQLite itself in place of the engine, whose words these are as well. */
 const ask = ({ migrations }: DoctypeDefinition): string | undefined => {
@@ -32,7 +32,7 @@ test.each([
   ['integer not null default 0 check (more > 0)', 'CHECK constraint failed'],
 ])('a column that no table with rows takes is told of: %s', (definition, why) => {
   const sql = `alter table todo add column more ${definition}`;
-  const [hint, ...others] = hinted([TODO, `create index i on todo (title); ${sql}`]);
+  const [hint, ...others] = hinted([MADE, `create index i on todo (title); ${sql}`]);
   const what = 'migration 2 of doctype todos adds todo.more, and fails in each document where todo';
   expect(hint).toContain(`${what} has a row: `);
   expect(hint).toContain(why);
@@ -50,23 +50,23 @@ test.each([
   `text check (title <> 'not null stored')`,
   'text constraint stored check (1)',
 ])('and one that any table takes is not: %s', (definition) => {
-  expect(hinted([TODO, `alter table todo add column more ${definition}`])).toEqual([]);
+  expect(hinted([MADE, `alter table todo add column more ${definition}`])).toEqual([]);
 });
 
 test.each([
-  ['it is new', [`${TODO}; ADD todo`], 0],
-  ['it is new by then', [TODO, `drop table todo; ${TODO}; ADD todo`], 0],
-  ['it was emptied', [TODO, 'delete from todo; ADD todo'], 0],
-  ['some of it was deleted', [TODO, `delete from todo where id = ''; ADD todo`], 1],
-  ['it has another name by then', [TODO, 'alter table todo rename to task', 'ADD task'], 1],
-  ['it is named with its schema', [TODO, 'ADD main."Todo"'], 1],
-  ['it is made of another one', [TODO, 'create table task as select * from todo; ADD task'], 1],
+  ['it is new', [`${MADE}; ADD todo`], 0],
+  ['it is new by then', [MADE, `drop table todo; ${MADE}; ADD todo`], 0],
+  ['it was emptied', [MADE, 'delete from todo; ADD todo'], 0],
+  ['some of it was deleted', [MADE, `delete from todo where id = ''; ADD todo`], 1],
+  ['it has another name by then', [MADE, 'alter table todo rename to task', 'ADD task'], 1],
+  ['it is named with its schema', [MADE, 'ADD main."Todo"'], 1],
+  ['it is made of another one', [MADE, 'create table task as select * from todo; ADD task'], 1],
   [
     'it is filled at once',
-    [TODO, 'create table t (a text) strict; insert into t select id from todo; ADD t'],
+    [MADE, 'create table t (a text) strict; insert into t select id from todo; ADD t'],
     1,
   ],
-  ['it is a rule', [TODO, 'alter table todo add check (title is not null)'], 0],
+  ['it is a rule', [MADE, 'alter table todo add check (title is not null)'], 0],
 ])('a table may have rows, or may not: %s', (_, migrations, count) => {
   const add = (sql: string) => sql.replace(/ADD (\S+)/, 'alter table $1 add more integer not null');
   expect(hinted(migrations.map(add))).toHaveLength(count);

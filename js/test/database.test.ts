@@ -197,7 +197,7 @@ test('who listens to errors is not told of one that has passed meanwhile', async
   expect(heard).toEqual([]);
 });
 
-test('who listens is told once of an error that is there, or comes or goes in that turn', async () => {
+test('who listens is told once of an error that is there, or comes in that turn', async () => {
   const memo = { word: 0, copy: undefined, head: undefined };
   const [one, other] = [new EngineError('one'), new EngineError('other')];
   const cases: [EngineError | null, EngineError | null, unknown[]][] = [

@@ -612,7 +612,7 @@ test('who is present is shown, and this one is as long as a component has it', a
   expect(said).toEqual(['{"at":1}', null]);
 });
 
-test('what is set behind the last component that was present is not said by who looks later', async () => {
+test('what is set behind the last component is not said by who looks later', async () => {
   const { openingsOf } = await hooks();
   const { db, said } = notes();
   const { presences } = openingsOf(KIND)({ db });

@@ -328,8 +328,8 @@ mod tests {
         assert!(revoked.is_revoked(&access("0", None, Some(2))));
     }
 
-    /// Goal: nobody keeps others from ending their tokens. Method: one ends as many as there is room
-    /// for, beside a few of others, and these end theirs.
+    /// Goal: nobody keeps others from ending their tokens. Method: one ends as many as there is
+    /// room for, beside a few of others, and these end theirs.
     #[test]
     fn where_there_is_no_room_all_tokens_end_of_who_ended_most() {
         let mut revoked = Revocations::default();

@@ -98,7 +98,7 @@ function lateColumns({ name, migrations }: DoctypeDefinition, ask: Ask): readonl
 
 /** Which tables may have rows, as far as that can be told without any. */
 class Tables {
-  /** Those that are made by now, and whether a migration before has made them, or they have rows. */
+  /** Those that are made by now, and whether a migration before has made or filled them. */
   readonly #made = new Map<string, boolean>();
 
   /** A migration has ended: who used the document then may have filled what it made. */

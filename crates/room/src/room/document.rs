@@ -18,7 +18,8 @@ const RECENT_ENTRY_SIZE: usize = 128;
 pub(super) enum Offered {
     /// All of it is here.
     Held,
-    /// What is here is an earlier state of it, by the same copy, which was not heard to have gone on.
+    /// What is here is an earlier state of it, by the same copy, which was not heard to have gone
+    /// on.
     Beyond,
     /// It is another one, or somebody has written here since.
     Other,

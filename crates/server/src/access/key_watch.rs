@@ -131,8 +131,8 @@ mod tests {
         assert!(watch.look(&files, 0).expect("it stays").is_ok());
     }
 
-    /// Goal: keys that were put back are those that count. Method: settings are read again while the
-    /// file says something else, which it says no more at the second look.
+    /// Goal: keys that were put back are those that count. Method: settings are read again while
+    /// the file says something else, which it says no more at the second look.
     #[test]
     fn what_a_file_says_again_behind_a_reload_counts() {
         let folder = tempfile::tempdir().expect("a folder");

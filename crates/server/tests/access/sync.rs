@@ -252,9 +252,9 @@ async fn a_token_is_renewed_on_the_same_connection() {
     scene.stop().await;
 }
 
-/// Goal: whoever may not read a document any more is told nothing of it within a second, however much
-/// its room has to do. Method: one follows what another one's mutations change, each of which burns,
-/// and renews its token by one that says nothing of that document.
+/// Goal: whoever may not read a document any more is told nothing of it within a second, however
+/// much its room has to do. Method: one follows what another one's mutations change, each of which
+/// burns, and renews its token by one that says nothing of that document.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawn_grant_ends_what_is_told_before_the_room_hears_of_it() {
     let scene = Scene::new(&[]).await;

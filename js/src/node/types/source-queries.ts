@@ -306,7 +306,7 @@ function argumentAt(tokens: readonly Token[], index: number): Token | undefined 
   return endsAt(tokens, at + 1) ? tokens[at] : undefined;
 }
 
-/** Where the text is that a hook is given, which may be what `() => ` or `computed(() => ` gives. */
+/** Where the text is that a hook is given, which may stand behind `() => ` or `computed(() => `. */
 function behindAccessor(tokens: readonly Token[], at: number): number {
   const reads = (from: number, ...texts: string[]): boolean =>
     texts.every((text, nth) => tokens[from + nth]?.text === text);

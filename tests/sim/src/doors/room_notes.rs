@@ -8,7 +8,7 @@ use tidelog_pages::{Append, StoreReply, StoreRequest};
 use tidelog_room::{RoomEffect, RoomInput};
 use tidelog_sync::codec;
 use tidelog_types::limits::{DOCTYPES_MAX, Limits};
-use tidelog_types::{DocumentKey, JournalId, Lineage, Lsn, Position};
+use tidelog_types::{ClientId, DocumentKey, JournalId, Lineage, Lsn, Position};
 
 /// What was written down of one document.
 pub(crate) struct RoomNotes {
@@ -17,8 +17,8 @@ pub(crate) struct RoomNotes {
     lives: Option<Lineage>,
 }
 
-/// A room's record as it is written: its version first.
-type Record = (u32, Vec<Doctype>, Lineage, Option<Position>, Option<DueTasks>);
+/// A room's record as it is written: its version first, and what was handed over by whom.
+type Record = (u32, Vec<Doctype>, Lineage, Option<(Position, ClientId)>, Option<DueTasks>);
 
 impl RoomNotes {
     pub(crate) fn new(limits: Limits) -> Self {
