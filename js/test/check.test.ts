@@ -29,11 +29,13 @@ test.each([
   [`text default 'x' references todo`, 'Cannot add a REFERENCES column'],
   ['integer not null default (1 + 1)', 'Cannot add a column with non-constant default'],
   ['text generated always as (upper(title)) stored', 'cannot add a STORED column'],
-  ['integer not null default 0 check (more > 0)', 'CHECK constraint failed'],
+  ['integer not null default 0 check (stars > 0)', 'CHECK constraint failed'],
+  [`integer default 'x'`, 'type mismatch on DEFAULT'],
 ])('a column that no table with rows takes is told of: %s', (definition, why) => {
-  const sql = `alter table todo add column more ${definition}`;
+  const sql = `alter table todo add column stars ${definition}`;
   const [hint, ...others] = hinted([MADE, `create index i on todo (title); ${sql}`]);
-  const what = 'migration 2 of doctype todos adds todo.more, and fails in each document where todo';
+  const what =
+    'migration 2 of doctype todos adds todo.stars, and fails in each document where todo';
   expect(hint).toContain(`${what} has a row: `);
   expect(hint).toContain(why);
   expect(others).toEqual([]);
@@ -49,6 +51,8 @@ test.each([
   'text as (upper(title)) not null',
   `text check (title <> 'not null stored')`,
   'text constraint stored check (1)',
+  'text check (at > 5)',
+  'text',
 ])('and one that any table takes is not: %s', (definition) => {
   expect(hinted([MADE, `alter table todo add column more ${definition}`])).toEqual([]);
 });
@@ -67,6 +71,21 @@ test.each([
     1,
   ],
   ['it is a rule', [MADE, 'alter table todo add check (title is not null)'], 0],
+  [
+    'a trigger empties it',
+    [MADE, 'create trigger a after insert on todo begin delete from todo; end; ADD todo'],
+    1,
+  ],
+  [
+    'a trigger fills it',
+    [
+      MADE,
+      `create table t (a text); create trigger a after insert on todo begin
+         select case 1 when 1 then 2 end; insert into t values (new.id); end; ADD t`,
+    ],
+    0,
+  ],
+  ['it takes any type', ['create table t (a)', `alter table t add b integer default 'x'`], 0],
 ])('a table may have rows, or may not: %s', (_, migrations, count) => {
   const add = (sql: string) => sql.replace(/ADD (\S+)/, 'alter table $1 add more integer not null');
   expect(hinted(migrations.map(add))).toHaveLength(count);

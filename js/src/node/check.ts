@@ -86,91 +86,124 @@ function lateColumns({ name, migrations }: DoctypeDefinition, ask: Ask): readonl
   return migrations.flatMap((migration, index) => {
     tables.settle();
     return statementsOf(migration).flatMap((tokens) => {
-      const { table, column, definition } = tables.add(tokens, migration) ?? {};
-      if (!table || !column || !definition) return [];
-      const why = onlyWithoutRows(definition, ask);
+      const added = tables.add(tokens, migration);
+      const why = added && onlyWithoutRows(added, ask);
       if (!why) return [];
-      const what = `migration ${index + 1} of doctype ${name} adds ${table}.${column}`;
-      return [`${what}, and fails in each document where ${table} has a row: ${why}`];
+      const what = `migration ${index + 1} of doctype ${name} adds ${added.table}.${added.column}`;
+      return [`${what}, and fails in each document where ${added.table} has a row: ${why}`];
     });
   });
 }
 
+/** A table that a migration has made. */
+interface Made {
+  /** Whether a migration before has made or filled it. */
+  readonly mayHaveRows: boolean;
+  readonly isStrict: boolean;
+}
+
+/** A column that a statement adds to a table which may have rows. */
+interface Added {
+  readonly table: string;
+  readonly column: string;
+  /** Its name and what follows. */
+  readonly definition: string;
+  readonly isStrict: boolean;
+}
+
 /** Which tables may have rows, as far as that can be told without any. */
 class Tables {
-  /** Those that are made by now, and whether a migration before has made or filled them. */
-  readonly #made = new Map<string, boolean>();
+  readonly #made = new Map<string, Made>();
 
   /** A migration has ended: who used the document then may have filled what it made. */
   settle(): void {
-    for (const name of this.#made.keys()) this.#made.set(name, true);
+    for (const [name, made] of this.#made) this.#made.set(name, { ...made, mayHaveRows: true });
   }
 
-  /** Takes in a statement. Gives the column that it adds to a table which may have rows. */
-  add(
-    tokens: readonly SqlToken[],
-    sql: string,
-  ): { table: string; column: string; definition: string } | undefined {
+  /** Takes in a statement. */
+  add(tokens: readonly SqlToken[], sql: string): Added | undefined {
     const is = (at: number, ...texts: string[]): boolean =>
-      texts.every((text, nth) => {
-        const token = tokens[at + nth];
-        return token?.kind === 'word' && token.text === text;
-      });
+      texts.every((text, nth) => isWord(tokens[at + nth], text));
     // The name that stands there, behind that of its schema.
     const nameAt = (at: number): number => (tokens[at + 1]?.text === '.' ? at + 2 : at);
     const key = (at: number): string => tokens[at]?.text.toLowerCase() ?? '';
+    const set = (at: number, made: Partial<Made>): void => {
+      const before = this.#made.get(key(at)) ?? { mayHaveRows: false, isStrict: false };
+      this.#made.set(key(at), { ...before, ...made });
+    };
     if (is(0, 'create', 'table')) {
       const at = nameAt(is(2, 'if', 'not', 'exists') ? 5 : 2);
-      const ofRows = tokens.some((_, nth) => nth > at && is(nth, 'as', 'select'));
-      if (!this.#made.get(key(at))) this.#made.set(key(at), ofRows);
+      const close = tokens[at + 1]?.pair ?? tokens.length;
+      const isStrict = tokens.slice(close).some((token) => isWord(token, 'strict'));
+      if (!this.#made.has(key(at))) set(at, { mayHaveRows: is(at + 1, 'as'), isStrict });
     } else if (is(0, 'drop', 'table')) {
       this.#made.delete(key(nameAt(is(2, 'if', 'exists') ? 4 : 2)));
     } else if (is(0, 'delete', 'from')) {
       const at = nameAt(2);
-      if (at === tokens.length - 1) this.#made.set(key(at), false);
-    } else if (tokens.some((_, nth) => is(nth, 'into'))) {
-      const into = tokens.findIndex((_, nth) => is(nth, 'into'));
-      this.#made.set(key(nameAt(into + 1)), true);
+      if (at === tokens.length - 1) set(at, { mayHaveRows: false });
     } else if (is(0, 'alter', 'table')) {
-      const at = nameAt(2);
-      const has = this.#made.get(key(at)) === true;
-      if (is(at + 1, 'rename', 'to')) {
-        this.#made.delete(key(at));
-        this.#made.set(key(at + 3), has);
-      } else if (is(at + 1, 'add') && has) {
-        const column = is(at + 2, 'column') ? at + 3 : at + 2;
-        const isConstraint = column === at + 2 && (is(column, 'check') || is(column, 'constraint'));
-        const [named, last] = [tokens[column], tokens.at(-1)];
-        if (isConstraint || !named || !last) return undefined;
-        const definition = sql.slice(named.end, last.end);
-        return { table: tokens[at]!.text, column: named.text, definition };
-      }
+      return this.#alter(nameAt(2), tokens, sql);
+    } else if (!is(0, 'create')) {
+      const into = tokens.findIndex((token) => isWord(token, 'into'));
+      if (into > 0) set(nameAt(into + 1), { mayHaveRows: true });
     }
     return undefined;
   }
+
+  /** The same of one that alters the table whose name stands there. */
+  #alter(at: number, tokens: readonly SqlToken[], sql: string): Added | undefined {
+    const name = tokens[at]?.text ?? '';
+    const made = this.#made.get(name.toLowerCase());
+    const [first, second, named, last] = [at + 1, at + 2, at + 3, -1].map((it) => tokens.at(it));
+    if (!made || !first || !second || !last) return undefined;
+    if (isWord(first, 'rename') && isWord(second, 'to') && named) {
+      this.#made.delete(name.toLowerCase());
+      this.#made.set(named.text.toLowerCase(), made);
+    }
+    if (!isWord(first, 'add') || !made.mayHaveRows) return undefined;
+    const isSaid = isWord(second, 'column');
+    const column = isSaid ? named : second;
+    const isConstraint = !isSaid && (isWord(second, 'check') || isWord(second, 'constraint'));
+    if (!column || isConstraint) return undefined;
+    const definition = sql.slice(column.at, last.end);
+    return { table: name, column: column.text, definition, isStrict: made.isStrict };
+  }
 }
 
+const isWord = (token: SqlToken | undefined, text: string): boolean =>
+  token?.kind === 'word' && token.text === text;
+
+/** The statements of a migration; the body of a trigger is of its own. */
 function statementsOf(sql: string): SqlToken[][] {
   const statements: SqlToken[][] = [[]];
   for (const token of sqlTokens(sql)) {
-    if (token.kind === 'sign' && token.text === ';') statements.push([]);
-    else statements.at(-1)!.push(token);
+    const statement = statements.at(-1)!;
+    const isOfTrigger = statement.slice(1, 3).some((it) => isWord(it, 'trigger'));
+    const last = statement.at(-1);
+    const isWithin = isOfTrigger && !(isWord(last, 'end') && last!.pair === undefined);
+    const isEnd = token.kind === 'sign' && token.text === ';' && !isWithin;
+    if (isEnd) statements.push([]);
+    else statement.push(token);
   }
   return statements;
 }
 
-/** What the engine says where it adds a column of this definition to a table with a row alone. */
-function onlyWithoutRows(definition: string, ask: Ask): string | undefined {
-  const made = 'create table t (at integer) strict; insert into t (at) values (1)';
-  const add = `alter table t add column more ${definition}`;
-  const flaw = ask({ name: 'late', migrations: [made, add], mutations: {} });
+/** What the engine says where it adds this column to a table with a row alone. */
+function onlyWithoutRows({ definition, isStrict }: Added, ask: Ask): string | undefined {
+  if (!/\b(not|default|references|check|as|generated)\b/i.test(definition)) return undefined;
+  const table = '"tidelog probe"';
+  const made = `create table ${table} (${table} integer)${isStrict ? ' strict' : ''}`;
+  const filled = `${made}; insert into ${table} values (1)`;
+  const add = `alter table ${table} add column ${definition}`;
   // Other columns are not there, which it may name.
-  const [why] = flaw?.match(OF_ROWS) ?? [];
+  const [why] =
+    ask({ name: 'probe', migrations: [filled, add], mutations: {} })?.match(OF_ROWS) ?? [];
   return why;
 }
 
 /** What SQLite says of a column where there are rows, and not of one where there are none. */
-const OF_ROWS = /(cannot add a|(CHECK|NOT NULL) constraint failed|type mismatch).*/i;
+const OF_ROWS =
+  /(cannot add a (?!UNIQUE|PRIMARY)|(CHECK|NOT NULL) constraint failed|type mismatch).*/i;
 
 /** The doctypes among what a module exports, each once. */
 export function doctypesOf(exports: object): readonly DoctypeDefinition[] {
