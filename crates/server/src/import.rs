@@ -65,6 +65,9 @@ pub(crate) enum ImportError {
     /// The token of whoever sent it has ended meanwhile.
     #[error(transparent)]
     Ended(TokenError),
+    /// It had ended before a room could say whether there is such a document.
+    #[error("the token has ended: get a new one")]
+    LeftOut,
     /// The server could not do it now.
     #[error("{0}")]
     Failed(String),
@@ -78,7 +81,7 @@ impl ImportError {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
             Self::Exists => StatusCode::CONFLICT,
-            Self::Ended(_) => StatusCode::UNAUTHORIZED,
+            Self::Ended(_) | Self::LeftOut => StatusCode::UNAUTHORIZED,
             Self::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -137,12 +140,14 @@ pub(crate) async fn prepare<'s>(
     match shared.rooms.ask(&document, Ask::Describe).await {
         Answer::Missing => match archive::forget_what_is_left(&shared.rooms, &document).await {
             Ok(()) => Ok(Import { shared, document, doctype, _turn }),
+            Err(Answer::LeftOut) => Err(ImportError::LeftOut),
             Err(Answer::Failed { reason } | Answer::Unknown { reason }) => {
                 Err(ImportError::Failed(reason))
             }
             Err(_) => Err(ImportError::Failed("its archive answers something else".to_owned())),
         },
         Answer::Description { .. } => Err(ImportError::Exists),
+        Answer::LeftOut => Err(ImportError::LeftOut),
         Answer::Failed { reason } | Answer::Unknown { reason } => Err(ImportError::Failed(reason)),
         _ => Err(ImportError::Failed("the room answers something else".to_owned())),
     }

@@ -98,14 +98,19 @@ pub(super) async fn forgive(
             return (StatusCode::BAD_REQUEST, why).into_response();
         }
     };
-    let answer = match guard.forgive(subject.clone()).await {
-        Ok(true) => StatusCode::NO_CONTENT.into_response(),
-        Ok(false) => (StatusCode::NOT_FOUND, "no such tokens were ended\n").into_response(),
-        Err(error) => failed(&error.to_string()),
-    };
-    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-    shared.rooms.audit().act("forgive", &who, subject.as_deref(), outcome);
-    answer
+    let guard = Arc::clone(guard);
+    let shared = Arc::clone(&shared);
+    to_its_end(async move {
+        let answer = match guard.forgive(subject.clone()).await {
+            Ok(true) => StatusCode::NO_CONTENT.into_response(),
+            Ok(false) => (StatusCode::NOT_FOUND, "no such tokens were ended\n").into_response(),
+            Err(error) => failed(&error.to_string()),
+        };
+        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+        shared.rooms.audit().act("forgive", &who, subject.as_deref(), outcome);
+        answer
+    })
+    .await
 }
 
 /// What an admin says, whose token has not ended by the end of that.
