@@ -268,7 +268,8 @@ fn of_many_the_first_are_seen_and_all_are_counted() {
 }
 
 /// Goal: while the first are silent those who came next are seen in their places, and the first
-/// again once they are heard. Method: three clients with as many as one may have, and one who looks.
+/// again once they are heard. Method: three clients with as many as one may have, and one that
+/// looks.
 #[test]
 fn while_the_first_are_silent_the_next_are_seen_in_their_places() {
     let conns = [1, 2, 3].map(ConnId);

@@ -92,8 +92,8 @@ mod unix {
         }
     }
 
-    /// The groups of processes in the foreground of the terminals that the standard streams are. One
-    /// in the background lives on without its terminal.
+    /// The groups of processes in the foreground of the terminals that the standard streams are.
+    /// One in the background lives on without its terminal.
     fn foregrounds() -> Vec<Pid> {
         let groups = [tcgetpgrp(stdin()), tcgetpgrp(stdout()), tcgetpgrp(stderr())];
         groups.into_iter().flatten().collect()
