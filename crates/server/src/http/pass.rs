@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tidelog_access::{Pattern, Role};
+use tidelog_access::{Pattern, Role, TokenError};
 
 use crate::access::Pass;
 use crate::audit::Who;
@@ -22,17 +22,26 @@ impl FromRequestParts<Arc<Shared>> for Pass {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
         let Some(guard) = &shared.guard else { return Ok(Self::Everything) };
-        if let Some(pass) = parts.extensions.get::<Self>() {
-            return Ok(pass.clone());
+        if let Some(Verified(verified)) = parts.extensions.remove() {
+            return passed(verified);
         }
         let Some(token) = bearer(&parts.headers) else {
             let why = "a token is needed: log in by POST /v1/login, or ask the app for one, and \
                        send it as Authorization: Bearer TOKEN";
             return Err(unauthenticated(why, "no token"));
         };
-        guard.verify(token).map_err(|error| unauthenticated(&error.to_string(), error.code()))
+        passed(guard.verify(token))
     }
 }
+
+#[expect(clippy::result_large_err, reason = "an answer, of which there is one a request")]
+fn passed(verified: Result<Pass, TokenError>) -> Result<Pass, Response> {
+    verified.map_err(|error| unauthenticated(&error.to_string(), error.code()))
+}
+
+/// In a request: what its token has turned out to be, which is looked at once.
+#[derive(Clone)]
+struct Verified(Result<Pass, TokenError>);
 
 /// The address of whoever asks.
 pub(super) struct Address(pub(super) Option<IpAddr>);
@@ -91,10 +100,11 @@ pub(super) async fn while_it_holds(
 ) -> Response {
     let guard = shared.guard.as_deref();
     let token = guard.zip(bearer(request.headers()));
-    let Some(Ok(pass)) = token.map(|(guard, token)| guard.verify(token)) else {
+    let Some(verified) = token.map(|(guard, token)| guard.verify(token)) else {
         return next.run(request).await;
     };
-    request.extensions_mut().insert(pass.clone());
+    request.extensions_mut().insert(Verified(verified.clone()));
+    let Ok(pass) = verified else { return next.run(request).await };
     let known = Arc::clone(&shared);
     let may_still: MayStill = Arc::new(move || known.check(&pass).is_ok());
     asking(Some(may_still), next.run(request)).await
