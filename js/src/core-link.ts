@@ -45,7 +45,7 @@ export class CoreLink {
    * has just ended may never answer again, as long as there is any tab that asked there.
    */
   #place = 0;
-  /** Tries one after another of which nothing has come, not even a refusal, with the present one. */
+  /** Tries in a row of which nothing has come, not even a refusal, with the present one. */
   tries = 0;
   /** Tries that were refused, and cores that died soon, one after another. */
   #refusals = 0;
