@@ -4,13 +4,13 @@
 //! through. Method: each row that names a limit says its number as it stands in the code.
 
 use tidelog_types::limits::{
-    CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, CONNECTION_OUT_SIZE_MAX, CONNECTIONS_MAX,
-    DOCTYPE_SIZE_MAX, DOCTYPES_MAX, DOCTYPES_SIZE_MAX, DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX,
-    HELLO_SIZE_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits, MESSAGE_FRAMES_MAX,
-    MESSAGE_PAGES_MAX, MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX,
-    OFFER_LIVES_MAX, PRESENCE_ATTENDEES_MAX, PRESENCE_KEPT_SIZE_MAX, PRESENCE_STATE_SIZE_MAX,
-    ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX, SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX,
-    SQL_VALUE_SIZE_MAX,
+    CONNECTION_ATTENDEES_MAX, CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX,
+    CONNECTION_OUT_SIZE_MAX, CONNECTIONS_MAX, DOCTYPE_SIZE_MAX, DOCTYPES_MAX, DOCTYPES_SIZE_MAX,
+    DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, HELLO_SIZE_MAX, LARGE_MESSAGES_MAX,
+    LARGE_MESSAGES_SIZE_MAX, Limits, MESSAGE_FRAMES_MAX, MESSAGE_PAGES_MAX, MESSAGE_SIZE_MAX,
+    MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX, PRESENCE_ATTENDEES_MAX,
+    PRESENCE_KEPT_SIZE_MAX, PRESENCE_STATE_SIZE_MAX, ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX,
+    SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX, SQL_VALUE_SIZE_MAX,
 };
 
 const PAPER: &str = include_str!("../PROTOCOL.md");
@@ -43,6 +43,10 @@ fn the_limits_of_the_paper_are_those_of_the_code() {
         ),
         ("changes in one `Presence`", format!("{} ", count(PRESENCE_ATTENDEES_MAX))),
         ("those who are present on one channel", format!("{} ", count(PRESENCE_ATTENDEES_MAX))),
+        (
+            "those who are present on all channels of one connection",
+            format!("{} ", count(CONNECTION_ATTENDEES_MAX)),
+        ),
         (
             "who is present with any document",
             format!("{}, ", size(usize::try_from(PRESENCE_KEPT_SIZE_MAX).expect("it fits"))),

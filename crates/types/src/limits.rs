@@ -85,6 +85,9 @@ pub const INSTANCES_MAX: usize = 1024;
 /// Events that a command records, and commands that it sends, as it completes.
 pub const COMPLETION_ITEMS_MAX: usize = 1024;
 
+/// Bytes of what an attempt at a command or a run comes to: it travels in one message.
+pub const COMPLETION_SIZE_MAX: usize = 16 * 1024 * 1024;
+
 /// Bytes of a stream's state, as JSON, that is kept beside its events.
 pub const SNAPSHOT_SIZE_MAX: usize = 256 * 1024;
 
@@ -309,6 +312,9 @@ pub const PRESENCE_SEEN_MAX: usize = 100;
 
 /// Open handles of one client that are present with a document.
 pub const PRESENCE_ATTENDEES_MAX: usize = 64;
+
+/// Open handles of one connection that are present with any document.
+pub const CONNECTION_ATTENDEES_MAX: usize = 1024;
 
 /// Milliseconds between two words on who is present, either way.
 pub const PRESENCE_TICK_MS: u64 = 100;

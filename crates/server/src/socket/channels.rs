@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_room::ConnId;
-use tidelog_sync::Channel;
+use tidelog_sync::{Attendee, Channel, PresenceWord};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::CONNECTION_CHANNELS_MAX;
+use tidelog_types::limits::{CONNECTION_ATTENDEES_MAX, CONNECTION_CHANNELS_MAX};
 
 use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
 
@@ -18,6 +18,8 @@ use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
 pub(super) struct Channels {
     conn: ConnId,
     pub(super) open: BTreeMap<Channel, OpenChannel>,
+    /// Those who were said to be present.
+    pub(super) attendees: BTreeSet<(Channel, Attendee)>,
 }
 
 pub(super) struct OpenChannel {
@@ -32,7 +34,7 @@ pub(super) struct OpenChannel {
 impl Channels {
     /// Those of a connection that has none open.
     pub(super) fn new(conn: ConnId) -> Self {
-        Self { conn, open: BTreeMap::new() }
+        Self { conn, open: BTreeMap::new(), attendees: BTreeSet::new() }
     }
 
     pub(super) fn enter(&mut self, channel: Channel, document: DocumentKey, room: &RoomSender) {
@@ -50,13 +52,29 @@ impl Channels {
     pub(super) fn is_full(&mut self) -> bool {
         if self.open.len() >= CONNECTION_CHANNELS_MAX {
             self.open.retain(|_, channel| channel.room.strong_count() > 0);
+            self.attendees.retain(|(channel, _)| self.open.contains_key(channel));
         }
         self.open.len() >= CONNECTION_CHANNELS_MAX
+    }
+
+    /// Takes out of what is said of those who are present on a channel whoever is one too many on
+    /// the connection: no room knows of the others.
+    pub(super) fn limit(&mut self, channel: Channel, word: &mut PresenceWord) {
+        word.changes.retain(|(attendee, state)| {
+            let whose = (channel, *attendee);
+            if state.is_none() {
+                self.attendees.remove(&whose);
+                return true;
+            }
+            let has_room = self.attendees.len() < CONNECTION_ATTENDEES_MAX;
+            self.attendees.contains(&whose) || has_room && self.attendees.insert(whose)
+        });
     }
 
     /// Forgets a channel, and tells its room if it was the last one there.
     pub(super) fn close(&mut self, channel: Channel) {
         let Some(OpenChannel { document, room, .. }) = self.open.remove(&channel) else { return };
+        self.attendees.retain(|(other, _)| *other != channel);
         // A room that is gone has forgotten us already, and another one may be in its place.
         let Some(room) = room.upgrade() else { return };
         let is_there = |other: &OpenChannel| {

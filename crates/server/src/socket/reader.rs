@@ -415,7 +415,8 @@ impl Reader {
             self.connection.note_handles_tasks();
         }
         let message = match message {
-            ToRoom::Presence(word) => {
+            ToRoom::Presence(mut word) => {
+                self.channels.limit(channel, &mut word);
                 let (conn, identity) = (self.connection.id(), Arc::clone(&self.identity));
                 let _ = room.send(RoomMail::Presence { conn, channel, identity, word, permit });
                 return Flow::Continue(());

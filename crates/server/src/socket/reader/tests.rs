@@ -1,9 +1,13 @@
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use tidelog_room::{ConnId, RoomSettings};
-use tidelog_sync::encode_message;
+use tidelog_sync::{Attendee, Hears, PresenceWord, StateText, encode_message};
 use tidelog_testing::Rng;
-use tidelog_types::limits::{ARCHIVE_TYPES_MAX, MESSAGE_SIZE_MAX, SMALL_WAITING_SIZE_MAX};
+use tidelog_types::limits::{
+    ARCHIVE_TYPES_MAX, CONNECTION_ATTENDEES_MAX, MESSAGE_SIZE_MAX, PRESENCE_ATTENDEES_MAX,
+    SMALL_WAITING_SIZE_MAX,
+};
 use tidelog_types::{JournalId, Lsn};
 use tokio::io::AsyncReadExt as _;
 use tokio::join;
@@ -199,6 +203,45 @@ async fn a_channel_whose_room_is_gone_keeps_no_number() {
     assert!(matches!(reader.open(Channel(1), "list"), Flow::Continue(Some(_))));
     let next = u32::try_from(CONNECTION_CHANNELS_MAX).expect("few");
     assert!(matches!(reader.open(Channel(next), "list"), Flow::Continue(Some(_))));
+}
+
+/// Goal: nobody takes the memory that there is for all who are present by one connection. Method:
+/// as many in each document as may be, and one more document.
+#[tokio::test]
+async fn those_who_are_present_on_a_connection_are_bounded() {
+    let scene = Scene::new(RoomSettings::default());
+    let (connection, _end) = Connection::new(ConnId(7));
+    let mut reader = reader_of(&scene, connection, 1);
+    let (room, mut mail) = unbounded_channel();
+    let each = PRESENCE_ATTENDEES_MAX as u32;
+    let last = CONNECTION_ATTENDEES_MAX as u32 / each;
+    for channel in 0..=last {
+        let document = DocumentKey::new(&channel.to_string(), "").expect("a name");
+        reader.channels.enter(Channel(channel), document, &room);
+    }
+    let mut say = |channel, attendees: Range<u32>, state: Option<StateText>| {
+        let changes = attendees.map(|it| (Attendee(it), state.clone())).collect();
+        let word = PresenceWord { hears: Hears::Others, heard: 0, changes };
+        let body = ToRoom::Presence(word);
+        let own = Arc::clone(&reader.permits).try_acquire_owned().expect("there is room");
+        let permit = MessagePermit::new(own, None, &Arc::default());
+        let flow = reader.take(ToServer::About { channel: Channel(channel), body }, permit);
+        assert_eq!(flow, Flow::Continue(()));
+        match mail.try_recv() {
+            Ok(RoomMail::Presence { word, .. }) => word.changes.len() as u32,
+            other => panic!("unexpected: {}", other.is_ok()),
+        }
+    };
+    let here = StateText::new("{}");
+    for channel in 0..last {
+        assert_eq!(say(channel, 0..each, here.clone()), each, "{channel}");
+    }
+    assert_eq!(say(last, 0..each, here.clone()), 0, "they are one too many");
+    assert_eq!(say(0, 0..each, here.clone()), each, "those who are present say something else");
+    assert_eq!(say(0, 0..1, None), 1);
+    assert_eq!(say(last, 0..each, here.clone()), 1, "one has left");
+    reader.channels.close(Channel(1));
+    assert_eq!(reader.channels.attendees.len(), CONNECTION_ATTENDEES_MAX - each as usize);
 }
 
 /// Goal: what a large message takes is given back with it, and not before. Method: a room that
