@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::client_address::{client_address, is_forwarded};
+use crate::loopback;
 use crate::settings::{AccessSettings, KeyFiles, Password, USERS};
 pub(crate) use expiries::{Expiries, Expiry, end_expired};
 pub(crate) use key_watch::watch_keys;
@@ -303,9 +304,12 @@ impl Guard {
     }
 
     /// Whether whoever asks with these headers from this address may have the metrics without a
-    /// token: anybody, or anybody on this machine. What a proxy passes on is of neither.
+    /// token: anybody, or anybody on this machine. What a proxy passes on is of neither, nor is a
+    /// page in a browser of this machine whose name was made to point here.
     pub(crate) fn opens_metrics(&self, address: Option<IpAddr>, headers: &HeaderMap) -> bool {
-        let is_here = address.is_some_and(|it| it.is_loopback()) && !is_forwarded(headers);
+        let is_here = address.is_some_and(|it| it.is_loopback())
+            && !is_forwarded(headers)
+            && loopback::is_ours(headers);
         self.metrics_open || is_here
     }
 

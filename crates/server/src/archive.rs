@@ -59,18 +59,24 @@ impl From<ArchiveRefusal> for ArchiveError {
     }
 }
 
+impl From<Answer> for ArchiveError {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(Box::new(answer))
+    }
+}
+
 /// Has those events of a stream leave that can, a bounded number of them.
 pub(crate) async fn archive(
     rooms: &Arc<Rooms>,
     document: &DocumentKey,
     stream: &StreamRef,
 ) -> Result<Archived, ArchiveError> {
-    let _turn = rooms.archiving().of(document).await;
+    let _turn = rooms.archiving().of(document).await?;
     let mut tries = 0;
     loop {
         let part = match rooms.ask(document, Ask::Archivable(stream.clone())).await {
             Answer::Archivable(part) => part?,
-            answer => return Err(ArchiveError::Answered(Box::new(answer))),
+            answer => return Err(answer.into()),
         };
         tries += 1;
         match move_on(rooms, document, part).await {
@@ -98,7 +104,7 @@ async fn move_on(
     let ask = Ask::Archive { stream, archive, archived, end };
     match rooms.ask(document, ask).await {
         Answer::Archived(events) => Ok(Archived { events: events?, has_more, is_awaited }),
-        answer => Err(ArchiveError::Answered(Box::new(answer))),
+        answer => Err(answer.into()),
     }
 }
 
@@ -107,7 +113,7 @@ async fn move_on(
 async fn begin(rooms: &Arc<Rooms>, document: &DocumentKey) -> Result<(), ArchiveError> {
     match rooms.ask(&archive_of(document), Ask::Destroy).await {
         Answer::Missing | Answer::Destroyed => Ok(()),
-        answer => Err(ArchiveError::Answered(Box::new(answer))),
+        answer => Err(answer.into()),
     }
 }
 
@@ -121,7 +127,7 @@ pub(crate) async fn take_in(
         Answer::TakenIn(archive) => Ok(archive?),
         // Something has left, and where it went is not here.
         Answer::Missing => Err(ArchiveError::Refused(ArchiveRefusal::Elsewhere)),
-        answer => Err(ArchiveError::Answered(Box::new(answer))),
+        answer => Err(answer.into()),
     }
 }
 
@@ -147,7 +153,7 @@ pub(crate) async fn read(
         Answer::Events(found) => return Ok(Read::Found(found, None)),
         answer => return Err(answer),
     };
-    let _turn = rooms.archiving().of(document).await;
+    let _turn = rooms.archiving().of(document).await?;
     for _ in 0..READS_MAX {
         let InArchive { archive, up_to, count } = place;
         let of_archive = Ask::Archived(wanted.clone(), archive);
@@ -219,7 +225,7 @@ pub(crate) async fn erase(
     after: ErasedUpTo,
     is_archive: bool,
 ) -> Result<Result<Erased, EraseRefusal>, Answer> {
-    let _turn = rooms.archiving().of(document).await;
+    let _turn = rooms.archiving().of(document).await?;
     let ask = Ask::Erase { what: what.clone(), after };
     if !is_archive {
         return match rooms.ask(document, ask).await {
@@ -242,7 +248,10 @@ pub(crate) async fn erase(
 /// What is left of an archive where that fails is found by nobody, and goes when the same is done
 /// again, when events leave a document of that name, or when a server starts.
 pub(crate) async fn destroy(rooms: &Arc<Rooms>, document: &DocumentKey) -> Answer {
-    let _turn = rooms.archiving().of(document).await;
+    let _turn = match rooms.archiving().of(document).await {
+        Ok(turn) => turn,
+        Err(late) => return late,
+    };
     let answer = rooms.ask(document, Ask::Destroy).await;
     if !matches!(answer, Answer::Missing | Answer::Destroyed) {
         return answer;
@@ -260,7 +269,7 @@ pub(crate) async fn forget_what_is_left(
     rooms: &Arc<Rooms>,
     document: &DocumentKey,
 ) -> Result<(), Answer> {
-    let _turn = rooms.archiving().of(document).await;
+    let _turn = rooms.archiving().of(document).await?;
     match rooms.ask(document, Ask::Describe).await {
         Answer::Missing => {}
         answer @ (Answer::LeftOut | Answer::Failed { .. } | Answer::Unknown { .. }) => {

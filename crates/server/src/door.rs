@@ -47,6 +47,17 @@ const HEAD_TAKES: Duration = Duration::from_secs(10);
 /// All that visitors say at once. In the buffers of their connections it takes a third more.
 const _: () = assert!(VISITORS_MAX * REQUEST_HEAD_SIZE_MAX <= 32 * 1024 * 1024);
 
+tokio::task_local! {
+    /// Of the visitor whose request is being answered in this task.
+    static VISITED: Upgrade;
+}
+
+/// The place of the visitor whose request this task answers, to be held for as long as something is
+/// done of what was asked: whoever hangs up meanwhile has no other in place of it.
+pub(crate) fn held_place() -> Option<impl Send> {
+    VISITED.try_with(Clone::clone).ok()
+}
+
 /// Listens, and watches over who has come in.
 pub(crate) struct Door {
     listener: TcpListener,
@@ -80,10 +91,10 @@ impl Door {
         }
     }
 
-    /// How many may still come in.
+    /// One for each who may still come in.
     #[cfg(test)]
-    pub(crate) fn free_places(&self) -> usize {
-        self.places.available_permits()
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.places)
     }
 
     /// Answers everybody who comes in until the server stops, and those who are there to their end.
@@ -182,7 +193,7 @@ async fn answer_on(
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(upgrade.clone());
         request.extensions_mut().insert(peer);
-        let answer = router.call(request);
+        let answer = VISITED.scope(upgrade.clone(), router.call(request));
         let (places, waits) = (Arc::clone(&places), Arc::clone(&waits));
         async move {
             waits.store(true, Ordering::Relaxed);
@@ -430,7 +441,7 @@ mod tests {
             socket.bind(format!("{from}:0").parse().expect("an address")).expect("it is ours");
             socket.connect(([127, 0, 0, 1], port).into()).await.expect("it listens")
         };
-        let all = door.free_places();
+        let all = door.places().available_permits();
         let (mut clients, mut inside) = (Vec::new(), Vec::new());
         for _ in 0..all {
             clients.push(connect("127.0.0.1").await);

@@ -165,7 +165,8 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
     let _leaves = Leaves { room: room.clone(), conn };
     let theirs = connection.clone();
     let may_still = asks_while();
-    let mail = |answer| RoomMail::Export { connection: theirs, answer, may_still };
+    let asked_by = may_still.clone();
+    let mail = |answer| RoomMail::Export { connection: theirs, answer, may_still: asked_by };
     match shared.rooms.ask_by(&room, mail).await {
         Answer::Exporting => {}
         other => return Err(other),
@@ -189,6 +190,9 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
                 file = blocking(move || write(file, part)).await?;
                 if is_last {
                     return Ok(Exported { source: file, size });
+                }
+                if may_still.as_ref().is_some_and(|may_still| !may_still()) {
+                    return Err(Answer::LeftOut);
                 }
                 // It begins anew for as long as others write more than is read meanwhile.
                 if began.elapsed() > takes_at_most(size) {

@@ -430,6 +430,35 @@ mod tests {
         body(Request::new(it), 5).await.map_err(|refused| refused.status())
     }
 
+    /// Goal: whoever sends clients here, and whoever watches, sees that the store hangs. Method: it
+    /// says nothing for as long as that is taken for slow, and longer.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_whose_store_does_not_answer_is_not_ready() {
+        let scene = Scene::new(RoomSettings::default());
+        let shared = Arc::new(Shared::of(&scene));
+        let told = async || {
+            let ready = readyz(State(Arc::clone(&shared))).await;
+            let ours = State(Arc::clone(&shared));
+            let pass = Ok(Pass::Everything);
+            let numbers = metrics(ours, Address(None), HeaderMap::new(), pass).await;
+            let text = |answer: Response| async {
+                let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
+                String::from_utf8(bytes.expect("a body").to_vec()).expect("a text")
+            };
+            let status = ready.status();
+            let is_told = text(numbers).await.contains("\ntidelog_ready 1\n");
+            (status, text(ready).await, is_told)
+        };
+        assert_eq!(told().await, (StatusCode::OK, "ready\n".to_owned(), true));
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(told().await.0, StatusCode::OK, "it may be slow");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (status, why, is_told) = told().await;
+        let why_not = "not ready: the store does not answer";
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(why.contains(why_not) && !is_told, "{why}");
+    }
+
     /// Goal: however many ask for the names of all documents, which may be many MiB, the store and
     /// the server's memory hold only so many lists at once. Method: all turns are taken, then one
     /// is free.

@@ -116,8 +116,8 @@ pub(crate) struct Imported {
 }
 
 /// What a file is about to become.
-pub(crate) struct Import<'s> {
-    shared: &'s Shared,
+pub(crate) struct Import {
+    shared: Arc<Shared>,
     document: DocumentKey,
     doctype: Doctype,
     /// It takes room on the disk, as an export does.
@@ -126,12 +126,12 @@ pub(crate) struct Import<'s> {
 
 /// Looks whether a file of this subject would be taken as this document, of the newest doctype of
 /// this name: before all of it is taken in for nothing.
-pub(crate) async fn prepare<'s>(
-    shared: &'s Shared,
+pub(crate) async fn prepare(
+    shared: &Arc<Shared>,
     document: &str,
     doctype: &str,
     subject: Option<&str>,
-) -> Result<Import<'s>, ImportError> {
+) -> Result<Import, ImportError> {
     let document = DocumentKey::new(document, "").map_err(|_| ImportError::NoName)?;
     let newest = shared.deployments.newest(doctype);
     let doctype = newest.ok_or_else(|| ImportError::NoDoctype(doctype.to_owned()))?;
@@ -139,7 +139,10 @@ pub(crate) async fn prepare<'s>(
     let _turn = turn.map_err(|why| ImportError::Failed(why.to_owned()))?;
     match shared.rooms.ask(&document, Ask::Describe).await {
         Answer::Missing => match archive::forget_what_is_left(&shared.rooms, &document).await {
-            Ok(()) => Ok(Import { shared, document, doctype, _turn }),
+            Ok(()) => {
+                let shared = Arc::clone(shared);
+                Ok(Import { shared, document, doctype, _turn })
+            }
             Err(Answer::LeftOut) => Err(ImportError::LeftOut),
             Err(Answer::Failed { reason } | Answer::Unknown { reason }) => {
                 Err(ImportError::Failed(reason))
@@ -153,17 +156,34 @@ pub(crate) async fn prepare<'s>(
     }
 }
 
-impl Import<'_> {
-    /// Takes the file in, and makes it the document. Before each part that the room is handed, it
-    /// is asked whether whoever sent it may do that still: a file may take hours to come.
-    pub(crate) async fn run<E>(
+impl Import {
+    /// Takes the file in. Now and then it is asked whether whoever sends it may do that still: a
+    /// file may take hours to come.
+    pub(crate) async fn receive<E>(
         self,
         file: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        may_still: &impl Fn() -> Result<(), TokenError>,
+    ) -> Result<Came, ImportError> {
+        let file = receive(&self.shared, file, may_still).await?;
+        Ok(Came { import: self, file })
+    }
+}
+
+/// An import whose file is here.
+pub(crate) struct Came {
+    import: Import,
+    file: Received,
+}
+
+impl Came {
+    /// Makes the file the document. It is asked before each part that the room is handed whether
+    /// whoever sent it may do that still.
+    pub(crate) async fn plant(
+        self,
         may_still: impl Fn() -> Result<(), TokenError>,
     ) -> Result<Imported, ImportError> {
-        let Self { shared, document, doctype, _turn } = self;
-        let received = receive(shared, file, &may_still).await?;
-        let position = plant(shared, &document, &doctype, received, may_still).await?;
+        let Self { import: Import { shared, document, doctype, _turn }, file } = self;
+        let position = plant(&shared, &document, &doctype, file, may_still).await?;
         Ok(Imported {
             document: document.document,
             doctype: doctype.name,

@@ -34,6 +34,9 @@ pub(crate) use turns::DocumentTurns;
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
+/// What is answered where that was not enough.
+const TOO_MUCH: &str = "the document has too much to do";
+
 /// Rooms that have an entry on its way to the disk at once, where all together have too much.
 const WRITE_TURNS: usize = 2;
 /// Rooms that have the one turn to run, or one to write, which wait for no turn of slow rooms.
@@ -207,7 +210,7 @@ impl Rooms {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => unknown("the room has closed"),
             // It is not begun any more, if it was not.
-            Err(_) => unknown("the document has too much to do"),
+            Err(_) => unknown(TOO_MUCH),
         }
     }
 

@@ -119,7 +119,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let door = Door::new(listener, Some(Arc::new(Tls::new(&settings))), 1, &[]);
-        let places = door.free_places();
+        let places = door.places().available_permits();
         let (_stop, stopped) = watch::channel(false);
         tokio::spawn(door.serve(Router::new(), stopped));
         let began = Instant::now();

@@ -468,3 +468,24 @@ async fn a_check_finds_what_has_rotted_under_a_running_server() {
     assert!(std::fs::read(&path).expect("a log") == whole);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_and_what_is_made_of_it_are_told_as_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [data, file, into] = ["data", "file", "into"].map(|name| folder.path().join(name));
+    with_note(&data, "kept").await;
+    let told = async |args: &[&str], paths: &[&Path]| {
+        let output = run(args, paths).await;
+        is_done(&output);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("a line of JSON")
+    };
+    let made = told(&["backup", "--json", "--data"], &[&data, &file]).await;
+    let size = std::fs::metadata(&file).expect("a backup").len();
+    assert_eq!(made, serde_json::json!({ "file": file, "size_bytes": size }));
+    let restored = told(&["restore", "--json", "--data"], &[&into, &file]).await;
+    assert_eq!((&restored["documents"], &restored["data"]), (&1.into(), &serde_json::json!(into)));
+    assert!(restored["at_s"].as_u64() > Some(1_700_000_000), "{restored}");
+    let both = run(&["backup", "--json", "--data"], &[&data, Path::new("-")]).await;
+    assert_eq!(both.status.code(), Some(2), "both would go to standard output");
+    assert!(both.stdout.is_empty());
+}

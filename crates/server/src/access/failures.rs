@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::client_address::network;
 
 /// After which time one failure more is forgiven.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
+pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// Addresses from which logins failed. No user is locked out by that: another address may log in.
 #[derive(Default)]

@@ -205,6 +205,7 @@ mod tests {
     use tidelog_types::limits::LOGIN_FAILURES_MAX;
 
     use super::super::Pass;
+    use super::super::failures::FORGIVEN_AFTER;
     use super::*;
     use crate::settings::{AccessSettings, Password};
 
@@ -258,11 +259,15 @@ mod tests {
     /// Goal: who comes in a crowd fails no more often than one by one. Method: many at once.
     #[tokio::test]
     async fn a_crowd_of_one_address_has_as_many_tries_as_one() {
-        let guard = guard();
+        let (guard, began) = (guard(), Instant::now());
         let tries = (0..LOGINS_WAITING_MAX + 5).map(|_| log_in(&guard, "admin", "wrong"));
         let tried = futures_util::future::join_all(tries).await;
         let wrong = tried.iter().filter(|it| matches!(it, Err(LoginError::Wrong))).count();
-        assert_eq!(wrong, LOGIN_FAILURES_MAX as usize);
+        // Some are forgiven meanwhile, where the machine has much else to do.
+        let forgiven = began.elapsed().as_secs() / FORGIVEN_AFTER.as_secs();
+        let tries_max = u64::from(LOGIN_FAILURES_MAX) + forgiven;
+        let tries = u64::from(LOGIN_FAILURES_MAX)..=tries_max;
+        assert!(tries.contains(&(wrong as u64)), "{wrong} of {tries:?}");
     }
 
     /// Goal: whoever guesses leaves the processor to others, and is answered at once all the same.

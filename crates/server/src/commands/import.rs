@@ -127,7 +127,8 @@ impl Import {
 
     async fn into(&self, house: &House, file: File) -> Result<Imported, ImportError> {
         let import = import::prepare(&house.shared, &self.document, &self.doctype, None).await?;
-        import.run(std::pin::pin!(pieces(file)), || Ok(())).await
+        let came = import.receive(std::pin::pin!(pieces(file)), &|| Ok(())).await?;
+        came.plant(|| Ok(())).await
     }
 }
 

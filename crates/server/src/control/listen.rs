@@ -19,7 +19,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Answered, Asked, FILE_NAME};
 use crate::access::RevokeError;
@@ -198,7 +198,7 @@ impl Talk {
         }
         match self.shared.store.cut().await {
             Ok(held) => {
-                info!("the store is being copied or checked");
+                self.shared.rooms.audit().act("cut", &Who::default(), None, 200);
                 let HeldCut { log, log_head, log_size, pages_size, .. } = &**self.cut.insert(held);
                 let (log, log_head) = (log.clone(), hex(log_head));
                 Answered::Cut { log, log_head, log_size: *log_size, pages_size: *pages_size }
@@ -223,6 +223,7 @@ impl Talk {
             }
             Err(_) => return self.say(&error("the room answers something else")).await,
         };
+        self.shared.rooms.audit().act("export", &Who::default(), Some(document), 200);
         self.say(&Answered::Export { export_size: exported.size }).await?;
         let mut left = exported.size;
         let mut pieces = std::pin::pin!(exported.pieces(turn));
@@ -258,7 +259,10 @@ impl Talk {
         self.say(&Answered::Wanted { wanted: true }).await?;
         *left = size;
         let pieces = std::pin::pin!(pieces(&mut self.read, left));
-        let imported = import.run(pieces, || Ok(())).await;
+        let imported = match import.receive(pieces, &|| Ok(())).await {
+            Ok(came) => came.plant(|| Ok(())).await,
+            Err(why) => Err(why),
+        };
         let outcome = imported.as_ref().map_or_else(ImportError::status, |_| StatusCode::CREATED);
         // Whoever may open the socket is the server's own user.
         let (audit, who) = (shared.rooms.audit(), Who::default());

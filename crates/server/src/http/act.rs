@@ -16,6 +16,7 @@ use super::{body, no_name};
 use crate::access::Pass;
 use crate::archive::{self, ArchiveError, Archived};
 use crate::audit::Who;
+use crate::door::held_place;
 use crate::rooms::{asking, asks_while};
 use crate::shared::Shared;
 
@@ -116,8 +117,73 @@ impl Act {
 }
 
 /// Answers by what comes of this, which goes on where whoever asked hangs up meanwhile: so that it
-/// is done as a whole, and its line is in the audit log.
+/// is done as a whole, and its line is in the audit log. It takes up a visitor's place until then.
 pub(super) async fn to_its_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
-    let done = tokio::spawn(asking(asks_while(), work));
+    let place = held_place();
+    let done = tokio::spawn(asking(asks_while(), async move {
+        let _place = place;
+        work.await
+    }));
     done.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::{Semaphore, watch};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::door::Door;
+
+    /// Goal: however often somebody asks for something and hangs up, no more of it is under way
+    /// than visitors may be there. Method: one hangs up while it is, and then it is done.
+    #[tokio::test]
+    async fn what_goes_on_for_whoever_hangs_up_takes_up_their_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (may_end, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (ends, begins) = (Arc::clone(&may_end), Arc::clone(&begun));
+        let work = move || {
+            let (ends, begins) = (Arc::clone(&ends), Arc::clone(&begins));
+            to_its_end(async move {
+                begins.add_permits(1);
+                ends.acquire().await.expect("open").forget();
+                StatusCode::OK.into_response()
+            })
+        };
+        let door = Door::new(listener, None, 1, &[]);
+        let places = door.places();
+        let router = Router::new().route("/", get(work));
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(door.serve(router, stopped));
+        let comes_to = async |free: usize| {
+            let is_so = async {
+                while places.available_permits() != free {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_secs(20), is_so).await.is_ok()
+        };
+        // One waits for whoever comes next.
+        sleep(Duration::from_millis(20)).await;
+        let all = places.available_permits();
+        for _ in 0..3 {
+            let mut visitor = TcpStream::connect(address).await.expect("it listens");
+            visitor.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it is there");
+            begun.acquire().await.expect("open").forget();
+        }
+        // Each has gone by then.
+        sleep(Duration::from_millis(300)).await;
+        assert_eq!(places.available_permits(), all - 3);
+        may_end.add_permits(2);
+        assert!(comes_to(all - 1).await);
+        may_end.add_permits(1);
+        assert!(comes_to(all).await);
+    }
 }

@@ -14,6 +14,7 @@ use tidelog_access::Role;
 use tidelog_types::limits::IMPORT_SIZE_MAX;
 use tokio::task::spawn_blocking;
 
+use super::act::to_its_end;
 use super::pass::Address;
 use super::{failed, pass, sent};
 use crate::access::Pass;
@@ -105,16 +106,27 @@ pub(super) async fn import(
         Ok(import) => import,
         Err(error) => return refused(&error),
     };
-    let may_still = || shared.check(&pass);
-    let answer = match import.run(body.into_data_stream(), may_still).await {
-        Ok(imported) => (StatusCode::CREATED, Json(imported)).into_response(),
-        Err(error) => refused(&error),
-    };
-    let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
-    shared.rooms.audit().act("import", &who, Some(&id), outcome);
-    answer
+    let came = import.receive(body.into_data_stream(), &|| shared.check(&pass)).await;
+    to_its_end(async move {
+        let imported = match came {
+            Ok(came) => came.plant(|| shared.check(&pass)).await,
+            Err(error) => Err(error),
+        };
+        let answer = match imported {
+            Ok(imported) => (StatusCode::CREATED, Json(imported)).into_response(),
+            Err(error) => refused(&error),
+        };
+        let (who, outcome) = (pass::who(&pass, address), answer.status().as_u16());
+        shared.rooms.audit().act("import", &who, Some(&id), outcome);
+        answer
+    })
+    .await
 }
 
 fn refused(error: &ImportError) -> Response {
-    (error.status(), format!("{error}\n")).into_response()
+    match error {
+        ImportError::Ended(error) => pass::refused_by(error),
+        ImportError::LeftOut => pass::left_out(),
+        error => (error.status(), format!("{error}\n")).into_response(),
+    }
 }

@@ -36,7 +36,7 @@ impl FromRequestParts<Arc<Shared>> for Pass {
 
 #[expect(clippy::result_large_err, reason = "an answer, of which there is one a request")]
 fn passed(verified: Result<Pass, TokenError>) -> Result<Pass, Response> {
-    verified.map_err(|error| unauthenticated(&error.to_string(), error.code()))
+    verified.map_err(|error| refused_by(&error))
 }
 
 /// In a request: what its token has turned out to be, which is looked at once.
@@ -172,8 +172,12 @@ pub(super) fn refusal_unless_admin(pass: &Pass) -> Option<Response> {
 
 /// What whoever asks is answered whose token has ended while the request was being said.
 pub(super) fn refusal_if_ended(shared: &Shared, pass: &Pass) -> Option<Response> {
-    let error = shared.check(pass).err()?;
-    Some(unauthenticated(&error.to_string(), error.code()))
+    shared.check(pass).err().map(|error| refused_by(&error))
+}
+
+/// What whoever asks is answered whose token is not taken.
+pub(super) fn refused_by(error: &TokenError) -> Response {
+    unauthenticated(&error.to_string(), error.code())
 }
 
 fn forbidden(role: &str, refused: Refused) -> Response {

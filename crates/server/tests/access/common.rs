@@ -78,9 +78,14 @@ pub fn now_s() -> u64 {
 
 /// A token with these claims, signed with this secret.
 pub fn token_by(secret: &[u8], claims: &str) -> String {
+    token_headed(r#"{"alg":"HS256","typ":"JWT"}"#, secret, claims)
+}
+
+/// The same with this header.
+pub fn token_headed(header: &str, secret: &[u8], claims: &str) -> String {
     let payload = format!("{{{claims}}}");
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let signed = format!("{}.{}", encode(r#"{"alg":"HS256","typ":"JWT"}"#), encode(&payload));
+    let signed = format!("{}.{}", encode(header), encode(&payload));
     let key = EncodingKey::from_secret(secret);
     let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).expect("signed");
     format!("{signed}.{signature}")
@@ -98,8 +103,16 @@ pub async fn bye(client: &mut Client) -> ByeReason {
     tokio::time::timeout(PATIENCE / 2, last_word).await.expect("a last word")
 }
 
+/// A public key that a server takes tokens by, of which anybody may know.
+pub const PUBLIC_KEY: &str = include_str!("../../../access/tests/keys/p256.pub.pem");
+
+/// Its name.
+pub const PUBLIC_KEY_ID: &str = "public";
+
 pub fn app_keys() -> AccessSettings {
-    let keys = Keys::new([Key::from_secret(SECRET).expect("a key")]).expect("few");
+    let public = Key::from_pem(PUBLIC_KEY).expect("a key").with_id(PUBLIC_KEY_ID);
+    let secret = Key::from_secret(SECRET).expect("a key").with_id("secret");
+    let keys = Keys::new([secret, public]).expect("few");
     AccessSettings { keys, ..AccessSettings::default() }
 }
 
@@ -123,14 +136,23 @@ pub struct Scene {
 
 impl Scene {
     pub async fn new(documents: &[&str]) -> Self {
+        Self::with(documents, app_keys()).await
+    }
+
+    pub async fn with(documents: &[&str], access: AccessSettings) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         begin(data.path(), documents).await;
-        let server = start(data.path(), app_keys()).await;
+        let server = start(data.path(), access).await;
         Self { at: server.address(), server: Some(server), data }
     }
 
     pub async fn stop(mut self) {
         self.server.take().expect("it runs").stop().await;
+    }
+
+    /// What is written down of tokens that were ended.
+    pub fn revocations(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.data.path().join("revocations.json")).ok()
     }
 
     /// All bytes of the document.
@@ -194,8 +216,9 @@ pub async fn ask(
 pub async fn ask_with(at: SocketAddr, method: &str, path: &str, lines: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(at).await.expect("the server listens");
     let size = body.len();
+    let host = if lines.contains("Host: ") { String::new() } else { format!("Host: {at}\r\n") };
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {size}\r\n\
+        "{method} {path} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {size}\r\n\
          {lines}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.expect("sent");

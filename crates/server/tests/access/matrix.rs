@@ -1,22 +1,24 @@
 //! Every kind of token with every message and endpoint, on documents of its own, on foreign ones,
 //! and on those that are not there; what the server has is compared before and after.
 
+use tidelog_access::Role;
 use tidelog_document::{Completion, Outcome};
 use tidelog_sync::{
     ArchiveQuestion, Attendee, ByeReason, FromRoom, FromServer, Hears, PresenceWord, ProbeId,
-    Refusal, StateText, ToRoom, ToServer,
+    Refusal, StateText, ToRoom, ToServer, codec,
 };
 use tidelog_testing::room::{frame_of, lsn, offer_of_a_life, open, seed_of};
 use tidelog_testing::server::Client;
-use tidelog_types::{ClientId, JournalId, Life};
+use tidelog_types::{ClientId, CopySecret, JournalId, Life};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::common::{
-    ROLES, SECRET, Scene, ask, ask_with, escaped, invalid_tokens, join, now_s, token, token_by,
-    token_of_subject,
+    PUBLIC_KEY, PUBLIC_KEY_ID, ROLES, SECRET, Scene, ask, ask_with, escaped, invalid_tokens, join,
+    now_s, token, token_by, token_headed, token_of_subject, with_passwords,
 };
 use crate::doctypes::{json_of, notes};
+use crate::ends::log_in;
 
 const OWN: &str = "lists/own";
 const FOREIGN: &str = "other/own";
@@ -27,15 +29,27 @@ const DOCUMENTS: [(&str, bool); 4] =
 
 const ROOT: &str = ROLES[6].1;
 
+/// The built-in users, and roles by the same names for what they may.
+const USERS: [(&str, Role); 3] =
+    [("reader", Role::Read), ("writer", Role::Write), ("admin", Role::Admin)];
+
 /// A server with a doctype, a document of each folder, and a file to make others of.
 struct Stage {
     scene: Scene,
     file: Vec<u8>,
 }
 
+/// One whose token is taken.
+struct Somebody {
+    role: &'static str,
+    subject: &'static str,
+    token: String,
+}
+
 impl Stage {
     async fn new() -> Self {
-        let scene = Scene::new(&[OWN, FOREIGN]).await;
+        let passwords = USERS.map(|(user, role)| (role, user));
+        let scene = Scene::with(&[OWN, FOREIGN], with_passwords(&passwords)).await;
         let doctype = json_of(&notes());
         let put = ask(scene.at, "PUT", "/v1/doctypes/notes", Some(&token(ROOT)), &doctype).await;
         assert_eq!(put.status, 201, "{}", put.text());
@@ -45,6 +59,18 @@ impl Stage {
 
     async fn all(&self) -> Vec<(String, Vec<u8>)> {
         all_of(&self.scene).await
+    }
+
+    /// Those whom the app lets in, one of each role, and the built-in users.
+    async fn everybody(&self) -> Vec<Somebody> {
+        let of_app = |(role, grants)| Somebody { role, subject: "ada", token: token(grants) };
+        let mut all: Vec<_> = ROLES.map(of_app).into();
+        for (user, _) in USERS {
+            let token = log_in(self.scene.at, user, user).await;
+            let role = if user == "admin" { "root" } else { user };
+            all.push(Somebody { role, subject: user, token });
+        }
+        all
     }
 
     /// Asks over HTTP, with any bytes. Gives the status and all that was answered but the date.
@@ -91,6 +117,40 @@ impl Stage {
         let (method, path, body) = request;
         let (status, said) = self.ask((method, &path), Some(&token(ROOT)), body).await;
         assert_eq!(status, expected, "{said}");
+    }
+
+    /// Somebody hands a document over, with all pages behind the question whether they are wanted,
+    /// also where they are not. Nothing comes of it but where there is none and it may begin one.
+    async fn hands_over(&self, document: &str, is_there: bool, role: &str, token: &str) {
+        let [.., creates, _] = rights(role, document);
+        let before = self.all().await;
+        let mut client = self.joined(token).await;
+        let asked = ToRoom::Open {
+            document: document.to_owned(),
+            doctype: codec::encode(&notes()).into(),
+            timeline: JournalId([9; 16]),
+            secret: CopySecret::NONE,
+            have: None,
+            intent: offer_of_a_life(),
+        };
+        client.tell(asked).await.expect("up");
+        let answer = heard(&mut client).await;
+        assert_eq!(is_refused_access(&answer), !creates, "{role} {document} {answer:?}");
+        let is_wanted = creates && !is_there;
+        assert_eq!(answer == FromRoom::SeedWanted, is_wanted, "{role} {document} {answer:?}");
+        for part in seed_of(&self.file, 2) {
+            client.tell(part).await.expect("up");
+        }
+        if is_wanted {
+            let mut heard_last = heard(&mut client).await;
+            while let FromRoom::SeedTaken { .. } = heard_last {
+                heard_last = heard(&mut client).await;
+            }
+            let is_there = matches!(heard_last, FromRoom::Seeded { .. });
+            assert!(is_there, "{role} {document} {heard_last:?}");
+        }
+        has_heard_all(&mut client).await;
+        assert_eq!(self.all().await != before, is_wanted, "{role} {document}");
     }
 
     async fn joined(&self, token: &str) -> Client {
@@ -143,6 +203,17 @@ pub async fn invalid_tokens_of(scene: &Scene) -> Vec<(&'static str, Option<Strin
         ("nobody's", Some(nobodys)),
         ("unsigned", Some(unsigned())),
     ]);
+    // A public key for a secret, a secret by the name of a public key, and what has to be known
+    // to be read.
+    let claims = format!(r#""sub":"ada","exp":{exp},"tidelog":{ROOT}"#);
+    let named = format!(r#"{{"alg":"HS256","kid":"{PUBLIC_KEY_ID}"}}"#);
+    let (plain, critical) = (r#"{"alg":"HS256"}"#, r#"{"alg":"HS256","crit":["exp"]}"#);
+    all.extend([
+        ("confused", Some(token_headed(plain, PUBLIC_KEY.as_bytes(), &claims))),
+        ("confused by name", Some(token_headed(&named, PUBLIC_KEY.as_bytes(), &claims))),
+        ("of a key of another kind", Some(token_headed(&named, SECRET, &claims))),
+        ("critical", Some(token_headed(critical, SECRET, &claims))),
+    ]);
     all
 }
 
@@ -162,6 +233,8 @@ pub fn rights(role: &str, document: &str) -> [bool; 4] {
     match role {
         "root" => [true; 4],
         "other" => [!is_own; 4],
+        "reader" => [true, false, false, false],
+        "writer" => [true, true, true, false],
         _ if !is_own => [false; 4],
         "read" => [true, false, false, false],
         "write" => [true, true, false, false],
@@ -178,8 +251,7 @@ pub fn rights(role: &str, document: &str) -> [bool; 4] {
 async fn every_role_asks_for_every_document_over_http() {
     let stage = Stage::new().await;
     let before = stage.all().await;
-    for (role, grants) in ROLES {
-        let token = token(grants);
+    for Somebody { role, token, .. } in stage.everybody().await {
         for (document, is_there) in DOCUMENTS {
             let [reads, _, _, administers] = rights(role, document);
             let seen = if reads && is_there { 200 } else { 404 };
@@ -224,8 +296,7 @@ async fn every_role_asks_for_what_is_of_no_document() {
         ("POST", "/v1/forgive", revoked, 204),
         ("GET", "/metrics", b"", 200),
     ];
-    for (role, grants) in ROLES {
-        let token = token(grants);
+    for Somebody { role, token, subject } in stage.everybody().await {
         for (method, path, body, done) in requests {
             let (status, said) = stage.ask((method, path), Some(&token), body).await;
             let expected = if role == "root" { done } else { 403 };
@@ -233,12 +304,22 @@ async fn every_role_asks_for_what_is_of_no_document() {
         }
         let (status, _) = stage.ask(("GET", "/v1/documents"), Some(&token), b"").await;
         assert_eq!(status, 200, "{role}");
+        // Of the built-in users some handle all there is, and are told without end.
         let due = ("GET", "/v1/due?documents=lists/*");
-        assert_eq!(stage.ask(due, Some(&token), b"").await.0, 403, "{role} handles nothing");
+        if subject == "ada" {
+            assert_eq!(stage.ask(due, Some(&token), b"").await.0, 403, "{role} handles nothing");
+        }
         // Whoever has a token may end it.
         let exp = now_s() + 600;
-        let claims = format!(r#""sub":"ada","jti":"of {role}","exp":{exp},"tidelog":{grants}"#);
-        let once = token_by(SECRET, &claims);
+        let grants = ROLES.into_iter().find(|(name, _)| *name == role);
+        let once = match grants.filter(|_| subject == "ada") {
+            Some((_, grants)) => {
+                let claims =
+                    format!(r#""sub":"ada","jti":"of {role}","exp":{exp},"tidelog":{grants}"#);
+                token_by(SECRET, &claims)
+            }
+            None => token,
+        };
         for expected in [204, 401] {
             let (status, _) = stage.ask(("POST", "/v1/logout"), Some(&once), b"").await;
             assert_eq!(status, expected, "{role}");
@@ -254,7 +335,8 @@ async fn every_role_asks_for_what_is_of_no_document() {
 async fn no_invalid_token_asks_for_anything() {
     let stage = Stage::new().await;
     let tokens = stage.invalid_tokens().await;
-    let before = stage.all().await;
+    let before = (stage.all().await, stage.scene.revocations());
+    assert!(before.1.is_some(), "some were ended");
     let doctype = json_of(&notes());
     for (what, token) in &tokens {
         let mut told = Vec::new();
@@ -284,7 +366,7 @@ async fn no_invalid_token_asks_for_anything() {
         told.dedup();
         assert_eq!(told.len(), 1, "{what}: {told:?}");
     }
-    assert_eq!(stage.all().await, before);
+    assert_eq!((stage.all().await, stage.scene.revocations()), before);
     let (status, _) = stage.ask(("GET", "/v1/documents"), Some(&token(ROOT)), b"").await;
     assert_eq!(status, 200, "nobody's tokens were revoked");
     stage.scene.stop().await;
@@ -312,8 +394,8 @@ async fn has_heard_all(client: &mut Client) {
 
 /// What can be said of a document besides that it is opened: frames, a seed, a presence, and all
 /// about events and commands.
-fn messages(file: &[u8], id: &str) -> Vec<ToRoom> {
-    let frames = vec![frame_of("ada", &notes(), "add", id)];
+fn messages(file: &[u8], user: &str, id: &str) -> Vec<ToRoom> {
+    let frames = vec![frame_of(user, &notes(), "add", id)];
     let changes = vec![(Attendee(1), StateText::new("{}"))];
     let mut all = vec![ToRoom::Frames { life: Life([2; 16]), first: lsn(1), frames }];
     all.extend(seed_of(file, 2));
@@ -352,8 +434,7 @@ pub fn of_events() -> [ToRoom; 6] {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_says_everything_of_every_document() {
     let stage = Stage::new().await;
-    for (number, (role, grants)) in (10..).zip(ROLES) {
-        let token = token(grants);
+    for (number, Somebody { role, subject, token }) in (10..).zip(stage.everybody().await) {
         for (document, is_there) in DOCUMENTS {
             let [reads, writes, creates, _] = rights(role, document);
             let before = stage.all().await;
@@ -365,7 +446,7 @@ async fn every_role_says_everything_of_every_document() {
             assert_eq!(is_open, may_open, "{role} {document} {opened:?}");
             assert_eq!(is_refused_access(&opened), !may_open, "{role} {document} {opened:?}");
             let id = format!("of {role}");
-            let said = messages(&stage.file, &id);
+            let said = messages(&stage.file, subject, &id);
             client.tell(said[0].clone()).await.expect("up");
             if is_open {
                 let answer = heard(&mut client).await;
@@ -388,14 +469,13 @@ async fn every_role_says_everything_of_every_document() {
             has_heard_all(&mut client).await;
             assert_eq!(stage.all().await, after, "{role} {document}");
 
-            let mut client = stage.joined(&token).await;
-            client.tell(open(document, 9, offer_of_a_life())).await.expect("up");
-            let answer = heard(&mut client).await;
-            assert_eq!(is_refused_access(&answer), !creates, "{role} {document} {answer:?}");
-            drop(client);
+            stage.hands_over(document, is_there || is_open, role, &token).await;
             if is_open && !is_there {
                 stage.undo(document, false).await;
+                stage.hands_over(document, false, role, &token).await;
+                stage.undo(document, false).await;
             }
+            assert_eq!(stage.all().await == before, !is_there || !writes, "{role} {document}");
         }
     }
     stage.scene.stop().await;
@@ -415,7 +495,7 @@ async fn by_no_invalid_token_anything_is_said() {
             let (id, token) = (ClientId([1; 16]), token.clone());
             client.say(&ToServer::Hello { client: id, token }).await.expect("up");
             let mut said = vec![open(document, 9, offer_of_a_life())];
-            said.extend(messages(&stage.file, what));
+            said.extend(messages(&stage.file, "ada", what));
             for message in said {
                 // It may have hung up by then.
                 if client.tell(message).await.is_none() {

@@ -1,11 +1,13 @@
 //! What operators rely on: proxies, metrics, and how much of a stranger is listened to.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::json;
 use tidelog_access::Role;
 use tidelog_server::{AccessSettings, ServeSettings};
-use tidelog_sync::{ByeReason, FromServer, ToServer};
+use tidelog_sync::{ByeReason, FromRoom, FromServer, ToServer};
+use tidelog_testing::room::{frame_of, notes};
 use tidelog_testing::server::{Client, PATIENCE, settings, start_when_free};
 use tidelog_types::ClientId;
 use tidelog_types::limits::{HELLO_SIZE_MAX, LOGIN_FAILURES_MAX, TOKEN_SIZE_MAX};
@@ -14,6 +16,7 @@ use crate::common::{
     ROLES, Scene, app_keys, ask, ask_with, join, start, token, token_of_subject,
     token_that_ends_in, with_passwords,
 };
+use crate::matrix::heard;
 
 /// The status of a login that says, by these headers, where it comes from.
 async fn login_from(at: SocketAddr, lines: &str, password: &str) -> u16 {
@@ -66,7 +69,7 @@ async fn a_forged_header_gives_nobody_another_address() {
 }
 
 /// Goal: metrics are for this machine and for admins, unless they are opened; a proxy on this
-/// machine is not this machine.
+/// machine is not this machine, nor is a page whose name points here.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_for_this_machine_and_for_admins() {
     for metrics_open in [false, true] {
@@ -75,7 +78,13 @@ async fn metrics_are_for_this_machine_and_for_admins() {
         let at = server.address();
         assert_eq!(ask(at, "GET", "/metrics", None, "").await.status, 200, "this machine");
         let closed = |status: u16| if metrics_open { 200 } else { status };
-        for header in ["X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "X-Real-IP: ::1"] {
+        for header in [
+            "X-Forwarded-For: 127.0.0.1",
+            "Forwarded: for=127.0.0.1",
+            "X-Real-IP: ::1",
+            // A page whose name was made to point here.
+            "Host: rebound.example.org",
+        ] {
             let of = async |token: Option<String>| {
                 let token = token.map(|it| format!("Authorization: Bearer {it}\r\n"));
                 let lines = format!("{header}\r\n{}", token.unwrap_or_default());
@@ -239,4 +248,32 @@ async fn a_hello_is_heard_up_to_its_size() {
         assert_eq!(answer == refused, is_heard, "{size}: {answer:?}");
     }
     server.stop().await;
+}
+
+/// Goal: what a watcher keeps for years names nobody. Method: documents and users of odd names do
+/// something, and are refused something.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_label_of_a_number_names_a_document_or_a_user() {
+    let names = ["lists/zanzibar", "zoe@example.org"];
+    let scene = Scene::new(&[names[0]]).await;
+    let zoe = token_of_subject(names[1], ROLES[3].1);
+    let mut client = join(scene.at, Some(&zoe)).await.expect("welcome");
+    client.open(names[0], 2, None).await.expect("up");
+    assert!(matches!(heard(&mut client).await, FromRoom::Opened { .. }));
+    client.frames(1, vec![frame_of(names[1], &notes(), "add", "x")]).await.expect("up");
+    assert!(matches!(heard(&mut client).await, FromRoom::Acked { .. }));
+    assert_eq!(ask(scene.at, "DELETE", "/v1/documents/zanzibar", Some(&zoe), "").await.status, 404);
+    assert!(join(scene.at, Some("zoe")).await.is_err());
+    let metrics = ask(scene.at, "GET", "/metrics", None, "").await.text();
+    for name in ["zanzibar", "zoe"] {
+        assert!(!metrics.contains(name), "{name} in {metrics}");
+    }
+    let mut labels = BTreeSet::new();
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let Some((_, rest)) = line.split_once('{') else { continue };
+        let (inner, _) = rest.split_once('}').expect("it ends");
+        labels.extend(inner.split(',').map(|it| it.split('=').next().expect("a name").to_owned()));
+    }
+    assert_eq!(labels, ["le", "reason"].map(str::to_owned).into());
+    scene.stop().await;
 }

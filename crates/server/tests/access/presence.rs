@@ -1,11 +1,17 @@
 //! Who is present by the server's word, and who may be.
 
-use tidelog_sync::{Attendee, FromRoom, FromServer, Hears, PresenceNews, PresenceWord};
-use tidelog_sync::{StateText, ToRoom, ToServer};
+use std::time::{Duration, Instant};
+
+use tidelog_sync::{
+    Attendee, ByeReason, Channel, FromRoom, FromServer, Hears, PresenceNews, PresenceWord,
+    StateText, ToRoom, ToServer, encode_message,
+};
+use tidelog_testing::Rng;
 use tidelog_testing::server::Client;
 use tidelog_types::ClientId;
+use tidelog_types::limits::{PRESENCE_SILENT_MS, PRESENCE_STATE_SIZE_MAX};
 
-use crate::common::{ROLES, Scene, join, token};
+use crate::common::{ROLES, Scene, bye, join, token};
 
 const OWN: &str = "lists/own";
 
@@ -96,5 +102,51 @@ async fn nobody_is_present_where_it_may_not_follow() {
     say(&mut reader, Some("{\"at\":\"the table\"}")).await;
     let news = hear(&mut other).await;
     assert_eq!((news.present.len(), news.elsewhere_count), (1, 1), "{news:?}");
+    scene.stop().await;
+}
+
+/// Goal: whoever falls silent without a word is not seen after 12 seconds, and until then is.
+/// Method: its connection stays, and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_falls_silent_is_not_seen_after_twelve_seconds() {
+    let scene = Scene::new(&[OWN]).await;
+    let mut silent = follows(&scene, ROLES[2].1, 10).await;
+    let mut other = follows(&scene, ROLES[2].1, 11).await;
+    say(&mut other, None).await;
+    let said_at = Instant::now();
+    say(&mut silent, Some("{}")).await;
+    assert_eq!(hear(&mut other).await.elsewhere_count, 1);
+    assert_eq!(hear(&mut other).await.elsewhere_count, 0);
+    let seen_for = said_at.elapsed();
+    let promised = Duration::from_millis(PRESENCE_SILENT_MS);
+    assert!((promised..promised + Duration::from_secs(4)).contains(&seen_for), "{seen_for:?}");
+    say(&mut silent, None).await;
+    say(&mut silent, Some("{}")).await;
+    assert_eq!(hear(&mut other).await.elsewhere_count, 1, "it is heard again");
+    scene.stop().await;
+}
+
+/// Goal: nobody says more of themselves than may be. Method: the bytes of the longest text that may
+/// be said, and one more.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_says_too_much_of_itself_is_sent_away() {
+    let scene = Scene::new(&[OWN]).await;
+    let mut client = follows(&scene, ROLES[2].1, 10).await;
+    // Which is not compressed on its way.
+    let longest = Rng::new(7).letters(PRESENCE_STATE_SIZE_MAX);
+    let changes = vec![(Attendee(1), StateText::new(&longest))];
+    let word = PresenceWord { hears: Hears::Others, heard: 0, changes };
+    let body = ToRoom::Presence(word);
+    let bytes = encode_message(&ToServer::About { channel: Channel(1), body });
+    client.say_bytes(bytes.clone()).await.expect("up");
+    client.say(&ToServer::Ping).await.expect("up");
+    while client.hear().await.expect("it may") != FromServer::Pong {}
+    let at = bytes.windows(16).position(|it| it == &longest.as_bytes()[..16]).expect("the text");
+    let size = (PRESENCE_STATE_SIZE_MAX as u16).to_le_bytes();
+    assert_eq!(bytes[at - 2..at], size, "how long it is");
+    let mut more = [&bytes[..at], b"x", &bytes[at..]].concat();
+    more[at - 2] += 1;
+    client.say_bytes(more).await.expect("up");
+    assert!(matches!(bye(&mut client).await, ByeReason::Protocol { .. }));
     scene.stop().await;
 }

@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 use tidelog_sync::{ByeReason, FromRoom, FromServer, ToServer};
 use tidelog_testing::room::{frame_of, notes};
 use tidelog_testing::server::{Client, command};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::common::{ROLES, ask, ask_with, begin, bye, join, now_s, token_by};
+use crate::doctypes::json_of;
+use crate::ends::log_in;
 use crate::tls::tls_file;
 
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
@@ -40,7 +44,7 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
     // Where people look for it in vain.
     let odd = config("odd.toml", "dev = true\nadmin_password = \"sesame\"\n");
     let torn = config("torn.toml", "admin_password = \"sesame");
-    let cases: [Case<'_>; 16] = [
+    let cases: [Case<'_>; 20] = [
         (&["--token-secret-file", path], &[], path),
         (&["--token-key", path], &[], path),
         (&["--token-jwks-file", path], &[], path),
@@ -55,6 +59,11 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
         (&["--tls-cert", &cert, "--tls-key", &other_key], &[], &other_key),
         (&["--tls-cert", path, "--tls-key", &other_key], &[], path),
         (&["--dev"], &[("TIDELOG_ADMIN_PASSWORD", "sesame")], "--dev"),
+        // Everybody on the machine reads what a process was started with.
+        (&["--admin-password", "sesame"], &[], "--admin-password"),
+        (&["--admin-password=sesame"], &[], "--admin-password"),
+        (&["--writer-password", "sesame"], &[], "--writer-password"),
+        (&["--reader-password-hash", "sesame"], &[], "--reader-password-hash"),
         (&["--config", &odd], &[], "odd.toml, line 2: unknown field `admin_password`"),
         (&["--config", &torn], &[], "torn.toml, line 1"),
     ];
@@ -65,6 +74,43 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
         assert!(said.contains(named), "{said}");
         assert!(!said.contains("sesame"), "{said}");
     }
+}
+
+/// Goal: nobody opens to a net by mistake what asks nobody who they are.
+#[test]
+fn a_server_that_lets_everybody_in_serves_its_own_machine_alone() {
+    let data = tempfile::tempdir().expect("a folder");
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let mut command = command(TIDELOG);
+        command.args(["serve", "--dev", "--listen", address, "--data"]).arg(data.path());
+        let output = command.output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{address}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("--dev") && said.contains(address), "{said}");
+    }
+}
+
+/// Goal: who operates a server need not tell it a password. Method: one is hashed by the command
+/// for that, and its user logs in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_password_is_given_by_its_hash_logs_in() {
+    use std::io::Write as _;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let mut hashing = command(TIDELOG);
+    hashing.args(["user", "hash"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut hashing = hashing.spawn().expect("it runs");
+    hashing.stdin.take().expect("a pipe").write_all(b"sesame\n").expect("it reads");
+    let hashed = hashing.wait_with_output().expect("it ends");
+    let hash = String::from_utf8(hashed.stdout).expect("a text");
+    let mut command = command(TIDELOG);
+    command.env("TIDELOG_WRITER_PASSWORD_HASH", hash.trim());
+    let running = Running::start_by(command, &path("data"), &[], &path("log"));
+    let token = log_in(running.at, "writer", "sesame").await;
+    assert!(join(running.at, Some(&token)).await.is_ok());
+    let wrong = serde_json::json!({ "user": "writer", "password": hash.trim() }).to_string();
+    assert_eq!(ask(running.at, "POST", "/v1/login", None, &wrong).await.status, 401);
 }
 
 #[test]
@@ -321,6 +367,9 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     assert_eq!(of_gone("events/migrate", "{}").await, 404);
     let replayed = r#"{"aggregate":"a","clear":["t"]}"#;
     assert_eq!(of_gone("events/replay", replayed).await, 404);
+    assert_eq!(of_gone("events/archive", r#"{"aggregate":"a","stream":"s"}"#).await, 404);
+    assert_eq!(of_gone("commands/retry", r#"{"number":1}"#).await, 404);
+    assert_eq!(of_gone("commands/cancel", r#"{"number":1}"#).await, 404);
     let doctype = r#"{"name":"none","migrations":[],"mutations":{}}"#;
     assert_eq!(asks("PUT", "/v1/doctypes/none", &admin, doctype).await, 201);
     assert_eq!(asks("POST", "/v1/revoke", &admin, r#"{"subject":"bob"}"#).await, 204);
@@ -330,16 +379,7 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     let log = || std::fs::read_to_string(path("log")).expect("a text");
     assert!(comes(async || log().contains("logout")).await, "{}", log());
     let log = log();
-    let mut lines = Vec::new();
-    for line in log.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        if line["target"] == "audit" {
-            let names = ["event", "outcome", "why", "subject", "document", "what", "address"];
-            let told = names.iter().filter(|name| !line[**name].is_null());
-            let told = told.map(|name| line[*name].to_string().replace('"', ""));
-            lines.push(told.collect::<Vec<_>>().join(" "));
-        }
-    }
+    let lines = audited(&log);
     let expected = [
         "login wrong admin 198.51.100.7",
         "login wrong 198.51.100.7",
@@ -358,6 +398,9 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
         "erase 404 admin gone 127.0.0.1",
         "migrate 404 admin gone 127.0.0.1",
         "replay 404 admin gone 127.0.0.1",
+        "archive 404 admin gone 127.0.0.1",
+        "retry 404 admin gone 127.0.0.1",
+        "cancel 404 admin gone 127.0.0.1",
         "deploy 201 admin none 127.0.0.1",
         "revoke 204 admin bob 127.0.0.1",
         "forgive 204 admin bob 127.0.0.1",
@@ -367,4 +410,58 @@ async fn the_audit_log_tells_who_did_what_and_no_secret() {
     for secret in ["sesame", admin.as_str(), ada.as_str(), &"s".repeat(32)] {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
+}
+
+/// The lines of the audit log in a log of JSON.
+fn audited(log: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        if line["target"] == "audit" {
+            let names = ["event", "outcome", "why", "subject", "document", "what", "address"];
+            let told = names.iter().filter(|name| !line[**name].is_null());
+            let told = told.map(|name| line[*name].to_string().replace('"', ""));
+            lines.push(told.collect::<Vec<_>>().join(" "));
+        }
+    }
+    lines
+}
+
+/// Goal: no document comes of a file without a line that says who sent it. Method: whoever sends
+/// one hangs up behind its last byte, a little later each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_by_whoever_hangs_up_is_in_the_audit_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let mut command = command(TIDELOG);
+    command.envs([("TIDELOG_ADMIN_PASSWORD", "sesame"), ("TIDELOG_LOG_FORMAT", "json")]);
+    begin(&path("data"), &["own"]).await;
+    let running = Running::start_by(command, &path("data"), &[], &path("log"));
+    let at = running.at;
+    let token = log_in(at, "admin", "sesame").await;
+    let json = json_of(&notes());
+    assert_eq!(ask(at, "PUT", "/v1/doctypes/notes", Some(&token), &json).await.status, 201);
+    let file = ask(at, "GET", "/v1/documents/own/export", Some(&token), "").await.body;
+    for later in 0..60 {
+        let mut stream = TcpStream::connect(at).await.expect("it listens");
+        let head = format!(
+            "PUT /v1/documents/{later}?doctype=notes HTTP/1.1\r\nHost: {at}\r\n\
+             Authorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n",
+            file.len()
+        );
+        stream.write_all(&[head.as_bytes(), &file].concat()).await.expect("sent");
+        tokio::time::sleep(Duration::from_micros(100 * later)).await;
+    }
+    let count = async || {
+        let listed = ask(at, "GET", "/v1/documents", Some(&token), "").await;
+        let listed: serde_json::Value = serde_json::from_slice(&listed.body).expect("JSON");
+        listed["documents"].as_array().expect("names").len()
+    };
+    let is_told = async || {
+        let lines = audited(&std::fs::read_to_string(path("log")).expect("a text"));
+        let imported = lines.iter().filter(|line| line.starts_with("import 201 ")).count();
+        // One was there before.
+        imported > 0 && count().await == imported + 1
+    };
+    assert!(comes(is_told).await, "{} documents", count().await);
 }

@@ -1,6 +1,7 @@
 //! Rooms that break their promises, and whoever waits for an answer.
 
 use super::*;
+use crate::rooms::MayStill;
 
 /// Says that something is about to be run, waits to be told, and breaks a promise.
 struct Trap(Mutex<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>);
@@ -96,4 +97,29 @@ async fn a_question_whose_asker_has_gone_is_not_asked() {
     let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("the second question");
     let is_second = matches!(input, Some(RoomInput::Ask { ask: Ask::Describe, .. }));
     assert!(is_second, "the first one is not asked");
+}
+
+/// Goal: what was not begun is not done for somebody who may not any longer. Method: a question and
+/// an export of one who may not, and a question of one who may.
+#[tokio::test]
+async fn what_is_asked_by_one_who_may_not_any_longer_is_left_out() {
+    let scene = Scene::new(settings());
+    let (room, mut task) = scene.task();
+    let may = |may: bool| -> Option<MayStill> { Some(Arc::new(move || may)) };
+    let ask = |ask, may_still| {
+        let (answer, answered) = oneshot::channel();
+        room.send(RoomMail::Ask { ask, answer, may_still }).expect("it is there");
+        answered
+    };
+    let destroyed = ask(Ask::Destroy, may(false));
+    let (answer, exported) = oneshot::channel();
+    let (connection, _end) = Connection::new(ConnId(1));
+    let export = RoomMail::Export { connection, answer, may_still: may(false) };
+    room.send(export).expect("it is there");
+    let _described = ask(Ask::Describe, may(true));
+    let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("the last question");
+    assert!(matches!(input, Some(RoomInput::Ask { ask: Ask::Describe, .. })), "and no other");
+    for left_out in [destroyed, exported] {
+        assert_eq!(left_out.await.expect("an answer"), Answer::LeftOut);
+    }
 }
