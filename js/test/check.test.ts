@@ -85,6 +85,17 @@ test.each([
     ],
     0,
   ],
+  ['a trigger was dropped', [MADE, 'drop trigger if exists g; ADD todo'], 1],
+  [
+    'a trigger was dropped as it was made',
+    [MADE, 'drop trigger g; create table t (a)', 'ADD t'],
+    1,
+  ],
+  [
+    'it takes a type, and is not the first one',
+    [`create table a (x text) strict; ${MADE}`, `alter table todo add b integer default 'x'`],
+    1,
+  ],
   ['it takes any type', ['create table t (a)', `alter table t add b integer default 'x'`], 0],
 ])('a table may have rows, or may not: %s', (_, migrations, count) => {
   const add = (sql: string) => sql.replace(/ADD (\S+)/, 'alter table $1 add more integer not null');

@@ -133,7 +133,7 @@ class Tables {
     };
     if (is(0, 'create', 'table')) {
       const at = nameAt(is(2, 'if', 'not', 'exists') ? 5 : 2);
-      const close = tokens[at + 1]?.pair ?? tokens.length;
+      const close = tokens.map((token) => token.text).lastIndexOf(')');
       const isStrict = tokens.slice(close).some((token) => isWord(token, 'strict'));
       if (!this.#made.has(key(at))) set(at, { mayHaveRows: is(at + 1, 'as'), isStrict });
     } else if (is(0, 'drop', 'table')) {
@@ -178,7 +178,8 @@ function statementsOf(sql: string): SqlToken[][] {
   const statements: SqlToken[][] = [[]];
   for (const token of sqlTokens(sql)) {
     const statement = statements.at(-1)!;
-    const isOfTrigger = statement.slice(1, 3).some((it) => isWord(it, 'trigger'));
+    const makes = isWord(statement[0], 'create');
+    const isOfTrigger = makes && statement.slice(1, 3).some((it) => isWord(it, 'trigger'));
     const last = statement.at(-1);
     const isWithin = isOfTrigger && !(isWord(last, 'end') && last!.pair === undefined);
     const isEnd = token.kind === 'sign' && token.text === ';' && !isWithin;
