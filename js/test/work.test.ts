@@ -255,3 +255,56 @@ test('a copy that cannot be handled is destroyed', async () => {
   await pass(500);
   expect([desks.size, destroyed, errors]).toEqual([0, ['d0'], ['Error: not so']]);
 });
+
+/** Tells of documents when it is asked to, or that it is there. */
+function tellsLater(): (document?: string, due?: readonly string[] | null) => void {
+  let told: ReadableStreamDefaultController | undefined;
+  vi.stubGlobal('fetch', async (_: URL, { signal }: { signal: AbortSignal }) => {
+    const start = (controller: ReadableStreamDefaultController): void => {
+      told = controller;
+      signal.addEventListener('abort', () => controller.error(signal.reason));
+    };
+    return new Response(new ReadableStream({ start }));
+  });
+  return (document, due) => {
+    const line = document === undefined ? '' : JSON.stringify({ document, due });
+    told!.enqueue(new TextEncoder().encode(`${line}\n`));
+  };
+}
+
+// Each minute another worker has been faster; then that one has died.
+test('a document is opened in time of which others did all there was, once they do no more', async () => {
+  const say = tellsLater();
+  begin = (desk) => desk.set({ synced: true });
+  works();
+  await pass(1_000);
+  for (let minute = 0; minute < 12; minute += 1) {
+    say('d0', null);
+    await pass(400);
+    say('d0', []);
+    for (let second = 0; second < 60; second += 5) {
+      await pass(5_000);
+      say();
+    }
+  }
+  expect(opened.length).toBeGreaterThan(8);
+  expect(desks.size).toBe(0);
+  const before = opened.length;
+  say('d0', null);
+  await pass(16_000);
+  expect(opened.length).toBe(before + 1);
+});
+
+test('a document in which nobody can do anything is opened ever more seldom', async () => {
+  const say = tellsLater();
+  begin = (desk) => desk.set({ synced: true });
+  works();
+  await pass(1_000);
+  // It is told again as soon as it is closed, and each ten seconds.
+  for (let second = 0; second < 1_800; second += 1) {
+    if (second % 10 === 0 || destroyed.length === opened.length) say('d0', null);
+    await pass(1_000);
+  }
+  expect(opened.length).toBeGreaterThan(8);
+  expect(opened.length).toBeLessThan(20);
+});

@@ -36,6 +36,13 @@ const LOOKS_MS = 100;
 const VAIN_MS = 1_000;
 const VAIN_MS_MAX = 300_000;
 
+/**
+ * The longest after which one is that others seem to have worked for: nobody would for longer than
+ * that once they die. And within which time one is told again in which nobody did anything.
+ */
+const SHARED_MS_MAX = 15_000;
+const TOLD_AGAIN_MS = 3_000;
+
 const NAMES = [
   'server',
   'token',
@@ -192,8 +199,8 @@ class Workshop implements Working {
   readonly #desks = new Map<string, Desk | undefined>();
   /** Documents that were told, the first of them first, and are not open. */
   readonly #waiting = new Set<string>();
-  /** Documents that had nothing to do: how often, and until when they are left alone. */
-  readonly #vain = new Map<string, { readonly count: number; readonly until: number }>();
+  /** Documents that had nothing to do: how often, since when and until when they are left alone. */
+  readonly #vain = new Map<string, { count: number; leftAt: number; until: number }>();
   /** What is being opened, or closed. */
   readonly #moves = new Set<Promise<void>>();
   readonly #ending = new AbortController();
@@ -275,6 +282,11 @@ class Workshop implements Working {
     const desk = this.#desks.get(document);
     // One that is open hears of it itself.
     if (this.#desks.has(document) && !desk?.isClosing) return;
+    const vain = this.#vain.get(document);
+    const isNews = vain && !this.#waiting.has(document);
+    if (isNews && performance.now() > vain.leftAt + TOLD_AGAIN_MS) {
+      vain.until = Math.min(vain.until, vain.leftAt + SHARED_MS_MAX);
+    }
     this.#waiting.add(document);
     this.#timer ??= setInterval(() => this.#look(), LOOKS_MS);
     this.#openNext();
@@ -402,7 +414,8 @@ class Workshop implements Working {
     } else {
       const count = Math.min((this.#vain.get(document)?.count ?? 0) + 1, 32);
       const ms = Math.min(VAIN_MS * 2 ** (count - 1), VAIN_MS_MAX);
-      this.#vain.set(document, { count, until: performance.now() + ms });
+      const leftAt = performance.now();
+      this.#vain.set(document, { count, leftAt, until: leftAt + ms });
     }
     this.#openNext();
   }
