@@ -68,7 +68,7 @@ export interface GivenRow {
 }
 
 /** Whether both are of one attempt: where a server was restored, others have its number again. */
-const isSame = (one: GivenRow | undefined, other: GivenRow): boolean =>
+const isSame = (one: Which | undefined, other: Which): boolean =>
   one?.attempt === other.attempt && one.instance === other.instance;
 
 /** What is handled, and how. */
@@ -100,9 +100,15 @@ export interface Attempt<Given> {
   onRow(): void;
 }
 
-interface Begun extends Attempt<unknown> {
-  readonly left: AbortController;
-  isOver: boolean;
+/** Which attempt it is. */
+type Which = Pick<GivenRow, 'attempt' | 'instance'>;
+
+/** An attempt that is at work, or of which it is only known that it was. */
+interface Standing {
+  row: Which;
+  /** Aborted once it counts no longer; none any more once it is over. */
+  readonly left?: AbortController;
+  onRow(): void;
 }
 
 /** Has attempts carried out, as many at a time as the app wants. */
@@ -113,7 +119,7 @@ export class Attempts<Given extends object> implements Handling {
   readonly #work: Work<Given>;
   readonly #onError: NonNullable<HandleOptions<Given>['onError']>;
   /** By the numbers of what is given, the oldest first. */
-  readonly #attempts = new Map<number, Begun>();
+  readonly #attempts = new Map<number, Standing>();
   /** Those at work that have not ended, so that closing may wait for them. */
   readonly #running = new Set<Promise<void>>();
   readonly #call: number;
@@ -177,7 +183,7 @@ export class Attempts<Given extends object> implements Handling {
     this.#wakeClosing();
     this.#unlisten();
     this.#document.ending.delete(this);
-    for (const { left } of this.#attempts.values()) left.abort(error);
+    for (const { left } of this.#attempts.values()) left?.abort(error);
     this.#attempts.clear();
     if (!error) this.#document.connection.giveUp(this.#call);
   }
@@ -213,22 +219,22 @@ export class Attempts<Given extends object> implements Handling {
   #take(rows: readonly GivenRow[]): void {
     if (this.#isOver) return;
     const given = new Map(rows.map((row) => [row.number, row]));
-    for (const [number, { row, left, isOver }] of this.#attempts) {
-      if (isOver || isSame(given.get(number), row)) continue;
+    for (const [number, { row, left }] of this.#attempts) {
+      if (!left || isSame(given.get(number), row)) continue;
       left.abort(new Error('this attempt counts no longer'));
       this.#attempts.delete(number);
     }
     for (const row of given.values()) this.#begin(row);
-    for (const [number, { isOver }] of this.#attempts) {
+    for (const [number, { left }] of this.#attempts) {
       if (this.#attempts.size <= ATTEMPTS_MAX) break;
-      if (isOver && !given.has(number)) this.#attempts.delete(number);
+      if (!left && !given.has(number)) this.#attempts.delete(number);
     }
   }
 
   #begin(row: GivenRow): void {
     const before = this.#attempts.get(row.number);
     if (before && isSame(before.row, row)) {
-      before.row = row;
+      if (before.left) before.row = row;
       before.onRow();
       return;
     }
@@ -240,7 +246,7 @@ export class Attempts<Given extends object> implements Handling {
     const tell = (error: unknown): void => this.#tell(error, given);
     const isClosing = (): boolean => this.#isClosing;
     const of = { given, row, handling: this.#call, signal: left.signal, tell, isClosing };
-    const begun = { ...of, left, isOver: false, onRow() {} };
+    const begun = { ...of, left, onRow() {} };
     // Behind all others, by which age they are forgotten.
     this.#attempts.delete(row.number);
     this.#attempts.set(row.number, begun);
@@ -249,7 +255,10 @@ export class Attempts<Given extends object> implements Handling {
     });
     // What counts no longer is not waited for: its code may never end.
     const running = Promise.race([this.#carryOut(begun), isLeft]).then(() => {
-      begun.isOver = true;
+      const isKept = this.#attempts.get(row.number) === begun;
+      const { attempt, instance } = row;
+      // What it was given, and all that came of it, goes.
+      if (isKept) this.#attempts.set(row.number, { row: { attempt, instance }, onRow() {} });
       this.#running.delete(running);
     });
     this.#running.add(running);
@@ -259,7 +268,7 @@ export class Attempts<Given extends object> implements Handling {
    * Until the attempt is over, or counts no longer: where it could not be told what became of it,
    * it would be nobody's, and nobody would be given it.
    */
-  async #carryOut(begun: Begun & Attempt<Given>): Promise<void> {
+  async #carryOut(begun: Attempt<Given>): Promise<void> {
     const { signal } = begun;
     const { host } = this.#document.connection;
     for (let backoffMs = BACKOFF_MS; ; backoffMs = Math.min(2 * backoffMs, BACKOFF_MS_MAX)) {
@@ -290,6 +299,15 @@ export function pause(
     });
     signal.addEventListener('abort', abort, { once: true });
   });
+}
+
+/** Whether what was thrown is one of these: it may be what nothing can be asked of. */
+export function isA<Kind>(thrown: unknown, kind: new (...of: never[]) => Kind): thrown is Kind {
+  try {
+    return thrown instanceof kind;
+  } catch {
+    return false;
+  }
 }
 
 /** What was thrown, as text. */

@@ -16,7 +16,11 @@ export function millisecondsOf(given: unknown, units: string, most: number): num
 
 function ofText(text: string, units: string): number | undefined {
   const [, count, unit] = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text) ?? [];
-  return unit && units.includes(unit) ? Number(count) * UNITS[unit as Unit] : undefined;
+  if (!unit || !units.includes(unit)) return undefined;
+  const ms = Number(count) * UNITS[unit as Unit];
+  const whole = Math.round(ms);
+  // Most decimals are no binary ones: 1.1 hours are not quite 3,960,000 milliseconds.
+  return Math.abs(ms - whole) < 0.001 ? whole : undefined;
 }
 
 const isWithin = (ms: number, most: number): boolean => ms >= 0 && ms <= most;

@@ -1,6 +1,6 @@
 /** How the code of a run ends. */
 
-import { reasonOf } from './attempts.js';
+import { isA, reasonOf } from './attempts.js';
 import type { Decision } from './command-requests.js';
 import { WorkflowCancelledError } from './errors.js';
 import { jsonOfResult, shortened } from './trying.js';
@@ -23,8 +23,8 @@ export function decisionOf(
     if ('value' in ended) return { result: jsonOfResult(ended.value) };
     throw ended.error;
   } catch (error) {
-    if (error instanceof Ended) return error.decision;
-    if (error instanceof WorkflowCancelledError) return { isCancelled: true };
+    if (isA(error, Ended)) return error.decision;
+    if (isA(error, WorkflowCancelledError)) return { isCancelled: true };
     tell(error);
     return { reason: shortened(reasonOf(error)), isFinal: true };
   }

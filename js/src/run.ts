@@ -120,9 +120,13 @@ export class Run {
   #awaiting = 1;
   #isAwaiting = false;
   #decision: Decision | undefined;
+  /** Whether the attempt has ended since nothing but waiting was left, and nobody was told more. */
+  #isPutAway = false;
   /** Why nobody could be told what it remembers. */
   #failure: { readonly error: unknown } | undefined;
+  /** By the clock of whoever started it, until something is heard of by that of the authority. */
   #now: number;
+  #heardAt = 0;
   /** Called when there may be something to do. */
   #stir: () => void = () => {};
   #isStirred = false;
@@ -221,6 +225,7 @@ export class Run {
       const records = this.#takeProgress();
       const suspends = isAtRest && this.#queue.length === 0;
       if (suspends) {
+        this.#isPutAway = true;
         await this.#complete({ records, suspends });
         return false;
       }
@@ -271,7 +276,7 @@ export class Run {
     let onAwaited: (() => void) | undefined;
     const asking = new Asking((resolve, reject) => {
       // Nobody hears of what is asked once the attempt is over.
-      if (this.signal.aborted || this.#decision) return;
+      if (this.signal.aborted || this.#decision) return this.#tellOfLate(name);
       const failed = failure ?? ((reason) => failedStep(name, reason));
       const of = { name, count, kind, answer, failure: failed, resolve, reject };
       const asked: Asked = { ...of, waits: false, awaited: 0 };
@@ -295,6 +300,17 @@ export class Run {
     asking.catch(() => {});
     asking.onAwaited = onAwaited;
     return asking;
+  }
+
+  /** The code goes on behind its attempt: what it did meanwhile it is to do in a step. */
+  #tellOfLate(name: string): void {
+    if (!this.#isPutAway) return;
+    this.#isPutAway = false;
+    const { workflow, id } = this.given;
+    const message =
+      `run ${id} of workflow ${workflow} awaited what is not of ctx while it waited for something, ` +
+      `and was put away by the time it asked for ${name}: await that within a step`;
+    this.tell(new Error(message));
   }
 
   #noteAwaited(asked: Asked): void {
@@ -410,7 +426,8 @@ export class Run {
     }
     if (this.signal.aborted) return;
     this.#asked.delete(keyOf(asked.name, asked.count));
-    this.#now = Math.max(this.#now, time);
+    this.#heardAt = Math.max(this.#heardAt, time);
+    this.#now = this.#heardAt;
     say();
   }
 

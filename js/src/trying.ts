@@ -1,6 +1,6 @@
 /** Steps of a run: tried until they come to something, or have failed. */
 
-import { reasonOf } from './attempts.js';
+import { isA, reasonOf } from './attempts.js';
 import type { TabHost } from './tab-host.js';
 
 /** Limits of crate `types`. */
@@ -8,6 +8,9 @@ const RECORD_SIZE_MAX = 256 * 1024;
 const REASON_SIZE_MAX = 4_096;
 const COMMAND_BACKOFF_MS = 1_000;
 const COMMAND_BACKOFF_MS_MAX = 300_000;
+
+/** How deep what is recorded may be: what SQLite takes for JSON. */
+const DEPTH_MAX = 1_000;
 
 /** What cannot be recorded, however often it is tried. */
 export class UnkeepableError extends TypeError {}
@@ -41,7 +44,7 @@ export async function tryOften(trying: Trying): Promise<Tried> {
     } catch (error) {
       if (signal.aborted) return undefined;
       tell(error);
-      if (failures >= retries || error instanceof UnkeepableError) {
+      if (failures >= retries || isA(error, UnkeepableError)) {
         return { reason: shortened(reasonOf(error)) };
       }
     }
@@ -97,7 +100,21 @@ export function jsonOfResult(value: unknown): string {
   if (sizeOf(json) > RECORD_SIZE_MAX) {
     throw new UnkeepableError(`it comes to more than ${RECORD_SIZE_MAX} bytes of JSON: keep less`);
   }
+  if (depthOf(json) > DEPTH_MAX) {
+    throw new UnkeepableError(`it comes to JSON that is deeper than ${DEPTH_MAX}`);
+  }
   return json;
+}
+
+/** How deep the arrays and objects of JSON are. */
+function depthOf(json: string): number {
+  let [depth, deepest] = [0, 0];
+  for (const [sign] of json.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/g)) {
+    if (sign === '[' || sign === '{') depth += 1;
+    else if (sign === ']' || sign === '}') depth -= 1;
+    deepest = Math.max(deepest, depth);
+  }
+  return deepest;
 }
 
 /** Bytes of a text in UTF-8. */

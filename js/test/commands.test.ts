@@ -42,6 +42,18 @@ test('a command has its defaults, and a timeout in milliseconds', () => {
   });
 });
 
+test('a time is as many milliseconds as its decimals say, whatever these are in binary', () => {
+  for (let tenths = 1; tenths < 1_000; tenths += 1) {
+    for (const [unit, tenth] of [
+      ['s', 100],
+      ['m', 6_000],
+    ] as const) {
+      const timeout = `${tenths / 10}${unit}` as const;
+      expect(command({}, { timeout }).timeout, timeout).toBe(tenths * tenth);
+    }
+  }
+});
+
 test('what is no command is refused as it is defined', () => {
   const timeouts = ['soon', '3d', '-1s', '0.0001s', -1, 0.5, 2 ** 32, Number.NaN, '1193h1m', null];
   for (const timeout of timeouts) {

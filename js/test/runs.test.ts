@@ -590,6 +590,63 @@ test('time and chance are the same each time', async () => {
   expect(Math.abs(mean - 0.5)).toBeLessThan(0.05);
 });
 
+test('a run that was started by a clock that is ahead has the time of the server', async () => {
+  const authority = new Authority();
+  authority.startedAt = 9_000_000;
+  const seen: number[] = [];
+  await ran(async (ctx) => {
+    const of = [ctx.now];
+    await ctx.step('one', () => {});
+    of.push(ctx.now);
+    seen.push(...of);
+  }, authority);
+  expect(seen).toEqual([9_000_000, 1_000]);
+});
+
+test('a step that comes to JSON that SQLite does not take fails by itself', async () => {
+  const deep = (depth: number): unknown => {
+    let value: unknown = 'the text "[" is none';
+    for (let nth = 0; nth < depth; nth += 1) value = nth % 2 ? [value] : { value };
+    return value;
+  };
+  const authority = await ran(async (ctx) => {
+    await ctx.step('as deep as may be', () => deep(1_000));
+    return ctx.step('deeper', () => deep(1_001)).catch((error: Error) => error.message);
+  });
+  expect(standing(authority)).toEqual(['completed', expect.stringMatching(/deeper than 1000/), 1]);
+});
+
+test('code that awaits something else while a run waits is told that it is too late', async () => {
+  const authority = new Authority();
+  const told: string[] = [];
+  new Process(
+    authority,
+    async (ctx: Context) => {
+      const late = ctx.sleep('3d');
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await Promise.race([late, ctx.step('ask', () => 1), ctx.step('again', () => 2)]);
+    },
+    { onError: (error: unknown) => void told.push(String(error)) },
+  );
+  authority.start('f');
+  await settled();
+  await new Promise((resolve) => setTimeout(resolve, 40));
+  expect(told).toEqual([expect.stringMatching(/put away by the time it asked for ask/)]);
+});
+
+test('a run ends whatever its code throws', async () => {
+  const odd = new Proxy({}, { getPrototypeOf: () => raise('nothing is said of it') });
+  const authority = await ran(async (ctx) => {
+    await ctx.step('one', () => Promise.reject(odd), { retries: 0 }).catch(() => {});
+    throw odd;
+  });
+  expect(standing(authority)[0]).toBe('failed');
+});
+
+const raise = (text: string): never => {
+  throw new Error(text);
+};
+
 test('a run that goes on as new remembers nothing, and asks by other keys', async () => {
   const authority = new Authority();
   const keys: string[] = [];

@@ -76,6 +76,8 @@ const answered = { answer: 'done', reason: null };
 /** Decides, keeps, and gives runs away; nothing happens by itself but that time can pass. */
 export class Authority {
   now = 1_000;
+  /** When runs were started, by the clock of whoever did. */
+  startedAt = 500;
   readonly runs = new Map<string, Standing>();
   readonly events: Row[] = [];
   /** What was sent and started: names and texts. */
@@ -346,7 +348,7 @@ export class Process {
       name: run.version,
       args: run.args,
       key: run.id,
-      time: 500,
+      time: this.#authority.startedAt,
       user: 'ada',
       client: 'c',
       attempt: run.attempt,

@@ -147,7 +147,9 @@ pub(crate) struct Progress {
     /// Nothing more comes of it.
     is_over: bool,
     /// By the authority's clock, the latest that the run has heard of.
+    /// By the clock of whoever started it, until something is heard of by that of the authority.
     now: i64,
+    heard_at: i64,
     drawing: Drawing,
 }
 
@@ -177,6 +179,7 @@ impl Progress {
             outcome: None,
             is_over: false,
             now: time,
+            heard_at: 0,
             drawing: Drawing::from(drawn_from),
         }
     }
@@ -388,7 +391,8 @@ impl Progress {
 
     /// Tells the code.
     pub(crate) fn tell(&mut self, Heard { ticket, told, time }: Heard) {
-        self.now = self.now.max(time);
+        self.heard_at = self.heard_at.max(time);
+        self.now = self.heard_at;
         let Some(asked) = self.asked.get_mut(&ticket) else { return };
         asked.stage = Stage::Told(told);
         asked.waker.take().inspect(Waker::wake_by_ref);

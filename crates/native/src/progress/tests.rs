@@ -9,7 +9,8 @@ fn record(record: u64, name: &str, kind: &str, result: Option<&str>) -> KnownRec
 
 fn progress(known: &[KnownRecord]) -> Progress {
     let known = known.iter().map(|it| ((it.name.clone(), it.count), it.clone())).collect();
-    Progress::new(known, 0, "")
+    // Started by a clock that is ahead.
+    Progress::new(known, 9_000, "")
 }
 
 fn sleep(progress: &mut Progress, name: &str) -> Ticket {
