@@ -6,11 +6,12 @@
 
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind, Result};
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -43,6 +44,12 @@ use crate::tls::Tls;
 pub(crate) const SILENCE_ENDS: Duration = Duration::from_secs(20);
 /// Within which time all of a request's head has to be said, counted from the answer before it.
 const HEAD_TAKES: Duration = Duration::from_secs(10);
+
+/// For how long what still comes behind an answer that ends a connection is taken, and forgotten.
+const LEAVE_TAKES: Duration = Duration::from_secs(5);
+/// Bytes of it that are read at a time, and how often before others have a turn.
+const FORGOTTEN_PIECE_SIZE: usize = 16 * 1024;
+const FORGOTTEN_PIECES: usize = 64;
 
 /// All that visitors say at once. In the buffers of their connections it takes a third more.
 const _: () = assert!(VISITORS_MAX * REQUEST_HEAD_SIZE_MAX <= 32 * 1024 * 1024);
@@ -187,7 +194,7 @@ async fn answer_on(
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let Visit { peer, upgrade, waits } = visit;
+    let Visit { peer, upgrade, waits, was_answered } = visit;
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
@@ -195,10 +202,12 @@ async fn answer_on(
         request.extensions_mut().insert(peer);
         let answer = VISITED.scope(upgrade.clone(), router.call(request));
         let (places, waits) = (Arc::clone(&places), Arc::clone(&waits));
+        let was_answered = Arc::clone(&was_answered);
         async move {
             waits.store(true, Ordering::Relaxed);
             let answer = answer.await;
             waits.store(false, Ordering::Relaxed);
+            was_answered.store(true, Ordering::Relaxed);
             let mut answer = answer?;
             let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
             if !is_upgraded && places.available_permits() == 0 {
@@ -260,6 +269,8 @@ struct Visit {
     upgrade: Upgrade,
     /// Whether it waits for an answer: then it is we who say nothing.
     waits: Arc<AtomicBool>,
+    /// Whether it was given one, which is to arrive.
+    was_answered: Arc<AtomicBool>,
 }
 
 /// One who has come in.
@@ -268,13 +279,16 @@ pub(crate) struct Visitor {
     /// Until it is upgraded: it would keep the task in memory that has answered the request.
     silence: Option<Pin<Box<Sleep>>>,
     visit: Visit,
+    /// By when it has to be gone, once it was told all.
+    leave: Option<Pin<Box<Sleep>>>,
 }
 
 impl Visitor {
     fn new(stream: TcpStream, place: Place, peer: Peer) -> Self {
         let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
         let silence = Some(Box::pin(sleep(SILENCE_ENDS)));
-        Self { stream, silence, visit: Visit { peer, upgrade, waits: Arc::default() } }
+        let (waits, was_answered) = (Arc::default(), Arc::default());
+        Self { stream, silence, visit: Visit { peer, upgrade, waits, was_answered }, leave: None }
     }
 
     fn visit(&self) -> Visit {
@@ -366,8 +380,30 @@ impl AsyncWrite for Visitor {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Closes such that an answer arrives which was given before all of a request had come: what
+    /// nobody has read by then would have the system take the answer back.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Self { stream, visit, leave, .. } = &mut *self;
+        if leave.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+            if visit.upgrade.is_done() || !visit.was_answered.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let leave = leave.get_or_insert_with(|| Box::pin(sleep(LEAVE_TAKES)));
+        if leave.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut forgotten = [MaybeUninit::uninit(); FORGOTTEN_PIECE_SIZE];
+        for _ in 0..FORGOTTEN_PIECES {
+            let mut piece = ReadBuf::uninit(&mut forgotten);
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut piece));
+            if read.is_err() || piece.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -425,6 +461,40 @@ mod tests {
         client.read_to_end(&mut heard).await.expect("it ends");
         assert!(heard.ends_with(b"late"), "{}", String::from_utf8_lossy(&heard));
         assert!(began.elapsed() < 5 * SILENCE_ENDS, "after {:?}", began.elapsed());
+    }
+
+    /// Goal: whoever is refused before all was said hears why, and no proxy has to guess. Method: an
+    /// answer is given at once to each of many long requests, and one client never stops.
+    #[tokio::test]
+    async fn an_answer_arrives_that_was_given_before_all_of_its_request_had_come() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let router = Router::new().route("/", get(|| async { "no" }).put(|| async { "no" }));
+        let door = Door::new(listener, None, 1, &[]);
+        let places = door.places();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(door.serve(router, stopped));
+        let body = vec![b'x'; 4 * 1024 * 1024];
+        for nth in 0..20 {
+            let mut client = TcpStream::connect(address).await.expect("it listens");
+            let size = body.len();
+            let head = format!("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.expect("it is there");
+            client.write_all(&body).await.expect("all of it is taken");
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.expect("it ends");
+            let heard = String::from_utf8_lossy(&heard);
+            assert!(heard.starts_with("HTTP/1.1 200") && heard.ends_with("no"), "{nth}: {heard}");
+        }
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        let head = "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n";
+        client.write_all(head.as_bytes()).await.expect("it is there");
+        let began = Instant::now();
+        while client.write_all(&body).await.is_ok() {}
+        assert!(began.elapsed() < 2 * LEAVE_TAKES, "{:?}", began.elapsed());
+        while places.available_permits() < 2 * EXPORTS_MAX - 1 {
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Goal: no address keeps everybody else waiting. Method: one is silent as often as it likes,

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in microseconds: from a step of a room to a disk that hangs.
-const BOUNDS_US: [u64; 14] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
-    2_500_000, 10_000_000,
+/// Upper bounds of the buckets, in microseconds: from a step of a room to a disk that hangs. What
+/// `docs/deploy/alerts.yml` asks for is among them: in between, Prometheus guesses.
+const BOUNDS_US: [u64; 15] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_000_000, 10_000_000,
 ];
 
 /// Counts how long something took, from any thread.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidelog_server::{
     Backup, Check, CommandError, Config, Deploy, DocumentCommands, Events, Export, Forgive, Import,
-    LogFormat, Ready, Restore, Revoke, Serve, Server, Token, User,
+    LogFormat, Ready, Restore, Revoke, Serve, ServeSettings, Server, Token, User,
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -121,12 +121,12 @@ fn serve(flags: Serve) -> ExitCode {
         LogFormat::Json => set_global_default(log.json().flatten_event(true).finish()),
     }
     .expect("BUG: nobody else has set it");
-    #[cfg(unix)]
-    prepare_process();
     let settings = match flags.clone().resolve() {
         Ok(settings) => settings,
         Err(error) => return report(&error, WRONG_USAGE),
     };
+    #[cfg(unix)]
+    open_many_files(&settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&error, FAILED),
@@ -185,14 +185,29 @@ fn restrict_files() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// There may be as many connections as the system allows.
+/// Files besides connections: those of the store, and of what is exported and imported.
 #[cfg(unix)]
-fn prepare_process() {
+const OTHER_FILES: u64 = 1_000;
+
+/// There may be as many connections as the system allows. Whoever opens a server to others hears of
+/// it if that is fewer than the settings do.
+#[cfg(unix)]
+fn open_many_files(settings: &ServeSettings) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        warn!(%error, "the limit of open files stays as it is");
+    }
+    let connections_max = settings.connections_max;
+    let wanted = (connections_max as u64).saturating_add(OTHER_FILES);
+    if let Some(files_max) = maximum.filter(|it| *it < wanted && !settings.dev) {
+        warn!(
+            files_max,
+            connections_max,
+            "the system lets the server open fewer files than there may be connections, each of \
+             which is one: raise the limit (LimitNOFILE, ulimit -n), or lower --connections-max"
+        );
     }
 }
 

@@ -76,6 +76,24 @@ fn keys_and_passwords_that_cannot_be_used_are_wrong_usage_and_are_not_repeated()
     }
 }
 
+/// Goal: an operator hears before it matters that there is no room for as many connections as may
+/// be. Method: a limit of open files below and above that.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_open_files_that_is_too_low_is_told_of() {
+    for (files, is_told) in [("1500", true), ("2500", false)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let mut command = command("sh");
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), TIDELOG]);
+        let args = ["--connections-max", "1000"];
+        let running = Running::start_by(command, &path("data"), &args, &path("log"));
+        assert_eq!(ask(running.at, "GET", "/readyz", None, "").await.status, 200);
+        let log = std::fs::read_to_string(path("log")).expect("a text");
+        assert_eq!(log.contains("LimitNOFILE"), is_told, "{files}: {log}");
+    }
+}
+
 /// Goal: nobody opens to a net by mistake what asks nobody who they are.
 #[test]
 fn a_server_that_lets_everybody_in_serves_its_own_machine_alone() {
