@@ -120,8 +120,9 @@ export class Run {
   #awaiting = 1;
   #isAwaiting = false;
   #decision: Decision | undefined;
-  /** Whether the attempt has ended since nothing but waiting was left, and nobody was told more. */
+  /** Whether the attempt ends since nothing but waiting was left. */
   #isPutAway = false;
+  #hasToldOfLate = false;
   /** Why nobody could be told what it remembers. */
   #failure: { readonly error: unknown } | undefined;
   /** By the clock of whoever started it, until something is heard of by that of the authority. */
@@ -276,7 +277,7 @@ export class Run {
     let onAwaited: (() => void) | undefined;
     const asking = new Asking((resolve, reject) => {
       // Nobody hears of what is asked once the attempt is over.
-      if (this.signal.aborted || this.#decision) return this.#tellOfLate(name);
+      if (this.signal.aborted || this.#decision || this.#isPutAway) return this.#tellOfLate(name);
       const failed = failure ?? ((reason) => failedStep(name, reason));
       const of = { name, count, kind, answer, failure: failed, resolve, reject };
       const asked: Asked = { ...of, waits: false, awaited: 0 };
@@ -304,12 +305,12 @@ export class Run {
 
   /** The code goes on behind its attempt: what it did meanwhile it is to do in a step. */
   #tellOfLate(name: string): void {
-    if (!this.#isPutAway) return;
-    this.#isPutAway = false;
+    if (!this.#isPutAway || this.#hasToldOfLate) return;
+    this.#hasToldOfLate = true;
     const { workflow, id } = this.given;
     const message =
-      `run ${id} of workflow ${workflow} awaited what is not of ctx while it waited for something, ` +
-      `and was put away by the time it asked for ${name}: await that within a step`;
+      `run ${id} of workflow ${workflow} awaited what is not of ctx while it waited for ` +
+      `something, and was put away by the time it asked for ${name}: await that within a step`;
     this.tell(new Error(message));
   }
 

@@ -616,23 +616,37 @@ test('a step that comes to JSON that SQLite does not take fails by itself', asyn
   expect(standing(authority)).toEqual(['completed', expect.stringMatching(/deeper than 1000/), 1]);
 });
 
-test('code that awaits something else while a run waits is told that it is too late', async () => {
-  const authority = new Authority();
-  const told: string[] = [];
-  new Process(
-    authority,
-    async (ctx: Context) => {
+// Before the attempt is over, and once it is.
+test.each([100, 0])(
+  'code that awaits something else while a run waits is told so (%d ms)',
+  async (ms) => {
+    const authority = new Authority();
+    const [told, done]: [string[], string[]] = [[], []];
+    let putAway = (): void => {};
+    const isPutAway = new Promise<void>((resolve) => {
+      putAway = resolve;
+    });
+    const code = async (ctx: Context): Promise<void> => {
       const late = ctx.sleep('3d');
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      await Promise.race([late, ctx.step('ask', () => 1), ctx.step('again', () => 2)]);
-    },
-    { onError: (error: unknown) => void told.push(String(error)) },
-  );
-  authority.start('f');
-  await settled();
-  await new Promise((resolve) => setTimeout(resolve, 40));
-  expect(told).toEqual([expect.stringMatching(/put away by the time it asked for ask/)]);
-});
+      await isPutAway;
+      await settled();
+      const step = (name: string): Promise<unknown> => ctx.step(name, () => done.push(name));
+      await Promise.race([late, step('ask'), step('again')]);
+    };
+    const onError = (error: unknown): unknown => told.push(String(error));
+    const process = new Process(authority, code, { onError: (error) => void onError(error) });
+    process.answersAfterMs = ms;
+    process.onAsk = (kind) => {
+      if (kind === 'complete') putAway();
+    };
+    authority.start('f');
+    await isPutAway;
+    await settled();
+    await settled();
+    expect(done).toEqual([]);
+    expect(told).toEqual([expect.stringMatching(/put away by the time it asked for ask/)]);
+  },
+);
 
 test('a run ends whatever its code throws', async () => {
   const odd = new Proxy({}, { getPrototypeOf: () => raise('nothing is said of it') });

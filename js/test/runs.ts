@@ -260,6 +260,8 @@ export class Process {
   #caller: Caller | undefined;
   readonly #timers = new Set<{ readonly at: number; readonly wake: () => void }>();
   isDead = false;
+  /** How long what it asks is on its way, by the clock of the machine. */
+  answersAfterMs = 0;
   now = 0;
   /** Called with what is asked, before it is. */
   onAsk: (kind: string) => void = () => {};
@@ -306,14 +308,20 @@ export class Process {
         this.onAsk(kind);
         if (this.isDead) return;
         const answer = this.#answer(kind, message);
-        setImmediate(() => {
+        const tell = (): void => {
           signal?.removeEventListener('abort', leave);
           if (!this.isDead) resolve(answer);
-        });
+        };
+        this.#later(tell);
       });
     const connection = { host, call, giveUp() {} };
     const of = { connection, doctype: DEPOT, handle: 3, ending, rows, mustBeOpen() {} };
     return of as unknown as OpenStreams;
+  }
+
+  #later(tell: () => void): void {
+    if (this.answersAfterMs > 0) setTimeout(tell, this.answersAfterMs);
+    else setImmediate(tell);
   }
 
   #answer(kind: string, message: object): Row[] {
@@ -326,7 +334,7 @@ export class Process {
     const r = new Reader((message as { request: Uint8Array<ArrayBuffer> }).request);
     if (kind === 'complete') {
       const row = this.#authority.complete(r);
-      setImmediate(() => this.#authority.give());
+      this.#later(() => this.#authority.give());
       return [row];
     }
     const [number, attempt, after] = [r.u64(), r.u64(), r.u64()];

@@ -273,7 +273,7 @@ function tellsLater(): (document?: string, due?: readonly string[] | null) => vo
 }
 
 // Each minute another worker has been faster; then that one has died.
-test('a document is opened in time of which others did all there was, once they do no more', async () => {
+test('a document is opened in time once those who did all there was do no more', async () => {
   const say = tellsLater();
   begin = (desk) => desk.set({ synced: true });
   works();

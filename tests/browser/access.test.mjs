@@ -89,7 +89,7 @@ both(
     assert.equal((await statusIn(reading)).access, 'read');
     assert.equal((await statusIn(writing)).access, 'write');
     const { error } = await mutateIn(reading, 'add', { id: 'b', title: 'by a reader' });
-    assert.equal(error.name, 'AccessError');
+    assert.deepEqual([error.name, error.outcome], ['AccessError', 'none']);
     assert.match(error.message, /may only read/);
     assert.equal((await statusIn(reading)).pending, 0, 'nothing was recorded');
     assert.deepEqual(await exported(), before, 'nothing of it is on the server');
@@ -214,21 +214,58 @@ both('a token is renewed while the connection stays', async (stage) => {
 });
 
 both('after thirty days with a token that is long over all is confirmed', async (stage) => {
-  const { server } = await signing(stage);
-  const page = await stage.tab();
-  await openAs(page, server, stage.document, signed('ada', WRITES, 600));
+  const { server, exported } = await signing(stage);
+  const { document } = stage;
+  const [page, other] = await stage.twoDevices();
+  const good = () => signed('ada', WRITES, 600);
+  await openAs(page, server, document, good());
   await mutateIn(page, 'add', { id: 'before', title: 'thirty days ago' }, 'confirmed');
   await closeIn(page);
-  await openAs(page, server, stage.document, signed('ada', WRITES, -30 * 24 * 60 * 60));
+  const over = signed('ada', WRITES, -30 * 24 * 60 * 60);
+  await openAs(page, server, document, over);
   for (const id of ['a', 'b', 'c']) await mutateIn(page, 'add', { id, title: id });
+  await closeIn(page);
+
+  // What others did in thirty days, and a server that was away.
+  await openAs(other, server, document, good());
+  assert.equal(await syncIn(other), null);
+  for (let day = 0; day < 30; day += 1) {
+    await mutateIn(other, 'add', { id: `day ${day}`, title: 'of another device' }, 'confirmed');
+  }
+  await server.stop();
+  await server.start();
+
+  await openAs(page, server, document, over);
+  await mutateIn(page, 'add', { id: 'd', title: 'd' });
   const { error } = await statusBecomes(page, { error: 'AccessError' });
   assert.match(error.message, /wants to know who this is/);
-  assert.equal((await statusIn(page)).pending, 3);
-  await nowGives(page, signed('ada', WRITES, 600));
+  assert.equal((await statusIn(page)).pending, 4);
+  await nowGives(page, good());
   await statusBecomes(page, { connection: 'online', pending: 0 });
-  assert.equal(await syncIn(page), null);
-  const rows = await rowsIn(page, 'select id from item order by id');
-  assert.deepEqual(rows, [{ id: 'a' }, { id: 'b' }, { id: 'before' }, { id: 'c' }]);
+  for (const device of [page, other]) assert.equal(await syncIn(device), null);
+  const rows = await rowsIn(page, 'select count(*) as count from item');
+  assert.deepEqual(rows, [{ count: 35 }]);
+  const all = await exported();
+  for (const device of [page, other]) {
+    assert.deepEqual(contentOf(await exportFrom(device)), all, 'all have the same');
+  }
+});
+
+both('a tab that gives no token is passed over for one that does', async (stage) => {
+  const { server } = await signing(stage);
+  const [silent, other] = [await stage.tab(), await stage.tab()];
+  await silent.evaluate(
+    async ([document, server]) => {
+      const token = () => new Promise(() => {});
+      kept.db = await tidelog.open(doctypes.list, { document, server, token });
+    },
+    [stage.document, server.ws],
+  );
+  await mutateIn(silent, 'add', { id: 'a', title: 'by a tab that hangs' });
+  await openAs(other, server, stage.document, signed('ada', WRITES, 600));
+  for (const tab of [silent, other]) {
+    await statusBecomes(tab, { connection: 'online', pending: 0, access: 'write' });
+  }
 });
 
 both('who is let in no further keeps the copy and what waits', async (stage) => {
@@ -340,4 +377,4 @@ both('whoever has no token waits with what is written, and goes on with one', as
   await statusBecomes(page, { connection: 'online', pending: 0 });
 });
 
-atLeast(9);
+atLeast(10);

@@ -111,6 +111,42 @@ fn complete_as(
     ask(device, Request::Complete(Complete { handling, instance, completion }))
 }
 
+/// Goal: what is too large to be said keeps nobody waiting, and is not said for ever. Method: a
+/// command comes to that, and another one fails with a reason like that.
+#[test]
+fn what_an_attempt_comes_to_that_is_too_large_to_travel_has_failed() {
+    let mut server = Server::default();
+    let (mut shop, mut house) = (online(1, &mut server), online(2, &mut server));
+    let handler = ask(&mut house, handling(4));
+    for stream in ["a", "b"] {
+        send(&mut shop, stream, "k");
+    }
+    talk(&mut server, &mut [&mut shop, &mut house]);
+    let instance = instance(&house, handler);
+    let event = NewEvent { name: "finished".to_owned(), data: "x".repeat(250_000) };
+    let completed = Outcome::Completed {
+        events: vec![event; 110],
+        sends: Vec::new(),
+        starts: Vec::new(),
+        snapshot: None,
+    };
+    let failed = Outcome::Failed { reason: "y".repeat(28_000_000), is_final: true };
+    for (task, outcome) in [(1, completed), (2, failed)] {
+        let completion = Completion { task, attempt: 1, position: 0, outcome };
+        let complete = Complete { handling: handler, instance, completion };
+        let completed = ask(&mut house, Request::Complete(complete));
+        talk(&mut server, &mut [&mut shop, &mut house]);
+        assert_eq!(said(&house, completed), [text("done")]);
+    }
+    for (stream, why) in [("a", "what it came to has 27"), ("b", "yyy")] {
+        let outcome = outcome(&mut shop, stream, "k");
+        let answered = answered(&shop, outcome);
+        let [_, state, Value::Text(reason), ..] = &answered[0][..] else { panic!("{answered:?}") };
+        assert_eq!(*state, text("failed"));
+        assert!(reason.starts_with(why) && reason.len() < 5_000, "{reason}");
+    }
+}
+
 fn answered(device: &Device, call: Call) -> Vec<Vec<Value>> {
     let mut rows = device.rows_told(call).pop().unwrap_or_default();
     // By whose clock that was said, and when, is for runs alone.

@@ -101,6 +101,11 @@ impl<T: Called> Pending<T> {
         self.size = self.queue.iter().map(T::size).sum();
     }
 
+    /// How many have come before the one at that place: each has a number of its own.
+    pub fn number(&self, index: usize) -> u64 {
+        self.left_count + index as u64
+    }
+
     /// The place of a call in the queue, from 0.
     pub fn index_of(&self, call: CallId) -> Option<u64> {
         self.by_call.get(&call).map(|before| before - self.left_count)

@@ -571,7 +571,7 @@ impl Replica {
             self.writer.take_back();
             return Run::Failed(Failure::Rejected { reason });
         }
-        self.view.push(&set);
+        self.view.push_numbered(&set, self.undecided.number(self.undecided.len()));
         let changed = set.pgids();
         let body = mutation.encode();
         let frame = TimelineFrame { lsn: self.head, call, body: body.clone() };
@@ -953,6 +953,7 @@ impl Replica {
     fn fold_lowest(&mut self, entry: ServerEntry) -> Advance {
         let lsn = self.first();
         let own = self.origin(lsn);
+        let number = self.undecided.number(0);
         let lowest = self.undecided.pop_oldest().expect("BUG: predicted by nothing");
         if let Some(layer) = &lowest.layer {
             self.own_layers.give_back(layer);
@@ -964,6 +965,8 @@ impl Replica {
         self.is_confirmed_old = true;
         if self.undecided.is_empty() {
             self.view.set_overlay([]);
+        } else {
+            self.view.settle(&entry.set, number);
         }
         let verdict = lowest.predicted.expect("BUG: a layer without a verdict");
         Advance {

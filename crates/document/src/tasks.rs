@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use tidelog_sqlite::{Reader, Run, SystemQueries as _};
 use tidelog_sync::CompletionAnswer;
 use tidelog_sync::codec::{self, DecodeError};
-use tidelog_types::{ClientId, JournalId, Rows, Value};
+use tidelog_types::limits::COMPLETION_SIZE_MAX;
+use tidelog_types::{ClientId, JournalId, Rows, Value, shortened};
 
 use crate::archiving::{ArchivePart, ArchiveRefusal};
 use crate::erasing::{Erasable, EraseRefusal, Erased, ErasedUpTo};
@@ -140,6 +141,29 @@ impl Completion {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(self)
+    }
+
+    /// The same as it may travel. What is too large to is a failure for good: said again and again
+    /// it would never arrive, nor would anything behind it.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let size = self.encode().len();
+        if size <= COMPLETION_SIZE_MAX {
+            return self;
+        }
+        let outcome = match self.outcome {
+            Outcome::Failed { reason, is_final } => {
+                Outcome::Failed { reason: shortened(reason), is_final }
+            }
+            Outcome::Stopped { reason } => Outcome::Stopped { reason: shortened(reason) },
+            _ => Outcome::Failed {
+                reason: format!(
+                    "what it came to has {size} bytes, and may have {COMPLETION_SIZE_MAX}"
+                ),
+                is_final: true,
+            },
+        };
+        Self { outcome, ..self }
     }
 
     /// The completion in these bytes.

@@ -216,3 +216,64 @@ fn a_mutation_whose_layer_is_too_large_is_run_once_to_be_folded() {
         converge(&mut server, &mut first);
     });
 }
+
+/// Goal: a device that is never without an undecided mutation keeps no more in memory than those
+/// few have changed. Method: one is always on its way while many are decided as predicted, with a
+/// layer of its own and with one that all share.
+#[test]
+fn what_was_decided_is_not_kept_for_as_long_as_others_wait() {
+    let doctype = items();
+    for layers_max in [Limits::DEFAULT.layers_max, 1] {
+        let mut server = Server::new(1, usize::MAX, &doctype);
+        let mut device = Device::following(1, usize::MAX, &doctype, &server);
+        device.limits.layers_max = layers_max;
+        device.reopen(&[&doctype]);
+        let count = 400;
+        let id = |n: i64| format!("{n:0900}");
+        let mut before = add(&mut device, &doctype, &id(0), 0);
+        for n in 1..count {
+            let next = add(&mut device, &doctype, &id(n), n);
+            let (_, entry) = server.take(device.replica.origin(before.lsn), &before);
+            device.hear(entry);
+            device.settle();
+            let kept = device.replica.view().overlay_pages().len();
+            assert!(kept < 40, "{kept} pages after {n}, {layers_max} layers");
+            before = next;
+        }
+        let (_, entry) = server.take(device.replica.origin(before.lsn), &before);
+        device.hear(entry);
+        device.settle();
+        assert_same(&server, &device);
+        assert!(device.image().len() > 80 * 4096, "too little to prove anything");
+    }
+}
+
+/// Goal: what is seen stays as it is while mutations are decided as predicted, also where one
+/// brings a page back to what it was. Method: one adds to a number, another one takes that away.
+#[test]
+fn what_comes_back_to_what_it_was_is_seen_until_it_is_decided() {
+    let doctype = items();
+    for layers_max in [Limits::DEFAULT.layers_max, 1] {
+        for is_reopened in [false, true] {
+            let mut server = Server::new(1, usize::MAX, &doctype);
+            let mut device = Device::following(1, usize::MAX, &doctype, &server);
+            device.limits.layers_max = layers_max;
+            device.reopen(&[&doctype]);
+            for by in [1, -1, 1, -1, 1] {
+                bump(&mut device, &doctype, by);
+            }
+            if is_reopened {
+                device.reopen(&[&doctype]);
+                bump(&mut device, &doctype, -1);
+            }
+            let seen = device.image();
+            for frame in device.frames.clone() {
+                let (_, entry) = server.take(device.replica.origin(frame.lsn), &frame);
+                device.hear(entry);
+                device.settle();
+                assert!(device.image() == seen, "{layers_max} layers, {is_reopened}");
+            }
+            assert_same(&server, &device);
+        }
+    }
+}

@@ -3,11 +3,15 @@
 mod common;
 
 use common::*;
-use tidelog_document::{Doctype, MutationDefinition, Replica, ReplicaError, ServerEntry, Verdict};
+use tidelog_document::{
+    Doctype, MutationDefinition, OwnTimeline, Replica, ReplicaError, ServerEntry, Verdict,
+};
 use tidelog_pages::TimelineFrame;
-use tidelog_sqlite::{Failure, be_short_beyond};
+use tidelog_sqlite::{Failure, Run, View, be_short_beyond};
 use tidelog_types::limits::{Limits, REASON_SIZE_MAX};
-use tidelog_types::{BudgetLimits, CallId, LsnRange, Value};
+use tidelog_types::{
+    Budget, BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, LsnRange, Position, Value,
+};
 
 /// The first device hears of three items that the second one has added.
 fn hear_theirs(doctype: &Doctype, server: &mut Server, first: &mut Device, second: &mut Device) {
@@ -261,6 +265,36 @@ fn a_replaced_document_is_taken_and_undecided_mutations_begin_a_new_timeline() {
         let expected = [applied(1), rejected(2, "no such item"), applied(3)];
         assert_eq!(device.verdicts(), expected);
     });
+}
+
+/// Goal: a document that was replaced before anything of it had come is taken as well. Method: what
+/// is held is the beginning of a journal, and the first entry is of another one.
+#[test]
+fn another_journal_takes_the_place_of_one_of_which_nothing_had_come() {
+    let doctype = items();
+    let server = Server::new(1, usize::MAX, &doctype);
+    let entry = server.coalesced(Lsn::FIRST);
+    let theirs = entry.position.journal;
+    for (held, begun) in [(JournalId([77; 16]), Some(theirs)), (theirs, None)] {
+        let own = OwnTimeline {
+            journal: JournalId([101; 16]),
+            head: Lsn::FIRST,
+            lives: Lineage::default(),
+            life: Life([1; 16]),
+        };
+        let doctypes = [(doctype.hash(), doctype.clone())].into();
+        let base = Some(Position::start_of(held));
+        let view = View::new(usize::MAX, 0);
+        let mut replica = Replica::open(view, base, own, Vec::new(), doctypes, doctype.hash());
+        let mut advance = replica.sync_receive(entry.clone()).expect("in order");
+        while advance.is_none() {
+            let mut budget = Budget::new(Limits::DEFAULT.slice);
+            let step = replica.step(JournalId([201; 16]), false, &mut budget);
+            let Run::Done(done) = step else { panic!("{step:?}") };
+            advance = done;
+        }
+        assert_eq!(advance.expect("visible").begin_storage, begun);
+    }
 }
 
 #[test]

@@ -147,9 +147,9 @@ pub(crate) struct Progress {
     /// Nothing more comes of it.
     is_over: bool,
     /// By the authority's clock, the latest that the run has heard of.
-    /// By the clock of whoever started it, until something is heard of by that of the authority.
-    now: i64,
     heard_at: i64,
+    /// That; before anything is heard of, the time at which it was started, by whoever did.
+    now: i64,
     drawing: Drawing,
 }
 

@@ -77,14 +77,20 @@ struct Base {
 struct Overlay {
     /// Size of the database on top of the newest layer; `None` without layers.
     db_pages: Option<u32>,
-    pages: BTreeMap<Pgid, Page>,
+    /// Each page, and the number of the layer that it is of.
+    pages: BTreeMap<Pgid, (Page, u64)>,
+    /// The number of several that were laid as one.
+    joint: Option<u64>,
 }
 
+/// The number of layers that stay for as long as nobody replaces them.
+const STAYS: u64 = u64::MAX;
+
 impl Overlay {
-    fn push(&mut self, set: &PageSet) {
+    fn push(&mut self, set: &PageSet, number: u64) {
         let shrinks = self.db_pages.is_some_and(|db_pages| set.db_pages < db_pages);
         self.db_pages = Some(set.db_pages);
-        self.pages.extend(set.pages.iter().map(|(pgid, page)| (*pgid, page.clone())));
+        self.pages.extend(set.pages.iter().map(|(pgid, page)| (*pgid, (page.clone(), number))));
         if shrinks {
             self.pages.split_off(&Pgid(set.db_pages.saturating_add(1)));
         }
@@ -185,14 +191,44 @@ impl View {
 
     /// Lays a page set over what is seen now.
     pub fn push(&self, set: &PageSet) {
-        lock(&self.overlay).push(set);
+        self.push_numbered(set, STAYS);
+    }
+
+    /// The same of a layer that [settles](Self::settle) by its number: higher than all before it.
+    pub fn push_numbered(&self, set: &PageSet, number: u64) {
+        lock(&self.overlay).push(set, number);
+    }
+
+    /// The base has come to what the lowest layer was, which has this set and number, as to all
+    /// lower ones before: what is of no higher one goes from the overlay, and may be evicted. What
+    /// is seen stays as it is.
+    pub fn settle(&self, set: &PageSet, number: u64) {
+        let mut overlay = lock(&self.overlay);
+        for pgid in set.pages.keys() {
+            if overlay.pages.get(pgid).is_some_and(|(_, of)| *of <= number) {
+                overlay.pages.remove(pgid);
+            }
+        }
+        // Which pages are of it alone nobody knows.
+        if overlay.joint.take_if(|joint| *joint <= number).is_some() {
+            overlay.pages.retain(|_, (_, of)| *of > number);
+        }
     }
 
     /// Replaces the overlay by these layers, oldest first.
     pub fn set_overlay<'a>(&self, layers: impl IntoIterator<Item = &'a PageSet>) {
-        let mut overlay = Overlay::default();
+        self.set_overlay_numbered(layers, STAYS);
+    }
+
+    /// The same of layers that are several others as one: the highest number of these is theirs.
+    pub fn set_overlay_numbered<'a>(
+        &self,
+        layers: impl IntoIterator<Item = &'a PageSet>,
+        number: u64,
+    ) {
+        let mut overlay = Overlay { joint: Some(number), ..Overlay::default() };
         for layer in layers {
-            overlay.push(layer);
+            overlay.push(layer, number);
         }
         *lock(&self.overlay) = overlay;
     }
@@ -304,7 +340,7 @@ impl View {
     /// What `look` makes of a page, without a copy of it.
     pub(crate) fn with_page<T>(&self, pgid: Pgid, look: impl FnOnce(&Page) -> T) -> Option<T> {
         let overlay = lock(&self.overlay);
-        if let Some(page) = overlay.pages.get(&pgid) {
+        if let Some((page, _)) = overlay.pages.get(&pgid) {
             return Some(look(page));
         }
         if overlay.db_pages.is_some_and(|db_pages| pgid.0 > db_pages) {

@@ -6,11 +6,14 @@ const LOGIN = new URL('/v1/login', location.href);
 export class Session {
   readonly user: string;
   #token: string;
+  /** When it is over, by this device's clock: which may be wrong, but not for how long. */
+  #endsAt: number;
   readonly #ask: () => Promise<Session>;
 
   private constructor(user: string, token: string, ask: () => Promise<Session>) {
     this.user = user;
     this.#token = token;
+    this.#endsAt = Date.now() + lifetimeOf(token);
     this.#ask = ask;
   }
 
@@ -33,15 +36,21 @@ export class Session {
 
   /** For `open()`: at each connection, and before the token expires. */
   readonly token = async (): Promise<string> => {
-    if (secondsLeft(this.#token) < RENEWED_BEFORE_S) this.#token = (await this.#ask()).#token;
+    if (this.#endsAt - Date.now() < RENEWED_BEFORE) {
+      const later = await this.#ask();
+      this.#token = later.#token;
+      this.#endsAt = later.#endsAt;
+    }
     return this.#token;
   };
 }
 
-/** Ten minutes before a token of twelve hours is over its user is asked for the password. */
-const RENEWED_BEFORE_S = 600;
+/** Ten minutes, in milliseconds, before a token of twelve hours is over its user is asked again. */
+const RENEWED_BEFORE = 600_000;
 
-function secondsLeft(token: string): number {
+/** For how many milliseconds a token that was just issued is good. */
+function lifetimeOf(token: string): number {
   const claims = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')));
-  return (claims as { exp: number }).exp - Date.now() / 1_000;
+  const { exp, iat } = claims as { exp: number; iat: number };
+  return (exp - iat) * 1_000;
 }

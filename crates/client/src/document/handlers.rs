@@ -124,9 +124,9 @@ impl OwnHandlers {
     /// here they may be instances still, from before that: they begin anew at once.
     pub(super) fn is_followed(&mut self, is_lost: bool, watches: &mut Watches) {
         self.are_anew = is_lost;
-        match is_lost {
-            true => self.begin_anew(watches),
-            false => self.channel_lost(),
+        self.channel_lost();
+        if is_lost {
+            self.begin_anew(watches);
         }
     }
 
@@ -139,7 +139,7 @@ impl OwnHandlers {
 
     /// In another history they may be others, and what they have done may be to be done.
     fn begin_anew(&mut self, watches: &mut Watches) {
-        self.channel_lost();
+        self.say_again();
         for (key, own) in self.own.iter_mut() {
             self.unanswered.extend(own.begin_anew(*key, watches));
         }
@@ -179,6 +179,10 @@ impl OwnHandlers {
     /// The channel is gone: what was said there is said again.
     pub(super) fn channel_lost(&mut self) {
         self.gone.clear();
+        self.say_again();
+    }
+
+    fn say_again(&mut self) {
         for own in self.own.values_mut() {
             (own.is_said, own.is_registered) = (false, false);
             own.completing.iter_mut().for_each(|it| it.is_said = false);
@@ -231,7 +235,7 @@ impl Document {
         let own = self.handlers.own.get_mut(&(ask.tab, complete.handling));
         match own.filter(|own| own.instance == Some(complete.instance)) {
             Some(own) => {
-                let completion = complete.completion.clone();
+                let completion = complete.completion.clone().bounded();
                 own.completing.push(Completing { call: ask.call, completion, is_said: false });
             }
             None => answer(ask.tab, ask.call, LATE, out),
@@ -580,4 +584,20 @@ fn answer(tab: TabId, call: Call, (said, time_ms): (CompletionAnswer, u64), out:
     let time = i64::try_from(time_ms).unwrap_or(i64::MAX);
     rows.push([ValueRef::Text(said.as_bytes()), ValueRef::Integer(time)]);
     out.tell(tab, FromCore::Rows { call, rows });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: nobody is given tasks who handles none any longer. Method: one gives up on a channel,
+    /// and before the server was told so another history takes the place of what it is of.
+    #[test]
+    fn who_gave_up_is_told_of_also_where_the_others_begin_anew() {
+        let mut handlers = OwnHandlers { gone: vec![7], ..OwnHandlers::default() };
+        handlers.are_replaced(&mut Watches::default());
+        assert_eq!(handlers.gone, [7]);
+        handlers.channel_lost();
+        assert!(handlers.gone.is_empty(), "the server has noticed that by itself");
+    }
 }

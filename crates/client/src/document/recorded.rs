@@ -8,7 +8,7 @@ use tidelog_types::{CallId, EntryId};
 /// The newest calls and their entries.
 pub(super) struct Recorded {
     entries: BTreeMap<CallId, EntryId>,
-    /// Oldest first. A call that was taken back may still stand here.
+    /// Oldest first.
     order: VecDeque<CallId>,
     calls_max: usize,
     /// Whether there may have been older ones.
@@ -38,15 +38,17 @@ impl Recorded {
         calls.into_iter().for_each(|(call, entry)| self.insert(call, entry));
     }
 
-    /// Forgets a call that was taken back.
+    /// Forgets a call that was taken back. Recorded once more it is the newest one.
     pub(super) fn remove(&mut self, call: CallId) {
-        self.entries.remove(&call);
+        if self.entries.remove(&call).is_some() {
+            self.order.retain(|it| *it != call);
+        }
     }
 
     /// Whether no call is forgotten whose entry is this one or follows it, in the journal that is
     /// written now.
     pub(super) fn knows_all_since(&self, since: EntryId) -> bool {
-        let oldest = self.order.iter().find_map(|call| self.entries.get(call));
+        let oldest = self.order.front().and_then(|call| self.entries.get(call));
         oldest.is_some_and(|oldest| oldest.journal != since.journal || oldest.lsn <= since.lsn)
     }
 
@@ -78,5 +80,22 @@ mod tests {
         assert_eq!(recorded.get(call(1)), Some(entry(1)));
         recorded.remove(call(1));
         assert_eq!(recorded.get(call(1)), None);
+    }
+
+    /// Goal: nothing is run twice since nobody knows that it was recorded. Method: a call is taken
+    /// back, and recorded again behind others.
+    #[test]
+    fn a_call_that_is_recorded_again_is_as_new_as_that() {
+        let call = |n: u64| CallId(u128::from(n).to_be_bytes());
+        let entry =
+            |n| EntryId { journal: JournalId([1; 16]), life: Life::NONE, lsn: Lsn::FIRST.plus(n) };
+        let mut recorded = Recorded::new(3);
+        recorded.insert(call(1), entry(1));
+        recorded.remove(call(1));
+        recorded.extend([(2, 1), (1, 2), (3, 3)].map(|(n, at)| (call(n), entry(at))));
+        assert_eq!(recorded.get(call(1)), Some(entry(2)));
+        recorded.insert(call(4), entry(4));
+        assert_eq!(recorded.get(call(2)), None, "that one was the oldest");
+        assert!(recorded.knows_all_since(entry(2)) && !recorded.knows_all_since(entry(1)));
     }
 }

@@ -14,6 +14,9 @@ use super::{done, reason_of, single_integer, snapshots, tried, workflows};
 use crate::tasks::{Completion, NewCommand, NewSnapshot, Outcome};
 use crate::{CommandDefinition, Doctype};
 
+/// How often one is tried again of which nothing is said.
+const RETRIES: i64 = 5;
+
 /// A command as somebody sends it.
 pub(super) struct Sent<'s> {
     pub aggregate: &'s str,
@@ -198,7 +201,9 @@ pub(super) fn fail(
     now: i64,
 ) -> Run<((), PageSet)> {
     let definition = command.definition(doctype);
-    let retries = definition.map_or(0, |it| i64::from(it.retries));
+    // A command that the newest release has no more is handled by an older one, and tried as often
+    // as one that says nothing of that.
+    let retries = definition.map_or(RETRIES, |it| i64::from(it.retries));
     let reason = shortened(reason.to_owned());
     if !is_final && command.failures < retries {
         return writer.write(&mut |transaction| try_later(transaction, command, &reason, now));

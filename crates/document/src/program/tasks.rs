@@ -118,7 +118,7 @@ pub(crate) fn begin(transaction: &Transaction<'_>) -> Result<(), Failure> {
          where state = 'ready'",
         "create index _tidelog_task_stopped on _tidelog_task (aggregate, name)
          where state = 'stopped'",
-        "create index _tidelog_task_due on _tidelog_task (due)
+        "create index _tidelog_task_due on _tidelog_task (state, due)
          where due > 0 and ended is null",
         "create index _tidelog_task_held on _tidelog_task (instance)
          where state = 'started'",
@@ -466,8 +466,13 @@ fn dispatch(
         // What was over by another clock says nothing of how long it was kept.
         let is_left = clocks::replace(transaction, now)? || forget(transaction, now)?;
         let due = transaction.run_system(
-            // What is more than nothing, too, lets it be found by the index.
-            "select min(due) from _tidelog_task where due > 0 and due > ?1 and ended is null",
+            // What is more than nothing, too, is for the index; what is said first bounds it.
+            "select min(due) from
+             (select min(due) as due from _tidelog_task
+              where state = 'started' and due > ?1 and due > 0 and ended is null
+              union all
+              select min(due) from _tidelog_task
+              where state = 'ready' and due > ?1 and due > 0 and ended is null)",
             &[Value::Integer(now)],
         )?;
         let due = single_integer(&due).into_iter().chain(workflows::due(transaction, now)?).min();
@@ -483,7 +488,7 @@ fn dispatch(
 fn end_foreign_pauses(transaction: &Transaction<'_>, now: i64) -> Result<(), Failure> {
     let longest_ms = i64::try_from(COMMAND_BACKOFF_MS_MAX).unwrap_or(i64::MAX);
     let sql = "update _tidelog_task set due = 0
-               where due > 0 and due > ?1 and ended is null and state = 'ready'";
+               where due > ?1 and due > 0 and ended is null and state = 'ready'";
     transaction.run_system(sql, &[Value::Integer(now.saturating_add(longest_ms))]).map(drop)
 }
 
@@ -539,6 +544,10 @@ fn give(
     Ok(given)
 }
 
+/// Tasks among which one is looked for that somebody has not tried in vain. Behind these it is
+/// given the first one all the same: where there are many, they have failed at everybody.
+const UNTRIED_LOOKED_AT_MAX: i64 = 64;
+
 /// Who is asked: first those who have not tried a task in vain, then all whose code may fit it.
 #[derive(Clone, Copy, PartialEq)]
 enum Round {
@@ -578,11 +587,13 @@ impl Giving<'_, '_> {
         let ready = self.ready.get(kind).into_iter().flatten();
         for unfit in ready.filter(|it| !it.has(instance)) {
             let rows = self.transaction.run_system(
-                "select due, number from _tidelog_task
-                 where state = 'ready' and aggregate = ?1 and name = ?2 and unfit = ?3
-                   and due <= ?4
-                   and (?5 or not exists (select 1 from _tidelog_tried
-                                          where task = number and instance = ?6))
+                "select due, number from
+                 (select due, number from _tidelog_task
+                  where state = 'ready' and aggregate = ?1 and name = ?2 and unfit = ?3
+                    and due <= ?4
+                  order by due, number limit ?7)
+                 where ?5 or not exists (select 1 from _tidelog_tried
+                                         where task = number and instance = ?6)
                  order by due, number limit 1",
                 &[
                     Value::Text(kind.aggregate.clone()),
@@ -591,6 +602,7 @@ impl Giving<'_, '_> {
                     Value::Integer(self.now),
                     Value::Integer((round == Round::Tried).into()),
                     number_value(instance.0),
+                    Value::Integer(if round == Round::Tried { 1 } else { UNTRIED_LOOKED_AT_MAX }),
                 ],
             )?;
             if let Some([Value::Integer(due), Value::Integer(number)]) =

@@ -226,7 +226,7 @@ pub(super) fn wake(transaction: &Transaction<'_>, now: i64) -> Result<bool, Fail
 pub(super) fn due(transaction: &Transaction<'_>, now: i64) -> Result<Option<i64>, Failure> {
     let rows = transaction.run_system(
         // What is more than nothing, too, lets it be found by the index.
-        "select min(due) from _tidelog_record where due > 0 and due > ?1",
+        "select min(due) from _tidelog_record where due > ?1 and due > 0",
         &[Value::Integer(now)],
     )?;
     Ok(single_integer(&rows))
@@ -747,7 +747,8 @@ fn check_result(transaction: &Transaction<'_>, result: &str) -> Result<(), Failu
 }
 
 /// The run goes on as a new one of the same id, whom whoever waits for it waits for then. That one
-/// sees all events behind the last one that this one has heard of.
+/// sees all events behind the last one that this one has heard of, of whatever type, and hears that
+/// it is cancelled if this one has not.
 fn go_on_as_new(
     transaction: &Transaction<'_>,
     doctype: &Doctype,
@@ -771,7 +772,9 @@ fn go_on_as_new(
                 max(coalesce(first, 0),
                     coalesce((select max(cast(result as integer)) from _tidelog_record
                               where task = ?1 and kind = 'event' and time is not null), 0)),
-                null, null, null, null, ?4, null, coalesce(begun_with, args), 0, cancelled, 0, '[]'
+                null, null, null, null, ?4, null, coalesce(begun_with, args), 0,
+                cancelled and not exists (select 1 from _tidelog_record
+                                          where task = ?1 and kind = 'cancel'), 0, '[]'
          from _tidelog_task where number = ?1
          returning number"
     );

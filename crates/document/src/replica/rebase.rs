@@ -332,8 +332,11 @@ impl Rebase {
             replica.view.reset_base(0);
             advance.is_replaced = true;
         }
-        if self.replaced || replica.base.is_none() {
-            advance.begin_storage = self.entries.first().map(|entry| entry.position.journal);
+        // What is held may be another journal also where nothing of that had come.
+        let first = self.entries.first().map(|entry| entry.position.journal);
+        let held = replica.base.map(|base| base.journal);
+        if self.replaced || held != first {
+            advance.begin_storage = first;
         }
         replica.is_confirmed_old = true;
         for entry in self.entries {
@@ -343,7 +346,12 @@ impl Rebase {
         }
 
         assert_eq!(self.ran.len(), replica.undecided.len(), "BUG: a mutation was not run again");
-        replica.view.set_overlay(&self.overlay);
+        // Where nothing is undecided these are migrations, which nothing folds.
+        let newest = replica.undecided.len().checked_sub(1);
+        match newest.map(|newest| replica.undecided.number(newest)) {
+            Some(number) => replica.view.set_overlay_numbered(&self.overlay, number),
+            None => replica.view.set_overlay(&self.overlay),
+        }
         replica.own_layers = self.own_layers;
         (replica.built, replica.built_for) = (true, replica.newest);
         replica.version = Some(self.version);

@@ -226,6 +226,24 @@ fn a_command_goes_to_a_handler_that_knows_its_events_or_waits_for_one() {
     });
 }
 
+/// Goal: a command that the newest release of an app has no more is not lost by one bad moment of
+/// the release that handles it. Method: it fails once.
+#[test]
+fn a_command_that_is_known_no_more_is_tried_again() {
+    with_shop(|mut scene| {
+        scene.send("o1", "pay", "{}", "k");
+        scene.doctype.streams[0].commands.retain(|it| it.name != "pay");
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        scene.complete(one, [1, 1, 0], failed("busy", false));
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 pay received 1 busy"]);
+        scene.now_ms += 1_000;
+        scene.dispatch(one, 1);
+        scene.complete(one, [1, 2, 0], failed("no", true));
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 pay failed 2 no"]);
+    });
+}
+
 /// It is given all that it may be, and none of that fits its code.
 fn stop_all(scene: &mut Scene, instance: InstanceId) {
     loop {
@@ -444,6 +462,61 @@ fn a_dispatch_costs_the_same_however_many_wait() {
         }
         assert!(steps[1] < steps[0] + 1_000, "{steps:?}");
     });
+}
+
+/// Goal: what has failed everywhere for a while is handled as quickly as anything else once that is
+/// over. Method: many commands that have failed once at the only handler, and are due again; the
+/// steps of a dispatch.
+#[test]
+fn a_dispatch_costs_the_same_however_many_have_failed_once() {
+    let mut scene = limited_shop(usize::MAX, Limits::DEFAULT);
+    let one = scene.register();
+    let mut steps = Vec::new();
+    for many in [100, 900] {
+        for nth in 0..many {
+            scene.send(&format!("{many}-{nth}"), "pay", "{}", "k");
+        }
+        loop {
+            scene.dispatch(one, 64);
+            let given = scene.given(one);
+            if given.is_empty() {
+                break;
+            }
+            for (number, attempt, _) in given {
+                let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+                scene.complete(one, [number, attempt, 0], failed("not now", false));
+            }
+        }
+        scene.now_ms += 60_000;
+        scene.server.authority.take_steps();
+        scene.dispatch(one, 1);
+        steps.push(scene.server.authority.take_steps());
+        let [(number, attempt, _)] = scene.given(one)[..] else { panic!("one of them") };
+        let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+        scene.complete(one, [number, attempt, 0], failed("not now", false));
+    }
+    assert!(steps[1] < steps[0] + 300, "{steps:?}");
+}
+
+/// Goal: whoever is given one task pays for one. Method: the steps of a dispatch of one that is
+/// ready alone, and of one among many.
+#[test]
+fn a_dispatch_looks_at_what_it_gives() {
+    let mut scene = limited_shop(usize::MAX, Limits::DEFAULT);
+    let one = scene.register();
+    let mut steps = Vec::new();
+    for many in [1, 200] {
+        for nth in 0..many {
+            scene.send(&format!("{many}-{nth}"), "pay", "{}", "k");
+        }
+        scene.server.authority.take_steps();
+        scene.dispatch(one, 1);
+        steps.push(scene.server.authority.take_steps());
+        let [(number, attempt, _)] = scene.given(one)[..] else { panic!("one of them") };
+        let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+        scene.complete(one, [number, attempt, 0], failed("no", true));
+    }
+    assert!(steps[1] < steps[0] + 300, "{steps:?}");
 }
 
 /// Goal: what is tried again waits no longer than the longest pause, also by a clock that was set

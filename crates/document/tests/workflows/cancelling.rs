@@ -169,3 +169,24 @@ fn a_run_that_is_cancelled_by_a_wrong_clock_is_kept_as_long_as_others() {
         });
     }
 }
+
+/// Goal: a run that was cancelled hears of it once, also where it goes on as new. Method: it does
+/// so behind that, and before it has heard of it.
+#[test]
+fn a_cancelled_run_that_goes_on_as_new_hears_of_it_once() {
+    with_shop(|mut scene| {
+        let one = scene.register();
+        let again = || Outcome::Continued { args: r#"{"order":"o1"}"#.to_owned() };
+        scene.start("f");
+        scene.dispatch(one);
+        scene.cancel("f");
+        scene.done(one, (1, 1), again());
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["2.1 f!"], "it is the new one that hears of it");
+        let heard = vec![record("a", 0, Recorded::Cancel)];
+        scene.done(one, (2, 1), progressed(heard, false));
+        scene.done(one, (2, 1), again());
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["3.1 f"]);
+    });
+}
