@@ -15,12 +15,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::serve::Listener;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -194,20 +194,22 @@ async fn answer_on(
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let Visit { peer, upgrade, waits, was_answered } = visit;
+    let Visit { peer, upgrade, waits, is_amid_request } = visit;
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request = request.map(Body::new);
+        let is_amid_request = Arc::clone(&is_amid_request);
+        let mut request: Request = request.map(|body| {
+            is_amid_request.store(!body.is_end_stream(), Ordering::Relaxed);
+            Body::new(Read { body, is_amid_request })
+        });
         request.extensions_mut().insert(upgrade.clone());
         request.extensions_mut().insert(peer);
         let answer = VISITED.scope(upgrade.clone(), router.call(request));
         let (places, waits) = (Arc::clone(&places), Arc::clone(&waits));
-        let was_answered = Arc::clone(&was_answered);
         async move {
             waits.store(true, Ordering::Relaxed);
             let answer = answer.await;
             waits.store(false, Ordering::Relaxed);
-            was_answered.store(true, Ordering::Relaxed);
             let mut answer = answer?;
             let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
             if !is_upgraded && places.available_permits() == 0 {
@@ -230,6 +232,36 @@ async fn answer_on(
     };
     if let Err(error) = ended {
         debug!(%error, "a connection was closed");
+    }
+}
+
+/// The body of a request, which notes when all of it was read.
+struct Read {
+    body: Incoming,
+    is_amid_request: Arc<AtomicBool>,
+}
+
+impl HttpBody for Read {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.is_amid_request.store(false, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -269,8 +301,8 @@ struct Visit {
     upgrade: Upgrade,
     /// Whether it waits for an answer: then it is we who say nothing.
     waits: Arc<AtomicBool>,
-    /// Whether it was given one, which is to arrive.
-    was_answered: Arc<AtomicBool>,
+    /// Whether it has begun to say a request of which not all has come.
+    is_amid_request: Arc<AtomicBool>,
 }
 
 /// One who has come in.
@@ -287,8 +319,8 @@ impl Visitor {
     fn new(stream: TcpStream, place: Place, peer: Peer) -> Self {
         let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
         let silence = Some(Box::pin(sleep(SILENCE_ENDS)));
-        let (waits, was_answered) = (Arc::default(), Arc::default());
-        Self { stream, silence, visit: Visit { peer, upgrade, waits, was_answered }, leave: None }
+        let visit = Visit { peer, upgrade, waits: Arc::default(), is_amid_request: Arc::default() };
+        Self { stream, silence, visit, leave: None }
     }
 
     fn visit(&self) -> Visit {
@@ -386,7 +418,7 @@ impl AsyncWrite for Visitor {
         let Self { stream, visit, leave, .. } = &mut *self;
         if leave.is_none() {
             ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
-            if visit.upgrade.is_done() || !visit.was_answered.load(Ordering::Relaxed) {
+            if visit.upgrade.is_done() || !visit.is_amid_request.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -463,8 +495,8 @@ mod tests {
         assert!(began.elapsed() < 5 * SILENCE_ENDS, "after {:?}", began.elapsed());
     }
 
-    /// Goal: whoever is refused before all was said hears why, and no proxy has to guess. Method: an
-    /// answer is given at once to each of many long requests, and one client never stops.
+    /// Goal: whoever is refused before all was said hears why, and no proxy has to guess. Method:
+    /// an answer is given at once to each of many long requests, and one client never stops.
     #[tokio::test]
     async fn an_answer_arrives_that_was_given_before_all_of_its_request_had_come() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -492,9 +524,18 @@ mod tests {
         let began = Instant::now();
         while client.write_all(&body).await.is_ok() {}
         assert!(began.elapsed() < 2 * LEAVE_TAKES, "{:?}", began.elapsed());
+        // Nobody waits for one who has said all, and stays.
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        let head = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        client.write_all(head.as_bytes()).await.expect("it is there");
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.expect("it ends");
+        let began = Instant::now();
         while places.available_permits() < 2 * EXPORTS_MAX - 1 {
             sleep(Duration::from_millis(10)).await;
         }
+        assert!(began.elapsed() < LEAVE_TAKES / 2, "{:?}", began.elapsed());
+        drop(client);
     }
 
     /// Goal: no address keeps everybody else waiting. Method: one is silent as often as it likes,

@@ -253,6 +253,7 @@ mod tests {
 
     use super::*;
     use crate::rooms::tests::{Scene, list};
+    use crate::rooms::{MayStill, asking};
 
     const PIECES: usize = 64;
 
@@ -310,40 +311,56 @@ mod tests {
         assert!(took > pause * 60, "{took:?}");
     }
 
-    /// Goal: a document that others write in without end keeps nobody else from exporting. Method:
-    /// a room that sends a part every few seconds, and no last one.
+    /// A room that sends a part every few seconds, and no last one.
+    async fn sends_without_end(mut mail: mpsc::UnboundedReceiver<RoomMail>) {
+        let Some(RoomMail::Export { connection, answer, .. }) = mail.recv().await else {
+            panic!("it is asked for")
+        };
+        answer.send(Answer::Exporting).expect("it is waited for");
+        let position = Position::start_of(JournalId([7; 16]));
+        let (range, hash) = (LsnRange::empty_at(Lsn::FIRST), EntryHash::default());
+        let (pages, is_last, origin, db_pages) = (Arc::default(), false, None, 1);
+        let is_predicted = false;
+        let part =
+            EntryPart { range, position, db_pages, origin, pages, is_predicted, hash, is_last };
+        let (channel, body) = (Channel(0), FromRoom::Entry(part.clone()));
+        let (room, _mail) = mpsc::unbounded_channel();
+        loop {
+            let fits = connection.reserve(entry_size(&part), &list(), &room.downgrade());
+            assert!(fits, "it is taken as it comes");
+            connection.send(FromServer::About { channel, body: body.clone() });
+            sleep(PART_TAKES / 2).await;
+        }
+    }
+
+    /// Goal: a document that others write in without end keeps nobody else from exporting.
     #[tokio::test(start_paused = true)]
     async fn an_export_does_not_take_for_ever() {
         let scene = Scene::new(RoomSettings::default());
-        let (shared, mut mail) = (Shared::of(&scene), scene.mail());
-        let sends = async {
-            let Some(RoomMail::Export { connection, answer, .. }) = mail.recv().await else {
-                panic!("it is asked for")
-            };
-            answer.send(Answer::Exporting).expect("it is waited for");
-            let position = Position::start_of(JournalId([7; 16]));
-            let (range, hash) = (LsnRange::empty_at(Lsn::FIRST), EntryHash::default());
-            let (pages, is_last, origin, db_pages) = (Arc::default(), false, None, 1);
-            let is_predicted = false;
-            let part =
-                EntryPart { range, position, db_pages, origin, pages, is_predicted, hash, is_last };
-            let (channel, body) = (Channel(0), FromRoom::Entry(part.clone()));
-            let (room, _mail) = mpsc::unbounded_channel();
-            loop {
-                let fits = connection.reserve(entry_size(&part), &list(), &room.downgrade());
-                assert!(fits, "it is taken as it comes");
-                connection.send(FromServer::About { channel, body: body.clone() });
-                sleep(PART_TAKES / 2).await;
-            }
-        };
+        let shared = Shared::of(&scene);
         let (document, began) = (list(), Instant::now());
         tokio::select! {
             exported = export(&shared, &document) => {
                 assert!(matches!(exported, Err(Answer::Failed { .. })));
             }
-            () = sends => {}
+            () = sends_without_end(scene.mail()) => {}
             () = sleep(10 * READER_PAUSES_MAX) => panic!("it takes for ever"),
         }
         assert!(began.elapsed() >= READER_PAUSES_MAX, "{:?}", began.elapsed());
+    }
+
+    /// Goal: nothing more is put together for whoever may not have it any longer. Method: that is
+    /// so from some time on.
+    #[tokio::test(start_paused = true)]
+    async fn an_export_is_left_off_once_whoever_asked_may_not_any_longer() {
+        let scene = Scene::new(RoomSettings::default());
+        let (shared, document, began) = (Shared::of(&scene), list(), Instant::now());
+        let may_still: MayStill = Arc::new(move || began.elapsed() < 2 * PART_TAKES);
+        let exports = asking(Some(may_still), export(&shared, &document));
+        tokio::select! {
+            exported = exports => assert!(matches!(exported, Err(Answer::LeftOut))),
+            () = sends_without_end(scene.mail()) => {}
+            () = sleep(3 * PART_TAKES) => panic!("it goes on"),
+        }
     }
 }

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_room::ConnId;
 use tidelog_sync::{Attendee, Channel, PresenceWord};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::{CONNECTION_ATTENDEES_MAX, CONNECTION_CHANNELS_MAX};
+use tidelog_types::limits::{
+    CONNECTION_ATTENDEES_MAX, CONNECTION_CHANNELS_MAX, PRESENCE_ATTENDEES_MAX,
+};
 
 use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
 
@@ -66,8 +68,14 @@ impl Channels {
                 self.attendees.remove(&whose);
                 return true;
             }
-            let has_room = self.attendees.len() < CONNECTION_ATTENDEES_MAX;
-            self.attendees.contains(&whose) || has_room && self.attendees.insert(whose)
+            if self.attendees.contains(&whose) {
+                return true;
+            }
+            // Those whom a room leaves out take nothing of what there is for other documents.
+            let of_channel = (channel, Attendee(0))..=(channel, Attendee(u32::MAX));
+            self.attendees.len() < CONNECTION_ATTENDEES_MAX
+                && self.attendees.range(of_channel).count() < PRESENCE_ATTENDEES_MAX
+                && self.attendees.insert(whose)
         });
     }
 

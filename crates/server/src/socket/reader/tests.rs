@@ -238,6 +238,7 @@ async fn those_who_are_present_on_a_connection_are_bounded() {
     }
     assert_eq!(say(last, 0..each, here.clone()), 0, "they are one too many");
     assert_eq!(say(0, 0..each, here.clone()), each, "those who are present say something else");
+    assert_eq!(say(0, each..each + 9, here.clone()), 0, "no room has more of one channel");
     assert_eq!(say(0, 0..1, None), 1);
     assert_eq!(say(last, 0..each, here.clone()), 1, "one has left");
     reader.channels.close(Channel(1));
