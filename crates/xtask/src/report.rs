@@ -36,6 +36,21 @@ pub struct Outcome {
     failures: Vec<String>,
 }
 
+impl Outcome {
+    /// Of a suite that could not be run.
+    pub fn failed(error: &anyhow::Error) -> Self {
+        let tally = Tally { passed: 0, failed: 1 };
+        Self { tally, failures: vec![format!("{error:#}")] }
+    }
+
+    /// The same, which says of each test that failed where that was.
+    #[must_use]
+    pub fn of(self, place: &str) -> Self {
+        let failures = self.failures.iter().map(|line| format!("{place}: {line}")).collect();
+        Self { failures, ..self }
+    }
+}
+
 impl AddAssign for Outcome {
     fn add_assign(&mut self, other: Self) {
         self.tally += other.tally;
@@ -83,7 +98,11 @@ impl Report {
                 self.remember(name, failures);
                 Ok(tally)
             }
-            Err(error) => Err(format!("{error:#}")),
+            Err(error) => {
+                let text = format!("{error:#}");
+                self.remember(name, text.lines().skip(1).map(str::to_owned).collect());
+                Err(text)
+            }
         };
         let tally = outcome.as_ref().copied().unwrap_or(Tally { passed: 0, failed: 1 });
         self.tally += tally;
