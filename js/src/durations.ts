@@ -20,7 +20,8 @@ function ofText(text: string, units: string): number | undefined {
   const ms = Number(count) * UNITS[unit as Unit];
   const whole = Math.round(ms);
   // Most decimals are no binary ones: 1.1 hours are not quite 3,960,000 milliseconds.
-  return Math.abs(ms - whole) < 0.001 ? whole : undefined;
+  const isWhole = Math.abs(ms - whole) < 0.001 && (whole > 0 || ms === 0);
+  return isWhole ? whole : undefined;
 }
 
 const isWithin = (ms: number, most: number): boolean => ms >= 0 && ms <= most;

@@ -193,8 +193,8 @@ export class Run {
     const ctx = contextOf(this);
     const ran = Promise.resolve().then(() => code(ctx, JSON.parse(row.args)));
     ran.then(
-      (value) => this.#end(() => decisionOf({ value }, this.tell)),
-      (error) => this.#end(() => decisionOf({ error }, this.tell)),
+      (value) => this.#codeEnds({ value }),
+      (error) => this.#codeEnds({ error }),
     );
     try {
       while (await this.#goOn());
@@ -277,7 +277,10 @@ export class Run {
     let onAwaited: (() => void) | undefined;
     const asking = new Asking((resolve, reject) => {
       // Nobody hears of what is asked once the attempt is over.
-      if (this.signal.aborted || this.#decision || this.#isPutAway) return this.#tellOfLate(name);
+      if (this.signal.aborted || this.#decision || this.#isPutAway) {
+        this.#tellOfLate(`asked for ${name}`);
+        return;
+      }
       const failed = failure ?? ((reason) => failedStep(name, reason));
       const of = { name, count, kind, answer, failure: failed, resolve, reject };
       const asked: Asked = { ...of, waits: false, awaited: 0 };
@@ -303,15 +306,22 @@ export class Run {
     return asking;
   }
 
+  #codeEnds(ended: { readonly value: unknown } | { readonly error: unknown }): void {
+    if (!this.#isPutAway) this.#end(() => decisionOf(ended, this.tell));
+    else if (!('error' in ended)) this.#tellOfLate('ended');
+    // It may have been told to by the signal.
+    else if (ended.error !== this.signal.reason) this.#tellOfLate('ended', { cause: ended.error });
+  }
+
   /** The code goes on behind its attempt: what it did meanwhile it is to do in a step. */
-  #tellOfLate(name: string): void {
+  #tellOfLate(what: string, why: ErrorOptions = {}): void {
     if (!this.#isPutAway || this.#hasToldOfLate) return;
     this.#hasToldOfLate = true;
     const { workflow, id } = this.given;
     const message =
       `run ${id} of workflow ${workflow} awaited what is not of ctx while it waited for ` +
-      `something, and was put away by the time it asked for ${name}: await that within a step`;
-    this.tell(new Error(message));
+      `something, and was put away by the time it ${what}: await that within a step`;
+    this.tell(new Error(message, why));
   }
 
   #noteAwaited(asked: Asked): void {

@@ -55,7 +55,19 @@ test('a time is as many milliseconds as its decimals say, whatever these are in 
 });
 
 test('what is no command is refused as it is defined', () => {
-  const timeouts = ['soon', '3d', '-1s', '0.0001s', -1, 0.5, 2 ** 32, Number.NaN, '1193h1m', null];
+  const timeouts = [
+    'soon',
+    '3d',
+    '-1s',
+    '0.0001s',
+    '0.0000009s',
+    -1,
+    0.5,
+    2 ** 32,
+    Number.NaN,
+    '1193h1m',
+    null,
+  ];
   for (const timeout of timeouts) {
     expect(() => command({}, { timeout } as CommandOptions), `${timeout}`).toThrow(/^timeout of/);
   }

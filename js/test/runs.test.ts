@@ -616,25 +616,40 @@ test('a step that comes to JSON that SQLite does not take fails by itself', asyn
   expect(standing(authority)).toEqual(['completed', expect.stringMatching(/deeper than 1000/), 1]);
 });
 
-// Before the attempt is over, and once it is.
-test.each([100, 0])(
-  'code that awaits something else while a run waits is told so (%d ms)',
-  async (ms) => {
+const raise = (text: string): never => {
+  throw new Error(text);
+};
+
+type Late = (ctx: Context, did: string[]) => unknown;
+
+const asks: Late = (ctx, did) => ctx.step('ask', () => did.push('ask'));
+const fails: Late = () => raise('as a digest does');
+
+// Each before the attempt is over, and once it is.
+test.each<[string, number, Late]>([
+  ['asked for ask', 100, asks],
+  ['asked for ask', 0, asks],
+  ['ended', 100, () => 7],
+  ['ended', 0, () => 7],
+  ['ended', 100, fails],
+  ['ended', 0, fails],
+])(
+  'code that awaits something else while a run waits is told so: it %s (%d ms)',
+  async (what, ms, late) => {
     const authority = new Authority();
-    const [told, done]: [string[], string[]] = [[], []];
+    const [told, did]: [Error[], string[]] = [[], []];
     let putAway = (): void => {};
     const isPutAway = new Promise<void>((resolve) => {
       putAway = resolve;
     });
-    const code = async (ctx: Context): Promise<void> => {
-      const late = ctx.sleep('3d');
+    const code = async (ctx: Context): Promise<unknown> => {
+      void ctx.sleep('3d');
       await isPutAway;
       await settled();
-      const step = (name: string): Promise<unknown> => ctx.step(name, () => done.push(name));
-      await Promise.race([late, step('ask'), step('again')]);
+      return late(ctx, did);
     };
-    const onError = (error: unknown): unknown => told.push(String(error));
-    const process = new Process(authority, code, { onError: (error) => void onError(error) });
+    const onError = (error: unknown): void => void told.push(error as Error);
+    const process = new Process(authority, code, { onError });
     process.answersAfterMs = ms;
     process.onAsk = (kind) => {
       if (kind === 'complete') putAway();
@@ -643,8 +658,11 @@ test.each([100, 0])(
     await isPutAway;
     await settled();
     await settled();
-    expect(done).toEqual([]);
-    expect(told).toEqual([expect.stringMatching(/put away by the time it asked for ask/)]);
+    expect(did).toEqual([]);
+    expect(told.map(({ message }) => message)).toEqual([
+      expect.stringContaining(`put away by the time it ${what}: `),
+    ]);
+    if (late === fails) expect(told[0]!.cause).toEqual(new Error('as a digest does'));
   },
 );
 
@@ -656,10 +674,6 @@ test('a run ends whatever its code throws', async () => {
   });
   expect(standing(authority)[0]).toBe('failed');
 });
-
-const raise = (text: string): never => {
-  throw new Error(text);
-};
 
 test('a run that goes on as new remembers nothing, and asks by other keys', async () => {
   const authority = new Authority();

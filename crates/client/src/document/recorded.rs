@@ -1,6 +1,6 @@
 //! Which calls a document has recorded, for tabs that ask again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use tidelog_types::{CallId, EntryId};
@@ -38,10 +38,11 @@ impl Recorded {
         calls.into_iter().for_each(|(call, entry)| self.insert(call, entry));
     }
 
-    /// Forgets a call that was taken back. Recorded once more it is the newest one.
-    pub(super) fn remove(&mut self, call: CallId) {
-        if self.entries.remove(&call).is_some() {
-            self.order.retain(|it| *it != call);
+    /// Forgets calls that were taken back. One that is recorded once more is the newest one.
+    pub(super) fn remove_all(&mut self, calls: &BTreeSet<CallId>) {
+        if !calls.is_empty() {
+            self.entries.retain(|call, _| !calls.contains(call));
+            self.order.retain(|call| !calls.contains(call));
         }
     }
 
@@ -78,7 +79,7 @@ mod tests {
         recorded.extend((0..=8).map(|n| (call(n), entry(n))));
         assert_eq!(recorded.get(call(0)), None);
         assert_eq!(recorded.get(call(1)), Some(entry(1)));
-        recorded.remove(call(1));
+        recorded.remove_all(&[call(1)].into());
         assert_eq!(recorded.get(call(1)), None);
     }
 
@@ -91,7 +92,7 @@ mod tests {
             |n| EntryId { journal: JournalId([1; 16]), life: Life::NONE, lsn: Lsn::FIRST.plus(n) };
         let mut recorded = Recorded::new(3);
         recorded.insert(call(1), entry(1));
-        recorded.remove(call(1));
+        recorded.remove_all(&[call(1)].into());
         recorded.extend([(2, 1), (1, 2), (3, 3)].map(|(n, at)| (call(n), entry(at))));
         assert_eq!(recorded.get(call(1)), Some(entry(2)));
         recorded.insert(call(4), entry(4));

@@ -447,14 +447,14 @@ impl Document {
             }
         }
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
-        let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
+        let taken_back: BTreeSet<CallId> = settles.iter().filter_map(recorded_here).collect();
+        self.recorded.remove_all(&taken_back);
         for Settle { tab, call, id, again, .. } in settles {
             self.confirming.remove(&id);
             if let Some(ask) = again.filter(|_| !taken_back.contains(&id)) {
                 asked_again.push(*ask);
                 continue;
             }
-            self.recorded.remove(id);
             ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
         }
         if asked_again.is_empty() {

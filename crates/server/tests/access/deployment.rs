@@ -79,6 +79,45 @@ fn the_unit_starts_a_server_and_lets_it_end() {
     assert_eq!(value(&unit, "StartLimitIntervalSec"), "0");
 }
 
+/// Goal: nothing that an operator has made where the page says so comes into an image, and a
+/// container is begun as the page says. Method: what its commands write.
+#[test]
+fn the_image_has_nothing_of_an_operators_and_the_page_begins_it_alike() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operating.md");
+    let page = std::fs::read_to_string(page).expect("it is there");
+    let left_out = file("Dockerfile.dockerignore");
+    let left_out: Vec<_> = left_out.lines().map(|line| line.trim_start_matches("**/")).collect();
+    let is_left_out = |name: &str| {
+        let is =
+            |line: &&str| line.strip_prefix('*').map_or(*line == name, |end| name.ends_with(end));
+        left_out.iter().any(is)
+    };
+    let mut made = Vec::new();
+    for line in
+        page.split("```sh\n").skip(1).flat_map(|it| it.split("```").next()).flat_map(str::lines)
+    {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let behind = |mark: &str| words.iter().position(|it| *it == mark).map(|at| words[at + 1]);
+        made.extend([behind(">"), behind("--data")].into_iter().flatten());
+    }
+    assert!(made.len() > 6, "{made:?}");
+    // What npm prints for a server is of the app, which is another folder.
+    made.retain(|name| !name.contains('/') && !name.ends_with(".json"));
+    made.push("tidelog-data");
+    for name in made {
+        assert!(is_left_out(name), "{name} comes into the image");
+    }
+    let begins = |text: &str| {
+        text.lines().find_map(|it| it.split_once("docker run ")).map(|it| it.1.to_owned())
+    };
+    let [of_file, of_page] =
+        [file("Dockerfile"), page].map(|text| begins(&text).expect("a command"));
+    assert_eq!(
+        of_file.replace(" tidelog", ""),
+        of_page.replace(" --name sync", "").replace(" tidelog", "")
+    );
+}
+
 #[test]
 fn the_container_starts_a_server_and_looks_after_it() {
     let dockerfile = file("Dockerfile");
