@@ -36,21 +36,6 @@ pub struct Outcome {
     failures: Vec<String>,
 }
 
-impl Outcome {
-    /// Of a suite that could not be run.
-    pub fn failed(error: &anyhow::Error) -> Self {
-        let tally = Tally { passed: 0, failed: 1 };
-        Self { tally, failures: vec![format!("{error:#}")] }
-    }
-
-    /// The same, which says of each test that failed where that was.
-    #[must_use]
-    pub fn of(self, place: &str) -> Self {
-        let failures = self.failures.iter().map(|line| format!("{place}: {line}")).collect();
-        Self { failures, ..self }
-    }
-}
-
 impl AddAssign for Outcome {
     fn add_assign(&mut self, other: Self) {
         self.tally += other.tally;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -122,43 +122,31 @@ fn native_traces(repo: &Repo) -> Result<String> {
     Ok(traces)
 }
 
-/// The browsers at once: each waits for most of its time, for itself and for its driver.
 fn in_workers(
     repo: &Repo,
     report: &mut Report,
     package: &str,
-    tests: impl Fn() -> Result<Command> + Sync,
+    tests: impl Fn() -> Result<Command>,
 ) {
     let compiled =
         report.step(&format!("{package} for browsers"), || run::succeed(tests()?.arg("--no-run")));
     if !compiled {
         return;
     }
-    let run_in = |browser: &str| -> Result<Outcome> {
-        let mut cargo = tests()?;
-        if browser == "Firefox" {
-            let driver = setup::geckodriver(repo).context("geckodriver is missing")?;
-            cargo.env("GECKODRIVER", driver).env_remove("CHROMEDRIVER");
-        } else {
-            let driver = env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
-            cargo.env("CHROMEDRIVER", driver).env_remove("GECKODRIVER");
-        }
-        let (succeeded, lines) = run::lines_of(&mut cargo)?;
-        report::judge_cargo(succeeded, &lines)
-    };
-    report.suite(&format!("{package} in workers of Chromium and Firefox"), || {
-        let outcomes = thread::scope(|scope| {
-            let running = ["Chromium", "Firefox"].map(|it| scope.spawn(move || run_in(it)));
-            running.map(|it| it.join().expect("BUG: a suite panicked"))
+    for browser in ["Chromium", "Firefox"] {
+        report.suite(&format!("{package} in workers of {browser}"), || {
+            let mut cargo = tests()?;
+            if browser == "Firefox" {
+                let driver = setup::geckodriver(repo).context("geckodriver is missing")?;
+                cargo.env("GECKODRIVER", driver).env_remove("CHROMEDRIVER");
+            } else {
+                let driver = env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
+                cargo.env("CHROMEDRIVER", driver).env_remove("GECKODRIVER");
+            }
+            let (succeeded, lines) = run::lines_of(&mut cargo)?;
+            report::judge_cargo(succeeded, &lines)
         });
-        Ok(["Chromium", "Firefox"].into_iter().zip(outcomes).fold(
-            Outcome::default(),
-            |mut all, (browser, outcome)| {
-                all += outcome.unwrap_or_else(|error| Outcome::failed(&error)).of(browser);
-                all
-            },
-        ))
-    });
+    }
 }
 
 fn cargo_test(repo: &Repo, package: &str) -> Result<Command> {
