@@ -70,11 +70,16 @@ mod tests {
 
     use super::*;
 
+    fn call(n: u64) -> CallId {
+        CallId(u128::from(n).to_be_bytes())
+    }
+
+    fn entry(n: u64) -> EntryId {
+        EntryId { journal: JournalId([1; 16]), life: Life::NONE, lsn: Lsn::FIRST.plus(n) }
+    }
+
     #[test]
     fn the_oldest_calls_are_forgotten_first() {
-        let call = |n: u64| CallId(u128::from(n).to_be_bytes());
-        let entry =
-            |n| EntryId { journal: JournalId([1; 16]), life: Life::NONE, lsn: Lsn::FIRST.plus(n) };
         let mut recorded = Recorded::new(8);
         recorded.extend((0..=8).map(|n| (call(n), entry(n))));
         assert_eq!(recorded.get(call(0)), None);
@@ -87,9 +92,6 @@ mod tests {
     /// back, and recorded again behind others.
     #[test]
     fn a_call_that_is_recorded_again_is_as_new_as_that() {
-        let call = |n: u64| CallId(u128::from(n).to_be_bytes());
-        let entry =
-            |n| EntryId { journal: JournalId([1; 16]), life: Life::NONE, lsn: Lsn::FIRST.plus(n) };
         let mut recorded = Recorded::new(3);
         recorded.insert(call(1), entry(1));
         recorded.remove_all(&[call(1)].into());

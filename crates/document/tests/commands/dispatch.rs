@@ -464,6 +464,17 @@ fn a_dispatch_costs_the_same_however_many_wait() {
     });
 }
 
+/// The steps in which it is given one task, which comes to this.
+fn steps_of_one(scene: &mut Scene, instance: InstanceId, outcome: Outcome) -> u64 {
+    scene.server.authority.take_steps();
+    scene.dispatch(instance, 1);
+    let steps = scene.server.authority.take_steps();
+    let [(number, attempt, _)] = scene.given(instance)[..] else { panic!("one of them") };
+    let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
+    scene.complete(instance, [number, attempt, 0], outcome);
+    steps
+}
+
 /// Goal: what has failed everywhere for a while is handled as quickly as anything else once that is
 /// over. Method: many commands that have failed once at the only handler, and are due again; the
 /// steps of a dispatch.
@@ -488,12 +499,7 @@ fn a_dispatch_costs_the_same_however_many_have_failed_once() {
             }
         }
         scene.now_ms += 60_000;
-        scene.server.authority.take_steps();
-        scene.dispatch(one, 1);
-        steps.push(scene.server.authority.take_steps());
-        let [(number, attempt, _)] = scene.given(one)[..] else { panic!("one of them") };
-        let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
-        scene.complete(one, [number, attempt, 0], failed("not now", false));
+        steps.push(steps_of_one(&mut scene, one, failed("not now", false)));
     }
     assert!(steps[1] < steps[0] + 300, "{steps:?}");
 }
@@ -509,12 +515,7 @@ fn a_dispatch_looks_at_what_it_gives() {
         for nth in 0..many {
             scene.send(&format!("{many}-{nth}"), "pay", "{}", "k");
         }
-        scene.server.authority.take_steps();
-        scene.dispatch(one, 1);
-        steps.push(scene.server.authority.take_steps());
-        let [(number, attempt, _)] = scene.given(one)[..] else { panic!("one of them") };
-        let [number, attempt] = [number, attempt].map(i64::unsigned_abs);
-        scene.complete(one, [number, attempt, 0], failed("no", true));
+        steps.push(steps_of_one(&mut scene, one, failed("no", true)));
     }
     assert!(steps[1] < steps[0] + 300, "{steps:?}");
 }
