@@ -49,8 +49,10 @@ struct Own {
     tag: u32,
     handling: Handling,
     instance: Option<InstanceId>,
-    /// Whether the server was told of it on this channel.
+    /// Whether the server was told of it on this channel, as it is now.
     is_said: bool,
+    /// Whether it was, be it as it was before it began anew.
+    is_there: bool,
     /// Whether it has answered that it is an instance.
     is_registered: bool,
     completing: Vec<Completing>,
@@ -115,7 +117,7 @@ impl OwnHandlers {
         if let Some(own) = self.own.remove(&(tab, call)) {
             // Whoever asks by the same call is another one.
             self.local.iter_mut().for_each(|it| it.leave(|key| key == (tab, call), LONG_AGO_MS));
-            self.gone.extend(own.is_said.then_some(own.tag));
+            self.gone.extend(own.is_there.then_some(own.tag));
             self.unanswered.extend(own.completing.iter().map(|it| (tab, it.call)));
         }
     }
@@ -179,6 +181,7 @@ impl OwnHandlers {
     /// The channel is gone: what was said there is said again.
     pub(super) fn channel_lost(&mut self) {
         self.gone.clear();
+        self.own.values_mut().for_each(|own| own.is_there = false);
         self.say_again();
     }
 
@@ -216,6 +219,7 @@ impl Document {
                 handling: handling.clone(),
                 instance: None,
                 is_said: false,
+                is_there: false,
                 is_registered: false,
                 completing: Vec::new(),
                 hearing: Hearing::Unasked,
@@ -309,7 +313,7 @@ impl Document {
         for own in self.handlers.own.values_mut() {
             let tag = own.tag;
             if !own.is_said && !matches!(own.hearing, Hearing::Deaf { .. }) {
-                own.is_said = true;
+                (own.is_said, own.is_there) = (true, true);
                 let kinds = own.handling.kinds.iter();
                 let kinds = kinds.map(|it| (it.aggregate.clone(), it.name.clone())).collect();
                 let instance = own.instance.map_or(0, |it| it.0);
@@ -362,8 +366,8 @@ impl Document {
                         continue;
                     }
                     own.hearing = Hearing::Deaf { lists };
-                    handlers.gone.extend(own.is_said.then_some(own.tag));
-                    (own.is_said, own.is_registered) = (false, false);
+                    handlers.gone.extend(own.is_there.then_some(own.tag));
+                    (own.is_said, own.is_there, own.is_registered) = (false, false, false);
                     handlers.unanswered.extend(own.begin_anew(*key, watches));
                     is_any_other = true;
                     continue;
@@ -599,5 +603,27 @@ mod tests {
         assert_eq!(handlers.gone, [7]);
         handlers.channel_lost();
         assert!(handlers.gone.is_empty(), "the server has noticed that by itself");
+    }
+
+    /// The same of one who gives up only then, and has not been said once more.
+    #[test]
+    fn who_gives_up_as_the_others_begin_anew_is_told_of() {
+        let (tab, call) = (TabId(1), Call(1));
+        let own = Own {
+            handle: Handle(1),
+            tag: 7,
+            handling: Handling { kinds: Vec::new(), concurrency: 1 },
+            instance: None,
+            is_said: true,
+            is_there: true,
+            is_registered: true,
+            completing: Vec::new(),
+            hearing: Hearing::Unasked,
+        };
+        let mut handlers = OwnHandlers::default();
+        handlers.own.insert((tab, call), own);
+        handlers.are_replaced(&mut Watches::default());
+        handlers.give_up(tab, call);
+        assert_eq!(handlers.gone, [7]);
     }
 }
