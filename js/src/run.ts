@@ -315,7 +315,7 @@ export class Run {
 
   /** The code goes on behind its attempt: what it did meanwhile it is to do in a step. */
   #tellOfLate(what: string, why: ErrorOptions = {}): void {
-    if (!this.#isPutAway || this.#hasToldOfLate) return;
+    if (!this.#isPutAway || (this.#hasToldOfLate && !('cause' in why))) return;
     this.#hasToldOfLate = true;
     const { workflow, id } = this.given;
     const message =

@@ -624,18 +624,24 @@ type Late = (ctx: Context, did: string[]) => unknown;
 
 const asks: Late = (ctx, did) => ctx.step('ask', () => did.push('ask'));
 const fails: Late = () => raise('as a digest does');
+const asksAndFails: Late = (ctx, did) => {
+  void asks(ctx, did);
+  return fails(ctx, did);
+};
 
 // Each before the attempt is over, and once it is.
-test.each<[string, number, Late]>([
-  ['asked for ask', 100, asks],
-  ['asked for ask', 0, asks],
-  ['ended', 100, () => 7],
-  ['ended', 0, () => 7],
-  ['ended', 100, fails],
-  ['ended', 0, fails],
+test.each<[string[], number, Late]>([
+  [['asked for ask'], 100, asks],
+  [['asked for ask'], 0, asks],
+  [['ended'], 100, () => 7],
+  [['ended'], 0, () => 7],
+  [['ended'], 100, fails],
+  [['ended'], 0, fails],
+  // What was thrown is not lost behind what was told before.
+  [['asked for ask', 'ended'], 0, asksAndFails],
 ])(
   'code that awaits something else while a run waits is told so: it %s (%d ms)',
-  async (what, ms, late) => {
+  async (whats, ms, late) => {
     const authority = new Authority();
     const [told, did]: [Error[], string[]] = [[], []];
     let putAway = (): void => {};
@@ -659,10 +665,11 @@ test.each<[string, number, Late]>([
     await settled();
     await settled();
     expect(did).toEqual([]);
-    expect(told.map(({ message }) => message)).toEqual([
-      expect.stringContaining(`put away by the time it ${what}: `),
-    ]);
-    if (late === fails) expect(told[0]!.cause).toEqual(new Error('as a digest does'));
+    expect(told.map(({ message }) => message)).toEqual(
+      whats.map((what) => expect.stringContaining(`put away by the time it ${what}: `)),
+    );
+    const isThrown = late === fails || late === asksAndFails;
+    if (isThrown) expect(told.at(-1)!.cause).toEqual(new Error('as a digest does'));
   },
 );
 
