@@ -26,9 +26,13 @@ pub fn command(repo: &Repo) -> Result<()> {
 
 /// Builds the package and the server as steps of `report`. Says whether both are there.
 pub fn build(repo: &Repo, report: &mut Report) -> bool {
+    report.step("server", || server(repo)) && packages(repo, report)
+}
+
+/// Builds both npm packages, as steps of `report`, where the server's binary is there already.
+pub fn packages(repo: &Repo, report: &mut Report) -> bool {
     report.step("wasm", || wasm::build(repo, wasm::Size::Smallest))
         && report.step("npm package", || package(repo))
-        && report.step("server", || server(repo))
         && report.step("npm package of the server", || server_package(repo))
 }
 
@@ -125,24 +129,45 @@ impl Mark {
 
 /// The server's binary.
 pub fn server(repo: &Repo) -> Result<()> {
+    release(repo, &["--package", "tidelog-server"])?;
+    provide_server(repo)
+}
+
+/// All programs that the tests run: the server, the simulator, and the worker in Rust that takes
+/// over runs. At once: for each of them alone cargo would unite the features of what they share
+/// otherwise, and compile nearly all of it again.
+pub fn programs(repo: &Repo) -> Result<()> {
+    const PROGRAMS: [&str; 12] = [
+        "--package",
+        "tidelog-server",
+        "--bin",
+        "tidelog",
+        "--package",
+        "tidelog-sim",
+        "--bin",
+        "tidelog-sim",
+        "--package",
+        "tidelog-native",
+        "--example",
+        "worker",
+    ];
+    release(repo, &PROGRAMS)?;
+    provide_server(repo)
+}
+
+fn release(repo: &Repo, programs: &[&str]) -> Result<()> {
     let mut cargo = run::cargo(&repo.root, "build");
-    run::succeed(cargo.args(["--quiet", "--release", "--package", "tidelog-server"]))?;
+    run::succeed(cargo.args(["--quiet", "--release"]).args(programs))
+}
+
+/// Puts the server where users are told that it is.
+fn provide_server(repo: &Repo) -> Result<()> {
     let built = repo.target.join("release/tidelog");
     let promised = repo.server();
     if built != promised {
         replace(&built, &promised)?;
     }
     Ok(())
-}
-
-/// The worker in Rust that the tests of Node have take over runs.
-pub fn rust_worker(repo: &Repo) -> Result<()> {
-    let mut cargo = run::cargo(&repo.root, "build");
-    run::succeed(
-        cargo
-            .args(["--quiet", "--release", "--package", "tidelog-native"])
-            .args(["--example", "worker"]),
-    )
 }
 
 /// The server's package, ready for `npm pack target/npm/tidelog-server`: its template, and the

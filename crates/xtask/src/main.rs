@@ -40,8 +40,8 @@ const COMMANDS: &str = "\
 cargo xtask <command>
 
   start [ARGS]     build all, serve the examples on http://127.0.0.1:8787; ARGS go to the server
-  test [SUITE..]   every check and test; SUITE is any of: check, wasm, sim, crash,
-                   stranger, node, browser, bundlers, webkit
+  test [SUITE..]   every check and test; SUITE is any of: check, wasm, sim, stranger, node,
+                   browser, bundlers, webkit; and licenses, planted, which run by name alone
   check            the fast part of test
   build            the npm package in js/ and the server at target/release/tidelog
   bench [ARGS]     the benchmarks, with the peers in the same run; --storage: the store alone

@@ -108,9 +108,6 @@ pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
         if geckodriver(repo).is_none() {
             install(repo, "geckodriver", GECKODRIVER_VERSION)?;
         }
-        if cargo_deny(repo).is_none() {
-            install(repo, "cargo-deny", CARGO_DENY_VERSION)?;
-        }
     }
     npm_packages(repo, &repo.root, "npm-packages")?;
     amalgamation::provide(repo)
@@ -239,9 +236,12 @@ pub fn geckodriver(repo: &Repo) -> Option<PathBuf> {
     named.or_else(|| installed(repo, "geckodriver"))
 }
 
-/// What looks at licenses and sources of dependencies.
-pub fn cargo_deny(repo: &Repo) -> Option<PathBuf> {
-    installed(repo, "cargo-deny")
+/// What looks at licenses and sources of dependencies, installed where it is missing.
+pub fn cargo_deny(repo: &Repo) -> Result<PathBuf> {
+    if installed(repo, "cargo-deny").is_none() {
+        install(repo, "cargo-deny", CARGO_DENY_VERSION)?;
+    }
+    installed(repo, "cargo-deny").context("cargo-deny is missing")
 }
 
 /// Our own, or the system's.

@@ -14,8 +14,17 @@ use crate::setup::{self, Needs};
 use crate::{build, check, crash, run, start};
 
 /// What can be asked for by name.
-pub const NAMES: [&str; 9] =
-    ["check", "wasm", "sim", "crash", "stranger", "node", "browser", "bundlers", "webkit"];
+pub const NAMES: [&str; 10] = [
+    "check", "licenses", "wasm", "sim", "planted", "stranger", "node", "browser", "bundlers",
+    "webkit",
+];
+
+/// What runs only where it is asked for: it says nothing of what most changes change, and takes
+/// long, since a tool or a copy of the product is compiled first.
+const ASKED_FOR: [&str; 2] = ["licenses", "planted"];
+
+/// What runs programs of the product.
+const OF_PROGRAMS: [&str; 7] = ["wasm", "sim", "stranger", "node", "browser", "bundlers", "webkit"];
 
 /// Crates with tests that run inside browsers' workers.
 const BROWSER_CRATES: [&str; 2] = ["tidelog-sqlite", "tidelog-browser"];
@@ -33,11 +42,12 @@ const SIM_SEEDS: Range<u64> = 0..2_000;
 const SIM_TASK_SEEDS: Range<u64> = 60_000..60_120;
 
 /// Those of worlds that have runs of a workflow as well.
-const SIM_RUN_SEEDS: Range<u64> = 70_000..70_050;
+const SIM_RUN_SEEDS: Range<u64> = 70_000..70_040;
 
 /// Runs the named suites, or all. The last line printed is `N passed, M failed`.
 pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     let wanted = |name: &str| match names {
+        [] if ASKED_FOR.contains(&name) => false,
         [] => name != "webkit" || cfg!(target_os = "linux"),
         names => names.contains(&name),
     };
@@ -48,7 +58,12 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     }
     if wanted("check") {
         check::check(repo, &mut report);
+    }
+    if wanted("licenses") {
         report.step("licenses and sources of dependencies", || check::dependencies(repo));
+    }
+    if OF_PROGRAMS.into_iter().any(wanted) && !report.step("programs", || build::programs(repo)) {
+        return report.finish(true);
     }
     if wanted("wasm") {
         wasm(repo, &mut report);
@@ -57,19 +72,19 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
         report.suite("simulator", || sim(repo, "--seeds", SIM_SEEDS));
         report.suite("simulator, with tasks", || sim(repo, "--tasks", SIM_TASK_SEEDS));
         report.suite("simulator, with runs", || sim(repo, "--runs", SIM_RUN_SEEDS));
+    }
+    if wanted("planted") {
         report.suite("faults planted for the simulator", || {
             planted(start::simulator(repo, "release"))
         });
-    }
-    if wanted("crash") {
         report.suite("faults planted for the crash sweep", || planted(crash::sweep(repo)));
     }
-    if wanted("stranger") && report.step("server", || build::server(repo)) {
+    if wanted("stranger") {
         report.suite("a stranger's client", || scripts(repo, "tests/stranger", 1));
     }
     let needs_package = ["node", "browser", "bundlers", "webkit"].into_iter().any(wanted);
-    if needs_package && build::build(repo, &mut report) {
-        if wanted("node") && report.step("worker in Rust", || build::rust_worker(repo)) {
+    if needs_package && build::packages(repo, &mut report) {
+        if wanted("node") {
             report.suite("Node, end to end", || scripts(repo, "tests/node", 2));
         }
         if wanted("browser") && report.step("examples", || build::examples(repo)) {
@@ -114,7 +129,7 @@ fn wasm(repo: &Repo, report: &mut Report) {
 fn native_traces(repo: &Repo) -> Result<String> {
     let Range { start, .. } = SIM_SEEDS;
     let seeds = format!("{start}..{}", start + COMPARED_SEEDS);
-    let mut simulator = start::simulator(repo, "release");
+    let mut simulator = simulator(repo);
     let traces = run::stdout_of(simulator.args(["--traces", &seeds]));
     let traces =
         traces.with_context(|| format!("one of the seeds {seeds} fails: npm test -- sim"))?;
@@ -178,9 +193,14 @@ fn sim(repo: &Repo, worlds: &str, known: Range<u64>) -> Result<Outcome> {
     };
     let seeds = format!("{start}..{end}");
     println!("    seeds {seeds}");
-    let mut simulator = start::simulator(repo, "release");
+    let mut simulator = simulator(repo);
     let (succeeded, lines) = run::lines_of(simulator.args([worlds, &seeds]))?;
     report::judge_summary(succeeded, &lines)
+}
+
+/// As [`build::programs`] has built it.
+fn simulator(repo: &Repo) -> Command {
+    run::program(repo.target.join("release/tidelog-sim"), &repo.root)
 }
 
 /// Each fault planted in a copy of the product has to be noticed.
