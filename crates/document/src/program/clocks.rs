@@ -19,7 +19,7 @@
 use tidelog_sqlite::{Failure, Run, SystemQueries, Transaction};
 use tidelog_types::{JournalId, Value};
 
-use super::single_integer;
+use super::{commands, single_integer};
 use crate::Doctype;
 
 /// Tasks of each kind whose times one dispatch replaces.
@@ -76,8 +76,7 @@ pub(super) fn take_over(
     )?;
     for kind in timed {
         let [Value::Text(aggregate), Value::Text(name)] = kind.as_slice() else { continue };
-        let timeout_ms = doctype.command(aggregate, name).map_or(0, |it| it.timeout_ms);
-        let due = if timeout_ms == 0 { 0 } else { now.saturating_add(timeout_ms.into()) };
+        let due = commands::late_from(doctype, aggregate, name, now);
         transaction.run_system(
             "update _tidelog_task set due = ?3
              where due > 0 and ended is null and state = 'started'

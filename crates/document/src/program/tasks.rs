@@ -615,18 +615,20 @@ impl Giving<'_, '_> {
     }
 
     fn start(&self, number: i64, kind: &TaskKind, instance: InstanceId) -> Result<(), Failure> {
-        let command = self.doctype.command(&kind.aggregate, &kind.name);
-        let timeout_ms = command.map_or(0, |it| i64::from(it.timeout_ms));
-        let due = if timeout_ms == 0 { 0 } else { self.now.saturating_add(timeout_ms) };
+        let TaskKind { aggregate, name } = kind;
         let number = Value::Integer(number);
+        let sql = "select 1 from _tidelog_task where number = ?1 and version is not null";
+        let is_run = !self.transaction.run_system(sql, std::slice::from_ref(&number))?.is_empty();
+        let due = match is_run {
+            true => 0,
+            false => commands::late_from(self.doctype, aggregate, name, self.now),
+        };
         self.transaction.write_system(
             "update _tidelog_task
              set state = 'started', attempt = attempt + 1, instance = ?2, due = ?3, woken = 0
              where number = ?1",
             &[number.clone(), number_value(instance.0), Value::Integer(due)],
         )?;
-        let sql = "select 1 from _tidelog_task where number = ?1 and version is not null";
-        let is_run = !self.transaction.run_system(sql, std::slice::from_ref(&number))?.is_empty();
         if is_run { workflows::note_time(self.transaction, &number, self.now) } else { Ok(()) }
     }
 }
@@ -655,7 +657,8 @@ fn forget(transaction: &Transaction<'_>, now: i64) -> Result<bool, Failure> {
         ("failed", failed),
     ] {
         let rows = transaction.run_system(
-            "select number, records > 0 from _tidelog_task
+            "select number, exists (select 1 from _tidelog_record where task = it.number)
+             from _tidelog_task as it
              where ended is not null and state = ?1 and ended < ?2 order by ended limit ?3",
             &[Value::Text(state.to_owned()), before(ms), count.clone()],
         )?;

@@ -244,6 +244,23 @@ fn a_command_that_is_known_no_more_is_tried_again() {
     });
 }
 
+/// Goal: nor does one for which its older release does not come to an end hold up its stream.
+#[test]
+fn a_command_that_is_known_no_more_is_late_one_day() {
+    with_shop(|mut scene| {
+        scene.send("o1", "pay", "{}", "k");
+        scene.doctype.streams[0].commands.retain(|it| it.name != "pay");
+        let one = scene.register();
+        scene.dispatch(one, 1);
+        scene.now_ms += 29_999;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 pay started 1 "]);
+        scene.now_ms += 1;
+        scene.dispatch(one, 1);
+        assert_eq!(scene.rows(COMMANDS), ["1 o1 pay received 1 it has taken too long"]);
+    });
+}
+
 /// It is given all that it may be, and none of that fits its code.
 fn stop_all(scene: &mut Scene, instance: InstanceId) {
     loop {
