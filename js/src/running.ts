@@ -207,7 +207,10 @@ export interface WorkflowContext<
    * rejects with `WorkflowFailedError`; nobody has to wait for it.
    */
   readonly start: StartLater<Flows, Promise<unknown>>;
-  /** Ends this run and begins it anew under its id: with these arguments, and without records. */
+  /**
+   * Ends this run and begins it anew under its id: with these arguments, and without records. It is
+   * given no event again that this one was given.
+   */
   continueAsNew(args: unknown): never;
   /** Ends the run: it has failed, for that reason. */
   fail(reason: string): never;

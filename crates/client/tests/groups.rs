@@ -145,7 +145,7 @@ const ODD: [(&str, &str); 17] = [
     (
         "a run with another number of records than it has",
         "select * from _tidelog_task as task where version is not null and ended is null
-         and records <> (select count(*) from _tidelog_record where task = task.number)",
+         and records <> (select count(*) from tidelog_records where number = task.number)",
     ),
     (
         "records of a run that is gone",

@@ -410,7 +410,7 @@ pub fn find_given(reader: &mut Reader, instance: InstanceId) -> Run<Rows> {
         "select number, aggregate, stream, name, args, key, time, user, lower(hex(client)), attempt,
                 iif(version is null, coalesce((select length from _tidelog_stream as of
                     where of.aggregate = task.aggregate and of.stream = task.stream), 0), 0),
-                cancelled, instance
+                cancelled = 1, instance
          from _tidelog_task as task where state = 'started' and instance = ?1
          order by number",
         &[number],

@@ -144,7 +144,8 @@ pub fn find_records(reader: &mut Reader, task: u64, attempt: u64, after: u64) ->
           (select number, sum(size) over (order by number
                               rows between unbounded preceding and 1 preceding) as before
            from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
-                 where task = ?1 and number > ?2 order by number limit ?3))
+                 where task = ?1 and number > ?2 and kind <> 'seen'
+                 order by number limit ?3))
           where before is null or before <= ?4)
          order by number",
         &[

@@ -246,7 +246,8 @@ impl WorkflowContext {
     }
 
     /// Ends the run and begins it anew under its id, with these arguments and without records,
-    /// where the code returns it: `return Err(ctx.continue_as_new(&args))`.
+    /// where the code returns it: `return Err(ctx.continue_as_new(&args))`. What this one was given
+    /// of events that one is not given again.
     #[must_use = "the run goes on as new where the code returns this"]
     pub fn continue_as_new(&self, args: &impl Serialize) -> WorkflowError {
         match serde_json::to_string(args) {

@@ -111,6 +111,10 @@ pub const REPLAY_EVENTS_MAX: u64 = 100_000;
 /// on as new.
 pub const WORKFLOW_RECORDS_MAX: u64 = 10_000;
 
+/// Events of a document before the last one that a run was given, of whatever kind, which may still
+/// be given to it once it has gone on as new. No others are kept from the archive for it.
+pub const WORKFLOW_SEEN_BEHIND_MAX: i64 = 10_000;
+
 /// Bytes of what a step or a run comes to, as JSON.
 pub const RECORD_SIZE_MAX: usize = 256 * 1024;
 

@@ -46,6 +46,8 @@ struct Run {
     is_over: bool,
     /// The last event that it does not see, if that is known.
     first: Option<u64>,
+    /// The last event of each stream that it was given before it went on as new.
+    seen: BTreeMap<String, u64>,
     records: BTreeMap<Key, Record>,
 }
 
@@ -118,6 +120,7 @@ impl Runs {
                     reason: row.get(10)?,
                     is_over: row.get(11)?,
                     first: optional(row, 12)?,
+                    seen: BTreeMap::new(),
                     records: BTreeMap::new(),
                 };
                 runs.insert(number(row, 0)?, run);
@@ -136,6 +139,17 @@ impl Runs {
                     return Ok(Err(format!("record {key:?} is of {of}, which is no run")));
                 };
                 run.records.insert(key, record);
+            }
+            let sql = "select task, stream, cast(result as integer) from _tidelog_record
+                       where kind = 'seen'";
+            let mut statement = file.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let of = number(row, 0)?;
+                let Some(run) = runs.get_mut(&of) else {
+                    return Ok(Err(format!("what {of} has seen is of no run")));
+                };
+                run.seen.insert(row.get(1)?, number(row, 2)?);
             }
             let events = file
                 .prepare(
@@ -197,6 +211,9 @@ impl Runs {
             }
             self.judge_end(*number, run, may_forget).map_err(|what| say(&what))?;
             self.judge_events(*number, run).map_err(|what| say(&what))?;
+            if !(may_forget && run.is_over) {
+                self.judge_seen(*number, run).map_err(|what| say(&what))?;
+            }
             for (key, record) in &run.records {
                 self.judge_record(key, record, run, *number, may_forget)
                     .map_err(|what| say(&what))?;
@@ -224,7 +241,10 @@ impl Runs {
                 let args = crate::code::args_of(&run.id, run.round + 1);
                 is_any(&End::Continues(args)) && (next() || may_forget)
             }
-            "cancelled" => run.is_cancelled && (run.attempt == 0 || is_any(&End::Cancelled)),
+            "cancelled" => {
+                let is_unbegun = run.attempt == 0 && run.round == 0;
+                run.is_cancelled && (is_unbegun || is_any(&End::Cancelled))
+            }
             _ => true,
         };
         if is_so { Ok(()) } else { Err(format!("has not come to what its code does, {ends:?}")) }
@@ -246,8 +266,9 @@ impl Runs {
             seen.sort_unstable();
             let is_its = |it: &&Event| it.stream == stream && it.name == "done";
             let its: Vec<&Event> = self.events.iter().filter(is_its).collect();
+            let seen_before = run.seen.get(stream).copied().unwrap_or(0);
             let is_since = |it: &&Event| match run.first {
-                Some(first) => it.sequence > first,
+                Some(first) => it.sequence > first.max(seen_before),
                 None => run.round == 0 && it.command > Some(number),
             };
             let since = its.iter().position(is_since).unwrap_or(its.len());
@@ -261,6 +282,28 @@ impl Runs {
             }
         }
         Ok(())
+    }
+
+    /// Whether it knows of all events that its last round has heard of, and of no others.
+    fn judge_seen(&self, number: u64, run: &Run) -> Result<(), String> {
+        let is_last = |it: &&Run| it.key == run.key && it.round + 1 == run.round;
+        let last = self.runs.range(..number).map(|(_, it)| it).rfind(is_last);
+        let Some(last) = last.filter(|it| it.records.len() as u64 == it.records_count) else {
+            return Ok(());
+        };
+        let mut seen = last.seen.clone();
+        for record in last.records.values().filter(|it| it.known.kind == "event") {
+            let Record { known: Known { result, time, .. }, stream, .. } = record;
+            let sequence = result.as_ref().filter(|_| time.is_some()).map(|it| it.parse::<u64>());
+            if let (Some(Ok(sequence)), Some(stream)) = (sequence, stream) {
+                let before = seen.entry(stream.clone()).or_default();
+                *before = sequence.max(*before);
+            }
+        }
+        if seen == run.seen {
+            return Ok(());
+        }
+        Err(format!("goes on from {:?}, and its last round has seen {seen:?}", run.seen))
     }
 
     fn judge_record(

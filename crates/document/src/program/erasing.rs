@@ -170,10 +170,10 @@ impl Slice<'_, '_> {
         let end = first.saturating_add(TASKS_MAX);
         let [aggregate, stream] = self.named();
         let found = self.transaction.run_system(
-            "select number, records > 0,
+            "select number, exists (select 1 from _tidelog_record where task = it.number),
                     coalesce(octet_length(args), 0) + coalesce(octet_length(result), 0)
                     + coalesce(octet_length(begun_with), 0)
-             from _tidelog_task
+             from _tidelog_task as it
              where number >= ?1 and number < ?2 and +aggregate = ?3 and +stream = ?4
                and (version is null) = ?5
              order by number",

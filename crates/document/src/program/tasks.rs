@@ -16,8 +16,10 @@
 //!                           -> result, begun_with     what it came to, and what it was started
 //!                                                     with before it went on as new
 //!                           -> records                how many it has
-//!                           -> cancelled, woken       whether it is to hear that, and whether
-//!                                                     something happened that it has not heard
+//!                           -> cancelled              1: it is to hear that; 2: it has, before it
+//!                                                     went on as new
+//!                           -> woken                  whether something happened that it has not
+//!                                                     heard
 //!                           -> unfit                  `program/tried.rs`
 //! _tidelog_instance  number -> client, user, since    who handles tasks
 //! ```

@@ -4,7 +4,9 @@
 //! _tidelog_record  number -> task, name, count   whose, and how it finds it again; of what a run
 //!                                                has heard in the order in which it has
 //!                         -> kind                step, request, sleep, event, command, workflow or
-//!                                                cancel
+//!                                                cancel; seen: no record of its own, but which
+//!                                                event of a kind the run was given last before it
+//!                                                went on as new
 //!                         -> state               started (a request), waiting, done or failed
 //!                         -> result, time        null until it is known
 //!                         -> due                 when a sleep is over, or a wait
@@ -21,7 +23,7 @@ use tidelog_sqlite::{Failure, InsertedEvent, Run, Transaction, Writer};
 use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::{
     COMMAND_KEY_SIZE_MAX, COMPLETION_ITEMS_MAX, RECORD_NAME_SIZE_MAX, RECORD_SIZE_MAX,
-    WORKFLOW_RECORDS_MAX,
+    WORKFLOW_RECORDS_MAX, WORKFLOW_SEEN_BEHIND_MAX,
 };
 use tidelog_types::{PageSet, Value, shortened};
 
@@ -92,14 +94,15 @@ pub(super) const STATEMENTS: [&str; 13] = [
      select number, aggregate, stream, version, args,
             case when state in ('waiting', 'ready') and attempt = 0 then 'received'
                  when state in ('ready', 'suspended') then 'waiting' else state end,
-            attempt, time, user, lower(hex(client)), instance, records, cancelled, result, reason,
-            abs(ended)
+            attempt, time, user, lower(hex(client)), instance, records, cancelled > 0, result,
+            reason, abs(ended)
      from _tidelog_task where version is not null",
     "create view tidelog_records (record, number, workflow, id, name, count, kind, state, result,
                                   time, due) as
      select record.number, task.number, task.aggregate, task.stream, record.name, record.count,
             record.kind, record.state, record.result, record.time, nullif(record.due, 0)
-     from _tidelog_record as record join _tidelog_task as task on task.number = record.task",
+     from _tidelog_record as record join _tidelog_task as task on task.number = record.task
+     where record.kind <> 'seen'",
     "create view tidelog_requests (record, number, workflow, id, name, count, state, result,
                                    time) as
      select record, number, workflow, id, name, count, state, result, time
@@ -189,9 +192,9 @@ pub(super) fn cancel(
         numbers.extend(own.into_iter().flatten());
         transaction.run_system(
             "update _tidelog_task
-             set cancelled = 1, woken = 1,
+             set cancelled = max(cancelled, 1), woken = 1,
                  state = iif(state in ('suspended', 'stopped'), 'ready', state)
-             where number = ?1 and ended is null and attempt > 0",
+             where number = ?1 and ended is null and (attempt > 0 or begun_with is not null)",
             std::slice::from_ref(&number),
         )?;
         let over = transaction.run_system(
@@ -199,7 +202,8 @@ pub(super) fn cancel(
                 "update _tidelog_task
                  set cancelled = 1, state = 'cancelled', reason = ?2, ended = ?3,
                      ending = {NEXT_ENDING}
-                 where number = ?1 and ended is null and attempt = 0 returning aggregate, stream"
+                 where number = ?1 and ended is null and attempt = 0 and begun_with is null
+                 returning aggregate, stream"
             ),
             &[number, Value::Text(CANCELLED.to_owned()), clocks::foreign(&by.time)],
         )?;
@@ -564,7 +568,8 @@ fn due_after(time: &Value, ms: u64) -> i64 {
     now.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)).max(1)
 }
 
-/// The first such event since the run's start that it has not seen yet.
+/// The first such event since the run's start that it has not seen yet, nor has what it went on
+/// from.
 fn find_event(
     transaction: &Transaction<'_>,
     run: &Started,
@@ -577,8 +582,8 @@ fn find_event(
            and type = ?4
            and sequence > max((select coalesce(first, 0) from _tidelog_task where number = ?1),
                coalesce((select max(cast(result as integer)) from _tidelog_record
-                         where task = ?1 and kind = 'event' and aggregate = ?2 and stream = ?3
-                           and event = ?4), 0))
+                         where task = ?1 and kind in ('event', 'seen') and aggregate = ?2
+                           and stream = ?3 and event = ?4), 0))
          order by sequence limit 1",
         &[Value::Integer(run.number), aggregate.clone(), stream.clone(), event.clone()],
     )?;
@@ -746,9 +751,42 @@ fn check_result(transaction: &Transaction<'_>, result: &str) -> Result<(), Failu
     }
 }
 
+/// Which events task ?1 has heard of: the last one of each kind that it waited for.
+const SEEN: &str = "select aggregate, stream, event, max(cast(result as integer)) as last
+     from _tidelog_record
+     where task = ?1 and kind in ('event', 'seen') and state = 'done' and time is not null
+     group by aggregate, stream, event";
+
+/// Behind which event all may still be given to a run that goes on as new. What it has not been
+/// given by then is lost to it and may be archived: however long it goes on, it keeps so many.
+const FIRST: &str = "max(coalesce(first, 0),
+     coalesce((select max(cast(result as integer)) from _tidelog_record
+               where task = ?1 and kind in ('event', 'seen') and state = 'done'
+                 and time is not null), 0) - ?6)";
+
+/// The new run knows which events were given to the old one, and so is given none of them again.
+fn carry_seen(
+    transaction: &Transaction<'_>,
+    [old, new]: &[Value; 2],
+    now: i64,
+) -> Result<(), Failure> {
+    transaction
+        .run_system(
+            &format!(
+                "insert into _tidelog_record
+                 select null, ?2, '', row_number() over (), 'seen', 'done', cast(last as text), ?3,
+                        0, aggregate, stream, event, null, 0
+                 from ({SEEN})
+                 where last > (select first from _tidelog_task where number = ?2)"
+            ),
+            &[old.clone(), new.clone(), Value::Integer(now)],
+        )
+        .map(drop)
+}
+
 /// The run goes on as a new one of the same id, whom whoever waits for it waits for then. That one
-/// sees all events behind the last one that this one has heard of, of whatever type, and hears that
-/// it is cancelled if this one has not.
+/// is given what this one might have been given of events, see [`FIRST`] and [`carry_seen`], and
+/// hears that it is cancelled if this one has not.
 fn go_on_as_new(
     transaction: &Transaction<'_>,
     doctype: &Doctype,
@@ -768,13 +806,10 @@ fn go_on_as_new(
     let sql = format!(
         "insert into _tidelog_task
          select {NEXT_NUMBER}, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0,
-                null, 0,
-                max(coalesce(first, 0),
-                    coalesce((select max(cast(result as integer)) from _tidelog_record
-                              where task = ?1 and kind = 'event' and time is not null), 0)),
-                null, null, null, null, ?4, null, coalesce(begun_with, args), 0,
-                cancelled and not exists (select 1 from _tidelog_record
-                                          where task = ?1 and kind = 'cancel'), 0, '[]'
+                null, 0, {FIRST}, null, null, null, null, ?4, null, coalesce(begun_with, args), 0,
+                iif(cancelled = 1 and exists (select 1 from _tidelog_record
+                                              where task = ?1 and kind = 'cancel'), 2, cancelled),
+                0, '[]'
          from _tidelog_task where number = ?1
          returning number"
     );
@@ -786,10 +821,12 @@ fn go_on_as_new(
             args,
             Value::Integer(workflow.version.into()),
             Value::Integer(now),
+            Value::Integer(WORKFLOW_SEEN_BEHIND_MAX),
         ],
     )?;
     let number = Value::Integer(single_integer(&rows).unwrap_or_default());
     let both = [Value::Integer(run.number), number];
+    carry_seen(transaction, &both, now)?;
     transaction.run_system(
         "update _tidelog_record set awaited = ?2
          where state = 'waiting' and awaited is not null and awaited = ?1",

@@ -188,5 +188,34 @@ fn a_cancelled_run_that_goes_on_as_new_hears_of_it_once() {
         scene.done(one, (2, 1), again());
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["3.1 f"]);
+        // Somebody else has cancelled it too, and is late.
+        scene.cancel("f");
+        assert_eq!(scene.given(one), ["3.1 f"]);
+        let is_so = "select 'yes' from tidelog_workflows where number = 3 and is_cancelled = 1";
+        assert_eq!(scene.rows(is_so), ["yes"]);
+        scene.done(one, (3, 1), again());
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["4.1 f"]);
     });
+}
+
+/// Goal: what the code of a run has begun it can always undo. Method: it is cancelled as it goes on
+/// as new, before that is given to anybody; also where it was cancelled before, and had not heard.
+#[test]
+fn a_run_that_is_cancelled_as_it_goes_on_as_new_hears_of_it() {
+    for is_cancelled_before in [false, true] {
+        with_shop(|mut scene| {
+            let one = scene.register();
+            scene.start("f");
+            scene.dispatch(one);
+            if is_cancelled_before {
+                scene.cancel("f");
+            }
+            let args = r#"{"order":"o1"}"#.to_owned();
+            scene.done(one, (1, 1), Outcome::Continued { args });
+            scene.cancel("f");
+            scene.dispatch(one);
+            assert_eq!(scene.given(one), ["2.1 f!"]);
+        });
+    }
 }

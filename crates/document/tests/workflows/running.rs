@@ -288,6 +288,96 @@ fn a_run_that_goes_on_as_new_misses_no_event() {
     });
 }
 
+/// Goal: an event that happened before the last one that a run has heard of is not lost to what
+/// goes on from it, and none is given twice, however often it goes on.
+#[test]
+fn a_run_that_goes_on_as_new_is_given_each_event_once() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let again = || Outcome::Continued { args: r#"{"order":"o1"}"#.to_owned() };
+        for order in ["o2", "o2", "o1"] {
+            scene.ship(order);
+        }
+        scene.done(one, (1, 1), progressed(vec![wait_for("a", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert_eq!(scene.records(1), ["a 0 event done 3"]);
+        scene.done(one, (1, 2), again());
+        scene.dispatch(one);
+        let waits = vec![
+            wait_for_order("a", "o2"),
+            wait_for_order("b", "o2"),
+            wait_for_order("c", "o2"),
+            wait_for_order("d", "o1"),
+        ];
+        scene.done(one, (2, 1), progressed(waits, true));
+        scene.dispatch(one);
+        let heard =
+            ["c 0 event waiting", "d 0 event waiting", "a 0 event done 1", "b 0 event done 2"];
+        assert_eq!(scene.records(2), heard);
+        scene.done(one, (2, 2), again());
+        scene.dispatch(one);
+        let waits = || vec![wait_for_order("a", "o1"), wait_for_order("b", "o2")];
+        scene.done(one, (3, 1), progressed(waits(), true));
+        assert_eq!(scene.records(3), ["a 0 event waiting", "b 0 event waiting"]);
+        scene.ship("o1");
+        scene.dispatch(one);
+        assert_eq!(scene.records(3), ["b 0 event waiting", "a 0 event done 4"]);
+        // What was not heard of is not given: the next one hears of it.
+        scene.ship("o2");
+        scene.done(one, (3, 2), again());
+        scene.dispatch(one);
+        scene.done(one, (4, 1), progressed(waits(), true));
+        assert_eq!(scene.records(4), ["a 0 event waiting", "b 0 event done 5"]);
+    });
+}
+
+/// Goal: a run that goes on as new without end keeps no event from its archive for ever, and what
+/// it knows of those that it was given goes with it.
+#[test]
+fn a_run_that_goes_on_as_new_reaches_back_so_far_and_leaves_nothing() {
+    let limits = Limits { command_completed_ms: 1_000, ..Limits::DEFAULT };
+    with_limited_shop(limits, |mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.ship("o2");
+        scene.ship("o3");
+        for _ in 0..10 {
+            let thousand = format!("[{}]", vec![r#""o3""#; 1_000].join(","));
+            scene.try_issue("ship_all", &[("ids", text(&thousand))]).expect("shipped");
+            scene.converge();
+        }
+        scene.ship("o1");
+        scene.done(one, (1, 1), progressed(vec![wait_for("a", "shipped", 0)], true));
+        scene.dispatch(one);
+        assert_eq!(scene.records(1), ["a 0 event done 10003"]);
+        let again = || Outcome::Continued { args: r#"{"order":"o1"}"#.to_owned() };
+        scene.done(one, (1, 2), again());
+        scene.dispatch(one);
+        let waits = vec![wait_for_order("a", "o2"), wait_for_order("b", "o3")];
+        scene.done(one, (2, 1), progressed(waits, true));
+        assert_eq!(scene.records(2), ["a 0 event waiting", "b 0 event done 4"]);
+        let first = "select first from _tidelog_task where number = 2";
+        assert_eq!(scene.server.query_system(first), [[Value::Integer(3)]]);
+        scene.dispatch(one);
+        scene.done(one, (2, 2), again());
+        scene.dispatch(one);
+        let known = "select stream, result from _tidelog_record where task = 3 order by stream";
+        let seen = [["o1", "10003"], ["o3", "4"]].map(|row| row.map(text).to_vec());
+        assert_eq!(scene.server.query_system(known), seen);
+        scene.done(one, (3, 1), returned("1"));
+        scene.now_ms += 10_000;
+        for _ in 0..4 {
+            scene.dispatch(one);
+        }
+        assert!(scene.rows(RUNS).is_empty());
+        let left = "select count(*) from _tidelog_record";
+        assert_eq!(scene.server.query_system(left), [[Value::Integer(0)]]);
+    });
+}
+
 /// Goal: a run and a command are two things, also where one release calls an aggregate as another
 /// one calls a workflow.
 #[test]

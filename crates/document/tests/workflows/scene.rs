@@ -32,14 +32,23 @@ pub(crate) fn shop() -> Doctype {
     };
     let ship =
         "insert into tidelog_events (aggregate, stream, type) values ('order', :id, 'shipped')";
+    let ship_all = "insert into tidelog_events (aggregate, stream, type)
+                    select 'order', value, 'shipped' from json_each(:ids)";
     Doctype {
         name: "shop".to_owned(),
         migrations: vec!["create table orders (id text primary key) strict".to_owned()],
-        mutations: vec![MutationDefinition {
-            name: "ship".to_owned(),
-            params: vec![param("id", ParamKind::Text)],
-            sql: vec![ship.to_owned()],
-        }],
+        mutations: vec![
+            MutationDefinition {
+                name: "ship".to_owned(),
+                params: vec![param("id", ParamKind::Text)],
+                sql: vec![ship.to_owned()],
+            },
+            MutationDefinition {
+                name: "ship_all".to_owned(),
+                params: vec![param("ids", ParamKind::Text)],
+                sql: vec![ship_all.to_owned()],
+            },
+        ],
         streams: vec![StreamDefinition {
             name: "order".to_owned(),
             events: vec![event("paid"), event("shipped")],
@@ -292,6 +301,12 @@ pub(crate) fn step(name: &str, result: &str) -> NewRecord {
 pub(crate) fn wait_for(name: &str, event: &str, timeout_ms: u64) -> NewRecord {
     let [aggregate, stream, event] = ["order", "o1", event].map(str::to_owned);
     record(name, 0, Recorded::WaitFor { aggregate, stream, event, timeout_ms })
+}
+
+/// Until that order is shipped.
+pub(crate) fn wait_for_order(name: &str, order: &str) -> NewRecord {
+    let [aggregate, stream, event] = ["order", order, "shipped"].map(str::to_owned);
+    record(name, 0, Recorded::WaitFor { aggregate, stream, event, timeout_ms: 0 })
 }
 
 pub(crate) fn pay(stream: &str) -> NewCommand {
