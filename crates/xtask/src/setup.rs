@@ -104,10 +104,8 @@ pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
     node()?;
     rust()?;
     system_tools(needs)?;
-    if needs >= Needs::Browsers {
-        if geckodriver(repo).is_none() {
-            install(repo, "geckodriver", GECKODRIVER_VERSION)?;
-        }
+    if needs >= Needs::Browsers && geckodriver(repo).is_none() {
+        install(repo, "geckodriver", GECKODRIVER_VERSION)?;
     }
     npm_packages(repo, &repo.root, "npm-packages")?;
     amalgamation::provide(repo)
