@@ -115,6 +115,10 @@ pub const WORKFLOW_RECORDS_MAX: u64 = 10_000;
 /// be given to it once it has gone on as new. No others are kept from the archive for it.
 pub const WORKFLOW_SEEN_BEHIND_MAX: i64 = 10_000;
 
+/// Kinds of events, each a stream and a type, of which a run that goes on as new knows which one it
+/// was given last; what lies before the last one of another kind is not given to it any more.
+pub const WORKFLOW_SEEN_KINDS_MAX: i64 = 256;
+
 /// Bytes of what a step or a run comes to, as JSON.
 pub const RECORD_SIZE_MAX: usize = 256 * 1024;
 

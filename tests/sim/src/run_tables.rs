@@ -284,26 +284,33 @@ impl Runs {
         Ok(())
     }
 
-    /// Whether it knows of all events that its last round has heard of, and of no others.
+    /// Whether it knows which events its earlier rounds have heard of, and of no others.
     fn judge_seen(&self, number: u64, run: &Run) -> Result<(), String> {
-        let is_last = |it: &&Run| it.key == run.key && it.round + 1 == run.round;
-        let last = self.runs.range(..number).map(|(_, it)| it).rfind(is_last);
-        let Some(last) = last.filter(|it| it.records.len() as u64 == it.records_count) else {
+        let is_earlier = |it: &&Run| it.key == run.key && it.round < run.round;
+        let earlier: Vec<&Run> =
+            self.runs.range(..number).map(|(_, it)| it).filter(is_earlier).collect();
+        let is_whole = |it: &&Run| it.records.len() as u64 == it.records_count;
+        if earlier.len() as u64 != run.round || !earlier.iter().all(is_whole) {
+            // Some were forgotten.
             return Ok(());
-        };
-        let mut seen = last.seen.clone();
-        for record in last.records.values().filter(|it| it.known.kind == "event") {
-            let Record { known: Known { result, time, .. }, stream, .. } = record;
-            let sequence = result.as_ref().filter(|_| time.is_some()).map(|it| it.parse::<u64>());
-            if let (Some(Ok(sequence)), Some(stream)) = (sequence, stream) {
-                let before = seen.entry(stream.clone()).or_default();
-                *before = sequence.max(*before);
+        }
+        let mut heard: BTreeMap<String, u64> = BTreeMap::new();
+        let records = earlier.iter().flat_map(|it| it.records.values());
+        for record in records.filter(|it| it.known.kind == "event" && it.known.time.is_some()) {
+            let sequence = record.known.result.as_ref().map(|it| it.parse::<u64>());
+            if let (Some(Ok(sequence)), Some(stream)) = (sequence, &record.stream) {
+                let last = heard.entry(stream.clone()).or_default();
+                *last = sequence.max(*last);
             }
         }
-        if seen == run.seen {
+        // What goes on from a run is left what that knew.
+        if run.state == "continued" {
+            heard.clear();
+        }
+        if heard == run.seen {
             return Ok(());
         }
-        Err(format!("goes on from {:?}, and its last round has seen {seen:?}", run.seen))
+        Err(format!("knows of {:?}, and its earlier rounds have heard of {heard:?}", run.seen))
     }
 
     fn judge_record(

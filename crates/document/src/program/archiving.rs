@@ -10,7 +10,8 @@
 //!
 //! What leaves precedes a state that is kept. The last event of a stream stays, so that nobody has
 //! its sequence number later; and so does what a run that is not over may still be told of: all
-//! that has happened since its start. A stream's length counts what has left.
+//! that has happened since its start, or what it may still be given since it went on as new. A
+//! stream's length counts what has left.
 //!
 //! The archive is a document, with tables of events and no others, in which a stream has the events
 //! that have left. What the document says counts: an archive may hold more of a stream than that,

@@ -16,11 +16,11 @@ use crate::{CommandDefinition, Doctype};
 
 /// How often one is tried again of which nothing is said.
 const RETRIES: i64 = 5;
-/// How long one may take of which nothing is said.
-const TIMEOUT_MS: u32 = 30_000;
+/// How long one may take of which nothing is known: long, since what it was made for may be.
+const TIMEOUT_MS: u32 = 10 * 60_000;
 
 /// When one is late that is given now, 0 for never. One that the newest release has no more is
-/// handled by an older one, and may take as long as one that says nothing of that.
+/// handled by an older one, which alone knows how long it may take.
 pub(super) fn late_from(doctype: &Doctype, aggregate: &str, name: &str, now: i64) -> i64 {
     match doctype.command(aggregate, name).map_or(TIMEOUT_MS, |it| it.timeout_ms) {
         0 => 0,

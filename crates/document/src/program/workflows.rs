@@ -23,7 +23,7 @@ use tidelog_sqlite::{Failure, InsertedEvent, Run, Transaction, Writer};
 use tidelog_sync::CompletionAnswer;
 use tidelog_types::limits::{
     COMMAND_KEY_SIZE_MAX, COMPLETION_ITEMS_MAX, RECORD_NAME_SIZE_MAX, RECORD_SIZE_MAX,
-    WORKFLOW_RECORDS_MAX, WORKFLOW_SEEN_BEHIND_MAX,
+    WORKFLOW_RECORDS_MAX, WORKFLOW_SEEN_BEHIND_MAX, WORKFLOW_SEEN_KINDS_MAX,
 };
 use tidelog_types::{PageSet, Value, shortened};
 
@@ -156,7 +156,8 @@ pub(super) fn start(
 }
 
 /// A run is to hear that it is cancelled, and so are those that it waits for and has started; one
-/// that nobody has begun is over. Of one that is over nothing changes.
+/// that nobody has begun is over. Of one that is over nothing changes, nor of what one that has
+/// heard already waits for: that may be what undoes the rest.
 pub(super) fn cancel(
     transaction: &Transaction<'_>,
     workflow: &WorkflowDefinition,
@@ -186,15 +187,18 @@ pub(super) fn cancel(
         let own = transaction.run_system(
             "select awaited from _tidelog_record
              where task = ?1 and kind = 'workflow' and state = 'waiting' and is_own = 1
+               and not exists (select 1 from _tidelog_record where task = ?1 and kind = 'cancel')
+               and (select cancelled from _tidelog_task where number = ?1) < 2
              limit ?2",
             &[number.clone(), Value::Integer(room)],
         )?;
         numbers.extend(own.into_iter().flatten());
         transaction.run_system(
             "update _tidelog_task
-             set cancelled = max(cancelled, 1), woken = 1,
+             set cancelled = 1, woken = 1,
                  state = iif(state in ('suspended', 'stopped'), 'ready', state)
-             where number = ?1 and ended is null and (attempt > 0 or begun_with is not null)",
+             where number = ?1 and ended is null and cancelled < 2
+               and (attempt > 0 or begun_with is not null)",
             std::slice::from_ref(&number),
         )?;
         let over = transaction.run_system(
@@ -289,12 +293,12 @@ pub(super) fn forget(
            from (select number, coalesce(octet_length(result), 0) as size from _tidelog_record
                  where task = ?1 order by number limit ?2))
           where before is null or before <= ?3)
-         returning 1",
+         returning kind <> 'seen'",
         &[task.clone(), Value::Integer(FORGOTTEN_MAX), Value::Integer(FORGOTTEN_SIZE_MAX)],
     )?;
     let sql = "select 1 from _tidelog_record where task = ?1 limit 1";
     let left = transaction.run_system(sql, std::slice::from_ref(task))?;
-    Ok((forgotten.len(), !left.is_empty()))
+    Ok((forgotten.iter().filter(|row| row[0] == HAS).count(), !left.is_empty()))
 }
 
 /// An attempt at a run has come to an end, or so far.
@@ -755,38 +759,39 @@ fn check_result(transaction: &Transaction<'_>, result: &str) -> Result<(), Failu
 const SEEN: &str = "select aggregate, stream, event, max(cast(result as integer)) as last
      from _tidelog_record
      where task = ?1 and kind in ('event', 'seen') and state = 'done' and time is not null
+       and result is not null
      group by aggregate, stream, event";
 
-/// Behind which event all may still be given to a run that goes on as new. What it has not been
-/// given by then is lost to it and may be archived: however long it goes on, it keeps so many.
-const FIRST: &str = "max(coalesce(first, 0),
-     coalesce((select max(cast(result as integer)) from _tidelog_record
-               where task = ?1 and kind in ('event', 'seen') and state = 'done'
-                 and time is not null), 0) - ?6)";
-
-/// The new run knows which events were given to the old one, and so is given none of them again.
+/// The new run knows which events were given to the old one, and so is given none of them again:
+/// those behind its own `first`, which takes in that there are not too many. The old one need not
+/// know them any more.
 fn carry_seen(
     transaction: &Transaction<'_>,
     [old, new]: &[Value; 2],
     now: i64,
 ) -> Result<(), Failure> {
+    transaction.run_system(
+        &format!(
+            "insert into _tidelog_record
+             select null, ?2, '', row_number() over (), 'seen', 'done', cast(last as text), ?3, 0,
+                    aggregate, stream, event, null, 0
+             from ({SEEN})
+             where last > (select first from _tidelog_task where number = ?2)"
+        ),
+        &[old.clone(), new.clone(), Value::Integer(now)],
+    )?;
     transaction
         .run_system(
-            &format!(
-                "insert into _tidelog_record
-                 select null, ?2, '', row_number() over (), 'seen', 'done', cast(last as text), ?3,
-                        0, aggregate, stream, event, null, 0
-                 from ({SEEN})
-                 where last > (select first from _tidelog_task where number = ?2)"
-            ),
-            &[old.clone(), new.clone(), Value::Integer(now)],
+            "delete from _tidelog_record where task = ?1 and kind = 'seen'",
+            std::slice::from_ref(old),
         )
         .map(drop)
 }
 
 /// The run goes on as a new one of the same id, whom whoever waits for it waits for then. That one
-/// is given what this one might have been given of events, see [`FIRST`] and [`carry_seen`], and
-/// hears that it is cancelled if this one has not.
+/// is given what this one might have been given of events, back to some before the last one that
+/// was given: what lies before is lost to it and may be archived, so that a run without end keeps
+/// no more than that. And it hears that it is cancelled if this one has not.
 fn go_on_as_new(
     transaction: &Transaction<'_>,
     doctype: &Doctype,
@@ -806,7 +811,10 @@ fn go_on_as_new(
     let sql = format!(
         "insert into _tidelog_task
          select {NEXT_NUMBER}, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0,
-                null, 0, {FIRST}, null, null, null, null, ?4, null, coalesce(begun_with, args), 0,
+                null, 0,
+                max(coalesce(first, 0), coalesce((select max(last) - ?6 from ({SEEN})), 0),
+                    coalesce((select last from ({SEEN}) order by last desc limit 1 offset ?7), 0)),
+                null, null, null, null, ?4, null, coalesce(begun_with, args), 0,
                 iif(cancelled = 1 and exists (select 1 from _tidelog_record
                                               where task = ?1 and kind = 'cancel'), 2, cancelled),
                 0, '[]'
@@ -822,6 +830,7 @@ fn go_on_as_new(
             Value::Integer(workflow.version.into()),
             Value::Integer(now),
             Value::Integer(WORKFLOW_SEEN_BEHIND_MAX),
+            Value::Integer(WORKFLOW_SEEN_KINDS_MAX),
         ],
     )?;
     let number = Value::Integer(single_integer(&rows).unwrap_or_default());

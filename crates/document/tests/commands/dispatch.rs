@@ -252,7 +252,7 @@ fn a_command_that_is_known_no_more_is_late_one_day() {
         scene.doctype.streams[0].commands.retain(|it| it.name != "pay");
         let one = scene.register();
         scene.dispatch(one, 1);
-        scene.now_ms += 29_999;
+        scene.now_ms += 599_999;
         scene.dispatch(one, 1);
         assert_eq!(scene.rows(COMMANDS), ["1 o1 pay started 1 "]);
         scene.now_ms += 1;

@@ -196,6 +196,35 @@ fn a_cancelled_run_that_goes_on_as_new_hears_of_it_once() {
         scene.done(one, (3, 1), again());
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["4.1 f"]);
+        // Nor does that take from it what it has begun since, perhaps to undo the rest.
+        let begun = vec![record("undo", 0, Recorded::Start(child("r")))];
+        scene.done(one, (4, 1), progressed(begun, false));
+        scene.cancel("f");
+        let of_undo = "select state from tidelog_workflows where workflow = 'pack'";
+        assert_eq!(scene.rows(of_undo), ["received"]);
+        // What no code fits is not told to be for everybody.
+        scene.done(one, (4, 1), Outcome::Stopped { reason: "no".to_owned() });
+        let of_run = "select state from tidelog_workflows where number = 4";
+        assert_eq!(scene.rows(of_run), ["stopped"]);
+        scene.cancel("f");
+        assert_eq!(scene.rows(of_run), ["stopped"]);
+    });
+}
+
+/// The same of what it has begun within the round in which it has heard.
+#[test]
+fn a_run_that_has_heard_of_a_cancel_keeps_what_it_begins_then() {
+    with_shop(|mut scene| {
+        let one = scene.register();
+        scene.start("f");
+        scene.dispatch(one);
+        scene.cancel("f");
+        let begun =
+            vec![record("a", 0, Recorded::Cancel), record("undo", 0, Recorded::Start(child("r")))];
+        scene.done(one, (1, 1), progressed(begun, false));
+        scene.cancel("f");
+        let of_undo = "select state from tidelog_workflows where workflow = 'pack'";
+        assert_eq!(scene.rows(of_undo), ["received"]);
     });
 }
 

@@ -364,7 +364,8 @@ fn a_run_that_goes_on_as_new_reaches_back_so_far_and_leaves_nothing() {
         scene.dispatch(one);
         scene.done(one, (2, 2), again());
         scene.dispatch(one);
-        let known = "select stream, result from _tidelog_record where task = 3 order by stream";
+        let known = "select stream, result from _tidelog_record where kind = 'seen'
+                     order by stream";
         let seen = [["o1", "10003"], ["o3", "4"]].map(|row| row.map(text).to_vec());
         assert_eq!(scene.server.query_system(known), seen);
         scene.done(one, (3, 1), returned("1"));
@@ -376,6 +377,41 @@ fn a_run_that_goes_on_as_new_reaches_back_so_far_and_leaves_nothing() {
         let left = "select count(*) from _tidelog_record";
         assert_eq!(scene.server.query_system(left), [[Value::Integer(0)]]);
     });
+}
+
+/// Goal: however often a run goes on as new, what is known of events that it was given takes no
+/// more than so much, and nothing for each round.
+#[test]
+fn what_a_run_knows_as_it_goes_on_as_new_grows_with_nothing() {
+    const KNOWN: &str = "select count(*), min(task) from _tidelog_record where kind = 'seen'";
+    let mut scene = Scene::new(usize::MAX, Limits::DEFAULT);
+    scene.start("f");
+    let one = scene.register();
+    scene.ship("never waited for");
+    let kinds = WORKFLOW_SEEN_KINDS_MAX.unsigned_abs();
+    let mut round = 1;
+    for order in 0..kinds + 10 {
+        let order = format!("o{order}");
+        scene.ship(&order);
+        scene.dispatch(one);
+        scene.done(one, (round, 1), progressed(vec![wait_for_order("a", &order)], true));
+        scene.dispatch(one);
+        let args = r#"{"order":"o1"}"#.to_owned();
+        scene.done(one, (round, 2), Outcome::Continued { args });
+        round += 1;
+        let known = scene.server.query_system(KNOWN);
+        let count = (round - 1).min(kinds);
+        let [count, task] = [count, round].map(|it| Value::Integer(it.cast_signed()));
+        assert_eq!(known, [[count, task]]);
+    }
+    scene.dispatch(one);
+    let waits = ["never waited for", "o9", "o10"].map(|order| wait_for_order(order, order));
+    scene.done(one, (round, 1), progressed(waits.to_vec(), true));
+    assert!(scene.records(round).iter().all(|it| it.ends_with(" waiting")));
+    let erased = "select count(*) from tidelog_records where number < (select max(number)
+                  from tidelog_workflows)";
+    let records = scene.server.query_system(erased);
+    assert_eq!(records, [[Value::Integer((kinds + 10).cast_signed())]]);
 }
 
 /// Goal: a run and a command are two things, also where one release calls an aggregate as another

@@ -10,7 +10,9 @@ pub(crate) use tidelog_document::{
 };
 pub(crate) use tidelog_sqlite::{Failure, Run, View};
 pub(crate) use tidelog_sync::CompletionAnswer;
-pub(crate) use tidelog_types::limits::{Limits, RECORD_SIZE_MAX, WORKFLOW_RECORDS_MAX};
+pub(crate) use tidelog_types::limits::{
+    Limits, RECORD_SIZE_MAX, WORKFLOW_RECORDS_MAX, WORKFLOW_SEEN_KINDS_MAX,
+};
 pub(crate) use tidelog_types::{ClientId, Value};
 
 pub(crate) fn param(name: &str, kind: ParamKind) -> Param {
