@@ -4,6 +4,7 @@ mod bounds;
 mod cancelling;
 #[path = "../common/mod.rs"]
 mod common;
+mod paper;
 mod running;
 mod scene;
 mod waiting;
