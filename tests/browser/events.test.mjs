@@ -114,6 +114,8 @@ both('a consumer goes on where it ended, across a reload', async (stage) => {
     { what: 'the end' },
   );
   assert.ok(first === 'end' || first[0] >= 4, `told ${first} again`);
+  // What is not followed on ends with what is confirmed by then.
+  assert.equal(await syncIn(tab), null);
   await follow(tab, 'print', { consumer: 'print', live: false });
   await told(tab, 'print', [
     placed(1, 'o-1'),
