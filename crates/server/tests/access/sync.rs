@@ -257,9 +257,20 @@ async fn a_token_is_renewed_on_the_same_connection() {
 
 /// Goal: whoever may not read a document any more is told nothing of it within a second, however
 /// much its room has to do. Method: one follows what another one's mutations change, each of which
-/// burns, and renews its token by one that says nothing of that document.
+/// burns, and renews its token by one that says nothing of that document. Where the room hears of
+/// that within a second, since the reader came late, it proves nothing, and is done again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawn_grant_ends_what_is_told_before_the_room_hears_of_it() {
+    for _ in 0..4 {
+        if refused_amid_work().await > Duration::from_secs(1) {
+            return;
+        }
+    }
+    panic!("the room was too quick for this");
+}
+
+/// After how long the room has heard that a grant was withdrawn; from a second on nothing is told.
+async fn refused_amid_work() -> Duration {
     let scene = Scene::new(&[]).await;
     let mut burner = burner();
     burner.mutations.sort_by(|one, other| one.name.cmp(&other.name));
@@ -287,16 +298,16 @@ async fn a_withdrawn_grant_ends_what_is_told_before_the_room_hears_of_it() {
     reader.say(&ToServer::Renew { token: token(ROLES[1].1) }).await.expect("up");
     while !matches!(told(&mut reader).await, FromServer::Admitted { .. }) {}
     let renewed_at = Instant::now();
-    let refused_at = loop {
+    let refused_after = loop {
         match told(&mut reader).await {
             FromServer::About { body: FromRoom::Refused(Refusal::Access { .. }), .. } => {
-                break Instant::now();
+                break renewed_at.elapsed();
             }
             _ => assert!(renewed_at.elapsed() < Duration::from_secs(1), "it reads on"),
         }
     };
-    assert!(refused_at > renewed_at + Duration::from_secs(1), "the room was too quick for this");
     scene.stop().await;
+    refused_after
 }
 
 fn is_entry(told: &FromServer) -> bool {
