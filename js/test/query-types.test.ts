@@ -84,6 +84,9 @@ test('a select of one value may have no row, wherever it stands', () => {
   expect(rowsOf(`select i.*, ${one} as x, j.* from item i, item j`)).toMatch(
     /, x: string \| null,/,
   );
+  const value = '(select title from todo where id = 1)';
+  expect(rowsOf(`with c(a) as (values (${value})) select a from c`)).toBe('a: string | null');
+  expect(rowsOf(`select * from (values (${value}))`)).toBe('column1: string | null');
 });
 
 test('what a condition chooses from is any of it', () => {
@@ -211,6 +214,10 @@ test('a query is found behind types of several members, and within what a hook r
   expect(found("db.query<{ id: string; at: number }>('select 1 a')")).toHaveLength(1);
   expect(found('sql<{ id: string; at: number }>`select 1 a`')).toHaveLength(1);
   expect(found("useLive<Row>(() => 'select 1 a', () => [b()])")).toHaveLength(1);
+  expect(found("useLive((): string => 'select 1 a')")).toHaveLength(1);
+  expect(found("useLive(computed<string>((): string | Sql => 'select 1 a'))")).toHaveLength(1);
+  expect(found("useLive(find(), () => 'select 1 a')")).toEqual([]);
+  expect(found("useLive((): string => { f(() => 'select 1 a') })")).toEqual([]);
   expect(found("useLive(computed(() => 'select 1 a'))", 'App.vue')).toEqual([]);
   expect(
     found("<script setup>useLive(computed(() => 'select 1 a'))</script>", 'App.vue'),

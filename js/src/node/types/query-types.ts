@@ -204,11 +204,12 @@ export class QueryTypes {
   /** Whether what is never null in a table is never null in any select that is selected from. */
   #keepsNulls(): boolean {
     return this.#definitions().every((it) => {
-      const hasOuter = it.#tokens.some((token) => isWord(token, 'left', 'right', 'full'));
+      // A row of values may have a select in it, as may what is joined find no row.
+      const mayLack = it.#tokens.some((token) => isWord(token, 'left', 'right', 'full', 'values'));
       const selects = it.#selects(it === this);
       const isSure = (select: Select): boolean =>
         !it.#aggregatesAll(select) && !select.items.some((item) => it.#isScalar(item));
-      return !hasOuter && selects.every(isSure);
+      return !mayLack && selects.every(isSure);
     });
   }
 

@@ -310,9 +310,15 @@ function argumentAt(tokens: readonly Token[], index: number): Token | undefined 
 function behindAccessor(tokens: readonly Token[], at: number): number {
   const reads = (from: number, ...texts: string[]): boolean =>
     texts.every((text, nth) => tokens[from + nth]?.text === text);
-  const isComputed = reads(at, 'computed', '(');
-  const from = isComputed ? at + 2 : at;
-  return reads(from, '(', ')', '=', '>') ? from + 4 : at;
+  const open = reads(at, 'computed') ? afterTypes(tokens, at + 1) : -1;
+  const from = open >= 0 && reads(open, '(') ? open + 1 : at;
+  if (!reads(from, '(', ')')) return at;
+  let end = from + 2;
+  if (reads(end, ':')) {
+    do end += 1;
+    while (tokens[end] && (tokens[end]!.kind !== 'sign' || /[|<>.,]/.test(tokens[end]!.text)));
+  }
+  return reads(end, '=', '>') ? end + 2 : at;
 }
 
 /** Whether what stands here is the first argument of a call that asks. */
