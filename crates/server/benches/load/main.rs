@@ -11,6 +11,7 @@
 //! `TIDELOG_LOAD_PART=50` has a fiftieth of the crowds and counts, to see that a measure works.
 //! `--json` says the figures to `npm run bench` as well.
 
+mod appends;
 mod crowds;
 mod disturbed;
 mod outside;
@@ -57,6 +58,11 @@ async fn main() {
     if is_wanted("mutations") {
         for (in_flight, goal) in [(1, 25_000), (4, 40_000)] {
             mutations(in_flight, goal).await;
+        }
+    }
+    if is_wanted("appends") {
+        for writers in [1, 16, 256] {
+            appends::appends(writers).await;
         }
     }
     if is_wanted("relay") {

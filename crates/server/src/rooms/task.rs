@@ -505,7 +505,8 @@ impl RoomTask {
         let may_run = self.may_run();
         self.room.let_run(may_run);
         self.room.set_time(access::now_ms());
-        self.room.expect_more(!self.has_had_its_turn() && !self.inbox.is_empty());
+        let is_more_at_hand = !self.inbox.is_empty() || !self.waiting.is_empty();
+        self.room.expect_more(!self.has_had_its_turn() && is_more_at_hand);
         let before_ns = self.clock.worked_ns();
         let began = std::time::Instant::now();
         self.take_step(input);

@@ -42,9 +42,15 @@ async fn who_leaves_a_busy_room_has_nothing_reserved_there() {
 }
 
 /// Goal: what has come by the time the room gets to it goes to the disk together, and is told once.
-/// Method: three messages, to a room whose turn goes on however slow the machine is.
+/// Method: three messages, to a room whose turn goes on however slow the machine is; unread ones,
+/// and those that waited while it worked on something else.
 #[tokio::test]
 async fn messages_that_have_come_are_one_append_and_one_acknowledgement() {
+    goes_to_the_disk_together(|_, room, mail| room.send(mail).expect("it is there")).await;
+    goes_to_the_disk_together(|task, _, mail| task.keep_waiting(mail)).await;
+}
+
+async fn goes_to_the_disk_together(come: impl Fn(&mut RoomTask, &RoomSender, RoomMail)) {
     let scene = Scene::new(settings());
     let counters = Arc::clone(&scene.rooms.counters);
     let (room, mut task) = scene.task();
@@ -59,8 +65,7 @@ async fn messages_that_have_come_are_one_append_and_one_acknowledgement() {
     for first in 1..=3 {
         let ToRoom::Frames { life, frames, .. } = frames() else { unreachable!("they are") };
         let (first, frames) = (Lsn::new(first).expect("from 1"), frames[..1].to_vec());
-        let mail = message(&connection, ToRoom::Frames { life, first, frames });
-        room.send(mail).expect("it is there");
+        come(&mut task, &room, message(&connection, ToRoom::Frames { life, first, frames }));
     }
     while task.room.counts().rejected < 3 || !is_calm(&task) {
         task.worked = Duration::ZERO;
