@@ -419,7 +419,7 @@ impl Room {
     /// [`RoomInput::GoOn`].
     #[must_use]
     pub fn wants_step(&self) -> bool {
-        self.has_to_tell() || self.can_work() || self.outbox.has_gathered()
+        self.has_to_tell() || self.can_work() || self.has_gathered()
     }
 
     /// Whether something is at hand that it is told right behind the next step: what that one
@@ -427,6 +427,12 @@ impl Room {
     /// on it is on its way to nobody, so a shell says this of a short while only.
     pub fn expect_more(&mut self, expects_more: bool) {
         self.expects_more = expects_more;
+    }
+
+    /// Whether something is decided that waits for what was [expected](Self::expect_more).
+    #[must_use]
+    pub fn has_gathered(&self) -> bool {
+        self.outbox.has_gathered()
     }
 
     /// Whether all that clients said is worked off, so that it takes more.

@@ -46,6 +46,9 @@ const SEED_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// What its steps take together before it gives its thread back: what the next one needs is still
 /// in the processor's cache, and would not be behind the steps of a thousand other rooms.
 const TURN_TAKES: Duration = Duration::from_millis(1);
+/// What its steps take together before what they have decided goes to the disk, though more is at
+/// hand: the first of it waits for no more than that, and many go to the disk, and out, together.
+const GATHERING_TAKES: Duration = Duration::from_millis(5);
 /// How often it looks at the clock while somebody handles commands, which can be set meanwhile.
 const HANDLING_LOOKS_EVERY: Duration = Duration::from_secs(10);
 
@@ -138,6 +141,8 @@ pub(super) struct RoomTask {
     untaken: String,
     /// What its steps have taken since it last gave its thread back.
     worked: Duration,
+    /// What they have taken since it began to gather what goes to the disk together.
+    gathering: Duration,
     clock: Arc<dyn ThreadClock>,
 }
 
@@ -188,6 +193,7 @@ impl RoomTask {
             is_slow: false,
             untaken: String::new(),
             worked: Duration::ZERO,
+            gathering: Duration::ZERO,
             clock: Arc::new(CpuTime),
         }
     }
@@ -506,12 +512,16 @@ impl RoomTask {
         self.room.let_run(may_run);
         self.room.set_time(access::now_ms());
         let is_more_at_hand = !self.inbox.is_empty() || !self.waiting.is_empty();
-        self.room.expect_more(!self.has_had_its_turn() && is_more_at_hand);
+        self.room.expect_more(self.gathering < GATHERING_TAKES && is_more_at_hand);
         let before_ns = self.clock.worked_ns();
         let began = std::time::Instant::now();
         self.take_step(input);
         let took = began.elapsed();
         self.worked += took;
+        self.gathering += took;
+        if !self.room.has_gathered() {
+            self.gathering = Duration::ZERO;
+        }
         self.rooms.counters.step.note(took);
         let may_run = may_run != MayRun::Nothing;
         if may_run {

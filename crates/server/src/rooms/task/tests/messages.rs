@@ -42,8 +42,8 @@ async fn who_leaves_a_busy_room_has_nothing_reserved_there() {
 }
 
 /// Goal: what has come by the time the room gets to it goes to the disk together, and is told once.
-/// Method: three messages, to a room whose turn goes on however slow the machine is; unread ones,
-/// and those that waited while it worked on something else.
+/// Method: three messages, to a room that goes on gathering however slow the machine is; unread
+/// ones, and those that waited while it worked on something else.
 #[tokio::test]
 async fn messages_that_have_come_are_one_append_and_one_acknowledgement() {
     goes_to_the_disk_together(|_, room, mail| room.send(mail).expect("it is there")).await;
@@ -68,7 +68,7 @@ async fn goes_to_the_disk_together(come: impl Fn(&mut RoomTask, &RoomSender, Roo
         come(&mut task, &room, message(&connection, ToRoom::Frames { life, first, frames }));
     }
     while task.room.counts().rejected < 3 || !is_calm(&task) {
-        task.worked = Duration::ZERO;
+        task.gathering = Duration::ZERO;
         let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("in time");
         task.step(input.expect("it is there"));
     }
@@ -78,6 +78,33 @@ async fn goes_to_the_disk_together(come: impl Fn(&mut RoomTask, &RoomSender, Roo
         matches!(message, FromServer::About { body: FromRoom::Acked { .. }, .. })
     };
     assert_eq!(told.filter(|message| is_ack(message)).count(), 1);
+}
+
+/// Goal: what is decided goes to the disk soon, however much more is at hand. Method: a crowd of
+/// messages has come, for which a room needs many turns.
+#[tokio::test]
+async fn what_is_decided_does_not_wait_for_all_that_has_come() {
+    let scene = Scene::new(settings());
+    let counters = Arc::clone(&scene.rooms.counters);
+    let (_room, mut task) = scene.task();
+    let (connection, _end) = Connection::new(ConnId(1));
+    task.keep_waiting(message(&connection, open()));
+    for first in 1..=600 {
+        let ToRoom::Frames { life, frames, .. } = frames() else { unreachable!("they are") };
+        let (first, frames) = (Lsn::new(first).expect("from 1"), frames[..1].to_vec());
+        task.keep_waiting(message(&connection, ToRoom::Frames { life, first, frames }));
+    }
+    let is_worked_off = async {
+        while counters.rejected.load(Ordering::Relaxed) < 600 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = task.run() => unreachable!("somebody is there"),
+        done = timeout(ANSWER_TAKES, is_worked_off) => done.expect("in time"),
+    }
+    let appends = counters.appends.load(Ordering::Relaxed);
+    assert!(appends >= 4, "{appends}");
 }
 
 #[tokio::test]
