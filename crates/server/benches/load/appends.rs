@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidelog_document::{
@@ -14,7 +14,7 @@ use tidelog_testing::room::{frame, lsn};
 use tidelog_testing::server::Client;
 use tidelog_types::{CopySecret, JournalId, Life};
 
-use crate::{processor_ms, share, started};
+use crate::{measured, scaled, started};
 
 /// Orders, of which things are noted.
 fn orders() -> Doctype {
@@ -45,16 +45,15 @@ fn orders() -> Doctype {
 }
 
 /// Durable events a second in one document, of writers each of whom waits for one before the next.
-pub async fn appends(writers: u16) {
+pub async fn appends(writers: usize) {
     const WARM_UP: Duration = Duration::from_secs(2);
     const MEASURED: Duration = Duration::from_secs(5);
-    let doctype = orders();
+    let (doctype, writers) = (orders(), scaled(writers));
     let (server, _data) = started();
     let (acked, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut clients = Vec::new();
     for number in 1..=writers {
-        let mut timeline = [1; 16];
-        timeline[..2].copy_from_slice(&number.to_le_bytes());
+        let timeline = (number as u128).to_le_bytes();
         let mut client = Client::connect(server.address).await.expect("up");
         let open = ToRoom::Open {
             document: "orders".to_owned(),
@@ -74,19 +73,11 @@ pub async fn appends(writers: u16) {
         tokio::spawn(writes(client, life, doctype, Arc::clone(&acked), Arc::clone(&is_over)))
     });
     let clients: Vec<_> = writing.collect();
-    tokio::time::sleep(WARM_UP).await;
-    let processes = [std::process::id(), server.id()];
-    let before = processes.map(processor_ms);
-    let (count, began) = (acked.load(Ordering::Relaxed), Instant::now());
-    tokio::time::sleep(MEASURED).await;
-    let (took, count) = (began.elapsed(), acked.load(Ordering::Relaxed) - count);
-    let after = processes.map(processor_ms);
+    let [rate, ours, theirs] = measured(&server, &acked, WARM_UP, MEASURED).await;
     is_over.store(true, Ordering::Relaxed);
-    let rate = count as f64 / took.as_secs_f64();
-    let [ours, theirs] = [0, 1].map(|it| share(after[it] - before[it], took));
     println!(
-        "events of {writers} writers in one document: {rate:.0} a second; {ours} % of a \
-         processor for the clients, {theirs} % for the server"
+        "events of {writers} writers in one document: {rate:.0} a second; {ours:.0} % of a \
+         processor for the clients, {theirs:.0} % for the server"
     );
     figure::say(&format!("events of {writers} writers"), "a second", rate);
     join_all(clients).await;

@@ -132,25 +132,36 @@ async fn mutations(in_flight: u64, goal: u64) {
         tokio::spawn(writes(client, in_flight, Arc::clone(&acked), Arc::clone(&is_over)))
     });
     let clients: Vec<_> = writing.collect();
-    tokio::time::sleep(WARM_UP).await;
-    let processes = [std::process::id(), server.id()];
-    let before = processes.map(processor_ms);
-    let (count, began) = (acked.load(Ordering::Relaxed), Instant::now());
-    tokio::time::sleep(MEASURED).await;
-    let (took, count) = (began.elapsed(), acked.load(Ordering::Relaxed) - count);
-    let after = processes.map(processor_ms);
+    let [rate, ours, theirs] = measured(&server, &acked, WARM_UP, MEASURED).await;
     is_over.store(true, Ordering::Relaxed);
-    let rate = count as f64 / took.as_secs_f64();
-    let [ours, theirs] = [0, 1].map(|it| share(after[it] - before[it], took));
     println!(
         "mutations, {in_flight} in flight in each of {documents} documents: {rate:.0} a second \
-         (goal {goal}); {ours} % of a processor for the clients, {theirs} % for the server"
+         (goal {goal}); {ours:.0} % of a processor for the clients, {theirs:.0} % for the server"
     );
     let measure = format!("mutations, {in_flight} in flight");
     figure::say(&measure, "a second", rate);
-    figure::say(&measure, "% of a processor for the clients", ours as f64);
-    figure::say(&measure, "% of a processor for the server", theirs as f64);
+    figure::say(&measure, "% of a processor for the clients", ours);
+    figure::say(&measure, "% of a processor for the server", theirs);
     join_all(clients).await;
+}
+
+/// How many were acknowledged a second, once warm, and what the clients and the server took for it,
+/// in hundredths of a processor.
+async fn measured(
+    server: &Process,
+    acked: &AtomicU64,
+    warm_up: Duration,
+    lasts: Duration,
+) -> [f64; 3] {
+    tokio::time::sleep(warm_up).await;
+    let processes = [std::process::id(), server.id()];
+    let before = processes.map(processor_ms);
+    let (count, began) = (acked.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(lasts).await;
+    let (took, count) = (began.elapsed(), acked.load(Ordering::Relaxed) - count);
+    let after = processes.map(processor_ms);
+    let [ours, theirs] = [0, 1].map(|it| share(after[it] - before[it], took) as f64);
+    [count as f64 / took.as_secs_f64(), ours, theirs]
 }
 
 /// Writes rows until told that it is over, so many of them unacknowledged at once.

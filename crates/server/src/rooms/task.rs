@@ -47,7 +47,8 @@ const SEED_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// in the processor's cache, and would not be behind the steps of a thousand other rooms.
 const TURN_TAKES: Duration = Duration::from_millis(1);
 /// What its steps take together before what they have decided goes to the disk, though more is at
-/// hand: the first of it waits for no more than that, and many go to the disk, and out, together.
+/// hand: many go to the disk, and out, together, and the first waits for no more of the room's own
+/// work than that. The turns of other rooms come in between.
 const GATHERING_TAKES: Duration = Duration::from_millis(5);
 /// How often it looks at the clock while somebody handles commands, which can be set meanwhile.
 const HANDLING_LOOKS_EVERY: Duration = Duration::from_secs(10);
