@@ -73,6 +73,32 @@ test.each([
   await listening;
 });
 
+test.each([200, 500])('a long answer of %i is read no further than it is told', async (status) => {
+  let said = 0;
+  let left = 0;
+  const part = new Uint8Array(64 * 1024).fill(0x61);
+  vi.stubGlobal('fetch', async () => {
+    asked.push(Date.now());
+    const pull = (controller: ReadableStreamDefaultController): void => {
+      said += 1;
+      // So that it ends for those too who would read it all.
+      if (said > 64) controller.close();
+      else controller.enqueue(part);
+    };
+    const cancel = (): void => void (left += 1);
+    return new Response(new ReadableStream({ pull, cancel }), { status });
+  });
+  const listening = listen();
+  await vi.waitFor(() => expect(errors).toHaveLength(1));
+  expect(String(errors[0])).toContain(`${status} aaa`);
+  expect(errors[0]).toBeInstanceOf(DueRefusedError);
+  // 1 MiB of a line, or a few hundred characters of a refusal, and what is read ahead.
+  expect(said).toBeLessThan(status === 200 ? 24 : 6);
+  expect(left).toBe(1);
+  end.abort();
+  await listening;
+});
+
 test('lines that are good are told, and it is asked again soon', async () => {
   answers('\n{"document":"a","due":["order"]}\n{"document":"b","due":null}\n');
   const listening = listen();

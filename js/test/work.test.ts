@@ -136,6 +136,21 @@ test('a document stays open until it has come, and as long as others after that'
   expect([destroyed, errors]).toEqual([['d0'], []]);
 });
 
+test('a document stays open in which something quick is done now and then', async () => {
+  due(1);
+  works();
+  await pass(200);
+  desks.get('d0')!.set({ synced: true });
+  // None of them is at work whenever it is looked at.
+  for (let second = 0; second < 20; second += 1) {
+    desks.get('d0')!.begun += 1;
+    await pass(1_000);
+  }
+  expect([opened, destroyed]).toEqual([['d0'], []]);
+  await pass(3_500);
+  expect(destroyed).toEqual(['d0']);
+});
+
 test('a document that does not come is told of after a minute, and closed', async () => {
   due(1);
   works();
@@ -307,4 +322,24 @@ test('a document in which nobody can do anything is opened ever more seldom', as
   }
   expect(opened.length).toBeGreaterThan(8);
   expect(opened.length).toBeLessThan(20);
+});
+
+test('what is left alone for a while takes no place from what is open', async () => {
+  const say = tellsLater();
+  begin = (desk) => desk.set({ synced: true });
+  works({ documentsMax: 1 });
+  await pass(1_000);
+  for (let time = 1; time <= 6; time += 1) {
+    say('vain', null);
+    while (destroyed.length < time) await pass(100);
+  }
+  // It waits for half a minute.
+  say('vain', null);
+  say('d0', null);
+  await pass(100);
+  desks.get('d0')!.begun = 1;
+  await pass(2_500);
+  expect([...desks.keys()]).toEqual(['d0']);
+  await pass(1_500);
+  expect(destroyed.at(-1)).toBe('d0');
 });

@@ -25,6 +25,9 @@ export interface DueLine {
 /** Characters of an answer that are told where it is none. */
 const SAID_LENGTH_MAX = 200;
 
+/** Characters of a line, of which a server's has fewer: there is no document whose has more. */
+const LINE_LENGTH_MAX = 1024 * 1024;
+
 /** Why a server says nothing of what is due: it refuses, or another one answers for it. */
 export class DueRefusedError extends TidelogError {
   override get code(): 'due-refused' {
@@ -91,13 +94,13 @@ async function* linesOf(
     const token = await Promise.race([getToken?.(), rejectionBy(end.signal)]);
     const headers: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {};
     const answer = await fetch(address, { headers, signal: end.signal });
-    if (!answer.ok || !answer.body) throw new DueRefusedError(answer.status, await answer.text());
-    const decoder = new TextDecoder();
+    if (!answer.ok || !answer.body) throw new DueRefusedError(answer.status, await beginningOf(answer));
     let rest = '';
-    for await (const bytes of answer.body as unknown as AsyncIterable<Uint8Array>) {
+    for await (const text of textsOf(answer)) {
       timer.refresh();
-      const lines = (rest + decoder.decode(bytes, { stream: true })).split('\n');
+      const lines = (rest + text).split('\n');
       rest = lines.pop()!;
+      if (rest.length > LINE_LENGTH_MAX) throw new DueRefusedError(answer.status, rest);
       // Empty ones say that the server is there.
       for (const line of lines) if (line) yield dueOf(line, answer.status);
     }
@@ -107,6 +110,24 @@ async function* linesOf(
     // Whoever stops reading lets the connection go.
     end.abort();
   }
+}
+
+/** What an answer says, part by part. */
+async function* textsOf({ body }: Response): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  for await (const bytes of (body ?? []) as unknown as AsyncIterable<Uint8Array>) {
+    yield decoder.decode(bytes, { stream: true });
+  }
+}
+
+/** How an answer begins: as much of it as is told, and some more. */
+async function beginningOf(answer: Response): Promise<string> {
+  let said = '';
+  for await (const text of textsOf(answer)) {
+    said += text;
+    if (said.length > 4 * SAID_LENGTH_MAX) break;
+  }
+  return said;
 }
 
 /** What a line says. */

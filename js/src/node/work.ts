@@ -119,6 +119,8 @@ interface Desk {
   readonly openedAt: number;
   /** Since when nothing is at work, and it has what its server has. */
   idleSince: number;
+  /** How much had been begun when it was last looked at. */
+  begun: number;
   isClosing: boolean;
 }
 
@@ -130,6 +132,10 @@ class LateDocumentError extends Error {
     super(`${document} did not come from its server within ${COMES_MS_MAX / 1_000} seconds`);
   }
 }
+
+/** How much was ever begun there. */
+const begunAt = ({ handlings }: Pick<Desk, 'handlings'>): number =>
+  handlings.reduce((sum, { begun }) => sum + begun, 0);
 
 /** Whether it is not known yet what there is to do in a document: it is on its way here. */
 const isComing = ({ db }: Desk): boolean => !db.status.synced && !db.status.error;
@@ -302,13 +308,17 @@ class Workshop implements Working {
     for (const document of this.#waiting) {
       const isFull = this.#desks.size >= this.#documentsMax || opening >= OPENING_MAX;
       if (this.#ending.signal.aborted || isFull) return;
-      const until = this.#vain.get(document)?.until ?? 0;
-      if (until > now || this.#desks.has(document)) continue;
+      if (this.#isLeft(document, now) || this.#desks.has(document)) continue;
       this.#waiting.delete(document);
       this.#desks.set(document, undefined);
       opening += 1;
       this.#move(this.#open(document).finally(() => this.#openNext()));
     }
+  }
+
+  /** Whether a document is left alone still, in which there was nothing to do. */
+  #isLeft(document: string, now: number): boolean {
+    return (this.#vain.get(document)?.until ?? 0) > now;
   }
 
   #move(move: Promise<void>): void {
@@ -336,7 +346,7 @@ class Workshop implements Working {
       }
       const now = performance.now();
       const desk = { db, handlings: handlings as Desk['handlings'], openedAt: now, idleSince: now };
-      this.#desks.set(document, { ...desk, isClosing: false });
+      this.#desks.set(document, { ...desk, begun: 0, isClosing: false });
       // Once it has come there is room for the next one.
       db.on('status', () => this.#openNext());
       if (this.#ending.signal.aborted) this.#shut(document);
@@ -349,14 +359,19 @@ class Workshop implements Working {
   /** Closes what has nothing more to do, the longest idle first where others wait. */
   #look(): void {
     const now = performance.now();
-    let pressed = this.#desks.size + this.#waiting.size - this.#documentsMax;
+    let pressed = this.#desks.size - this.#documentsMax;
+    for (const document of this.#waiting) if (!this.#isLeft(document, now)) pressed += 1;
     const idle: [string, number, boolean][] = [];
     for (const [document, desk] of this.#desks) {
       if (!desk) continue;
+      const begun = begunAt(desk);
+      // What is quick has begun and ended between two looks.
+      const works = desk.handlings.some(({ atWork }) => atWork > 0) || begun > desk.begun;
+      desk.begun = begun;
       if (desk.isClosing) pressed -= 1;
-      else if (desk.handlings.some(({ atWork }) => atWork > 0)) desk.idleSince = now;
+      else if (works) desk.idleSince = now;
       else if (isComing(desk)) this.#await(document, desk, now);
-      else idle.push([document, now - desk.idleSince, desk.handlings.some((it) => it.begun > 0)]);
+      else idle.push([document, now - desk.idleSince, begun > 0]);
     }
     for (const [document, idleMs, hasBegun] of idle.sort(([, a], [, b]) => b - a)) {
       const least = hasBegun ? LINGERS_PRESSED_MS : LINGERS_VAIN_MS;
@@ -398,10 +413,7 @@ class Workshop implements Working {
         // It was closed at once, or the app has it open as well.
         if (!this.#ending.signal.aborted) this.#tell(error, { document });
       }
-      this.#left(
-        document,
-        handlings.some(({ begun }) => begun > 0),
-      );
+      this.#left(document, begunAt(desk) > 0);
     };
     this.#move(shut());
   }
