@@ -110,6 +110,8 @@ export class Run {
   /** What it is to hear from the records, by their places; and then of what is new. */
   readonly #past: (Heard & { readonly place: number })[] = [];
   readonly #fresh: Heard[] = [];
+  /** The place of the last record that the code was told of. */
+  #told = 0;
   /** What is to be remembered and was not sent. */
   #queue: NewRecord[] = [];
   #isSending = false;
@@ -213,7 +215,9 @@ export class Run {
       this.#beginHeld();
       return this.#finish(this.#decision);
     }
-    const heard = this.#past.shift() ?? this.#fresh.shift();
+    const past = this.#past.shift();
+    this.#told = Math.max(this.#told, past?.place ?? 0);
+    const heard = past ?? this.#fresh.shift();
     if (heard) {
       await this.#answer(heard);
       return true;
@@ -297,7 +301,8 @@ export class Run {
         else this.#begin(asked, record !== undefined, begin, work);
       };
       if (record && isOver(record)) this.#hearOf(asked, record);
-      else if (this.#isToHearOfCancel()) asked.begin = goOn;
+      // What may have been carried out is asked once more, to know what came of it.
+      else if (this.#isToHearOfCancel() && record?.state !== 'started') asked.begin = goOn;
       else goOn();
     });
     // The code may leave it to itself.
@@ -505,7 +510,7 @@ export class Run {
   /** Tells the authority. Gives its time, unless the attempt is over by what it says. */
   async #complete(decision: Decision): Promise<number | undefined> {
     const { row, handling } = this.#attempt;
-    const request = completeRequest(handling, row, 0, decision);
+    const request = completeRequest(handling, row, this.#told, decision);
     const [said] = await this.#document.rows('complete', { request }, this.#attempt.signal);
     if (said?.answer === 'done') return Number(said.time);
     this.#leave(new Error('this attempt counts no longer'));

@@ -789,6 +789,28 @@ test('a run remembers 10,000 things and no more, and is told what to do', async 
   ]);
 }, 120_000);
 
+test('a run that goes on as new says which of its records its code was told of', async () => {
+  for (const isOneEnough of [true, false]) {
+    const authority = new Authority();
+    const code: RunCode = async (ctx, { order }) => {
+      if (order === 'next') return order;
+      const waits = ['o', 'p'].map((of) => ctx.waitFor('order', of, 'shipped'));
+      await (isOneEnough ? Promise.race(waits) : Promise.all(waits));
+      return ctx.continueAsNew({ order: 'next' });
+    };
+    await ran(code, authority);
+    authority.kill();
+    const { records } = authority.runs.get('f')!;
+    for (const stream of ['p', 'o']) authority.record(stream, 'shipped', { by: 'van' });
+    new Process(authority, code);
+    await settled();
+    expect(standing(authority).slice(0, 2)).toEqual(['completed', '"next"']);
+    expect(authority.log).toContain('f continued {"order":"next"}');
+    const [one, two] = records.map(({ record }) => record);
+    expect([two, authority.continuedAt]).toEqual([one! + 1, isOneEnough ? one : two]);
+  }
+});
+
 test('a run that is cancelled hears of it once, and can put things right', async () => {
   const authority = new Authority();
   const heard: unknown[] = [];
@@ -968,20 +990,24 @@ test('what a cancelled run has left to itself is done though it ends at once', a
   expect(authority.sent).toHaveLength(1);
 });
 
-test('a request that was begun is not begun again by who hears that it is cancelled', async () => {
+test('a request that was begun is asked once more, and then the run hears of a cancel', async () => {
   const authority = new Authority();
-  let asked = 0;
-  const code: RunCode = (ctx) =>
-    ctx.request('pay', () => {
-      asked += 1;
-      return new Promise(() => {});
+  const keys: string[] = [];
+  const code: RunCode = async (ctx) => {
+    await ctx.request('pay', ({ key }) => {
+      keys.push(key);
+      return keys.length === 1 ? new Promise(() => {}) : 'paid';
     });
+    await ctx.step('ship', () => 'shipped');
+  };
   await ran(code, authority);
   authority.kill();
   authority.cancel('f');
   new Process(authority, code);
   await settled();
-  expect([asked, standing(authority)[0]]).toEqual([1, 'cancelled']);
+  expect([keys.length, new Set(keys).size, standing(authority)[0]]).toEqual([2, 1, 'cancelled']);
+  const known = authority.runs.get('f')!.records.map(({ name, kind }) => `${name} ${kind}`);
+  expect(known).toEqual(['pay request', 'ship cancel']);
 });
 
 test('an attempt that somebody else has says nothing more', async () => {

@@ -84,6 +84,8 @@ export class Authority {
   readonly sent: string[][] = [];
   /** What was written down, in order: what each message said of each name. */
   readonly log: string[] = [];
+  /** Up to which of its records the code of a run was told that went on as new. */
+  continuedAt = 0;
   #numbers = 0;
   #records = 0;
   handler: Process | undefined;
@@ -193,7 +195,7 @@ export class Authority {
   complete(r: Reader): Row {
     r.u32();
     const [, number, attempt] = [r.u64(), r.u64(), r.u64()];
-    r.u64();
+    const told = r.u64();
     const run = [...this.runs.values()].find((it) => it.number === number);
     if (run?.state !== 'started' || run.attempt !== attempt) {
       return { ...answered, answer: 'late', time: this.now };
@@ -211,6 +213,7 @@ export class Authority {
     else if (kind === 4) {
       const args = r.text();
       this.log.push(`${run.id} continued ${args}`);
+      this.continuedAt = told;
       const { id, isCancelled } = run;
       this.start(id, { args, isCancelled });
     }

@@ -48,7 +48,8 @@ pub struct Completion {
     pub task: u64,
     /// Which attempt: it counts for nothing once there is a later one.
     pub attempt: u64,
-    /// How many events the stream had, by which the handler of a command has decided.
+    /// By what it was decided: of a command how many events its stream had, of a run the number of
+    /// the last record that its code was told of.
     pub position: u64,
     /// What came of it.
     pub outcome: Outcome,

@@ -138,6 +138,8 @@ pub(crate) struct Progress {
     /// What it is to hear from the records, by their places; and then of what is new.
     past: BTreeMap<u64, Heard>,
     fresh: VecDeque<Heard>,
+    /// The place of the last record that the code was told of.
+    told: u64,
     /// What is to be remembered and was not taken.
     queue: VecDeque<(Ticket, NewRecord)>,
     is_cancelled: bool,
@@ -173,6 +175,7 @@ impl Progress {
             asked: BTreeMap::new(),
             past: BTreeMap::new(),
             fresh: VecDeque::new(),
+            told: 0,
             queue: VecDeque::new(),
             is_cancelled: false,
             looks: Look::default(),
@@ -299,7 +302,9 @@ impl Progress {
         let turn = kept().filter_map(|(_, it)| it.looked).max().map(|it| it.turn);
         let hears = |(ticket, it): (&Ticket, &Asked)| {
             let looked = it.looked.filter(|look| Some(look.turn) == turn)?;
-            matches!(it.stage, Stage::Waits | Stage::Wanted).then_some((looked, *ticket))
+            // What may have been carried out is asked once more, to know what came of it.
+            let is_unbegun = it.stage == Stage::Wanted && !it.is_known;
+            (is_unbegun || it.stage == Stage::Waits).then_some((looked, *ticket))
         };
         if let Some((_, ticket)) = kept().filter_map(hears).max() {
             self.has_heard_of_cancel = true;
@@ -381,7 +386,16 @@ impl Progress {
 
     /// What the code hears next, if anything is there.
     pub(crate) fn next_heard(&mut self) -> Option<Heard> {
-        self.past.pop_first().map(|(_, heard)| heard).or_else(|| self.fresh.pop_front())
+        let Some((place, heard)) = self.past.pop_first() else { return self.fresh.pop_front() };
+        if self.asked.get(&heard.ticket).is_some_and(|it| !it.is_left) {
+            self.told = place;
+        }
+        Some(heard)
+    }
+
+    /// The number of the last record that the code was told of.
+    pub(crate) fn told(&self) -> u64 {
+        self.told
     }
 
     /// Of which aggregate and stream an event was waited for by this.

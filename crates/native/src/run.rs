@@ -240,11 +240,11 @@ impl<'a> Driver<'a> {
     async fn send(&mut self) -> Result<ControlFlow<()>, Error> {
         let next = self.shared.progress().take_next();
         if next.suspends {
-            self.complete(records_of(&next.records), true).await?;
+            self.progressed(&next.records, true).await?;
             return Ok(ControlFlow::Break(()));
         }
         if !next.records.is_empty() {
-            let answered = Box::pin(self.complete(records_of(&next.records), false));
+            let answered = Box::pin(self.progressed(&next.records, false));
             self.sending = Some(Sending { records: next.records, answered });
         }
         Ok(ControlFlow::Continue(()))
@@ -272,26 +272,30 @@ impl<'a> Driver<'a> {
         loop {
             let next = self.shared.progress().take_next();
             if next.records.is_empty() {
-                return self.attempt.complete(0, outcome).await.map(drop);
+                return self.complete(outcome).await.map(drop);
             }
-            if !self.complete(records_of(&next.records), false).await?.is_done() {
+            if !self.progressed(&next.records, false).await?.is_done() {
                 return Ok(());
             }
         }
     }
 
-    fn complete(
+    fn progressed(
         &self,
-        records: Vec<NewRecord>,
+        records: &[(Ticket, NewRecord)],
         suspends: bool,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
-        let attempt = self.attempt;
-        async move { attempt.complete(0, Outcome::Progressed { records, suspends }).await }
+        let records = records.iter().map(|(_, record)| record.clone()).collect();
+        self.complete(Outcome::Progressed { records, suspends })
     }
-}
 
-fn records_of(records: &[(Ticket, NewRecord)]) -> Vec<NewRecord> {
-    records.iter().map(|(_, record)| record.clone()).collect()
+    fn complete(
+        &self,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
+        let (attempt, told) = (self.attempt, self.shared.progress().told());
+        async move { attempt.complete(told, outcome).await }
+    }
 }
 
 fn failed(reason: &str) -> Outcome {

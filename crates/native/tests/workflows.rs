@@ -717,6 +717,76 @@ async fn a_run_goes_on_as_new_and_remembers_nothing() {
     assert_ne!(number, "1", "what goes on as new asks by new keys");
 }
 
+/// Goal: an event that has lost a race is given to what the run goes on as. Method: both that it
+/// waits for happen while nobody handles it, so that it is told of the first with both at hand.
+#[tokio::test]
+async fn what_has_lost_a_race_is_there_for_what_goes_on_as_new() {
+    let db = local().await;
+    let code = || {
+        Workflow::new("rounds", async |ctx: WorkflowContext, args: Json| {
+            let [one, two] =
+                ["order-7", "order-8"].map(|it| ctx.wait_for("order", it, "shipped", None));
+            let first = tokio::select! { it = one => it?, it = two => it? };
+            match args["left"].as_i64() {
+                Some(0) => Ok(first.map(|it| it.stream)),
+                left => Err(ctx.continue_as_new(&object!({ "left": left.map(|it| it - 1) }))),
+            }
+        })
+    };
+    let handling = db.handle_workflow(code(), 1).expect("handled");
+    let run = db.start("rounds", &object!({ "left": 1 }), StartOptions::id("r-1"));
+    until_it_is(&db, "r-1", "waiting").await;
+    handling.close().await.expect("closed");
+    for order in ["order-7", "order-8"] {
+        let args = [("id", order.into()), ("by", "van".into())];
+        db.mutate("ship", args).confirmed().await.expect("shipped");
+    }
+    let _handling = db.handle_workflow(code(), 1).expect("handled");
+    assert_eq!(until("the end", run.completed()).await.expect("done"), object!("order-8"));
+}
+
+/// Goal: what may have been carried out is known when a run is over, also where it was cancelled.
+/// Method: whoever asks for it is gone amid that, the run is cancelled, and somebody else goes on.
+#[tokio::test]
+async fn a_request_that_was_begun_is_asked_once_more_before_its_run_hears_of_a_cancel() {
+    let db = local().await;
+    let (asked, mut keys) = tokio::sync::mpsc::unbounded_channel();
+    let code = |answers: bool| {
+        let asked = asked.clone();
+        Workflow::new("fulfil", move |ctx: WorkflowContext, _: Fulfil| {
+            let asked = asked.clone();
+            async move {
+                let carry_out = async |key: String| {
+                    asked.send(key).expect("somebody listens");
+                    if !answers {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok("paid".to_owned())
+                };
+                let paid: String = ctx.request("pay", carry_out).await?;
+                ctx.step("ship", async || Ok(paid.clone())).await
+            }
+        })
+    };
+    let handling = db.handle_workflow(code(false), 1).expect("handled");
+    let run = start(&db, "f-1");
+    let first = until("a request", keys.recv()).await;
+    until("what is known of it", async {
+        while records(&db, "f-1").await != ["pay 0 request started -"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    drop(handling);
+    db.cancel("fulfil", "f-1").confirmed().await.expect("cancelled");
+    let _handling = db.handle_workflow(code(true), 1).expect("handled");
+    let end = until("the end", run.completed()).await.expect_err("it was cancelled");
+    assert!(matches!(end, RunError::Cancelled(_)), "{end:?}");
+    assert_eq!(until("a request", keys.recv()).await, first, "by the same key");
+    let known = ["pay 0 request done \"paid\"", "ship 0 cancel failed -"];
+    assert_eq!(records(&db, "f-1").await, known);
+}
+
 /// Goal: of two things that race the same one wins each time. Method: code that races waits and
 /// steps, and goes on in many attempts.
 #[tokio::test]

@@ -81,6 +81,11 @@ impl Sent {
 }
 
 impl Run {
+    fn code(&self, is_later: bool) -> CodeOf {
+        let Self { id, round, version, .. } = self;
+        CodeOf { id: id.clone(), round: *round, version: *version, is_later }
+    }
+
     fn outcome(&self) -> (&str, Option<String>) {
         outcome(&self.state, self.result.clone(), self.reason.as_ref())
     }
@@ -224,11 +229,7 @@ impl Runs {
 
     /// Whether the end of a run is what its code makes of its records.
     fn judge_end(&self, number: u64, run: &Run, may_forget: bool) -> Result<(), String> {
-        let of = |is_later| {
-            let Run { id, round, version, .. } = run;
-            CodeOf { id: id.clone(), round: *round, version: *version, is_later }
-        };
-        let ends = [false, true].map(|is_later| replay(&of(is_later), run).1);
+        let ends = [false, true].map(|is_later| replay(&run.code(is_later), run).1);
         let is_any = |end: &End| ends.iter().flatten().any(|it| it == end);
         let next = || {
             let mut others = self.runs.iter().filter(|(_, other)| other.key == run.key);
@@ -294,20 +295,18 @@ impl Runs {
             // Some were forgotten.
             return Ok(());
         }
-        let mut heard: BTreeMap<String, u64> = BTreeMap::new();
-        let records = earlier.iter().flat_map(|it| it.records.values());
-        for record in records.filter(|it| it.known.kind == "event" && it.known.time.is_some()) {
-            let sequence = record.known.result.as_ref().map(|it| it.parse::<u64>());
-            if let (Some(Ok(sequence)), Some(stream)) = (sequence, &record.stream) {
-                let last = heard.entry(stream.clone()).or_default();
-                *last = sequence.max(*last);
-            }
-        }
         // What goes on from a run is left what that knew.
         if run.state == "continued" {
-            heard.clear();
+            return if run.seen.is_empty() { Ok(()) } else { Err("knows of events".to_owned()) };
         }
-        if heard == run.seen {
+        // It may have been the code of either release that has ended it.
+        let mut heard = BTreeSet::from([BTreeMap::new()]);
+        for it in earlier {
+            let told = [false, true].map(|is_later| events_told(&it.code(is_later), it));
+            heard =
+                heard.iter().flat_map(|before| told.iter().map(|of| later(before, of))).collect();
+        }
+        if heard.contains(&run.seen) {
             return Ok(());
         }
         Err(format!("knows of {:?}, and its earlier rounds have heard of {heard:?}", run.seen))
@@ -426,6 +425,30 @@ fn replay(of: &CodeOf, run: &Run) -> (Vec<(Key, Answer)>, Option<End>) {
         told.push((key, answer));
     }
     (told, code.end)
+}
+
+/// The last event of each stream that a code is told of by what its run remembers.
+fn events_told(of: &CodeOf, run: &Run) -> BTreeMap<String, u64> {
+    let mut last = BTreeMap::new();
+    for (key, answer) in replay(of, run).0 {
+        let stream = run.records.get(&key).and_then(|record| record.stream.clone());
+        if let (Some(stream), Answer::Done(Some(sequence))) = (stream, answer)
+            && let Ok(sequence) = sequence.parse()
+        {
+            last = later(&last, &BTreeMap::from([(stream, sequence)]));
+        }
+    }
+    last
+}
+
+/// Of each stream the later of both.
+fn later(one: &BTreeMap<String, u64>, other: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut all = one.clone();
+    for (stream, sequence) in other {
+        let last = all.entry(stream.clone()).or_default();
+        *last = (*last).max(*sequence);
+    }
+    all
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<(Key, Record)> {

@@ -699,7 +699,7 @@ fn complete(
         return Run::Done((Changed::Completed(CompletionAnswer::Late), PageSet::default()));
     };
     if task.is_run {
-        return workflows::complete(writer, doctype, &task, &completion.outcome, now);
+        return workflows::complete(writer, doctype, &task, completion, now);
     }
     let (answer, set) = done!(commands::complete(writer, doctype, &task, completion, now));
     Run::Done((Changed::Completed(answer), set))

@@ -26,6 +26,7 @@ use tidelog_sqlite::{Failure, Transaction};
 use tidelog_types::{Value, shortened};
 
 use super::tasks::Started;
+use super::workflows::HAS_HEARD;
 use crate::tasks::{InstanceId, TaskKind};
 
 /// The tables of who handles tasks, with those of tasks.
@@ -225,7 +226,7 @@ pub(super) fn stop(
              set unfit = (select json_group_array(value) from
                           (select value from json_each(task.unfit) where {IS_THERE}
                            union select ?2 order by 1))
-             where number = ?1 and not (cancelled = 1 and woken = 1)"
+             where number = ?1 and not (cancelled = 1 and woken = 1 and not {HAS_HEARD})"
         ),
         &[number.clone(), Value::Integer(task.instance)],
     )?;

@@ -30,7 +30,7 @@ use tidelog_types::{PageSet, Value, shortened};
 use super::events::{Recorder, read_data};
 use super::tasks::{self, NEXT_ENDING, NEXT_NUMBER, Received, Started};
 use super::{HAS, clocks, commands, reason_of, single_integer, tried};
-use crate::tasks::{Changed, Outcome};
+use crate::tasks::{Changed, Completion, Outcome};
 use crate::workflows::{NewRecord, NewRun, Recorded};
 use crate::{Doctype, WorkflowDefinition};
 
@@ -49,6 +49,11 @@ const CANCELLED_MAX: usize = 1024;
 
 /// Why a run is over that was cancelled.
 const CANCELLED: &str = "cancelled";
+
+/// Whether run ?1 has heard that it is cancelled, or what it goes on from has, as SQL.
+pub(super) const HAS_HEARD: &str = "
+    (exists (select 1 from _tidelog_record where task = ?1 and kind = 'cancel')
+     or (select cancelled from _tidelog_task where number = ?1) = 2)";
 
 /// The tables of what runs remember, with those of tasks.
 pub(super) const STATEMENTS: [&str; 13] = [
@@ -179,26 +184,37 @@ pub(super) fn cancel(
         let reason = format!("there is no run {} of workflow {}", text_of(id), workflow.name);
         return if known.is_empty() { Err(Failure::Rejected { reason }) } else { Ok(()) };
     }
-    let mut numbers: Vec<Value> = rows.into_iter().flatten().collect();
+    cancel_each(transaction, rows.into_iter().flatten().collect(), by)
+}
+
+/// Those, and what each has started and waits for.
+fn cancel_each(
+    transaction: &Transaction<'_>,
+    mut numbers: Vec<Value>,
+    by: &Recorder<'_>,
+) -> Result<(), Failure> {
     let mut next = 0;
     while let Some(number) = numbers.get(next).cloned() {
         next += 1;
         let room = i64::try_from(CANCELLED_MAX.saturating_sub(numbers.len())).unwrap_or(0);
         let own = transaction.run_system(
-            "select awaited from _tidelog_record
-             where task = ?1 and kind = 'workflow' and state = 'waiting' and is_own = 1
-               and not exists (select 1 from _tidelog_record where task = ?1 and kind = 'cancel')
-               and (select cancelled from _tidelog_task where number = ?1) < 2
-             limit ?2",
+            &format!(
+                "select awaited from _tidelog_record
+                 where task = ?1 and kind = 'workflow' and state = 'waiting' and is_own = 1
+                   and not {HAS_HEARD}
+                 limit ?2"
+            ),
             &[number.clone(), Value::Integer(room)],
         )?;
         numbers.extend(own.into_iter().flatten());
         transaction.run_system(
-            "update _tidelog_task
-             set cancelled = 1, woken = 1,
-                 state = iif(state in ('suspended', 'stopped'), 'ready', state)
-             where number = ?1 and ended is null and cancelled < 2
-               and (attempt > 0 or begun_with is not null)",
+            &format!(
+                "update _tidelog_task
+                 set cancelled = 1, woken = 1,
+                     state = iif(state in ('suspended', 'stopped'), 'ready', state)
+                 where number = ?1 and ended is null and not {HAS_HEARD}
+                   and (attempt > 0 or begun_with is not null)"
+            ),
             std::slice::from_ref(&number),
         )?;
         let over = transaction.run_system(
@@ -217,6 +233,17 @@ pub(super) fn cancel(
         }
     }
     Ok(())
+}
+
+/// Whether a run that was cancelled has not heard of it.
+fn is_to_hear_of_cancel(transaction: &Transaction<'_>, run: &Started) -> Result<bool, Failure> {
+    let rows = transaction.run_system(
+        &format!(
+            "select 1 from _tidelog_task where number = ?1 and cancelled = 1 and not {HAS_HEARD}"
+        ),
+        &[Value::Integer(run.number)],
+    )?;
+    Ok(!rows.is_empty())
 }
 
 /// Lets runs go on whose time has come: some of them. Says whether there are perhaps more.
@@ -306,14 +333,16 @@ pub(super) fn complete(
     writer: &mut Writer,
     doctype: &Doctype,
     run: &Started,
-    outcome: &Outcome,
+    completion: &Completion,
     now: i64,
 ) -> Run<(Changed, PageSet)> {
-    let ended = match outcome {
-        Outcome::Progressed { records, suspends } => match why_not_remembered(records) {
-            None => return progress(writer, doctype, run, (records, *suspends), now),
-            Some(reason) => fail(writer, run, &reason, now),
-        },
+    let ended = match &completion.outcome {
+        Outcome::Progressed { records, suspends } => {
+            return match why_not_remembered(records) {
+                None => progress(writer, doctype, run, (records, *suspends), now),
+                Some(reason) => fail_amid(writer, run, &reason, now),
+            };
+        }
         Outcome::Returned { result } => {
             let ran = writer.write(&mut |transaction| {
                 transaction.bound_as_apps();
@@ -324,8 +353,10 @@ pub(super) fn complete(
             or_failed(writer, run, ran, now)
         }
         Outcome::Continued { args } => {
-            let ran =
-                writer.write(&mut |transaction| go_on_as_new(transaction, doctype, run, args, now));
+            let told = i64::try_from(completion.position).unwrap_or(i64::MAX);
+            let ran = writer.write(&mut |transaction| {
+                go_on_as_new(transaction, doctype, run, (args, told), now)
+            });
             or_failed(writer, run, ran, now)
         }
         Outcome::Stopped { reason } => {
@@ -364,6 +395,17 @@ fn fail(writer: &mut Writer, run: &Started, reason: &str, now: i64) -> Run<((), 
         let over = [Value::Null, Value::Null, why, Value::Null];
         tasks::end(transaction, run, "failed", over, now)
     })
+}
+
+/// The run has failed for good, though its handler meant to go on: the attempt counts no longer.
+fn fail_amid(
+    writer: &mut Writer,
+    run: &Started,
+    reason: &str,
+    now: i64,
+) -> Run<(Changed, PageSet)> {
+    fail(writer, run, reason, now)
+        .map(|((), set)| (Changed::Completed(CompletionAnswer::Late), set))
 }
 
 fn why_not_remembered(records: &[NewRecord]) -> Option<String> {
@@ -433,8 +475,7 @@ fn progress(
             Err(failure) => return Run::Failed(failure),
         }
     };
-    fail(writer, run, &failure, now)
-        .map(|((), set)| (Changed::Completed(CompletionAnswer::Done), set))
+    fail_amid(writer, run, &failure, now)
 }
 
 /// Whether it is a record of what it wants of others that has failed to be written, and for the
@@ -548,6 +589,10 @@ fn remember(
                 let reason = "a run cannot wait for itself".to_owned();
                 return Err(Failure::Rejected { reason });
             }
+            // What it had started before was cancelled with it.
+            if is_new && is_to_hear_of_cancel(transaction, run)? {
+                cancel_each(transaction, vec![Value::Integer(number)], by)?;
+            }
             row.wait_for_task(transaction, number, is_new)
         }
     }
@@ -592,6 +637,32 @@ fn find_event(
         &[Value::Integer(run.number), aggregate.clone(), stream.clone(), event.clone()],
     )?;
     Ok(single_integer(&rows))
+}
+
+/// A wait of a run is there no more, which was that record: number, aggregate, stream and type of
+/// what it waited for, and the event that it got, of which the run has not heard. The next wait for
+/// such an event gets it, and that one's goes to the next.
+fn pass_on(
+    transaction: &Transaction<'_>,
+    run: &Value,
+    mut freed: Vec<Value>,
+) -> Result<(), Failure> {
+    if freed.last() == Some(&Value::Null) {
+        return Ok(());
+    }
+    freed.push(run.clone());
+    transaction
+        .run_system(
+            "update _tidelog_record set state = 'done', result = next.result, due = 0
+             from (select number, lag(result, 1, ?5) over (order by number) as result
+                   from _tidelog_record
+                   where task = ?6 and number > ?1 and kind = 'event' and aggregate = ?2
+                     and stream = ?3 and event = ?4 and time is null
+                     and (state = 'waiting' or result is not null)) as next
+             where _tidelog_record.number = next.number and next.result is not null",
+            &freed,
+        )
+        .map(drop)
 }
 
 /// A record as it is to stand.
@@ -691,19 +762,25 @@ impl<'r> Row<'r> {
     }
 
     /// The run has heard here that it is cancelled, in place of what it waited for: also where that
-    /// has happened since, and the run has not heard of it.
+    /// has happened since, and the run has not heard of it. An event of those is there for what
+    /// waits for the next one.
     fn cancel(self, transaction: &Transaction<'_>, time: &Value) -> Result<Written, Failure> {
-        let waited = transaction.write_system(
+        let run = Value::Integer(self.run.number);
+        let waited = transaction.run_system(
             "delete from _tidelog_record
              where task = ?1 and name = ?2 and count = ?3
-               and (state in ('waiting', 'started') or time is null)",
+               and (state = 'waiting' or time is null)
+             returning number, aggregate, stream, event, result",
             &[
-                Value::Integer(self.run.number),
+                run.clone(),
                 Value::Text(self.record.name.clone()),
                 Value::Integer(self.record.count.into()),
             ],
         )?;
-        let known = i64::try_from(waited.count).unwrap_or_default();
+        let known = i64::try_from(waited.len()).unwrap_or_default();
+        for freed in waited {
+            pass_on(transaction, &run, freed)?;
+        }
         let written = self.insert(transaction, "failed", time)?;
         Ok(Written { count: written.count - known, ..written })
     }
@@ -755,11 +832,12 @@ fn check_result(transaction: &Transaction<'_>, result: &str) -> Result<(), Failu
     }
 }
 
-/// Which events task ?1 has heard of: the last one of each kind that it waited for.
+/// Which events task ?1 was given, whose code was told of its records up to number ?2: the last one
+/// of each kind that it waited for.
 const SEEN: &str = "select aggregate, stream, event, max(cast(result as integer)) as last
      from _tidelog_record
-     where task = ?1 and kind in ('event', 'seen') and state = 'done' and time is not null
-       and result is not null
+     where task = ?1 and state = 'done' and time is not null and result is not null
+       and (kind = 'seen' or kind = 'event' and number <= ?2)
      group by aggregate, stream, event";
 
 /// The new run knows which events were given to the old one, and so is given none of them again:
@@ -768,17 +846,18 @@ const SEEN: &str = "select aggregate, stream, event, max(cast(result as integer)
 fn carry_seen(
     transaction: &Transaction<'_>,
     [old, new]: &[Value; 2],
+    told: i64,
     now: i64,
 ) -> Result<(), Failure> {
     transaction.run_system(
         &format!(
             "insert into _tidelog_record
-             select null, ?2, '', row_number() over (), 'seen', 'done', cast(last as text), ?3, 0,
+             select null, ?3, '', row_number() over (), 'seen', 'done', cast(last as text), ?4, 0,
                     aggregate, stream, event, null, 0
              from ({SEEN})
-             where last > (select first from _tidelog_task where number = ?2)"
+             where last > (select first from _tidelog_task where number = ?3)"
         ),
-        &[old.clone(), new.clone(), Value::Integer(now)],
+        &[old.clone(), Value::Integer(told), new.clone(), Value::Integer(now)],
     )?;
     transaction
         .run_system(
@@ -796,7 +875,7 @@ fn go_on_as_new(
     transaction: &Transaction<'_>,
     doctype: &Doctype,
     run: &Started,
-    args: &str,
+    (args, told): (&str, i64),
     now: i64,
 ) -> Result<(), Failure> {
     let name = text_of(&run.aggregate);
@@ -810,13 +889,12 @@ fn go_on_as_new(
     let (args, _) = read_data(transaction, &workflow.fields, &args)?.map_err(|why| reject(&why))?;
     let sql = format!(
         "insert into _tidelog_task
-         select {NEXT_NUMBER}, aggregate, stream, ?2, ?3, null, ?5, user, client, 'ready', 0, 0,
+         select {NEXT_NUMBER}, aggregate, stream, ?3, ?4, null, ?6, user, client, 'ready', 0, 0,
                 null, 0,
-                max(coalesce(first, 0), coalesce((select max(last) - ?6 from ({SEEN})), 0),
-                    coalesce((select last from ({SEEN}) order by last desc limit 1 offset ?7), 0)),
-                null, null, null, null, ?4, null, coalesce(begun_with, args), 0,
-                iif(cancelled = 1 and exists (select 1 from _tidelog_record
-                                              where task = ?1 and kind = 'cancel'), 2, cancelled),
+                max(coalesce(first, 0), coalesce((select max(last) - ?7 from ({SEEN})), 0),
+                    coalesce((select last from ({SEEN}) order by last desc limit 1 offset ?8), 0)),
+                null, null, null, null, ?5, null, coalesce(begun_with, args), 0,
+                iif(cancelled = 1 and {HAS_HEARD}, 2, cancelled),
                 0, '[]'
          from _tidelog_task where number = ?1
          returning number"
@@ -825,6 +903,7 @@ fn go_on_as_new(
         &sql,
         &[
             Value::Integer(run.number),
+            Value::Integer(told),
             Value::Text(workflow.version.to_string()),
             args,
             Value::Integer(workflow.version.into()),
@@ -835,7 +914,7 @@ fn go_on_as_new(
     )?;
     let number = Value::Integer(single_integer(&rows).unwrap_or_default());
     let both = [Value::Integer(run.number), number];
-    carry_seen(transaction, &both, now)?;
+    carry_seen(transaction, &both, told, now)?;
     transaction.run_system(
         "update _tidelog_record set awaited = ?2
          where state = 'waiting' and awaited is not null and awaited = ?1",

@@ -23,12 +23,12 @@ fn what_cannot_be_remembered_is_told() {
         };
         assert_eq!(reason(&mut scene, "a"), "a result is no JSON");
         // Its code was told of it as of what was done.
-        scene.done(one, (6, 1), progressed(vec![step("larger", &larger)], false));
+        scene.fails(one, (6, 1), progressed(vec![step("larger", &larger)], false));
         let expected = "a result has 262145 bytes, and may have 262144";
         assert_eq!(reason(&mut scene, "f"), expected);
-        scene.done(one, (7, 1), progressed(vec![step("none", "{")], false));
+        scene.fails(one, (7, 1), progressed(vec![step("none", "{")], false));
         assert_eq!(reason(&mut scene, "g"), "a result is no JSON");
-        scene.done(one, (2, 1), progressed(vec![step("", "1")], false));
+        scene.fails(one, (2, 1), progressed(vec![step("", "1")], false));
         assert!(reason(&mut scene, "b").starts_with("the name of what it records"));
         let args = r#"{"order":1}"#.to_owned();
         scene.done(one, (3, 1), Outcome::Continued { args });
@@ -38,7 +38,7 @@ fn what_cannot_be_remembered_is_told() {
         scene.done(one, (4, 1), none);
         assert_eq!(reason(&mut scene, "d"), "it has ended as no workflow does");
         let refused = (0..17).map(|count| record("x", count, Recorded::Send(pay("poor"))));
-        scene.done(one, (5, 1), progressed(refused.collect(), false));
+        scene.fails(one, (5, 1), progressed(refused.collect(), false));
         assert_eq!(reason(&mut scene, "e"), "no credit");
     });
 }
@@ -65,7 +65,7 @@ fn runs_are_bounded_and_forgotten() {
         scene.done(one, (1, 1), progressed(vec![called], false));
         assert_eq!(scene.records(1).len() as u64, WORKFLOW_RECORDS_MAX);
         assert_eq!(scene.rows(RUNS), ["1 fulfil f 1 started 1 10000 "]);
-        scene.done(one, (1, 1), steps(10_000, 1));
+        scene.fails(one, (1, 1), steps(10_000, 1));
         let [_, reason, _] = scene.over("fulfil", "f");
         let expected = "it has over 10000 records: let it go on as new, by continueAsNew";
         assert_eq!(reason, text(expected));
@@ -189,8 +189,7 @@ fn runs_that_were_cancelled_or_go_on_are_forgotten() {
         scene.cancel("g");
         let one = scene.register();
         scene.dispatch(one);
-        let args = r#"{"order":"o1"}"#.to_owned();
-        scene.done(one, (1, 1), Outcome::Continued { args });
+        scene.done(one, (1, 1), again());
         scene.now_ms += Limits::DEFAULT.command_completed_ms + 1;
         scene.dispatch(one);
         assert_eq!(scene.rows(RUNS), ["3 fulfil f 1 started 1 0 "]);

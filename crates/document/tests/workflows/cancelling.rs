@@ -56,8 +56,9 @@ fn what_a_run_waits_for_may_be_where_it_hears_that_it_is_cancelled() {
         assert_eq!(scene.given(one), ["1.2 f!"]);
         let cancel = |name: &str| record(name, 0, Recorded::Cancel);
         scene.done(one, (1, 2), progressed(vec![cancel("wait")], false));
+        // What may have been carried out stays known as that.
         scene.done(one, (1, 2), progressed(vec![cancel("call")], true));
-        let heard = ["wait 0 cancel failed", "call 0 cancel failed"];
+        let heard = ["call 0 request started", "wait 0 cancel failed"];
         assert_eq!(scene.records(1), heard);
         // Nothing of it lets the run go on.
         scene.now_ms += 50;
@@ -90,6 +91,95 @@ fn a_run_hears_that_it_is_cancelled_where_what_it_waits_for_has_just_happened() 
         scene.done(one, (1, 2), progressed(vec![wait_for("again", "shipped", 0)], true));
         scene.dispatch(one);
         assert_eq!(scene.records(1), ["wait 0 cancel failed", "again 0 event done 1"]);
+    });
+}
+
+/// Goal: no event is lost to a run that hears in place of one that it is cancelled. Method: it has
+/// two waits for the same, hears at the first, and each event is told by another one of them.
+#[test]
+fn an_event_that_a_cancelled_run_did_not_hear_of_is_given_to_what_waits_for_the_next() {
+    for ships in 1..=3 {
+        with_shop(|mut scene| {
+            scene.start("f");
+            let one = scene.register();
+            scene.dispatch(one);
+            let waits = ["a", "b", "c"].map(|name| wait_for(name, "shipped", 0));
+            scene.done(one, (1, 1), progressed(waits.to_vec(), true));
+            scene.cancel("f");
+            scene.dispatch(one);
+            for _ in 0..ships {
+                scene.ship("o1");
+            }
+            let heard = vec![record("b", 0, Recorded::Cancel)];
+            scene.done(one, (1, 2), progressed(heard, true));
+            scene.dispatch(one);
+            let mut told = vec!["a 0 event done 1".to_owned()];
+            match ships {
+                1 => told.insert(0, "c 0 event waiting".to_owned()),
+                _ => told.push("c 0 event done 2".to_owned()),
+            }
+            let mut records = scene.records(1);
+            records.retain(|it| it != "b 0 cancel failed");
+            assert_eq!(records, told);
+            let next = progressed(vec![wait_for("d", "shipped", 0)], true);
+            scene.done(one, (1, 3), next);
+            let of_last = match ships {
+                3 => "d 0 event done 3",
+                _ => "d 0 event waiting",
+            };
+            assert_eq!(scene.records(1).last().map(String::as_str), Some(of_last));
+        });
+    }
+}
+
+/// Goal: whatever a run has started before it hears that it is cancelled is cancelled with it.
+/// Method: it starts one before the cancel, and one between that and hearing of it.
+#[test]
+fn what_a_run_starts_before_it_hears_that_it_is_cancelled_is_cancelled_too() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        let start = |name: &str, id: &str| record(name, 0, Recorded::Start(child(id)));
+        scene.done(one, (1, 1), progressed(vec![start("a", "p")], false));
+        scene.cancel("f");
+        scene.done(one, (1, 1), progressed(vec![start("b", "q")], true));
+        let of = "select id || ' ' || state from tidelog_workflows where workflow = 'pack'";
+        assert_eq!(scene.rows(of), ["p cancelled", "q cancelled"]);
+        scene.dispatch(one);
+        assert_eq!(scene.given(one), ["1.2 f!"]);
+        let failed = ["a 0 workflow failed cancelled", "b 0 workflow failed cancelled"];
+        assert_eq!(scene.records(1), failed);
+    });
+}
+
+/// Goal: a run that has heard that it is cancelled is not asked to hear it again.
+#[test]
+fn a_run_that_has_heard_of_a_cancel_waits_on_whoever_cancels_it_again() {
+    with_shop(|mut scene| {
+        scene.start("f");
+        let one = scene.register();
+        scene.dispatch(one);
+        scene.cancel("f");
+        let waits = ["b", "c"].map(|name| wait_for(name, "shipped", 0));
+        let heard = [vec![record("a", 0, Recorded::Cancel)], waits.to_vec()].concat();
+        scene.done(one, (1, 1), progressed(heard, true));
+        // It was cancelled while that attempt was under way, and has heard since.
+        scene.dispatch(one);
+        scene.done(one, (1, 2), progressed(vec![], true));
+        let of_run = "select state || ' ' || attempt from tidelog_workflows";
+        assert_eq!(scene.rows(of_run), ["waiting 2"]);
+        scene.cancel("f");
+        scene.dispatch(one);
+        assert_eq!(scene.rows(of_run), ["waiting 2"]);
+        // Nor is anybody asked again whose code does not fit it, where something happens meanwhile.
+        scene.ship("o1");
+        scene.dispatch(one);
+        scene.ship("o1");
+        scene.cancel("f");
+        scene.done(one, (1, 3), Outcome::Stopped { reason: "no".to_owned() });
+        scene.dispatch(one);
+        assert_eq!(scene.rows(of_run), ["stopped 3"]);
     });
 }
 
@@ -176,7 +266,6 @@ fn a_run_that_is_cancelled_by_a_wrong_clock_is_kept_as_long_as_others() {
 fn a_cancelled_run_that_goes_on_as_new_hears_of_it_once() {
     with_shop(|mut scene| {
         let one = scene.register();
-        let again = || Outcome::Continued { args: r#"{"order":"o1"}"#.to_owned() };
         scene.start("f");
         scene.dispatch(one);
         scene.cancel("f");
@@ -240,8 +329,7 @@ fn a_run_that_is_cancelled_as_it_goes_on_as_new_hears_of_it() {
             if is_cancelled_before {
                 scene.cancel("f");
             }
-            let args = r#"{"order":"o1"}"#.to_owned();
-            scene.done(one, (1, 1), Outcome::Continued { args });
+            scene.done(one, (1, 1), again());
             scene.cancel("f");
             scene.dispatch(one);
             assert_eq!(scene.given(one), ["2.1 f!"]);

@@ -237,6 +237,16 @@ impl Scene {
         }
     }
 
+    /// The numbers of what it remembers.
+    pub(crate) fn numbers(&mut self, task: u64) -> Vec<u64> {
+        let sql = format!("select number from _tidelog_record where task = {task} order by number");
+        let number = |row: &Vec<Value>| match row[0] {
+            Value::Integer(number) => number.unsigned_abs(),
+            _ => panic!("{row:?}"),
+        };
+        self.server.query_system(&sql).iter().map(number).collect()
+    }
+
     pub(crate) fn outcome(&mut self, workflow: &str, id: &str) -> FoundOutcome {
         let view = self.server.authority.view().clone();
         let Self { server, .. } = self;
@@ -267,13 +277,20 @@ impl Scene {
         (task, attempt): (u64, u64),
         outcome: Outcome,
     ) -> (CompletionAnswer, u64) {
-        let completion = Completion { task, attempt, position: 0, outcome };
+        // Its code was told of all that it remembers.
+        let position = if outcome == again() { u64::MAX } else { 0 };
+        let completion = Completion { task, attempt, position, outcome };
         let changed = self.change(&Change::Complete { instance, completion });
         changed.answer(self.now_ms).expect("a completion")
     }
 
     pub(crate) fn done(&mut self, instance: InstanceId, attempt: (u64, u64), outcome: Outcome) {
         assert_eq!(self.complete(instance, attempt, outcome), CompletionAnswer::Done);
+    }
+
+    /// The run has failed by that, so its handler does nothing more.
+    pub(crate) fn fails(&mut self, instance: InstanceId, attempt: (u64, u64), outcome: Outcome) {
+        assert_eq!(self.complete(instance, attempt, outcome), CompletionAnswer::Late);
     }
 
     /// What the device sees.
@@ -328,6 +345,10 @@ pub(crate) fn progressed(records: Vec<NewRecord>, suspends: bool) -> Outcome {
 
 pub(crate) fn returned(result: &str) -> Outcome {
     Outcome::Returned { result: result.to_owned() }
+}
+
+pub(crate) fn again() -> Outcome {
+    Outcome::Continued { args: r#"{"order":"o1"}"#.to_owned() }
 }
 
 pub(crate) fn failed(reason: &str) -> Outcome {

@@ -88,6 +88,8 @@ pub(super) struct Attempt {
     asked: Vec<Asked>,
     fresh: VecDeque<(Key, Answer)>,
     told: usize,
+    /// The last record of those.
+    told_record: u64,
     /// Steps and requests.
     at_work: Vec<(Key, Want)>,
     queue: Vec<NewRecord>,
@@ -107,6 +109,7 @@ impl Attempt {
             asked: Vec::new(),
             fresh: VecDeque::new(),
             told: 0,
+            told_record: 0,
             at_work: Vec::new(),
             queue: Vec::new(),
             saying: None,
@@ -124,7 +127,10 @@ impl Attempt {
 
     fn ask(&mut self, Ask { key, want }: Ask) {
         let is_answered = self.records.get(&key).is_some_and(|it| it.answer().is_some());
-        let held = (!is_answered && self.is_to_hear_of_cancel()).then(|| want.clone());
+        // What may have been carried out is asked once more, to know what came of it.
+        let is_begun = self.records.get(&key).is_some_and(|it| it.state == "started");
+        let is_held = !is_answered && !is_begun && self.is_to_hear_of_cancel();
+        let held = is_held.then(|| want.clone());
         let begins = !is_answered && held.is_none();
         self.asked.push(Asked { key: key.clone(), waits: false, held });
         if begins {
@@ -231,7 +237,9 @@ impl Attempt {
                 let known = self.records.get(&it.key)?;
                 Some((known.record, it.key.clone(), known.answer()?))
             });
-            let past = past.min_by_key(|(record, ..)| *record).map(|(_, key, what)| (key, what));
+            let past = past.min_by_key(|(record, ..)| *record);
+            self.told_record = past.as_ref().map_or(self.told_record, |(record, ..)| *record);
+            let past = past.map(|(_, key, what)| (key, what));
             let Some((key, answer)) = past.or_else(|| self.fresh.pop_front()) else { break };
             self.asked.retain(|it| it.key != key);
             let code = self.code.as_mut().expect("BUG: it is there");
@@ -414,7 +422,8 @@ impl Tab {
             let call = self.next_call();
             let Given { task, attempt, instance, .. } = it.run.given;
             let instance = InstanceId(instance);
-            let completion = Completion { task, attempt, position: 0, outcome: outcome.clone() };
+            let position = it.told_record;
+            let completion = Completion { task, attempt, position, outcome: outcome.clone() };
             let request = Request::Complete(Complete { handling, instance, completion });
             it.saying = Some((call, outcome));
             news.push(RunNews::Says { doc, run });
