@@ -110,7 +110,7 @@ export function recordsRequest(task: number, attempt: number, after: number): By
 
 /**
  * An attempt has ended, or has come so far, at what that call handles; of a command, decided by so
- * many events of its stream, and of a run, told of its records up to that one.
+ * many events of its stream, and of a run, told of events up to that of this record.
  */
 export function completeRequest(
   handling: number,

@@ -48,6 +48,8 @@ interface Asked {
   reject(error: unknown): void;
   /** Whether nothing comes of it here: what it waits for happens elsewhere. */
   waits: boolean;
+  /** Whether somebody else has begun it, so that it may have been carried out. */
+  readonly isBegun: boolean;
   /**
    * When the code has last begun to wait for it: what it waits for at once, as for all of a race,
    * has the same number. 0 for what it leaves to itself.
@@ -110,7 +112,7 @@ export class Run {
   /** What it is to hear from the records, by their places; and then of what is new. */
   readonly #past: (Heard & { readonly place: number })[] = [];
   readonly #fresh: Heard[] = [];
-  /** The place of the last record that the code was told of. */
+  /** The place of the last record of an event that the code was told of. */
   #told = 0;
   /** What is to be remembered and was not sent. */
   #queue: NewRecord[] = [];
@@ -216,7 +218,7 @@ export class Run {
       return this.#finish(this.#decision);
     }
     const past = this.#past.shift();
-    this.#told = Math.max(this.#told, past?.place ?? 0);
+    if (past?.kind === 'event') this.#told = Math.max(this.#told, past.place);
     const heard = past ?? this.#fresh.shift();
     if (heard) {
       await this.#answer(heard);
@@ -287,9 +289,10 @@ export class Run {
       }
       const failed = failure ?? ((reason) => failedStep(name, reason));
       const of = { name, count, kind, answer, failure: failed, resolve, reject };
-      const asked: Asked = { ...of, waits: false, awaited: 0 };
-      onAwaited = () => this.#noteAwaited(asked);
       const record = this.#records.get(key);
+      const isBegun = record?.state === 'started';
+      const asked: Asked = { ...of, waits: false, isBegun, awaited: 0 };
+      onAwaited = () => this.#noteAwaited(asked);
       if (record && record.kind !== kind && record.kind !== 'cancel') {
         this.#stop(record);
         return;
@@ -301,8 +304,7 @@ export class Run {
         else this.#begin(asked, record !== undefined, begin, work);
       };
       if (record && isOver(record)) this.#hearOf(asked, record);
-      // What may have been carried out is asked once more, to know what came of it.
-      else if (this.#isToHearOfCancel() && record?.state !== 'started') asked.begin = goOn;
+      else if (this.#isToHearOfCancel() && !isBegun) asked.begin = goOn;
       else goOn();
     });
     // The code may leave it to itself.
@@ -390,7 +392,8 @@ export class Run {
   /**
    * The code is told at what it waits for by now, once it has heard all else: what has lost a race,
    * or is left to a `catch()`, it does not look at any more. While it waits for what is at work
-   * alone, it goes on, and hears of it at what it does next.
+   * alone, it goes on, and hears of it at what it does next; so it does while it waits, beside
+   * anything else, for what may have been carried out, which is asked once more to know.
    */
   #hearOfCancel(): void {
     // By what has ended it may go on as well, and hears of that first.
@@ -399,13 +402,17 @@ export class Run {
     if (this.#isSending || this.#queue.some(isEnd)) return;
     const all = [...this.#asked.values()];
     const last = all.reduce((most, { awaited }) => Math.max(most, awaited), 1);
-    const told = all.find((it) => it.awaited === last && (it.waits || it.begin));
+    const awaited = all.filter((it) => it.awaited === last);
+    if (awaited.some((it) => it.isBegun)) return;
+    const told = awaited.find((it) => it.waits || it.begin);
     if (told) {
       this.#hasHeardOfCancel = true;
       told.waits = false;
-      told.begin = () => this.#remember(told, { what: 'cancel' });
+      told.begin = undefined;
     }
+    // What was asked for before is begun before: runs among it are cancelled too.
     this.#beginHeld();
+    if (told) this.#remember(told, { what: 'cancel' });
   }
 
   /** The code does something else by that name. */

@@ -85,7 +85,9 @@ test.each([200, 500])('a long answer of %i is read no further than it is told', 
       if (said > 64) controller.close();
       else controller.enqueue(part);
     };
-    const cancel = (): void => void (left += 1);
+    const cancel = (): void => {
+      left += 1;
+    };
     return new Response(new ReadableStream({ pull, cancel }), { status });
   });
   const listening = listen();

@@ -1010,6 +1010,44 @@ test('a request that was begun is asked once more, and then the run hears of a c
   expect(known).toEqual(['pay request', 'ship cancel']);
 });
 
+test('what was begun is asked once more also beside what could hear of a cancel', async () => {
+  for (const isBegunLast of [false, true]) {
+    const authority = new Authority();
+    const pending: RunCode = (ctx) => ctx.request('pay', () => new Promise(() => {}));
+    await ran(pending, authority);
+    authority.kill();
+    authority.cancel('f');
+    let end: (() => void) | undefined;
+    const pay = () => new Promise<void>((it) => (end = it));
+    new Process(authority, (ctx: Context) => {
+      const asks = [() => ctx.request('pay', pay), () => ctx.sleep('1h')];
+      return Promise.all((isBegunLast ? asks.reverse() : asks).map((ask) => ask()));
+    });
+    await settled();
+    expect([typeof end, standing(authority)[0]]).toEqual(['function', 'started']);
+    end!();
+    await settled();
+    expect(standing(authority)[0]).toBe('cancelled');
+    const known = authority.runs.get('f')!.records.map((it) => `${it.name} ${it.kind} ${it.state}`);
+    expect(known).toEqual(['pay request done', 'sleep cancel failed']);
+  }
+});
+
+test('runs that were asked for before a cancel is heard are begun before that', async () => {
+  const authority = new Authority();
+  const code = (ctx: Context) =>
+    Promise.all([ctx.start.label({ weight: 1 }), ctx.start.label({ weight: 2 })]);
+  authority.start('f');
+  authority.cancel('f');
+  new Process(authority, code);
+  await settled();
+  const isAbout = (it: string) => it.includes('start:');
+  expect(authority.log.filter(isAbout).map((it) => it.split(' ').slice(1, 3))).toEqual([
+    ['start:label#1', 'workflow'],
+    ['start:label#0', 'cancel'],
+  ]);
+});
+
 test('an attempt that somebody else has says nothing more', async () => {
   const authority = new Authority();
   let end: (() => void) | undefined;

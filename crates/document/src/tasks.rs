@@ -49,7 +49,7 @@ pub struct Completion {
     /// Which attempt: it counts for nothing once there is a later one.
     pub attempt: u64,
     /// By what it was decided: of a command how many events its stream had, of a run the number of
-    /// the last record that its code was told of.
+    /// the last record of an event that its code was told of.
     pub position: u64,
     /// What came of it.
     pub outcome: Outcome,

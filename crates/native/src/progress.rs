@@ -120,6 +120,11 @@ struct Look {
 }
 
 impl Asked {
+    /// Whether somebody else has begun it, and what came of it is not known.
+    fn is_begun(&self) -> bool {
+        self.is_known && matches!(self.stage, Stage::Wanted | Stage::Works)
+    }
+
     /// Whether nothing comes of it here, or what did is known already.
     fn is_at_rest(&self) -> bool {
         matches!(self.stage, Stage::Waits | Stage::Idle | Stage::Told(_))
@@ -138,7 +143,7 @@ pub(crate) struct Progress {
     /// What it is to hear from the records, by their places; and then of what is new.
     past: BTreeMap<u64, Heard>,
     fresh: VecDeque<Heard>,
-    /// The place of the last record that the code was told of.
+    /// The place of the last record of an event that the code was told of.
     told: u64,
     /// What is to be remembered and was not taken.
     queue: VecDeque<(Ticket, NewRecord)>,
@@ -293,24 +298,36 @@ impl Progress {
     /// Where the run is cancelled the code hears of it once, at what it has looked at last and
     /// waits for or wants to do: what has lost a race and is kept it does not look at any more.
     /// While it looks at nothing but what is being done, it goes on, and hears of it at the next
-    /// thing.
+    /// thing; so it does while it looks, beside anything else, at what may have been carried out,
+    /// which is asked once more to know.
     pub(crate) fn hear_of_cancel(&mut self) {
-        if !self.is_cancelled || self.has_heard_of_cancel || self.hears_of_cancel_later() {
+        let is_to_hear = self.is_cancelled && !self.has_heard_of_cancel;
+        if !is_to_hear || self.hears_of_cancel_later() || self.asks_once_more() {
             return;
         }
-        let kept = || self.asked.iter().filter(|(_, it)| !it.is_left);
-        let turn = kept().filter_map(|(_, it)| it.looked).max().map(|it| it.turn);
-        let hears = |(ticket, it): (&Ticket, &Asked)| {
-            let looked = it.looked.filter(|look| Some(look.turn) == turn)?;
-            // What may have been carried out is asked once more, to know what came of it.
-            let is_unbegun = it.stage == Stage::Wanted && !it.is_known;
-            (is_unbegun || it.stage == Stage::Waits).then_some((looked, *ticket))
+        let waits = |(looked, ticket, it): (Look, Ticket, &Asked)| {
+            matches!(it.stage, Stage::Waits | Stage::Wanted).then_some((looked, ticket))
         };
-        if let Some((_, ticket)) = kept().filter_map(hears).max() {
+        if let Some((_, ticket)) = self.looked_at().filter_map(waits).max() {
             self.has_heard_of_cancel = true;
             self.stage(ticket, Stage::Ends);
             self.remember(ticket, Recorded::Cancel);
         }
+    }
+
+    /// What the code looks at by now: what it has looked at last, in one turn.
+    fn looked_at(&self) -> impl Iterator<Item = (Look, Ticket, &Asked)> {
+        let kept = || self.asked.iter().filter(|(_, it)| !it.is_left);
+        let turn = kept().filter_map(|(_, it)| it.looked).max().map(|it| it.turn);
+        kept().filter_map(move |(ticket, it)| {
+            let looked = it.looked.filter(|look| Some(look.turn) == turn)?;
+            Some((looked, *ticket, it))
+        })
+    }
+
+    /// Whether a request is among that which somebody else has begun.
+    fn asks_once_more(&self) -> bool {
+        self.looked_at().any(|(_, _, it)| it.is_begun())
     }
 
     /// What the code is told of this, which it takes; until then `waker` is woken by it.
@@ -343,7 +360,11 @@ impl Progress {
         if self.hears_of_cancel_later() {
             return false;
         }
-        let is_wanted = |(_, it): &(&Ticket, &Asked)| it.stage == Stage::Wanted;
+        let is_to_hear = self.is_cancelled && !self.has_heard_of_cancel;
+        let begun_alone = is_to_hear && self.asks_once_more();
+        let is_wanted = |(_, it): &(&Ticket, &Asked)| {
+            it.stage == Stage::Wanted && (it.is_begun() || !begun_alone)
+        };
         let wanted: Vec<_> = self.asked.iter().filter(is_wanted).map(|(it, _)| *it).collect();
         for ticket in &wanted {
             let asked = self.asked.get_mut(ticket).expect("BUG: it was found");
@@ -387,13 +408,14 @@ impl Progress {
     /// What the code hears next, if anything is there.
     pub(crate) fn next_heard(&mut self) -> Option<Heard> {
         let Some((place, heard)) = self.past.pop_first() else { return self.fresh.pop_front() };
-        if self.asked.get(&heard.ticket).is_some_and(|it| !it.is_left) {
-            self.told = place;
+        // Also one that nobody looks at: the next attempt would be told it before what comes then.
+        if self.event_of(heard.ticket).is_some() {
+            self.told = self.told.max(place);
         }
         Some(heard)
     }
 
-    /// The number of the last record that the code was told of.
+    /// The number of the last record of an event that the code was told of.
     pub(crate) fn told(&self) -> u64 {
         self.told
     }

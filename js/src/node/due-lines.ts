@@ -94,7 +94,8 @@ async function* linesOf(
     const token = await Promise.race([getToken?.(), rejectionBy(end.signal)]);
     const headers: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {};
     const answer = await fetch(address, { headers, signal: end.signal });
-    if (!answer.ok || !answer.body) throw new DueRefusedError(answer.status, await beginningOf(answer));
+    if (!answer.ok || !answer.body)
+      throw new DueRefusedError(answer.status, await beginningOf(answer));
     let rest = '';
     for await (const text of textsOf(answer)) {
       timer.refresh();

@@ -445,12 +445,14 @@ fn progress(
             transaction.bound_as_apps();
             let by = run.recorder(doctype, now);
             let mut written = Written::default();
+            // Looked for once: it is among all that the run remembers.
+            let mut is_to_hear = is_to_hear_of_cancel(transaction, run)?;
             for (place, record) in records.iter().enumerate() {
                 at = place;
                 let failed = refused.iter().find(|(refused, _)| *refused == place);
                 match failed {
                     Some((_, reason)) => note_failed(transaction, run, record, reason),
-                    None => remember(transaction, run, record, &by),
+                    None => remember(transaction, run, record, &mut is_to_hear, &by),
                 }
                 .map(|it| written.add(&it))?;
             }
@@ -534,11 +536,12 @@ fn note_progress(
         .map(drop)
 }
 
-/// Writes one record down.
+/// Writes one record down, of a run that is to hear that it is cancelled until it says that it has.
 fn remember(
     transaction: &Transaction<'_>,
     run: &Started,
     record: &NewRecord,
+    is_to_hear: &mut bool,
     by: &Recorder<'_>,
 ) -> Result<Written, Failure> {
     let row = Row::new(run, record);
@@ -558,7 +561,11 @@ fn remember(
             row.end(transaction, "failed", Value::Text(shortened(reason.clone())), time)
         }
         Recorded::Begun => row.insert(transaction, "started", time),
-        Recorded::Cancel => row.cancel(transaction, time),
+        Recorded::Cancel => match row.known_as("cancel", transaction)? {
+            Some(known) => Ok(known),
+            None if std::mem::take(is_to_hear) => row.cancel(transaction, time),
+            None => Err(Failure::Rejected { reason: "it has no cancel to hear of".to_owned() }),
+        },
         Recorded::Sleep { ms } => {
             let due = due_after(time, *ms);
             Row { due, ..row }.insert(transaction, "waiting", &Value::Null)
@@ -590,7 +597,7 @@ fn remember(
                 return Err(Failure::Rejected { reason });
             }
             // What it had started before was cancelled with it.
-            if is_new && is_to_hear_of_cancel(transaction, run)? {
+            if is_new && *is_to_hear {
                 cancel_each(transaction, vec![Value::Integer(number)], by)?;
             }
             row.wait_for_task(transaction, number, is_new)
@@ -716,6 +723,25 @@ impl<'r> Row<'r> {
         }
     }
 
+    /// The same where it is there as something of that kind.
+    fn known_as(
+        &self,
+        kind: &str,
+        transaction: &Transaction<'_>,
+    ) -> Result<Option<Written>, Failure> {
+        let rows = transaction.run_system(
+            "select 1 from _tidelog_record where task = ?1 and name = ?2 and count = ?3
+             and kind = ?4",
+            &[
+                Value::Integer(self.run.number),
+                Value::Text(self.record.name.clone()),
+                Value::Integer(self.record.count.into()),
+                Value::Text(kind.to_owned()),
+            ],
+        )?;
+        if rows.is_empty() { Ok(None) } else { self.known(transaction) }
+    }
+
     /// What was written of it, if it is there already.
     fn known(&self, transaction: &Transaction<'_>) -> Result<Option<Written>, Failure> {
         let Self { run, record, .. } = self;
@@ -763,7 +789,7 @@ impl<'r> Row<'r> {
 
     /// The run has heard here that it is cancelled, in place of what it waited for: also where that
     /// has happened since, and the run has not heard of it. An event of those is there for what
-    /// waits for the next one.
+    /// waits for the next one. What was begun, or heard, stays what it is.
     fn cancel(self, transaction: &Transaction<'_>, time: &Value) -> Result<Written, Failure> {
         let run = Value::Integer(self.run.number);
         let waited = transaction.run_system(
@@ -782,6 +808,10 @@ impl<'r> Row<'r> {
             pass_on(transaction, &run, freed)?;
         }
         let written = self.insert(transaction, "failed", time)?;
+        if written.count == 0 {
+            let reason = "it hears of a cancel where it waits for nothing".to_owned();
+            return Err(Failure::Rejected { reason });
+        }
         Ok(Written { count: written.count - known, ..written })
     }
 

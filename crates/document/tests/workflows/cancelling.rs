@@ -55,9 +55,9 @@ fn what_a_run_waits_for_may_be_where_it_hears_that_it_is_cancelled() {
         scene.dispatch(one);
         assert_eq!(scene.given(one), ["1.2 f!"]);
         let cancel = |name: &str| record(name, 0, Recorded::Cancel);
+        // What is said again changes nothing.
         scene.done(one, (1, 2), progressed(vec![cancel("wait")], false));
-        // What may have been carried out stays known as that.
-        scene.done(one, (1, 2), progressed(vec![cancel("call")], true));
+        scene.done(one, (1, 2), progressed(vec![cancel("wait")], true));
         let heard = ["call 0 request started", "wait 0 cancel failed"];
         assert_eq!(scene.records(1), heard);
         // Nothing of it lets the run go on.
@@ -91,6 +91,36 @@ fn a_run_hears_that_it_is_cancelled_where_what_it_waits_for_has_just_happened() 
         scene.done(one, (1, 2), progressed(vec![wait_for("again", "shipped", 0)], true));
         scene.dispatch(one);
         assert_eq!(scene.records(1), ["wait 0 cancel failed", "again 0 event done 1"]);
+    });
+}
+
+/// Goal: a run hears once of a cancel, and of one that there is, and not in place of what it may
+/// have carried out, which stays known.
+#[test]
+fn a_cancel_that_no_run_hears_of_fails_the_run() {
+    with_shop(|mut scene| {
+        for id in ["none", "twice", "begun"] {
+            scene.start(id);
+        }
+        let one = scene.register();
+        scene.dispatch(one);
+        let cancel = |name: &str| record(name, 0, Recorded::Cancel);
+        let begun = record("call", 0, Recorded::Begun);
+        scene.done(one, (3, 1), progressed(vec![begun, wait_for("wait", "paid", 0)], false));
+        ["twice", "begun"].iter().for_each(|id| scene.cancel(id));
+        scene.fails(one, (1, 1), progressed(vec![cancel("a")], false));
+        scene.fails(one, (2, 1), progressed(vec![cancel("a"), cancel("b")], false));
+        scene.fails(one, (3, 1), progressed(vec![cancel("call")], false));
+        let reason = |id: &str, scene: &mut Scene| match &scene.over("fulfil", id)[1] {
+            Value::Text(reason) => reason.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason("none", &mut scene), "it has no cancel to hear of");
+        assert_eq!(reason("twice", &mut scene), "it has no cancel to hear of");
+        let of_begun = "it hears of a cancel where it waits for nothing";
+        assert_eq!(reason("begun", &mut scene), of_begun);
+        let requests = "select state from tidelog_requests";
+        assert_eq!(scene.rows(requests), ["started"]);
     });
 }
 

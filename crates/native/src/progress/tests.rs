@@ -171,6 +171,66 @@ fn what_waits_beside_a_step_hears_of_a_cancel_at_once() {
     }
 }
 
+/// Goal: what may have been carried out is known before its run hears of a cancel. Method: it is
+/// looked at beside what waits and what is not begun.
+#[test]
+fn what_was_begun_is_asked_once_more_before_anything_hears_of_a_cancel() {
+    let mut known = record(1, "pay", "request", None);
+    known.state = "started".to_owned();
+    let mut progress = progress(&[known]);
+    let (nap, work) = (sleep(&mut progress, "nap"), step(&mut progress, "work"));
+    let pay = progress.ask("pay", Question::Work("request")).expect("it is asked");
+    progress.note_cancelled(true);
+    for ticket in [pay, nap, work] {
+        assert_eq!(look(&mut progress, ticket), Poll::Pending);
+        progress.want(ticket);
+    }
+    progress.hear_of_cancel();
+    assert!(progress.begin_wanted() && progress.want(pay) && !progress.want(work));
+    progress.hear_of_cancel();
+    let sent = progress.take_next();
+    assert_eq!(names(&sent), ["nap"]);
+    progress.note_remembered(sent.records, 1);
+    progress.finish(pay, Ok("1".to_owned()));
+    let sent = progress.take_next();
+    progress.note_remembered(sent.records, 2);
+    let heard = progress.next_heard().expect("it is done");
+    progress.tell(heard);
+    assert!(matches!(look(&mut progress, pay), Poll::Ready(Told::Done(_))));
+    progress.hear_of_cancel();
+    assert_eq!(progress.take_next().records[0].1.what, Recorded::Cancel);
+}
+
+/// Goal: what a run was told of is the same at each attempt. Method: of two waits one is given up,
+/// and something else is told behind that; in one attempt, and in a second one.
+#[test]
+fn the_last_event_that_was_told_is_so_whoever_looks_at_it() {
+    let event = |progress: &mut Progress, name: &str| {
+        let of = |it: &str| it.to_owned();
+        let (aggregate, stream, event) = (of("order"), of(name), of("shipped"));
+        let wait = Recorded::WaitFor { aggregate, stream, event, timeout_ms: 0 };
+        progress.ask(name, Question::Wait(wait)).expect("it is asked")
+    };
+    let known = [
+        record(3, "a", "event", Some("1")),
+        record(4, "b", "event", Some("2")),
+        record(5, "step", "step", Some("x")),
+    ];
+    for is_known in [false, true] {
+        let mut progress = progress(if is_known { &known } else { &known[..2] });
+        let (_a, b) = (event(&mut progress, "a"), event(&mut progress, "b"));
+        let heard = progress.next_heard().expect("it is there");
+        progress.tell(heard);
+        assert_eq!(progress.told(), 3);
+        progress.leave(b);
+        step(&mut progress, "step");
+        while let Some(heard) = progress.next_heard() {
+            progress.tell(heard);
+        }
+        assert_eq!(progress.told(), 4);
+    }
+}
+
 #[test]
 fn another_kind_by_a_name_stops_the_run_and_it_asks_for_nothing_more() {
     let mut progress = progress(&[record(1, "label", "step", Some("x"))]);

@@ -349,10 +349,13 @@ impl Room {
         let Some(instance) = self.handlers()?.at(place) else { return Ok(late) };
         let mut change = Change::Complete { instance, completion };
         let mut changed = self.change(&change, budget)?;
+        // Whether its handler means to go on with a run that has failed so.
+        let mut is_amid = false;
         if matches!(changed, Err(Untaken::EndsTheServer))
             && let Change::Complete { completion, .. } = &mut change
         {
             let reason = ENDED_BY_COMPLETION.to_owned();
+            is_amid = matches!(completion.outcome, Outcome::Progressed { .. });
             completion.outcome = Outcome::Failed { reason, is_final: true };
             changed = self.change(&change, budget)?;
         }
@@ -365,6 +368,9 @@ impl Room {
             }
         };
         self.handlers()?.decided(&change, &changed);
-        Ok(changed.answer(self.now_ms).expect("BUG: it was a completion"))
+        match is_amid {
+            true => Ok(late),
+            false => Ok(changed.answer(self.now_ms).expect("BUG: it was a completion")),
+        }
     }
 }

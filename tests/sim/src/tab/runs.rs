@@ -88,8 +88,8 @@ pub(super) struct Attempt {
     asked: Vec<Asked>,
     fresh: VecDeque<(Key, Answer)>,
     told: usize,
-    /// The last record of those.
-    told_record: u64,
+    /// The last record of an event among those.
+    told_event: u64,
     /// Steps and requests.
     at_work: Vec<(Key, Want)>,
     queue: Vec<NewRecord>,
@@ -109,7 +109,7 @@ impl Attempt {
             asked: Vec::new(),
             fresh: VecDeque::new(),
             told: 0,
-            told_record: 0,
+            told_event: 0,
             at_work: Vec::new(),
             queue: Vec::new(),
             saying: None,
@@ -127,9 +127,7 @@ impl Attempt {
 
     fn ask(&mut self, Ask { key, want }: Ask) {
         let is_answered = self.records.get(&key).is_some_and(|it| it.answer().is_some());
-        // What may have been carried out is asked once more, to know what came of it.
-        let is_begun = self.records.get(&key).is_some_and(|it| it.state == "started");
-        let is_held = !is_answered && !is_begun && self.is_to_hear_of_cancel();
+        let is_held = !is_answered && !self.is_begun(&key) && self.is_to_hear_of_cancel();
         let held = is_held.then(|| want.clone());
         let begins = !is_answered && held.is_none();
         self.asked.push(Asked { key: key.clone(), waits: false, held });
@@ -206,12 +204,18 @@ impl Attempt {
         }
     }
 
+    /// Whether somebody else has begun it, so that it may have been carried out.
+    fn is_begun(&self, key: &Key) -> bool {
+        self.records.get(key).is_some_and(|it| it.state == "started")
+    }
+
     fn is_to_hear_of_cancel(&self) -> bool {
         self.run.is_cancelled && !self.has_heard_of_cancel
     }
 
     /// Once the code has heard all else it hears of that in what it waits for by now, and not in
-    /// what has lost a race. While it waits for what is at work alone, it hears of it later.
+    /// what has lost a race. While it waits for what is at work alone, or for what may have been
+    /// carried out, it hears of it later.
     fn hear_of_cancel(&mut self) {
         let is_end =
             |it: &NewRecord| matches!(it.what, Recorded::Done { .. } | Recorded::Failed { .. });
@@ -219,14 +223,19 @@ impl Attempt {
         if !self.fresh.is_empty() || self.queue.iter().any(is_end) {
             return;
         }
+        if self.asked.iter().any(|it| code.waits_for(&it.key) && self.is_begun(&it.key)) {
+            return;
+        }
         let hears = |it: &&mut Asked| (it.waits || it.held.is_some()) && code.waits_for(&it.key);
-        if let Some(asked) = self.asked.iter_mut().find(hears) {
-            self.has_heard_of_cancel = true;
+        let told = self.asked.iter_mut().find(hears).map(|asked| {
             (asked.waits, asked.held) = (false, None);
-            let key = asked.key.clone();
+            asked.key.clone()
+        });
+        self.has_heard_of_cancel |= told.is_some();
+        self.begin_held();
+        if let Some(key) = told {
             self.remember(&key, Recorded::Cancel);
         }
-        self.begin_held();
     }
 
     /// Tells the code all that there is to tell. Gives that.
@@ -238,7 +247,11 @@ impl Attempt {
                 Some((known.record, it.key.clone(), known.answer()?))
             });
             let past = past.min_by_key(|(record, ..)| *record);
-            self.told_record = past.as_ref().map_or(self.told_record, |(record, ..)| *record);
+            if let Some((record, key, _)) = &past
+                && self.records[key].kind == "event"
+            {
+                self.told_event = self.told_event.max(*record);
+            }
             let past = past.map(|(_, key, what)| (key, what));
             let Some((key, answer)) = past.or_else(|| self.fresh.pop_front()) else { break };
             self.asked.retain(|it| it.key != key);
@@ -422,7 +435,7 @@ impl Tab {
             let call = self.next_call();
             let Given { task, attempt, instance, .. } = it.run.given;
             let instance = InstanceId(instance);
-            let position = it.told_record;
+            let position = it.told_event;
             let completion = Completion { task, attempt, position, outcome: outcome.clone() };
             let request = Request::Complete(Complete { handling, instance, completion });
             it.saying = Some((call, outcome));

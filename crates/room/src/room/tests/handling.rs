@@ -356,6 +356,37 @@ fn what_a_task_came_to_that_ended_the_server_is_recorded_as_a_failure() {
     assert_eq!(untaken, [why]);
 }
 
+/// Goal: nobody goes on with a run that has failed by what they say of it. Method: the server has
+/// died of how far an attempt has come, and of another one of nothing.
+#[test]
+fn who_is_amid_a_run_hears_that_it_has_failed_by_what_ended_the_server() {
+    let says = |denied: &[&String]| {
+        let denied = denied.iter().map(|it| (*it).clone()).collect();
+        let deaths = Arc::new(Deaths { denied, ..Deaths::default() });
+        let mut scene = Scene::new();
+        scene.room = room(1, &scene.ways).with_caution(Arc::clone(&deaths) as Arc<dyn Caution>);
+        scene.at(1_000_000);
+        scene.open_shop(ANN);
+        let kinds = vec![("fulfil".to_owned(), "1".to_owned())];
+        scene.hears(ANN, ToRoom::Register { tag: 5, instance: 0, kinds, concurrency: 4 });
+        let run = frame(&shop(), &starting("fulfil"), &[("id", "f"), ("args", "{}")]);
+        scene.frames(ANN, 1, vec![run]);
+        let what = Recorded::Done { kind: "step".to_owned(), result: "1".to_owned() };
+        let records = vec![NewRecord { name: "s".to_owned(), count: 0, what }];
+        let outcome = Outcome::Progressed { records, suspends: false };
+        let completion = Completion { task: 1, attempt: 1, position: 0, outcome }.encode();
+        let said = ToRoom::Complete { tag: 5, number: 7, completion };
+        let heard = scene.hears(ANN, said).pop().expect("an answer");
+        let asked = std::mem::take(&mut *deaths.asked.lock().expect("no panic"));
+        let of_run = asked.into_iter().filter(|what| what.contains("attempt 1 at task 1"));
+        (heard, of_run.collect::<Vec<_>>())
+    };
+    let (heard, names) = says(&[]);
+    assert_eq!((heard.as_str(), names.len()), ("completed 7: Done", 1));
+    let (heard, again) = says(&[&names[0]]);
+    assert_eq!((heard.as_str(), again.len()), ("completed 7: Late", 2));
+}
+
 /// Goal: a document without commands is none the worse for one who would handle some.
 #[test]
 fn a_document_without_commands_is_handled_by_nobody() {
