@@ -91,7 +91,7 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
             report.suite("browsers, end to end", || scripts(repo, "tests/browser", 2));
         }
         if wanted("bundlers") && report.step("bundlers", || setup::bundlers(repo)) {
-            report.suite("bundlers, end to end", || scripts(repo, "tests/bundlers", 2));
+            report.suite("bundlers, end to end", || scripts(repo, "tests/bundlers", 1));
         }
         if wanted("webkit") {
             report.suite("WebKit, end to end", || scripts(repo, "tests/webkit", 1));
