@@ -990,7 +990,7 @@ test('what a cancelled run has left to itself is done though it ends at once', a
   expect(authority.sent).toHaveLength(1);
 });
 
-test('a request that was begun is asked once more, and then the run hears of a cancel', async () => {
+test('a begun request is asked once more, and then its run hears of a cancel', async () => {
   const authority = new Authority();
   const keys: string[] = [];
   const code: RunCode = async (ctx) => {
@@ -1028,7 +1028,8 @@ test('what was begun is asked once more also beside what could hear of a cancel'
     end!();
     await settled();
     expect(standing(authority)[0]).toBe('cancelled');
-    const known = authority.runs.get('f')!.records.map((it) => `${it.name} ${it.kind} ${it.state}`);
+    const { records } = authority.runs.get('f')!;
+    const known = records.map((it) => `${it.name} ${it.kind} ${it.state}`);
     expect(known).toEqual(['pay request done', 'sleep cancel failed']);
   }
 });

@@ -309,6 +309,25 @@ struct Deaths {
     asked: Mutex<Vec<String>>,
 }
 
+impl Deaths {
+    /// A shop whose server has died of these.
+    fn by(denied: &[&String]) -> (Arc<Self>, Scene) {
+        let denied = denied.iter().map(|it| (*it).clone()).collect();
+        let deaths = Arc::new(Self { denied, ..Self::default() });
+        let mut scene = Scene::new();
+        scene.room = room(1, &scene.ways).with_caution(Arc::clone(&deaths) as Arc<dyn Caution>);
+        scene.at(1_000_000);
+        scene.open_shop(ANN);
+        (deaths, scene)
+    }
+
+    /// By which names it was asked of what the first attempt at the first task comes to.
+    fn of_first_attempt(&self) -> Vec<String> {
+        let asked = std::mem::take(&mut *self.asked.lock().expect("no panic"));
+        asked.into_iter().filter(|what| what.contains("attempt 1 at task 1")).collect()
+    }
+}
+
 impl Caution for Deaths {
     fn run(&self, suspect: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
         let Suspect { what, .. } = suspect();
@@ -328,19 +347,12 @@ impl Caution for Deaths {
 #[test]
 fn what_a_task_came_to_that_ended_the_server_is_recorded_as_a_failure() {
     let says = |denied: &[&String]| {
-        let denied = denied.iter().map(|it| (*it).clone()).collect();
-        let deaths = Arc::new(Deaths { denied, ..Deaths::default() });
-        let mut scene = Scene::new();
-        scene.room = room(1, &scene.ways).with_caution(Arc::clone(&deaths) as Arc<dyn Caution>);
-        scene.at(1_000_000);
-        scene.open_shop(ANN);
+        let (deaths, mut scene) = Deaths::by(denied);
         scene.hears(ANN, register(5, 0));
         scene.frames(ANN, 1, vec![place("a"), place("b")]);
         let heard = scene.hears(ANN, complete(5, 1, 1)).pop().expect("an answer");
         scene.hears(ANN, complete(5, 2, 1));
-        let asked = std::mem::take(&mut *deaths.asked.lock().expect("no panic"));
-        let of_one = asked.into_iter().filter(|what| what.contains("attempt 1 at task 1"));
-        (heard, scene.commands(), of_one.collect::<Vec<_>>(), scene.room.take_untaken())
+        (heard, scene.commands(), deaths.of_first_attempt(), scene.room.take_untaken())
     };
     let (heard, commands, names, untaken) = says(&[]);
     assert_eq!((heard.as_str(), names.len(), untaken.len()), ("completed 7: Done", 1, 0));
@@ -361,12 +373,7 @@ fn what_a_task_came_to_that_ended_the_server_is_recorded_as_a_failure() {
 #[test]
 fn who_is_amid_a_run_hears_that_it_has_failed_by_what_ended_the_server() {
     let says = |denied: &[&String]| {
-        let denied = denied.iter().map(|it| (*it).clone()).collect();
-        let deaths = Arc::new(Deaths { denied, ..Deaths::default() });
-        let mut scene = Scene::new();
-        scene.room = room(1, &scene.ways).with_caution(Arc::clone(&deaths) as Arc<dyn Caution>);
-        scene.at(1_000_000);
-        scene.open_shop(ANN);
+        let (deaths, mut scene) = Deaths::by(denied);
         let kinds = vec![("fulfil".to_owned(), "1".to_owned())];
         scene.hears(ANN, ToRoom::Register { tag: 5, instance: 0, kinds, concurrency: 4 });
         let run = frame(&shop(), &starting("fulfil"), &[("id", "f"), ("args", "{}")]);
@@ -377,9 +384,7 @@ fn who_is_amid_a_run_hears_that_it_has_failed_by_what_ended_the_server() {
         let completion = Completion { task: 1, attempt: 1, position: 0, outcome }.encode();
         let said = ToRoom::Complete { tag: 5, number: 7, completion };
         let heard = scene.hears(ANN, said).pop().expect("an answer");
-        let asked = std::mem::take(&mut *deaths.asked.lock().expect("no panic"));
-        let of_run = asked.into_iter().filter(|what| what.contains("attempt 1 at task 1"));
-        (heard, of_run.collect::<Vec<_>>())
+        (heard, deaths.of_first_attempt())
     };
     let (heard, names) = says(&[]);
     assert_eq!((heard.as_str(), names.len()), ("completed 7: Done", 1));
